@@ -1,0 +1,430 @@
+"""Options: one dataclass a subject, the parser that all doors share, and what no run may ask for.
+
+A YAML or JSON file given as first argument sets options; what follows on the command line wins. Every problem that
+can be known from the options alone is found here, before a model is touched, and all of them are reported at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+from transformers.hf_argparser import DataClassType
+
+from adapter_qa.errors import UserError
+
+# The 2021 names and the library's present ones (adapters 1.x documentation, "Configuration strings").
+ADAPTER_CONFIGS = {
+    "pfeiffer": "seq_bn",
+    "pfeiffer+inv": "seq_bn_inv",
+    "houlsby": "double_seq_bn",
+    "houlsby+inv": "double_seq_bn_inv",
+    "seq_bn": "seq_bn",
+    "seq_bn_inv": "seq_bn_inv",
+    "double_seq_bn": "double_seq_bn",
+    "double_seq_bn_inv": "double_seq_bn_inv",
+}
+NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
+ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]+")  # names become module names and folder names
+ONLY_RESULTS = re.compile(
+    r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
+)  # options that do not change what is trained
+
+
+def option(default: Any, text: str) -> Any:
+    """A dataclass field with its default and its help text; mutable defaults are not needed by any option."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass
+class ModelOptions:
+    """The base model and its tokenizer."""
+
+    _argument_group_name = "base model"
+    model_name_or_path: str = field(
+        metadata={"help": "Folder or hub id of the base model, e.g. neuralmind/bert-base-portuguese-cased."}
+    )
+    tokenizer_name: str | None = option(None, "Folder or hub id of the tokenizer, if it is not the model's own.")
+    model_revision: str = option("main", "Branch, tag or commit of a hub id.")
+    cache_dir: str | None = option(None, "Where hub downloads are kept; without it the hub's own cache.")
+    random_init: bool = option(
+        False,
+        "Start from a configuration without weights. Here the word 'new' in place of an adapter's path makes a fresh "
+        "one. For dry runs, tests and benchmarks.",
+    )
+
+
+@dataclass
+class AdapterOptions:
+    """The adapter that is trained."""
+
+    _argument_group_name = "adapter"
+    adapter_config: str | None = field(
+        default=None,
+        metadata={
+            "help": "Kind of a fresh adapter; without it pfeiffer, for a language adapter pfeiffer+inv.",
+            "choices": list(ADAPTER_CONFIGS),
+        },
+    )
+    adapter_non_linearity: str | None = option(
+        None,
+        "Activation of a fresh adapter, e.g. gelu, relu, swish. Without it the kind's own (pfeiffer: relu).",
+    )
+    adapter_reduction_factor: float | None = option(
+        None,
+        "Hidden size divided by bottleneck size of a fresh adapter; without it 16, for a language adapter 2.",
+    )
+    load_adapter: str | None = option(
+        None,
+        "A saved adapters-<task> folder, a fusion included, to evaluate, to predict with or to train further.",
+    )
+    language: str | None = option(
+        None, "Language code of the data, e.g. pt. Recorded; a language adapter of another one is refused."
+    )
+    madx2: bool = option(
+        False, "MAD-X 2.0: no adapter and no fusion layer in the last layer, loaded adapters included."
+    )
+    houlsby_MHA_lastlayer: bool = option(
+        False, "In the last layer, the trained houlsby adapter stands after the attention block only."
+    )
+
+
+@dataclass
+class LangAdapterOptions:
+    """The frozen language adapter under the task adapter."""
+
+    _argument_group_name = "language adapter"
+    load_lang_adapter: str | None = option(None, "Saved language adapter; it is stacked under the task and frozen.")
+    lang_adapter_config: str | None = field(
+        default=None,
+        metadata={"help": "Its kind; a loaded one must be of it.", "choices": list(ADAPTER_CONFIGS)},
+    )
+    lang_adapter_non_linearity: str | None = option(None, "Its activation; a loaded one must have it.")
+    lang_adapter_reduction_factor: float | None = option(None, "Its reduction factor; a loaded one must have it.")
+
+
+@dataclass
+class FusionOptions:
+    """AdapterFusion (Pfeiffer et al., 2021, arXiv 2005.00247)."""
+
+    _argument_group_name = "fusion"
+    train_adapter: bool = option(True, "Train an adapter or a fusion, the base frozen. False: full fine-tuning.")
+    fuse_adapters: list[str] | None = option(
+        None, "NAME=PATH NAME=PATH [...]: two or more saved adapters; a fusion layer over them is trained."
+    )
+    adapter_composition: str = field(
+        default="stack",
+        metadata={
+            "help": "How the language adapter joins the fused ones: stack puts it under the fusion, fuse makes it one "
+            "more member of the fusion.",
+            "choices": ["stack", "fuse"],
+        },
+    )
+    fusion_regularization: bool = option(
+        True,
+        "Add 0.01 times the squared distance of every fusion value matrix from the identity to the loss.",
+    )
+    fusion_decay_values: bool = option(False, "Apply --weight_decay to the fusion's value matrices too.")
+
+
+@dataclass
+class SquadOptions:
+    """Questions: where they come from, how they are windowed, how spans are chosen."""
+
+    _argument_group_name = "questions and windows"
+    train_file: str | None = option(None, "SQuAD to train on: .json (nested or flat), .jsonl or .csv.")
+    validation_file: str | None = option(None, "SQuAD to evaluate on.")
+    test_file: str | None = option(None, "Questions to predict answers for.")
+    dataset_name: str | None = option(None, "Hub id of a data set with splits train, validation, test, instead.")
+    dataset_config_name: str | None = option(None, "Configuration of that data set.")
+    max_train_samples: int | None = option(None, "Train on the first N questions; more than there are means all.")
+    max_eval_samples: int | None = option(None, "Evaluate on the first N questions; more than there are means all.")
+    max_predict_samples: int | None = option(None, "Predict the first N questions; more than there are means all.")
+    max_seq_length: int = option(384, "Length of a window in tokens, question and special tokens included.")
+    doc_stride: int = option(128, "Tokens that neighbouring windows of a long context share.")
+    pad_to_max_length: bool = option(False, "Pad every window to --max_seq_length instead of the batch's longest.")
+    version_2_with_negative: bool = option(False, "SQuAD v2: some questions have no answer.")
+    null_score_diff_threshold: float = option(
+        0.0, "v2: answer nothing if the no-answer score exceeds the best span's by more than this (logits)."
+    )
+    n_best_size: int = option(20, "Spans kept for each question in eval_nbest_predictions.json.")
+    max_answer_length: int = option(30, "Longest answer, in tokens.")
+
+
+@dataclass
+class TextOptions:
+    """Text of a language adapter."""
+
+    _argument_group_name = "text"
+    train_file: str | None = option(None, "Text to train on: .txt (a paragraph a line), SQuAD .json or .conll.")
+    validation_file: str | None = option(None, "Text to evaluate on; without it a share of the training blocks.")
+    validation_split_percentage: float = option(5.0, "That share, in percent of the blocks.")
+    block_size: int = option(128, "Length of a block in tokens, special tokens included.")
+    mlm_probability: float = option(0.15, "Share of tokens that are masked, drawn anew in each epoch.")
+    max_train_samples: int | None = option(None, "Train on the first N blocks; more than there are means all.")
+    max_eval_samples: int | None = option(None, "Evaluate on the first N blocks; more than there are means all.")
+
+
+@dataclass
+class EntityOptions:
+    """Sentences with entity labels."""
+
+    _argument_group_name = "sentences and labels"
+    train_file: str | None = option(None, "Sentences to train on: CoNLL (token label a line) or JSON lines.")
+    validation_file: str | None = option(None, "Sentences to evaluate on.")
+    test_file: str | None = option(None, "Sentences to predict the labels of.")
+    max_train_samples: int | None = option(None, "Train on the first N sentences; more than there are means all.")
+    max_eval_samples: int | None = option(None, "Evaluate on the first N sentences; more means all.")
+    max_predict_samples: int | None = option(None, "Predict the first N sentences; more means all.")
+    max_seq_length: int = option(384, "Longest piece in tokens; longer sentences are cut at words, none is lost.")
+    label_all_tokens: bool = option(False, "Label every word piece of a word, not only the first.")
+    next_sentence: bool = option(False, "Pair each training sentence with the next one as its right context.")
+    weighted_loss: bool = option(False, "Weight the classes by inverse frequency in the loss.")
+    weighted_loss_constant: float = option(
+        0.5, "c in: weight of a class = c + its inverse frequency, normalised to sum to 1 over the classes."
+    )
+
+
+@dataclass
+class RunOptions(TrainingArguments):
+    """`transformers.TrainingArguments` with the defaults of this trainer.
+
+    Where evaluation is asked for beside training, both are done each epoch and the best epoch comes back at the end.
+    """
+
+    _argument_group_name = "training (transformers.TrainingArguments)"
+    learning_rate: float = option(1e-4, "Initial learning rate of AdamW.")
+    eval_strategy: str | None = option(None, "no, steps or epoch. Without it: epoch, if --do_train and --do_eval.")
+    save_strategy: str = option("epoch", "no, steps, epoch or best: when a checkpoint is saved.")
+    logging_strategy: str = option("steps", "no, steps or epoch: when loss and learning rate are logged.")
+    logging_steps: float = option(0.01, "Steps between two logs; below 1 a share of all steps.")
+    load_best_model_at_end: bool | None = option(
+        None, "Bring the best epoch back at the end. Without it: if there is evaluation while training."
+    )
+    output_dir: str | None = option(
+        None, "Folder of the run. Without it the folder is derived from model, data, setup and hyperparameters."
+    )
+    metric_for_best_model: str | None = option("f1", "What is best: f1, exact or loss; for text: loss.")
+    save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.")
+    report_to: list[str] | None = field(
+        default_factory=lambda: ["tensorboard"], metadata={"help": "Where curves go: tensorboard, none, ..."}
+    )
+    early_stopping_patience: int | None = option(
+        None, "Stop after this many evaluations without a better one. Without it: never."
+    )
+    dry_run: bool = option(False, "Check everything, print the plan, last line one JSON document, and stop.")
+
+    def __post_init__(self) -> None:
+        self.output_dir_is_derived = self.output_dir is None
+        both = bool(self.do_train and self.do_eval)
+        if self.eval_strategy is None:
+            self.eval_strategy = "epoch" if both else "no"
+        if self.load_best_model_at_end is None:
+            self.load_best_model_at_end = str(self.eval_strategy) != "no" and self.save_strategy == self.eval_strategy
+        super().__post_init__()
+        self.remove_unused_columns = False  # windows carry what evaluation needs beside the model's inputs
+        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type == "cuda"
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults are shown, except None, which every help text explains in words; examples keep their lines."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """One spelling, with underscores; the one with dashes works too."""
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        return f"{action.option_strings[0]} {self._format_args(action, (action.metavar or 'VALUE'))}".strip()
+
+
+class DoorParser(HfArgumentParser):
+    """`HfArgumentParser` that reads a file first, refuses what it does not know, and speaks in one line."""
+
+    def __init__(self, dataclass_types: Sequence[DataClassType], description: str, examples: str):
+        super().__init__(
+            list(dataclass_types),
+            description=description,
+            epilog="examples:\n" + examples,
+            usage="%(prog)s [OPTIONS.yaml] --model_name_or_path MODEL [--option value ...]",
+            formatter_class=_Help,
+            allow_abbrev=False,
+        )
+        for action in self._actions:  # the parser's own twins of options that are on by default
+            if action.option_strings[0].startswith("--no_"):
+                action.help = argparse.SUPPRESS
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2 in place of argparse's pages of usage.
+
+        Raises:
+            UserError: always.
+        """
+        message = re.sub(r"/--[\w-]+", "", message)  # each option's second spelling, with dashes
+        raise UserError(f"{message}; see {self.prog} --help")
+
+    def known_names(self) -> list[str]:
+        """Every option's name without dashes."""
+        return [text[2:] for action in self._actions for text in action.option_strings if text.startswith("--")]
+
+    def read(self, argv: list[str]) -> tuple[Any, ...]:
+        """Parses a command line whose first word may be a YAML or JSON file of options.
+
+        Returns:
+            One instance for each dataclass, in order.
+
+        Raises:
+            UserError: unknown options with the nearest known name, wrong types, or values TrainingArguments refuses.
+        """
+        from_file: list[str] = []
+        if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
+            from_file = self._file_to_argv(Path(argv[0]))
+            argv = argv[1:]
+        try:
+            *options, rest = self.parse_args_into_dataclasses(from_file + argv, return_remaining_strings=True)
+        except (ValueError, TypeError, ImportError) as error:  # what TrainingArguments finds on its own
+            raise UserError(" ".join(str(error).split())) from error
+        if rest:
+            raise UserError(
+                [self._unknown(word, "command line") for word in rest if word.startswith("-")]
+                or [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
+            )
+        return tuple(options)
+
+    def _unknown(self, name: str, where: str) -> str:
+        bare = name.lstrip("-").split("=")[0]
+        near = difflib.get_close_matches(bare, self.known_names(), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
+        return f"{where}: unknown option {bare}; {hint}"
+
+    def _file_to_argv(self, path: Path) -> list[str]:
+        """An options file as command-line words, so that both go through the same type checks.
+
+        Raises:
+            UserError: the file is missing, is no mapping, or names options that do not exist.
+        """
+        try:
+            text = path.read_text(encoding="utf-8")
+            values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+            raise UserError(f"{path}: cannot be read as options: {' '.join(str(error).split())}") from error
+        if not isinstance(values, dict):
+            raise UserError(f"{path}: holds a {type(values).__name__}; options are a mapping such as 'seed: 42'")
+        known = set(self.known_names())
+        unknown = [self._unknown(str(name), str(path)) for name in values if str(name) not in known]
+        if unknown:
+            raise UserError(unknown)
+        words: list[str] = []
+        for name, value in values.items():
+            if value is None:
+                continue
+            words.append(f"--{name}")
+            if isinstance(value, list):
+                words.extend(str(item) for item in value)
+            else:
+                words.append(json.dumps(value) if isinstance(value, dict) else str(value))
+        return words
+
+
+def parse_fuse_adapters(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """`NAME=PATH` words of --fuse_adapters.
+
+    Returns:
+        The paths by name in the order given, and the problems found (wrong form, name used twice, fewer than two).
+    """
+    paths: dict[str, str] = {}
+    problems = []
+    for word in words:
+        name, separator, path = word.partition("=")
+        if not separator or not path or not ADAPTER_NAME.fullmatch(name):
+            problems.append(f"--fuse_adapters {word}: write NAME=PATH, the name of letters, digits, - and _")
+        elif name in paths:
+            problems.append(f"--fuse_adapters {word}: the name {name} is used twice; each adapter needs its own")
+        else:
+            paths[name] = path
+    if not problems and len(paths) < 2:
+        problems.append(f"--fuse_adapters: {len(paths)} adapter given; a fusion needs two or more NAME=PATH")
+    return paths, problems
+
+
+def check_files(options: Any) -> list[str]:
+    """Problems with the data files of any door: each part of a run needs its file, and files must exist."""
+    named = [("train_file", "do_train"), ("validation_file", "do_eval"), ("test_file", "do_predict")]
+    return [
+        f"--{name} {path}: no such file; give the path of a file"
+        for name, _ in named
+        if name in {f.name for f in fields(options)}
+        and (path := vars(options)[name]) is not None
+        and not Path(path).is_file()
+    ]
+
+
+def check_counts(options: Any, names: Sequence[str]) -> list[str]:
+    """Problems with options that must be at least 1 where they are given."""
+    values = vars(options)
+    return [
+        f"--{name} {values[name]}: must be at least 1"
+        for name in names
+        if values[name] is not None and values[name] < 1
+    ]
+
+
+def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
+    """Problems within the training options that every door has.
+
+    Args:
+        run: the options; `greater_is_better` is set to what the chosen metric wants.
+        metrics: names that the door's evaluation computes.
+    """
+    problems = check_counts(
+        run, ["early_stopping_patience", "per_device_train_batch_size", "per_device_eval_batch_size"]
+    )
+    if not (run.do_train or run.do_eval or run.do_predict or run.dry_run):
+        problems.append("nothing to do: give --do_train, --do_eval, --do_predict or --dry_run")
+    bare = run.metric_for_best_model.removeprefix("eval_")
+    if bare not in metrics:
+        problems.append(f"--metric_for_best_model {bare}: not computed here; choose from {', '.join(metrics)}")
+    run.greater_is_better = not bare.endswith("loss")
+    evaluates = str(run.eval_strategy.value) != "no"
+    if run.early_stopping_patience is not None and run.do_train and not evaluates:
+        problems.append("--early_stopping_patience needs evaluation while training; add --do_eval")
+    if evaluates and not run.do_eval:
+        problems.append(f"--eval_strategy {run.eval_strategy.value} needs --do_eval and --validation_file")
+    if run.learning_rate < 0 or run.num_train_epochs <= 0 and run.max_steps <= 0:
+        problems.append("--learning_rate must not be negative and --num_train_epochs must be above 0")
+    return problems
+
+
+def as_record(*options: Any) -> dict[str, Any]:
+    """Options as plain values for run.json: every field of our dataclasses, TrainingArguments by its own `to_dict`."""
+    record: dict[str, Any] = {}
+    for group in options:
+        record.update(group.to_dict() if isinstance(group, TrainingArguments) else vars(group))
+    return json.loads(json.dumps(record, default=str))
+
+
+def quiet_libraries() -> None:
+    """Silences two notices that mislead here: on setups being switched, and on heads that start fresh on purpose."""
+    logging.getLogger("adapters.model_mixin").addFilter(lambda record: "none are activated" not in record.getMessage())
+    # A filter and not a level: at level ERROR transformers 4.57 reports on tensor parallelism instead.
+    logging.getLogger("transformers.modeling_utils").addFilter(
+        lambda record: "newly initialized" not in record.getMessage()
+    )
+
+
+@dataclass
+class LanguageRunOptions(RunOptions):
+    """The same for masked language modelling, where the evaluation loss decides."""
+
+    _argument_group_name = RunOptions._argument_group_name
+    metric_for_best_model: str | None = option("loss", "What is best: loss.")

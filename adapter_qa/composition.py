@@ -1,0 +1,339 @@
+"""Adapters in a model: how a plan is built, proven, counted, saved and restored.
+
+`build_setup` carries a plan out on a model. `check_setup` proves that the model is what the plan says; it is called
+before training, evaluating, saving and answering. `save_setup` writes the folder that `planning.plan_saved` reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import adapters
+import torch
+from adapters import AdapterConfig
+from adapters.configuration import build_full_config
+from adapters.methods.bottleneck import BottleneckLayer
+from adapters.utils import HEAD_CONFIG_NAME, SAFE_ADAPTERFUSION_WEIGHTS_NAME, SAFE_HEAD_WEIGHTS_NAME
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from adapter_qa.errors import UserError
+from adapter_qa.planning import Plan
+from adapter_qa.saves import SETUP_FILE, TRICK, AdapterSource, read_json
+
+REGULARIZATION = 0.01  # of fusion value matrices towards the identity; the reference implementation's constant
+
+
+def build_setup(model: PreTrainedModel, plan: Plan) -> None:
+    """Adds or loads every adapter of the plan, fuses, freezes all that does not train, and activates the setup.
+
+    Raises:
+        UserError: saved weights are damaged or do not fit.
+    """
+    adapters.init(model)
+    for source in plan.members:
+        if source.folder is None:
+            model.add_adapter(source.name, config=AdapterConfig.load(source.config))
+        else:
+            _load_adapter(model, source)
+        if source.trick:
+            _layers(model)[-1].output.delete_adapter(source.name)
+    if plan.fusion is not None:
+        _add_fusion(model, plan)
+    if plan.saved is not None and plan.saved.document["trainer"]["task"] == plan.task:
+        _load_head(model, plan.saved.folder)
+    _freeze_and_activate(model, plan)
+    check_setup(model, plan)
+
+
+def _layers(model: PreTrainedModel) -> list[torch.nn.Module]:
+    return [layer for _, layer in model.iter_layers()]
+
+
+def _bottlenecks(model: PreTrainedModel) -> Iterator[BottleneckLayer]:
+    """All places of an encoder where adapters can stand."""
+    for layer in _layers(model):
+        yield from (module for module in layer.modules() if isinstance(module, BottleneckLayer))
+
+
+def _load_adapter(model: PreTrainedModel, source: AdapterSource) -> None:
+    """Loads one adapter; all its weights must be found, those of the last-layer trick excepted."""
+    info: dict[str, Any] = {}
+    last = len(_layers(model)) - 1
+    try:
+        model.load_adapter(
+            str(source.folder),
+            load_as=source.name,
+            leave_out=source.config["leave_out"],
+            with_head=False,
+            use_safetensors=True,
+            loading_info=info,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{source.folder}: the adapter's weights cannot be loaded ({reason})") from error
+    by_trick = f".layer.{last}.output.adapters.{source.name}." if source.trick else None
+    missing = [key for key in info["missing_keys"] if by_trick is None or by_trick not in key]
+    if missing:
+        raise UserError(f"{source.folder}: {len(missing)} weights are missing, e.g. {missing[0]}; the file is damaged")
+
+
+def _add_fusion(model: PreTrainedModel, plan: Plan) -> None:
+    """Adds the fusion, or loads it, and removes it where no fused adapter stands.
+
+    The library creates it there all the same: 3h²+2h parameters a layer that never train and stop DDP.
+    """
+    fusion = plan.fusion
+    assert fusion is not None
+    if plan.saved is None:
+        model.add_adapter_fusion(fusion)
+    else:
+        folder = plan.saved.folder / fusion.name
+        try:
+            model.load_adapter_fusion(str(folder), with_head=False, use_safetensors=True)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{folder}: the fusion cannot be loaded ({reason})") from error
+    for place in _bottlenecks(model):
+        if not any(name in place.adapters for name in fusion.children):
+            place.delete_fusion_layer(fusion.name)
+    if plan.saved is not None:
+        held = set(load_file(plan.saved.folder / fusion.name / SAFE_ADAPTERFUSION_WEIGHTS_NAME))
+        wanted = {name for name, _ in model.named_parameters() if "adapter_fusion_layer." in name}
+        if wanted - held:
+            raise UserError(f"{plan.saved.folder / fusion.name}: {len(wanted - held)} fusion weights are missing")
+
+
+def _freeze_and_activate(model: PreTrainedModel, plan: Plan) -> None:
+    """Only the fusion, or the task adapter, and the head stay trainable; the whole setup is active.
+
+    `train_adapter` and `train_adapter_fusion` activate what they are given: given the last part alone, the language
+    adapter would silently leave the forward pass.
+    """
+    if plan.fusion is not None:
+        model.train_adapter_fusion(plan.block)
+    else:
+        model.train_adapter(plan.tasks[0].name)
+    model.set_active_adapters(plan.block)
+
+
+def check_setup(model: PreTrainedModel, plan: Plan | None) -> None:
+    """Proves that what is active and what trains is what the plan says.
+
+    Raises:
+        RuntimeError: it is not; nothing computed with the model would be what the user asked for.
+    """
+    if plan is None:
+        return
+    active = str(model.active_adapters)
+    if active != str(plan.block):
+        raise RuntimeError(f"the active setup is {active}, the plan says {plan.block}")
+    trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    wanted = set(trained_names(model, plan))
+    if trained != wanted:
+        wrong = sorted(trained ^ wanted)
+        raise RuntimeError(f"{len(wrong)} weights train or rest against the plan, e.g. {wrong[0]}")
+
+
+def trained_names(model: PreTrainedModel, plan: Plan) -> list[str]:
+    """Names of the weights that the plan trains: fusion or task adapter, and the head without tied embeddings."""
+    mark = "adapter_fusion_layer." if plan.fused else f"adapters.{plan.tasks[0].name}."
+    head = _head_weights(model)
+    return [name for name, _ in model.named_parameters() if mark in name or name in head]
+
+
+def _head_weights(model: PreTrainedModel) -> set[str]:
+    """Names of the head's own weights. What is tied to the embeddings belongs to the base and stays frozen."""
+    output = model.get_output_embeddings()
+    tied = {id(weight) for weight in output.parameters()} if output is not None else set()
+    prefix = model.base_model_prefix + "."
+    return {name for name, weight in model.named_parameters() if not name.startswith(prefix) and id(weight) not in tied}
+
+
+# ---------------------------------------------------------------- counting
+
+
+def parameter_table(model: PreTrainedModel, plan: Plan | None) -> dict[str, Any]:
+    """Counts of parameters.
+
+    Returns:
+        `base` (with its head), `added`, `trainable`, `percent_added` (of the base, two decimals) and `parts`: each
+        adapter, `fusion`, and `head`, which is counted in the base.
+    """
+    marks = {f"adapters.{source.name}.": source.name for source in plan.members} if plan else {}
+    parts = dict.fromkeys([*marks.values(), *(["fusion"] if plan and plan.fused else []), "head"], 0)
+    head = _head_weights(model)
+    base = 0
+    for name, weight in model.named_parameters():
+        part = next((part for mark, part in marks.items() if mark in name), None)
+        if "adapter_fusion_layer." in name:
+            part = "fusion"
+        if part is not None:
+            parts[part] += weight.numel()
+            continue
+        base += weight.numel()
+        if name in head:
+            parts["head"] += weight.numel()
+    added = sum(count for part, count in parts.items() if part != "head")
+    trainable = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    return {
+        "base": base,
+        "added": added,
+        "trainable": trainable,
+        "percent_added": round(100 * added / base, 2),
+        "parts": parts,
+    }
+
+
+def format_table(table: dict[str, Any]) -> str:
+    """The counts as lines for people."""
+    rows = [("base with head", table["base"])]
+    rows += [(f"  {part}" if part == "head" else part, count) for part, count in table["parts"].items()]
+    rows += [("added", table["added"]), ("trainable", table["trainable"])]
+    return "\n".join(f"{label:<16}{count:>16,} {100 * count / table['base']:>8.2f} %" for label, count in rows)
+
+
+def fusion_values(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    """Name and weight, (hidden, hidden), of every fusion value matrix."""
+    return [
+        (name, weight)
+        for name, weight in model.named_parameters()
+        if "adapter_fusion_layer." in name and name.endswith(".value.weight")
+    ]
+
+
+def fusion_regularization(values: list[torch.nn.Parameter]) -> torch.Tensor:
+    """0.01 · Σ ‖V − I‖² over the value matrices, a scalar (AdapterFusion's reference implementation)."""
+    total = torch.zeros((), device=values[0].device)
+    for weight in values:
+        identity = torch.eye(weight.shape[0], device=weight.device, dtype=weight.dtype)
+        total = total + (weight - identity).pow(2).sum()
+    return REGULARIZATION * total
+
+
+# ---------------------------------------------------------------- keeping
+
+
+def save_setup(model: PreTrainedModel, plan: Plan, folder: Path, facts: dict[str, Any]) -> None:
+    """Writes an `adapters-<task>` folder: aside first, then renamed, so that it is whole or not there.
+
+    Args:
+        model: the trained model.
+        plan: its setup.
+        folder: where to; an older one is replaced.
+        facts: what goes beside the composition into the JSON (base model, windows, language, versions).
+    """
+    check_setup(model, plan)
+    aside = folder.with_name(folder.name + ".writing")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    for source in plan.members:
+        meta: dict[str, Any] = {TRICK: True} if source.trick else {}
+        if source.language:
+            meta["language"] = source.language
+        model.save_adapter(str(aside / source.name), source.name, with_head=False, use_safetensors=True, meta_dict=meta)
+    if plan.fusion is not None:
+        model.save_adapter_fusion(str(aside / plan.fusion.name), plan.fusion, use_safetensors=True)
+    _save_head(model, aside)
+    document = {
+        "adapter_setup": plan.block.to_dict(),
+        "head_setup": plan.task != "mlm",  # the library cannot load a head that is tied to the embeddings
+        "version": f"adapters.{adapters.__version__}",
+        "trainer": {
+            "task": plan.task,
+            "setup": str(plan.block),
+            "language_adapter": plan.language.name if plan.language else None,
+            "tasks": [source.name for source in plan.tasks],
+            "fused": plan.fused,
+            "composition": plan.composition,
+            **facts,
+        },
+    }
+    (aside / SETUP_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_folder(aside, folder)
+
+
+def replace_folder(aside: Path, folder: Path) -> None:
+    """Renames `aside` to `folder`; an older `folder` goes away only once the new one is complete."""
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(aside, folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _save_head(model: PreTrainedModel, folder: Path) -> None:
+    """The head in the library's form. Weights tied to the embeddings belong to the base and are not saved."""
+    head = _head_weights(model)
+    state = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters() if name in head}
+    save_file(state, folder / SAFE_HEAD_WEIGHTS_NAME)
+    config = build_full_config(
+        None, model.config, name=None, model_name=model.model_name, model_class=type(model).__name__, save_id2label=True
+    )
+    config["num_labels"] = model.config.num_labels
+    (folder / HEAD_CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _load_head(model: PreTrainedModel, folder: Path) -> None:
+    """Loads the head that `_save_head` wrote.
+
+    Raises:
+        UserError: it is missing, damaged, or of another model class.
+    """
+    config = read_json(folder / HEAD_CONFIG_NAME)
+    if config.get("model_class") != type(model).__name__:
+        raise UserError(
+            f"{folder}: its head belongs to {config.get('model_class')}, the model is a {type(model).__name__}"
+        )
+    path = folder / SAFE_HEAD_WEIGHTS_NAME
+    try:
+        state = load_file(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: the head cannot be read ({error})") from error
+    wanted = _head_weights(model)
+    shapes = {name: weight.shape for name, weight in model.named_parameters() if name in wanted}
+    if {name: weight.shape for name, weight in state.items()} != shapes:
+        raise UserError(f"{path}: its weights are not those of the model's head; the folder is damaged")
+    model.load_state_dict(state, strict=False)
+
+
+def trainable_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Every trainable weight by name, on the CPU, ready for safetensors."""
+    return {
+        name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad
+    }
+
+
+def frozen_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    """Every adapter weight that does not train, by name, on the CPU."""
+    return {
+        name: weight.detach().cpu().contiguous()
+        for name, weight in model.named_parameters()
+        if "adapters." in name and not weight.requires_grad
+    }
+
+
+def load_trainable(model: PreTrainedModel, path: Path) -> None:
+    """Brings back what `trainable_state` held.
+
+    Raises:
+        UserError: the file is damaged, or holds other weights than those that train.
+    """
+    try:
+        state = load_file(path)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); remove this checkpoint to go on from an older one"
+        ) from error
+    shapes = {name: weight.shape for name, weight in model.named_parameters() if weight.requires_grad}
+    if {name: weight.shape for name, weight in state.items()} != shapes:
+        raise UserError(
+            f"{path}: holds other weights than those that train now; the run was started with another setup"
+        )
+    model.load_state_dict(state, strict=False)

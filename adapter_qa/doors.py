@@ -1,0 +1,184 @@
+"""What the three training doors share: taking a folder, building the model, keeping and recording what came out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+
+from adapter_qa.arguments import ModelOptions, RunOptions, as_record, quiet_libraries
+from adapter_qa.basemodel import load_model, weights_fingerprint, window_limit
+from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
+from adapter_qa.errors import UserError
+from adapter_qa.naming import derived_output_dir
+from adapter_qa.planning import Plan
+from adapter_qa.records import RunRecord, open_run, versions, write_json
+from adapter_qa.saves import FULL_FILE
+from adapter_qa.training import SetupTrainer
+
+BASE_FOLDER = "base"  # in the run's folder: the drawn weights of a --random_init base
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model with its setup, ready to train or to answer.
+
+    Attributes:
+        model: with its head, adapters and fusion, frozen as planned.
+        table: `composition.parameter_table`.
+        facts: what a saved folder needs beside the weights.
+    """
+
+    model: PreTrainedModel
+    table: dict[str, Any]
+    facts: dict[str, Any]
+
+
+def start_run(
+    script: str, argv: Sequence[str], data: str, plan: Plan | None, model: ModelOptions, run: RunOptions, *options: Any
+) -> RunRecord:
+    """Decides the folder, takes it, and seeds everything.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    quiet_libraries()
+    if run.output_dir_is_derived:
+        run.output_dir = str(derived_output_dir(model.model_name_or_path, data, plan, run, *options))
+        run.logging_dir = str(Path(run.output_dir) / "runs")
+    record = open_run(
+        None if run.dry_run else Path(str(run.output_dir)),
+        argv,
+        script,
+        as_record(model, *options, run),
+        overwrite=run.overwrite_output_dir,
+    )
+    set_seed(run.seed)
+    return record
+
+
+def check_window(max_length: int, option: str, base_config: dict[str, Any]) -> None:
+    """Refuses windows that the encoder has no positions for.
+
+    Raises:
+        UserError: it is so.
+    """
+    limit = window_limit(base_config)
+    if max_length > limit:
+        raise UserError(f"{option} {max_length}: the base model reads at most {limit} tokens")
+
+
+def build(
+    record: RunRecord,
+    model_options: ModelOptions,
+    plan: Plan | None,
+    task: str,
+    run: RunOptions,
+    tokenizer: PreTrainedTokenizerFast | None,
+    facts: dict[str, Any],
+    labels: list[str] | None = None,
+) -> Built:
+    """Loads the base, keeps a drawn one, builds the setup, prints and records the table of parameters.
+
+    Args:
+        record: the run's record.
+        model_options: the base model.
+        plan: the setup; None for full fine-tuning.
+        task: "qa", "mlm" or "ner".
+        run: the training options; a dry run builds shapes only.
+        tokenizer: saved beside a drawn base.
+        facts: what the door adds to the saved folder's JSON.
+        labels: class names, for "ner".
+    """
+    model = load_model(model_options, task, labels, as_plan=run.dry_run)
+    base: dict[str, Any] = {"revision": model_options.model_revision}
+    if model_options.random_init:
+        base["name_or_path"] = f"../{BASE_FOLDER}"  # relative to the saved folder
+    else:
+        local = Path(model_options.model_name_or_path)
+        base["name_or_path"] = str(local.resolve()) if local.is_dir() else model_options.model_name_or_path
+    if record.folder is not None:
+        base["fingerprint"] = weights_fingerprint(model)
+        if model_options.random_init:
+            model.save_pretrained(record.folder / BASE_FOLDER)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(record.folder / BASE_FOLDER)
+    if plan is not None:
+        build_setup(model, plan)
+    table = parameter_table(model, plan)
+    setup = str(plan.block) if plan is not None else "full fine-tuning"
+    print(f"setup: {setup}\n{format_table(table)}", flush=True)
+    record.note(setup=setup, parameters=table)
+    tokenizer_name = model_options.tokenizer_name
+    everything = {"base_model": base, "tokenizer": tokenizer_name, "versions": versions(), **facts}
+    return Built(model, table, everything)
+
+
+def keep(built: Built, plan: Plan | None, record: RunRecord, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Saves what was trained: an `adapters-<task>` folder, or for full fine-tuning the whole model in the run's folder.
+
+    Returns:
+        Where it is.
+    """
+    assert record.folder is not None
+    if plan is not None:
+        target = record.folder / plan.folder_name
+        save_setup(built.model, plan, target, built.facts)
+    else:
+        target = record.folder
+        built.model.save_pretrained(target)
+        tokenizer.save_pretrained(target)
+        facts = {
+            **built.facts,
+            "task": "qa",
+            "base_model": {"name_or_path": ".", "revision": "main"},
+            "tokenizer": None,
+        }
+        write_json(target / FULL_FILE, {"trainer": facts})
+    record.note(saved=str(target))
+    return target
+
+
+def keep_metrics(trainer: SetupTrainer, record: RunRecord, split: str, metrics: dict[str, float]) -> None:
+    """Prints the metrics of a part of the run and writes them to `<split>_results.json` and run.json."""
+    trainer.log_metrics(split, metrics)
+    trainer.save_metrics(split, metrics)
+    if trainer.is_world_process_zero():
+        record.document.setdefault("metrics", {})[split] = metrics
+        record.note()
+
+
+def print_plan(built: Built, plan: Plan | None, counts: dict[str, dict[str, int]]) -> None:
+    """The last line of a dry run: one JSON document on stdout."""
+    document = {
+        "parameters": built.table,
+        "active_setup": str(built.model.active_adapters) if plan is not None else "full fine-tuning",
+        **counts,
+    }
+    print(json.dumps(document))
+
+
+def train_steps(examples: int, run: RunOptions) -> int:
+    """Optimizer steps of a whole training, as `Trainer` counts them."""
+    if run.max_steps > 0 or examples == 0:
+        return max(run.max_steps, 0)
+    per_batch = run.train_batch_size * run.world_size
+    batches = examples // per_batch if run.dataloader_drop_last else math.ceil(examples / per_batch)
+    return math.ceil(run.num_train_epochs * max(math.ceil(batches / run.gradient_accumulation_steps), 1))
+
+
+def eval_steps(examples: int, run: RunOptions) -> int:
+    """Batches of one evaluation."""
+    return math.ceil(examples / (run.eval_batch_size * run.world_size))
+
+
+def already_finished(record: RunRecord) -> bool:
+    """Whether there is nothing to do; says so."""
+    if record.finished:
+        print(f"{record.folder}: this run is finished; --overwrite_output_dir does it again", flush=True)
+    return record.finished

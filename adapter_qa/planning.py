@@ -1,0 +1,349 @@
+"""What is to stand in a model, decided from options and saved JSON alone, before a model exists.
+
+All that cannot work is refused here: option pairs, folders that do not fit the base, adapters that cannot fuse.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from adapters import AdapterConfig, Fuse, Stack
+from transformers.activations import ACT2FN
+
+from adapter_qa.arguments import (
+    ADAPTER_CONFIGS,
+    NEW,
+    AdapterOptions,
+    FusionOptions,
+    LangAdapterOptions,
+    parse_fuse_adapters,
+)
+from adapter_qa.errors import UserError
+from adapter_qa.saves import (
+    SETUP_FILE,
+    AdapterSource,
+    SavedSetup,
+    find_folder,
+    read_adapter,
+    read_any_adapter,
+    read_setup,
+)
+
+LANGUAGE = "mlm"  # name of a fresh language adapter, and of one stacked under a task
+TASK_REDUCTION = 16  # Pfeiffer et al. (2021), section 3: the reduction the library defaults to
+LANGUAGE_REDUCTION = 2  # MAD-X (Pfeiffer et al., 2020), section 4.2: language adapters of half the hidden size
+LOCATIONS = ("mh_adapter", "output_adapter")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A setup, decided.
+
+    Attributes:
+        task: "qa", "ner" or "mlm": names the head and the saved folder of an unfused setup.
+        language: the frozen language adapter, if any.
+        tasks: the task adapters; more than one are fused.
+        composition: "stack" or "fuse", how the language adapter joins the fusion.
+        saved: the folder whose fusion and head are taken up, if any.
+        layers: number of layers of the encoder.
+    """
+
+    task: str
+    language: AdapterSource | None
+    tasks: tuple[AdapterSource, ...]
+    composition: str
+    layers: int
+    saved: SavedSetup | None = None
+
+    @property
+    def fused(self) -> bool:
+        return len(self.tasks) > 1
+
+    @property
+    def members(self) -> tuple[AdapterSource, ...]:
+        """All adapters, the language adapter first."""
+        return ((self.language,) if self.language else ()) + self.tasks
+
+    @property
+    def fusion(self) -> Fuse | None:
+        """The fusion block, if the setup has one."""
+        if not self.fused:
+            return None
+        inside = self.members if self.composition == "fuse" else self.tasks
+        return Fuse(*[source.name for source in inside])
+
+    @property
+    def block(self) -> Stack | Fuse:
+        """The composition as the library takes it, e.g. `Stack[mlm, Fuse[qa, ner]]`."""
+        fusion = self.fusion
+        if fusion is not None and (self.language is None or self.composition == "fuse"):
+            return fusion
+        return Stack(*([self.language.name] if self.language else []), fusion or self.tasks[0].name)
+
+    @property
+    def folder_name(self) -> str:
+        """`adapters-fusion`, or `adapters-<task>` of a single adapter."""
+        return f"adapters-{'fusion' if self.fused else self.task}"
+
+
+def plan_setup(
+    task: str,
+    base_config: dict[str, Any],
+    adapter: AdapterOptions,
+    lang: LangAdapterOptions | None = None,
+    fusion: FusionOptions | None = None,
+    *,
+    random_init: bool = False,
+) -> Plan | None:
+    """Decides the setup from the options and the JSON of the saved folders they name.
+
+    Returns:
+        The plan; None for full fine-tuning.
+
+    Raises:
+        UserError: every problem found.
+    """
+    lang = lang or LangAdapterOptions()
+    fusion = fusion or FusionOptions()
+    problems = _option_clashes(adapter, lang, fusion)
+    if problems:
+        raise UserError(problems)
+    if not fusion.train_adapter:
+        return None
+    layers = int(base_config["num_hidden_layers"])
+    if adapter.load_adapter is not None:
+        plan = plan_saved("--load_adapter", adapter.load_adapter, task, base_config)
+    else:
+        tasks = _task_sources(task, base_config, adapter, fusion, random_init=random_init)
+        plan = Plan(task, None, tasks, fusion.adapter_composition, layers)
+    if lang.load_lang_adapter is not None:
+        if plan.language is not None:
+            raise UserError(
+                f"--load_lang_adapter {lang.load_lang_adapter}: {adapter.load_adapter} already holds the language "
+                f"adapter {plan.language.name}; leave one of them out"
+            )
+        plan = replace(plan, language=_language_source(base_config, lang, random_init=random_init))
+    plan = _with_layer_options(plan, adapter)
+    problems = _plan_problems(plan, adapter, lang)
+    if problems:
+        raise UserError(problems)
+    return plan
+
+
+def plan_saved(option: str, given: str, task: str, base_config: dict[str, Any]) -> Plan:
+    """The plan that takes up a saved folder, a single adapter's or a whole setup's.
+
+    Raises:
+        UserError: not found, damaged, or for another encoder.
+    """
+    layers = int(base_config["num_hidden_layers"])
+    folder = find_folder(option, given)
+    if not (folder / SETUP_FILE).is_file():
+        return Plan(task, None, (read_any_adapter(option, given, None, base_config),), "stack", layers)
+    saved = read_setup(folder)
+    language = read_adapter(folder / saved.language, saved.language, base_config) if saved.language else None
+    tasks = tuple(read_adapter(folder / name, name, base_config) for name in saved.tasks)
+    return Plan(task, language, tasks, saved.composition, layers, saved)
+
+
+def _option_clashes(adapter: AdapterOptions, lang: LangAdapterOptions, fusion: FusionOptions) -> list[str]:
+    """Pairs of options that cannot be together, whatever the files hold."""
+    given = {
+        "--load_adapter": adapter.load_adapter,
+        "--load_lang_adapter": lang.load_lang_adapter,
+        "--fuse_adapters": fusion.fuse_adapters,
+    }
+    problems = []
+    if not fusion.train_adapter:
+        problems += [
+            f"{name} goes with --train_adapter True; full fine-tuning has no adapters"
+            for name, value in given.items()
+            if value is not None
+        ]
+    if fusion.fuse_adapters is not None:
+        problems += parse_fuse_adapters(fusion.fuse_adapters)[1]
+        if adapter.load_adapter is not None:
+            problems.append(
+                "--load_adapter and --fuse_adapters exclude each other; a saved fusion is taken up by the first"
+            )
+    if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or lang.load_lang_adapter is None):
+        problems.append("--adapter_composition fuse needs --fuse_adapters and --load_lang_adapter")
+    for option, value in (
+        ("--adapter_non_linearity", adapter.adapter_non_linearity),
+        ("--lang_adapter_non_linearity", lang.lang_adapter_non_linearity),
+    ):
+        if value is not None and value.lower() not in {*ACT2FN, "leakyrelu"}:
+            problems.append(f"{option} {value}: no such activation; common ones are gelu, gelu_new, relu, swish, tanh")
+    for option, factor in (
+        ("--adapter_reduction_factor", adapter.adapter_reduction_factor),
+        ("--lang_adapter_reduction_factor", lang.lang_adapter_reduction_factor),
+    ):
+        if factor is not None and factor <= 0:
+            problems.append(f"{option} {factor:g}: must be above 0")
+    return problems
+
+
+def _task_sources(
+    task: str, base_config: dict[str, Any], adapter: AdapterOptions, fusion: FusionOptions, *, random_init: bool
+) -> tuple[AdapterSource, ...]:
+    """The task adapters: those to fuse, or one fresh one."""
+    fresh = fresh_config(
+        adapter.adapter_config or ("pfeiffer+inv" if task == "mlm" else "pfeiffer"),
+        adapter.adapter_reduction_factor or (LANGUAGE_REDUCTION if task == "mlm" else TASK_REDUCTION),
+        adapter.adapter_non_linearity,
+    )
+    if fusion.fuse_adapters is None:
+        return (AdapterSource(LANGUAGE if task == "mlm" else task, fresh, language=adapter.language),)
+    sources, problems = [], []
+    for name, path in parse_fuse_adapters(fusion.fuse_adapters)[0].items():
+        try:
+            sources.append(_new_or_saved(f"--fuse_adapters {name}", path, name, fresh, base_config, random_init))
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    return tuple(sources)
+
+
+def _language_source(base_config: dict[str, Any], lang: LangAdapterOptions, *, random_init: bool) -> AdapterSource:
+    """The language adapter under the task."""
+    fresh = fresh_config(
+        lang.lang_adapter_config or "pfeiffer+inv",
+        lang.lang_adapter_reduction_factor or LANGUAGE_REDUCTION,
+        lang.lang_adapter_non_linearity,
+    )
+    path = str(lang.load_lang_adapter)
+    return _new_or_saved("--load_lang_adapter", path, LANGUAGE, fresh, base_config, random_init)
+
+
+def _new_or_saved(
+    option: str, path: str, name: str, fresh: dict[str, Any], base_config: dict[str, Any], random_init: bool
+) -> AdapterSource:
+    if path != NEW:
+        return read_any_adapter(option, path, name, base_config)
+    if not random_init:
+        raise UserError(f"{option} {NEW}: a fresh adapter stands in for a saved one only with --random_init True")
+    return AdapterSource(name, fresh)
+
+
+def fresh_config(kind: str, reduction_factor: float, non_linearity: str | None) -> dict[str, Any]:
+    """Full configuration of a fresh adapter.
+
+    Args:
+        kind: a key of `ADAPTER_CONFIGS`.
+        reduction_factor: hidden size divided by bottleneck size.
+        non_linearity: activation; None keeps the kind's own.
+    """
+    config = AdapterConfig.load(
+        ADAPTER_CONFIGS[kind], reduction_factor=reduction_factor, non_linearity=non_linearity, leave_out=[]
+    )
+    return config.to_dict()
+
+
+def _with_layer_options(plan: Plan, options: AdapterOptions) -> Plan:
+    """MAD-X 2.0 leaves the last layer out of every adapter; the last-layer trick is for fresh adapters only."""
+    last = plan.layers - 1
+    sources = []
+    for source in plan.members:
+        left_out = source.config["leave_out"]
+        if options.madx2 and last not in left_out:
+            left_out = [*left_out, last]
+        trick = source.trick or (options.houlsby_MHA_lastlayer and source in plan.tasks and source.folder is None)
+        sources.append(replace(source, config={**source.config, "leave_out": left_out}, trick=trick))
+    language = sources.pop(0) if plan.language else None
+    return replace(plan, language=language, tasks=tuple(sources))
+
+
+def _plan_problems(plan: Plan, adapter: AdapterOptions, lang: LangAdapterOptions) -> list[str]:
+    """What the saved folders make impossible, and options that contradict them."""
+    problems = []
+    names = [source.name for source in plan.members]
+    if len(set(names)) < len(names):
+        problems.append(
+            f"adapters need different names, given are {', '.join(names)}; {LANGUAGE} is the language adapter"
+        )
+    if not plan.fused:
+        problems += _contradictions(
+            "--adapter",
+            plan.tasks[0],
+            adapter.adapter_config,
+            adapter.adapter_reduction_factor,
+            adapter.adapter_non_linearity,
+        )
+    if plan.language:
+        problems += _contradictions(
+            "--lang_adapter",
+            plan.language,
+            lang.lang_adapter_config,
+            lang.lang_adapter_reduction_factor,
+            lang.lang_adapter_non_linearity,
+        )
+        if adapter.language and plan.language.language and adapter.language != plan.language.language:
+            problems.append(
+                f"--language {adapter.language}: the language adapter was trained for {plan.language.language}"
+            )
+    for source in plan.tasks:
+        if adapter.houlsby_MHA_lastlayer and not (source.config["mh_adapter"] and source.config["output_adapter"]):
+            problems.append(
+                f"--houlsby_MHA_lastlayer: {source.name} is no houlsby adapter; give --adapter_config houlsby"
+            )
+    if adapter.houlsby_MHA_lastlayer and adapter.madx2:
+        problems.append(
+            "--houlsby_MHA_lastlayer and --madx2 exclude each other: one halves the last layer, one empties it"
+        )
+    if plan.fused:
+        problems += _fusion_problems(plan)
+    return problems
+
+
+def _contradictions(
+    prefix: str, source: AdapterSource, kind: str | None, reduction: float | None, non_linearity: str | None
+) -> list[str]:
+    """Options that a loaded adapter contradicts, naming both values. A fresh adapter was made from them."""
+    if source.folder is None:
+        return []
+    wanted: dict[str, Any] = {}
+    if kind is not None:
+        full = fresh_config(kind, 1, None)
+        wanted |= {key: full[key] for key in ("mh_adapter", "output_adapter", "inv_adapter")}
+    if reduction is not None:
+        wanted["reduction_factor"] = reduction
+    if non_linearity is not None:
+        wanted["non_linearity"] = non_linearity
+    return [
+        f"{prefix}_* options ask for {key} {value}, but {source.folder} was trained with {source.config[key]}; "
+        "leave the option out"
+        for key, value in wanted.items()
+        if source.config[key] != value
+    ]
+
+
+def _fusion_problems(plan: Plan) -> list[str]:
+    """Setups that the library cannot run: different kinds, and places where the last fused adapter is missing.
+
+    The library takes residual and query of a fusion from the last fused adapter, so wherever any adapter of the setup
+    has a module, that one must have one too.
+    """
+    assert plan.fusion is not None
+    fused = [source for source in plan.members if source.name in plan.fusion.children]
+    kinds = {source.name: tuple(bool(source.config[location]) for location in LOCATIONS) for source in fused}
+    if len(set(kinds.values())) > 1:
+        words = {
+            (True, True): "houlsby",
+            (False, True): "pfeiffer",
+            (True, False): "attention only",
+            (False, False): "none",
+        }
+        listed = ", ".join(f"{name} {words[kind]}" for name, kind in kinds.items())
+        return [f"adapters of different kinds cannot be fused: {listed}; train them with one --adapter_config"]
+    key = fused[-1]
+    for layer in range(plan.layers):
+        for location in LOCATIONS:
+            here = [source.name for source in plan.members if source.stands_at(layer, location, plan.layers)]
+            if here and key.name not in here:
+                return [
+                    f"layer {layer} ({location}): {', '.join(here)} stand there but {key.name}, last in the fusion, "
+                    "does not; add --madx2 True, or fuse adapters with the same layers"
+                ]
+    return []

@@ -1,0 +1,279 @@
+#!/usr/bin/env python
+"""Trains, evaluates and predicts with an extractive question answering model: fully fine-tuned, a QA adapter, a QA
+adapter on a language adapter, or a fusion of adapters. The best epoch by F1 is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from adapter_qa.arguments import (
+    AdapterOptions,
+    DoorParser,
+    FusionOptions,
+    LangAdapterOptions,
+    ModelOptions,
+    RunOptions,
+    SquadOptions,
+    check_counts,
+    check_files,
+    check_run,
+)
+from adapter_qa.basemodel import load_tokenizer, read_base_config
+from adapter_qa.doors import (
+    Built,
+    already_finished,
+    build,
+    check_window,
+    eval_steps,
+    keep,
+    keep_metrics,
+    print_plan,
+    start_run,
+    train_steps,
+)
+from adapter_qa.errors import UserError, run_door
+from adapter_qa.metrics import squad_metrics
+from adapter_qa.planning import Plan, plan_setup
+from adapter_qa.records import RunRecord, file_fingerprint
+from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
+from adapter_qa.training import run_callbacks, train
+from trainer_qa import QuestionAnsweringTrainer
+from utils_qa import Answers, WindowCollator, Windows, choose_answers, make_windows
+
+METRICS = ("f1", "exact", "loss")
+PARTS = {"train": ("train_file", "train"), "eval": ("validation_file", "validation"), "predict": ("test_file", "test")}
+EXAMPLES = """\
+  run_qa_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
+      --train_file pt_squad-train-v1.1.json --validation_file pt_squad-dev-v1.1.json --output_dir outputs/qa
+  run_qa_adapter.py fusion.yaml --learning_rate 1e-4 --load_lang_adapter outputs/mlm \\
+      --fuse_adapters qa=outputs/qa ner=outputs/ner
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Table of contents of a run; returns the exit code."""
+    model_options, squad, adapter, lang, fusion, run = read_options(argv)
+    base_config = read_base_config(model_options)
+    check_window(squad.max_seq_length, "--max_seq_length", base_config)
+    plan = plan_setup("qa", base_config, adapter, lang, fusion, random_init=model_options.random_init)
+    check_head(plan, run)
+
+    data_name = squad.dataset_name or squad.train_file or squad.validation_file or squad.test_file or "none"
+    groups = (squad, adapter, lang, fusion)
+    record = start_run("run_qa_adapter.py", argv, data_name, plan, model_options, run, *groups)
+    if already_finished(record):
+        return 0
+
+    questions = read_parts(squad, run, record)
+    tokenizer = load_tokenizer(model_options) if questions else None
+    windows = window_parts(questions, tokenizer, squad, record)
+    facts = {"windows": answering_options(squad), "language": adapter.language}
+    built = build(record, model_options, plan, "qa", run, tokenizer, facts)
+    if run.dry_run:
+        print_plan(built, plan, count_parts(questions, windows, run))
+        return 0
+
+    assert tokenizer is not None
+    trainer = make_trainer(built, plan, squad, fusion, run, tokenizer, questions, windows, record)
+    if run.do_train:
+        train(trainer, record)
+        keep(built, plan, record, tokenizer)
+    if run.do_eval:
+        keep_metrics(trainer, record, "eval", trainer.evaluate())
+    if run.do_predict:
+        loader = trainer.get_test_dataloader(windows["predict"])
+        metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)[1]
+        keep_metrics(trainer, record, "predict", metrics)
+    record.finish()
+    return 0
+
+
+def read_options(argv: list[str]) -> tuple[Any, ...]:
+    """Model, question, adapter, language adapter, fusion and run options, checked.
+
+    Raises:
+        UserError: every problem that the options alone show.
+    """
+    groups = (ModelOptions, SquadOptions, AdapterOptions, LangAdapterOptions, FusionOptions, RunOptions)
+    options = DoorParser(groups, str(__doc__), EXAMPLES).read(argv)
+    squad, run = options[1], options[-1]
+    problems = check_run(run, METRICS) + check_files(squad)
+    problems += check_counts(
+        squad, ["max_train_samples", "max_eval_samples", "max_predict_samples", "n_best_size", "max_answer_length"]
+    )
+    for part, (file, _) in PARTS.items():
+        if vars(run)[f"do_{part}"] and squad.dataset_name is None and vars(squad)[file] is None:
+            problems.append(f"--do_{part} needs --{file} or --dataset_name")
+    if squad.doc_stride < 0:
+        problems.append(f"--doc_stride {squad.doc_stride}: must be at least 0")
+    if problems:
+        raise UserError(problems)
+    return options
+
+
+def check_head(plan: Plan | None, run: RunOptions) -> None:
+    """Refuses to evaluate or predict with an adapter whose saved folder has no question answering head.
+
+    Raises:
+        UserError: it is so.
+    """
+    if plan is None or run.do_train or run.dry_run or plan.tasks[0].folder is None:
+        return
+    if plan.saved is None or plan.saved.document["trainer"]["task"] != "qa":
+        raise UserError(f"{plan.tasks[0].folder}: comes without a question answering head; add --do_train to train one")
+
+
+def read_parts(squad: SquadOptions, run: RunOptions, record: RunRecord) -> dict[str, list[Question]]:
+    """Questions of each part of the run that is asked for; a dry run counts every file it is given.
+
+    Raises:
+        UserError: unreadable data, no usable question, or v2 data without the option.
+    """
+    parts: dict[str, list[Question]] = {}
+    facts: dict[str, Any] = {}
+    for part, (file, split) in PARTS.items():
+        path = vars(squad)[file]
+        if not (vars(run)[f"do_{part}"] or (run.dry_run and path is not None)):
+            continue
+        need_answers = part != "predict"
+        if path is not None:
+            found = read_squad(path, need_answers=need_answers)
+            facts[part] = file_fingerprint(path)
+        else:
+            found = load_hub_squad(squad.dataset_name, squad.dataset_config_name, split, need_answers=need_answers)
+            facts[part] = {"dataset": squad.dataset_name, "config": squad.dataset_config_name, "split": split}
+        found = found[: vars(squad)[f"max_{part}_samples"]]
+        facts[part]["unaligned"] = sum(bool(q.answer_texts) and not is_aligned(q) for q in found)
+        parts[part] = usable_questions(found, part, squad) if need_answers else found
+        facts[part]["questions"] = len(parts[part])
+    record.note(data=facts)
+    return parts
+
+
+def usable_questions(questions: list[Question], part: str, squad: SquadOptions) -> list[Question]:
+    """Training questions whose first answer stands where they say; for evaluation all, as the official scorer has it.
+
+    Raises:
+        UserError: none is left, or some have no answer without --version_2_with_negative.
+    """
+    name = vars(squad)[PARTS[part][0]] or squad.dataset_name
+    empty = sum(not question.answer_texts for question in questions)
+    if empty and not squad.version_2_with_negative:
+        raise UserError(f"{name}: {empty} questions have no answer; SQuAD v2 data needs --version_2_with_negative True")
+    if part != "train":
+        return questions
+    usable = [question for question in questions if not question.answer_texts or is_aligned(question)]
+    if not usable:
+        raise UserError(f"{name}: no answer stands at its answer_start; run prepare_squad_pt.py on the file first")
+    if len(usable) < len(questions):
+        print(
+            f"{name}: {len(questions) - len(usable)} of {len(questions)} questions are left out of training, their "
+            "answers do not stand at answer_start; prepare_squad_pt.py realigns most",
+            file=sys.stderr,
+        )
+    return usable
+
+
+def window_parts(
+    questions: dict[str, list[Question]],
+    tokenizer: PreTrainedTokenizerFast | None,
+    squad: SquadOptions,
+    record: RunRecord,
+) -> dict[str, Windows]:
+    """Windows of every part; long questions that were cut are counted."""
+    parts: dict[str, Windows] = {}
+    for part, found in questions.items():
+        assert tokenizer is not None
+        parts[part] = make_windows(
+            found,
+            tokenizer,
+            max_seq_length=squad.max_seq_length,
+            doc_stride=squad.doc_stride,
+            description=f"{part} windows",
+        )
+        cut = parts[part].cut_questions
+        record.document["data"][part] |= {"windows": len(parts[part]), "cut_questions": cut}
+        if cut:
+            print(f"{part}: {cut} questions were too long for the window and lost their end", file=sys.stderr)
+    record.note()
+    return parts
+
+
+def answering_options(squad: SquadOptions) -> dict[str, Any]:
+    """What asking needs to know of windows and spans, for the saved folder."""
+    names = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length")
+    v2 = {"version_2": squad.version_2_with_negative, "null_score_diff_threshold": squad.null_score_diff_threshold}
+    return {name: vars(squad)[name] for name in names} | v2
+
+
+def count_parts(
+    questions: dict[str, list[Question]], windows: dict[str, Windows], run: RunOptions
+) -> dict[str, dict[str, int]]:
+    """Questions, windows and steps of training and evaluation, for the plan of a dry run."""
+    sizes = {part: len(windows[part]) if part in windows else 0 for part in ("train", "eval")}
+    steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
+    return {
+        part: {"questions": len(questions.get(part, [])), "windows": sizes[part], "steps": steps[part]}
+        for part in ("train", "eval")
+    }
+
+
+def score(questions: Sequence[Question], answers: Answers, version_2: bool) -> dict[str, float]:
+    """SQuAD metrics where gold answers are known: for v1 every question must have one."""
+    if not version_2 and not all(question.answer_texts for question in questions):
+        return {}
+    return squad_metrics(
+        answers.texts(), questions, version_2=version_2, null_odds=answers.null_odds if version_2 else None
+    )
+
+
+def make_trainer(
+    built: Built,
+    plan: Plan | None,
+    squad: SquadOptions,
+    fusion: FusionOptions,
+    run: RunOptions,
+    tokenizer: PreTrainedTokenizerFast,
+    questions: dict[str, list[Question]],
+    windows: dict[str, Windows],
+    record: RunRecord,
+) -> QuestionAnsweringTrainer:
+    """The trainer with everything of this run in it."""
+    choose = partial(
+        choose_answers,
+        n_best_size=squad.n_best_size,
+        version_2=squad.version_2_with_negative,
+        null_score_diff_threshold=squad.null_score_diff_threshold,
+    )
+    collator = WindowCollator(
+        pad_id=int(tokenizer.pad_token_id),
+        left=tokenizer.padding_side == "left",
+        length=squad.max_seq_length if squad.pad_to_max_length else None,
+        multiple=8 if run.fp16 or run.bf16 else 1,
+    )
+    return QuestionAnsweringTrainer(
+        model=built.model,
+        plan=plan,
+        regularize_fusion=fusion.fusion_regularization,
+        decay_fusion_values=fusion.fusion_decay_values,
+        args=run,
+        data_collator=collator,
+        train_dataset=windows.get("train"),
+        eval_dataset=windows.get("eval"),
+        eval_questions=questions.get("eval"),
+        choose_answers=choose,
+        score_answers=partial(score, version_2=squad.version_2_with_negative),
+        n_best_size=squad.n_best_size,
+        max_answer_length=squad.max_answer_length,
+        callbacks=run_callbacks(run, record),
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))

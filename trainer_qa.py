@@ -1,0 +1,156 @@
+"""The trainer that evaluates by answers: it predicts spans, and lets what it is given choose answers and score them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+from transformers.integrations import TensorBoardCallback
+from transformers.trainer_utils import speed_metrics
+
+from adapter_qa.composition import check_setup
+from adapter_qa.squad import Question
+from adapter_qa.training import SetupTrainer
+from utils_qa import IGNORED, Answers, Windows, WindowSpans, window_spans
+
+SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
+NOT_FOR_THE_MODEL = ("context_mask", "cls_positions", "first_token", "start_positions", "end_positions")
+
+ChooseAnswers = Callable[[Sequence[Question], Windows, WindowSpans], Answers]
+ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
+
+
+class QuestionAnsweringTrainer(SetupTrainer):
+    """`SetupTrainer` for question answering.
+
+    The best spans of each window are found where the logits are, batch by batch, so that memory does not grow with
+    the length of the windows.
+
+    Args:
+        eval_questions: the questions that `eval_dataset` was made from.
+        choose_answers: from questions, windows and spans to answers.
+        score_answers: from questions and answers to metrics without a prefix; called where there are gold answers.
+        n_best_size: spans kept for each window.
+        max_answer_length: longest span, in tokens.
+        others: as for `SetupTrainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        eval_questions: Sequence[Question] | None,
+        choose_answers: ChooseAnswers,
+        score_answers: ScoreAnswers,
+        n_best_size: int,
+        max_answer_length: int,
+        **others: Any,
+    ):
+        super().__init__(**others)
+        self.eval_questions = eval_questions
+        self.choose_answers = choose_answers
+        self.score_answers = score_answers
+        self.n_best_size = n_best_size
+        self.max_answer_length = max_answer_length
+
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """Mean of start and end cross entropy over the windows of a batch whose gold span is known."""
+        outputs = model(**{name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL})
+        return span_loss(outputs.start_logits, outputs.end_logits, inputs), outputs
+
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, Any, None]:
+        """Loss and best spans of a batch; see `utils_qa.window_spans`."""
+        inputs = self._prepare_inputs(inputs)
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
+        if prediction_loss_only:
+            return loss.detach(), None, None
+        spans = window_spans(
+            inputs,
+            outputs.start_logits,
+            outputs.end_logits,
+            n_best_size=self.n_best_size,
+            max_answer_length=self.max_answer_length,
+        )
+        return loss.detach(), spans, None
+
+    def evaluate(
+        self,
+        eval_dataset: Windows | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Answers the evaluation questions, writes the answers, and returns and logs the metrics."""
+        windows = self.eval_dataset if eval_dataset is None else eval_dataset
+        answers, metrics = self.answer(
+            windows, self.eval_questions, metric_key_prefix, self.get_eval_dataloader(windows)
+        )
+        self.log(metrics)
+        self._show_answers(answers)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def answer(
+        self, windows: Windows, questions: Sequence[Question], prefix: str, loader: torch.utils.data.DataLoader
+    ) -> tuple[Answers, dict[str, float]]:
+        """Answers questions with the model as it stands; the one path of evaluating and predicting.
+
+        Writes `<prefix>_predictions.json`, `<prefix>_nbest_predictions.json` and, for v2, `<prefix>_null_odds.json`.
+
+        Returns:
+            The answers, and metrics with the prefix. Scores are among them if every question came with gold answers,
+            or is unanswerable by a v2 file's word.
+        """
+        check_setup(self.model, self.plan)
+        began = time.time()
+        output = self.evaluation_loop(loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix)
+        answers = self.choose_answers(questions, windows, WindowSpans(*output.predictions))
+        if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
+            folder.mkdir(parents=True, exist_ok=True)
+            answers.write(folder, prefix)
+        metrics = {f"{prefix}_{name}": value for name, value in self.score_answers(questions, answers).items()}
+        metrics[f"{prefix}_loss"] = output.metrics[f"{prefix}_loss"]
+        metrics[f"{prefix}_questions"] = len(questions)
+        metrics[f"{prefix}_windows"] = len(windows)
+        metrics.update(speed_metrics(prefix, began, num_samples=len(windows)))
+        return answers, metrics
+
+    def _show_answers(self, answers: Answers) -> None:
+        """The first few answers as text in TensorBoard."""
+        questions = (self.eval_questions or [])[:SHOWN_ANSWERS]
+        lines = ["| question | gold | answer |", "| --- | --- | --- |"]
+        for question in questions:
+            gold = question.answer_texts[0] if question.answer_texts else ""
+            cells = (question.question, gold, answers.chosen[question.id].text)
+            lines.append("| " + " | ".join(cell.replace("|", "¦").replace("\n", " ") for cell in cells) + " |")
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                callback.tb_writer.add_text("eval/answers", "\n".join(lines), self.state.global_step)
+
+
+def span_loss(start_logits: torch.Tensor, end_logits: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean of start and end cross entropy (Devlin et al., BERT, section 4.2), in float32.
+
+    Args:
+        start_logits, end_logits: (windows, length).
+        labels: `start_positions` and `end_positions`, (windows,) int64; `utils_qa.IGNORED` is left out of the mean.
+
+    Returns:
+        A scalar; 0 where no window of the batch has a known gold span.
+    """
+    known = (labels["start_positions"] != IGNORED).sum().clamp(min=1)
+    start = functional.cross_entropy(
+        start_logits.float(), labels["start_positions"], ignore_index=IGNORED, reduction="sum"
+    )
+    end = functional.cross_entropy(end_logits.float(), labels["end_positions"], ignore_index=IGNORED, reduction="sum")
+    return (start + end) / (2 * known)
