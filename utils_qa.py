@@ -110,7 +110,8 @@ def make_windows(
         )
     parts: dict[str, list[np.ndarray]] = {name: [] for name in ("ids", "types", "offsets", "lengths", "question")}
     cut = 0
-    for first in tqdm(range(0, len(questions), QUESTIONS_AT_ONCE), desc=description, unit="k"):
+    few = len(questions) <= QUESTIONS_AT_ONCE
+    for first in tqdm(range(0, len(questions), QUESTIONS_AT_ONCE), desc=description, unit="k", disable=few):
         chunk = questions[first : first + QUESTIONS_AT_ONCE]
         texts, cut_here = _fitting_questions(chunk, tokenizer, room=room, longest=room - doc_stride - 1)
         cut += cut_here

@@ -75,16 +75,21 @@ def read_base_config(options: ModelOptions) -> dict[str, Any]:
     return config
 
 
-def load_tokenizer(options: ModelOptions) -> PreTrainedTokenizerFast:
+def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
     """The model's fast tokenizer.
+
+    Args:
+        options: where it is.
+        split_words: it will be given lists of words; byte-level tokenizers then need a space before each.
 
     Raises:
         UserError: there is none, or only a slow one.
     """
     name = options.tokenizer_name or options.model_name_or_path
+    words = {"add_prefix_space": True} if split_words else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=options.model_revision, cache_dir=options.cache_dir, use_fast=True
+            name, revision=options.model_revision, cache_dir=options.cache_dir, use_fast=True, **words
         )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]

@@ -30,7 +30,7 @@ PACKAGES = ("adapters", "transformers", "torch", "tokenizers", "numpy", "acceler
 CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 MADE_BY_RUNS = (  # file patterns of a run folder; the last two lines are a fully fine-tuned model
     RUN_FILE, "checkpoint-*", "adapters-*", "base", "runs", "frozen.safetensors", "trainer_state.json",
-    "*_results.json", "*_predictions.json", "*_null_odds.json",
+    "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json",
     "config.json", "model.safetensors", "full_setup.json", "special_tokens_map.json",
     "tokenizer*.json", "vocab.*", "merges.txt",
 )  # fmt: skip

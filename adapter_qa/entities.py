@@ -1,0 +1,377 @@
+"""Named entities: sentences from files, word labels to token labels, class weights, entity scores, and the trainer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from seqeval.metrics import classification_report
+from torch.nn import functional
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+from transformers import EvalPrediction, PreTrainedTokenizerFast
+
+from adapter_qa.errors import UserError
+from adapter_qa.training import SetupTrainer
+
+IGNORED = -100  # label of a token that is neither trained on nor scored
+OUTSIDE = "O"
+SHOWN_PROBLEMS = 10
+FEW_SENTENCES = 1000  # below, tokenizing is over before a progress bar could be read
+
+Word = tuple[list[int], list[int]]  # token ids of a word, and their labels
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """Words and their IOB2 labels, as many; labels are empty where they are not given."""
+
+    words: tuple[str, ...]
+    labels: tuple[str, ...]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:
+    """Sentences of a CoNLL file (word first, label last on a line, blank lines between sentences) or of JSON records
+    `{"tokens": [...], "ner_tags": [...]}`, as a list, under "data", or one a line in .jsonl.
+
+    Raises:
+        UserError: the file cannot be read, holds no sentence, or labels are missing or no IOB2; ten are named at most.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as text ({error})") from error
+    is_json = Path(path).suffix in (".json", ".jsonl")
+    found = list(_json_sentences(path, text) if is_json else _conll_sentences(text))
+    problems = [
+        f"{path}, {where}: {problem}"
+        for where, sentence in found
+        if (problem := _sentence_problem(sentence, need_labels)) is not None
+    ]
+    if not found:
+        problems = [f"{path}: holds no sentence; write a word and its label a line, blank lines between sentences"]
+    if problems:
+        rest = len(problems) - SHOWN_PROBLEMS
+        raise UserError(problems[:SHOWN_PROBLEMS] + ([f"{path}: and {rest} more"] if rest > 0 else []))
+    return [sentence for _, sentence in found]
+
+
+def _conll_sentences(text: str) -> Iterator[tuple[str, Sentence]]:
+    """Sentences with the number of their first line. A line without a label gives its word the label ""."""
+    words: list[str] = []
+    labels: list[str] = []
+    first = 1
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        columns = line.split()
+        if columns and columns[0] != "-DOCSTART-":
+            words.append(columns[0])
+            labels.append(columns[-1] if len(columns) > 1 else "")
+            continue
+        if words:
+            yield f"line {first}", Sentence(tuple(words), tuple(labels) if any(labels) else ())
+            words, labels = [], []
+        first = number + 1
+
+
+def _json_sentences(path: str | Path, text: str) -> Iterator[tuple[str, Sentence]]:
+    """Sentences with their place.
+
+    Raises:
+        UserError: the file is no JSON, or its records have another form.
+    """
+    try:
+        if Path(path).suffix == ".jsonl":
+            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+        else:
+            document = json.loads(text)
+            records = document["data"] if isinstance(document, dict) else document
+        for number, record in enumerate(records, 1):
+            words, labels = record["tokens"], record.get("ner_tags", [])
+            if not all(isinstance(item, str) for item in [*words, *labels]):
+                raise TypeError("tokens and ner_tags must be lists of text")
+            yield f"record {number}", Sentence(tuple(words), tuple(labels))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f'{path}: cannot be read as sentences ({error}); a record is {{"tokens": [...], "ner_tags": [...]}}'
+        ) from error
+
+
+def _sentence_problem(sentence: Sentence, need_labels: bool) -> str | None:
+    """What is wrong with a sentence's labels, if anything: missing ones, or no IOB2."""
+    if not sentence.words:
+        return "a sentence without words"
+    if not sentence.labels:
+        return "has no labels" if need_labels else None
+    if len(sentence.labels) != len(sentence.words) or "" in sentence.labels:
+        return "a word without a label" if len(sentence.labels) <= len(sentence.words) else "more labels than words"
+    before = OUTSIDE
+    for word, label in zip(sentence.words, sentence.labels, strict=True):
+        kind, _, entity = label.partition("-")
+        if label != OUTSIDE and (kind not in ("B", "I") or not entity):
+            return f"{word} has label {label}; labels are {OUTSIDE}, B-TYPE or I-TYPE"
+        if kind == "I" and before not in (f"B-{entity}", f"I-{entity}"):
+            return f"{word} has {label} after {before}; in IOB2 an entity begins with B-{entity}"
+        before = label
+    return None
+
+
+def label_names(sentences: Sequence[Sentence]) -> list[str]:
+    """All labels, "O" first, then B- and I- of each entity type in alphabetical order."""
+    types = sorted({label[2:] for sentence in sentences for label in sentence.labels if label != OUTSIDE})
+    return [OUTSIDE, *[f"{prefix}-{entity}" for entity in types for prefix in ("B", "I")]]
+
+
+# ---------------------------------------------------------------- words to tokens
+
+
+@dataclass(frozen=True)
+class Pieces(Dataset):
+    """Encoder inputs made from sentences; a sentence too long for one input makes several.
+
+    Attributes:
+        token_ids, type_ids, labels: one int64 array (tokens,) an input; labels are `IGNORED` on special tokens and on
+            word pieces that are not labelled.
+        sentence: index of each input's (first) sentence.
+        cut_sentences: how many sentences made several inputs.
+    """
+
+    token_ids: list[np.ndarray]
+    type_ids: list[np.ndarray]
+    labels: list[np.ndarray]
+    sentence: list[int]
+    cut_sentences: int
+
+    def __len__(self) -> int:
+        return len(self.token_ids)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {
+            "input_ids": self.token_ids[index],
+            "token_type_ids": self.type_ids[index],
+            "labels": self.labels[index],
+        }
+
+
+def make_pieces(
+    sentences: Sequence[Sentence],
+    tokenizer: PreTrainedTokenizerFast,
+    names: Sequence[str],
+    *,
+    max_seq_length: int,
+    label_all_tokens: bool = False,
+    next_sentence: bool = False,
+) -> Pieces:
+    """Tokenizes sentences and gives their tokens labels. Long sentences are cut between words; no word is lost.
+
+    Args:
+        sentences: with labels, or without: then the first piece of each word has the label "O".
+        tokenizer: a fast one.
+        names: all labels; a token's label is an index into them.
+        max_seq_length: tokens of an input, special tokens included.
+        label_all_tokens: label every piece of a word (B- goes on as I-), not only the first.
+        next_sentence: append the beginning of the next sentence, labelled too, as second segment to each sentence.
+    """
+    index_of = {name: index for index, name in enumerate(names)}
+    words_of = [
+        _words_of(sentence, tokenizer, index_of, label_all_tokens)
+        for sentence in tqdm(sentences, desc="sentences", disable=len(sentences) < FEW_SENTENCES)
+    ]
+    single = max_seq_length - tokenizer.num_special_tokens_to_add(pair=False)
+    pair = max_seq_length - tokenizer.num_special_tokens_to_add(pair=True)
+    inputs, numbers, cut = [], [], 0
+    for number, words in enumerate(words_of):
+        stretches = _split(words, single)
+        cut += len(stretches) > 1
+        for stretch in stretches:
+            follower: list[Word] = []
+            if next_sentence and stretch is stretches[-1] and number + 1 < len(words_of):
+                used = sum(len(ids) for ids, _ in stretch)
+                follower = _beginning(words_of[number + 1], pair - used)
+            inputs.append(_assemble(tokenizer, stretch, follower))
+            numbers.append(number)
+    return Pieces([one[0] for one in inputs], [one[1] for one in inputs], [one[2] for one in inputs], numbers, cut)
+
+
+def _words_of(
+    sentence: Sentence, tokenizer: PreTrainedTokenizerFast, index_of: dict[str, int], label_all_tokens: bool
+) -> list[Word]:
+    """Tokens and labels of each word. A word that the tokenizer drops (control characters) becomes an unknown token."""
+    encoded = tokenizer(list(sentence.words), is_split_into_words=True, add_special_tokens=False)
+    ids_of: list[list[int]] = [[] for _ in sentence.words]
+    for token, word in zip(encoded["input_ids"], encoded.word_ids(), strict=True):
+        ids_of[word].append(token)
+    words = []
+    for number, ids in enumerate(ids_of):
+        label = sentence.labels[number] if sentence.labels else OUTSIDE
+        going_on = f"I-{label[2:]}" if label.startswith("B-") else label
+        rest = index_of[going_on] if label_all_tokens else IGNORED
+        tokens = ids or [int(tokenizer.unk_token_id)]
+        words.append((tokens, [index_of[label], *[rest] * (len(tokens) - 1)]))
+    return words
+
+
+def _beginning(words: list[Word], room: int) -> list[Word]:
+    """The first words that fit together into `room` tokens; maybe none."""
+    lengths = np.cumsum([len(ids) for ids, _ in words])
+    return words[: int(np.searchsorted(lengths, room, side="right"))]
+
+
+def _split(words: list[Word], room: int) -> list[list[Word]]:
+    """Stretches of words of at most `room` tokens each. A single longer word keeps its first `room` tokens."""
+    left = [(ids[:room], labels[:room]) for ids, labels in words]
+    stretches = []
+    while left:
+        stretches.append(_beginning(left, room))
+        left = left[len(stretches[-1]) :]
+    return stretches
+
+
+def _assemble(
+    tokenizer: PreTrainedTokenizerFast, first: list[Word], second: list[Word]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Token ids, token types and labels of one input, (tokens,) int64 each; special tokens are labelled `IGNORED`."""
+    ids = np.array([token for word, _ in first + second for token in word], dtype=np.int64)
+    labels = np.array([label for _, word in first + second for label in word], dtype=np.int64)
+    size = sum(len(word) for word, _ in first)
+    # Places instead of ids: an unknown word has a special token's id, but is none.
+    places = [-place for place in range(1, len(ids) + 1)]
+    segments = (places[:size], places[size:] if second else None)
+    built = np.array(tokenizer.build_inputs_with_special_tokens(*segments), dtype=np.int64)
+    ours = built < 0
+    types = np.array(tokenizer.create_token_type_ids_from_sequences(*segments), dtype=np.int64)
+    all_labels = np.full(len(built), IGNORED, dtype=np.int64)
+    all_labels[ours] = labels
+    built[ours] = ids
+    return built, types, all_labels
+
+
+@dataclass(frozen=True)
+class PieceCollator:
+    """Pads inputs on the right to the longest of a batch.
+
+    Attributes:
+        pad_id: token id of padding.
+        has_types: whether the encoder takes token types.
+        multiple: rounds the length up, for tensor cores.
+    """
+
+    pad_id: int
+    has_types: bool
+    multiple: int = 1
+
+    def __call__(self, inputs: Sequence[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+        """`input_ids`, `attention_mask`, `labels` and, where it has types, `token_type_ids`: (batch, length) int64."""
+        longest = max(len(one["input_ids"]) for one in inputs)
+        shape = (len(inputs), -(-longest // self.multiple) * self.multiple)
+        fill = {"input_ids": self.pad_id, "labels": IGNORED} | ({"token_type_ids": 0} if self.has_types else {})
+        batch = {name: np.full(shape, value, dtype=np.int64) for name, value in fill.items()}
+        batch["attention_mask"] = np.zeros(shape, dtype=np.int64)
+        for row, one in enumerate(inputs):
+            size = len(one["input_ids"])
+            batch["attention_mask"][row, :size] = 1
+            for name in fill:
+                batch[name][row, :size] = one[name]
+        return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+# ---------------------------------------------------------------- learning and scoring
+
+
+def class_weights(pieces: Pieces, classes: int, constant: float) -> np.ndarray:
+    """Weights proportional to `constant` + normalised inverse class frequency, scaled to a mean of 1.
+
+    The inverse frequencies 1/n_k sum to 1 over the classes; a class that never occurs counts as n_k = 1.
+
+    Args:
+        pieces: training inputs.
+        classes: number of labels.
+        constant: c; the larger it is, the more alike the weights are.
+
+    Returns:
+        (classes,) float32.
+    """
+    labels = np.concatenate(pieces.labels)
+    counts = np.bincount(labels[labels != IGNORED], minlength=classes)
+    inverse = 1 / np.maximum(counts, 1)
+    weights = constant + inverse / inverse.sum()
+    return (weights / weights.mean()).astype(np.float32)
+
+
+def sentence_labels(rows: np.ndarray, pieces: Pieces, names: Sequence[str]) -> list[list[str]]:
+    """Labels of every word of every sentence, from labels of inputs.
+
+    Args:
+        rows: (inputs, length) int64, a label for each token; only those that `pieces` labels are looked at.
+        pieces: evaluation inputs, of which the first piece of each word is labelled.
+        names: all labels.
+    """
+    sentences: list[list[str]] = [[] for _ in range(max(pieces.sentence) + 1)]
+    for row, labels, number in zip(rows, pieces.labels, pieces.sentence, strict=True):
+        words = np.flatnonzero(labels != IGNORED)
+        sentences[number] += [names[label] for label in row[words]]
+    return sentences
+
+
+def entity_scores(gold: list[list[str]], predicted: list[list[str]]) -> dict[str, float]:
+    """Entity-level precision, recall and F1 in percent by seqeval, over all entities (micro) and for each type: an
+    entity counts if its type and both its ends are right.
+
+    Returns:
+        `precision`, `recall`, `f1`, `entities`, and the first three again as `<TYPE>_precision` and so on.
+    """
+    report = classification_report(gold, predicted, output_dict=True, zero_division=0)
+    scores = {}
+    for name, row in report.items():
+        if name in ("macro avg", "weighted avg"):
+            continue
+        prefix = "" if name == "micro avg" else f"{name}_"
+        scores |= {
+            f"{prefix}precision": 100 * float(row["precision"]),
+            f"{prefix}recall": 100 * float(row["recall"]),
+            f"{prefix}f1": 100 * float(row["f1-score"]),
+        }
+        scores[f"{prefix}entities"] = int(row["support"])
+    return scores
+
+
+class EntityTrainer(SetupTrainer):
+    """`SetupTrainer` for entity labels.
+
+    Args:
+        names: all labels.
+        weights: (classes,) float32, of the classes in the loss; None weighs them alike.
+        others: as for `SetupTrainer`.
+    """
+
+    def __init__(self, *, names: Sequence[str], weights: np.ndarray | None, **others: Any):
+        super().__init__(
+            compute_metrics=self.score, preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1), **others
+        )
+        self.names = names
+        self.weights = None if weights is None else torch.from_numpy(weights)
+        self.scored: Pieces | None = self.eval_dataset
+
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """Weighted mean cross entropy over the labelled tokens of a batch, in float32."""
+        labels = inputs["labels"]
+        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        logits = outputs.logits.float()
+        weights = None if self.weights is None else self.weights.to(logits)
+        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), weights, ignore_index=IGNORED)
+        return loss, outputs
+
+    def score(self, prediction: EvalPrediction) -> dict[str, float]:
+        """Entity scores of `self.scored`, whose predictions these are; none where labels are not known."""
+        if self.scored is None:
+            return {}
+        predicted = sentence_labels(np.asarray(prediction.predictions), self.scored, self.names)
+        gold = sentence_labels(np.asarray(prediction.label_ids), self.scored, self.names)
+        return entity_scores(gold, predicted)

@@ -1,0 +1,165 @@
+#!/usr/bin/env python
+"""Asks questions of what run_qa_adapter.py trained.
+
+RUN is the folder of a run, or its adapters-<task> folder. Contexts may have any length.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from adapter_qa.errors import UserError, run_door
+from adapter_qa.squad import Question
+
+EXAMPLES = """\
+examples:
+  ask_qa.py outputs/fusion --question "Onde fica o Pantanal?" --context "O Pantanal fica no Centro-Oeste do Brasil."
+  ask_qa.py outputs/fusion --input pairs.jsonl --output answers.jsonl
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Table of contents; returns the exit code."""
+    options = read_options(argv)
+    records = [single_record(options)] if options.input is None else read_pairs(Path(options.input))
+    answers = answer_records(records, options)
+    if options.output is not None:
+        write_lines(answers, Path(options.output))
+    elif options.json or options.input is not None:
+        for answer in answers:
+            print(json.dumps(answer, ensure_ascii=False))
+    else:
+        print(answers[0]["answer"] or "(no answer)")
+        print(f"score {answers[0]['score']:.3f}, characters {answers[0]['start']} to {answers[0]['end']}")
+    return 0
+
+
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """The command line.
+
+    Raises:
+        UserError: a combination that cannot be.
+    """
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("run", metavar="RUN", help="run folder, or its adapters-<task> folder")
+    parser.add_argument("--question", help="one question")
+    parser.add_argument("--context", help="the text that holds its answer")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--input", help='many: a file of lines {"id", "question", "context"}')
+    parser.add_argument("--output", help="file for the same lines with answer, score, start, end; without it stdout")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
+    parser.add_argument("--model_name_or_path", help="the base model, where it has moved since the run")
+    parser.add_argument("--batch_size", type=int, default=16, help="windows at once (default: 16)")
+    options = parser.parse_args(argv)
+    problems = []
+    if (options.input is None) == (options.question is None):
+        problems.append("give either --question with --context, or --input")
+    if (options.question is None) != (options.context is None):
+        problems.append("--question and --context go together")
+    if options.output is not None and Path(options.output).exists() and not options.overwrite:
+        problems.append(f"--output {options.output}: exists; add --overwrite or give another file")
+    if options.batch_size < 1:
+        problems.append(f"--batch_size {options.batch_size}: must be at least 1")
+    if problems:
+        raise UserError(problems)
+    return options
+
+
+def single_record(options: argparse.Namespace) -> dict[str, Any]:
+    """The question of the command line as a record.
+
+    Raises:
+        UserError: question or context is empty.
+    """
+    record = {"id": "1", "question": options.question, "context": options.context}
+    empty = [f"--{name} is empty" for name in ("question", "context") if not record[name].strip()]
+    if empty:
+        raise UserError(empty)
+    return record
+
+
+def read_pairs(path: Path) -> list[dict[str, Any]]:
+    """Records of a JSON lines file.
+
+    Raises:
+        UserError: the file cannot be read, or lines lack what is needed; at most ten are named.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--input {path}: cannot be read ({error})") from error
+    records: list[dict[str, Any]] = []
+    problems: list[str] = []
+    seen: set[str] = set()
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            problems.append(f"{path}, line {number}: not JSON ({error})")
+            continue
+        problem = pair_problem(record, seen)
+        if problem:
+            problems.append(f"{path}, line {number}: {problem}")
+        else:
+            seen.add(str(record["id"]))
+            records.append(record)
+    if not records and not problems:
+        problems.append(f'{path}: holds no lines; write {{"id": ..., "question": ..., "context": ...}} in each')
+    if problems:
+        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
+        raise UserError(problems[:10] + more)
+    return records
+
+
+def pair_problem(record: Any, seen: set[str]) -> str | None:
+    """What is wrong with a line of --input, if anything."""
+    if not isinstance(record, dict) or not {"id", "question", "context"} <= set(record):
+        return "needs the keys id, question and context"
+    if str(record["id"]) in seen:
+        return f"id {record['id']} is used twice"
+    wrong = [name for name in ("question", "context") if not isinstance(record[name], str) or not record[name].strip()]
+    return f"{' and '.join(wrong)}: must be text that is not empty" if wrong else None
+
+
+def answer_records(records: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The records with `answer`, `score` (probability), `start` and `end` (characters of the context)."""
+    from answerer_qa import QuestionAnswerer  # torch: only after the input has been checked
+
+    questions = [Question(str(record["id"]), record["question"], record["context"], (), ()) for record in records]
+    answerer = QuestionAnswerer(options.run, base_model=options.model_name_or_path, batch_size=options.batch_size)
+    answers = answerer.answer(questions)
+    results = []
+    for record in records:
+        chosen = answers.chosen[str(record["id"])]
+        found = {"answer": chosen.text, "score": chosen.probability, "start": chosen.start, "end": chosen.end}
+        results.append(record | found)
+    return results
+
+
+def write_lines(records: list[dict[str, Any]], path: Path) -> None:
+    """Writes JSON lines aside and renames them.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+    aside = path.with_name(path.name + ".writing")
+    try:
+        with aside.open("w", encoding="utf-8") as stream:
+            for record in records:
+                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+        os.replace(aside, path)
+    except OSError as error:
+        raise UserError(f"--output {path}: cannot be written ({error.strerror})") from error
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))

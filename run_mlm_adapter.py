@@ -1,0 +1,155 @@
+#!/usr/bin/env python
+"""Trains a language adapter (MAD-X: Pfeiffer + invertible) by masked language modelling, the base model frozen. The
+epoch with the lowest evaluation loss is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from adapter_qa.arguments import (
+    AdapterOptions,
+    DoorParser,
+    LanguageRunOptions,
+    ModelOptions,
+    TextOptions,
+    check_counts,
+    check_files,
+    check_run,
+)
+from adapter_qa.basemodel import load_tokenizer, read_base_config
+from adapter_qa.doors import (
+    already_finished,
+    build,
+    check_window,
+    eval_steps,
+    keep,
+    keep_metrics,
+    print_plan,
+    start_run,
+    train_steps,
+)
+from adapter_qa.errors import UserError, run_door
+from adapter_qa.language import Blocks, LanguageTrainer, make_blocks, masked_once, read_texts
+from adapter_qa.planning import plan_setup
+from adapter_qa.records import RunRecord, file_fingerprint
+from adapter_qa.training import run_callbacks, train
+
+EXAMPLES = """\
+  run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
+      --train_file texts.txt --language pt --madx2 True --output_dir outputs/mlm
+  run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_eval \\
+      --validation_file texts.txt --load_adapter outputs/mlm --output_dir outputs/mlm_eval
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Table of contents of a run; returns the exit code."""
+    model_options, text, adapter, run = read_options(argv)
+    base_config = read_base_config(model_options)
+    check_window(text.block_size, "--block_size", base_config)
+    plan = plan_setup("mlm", base_config, adapter, random_init=model_options.random_init)
+
+    data_name = text.train_file or text.validation_file or "none"
+    record = start_run("run_mlm_adapter.py", argv, data_name, plan, model_options, run, text, adapter)
+    if already_finished(record):
+        return 0
+
+    tokenizer = load_tokenizer(model_options) if text.train_file or text.validation_file else None
+    blocks = read_blocks(text, tokenizer, record) if tokenizer is not None else {}
+    facts = {"block_size": text.block_size, "language": adapter.language}
+    built = build(record, model_options, plan, "mlm", run, tokenizer, facts)
+    if run.dry_run:
+        print_plan(built, plan, count_parts(blocks, run))
+        return 0
+
+    assert tokenizer is not None
+    trainer = LanguageTrainer(
+        model=built.model,
+        plan=plan,
+        tokenizer=tokenizer,
+        mlm_probability=text.mlm_probability,
+        args=run,
+        train_dataset=Blocks(blocks["train"]) if run.do_train else None,
+        eval_dataset=masked_once(blocks["eval"], tokenizer, text.mlm_probability, run.seed) if run.do_eval else None,
+        callbacks=run_callbacks(run, record),
+    )
+    if run.do_train:
+        train(trainer, record)
+        keep(built, plan, record, tokenizer)
+    if run.do_eval:
+        keep_metrics(trainer, record, "eval", trainer.evaluate())
+    record.finish()
+    return 0
+
+
+def read_options(argv: list[str]) -> tuple[Any, ...]:
+    """Model, text, adapter and run options, checked.
+
+    Raises:
+        UserError: every problem that the options alone show.
+    """
+    groups = (ModelOptions, TextOptions, AdapterOptions, LanguageRunOptions)
+    options = DoorParser(groups, str(__doc__), EXAMPLES).read(argv)
+    text, run = options[1], options[-1]
+    problems = check_run(run, ("loss",)) + check_files(text)
+    problems += check_counts(text, ["max_train_samples", "max_eval_samples"])
+    if run.do_train and text.train_file is None:
+        problems.append("--do_train needs --train_file")
+    if run.do_eval and text.validation_file is None and text.train_file is None:
+        problems.append("--do_eval needs --validation_file, or --train_file to take a share of")
+    if run.do_predict:
+        problems.append("--do_predict: a language adapter predicts nothing; leave it out")
+    if not 0 < text.mlm_probability < 1:
+        problems.append(f"--mlm_probability {text.mlm_probability}: must lie between 0 and 1, e.g. 0.15")
+    if not 0 < text.validation_split_percentage < 100:
+        problems.append(f"--validation_split_percentage {text.validation_split_percentage}: must lie between 0 and 100")
+    if text.block_size < 8:
+        problems.append(f"--block_size {text.block_size}: must be at least 8 tokens")
+    if problems:
+        raise UserError(problems)
+    run.prediction_loss_only = True  # logits over the vocabulary are not wanted
+    run.label_names = ["labels"]
+    return options
+
+
+def read_blocks(text: TextOptions, tokenizer: PreTrainedTokenizerFast, record: RunRecord) -> dict[str, np.ndarray]:
+    """Training and evaluation blocks, (blocks, block_size) int64 each; without an evaluation file, the last blocks of
+    the training text are held out.
+
+    Raises:
+        UserError: unreadable text, or too little of it.
+    """
+    files = {"train": text.train_file, "eval": text.validation_file}
+    blocks = {
+        part: make_blocks(read_texts(path), tokenizer, text.block_size)
+        for part, path in files.items()
+        if path is not None
+    }
+    facts: dict[str, Any] = {part: file_fingerprint(path) for part, path in files.items() if path is not None}
+    if "eval" not in blocks:
+        held_out = max(1, round(len(blocks["train"]) * text.validation_split_percentage / 100))
+        if held_out >= len(blocks["train"]):
+            raise UserError(f"{text.train_file}: {len(blocks['train'])} blocks cannot be split; give --validation_file")
+        blocks["train"], blocks["eval"] = blocks["train"][:-held_out], blocks["train"][-held_out:]
+        facts["eval"] = {"held_out_of": text.train_file}
+    for part in blocks:
+        blocks[part] = blocks[part][: vars(text)[f"max_{part}_samples"]]
+        facts[part]["blocks"] = len(blocks[part])
+    record.note(data=facts)
+    return blocks
+
+
+def count_parts(blocks: dict[str, np.ndarray], run: LanguageRunOptions) -> dict[str, dict[str, int]]:
+    """Blocks and steps of training and evaluation, for the plan of a dry run."""
+    sizes = {part: len(blocks.get(part, ())) for part in ("train", "eval")}
+    steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
+    return {part: {"blocks": sizes[part], "steps": steps[part]} for part in sizes}
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))

@@ -1,0 +1,238 @@
+#!/usr/bin/env python
+"""Trains a named entity adapter, alone or on a language adapter, the base model frozen. The epoch with the best entity
+F1 is kept.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from adapter_qa.arguments import (
+    AdapterOptions,
+    DoorParser,
+    EntityOptions,
+    LangAdapterOptions,
+    ModelOptions,
+    RunOptions,
+    check_counts,
+    check_files,
+    check_run,
+)
+from adapter_qa.basemodel import load_tokenizer, read_base_config
+from adapter_qa.doors import (
+    Built,
+    already_finished,
+    build,
+    check_window,
+    eval_steps,
+    keep,
+    keep_metrics,
+    print_plan,
+    start_run,
+    train_steps,
+)
+from adapter_qa.entities import (
+    EntityTrainer,
+    PieceCollator,
+    Pieces,
+    Sentence,
+    class_weights,
+    label_names,
+    make_pieces,
+    read_sentences,
+    sentence_labels,
+)
+from adapter_qa.errors import UserError, run_door
+from adapter_qa.planning import Plan, plan_setup
+from adapter_qa.records import RunRecord, file_fingerprint
+from adapter_qa.training import run_callbacks, train
+
+PARTS = {"train": "train_file", "eval": "validation_file", "predict": "test_file"}
+EXAMPLES = """\
+  run_ner_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
+      --train_file train.conll --validation_file dev.conll --madx2 True --output_dir outputs/ner
+  run_ner_adapter.py ner.yaml --load_lang_adapter outputs/mlm --weighted_loss True --next_sentence True
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Table of contents of a run; returns the exit code."""
+    model_options, entity, adapter, lang, run = read_options(argv)
+    base_config = read_base_config(model_options)
+    check_window(entity.max_seq_length, "--max_seq_length", base_config)
+    plan = plan_setup("ner", base_config, adapter, lang, random_init=model_options.random_init)
+
+    data_name = entity.train_file or entity.validation_file or entity.test_file or "none"
+    record = start_run("run_ner_adapter.py", argv, data_name, plan, model_options, run, entity, adapter, lang)
+    if already_finished(record):
+        return 0
+
+    sentences = read_parts(entity, run, record)
+    names = known_labels(plan, sentences)
+    tokenizer = load_tokenizer(model_options, split_words=True) if sentences else None
+    pieces = make_parts(sentences, tokenizer, names, entity, record)
+    facts = {"labels": names, "max_seq_length": entity.max_seq_length, "language": adapter.language}
+    built = build(record, model_options, plan, "ner", run, tokenizer, facts, labels=names)
+    if run.dry_run:
+        print_plan(built, plan, count_parts(sentences, pieces, run))
+        return 0
+
+    assert tokenizer is not None
+    trainer = make_trainer(built, plan, entity, run, tokenizer, names, pieces, record)
+    if run.do_train:
+        train(trainer, record)
+        keep(built, plan, record, tokenizer)
+    if run.do_eval:
+        keep_metrics(trainer, record, "eval", trainer.evaluate())
+    if run.do_predict:
+        predict(trainer, sentences["predict"], pieces["predict"], record)
+    record.finish()
+    return 0
+
+
+def read_options(argv: list[str]) -> tuple[Any, ...]:
+    """Model, sentence, adapter, language adapter and run options, checked.
+
+    Raises:
+        UserError: every problem that the options alone show.
+    """
+    groups = (ModelOptions, EntityOptions, AdapterOptions, LangAdapterOptions, RunOptions)
+    options = DoorParser(groups, str(__doc__), EXAMPLES).read(argv)
+    entity, adapter, run = options[1], options[2], options[-1]
+    problems = check_run(run, ("f1", "precision", "recall", "loss")) + check_files(entity)
+    problems += check_counts(entity, ["max_train_samples", "max_eval_samples", "max_predict_samples"])
+    problems += [
+        f"--do_{part} needs --{file}"
+        for part, file in PARTS.items()
+        if vars(run)[f"do_{part}"] and vars(entity)[file] is None
+    ]
+    if entity.max_seq_length < 8:
+        problems.append(f"--max_seq_length {entity.max_seq_length}: must be at least 8 tokens")
+    if entity.weighted_loss_constant < 0:
+        problems.append(f"--weighted_loss_constant {entity.weighted_loss_constant}: must not be negative")
+    if not run.do_train and not run.dry_run and adapter.load_adapter is None:
+        problems.append("without --do_train there is nothing to evaluate; give --load_adapter")
+    if problems:
+        raise UserError(problems)
+    run.label_names = ["labels"]
+    return options
+
+
+def read_parts(entity: EntityOptions, run: RunOptions, record: RunRecord) -> dict[str, list[Sentence]]:
+    """Sentences of each part of the run that is asked for; a dry run counts every file it is given."""
+    parts: dict[str, list[Sentence]] = {}
+    facts: dict[str, Any] = {}
+    for part, file in PARTS.items():
+        path = vars(entity)[file]
+        if path is None or not (vars(run)[f"do_{part}"] or run.dry_run):
+            continue
+        found = read_sentences(path, need_labels=part != "predict")
+        parts[part] = found[: vars(entity)[f"max_{part}_samples"]]
+        facts[part] = file_fingerprint(path) | {"sentences": len(parts[part])}
+    record.note(data=facts)
+    return parts
+
+
+def known_labels(plan: Plan | None, sentences: dict[str, list[Sentence]]) -> list[str]:
+    """Labels of the saved adapter that is taken up, else those of the training sentences.
+
+    Raises:
+        UserError: evaluation sentences have labels that are not among them.
+    """
+    saved = plan.saved.document["trainer"].get("labels") if plan is not None and plan.saved is not None else None
+    names = saved or label_names(sentences.get("train", []))
+    strange = set(label_names([one for part in ("train", "eval") for one in sentences.get(part, [])])) - set(names)
+    if strange:
+        raise UserError(f"labels {', '.join(sorted(strange))} are not among those trained: {', '.join(names)}")
+    return names
+
+
+def make_parts(
+    sentences: dict[str, list[Sentence]],
+    tokenizer: PreTrainedTokenizerFast | None,
+    names: list[str],
+    entity: EntityOptions,
+    record: RunRecord,
+) -> dict[str, Pieces]:
+    """Encoder inputs of every part. What is scored is labelled on the first piece of each word, one sentence alone."""
+    parts: dict[str, Pieces] = {}
+    for part, found in sentences.items():
+        assert tokenizer is not None
+        training = part == "train"
+        parts[part] = make_pieces(
+            [Sentence(one.words, ()) for one in found] if part == "predict" else found,
+            tokenizer,
+            names,
+            max_seq_length=entity.max_seq_length,
+            label_all_tokens=training and entity.label_all_tokens,
+            next_sentence=training and entity.next_sentence,
+        )
+        facts = {"inputs": len(parts[part]), "cut_sentences": parts[part].cut_sentences}
+        record.document["data"][part] |= facts
+    record.note()
+    return parts
+
+
+def count_parts(
+    sentences: dict[str, list[Sentence]], pieces: dict[str, Pieces], run: RunOptions
+) -> dict[str, dict[str, int]]:
+    """Sentences, inputs and steps of training and evaluation, for the plan of a dry run."""
+    sizes = {part: len(pieces[part]) if part in pieces else 0 for part in ("train", "eval")}
+    steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
+    return {
+        part: {"sentences": len(sentences.get(part, [])), "inputs": sizes[part], "steps": steps[part]} for part in sizes
+    }
+
+
+def make_trainer(
+    built: Built,
+    plan: Plan | None,
+    entity: EntityOptions,
+    run: RunOptions,
+    tokenizer: PreTrainedTokenizerFast,
+    names: list[str],
+    pieces: dict[str, Pieces],
+    record: RunRecord,
+) -> EntityTrainer:
+    """The trainer with everything of this run in it; class weights are recorded."""
+    weights: np.ndarray | None = None
+    if entity.weighted_loss and run.do_train:
+        weights = class_weights(pieces["train"], len(names), entity.weighted_loss_constant)
+        record.note(class_weights=dict(zip(names, weights.tolist(), strict=True)))
+    return EntityTrainer(
+        model=built.model,
+        plan=plan,
+        names=names,
+        weights=weights,
+        args=run,
+        data_collator=PieceCollator(
+            pad_id=int(tokenizer.pad_token_id),
+            has_types="token_type_ids" in tokenizer.model_input_names,
+            multiple=8 if run.fp16 or run.bf16 else 1,
+        ),
+        train_dataset=pieces.get("train"),
+        eval_dataset=pieces.get("eval"),
+        callbacks=run_callbacks(run, record),
+    )
+
+
+def predict(trainer: EntityTrainer, sentences: list[Sentence], pieces: Pieces, record: RunRecord) -> None:
+    """Writes `predict_predictions.conll`: the words of the test file with predicted labels."""
+    trainer.scored = None
+    rows = trainer.predict(pieces, metric_key_prefix="predict").predictions
+    assert record.folder is not None
+    labels = sentence_labels(np.asarray(rows), pieces, trainer.names)
+    lines = [
+        "".join(f"{word} {label}\n" for word, label in zip(sentence.words, predicted, strict=True))
+        for sentence, predicted in zip(sentences, labels, strict=True)
+    ]
+    Path(record.folder / "predict_predictions.conll").write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(run_door(main))
