@@ -86,6 +86,8 @@ def main(argv: list[str]) -> int:
         keep(built, plan, record, tokenizer)
     if run.do_eval:
         keep_metrics(trainer, record, "eval", trainer.evaluate())
+        if squad.version_2_with_negative:
+            record.note(best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result")
     if run.do_predict:
         loader = trainer.get_test_dataloader(windows["predict"])
         metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)[1]
@@ -225,12 +227,18 @@ def count_parts(
 
 
 def score(questions: Sequence[Question], answers: Answers, version_2: bool) -> dict[str, float]:
-    """SQuAD metrics where gold answers are known: for v1 every question must have one."""
+    """SQuAD metrics where gold answers are known: for v1 every question must have one.
+
+    For v2, `best_f1` and `best_exact` with their thresholds are beside the scores at --null_score_diff_threshold. They
+    are tuned on the very questions they are measured on.
+    """
     if not version_2 and not all(question.answer_texts for question in questions):
         return {}
-    return squad_metrics(
-        answers.texts(), questions, version_2=version_2, null_odds=answers.null_odds if version_2 else None
-    )
+    scores = squad_metrics(answers.texts(), questions, version_2=version_2)
+    if version_2:
+        tuned = squad_metrics(answers.span_texts(), questions, version_2=True, null_odds=answers.null_odds)
+        scores |= {name: value for name, value in tuned.items() if name.startswith("best_")}
+    return scores
 
 
 def make_trainer(

@@ -146,16 +146,29 @@ def _fitting_questions(
         The texts, leading white space removed, and how many were cut.
     """
     texts = [question.question.lstrip() for question in questions]
-    # A token holds at least one character, so short texts need no look.
-    suspects = [index for index, text in enumerate(texts) if len(text) > longest]
+    encoded = tokenizer(texts, add_special_tokens=False)
     cut = 0
-    for index in suspects:
-        encoded = tokenizer(texts[index], add_special_tokens=False, return_offsets_mapping=True)
+    for index, ids in enumerate(encoded["input_ids"]):
+        if len(ids) <= longest:
+            continue
         context = tokenizer(questions[index].context, add_special_tokens=False)
-        if len(encoded["input_ids"]) > longest and len(encoded["input_ids"]) + len(context["input_ids"]) > room:
-            texts[index] = texts[index][: encoded["offset_mapping"][longest - 1][1]]
+        if len(ids) + len(context["input_ids"]) > room:
+            texts[index] = _cut_text(texts[index], tokenizer, longest)
             cut += 1
     return texts, cut
+
+
+def _cut_text(text: str, tokenizer: PreTrainedTokenizerFast, longest: int) -> str:
+    """The longest beginning of a text, up to some token's end, that has at most `longest` tokens by itself.
+
+    Byte-level tokenizers make several tokens of one character, so the text up to the token in question may still be
+    too long.
+    """
+    ends = [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
+    for end in reversed(ends[:longest]):
+        if len(tokenizer(text[:end], add_special_tokens=False)["input_ids"]) <= longest:
+            return text[:end]
+    return ""
 
 
 def _tokenize(
@@ -406,6 +419,10 @@ class Answers:
     def texts(self) -> dict[str, str]:
         """The chosen answers' texts by id."""
         return {name: candidate.text for name, candidate in self.chosen.items()}
+
+    def span_texts(self) -> dict[str, str]:
+        """The best spans' texts by id, "" only where there is no span: v2 thresholds are searched over these."""
+        return {name: next((one.text for one in best if one.text), "") for name, best in self.n_best.items()}
 
     def write(self, folder: Path, prefix: str) -> None:
         """Writes `<prefix>_predictions.json`, `_nbest_predictions.json` and, for v2, `_null_odds.json`."""

@@ -1,0 +1,151 @@
+"""Tiny models, tokenizers and questions that the tests share; nothing is downloaded, nothing is written to the tree."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import torch
+from tokenizers import ByteLevelBPETokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertTokenizerFast,
+    RobertaConfig,
+    RobertaForMaskedLM,
+    RobertaTokenizerFast,
+)
+
+from adapter_qa.squad import Question
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+PEOPLE = ["Ana", "Bruno", "Carla", "Davi", "Elisa", "Fábio", "Glória", "Heitor", "Inês", "João"]
+PLACES = ["Recife", "Manaus", "Belém", "Natal", "Curitiba", "Goiânia", "Maceió", "Olinda", "São Luís", "Vitória"]
+JOBS = ["médica", "pintor", "juíza", "músico", "atriz", "poeta", "química", "padeiro", "engenheira", "piloto"]
+SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--slow"):
+        for item in items:
+            if "slow" in item.keywords:
+                item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
+
+
+def made_questions(count: int, seed: int = 0, sentences: int = 3) -> list[Question]:
+    """Questions over made-up contexts of a few sentences; ids are q0, q1, ..."""
+    draw = random.Random(seed)
+    questions = []
+    for number in range(count):
+        people = draw.sample(PEOPLE, sentences)
+        facts = [(one, draw.choice(PLACES), draw.choice(JOBS)) for one in people]
+        context = " ".join(f"{one} nasceu em {place} e é {job}." for one, place, job in facts)
+        one, place, _ = draw.choice(facts)
+        start = context.index(f"{one} nasceu em {place}") + len(f"{one} nasceu em ")
+        questions.append(Question(f"q{number}", f"Onde nasceu {one}?", context, (place,), (start,)))
+    return questions
+
+
+def write_squad(path: Path, questions: list[Question]) -> Path:
+    """A flat SQuAD file."""
+    records = [
+        {
+            "id": one.id,
+            "title": one.title,
+            "context": one.context,
+            "question": one.question,
+            "answers": {"text": list(one.answer_texts), "answer_start": list(one.answer_starts)},
+        }
+        for one in questions
+    ]
+    path.write_text(json.dumps({"data": records}, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def corpus() -> list[str]:
+    return [text for one in made_questions(200, seed=99) for text in (one.context, one.question)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet() -> None:
+    torch.set_num_threads(1)
+    logging.getLogger("adapters.model_mixin").setLevel(logging.ERROR)
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random BertForMaskedLM and a cased WordPiece tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny_bert")
+    wordpiece = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
+    wordpiece.train_from_iterator(corpus(), vocab_size=150, min_frequency=1, show_progress=False)
+    wordpiece.save_model(str(folder))
+    tokenizer = BertTokenizerFast(
+        vocab_file=str(folder / "vocab.txt"), do_lower_case=False, strip_accents=False, model_max_length=128
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(7)
+    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **SMALL)
+    BertForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random RobertaForMaskedLM and a byte-level BPE tokenizer."""
+    folder = tmp_path_factory.mktemp("tiny_roberta")
+    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    bpe = ByteLevelBPETokenizer()
+    bpe.train_from_iterator(corpus(), vocab_size=350, min_frequency=1, special_tokens=specials, show_progress=False)
+    bpe.save_model(str(folder))
+    tokenizer = RobertaTokenizerFast(
+        vocab_file=str(folder / "vocab.json"), merges_file=str(folder / "merges.txt"), model_max_length=128
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(7)
+    config = RobertaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1, bos_token_id=0, eos_token_id=2,
+        type_vocab_size=1, **SMALL,
+    )  # fmt: skip
+    RobertaForMaskedLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data, which only some machines have."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no ../shared/data here: real data is not part of the project")
+    return SHARED / "data"
+
+
+@pytest.fixture(scope="session")
+def squad_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A training and an evaluation file of made-up questions."""
+    folder = tmp_path_factory.mktemp("squad")
+    return write_squad(folder / "train.json", made_questions(24, 1)), write_squad(
+        folder / "dev.json", made_questions(8, 2)
+    )
+
+
+def run_script(name: str, *words: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """A door as its user starts it."""
+    command = [sys.executable, str(ROOT / name), *map(str, words)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, timeout=600, check=False)
