@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from adapter_qa.arguments import ModelOptions, quiet_libraries
 from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config, weights_fingerprint
-from adapter_qa.composition import build_setup, check_setup
+from adapter_qa.composition import AdapterModel, build_setup, check_setup
 from adapter_qa.errors import UserError
 from adapter_qa.planning import plan_saved
 from adapter_qa.saves import FULL_FILE, SETUP_FILE, find_folder, read_json
@@ -59,16 +59,16 @@ class QuestionAnswerer:
         self.tokenizer = load_tokenizer(options)
         self.batch_size = batch_size
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.model = load_model(options, "qa")
+        model: AdapterModel = load_model(options, "qa")
         if self.plan is not None:
-            if weights_fingerprint(self.model) != facts["base_model"]["fingerprint"]:
+            if weights_fingerprint(model) != facts["base_model"]["fingerprint"]:
                 print(
                     f"warning: {options.model_name_or_path} is not the base model that {folder} was trained on; "
                     "its answers will not be those of the run",
                     file=sys.stderr,
                 )
-            build_setup(self.model, self.plan)
-        self.model.to(self.device).eval()
+            build_setup(model, self.plan)
+        self.model = model.to(self.device).eval()
 
     def answer(self, questions: Sequence[Question]) -> Answers:
         """Answers questions; a progress bar shows the windows.

@@ -148,7 +148,7 @@ def read_parts(squad: SquadOptions, run: RunOptions, record: RunRecord) -> dict[
             found = read_squad(path, need_answers=need_answers)
             facts[part] = file_fingerprint(path)
         else:
-            found = load_hub_squad(squad.dataset_name, squad.dataset_config_name, split, need_answers=need_answers)
+            found = load_hub_squad(str(squad.dataset_name), squad.dataset_config_name, split, need_answers=need_answers)
             facts[part] = {"dataset": squad.dataset_name, "config": squad.dataset_config_name, "split": split}
         found = found[: vars(squad)[f"max_{part}_samples"]]
         facts[part]["unaligned"] = sum(bool(q.answer_texts) and not is_aligned(q) for q in found)
@@ -274,7 +274,7 @@ def make_trainer(
         data_collator=collator,
         train_dataset=windows.get("train"),
         eval_dataset=windows.get("eval"),
-        eval_questions=questions.get("eval"),
+        eval_questions=questions.get("eval", []),
         choose_answers=choose,
         score_answers=partial(score, version_2=squad.version_2_with_negative),
         n_best_size=squad.n_best_size,

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch.nn import functional
+from torch.utils.data import DataLoader, Dataset
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
@@ -31,7 +32,8 @@ class QuestionAnsweringTrainer(SetupTrainer):
     the length of the windows.
 
     Args:
-        eval_questions: the questions that `eval_dataset` was made from.
+        eval_questions: the questions that `eval_dataset` was made from; none where nothing is evaluated.
+        eval_dataset: windows to evaluate on.
         choose_answers: from questions, windows and spans to answers.
         score_answers: from questions and answers to metrics without a prefix; called where there are gold answers.
         n_best_size: spans kept for each window.
@@ -42,15 +44,17 @@ class QuestionAnsweringTrainer(SetupTrainer):
     def __init__(
         self,
         *,
-        eval_questions: Sequence[Question] | None,
+        eval_questions: Sequence[Question],
+        eval_dataset: Windows | None,
         choose_answers: ChooseAnswers,
         score_answers: ScoreAnswers,
         n_best_size: int,
         max_answer_length: int,
         **others: Any,
     ):
-        super().__init__(**others)
+        super().__init__(eval_dataset=eval_dataset, **others)
         self.eval_questions = eval_questions
+        self.eval_windows = eval_dataset
         self.choose_answers = choose_answers
         self.score_answers = score_answers
         self.n_best_size = n_best_size
@@ -85,22 +89,24 @@ class QuestionAnsweringTrainer(SetupTrainer):
 
     def evaluate(
         self,
-        eval_dataset: Windows | None = None,
+        eval_dataset: Dataset[Any] | dict[str, Dataset[Any]] | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Answers the evaluation questions, writes the answers, and returns and logs the metrics."""
-        windows = self.eval_dataset if eval_dataset is None else eval_dataset
-        answers, metrics = self.answer(
-            windows, self.eval_questions, metric_key_prefix, self.get_eval_dataloader(windows)
-        )
+        """Answers the evaluation questions, writes the answers, and returns and logs the metrics.
+
+        The arguments are those that `Trainer` calls it with; it evaluates on what the trainer was made with.
+        """
+        assert self.eval_windows is not None
+        loader = self.get_eval_dataloader()
+        answers, metrics = self.answer(self.eval_windows, self.eval_questions, metric_key_prefix, loader)
         self.log(metrics)
         self._show_answers(answers)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def answer(
-        self, windows: Windows, questions: Sequence[Question], prefix: str, loader: torch.utils.data.DataLoader
+        self, windows: Windows, questions: Sequence[Question], prefix: str, loader: DataLoader
     ) -> tuple[Answers, dict[str, float]]:
         """Answers questions with the model as it stands; the one path of evaluating and predicting.
 
@@ -119,7 +125,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
             folder.mkdir(parents=True, exist_ok=True)
             answers.write(folder, prefix)
         metrics = {f"{prefix}_{name}": value for name, value in self.score_answers(questions, answers).items()}
-        metrics[f"{prefix}_loss"] = output.metrics[f"{prefix}_loss"]
+        metrics[f"{prefix}_loss"] = (output.metrics or {})[f"{prefix}_loss"]
         metrics[f"{prefix}_questions"] = len(questions)
         metrics[f"{prefix}_windows"] = len(windows)
         metrics.update(speed_metrics(prefix, began, num_samples=len(windows)))
@@ -127,7 +133,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
 
     def _show_answers(self, answers: Answers) -> None:
         """The first few answers as text in TensorBoard."""
-        questions = (self.eval_questions or [])[:SHOWN_ANSWERS]
+        questions = self.eval_questions[:SHOWN_ANSWERS]
         lines = ["| question | gold | answer |", "| --- | --- | --- |"]
         for question in questions:
             gold = question.answer_texts[0] if question.answer_texts else ""

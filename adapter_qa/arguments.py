@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
-from transformers import HfArgumentParser, TrainingArguments
-from transformers.hf_argparser import DataClassType
+from transformers import HfArgumentParser, IntervalStrategy, TrainingArguments
 
 from adapter_qa.errors import UserError
 
@@ -203,11 +202,14 @@ class RunOptions(TrainingArguments):
 
     _argument_group_name = "training (transformers.TrainingArguments)"
     learning_rate: float = option(1e-4, "Initial learning rate of AdamW.")
-    eval_strategy: str | None = option(None, "no, steps or epoch. Without it: epoch, if --do_train and --do_eval.")
+    # The library's types know no "decide from the rest".
+    eval_strategy: str | None = option(  # type: ignore[assignment]
+        None, "no, steps or epoch. Without it: epoch, if --do_train and --do_eval."
+    )
     save_strategy: str = option("epoch", "no, steps, epoch or best: when a checkpoint is saved.")
     logging_strategy: str = option("steps", "no, steps or epoch: when loss and learning rate are logged.")
     logging_steps: float = option(0.01, "Steps between two logs; below 1 a share of all steps.")
-    load_best_model_at_end: bool | None = option(
+    load_best_model_at_end: bool | None = option(  # type: ignore[assignment]
         None, "Bring the best epoch back at the end. Without it: if there is evaluation while training."
     )
     output_dir: str | None = option(
@@ -229,7 +231,7 @@ class RunOptions(TrainingArguments):
         if self.eval_strategy is None:
             self.eval_strategy = "epoch" if both else "no"
         if self.load_best_model_at_end is None:
-            self.load_best_model_at_end = str(self.eval_strategy) != "no" and self.save_strategy == self.eval_strategy
+            self.load_best_model_at_end = self.eval_strategy != "no" and self.save_strategy == self.eval_strategy
         super().__post_init__()
         self.remove_unused_columns = False  # windows carry what evaluation needs beside the model's inputs
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type == "cuda"
@@ -245,15 +247,15 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         """One spelling, with underscores; the one with dashes works too."""
         if not action.option_strings:
             return super()._format_action_invocation(action)
-        return f"{action.option_strings[0]} {self._format_args(action, (action.metavar or 'VALUE'))}".strip()
+        return f"{action.option_strings[0]} {self._format_args(action, 'VALUE')}".strip()
 
 
 class DoorParser(HfArgumentParser):
     """`HfArgumentParser` that reads a file first, refuses what it does not know, and speaks in one line."""
 
-    def __init__(self, dataclass_types: Sequence[DataClassType], description: str, examples: str):
+    def __init__(self, dataclass_types: Sequence[type], description: str, examples: str):
         super().__init__(
-            list(dataclass_types),
+            list(dataclass_types),  # type: ignore[arg-type]  # dataclasses, which its type cannot name
             description=description,
             epilog="examples:\n" + examples,
             usage="%(prog)s [OPTIONS.yaml] --model_name_or_path MODEL [--option value ...]",
@@ -386,20 +388,20 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
         run: the options; `greater_is_better` is set to what the chosen metric wants.
         metrics: names that the door's evaluation computes.
     """
-    problems = check_counts(
-        run, ["early_stopping_patience", "per_device_train_batch_size", "per_device_eval_batch_size"]
-    )
+    counts = ["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"]
+    problems = check_counts(run, ["early_stopping_patience", *counts])
     if not (run.do_train or run.do_eval or run.do_predict or run.dry_run):
         problems.append("nothing to do: give --do_train, --do_eval, --do_predict or --dry_run")
-    bare = run.metric_for_best_model.removeprefix("eval_")
+    bare = str(run.metric_for_best_model).removeprefix("eval_")
     if bare not in metrics:
         problems.append(f"--metric_for_best_model {bare}: not computed here; choose from {', '.join(metrics)}")
     run.greater_is_better = not bare.endswith("loss")
-    evaluates = str(run.eval_strategy.value) != "no"
+    strategy = IntervalStrategy(run.eval_strategy).value
+    evaluates = strategy != "no"
     if run.early_stopping_patience is not None and run.do_train and not evaluates:
         problems.append("--early_stopping_patience needs evaluation while training; add --do_eval")
     if evaluates and not run.do_eval:
-        problems.append(f"--eval_strategy {run.eval_strategy.value} needs --do_eval and --validation_file")
+        problems.append(f"--eval_strategy {strategy} needs --do_eval and --validation_file")
     if run.learning_rate < 0 or run.num_train_epochs <= 0 and run.max_steps <= 0:
         problems.append("--learning_rate must not be negative and --num_train_epochs must be above 0")
     return problems

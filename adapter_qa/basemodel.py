@@ -50,13 +50,18 @@ def read_base_config(options: ModelOptions) -> dict[str, Any]:
             f"--model_name_or_path {name}: no such folder; give a model folder or a hub id such as org/name"
         )
     try:
-        path = cached_file(name, "config.json", revision=options.model_revision, cache_dir=options.cache_dir)
-        config = json.loads(Path(str(path)).read_text(encoding="utf-8"))
+        path = folder / "config.json"
+        if not folder.is_dir():
+            where = {"revision": options.model_revision, "cache_dir": options.cache_dir}
+            path = Path(str(cached_file(name, "config.json", **where)))
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(
             f"--model_name_or_path {name}: no config.json of a model can be read there ({reason})"
         ) from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds a {type(config).__name__} where an object is expected")
     problems = []
     if config.get("_attn_implementation_internal") not in (None, "eager", "sdpa"):
         problems.append(

@@ -20,16 +20,16 @@ from adapters.configuration import build_full_config
 from adapters.methods.bottleneck import BottleneckLayer
 from adapters.utils import HEAD_CONFIG_NAME, SAFE_ADAPTERFUSION_WEIGHTS_NAME, SAFE_HEAD_WEIGHTS_NAME
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
 
 from adapter_qa.errors import UserError
 from adapter_qa.planning import Plan
 from adapter_qa.saves import SETUP_FILE, TRICK, AdapterSource, read_json
 
+AdapterModel = Any  # a PreTrainedModel with the methods that adapters.init gives it, which no type expresses
 REGULARIZATION = 0.01  # of fusion value matrices towards the identity; the reference implementation's constant
 
 
-def build_setup(model: PreTrainedModel, plan: Plan) -> None:
+def build_setup(model: AdapterModel, plan: Plan) -> None:
     """Adds or loads every adapter of the plan, fuses, freezes all that does not train, and activates the setup.
 
     Raises:
@@ -51,17 +51,17 @@ def build_setup(model: PreTrainedModel, plan: Plan) -> None:
     check_setup(model, plan)
 
 
-def _layers(model: PreTrainedModel) -> list[torch.nn.Module]:
+def _layers(model: AdapterModel) -> list[Any]:
     return [layer for _, layer in model.iter_layers()]
 
 
-def _bottlenecks(model: PreTrainedModel) -> Iterator[BottleneckLayer]:
+def _bottlenecks(model: AdapterModel) -> Iterator[BottleneckLayer]:
     """All places of an encoder where adapters can stand."""
     for layer in _layers(model):
         yield from (module for module in layer.modules() if isinstance(module, BottleneckLayer))
 
 
-def _load_adapter(model: PreTrainedModel, source: AdapterSource) -> None:
+def _load_adapter(model: AdapterModel, source: AdapterSource) -> None:
     """Loads one adapter; all its weights must be found, those of the last-layer trick excepted."""
     info: dict[str, Any] = {}
     last = len(_layers(model)) - 1
@@ -83,7 +83,7 @@ def _load_adapter(model: PreTrainedModel, source: AdapterSource) -> None:
         raise UserError(f"{source.folder}: {len(missing)} weights are missing, e.g. {missing[0]}; the file is damaged")
 
 
-def _add_fusion(model: PreTrainedModel, plan: Plan) -> None:
+def _add_fusion(model: AdapterModel, plan: Plan) -> None:
     """Adds the fusion, or loads it, and removes it where no fused adapter stands.
 
     The library creates it there all the same: 3h²+2h parameters a layer that never train and stop DDP.
@@ -109,7 +109,7 @@ def _add_fusion(model: PreTrainedModel, plan: Plan) -> None:
             raise UserError(f"{plan.saved.folder / fusion.name}: {len(wanted - held)} fusion weights are missing")
 
 
-def _freeze_and_activate(model: PreTrainedModel, plan: Plan) -> None:
+def _freeze_and_activate(model: AdapterModel, plan: Plan) -> None:
     """Only the fusion, or the task adapter, and the head stay trainable; the whole setup is active.
 
     `train_adapter` and `train_adapter_fusion` activate what they are given: given the last part alone, the language
@@ -122,7 +122,7 @@ def _freeze_and_activate(model: PreTrainedModel, plan: Plan) -> None:
     model.set_active_adapters(plan.block)
 
 
-def check_setup(model: PreTrainedModel, plan: Plan | None) -> None:
+def check_setup(model: AdapterModel, plan: Plan | None) -> None:
     """Proves that what is active and what trains is what the plan says.
 
     Raises:
@@ -140,14 +140,14 @@ def check_setup(model: PreTrainedModel, plan: Plan | None) -> None:
         raise RuntimeError(f"{len(wrong)} weights train or rest against the plan, e.g. {wrong[0]}")
 
 
-def trained_names(model: PreTrainedModel, plan: Plan) -> list[str]:
+def trained_names(model: AdapterModel, plan: Plan) -> list[str]:
     """Names of the weights that the plan trains: fusion or task adapter, and the head without tied embeddings."""
     mark = "adapter_fusion_layer." if plan.fused else f"adapters.{plan.tasks[0].name}."
     head = _head_weights(model)
     return [name for name, _ in model.named_parameters() if mark in name or name in head]
 
 
-def _head_weights(model: PreTrainedModel) -> set[str]:
+def _head_weights(model: AdapterModel) -> set[str]:
     """Names of the head's own weights. What is tied to the embeddings belongs to the base and stays frozen."""
     output = model.get_output_embeddings()
     tied = {id(weight) for weight in output.parameters()} if output is not None else set()
@@ -158,7 +158,7 @@ def _head_weights(model: PreTrainedModel) -> set[str]:
 # ---------------------------------------------------------------- counting
 
 
-def parameter_table(model: PreTrainedModel, plan: Plan | None) -> dict[str, Any]:
+def parameter_table(model: AdapterModel, plan: Plan | None) -> dict[str, Any]:
     """Counts of parameters.
 
     Returns:
@@ -219,7 +219,7 @@ def fusion_regularization(values: list[torch.nn.Parameter]) -> torch.Tensor:
 # ---------------------------------------------------------------- keeping
 
 
-def save_setup(model: PreTrainedModel, plan: Plan, folder: Path, facts: dict[str, Any]) -> None:
+def save_setup(model: AdapterModel, plan: Plan, folder: Path, facts: dict[str, Any]) -> None:
     """Writes an `adapters-<task>` folder: aside first, then renamed, so that it is whole or not there.
 
     Args:
@@ -268,7 +268,7 @@ def replace_folder(aside: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _save_head(model: PreTrainedModel, folder: Path) -> None:
+def _save_head(model: AdapterModel, folder: Path) -> None:
     """The head in the library's form. Weights tied to the embeddings belong to the base and are not saved."""
     head = _head_weights(model)
     state = {name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters() if name in head}
@@ -280,7 +280,7 @@ def _save_head(model: PreTrainedModel, folder: Path) -> None:
     (folder / HEAD_CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _load_head(model: PreTrainedModel, folder: Path) -> None:
+def _load_head(model: AdapterModel, folder: Path) -> None:
     """Loads the head that `_save_head` wrote.
 
     Raises:
@@ -303,14 +303,14 @@ def _load_head(model: PreTrainedModel, folder: Path) -> None:
     model.load_state_dict(state, strict=False)
 
 
-def trainable_state(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def trainable_state(model: AdapterModel) -> dict[str, torch.Tensor]:
     """Every trainable weight by name, on the CPU, ready for safetensors."""
     return {
         name: weight.detach().cpu().contiguous() for name, weight in model.named_parameters() if weight.requires_grad
     }
 
 
-def frozen_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+def frozen_adapters(model: AdapterModel) -> dict[str, torch.Tensor]:
     """Every adapter weight that does not train, by name, on the CPU."""
     return {
         name: weight.detach().cpu().contiguous()
@@ -319,7 +319,7 @@ def frozen_adapters(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     }
 
 
-def load_trainable(model: PreTrainedModel, path: Path) -> None:
+def load_trainable(model: AdapterModel, path: Path) -> None:
     """Brings back what `trainable_state` held.
 
     Raises:

@@ -69,7 +69,7 @@ def _conll_sentences(text: str) -> Iterator[tuple[str, Sentence]]:
     words: list[str] = []
     labels: list[str] = []
     first = 1
-    for number, line in enumerate([*text.splitlines(), ""], 1):
+    for number, line in enumerate([*text.split("\n"), ""], 1):  # not splitlines: U+2028 may stand in a word
         columns = line.split()
         if columns and columns[0] != "-DOCSTART-":
             words.append(columns[0])
@@ -89,13 +89,14 @@ def _json_sentences(path: str | Path, text: str) -> Iterator[tuple[str, Sentence
     """
     try:
         if Path(path).suffix == ".jsonl":
-            records = [json.loads(line) for line in text.splitlines() if line.strip()]
+            records = [json.loads(line) for line in text.split("\n") if line.strip()]
         else:
             document = json.loads(text)
             records = document["data"] if isinstance(document, dict) else document
         for number, record in enumerate(records, 1):
             words, labels = record["tokens"], record.get("ner_tags", [])
-            if not all(isinstance(item, str) for item in [*words, *labels]):
+            lists = isinstance(words, list) and isinstance(labels, list)
+            if not lists or not all(isinstance(item, str) for item in [*words, *labels]):
                 raise TypeError("tokens and ner_tags must be lists of text")
             yield f"record {number}", Sentence(tuple(words), tuple(labels))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -328,7 +329,7 @@ def entity_scores(gold: list[list[str]], predicted: list[list[str]]) -> dict[str
         `precision`, `recall`, `f1`, `entities`, and the first three again as `<TYPE>_precision` and so on.
     """
     report = classification_report(gold, predicted, output_dict=True, zero_division=0)
-    scores = {}
+    scores: dict[str, float] = {}
     for name, row in report.items():
         if name in ("macro avg", "weighted avg"):
             continue
@@ -348,16 +349,20 @@ class EntityTrainer(SetupTrainer):
     Args:
         names: all labels.
         weights: (classes,) float32, of the classes in the loss; None weighs them alike.
+        eval_dataset: what is evaluated on; its labels are on the first piece of each word.
         others: as for `SetupTrainer`.
     """
 
-    def __init__(self, *, names: Sequence[str], weights: np.ndarray | None, **others: Any):
+    def __init__(self, *, names: Sequence[str], weights: np.ndarray | None, eval_dataset: Pieces | None, **others: Any):
         super().__init__(
-            compute_metrics=self.score, preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1), **others
+            eval_dataset=eval_dataset,
+            compute_metrics=self.score,
+            preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
+            **others,
         )
         self.names = names
         self.weights = None if weights is None else torch.from_numpy(weights)
-        self.scored: Pieces | None = self.eval_dataset
+        self.scored = eval_dataset
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """Weighted mean cross entropy over the labelled tokens of a batch, in float32."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.trainer_utils import EvalLoopOutput
@@ -155,8 +155,16 @@ class LanguageTrainer(SetupTrainer):
             inputs = {"input_ids": ids, "labels": labels}
         return super().task_loss(model, inputs)
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **others: Any) -> EvalLoopOutput:
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
         """The library's loop, with the perplexity beside the loss."""
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **others)
-        output.metrics[f"{metric_key_prefix}_perplexity"] = math.exp(output.metrics[f"{metric_key_prefix}_loss"])
-        return output
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        metrics = output.metrics or {}
+        metrics[f"{metric_key_prefix}_perplexity"] = math.exp(metrics[f"{metric_key_prefix}_loss"])
+        return output._replace(metrics=metrics)

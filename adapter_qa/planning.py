@@ -327,7 +327,7 @@ def _fusion_problems(plan: Plan) -> list[str]:
     """
     assert plan.fusion is not None
     fused = [source for source in plan.members if source.name in plan.fusion.children]
-    kinds = {source.name: tuple(bool(source.config[location]) for location in LOCATIONS) for source in fused}
+    kinds = {one.name: (bool(one.config["mh_adapter"]), bool(one.config["output_adapter"])) for one in fused}
     if len(set(kinds.values())) > 1:
         words = {
             (True, True): "houlsby",

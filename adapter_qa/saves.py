@@ -129,8 +129,8 @@ def read_setup(folder: Path) -> SavedSetup:
         setup = SavedSetup(
             folder, document, ours["language_adapter"], tuple(ours["tasks"]), ours["fused"], ours["composition"]
         )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder / SETUP_FILE}: not written by this trainer (no {error})") from error
+    except (KeyError, TypeError, IndexError) as error:
+        raise UserError(f"{folder / SETUP_FILE}: not written by this trainer, or damaged ({error!r})") from error
     members = ([setup.language] if setup.language else []) + list(setup.tasks)
     if members != names or not all(ADAPTER_NAME.fullmatch(name) for name in names):
         raise UserError(f"{folder / SETUP_FILE}: its composition {names} and its members {members} disagree")

@@ -45,6 +45,8 @@ class SetupTrainer(Trainer):
         others: as for `Trainer`.
     """
 
+    model: PreTrainedModel
+
     def __init__(
         self,
         *,

@@ -1,0 +1,436 @@
+"""Options (adapter_qa/arguments.py): file and command line, refusals of one line each, defaults that follow, help."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from adapters import AdapterConfig
+
+from adapter_qa.arguments import (
+    ADAPTER_CONFIGS,
+    AdapterOptions,
+    DoorParser,
+    EntityOptions,
+    FusionOptions,
+    LangAdapterOptions,
+    LanguageRunOptions,
+    ModelOptions,
+    RunOptions,
+    SquadOptions,
+    TextOptions,
+    as_record,
+    check_counts,
+    check_files,
+    check_run,
+    parse_fuse_adapters,
+    quiet_libraries,
+)
+from adapter_qa.errors import UserError
+
+DOORS: dict[str, tuple[Any, ...]] = {
+    "qa": (ModelOptions, SquadOptions, AdapterOptions, LangAdapterOptions, FusionOptions, RunOptions),
+    "mlm": (ModelOptions, TextOptions, AdapterOptions, LanguageRunOptions),
+    "ner": (ModelOptions, EntityOptions, AdapterOptions, LangAdapterOptions, RunOptions),
+}
+NEEDED = ("--model_name_or_path", "bert", "--output_dir", "out")
+
+
+def parser(door: str = "qa") -> DoorParser:
+    made = DoorParser(DOORS[door], "Trains.", "  door.py --one\n  door.py --two\n")
+    made.prog = "door.py"
+    return made
+
+
+def read(*words: str) -> dict[str, Any]:
+    """All options of the question answering door by name."""
+    everything: dict[str, Any] = {}
+    for group in parser().read([*words]):
+        everything.update(vars(group))
+    return everything
+
+
+def refusal(*words: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        parser().read([*words])
+    return caught.value.problems
+
+
+def run_options(**values: Any) -> RunOptions:
+    return RunOptions(output_dir="out", report_to=[], **values)
+
+
+# ---------------------------------------------------------------- file and command line
+
+
+@pytest.mark.parametrize("ending", ["yaml", "yml", "json"])
+def test_file_sets_and_command_line_wins(tmp_path: Path, ending: str) -> None:
+    asked = {
+        "model_name_or_path": "bert",
+        "output_dir": "out",
+        "learning_rate": 3e-5,
+        "doc_stride": 64,
+        "madx2": True,
+        "train_adapter": False,
+        "adapter_config": "houlsby",
+        "tokenizer_name": None,
+        "fuse_adapters": ["qa=a", "ner=b"],
+        "lr_scheduler_kwargs": {"num_cycles": 2},
+    }
+    path = tmp_path / f"options.{ending}"
+    path.write_text(json.dumps(asked) if ending == "json" else yaml.safe_dump(asked), encoding="utf-8")
+
+    alone = read(str(path))
+    assert {name: alone[name] for name in asked} == asked
+
+    line = ["--madx2", "False", "--doc_stride", "32", "--fuse_adapters", "x=1", "y=2", "z=3", "--seed", "7"]
+    both = read(str(path), *line)
+    won = {"madx2": False, "doc_stride": 32, "fuse_adapters": ["x=1", "y=2", "z=3"], "seed": 7}
+    assert {name: both[name] for name in asked} | {"seed": both["seed"]} == asked | won
+
+
+def test_numbers_that_yaml_takes_for_text_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: bert\noutput_dir: out\nlearning_rate: 1e-5\n", encoding="utf-8")
+    assert yaml.safe_load(path.read_text())["learning_rate"] == "1e-5"  # YAML 1.1 wants a dot
+    assert read(str(path))["learning_rate"] == 1e-5
+
+
+@pytest.mark.parametrize("word", ["--learning_rate=0.5", "--learning-rate=0.5"])
+def test_other_spellings_of_an_option(word: str) -> None:
+    assert read(*NEEDED, word)["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (("--do_train", "True"), "do_train", True),
+        (("--do_train",), "do_train", True),
+        (("--do_train", "0"), "do_train", False),
+        ((), "do_train", False),
+        (("--madx2", "False"), "madx2", False),
+        (("--madx2", "yes"), "madx2", True),
+        ((), "train_adapter", True),
+        (("--train_adapter", "False"), "train_adapter", False),
+        (("--fusion_regularization", "false"), "fusion_regularization", False),
+        (("--do_train", "--do_eval"), "do_eval", True),
+        (("--do_eval", "--load_best_model_at_end", "False"), "load_best_model_at_end", False),
+    ],
+)
+def test_booleans_take_values(words: tuple[str, ...], name: str, value: bool) -> None:
+    assert read(*NEEDED, *words)[name] is value
+
+
+# ---------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("words", "problems"),
+    [
+        (("--learnin_rate", "3"), ["command line: unknown option learnin_rate; did you mean learning_rate?"]),
+        (("--madx3=True",), ["command line: unknown option madx3; did you mean madx2?"]),
+        (("--qqqqqq",), ["command line: unknown option qqqqqq; see door.py --help"]),
+        (
+            ("--doc_strid", "9", "--seed", "1", "--load_adaptr", "a"),
+            [
+                "command line: unknown option doc_strid; did you mean doc_stride?",
+                "command line: unknown option load_adaptr; did you mean load_adapter?",
+            ],
+        ),
+        (("--learning", "1"), ["command line: unknown option learning; did you mean learning_rate?"]),
+        (("two", "words"), ["stray words on the command line: two words; options look like --name value"]),
+        (("--doc_stride", "abc"), ["argument --doc_stride: invalid int value: 'abc'; see door.py --help"]),
+        (("--seed", "1.5"), ["argument --seed: invalid int value: '1.5'; see door.py --help"]),
+        (("--learning_rate",), ["argument --learning_rate: expected one argument; see door.py --help"]),
+        (
+            ("--adapter_composition", "sum"),
+            ["argument --adapter_composition: invalid choice: 'sum' (choose from 'stack', 'fuse'); see door.py --help"],
+        ),
+    ],
+)
+def test_refused_on_the_command_line(words: tuple[str, ...], problems: list[str]) -> None:
+    assert refusal(*NEEDED, *words) == problems
+
+
+def test_a_truth_that_is_none_names_the_option() -> None:
+    (problem,) = refusal(*NEEDED, "--do_train", "perhaps")
+    assert problem.startswith("argument --do_train: ") and "got perhaps" in problem and "\n" not in problem
+
+
+def test_what_the_library_refuses_is_one_line() -> None:
+    (problem,) = refusal(*NEEDED, "--eval_strategy", "sometimes")
+    assert problem.startswith("sometimes is not a valid IntervalStrategy") and "\n" not in problem
+    (problem,) = refusal(*NEEDED, "--load_best_model_at_end", "True")
+    assert "requires the save and eval strategy to match" in problem and "\n" not in problem
+
+
+def test_a_missing_model_is_refused() -> None:
+    assert refusal() == ["the following arguments are required: --model_name_or_path; see door.py --help"]
+
+
+def test_every_unknown_key_of_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: bert\nlearnin_rate: 1\nmaddx2: true\nqqqqqq: 1\n", encoding="utf-8")
+    assert refusal(str(path)) == [
+        f"{path}: unknown option learnin_rate; did you mean learning_rate?",
+        f"{path}: unknown option maddx2; did you mean madx2?",
+        f"{path}: unknown option qqqqqq; see door.py --help",
+    ]
+
+
+def test_an_option_of_another_door_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: bert\nmlm_probability: 0.2\n", encoding="utf-8")
+    (problem,) = refusal(str(path))
+    assert problem.startswith(f"{path}: unknown option mlm_probability; ")
+
+
+def test_a_wrong_type_in_a_file_is_refused_like_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: bert\noutput_dir: out\ndoc_stride: many\n", encoding="utf-8")
+    assert refusal(str(path)) == ["argument --doc_stride: invalid int value: 'many'; see door.py --help"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "start"),
+    [
+        ("a.yaml", b"- seed\n", "holds a list; options are a mapping such as 'seed: 42'"),
+        ("a.yaml", b"", "holds a NoneType; options are a mapping such as 'seed: 42'"),
+        ("a.json", b"[1]", "holds a list; options are a mapping such as 'seed: 42'"),
+        ("a.yaml", b"seed: [\n", "cannot be read as options: "),
+        ("a.json", b"{seed: 1}", "cannot be read as options: Expecting property name"),
+        ("a.yaml", b"run: \xff\n", "cannot be read as options: "),
+        ("a.yaml", None, "cannot be read as options: [Errno 2] No such file"),
+    ],
+)
+def test_unreadable_option_files(tmp_path: Path, name: str, content: bytes | None, start: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    (problem,) = refusal(str(path))
+    assert problem.startswith(f"{path}: {start}") and "\n" not in problem
+
+
+# ---------------------------------------------------------------- defaults
+
+
+@pytest.mark.parametrize(
+    ("words", "evaluates", "best"),
+    [
+        ((), "no", False),
+        (("--do_train",), "no", False),
+        (("--do_eval",), "no", False),
+        (("--do_train", "--do_eval"), "epoch", True),
+        (("--do_train", "True", "--do_eval", "False"), "no", False),
+        (("--do_train", "--do_eval", "--load_best_model_at_end", "False"), "epoch", False),
+        (("--do_train", "--do_eval", "--eval_strategy", "no"), "no", False),
+        (("--do_train", "--do_eval", "--eval_strategy", "steps", "--save_strategy", "steps"), "steps", True),
+        (("--do_train", "--do_eval", "--save_strategy", "no"), "epoch", False),
+    ],
+)
+def test_evaluation_and_best_epoch_follow_what_is_done(words: tuple[str, ...], evaluates: str, best: bool) -> None:
+    options = read(*NEEDED, *words)
+    assert options["eval_strategy"].value == evaluates
+    assert options["load_best_model_at_end"] is best
+
+
+def test_a_folder_that_was_left_out_is_derived() -> None:
+    assert read("--model_name_or_path", "bert")["output_dir_is_derived"] is True
+    assert read(*NEEDED)["output_dir_is_derived"] is False
+
+
+def test_what_is_best_by_default() -> None:
+    assert run_options().metric_for_best_model == "f1"
+    assert LanguageRunOptions(output_dir="out", report_to=[]).metric_for_best_model == "loss"
+
+
+@pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in ADAPTER_CONFIGS.items() if old != new])
+def test_names_of_2021_mean_what_the_library_says(old: str, new: str) -> None:
+    assert AdapterConfig.load(old).to_dict() == AdapterConfig.load(new).to_dict()
+
+
+# ---------------------------------------------------------------- checks
+
+
+def test_fused_adapters_keep_their_order() -> None:
+    paths, problems = parse_fuse_adapters(["qa=b/c", "ner-2=a=b", "x_1=org/name"])
+    assert (list(paths.items()), problems) == ([("qa", "b/c"), ("ner-2", "a=b"), ("x_1", "org/name")], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "problems"),
+    [
+        (["qa"], ["--fuse_adapters qa: write NAME=PATH, the name of letters, digits, - and _"]),
+        (
+            ["=path", "qa=", "a.b=c", "ção=d"],
+            [
+                f"--fuse_adapters {word}: write NAME=PATH, the name of letters, digits, - and _"
+                for word in ("=path", "qa=", "a.b=c", "ção=d")
+            ],
+        ),
+        (
+            ["qa=a", "qa=b"],
+            ["--fuse_adapters qa=b: the name qa is used twice; each adapter needs its own"],
+        ),
+        (["qa=a"], ["--fuse_adapters: 1 adapter given; a fusion needs two or more NAME=PATH"]),
+        ([], ["--fuse_adapters: 0 adapter given; a fusion needs two or more NAME=PATH"]),
+    ],
+)
+def test_fused_adapters_that_cannot_be(words: list[str], problems: list[str]) -> None:
+    assert parse_fuse_adapters(words)[1] == problems
+
+
+@pytest.mark.parametrize(
+    ("values", "problems"),
+    [
+        ({"do_train": True, "do_eval": True, "early_stopping_patience": 3}, []),
+        ({"dry_run": True}, []),
+        ({"do_predict": True, "early_stopping_patience": 3}, []),
+        ({"do_train": True, "max_steps": 5, "num_train_epochs": 0}, []),
+        ({}, ["nothing to do: give --do_train, --do_eval, --do_predict or --dry_run"]),
+        (
+            {"do_train": True, "metric_for_best_model": "eval_accuracy"},
+            ["--metric_for_best_model accuracy: not computed here; choose from f1, exact, loss"],
+        ),
+        (
+            {"do_train": True, "early_stopping_patience": 3},
+            ["--early_stopping_patience needs evaluation while training; add --do_eval"],
+        ),
+        (
+            {"do_train": True, "eval_strategy": "epoch"},
+            ["--eval_strategy epoch needs --do_eval and --validation_file"],
+        ),
+        (
+            {"do_train": True, "learning_rate": -1e-4},
+            ["--learning_rate must not be negative and --num_train_epochs must be above 0"],
+        ),
+        (
+            {"do_train": True, "num_train_epochs": 0},
+            ["--learning_rate must not be negative and --num_train_epochs must be above 0"],
+        ),
+        (
+            {
+                "per_device_train_batch_size": 0,
+                "per_device_eval_batch_size": -1,
+                "gradient_accumulation_steps": 0,
+                "metric_for_best_model": "x",
+            },
+            [
+                "--per_device_train_batch_size 0: must be at least 1",
+                "--per_device_eval_batch_size -1: must be at least 1",
+                "--gradient_accumulation_steps 0: must be at least 1",
+                "nothing to do: give --do_train, --do_eval, --do_predict or --dry_run",
+                "--metric_for_best_model x: not computed here; choose from f1, exact, loss",
+            ],
+        ),
+        (
+            {"do_train": True, "do_eval": True, "early_stopping_patience": 0},
+            ["--early_stopping_patience 0: must be at least 1"],
+        ),
+    ],
+)
+def test_training_options_that_cannot_be(values: dict[str, Any], problems: list[str]) -> None:
+    assert check_run(run_options(**values), ("f1", "exact", "loss")) == problems
+
+
+@pytest.mark.parametrize(
+    ("metric", "greater"), [("f1", True), ("eval_f1", True), ("exact", True), ("loss", False), ("eval_loss", False)]
+)
+def test_less_loss_is_better(metric: str, greater: bool) -> None:
+    run = run_options(do_eval=True, metric_for_best_model=metric)
+    assert check_run(run, ("f1", "exact", "loss")) == []
+    assert run.greater_is_better is greater
+
+
+def test_files_must_be_there(tmp_path: Path) -> None:
+    there = tmp_path / "there.json"
+    there.touch()
+    missing = tmp_path / "missing.json"
+    squad = SquadOptions(train_file=str(there), validation_file=str(missing), test_file=str(tmp_path))
+    assert check_files(squad) == [
+        f"--validation_file {missing}: no such file; give the path of a file",
+        f"--test_file {tmp_path}: no such file; give the path of a file",
+    ]
+    assert check_files(SquadOptions()) == []
+    assert check_files(TextOptions(train_file=str(missing))) == [
+        f"--train_file {missing}: no such file; give the path of a file"
+    ]
+
+
+def test_counts_start_at_one() -> None:
+    names = ["max_train_samples", "max_eval_samples", "n_best_size", "max_answer_length"]
+    squad = SquadOptions(max_train_samples=0, max_answer_length=-3, n_best_size=1)
+    assert check_counts(squad, names) == [
+        "--max_train_samples 0: must be at least 1",
+        "--max_answer_length -3: must be at least 1",
+    ]
+
+
+# ---------------------------------------------------------------- record, help, silence
+
+
+def test_the_record_holds_every_option_as_plain_values() -> None:
+    groups = (ModelOptions("bert"), SquadOptions(), AdapterOptions(), FusionOptions(fuse_adapters=["a=b", "c=d"]))
+    record = as_record(*groups, run_options(do_train=True, hub_token="hf_secret"))
+    assert json.loads(json.dumps(record)) == record
+    for group in groups:
+        assert {name: record[name] for name in vars(group)} == vars(group)
+    assert {one.name for one in fields(RunOptions) if one.init} <= set(record)
+    assert (record["do_train"], record["eval_strategy"], record["learning_rate"]) == (True, "no", 1e-4)
+    assert "hf_secret" not in json.dumps(record)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_help(door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parser(door).read(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: door.py [OPTIONS.yaml] --model_name_or_path MODEL [--option value ...]\n\nTrains.")
+    assert text.endswith("examples:\n  door.py --one\n  door.py --two\n")
+    assert "--no_" not in text and "(default: None)" not in text
+    for group in DOORS[door]:
+        assert f"\n{group._argument_group_name}:\n" in text
+        for one in fields(group):
+            if one.init:
+                assert len(re.findall(rf"^  --{one.name}\b", text, flags=re.MULTILINE)) == 1, one.name
+    assert re.search(r"--learning_rate VALUE\s+Initial learning rate of AdamW\. \(default:\s+0\.0001\)", text)
+
+
+@pytest.mark.parametrize(
+    "group", [ModelOptions, AdapterOptions, LangAdapterOptions, FusionOptions, SquadOptions, TextOptions, EntityOptions]
+)
+def test_every_option_has_its_help(group: Any) -> None:
+    assert [one.name for one in fields(group) if not one.metadata.get("help", "").endswith(".")] == []
+
+
+@pytest.fixture
+def loggers() -> Iterator[list[logging.Logger]]:
+    """The two loggers that are quieted; their filters are put back."""
+    found = [logging.getLogger(name) for name in ("adapters.model_mixin", "transformers.modeling_utils")]
+    before = [list(one.filters) for one in found]
+    yield found
+    for one, filters in zip(found, before, strict=True):
+        one.filters[:] = filters
+
+
+def test_only_two_notices_are_silenced(loggers: list[logging.Logger]) -> None:
+    quiet_libraries()
+    adapters_logger, transformers_logger = loggers
+    heard = [
+        bool(logger.filter(logger.makeRecord(logger.name, logging.WARNING, "", 0, message, (), None)))
+        for logger, message in [
+            (adapters_logger, "There are adapters available but none are activated for the forward pass."),
+            (adapters_logger, "something else"),
+            (transformers_logger, "Some weights of X were not initialized and are newly initialized: ['qa']"),
+            (transformers_logger, "something else"),
+        ]
+    ]
+    assert heard == [False, True, False, True]

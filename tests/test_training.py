@@ -1,0 +1,252 @@
+"""The trainer: the loss it minimises, what decays, the best epoch back whole, early stopping, resuming to the bit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import made_questions
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
+
+import run_qa_adapter
+from adapter_qa.arguments import AdapterOptions, FusionOptions, ModelOptions, RunOptions
+from adapter_qa.basemodel import load_model, read_base_config
+from adapter_qa.composition import build_setup, fusion_values, trainable_state
+from adapter_qa.errors import UserError
+from adapter_qa.planning import Plan, plan_setup
+from adapter_qa.squad import Question
+from adapter_qa.training import keep_frozen
+from trainer_qa import QuestionAnsweringTrainer, span_loss
+from utils_qa import IGNORED, Answers, WindowCollator, choose_answers, make_windows
+
+
+def fused_model(base: Path) -> tuple[PreTrainedModel, Plan]:
+    """A fusion of two fresh adapters on the tiny base, its vectors apart so that the fusion has something to weigh."""
+    options = ModelOptions(str(base), random_init=True)
+    fusion = FusionOptions(fuse_adapters=["qa=new", "ner=new"])
+    plan = plan_setup("qa", read_base_config(options), AdapterOptions(), None, fusion, random_init=True)
+    assert plan is not None
+    set_seed(3)
+    model = load_model(options, "qa")
+    build_setup(model, plan)
+    for name, weight in model.named_parameters():
+        if ".adapters." in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    return model, plan
+
+
+def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: Any) -> QuestionAnsweringTrainer:
+    """A trainer whose evaluations score what the test says, in order."""
+    model, plan = fused_model(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    train, dev = made_questions(12, 1), made_questions(4, 2)
+    scripted = iter(scores)
+    trainer_options = {name: options.pop(name) for name in ("regularize_fusion", "callbacks") if name in options}
+    run = RunOptions(
+        output_dir=str(folder), do_train=True, do_eval=True, report_to=[], disable_tqdm=True,
+        per_device_train_batch_size=4, learning_rate=1e-2, **options,
+    )  # fmt: skip
+    run.greater_is_better = True
+
+    def choose(questions: Sequence[Question], windows: Any, spans: Any) -> Answers:
+        return choose_answers(questions, windows, spans, n_best_size=5)
+
+    return QuestionAnsweringTrainer(
+        model=model,
+        plan=plan,
+        args=run,
+        data_collator=WindowCollator(int(tokenizer.pad_token_id), False),
+        train_dataset=make_windows(train, tokenizer, max_seq_length=64, doc_stride=16),
+        eval_dataset=make_windows(dev, tokenizer, max_seq_length=64, doc_stride=16),
+        eval_questions=dev,
+        choose_answers=choose,
+        score_answers=lambda questions, answers: {"f1": next(scripted)},
+        n_best_size=5,
+        max_answer_length=10,
+        **trainer_options,
+    )
+
+
+class Snapshots(TrainerCallback):
+    """The trainable weights at the end of every epoch."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, torch.Tensor]] = []
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+        self.states.append({name: weight.clone() for name, weight in trainable_state(model).items()})
+
+
+def test_best_epoch_comes_back_whole_and_training_stops_early(tiny_bert: Path, tmp_path: Path) -> None:
+    snapshots = Snapshots()
+    trainer = make_trainer(
+        tiny_bert, tmp_path, [10, 50, 40, 30, 20, 10, 5], num_train_epochs=7,
+        callbacks=[snapshots, EarlyStoppingCallback(2)],
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.state.epoch == 4  # best in the second, two worse ones, stop
+    assert trainer.state.best_metric == 50
+    now = trainable_state(trainer.model)
+    best, last = snapshots.states[1], snapshots.states[3]
+    for part in ("qa_outputs.weight", ".query.weight", ".key.weight", ".value.weight"):
+        names = [name for name in now if name.endswith(part)]
+        assert names
+        assert all(torch.equal(now[name], best[name]) for name in names)
+        assert any(not torch.equal(now[name], last[name]) for name in names)
+    assert all(torch.equal(now[name], best[name]) for name in now)
+
+
+def test_checkpoint_holds_what_trains_and_no_pickled_options(tiny_bert: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [1.0, 2.0], num_train_epochs=1)
+    trainer.train()
+    folder = next(tmp_path.glob("checkpoint-*"))
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["optimizer.pt", "rng_state.pth", "scheduler.pt", "trained.safetensors", "trainer_state.json"]
+    assert set(load_file(folder / "trained.safetensors")) == set(trainable_state(trainer.model))
+
+
+def test_value_matrices_do_not_decay_unless_asked(tiny_bert: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [], weight_decay=0.1)
+    values = {id(weight) for _, weight in fusion_values(trainer.model)}
+    for decays in (False, True):
+        trainer.decay_fusion_values, trainer.optimizer = decays, None
+        groups = trainer.create_optimizer().param_groups
+        decayed = {id(weight) for group in groups if group["weight_decay"] == 0.1 for weight in group["params"]}
+        assert values <= decayed if decays else not values & decayed
+        assert decayed - values
+        everything = [id(weight) for group in groups for weight in group["params"]]
+        assert sorted(everything) == sorted(id(weight) for weight in trainer.model.parameters() if weight.requires_grad)
+
+
+@pytest.mark.parametrize("regularize", [True, False])
+def test_regulariser_is_in_the_training_loss_only(tiny_bert: Path, tmp_path: Path, regularize: bool) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [], regularize_fusion=regularize)
+    for _, weight in fusion_values(trainer.model):
+        torch.nn.init.normal_(weight)
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.model.eval()
+    plain, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
+    assert plain.item() == pytest.approx(span_loss(outputs.start_logits, outputs.end_logits, batch).item())
+    for module in trainer.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    trainer.model.config._attn_implementation = "eager"
+    trainer.model.train()
+    trained = trainer.compute_loss(trainer.model, dict(batch))
+    extra = trainer.model.base_model.get_fusion_regularization_loss().item() if regularize else 0.0
+    assert trained.item() == pytest.approx(plain.item() + extra, rel=1e-4)
+
+
+def test_span_loss_is_the_librarys_and_leaves_unknown_spans_out(tiny_bert: Path) -> None:
+    model = load_model(ModelOptions(str(tiny_bert)), "qa").eval()
+    ids = torch.randint(5, 100, (4, 12))
+    starts, ends = torch.tensor([1, 0, 5, 7]), torch.tensor([3, 0, 5, 11])
+    output = model(ids, start_positions=starts, end_positions=ends)
+    labels = {"start_positions": starts, "end_positions": ends}
+    assert span_loss(output.start_logits, output.end_logits, labels).item() == pytest.approx(
+        output.loss.item(), rel=1e-6
+    )
+    three = model(ids[:3], start_positions=starts[:3], end_positions=ends[:3])
+    unknown = {name: torch.where(torch.arange(4) == 3, IGNORED, values) for name, values in labels.items()}
+    assert span_loss(output.start_logits, output.end_logits, unknown).item() == pytest.approx(
+        three.loss.item(), rel=1e-6
+    )
+    nothing = {name: torch.full((4,), IGNORED) for name in labels}
+    assert span_loss(output.start_logits, output.end_logits, nothing).item() == 0.0
+
+
+def test_frozen_adapters_that_changed_stop_a_resumed_run(tiny_bert: Path, tmp_path: Path) -> None:
+    model, _ = fused_model(tiny_bert)
+    keep_frozen(model, tmp_path)
+    keep_frozen(model, tmp_path)
+    kept = load_file(tmp_path / "frozen.safetensors")
+    assert kept and all(".adapters." in name for name in kept)
+    with torch.no_grad():
+        next(weight for name, weight in model.named_parameters() if ".adapters.ner." in name).add_(1)
+    with pytest.raises(UserError, match="frozen adapters have changed"):
+        keep_frozen(model, tmp_path)
+
+
+# ---------------------------------------------------------------- whole runs
+
+
+class StopAt(TrainerCallback):
+    """A power cut after some step."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+        if state.global_step == self.step:
+            raise KeyboardInterrupt
+
+
+def command(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> list[str]:
+    return [
+        "--model_name_or_path", str(base), "--random_init", "True", "--fuse_adapters", "qa=new", "ner=new",
+        "--train_file", str(files[0]), "--validation_file", str(files[1]), "--do_train", "--do_eval",
+        "--num_train_epochs", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2",
+        "--learning_rate", "1e-2", "--max_seq_length", "64", "--doc_stride", "16", "--disable_tqdm", "True",
+        "--report_to", "none", "--output_dir", str(folder), *more,
+    ]  # fmt: skip
+
+
+def test_resumed_run_equals_an_uninterrupted_one(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, torn = tmp_path / "whole", tmp_path / "torn"
+    assert run_qa_adapter.main(command(tiny_bert, squad_files, whole)) == 0
+    original = run_qa_adapter.run_callbacks
+    monkeypatch.setattr(run_qa_adapter, "run_callbacks", lambda *args: [*original(*args), StopAt(8)])
+    with pytest.raises(KeyboardInterrupt):
+        run_qa_adapter.main(command(tiny_bert, squad_files, torn))
+    assert json.loads((torn / "run.json").read_text())["status"] == "running"
+    monkeypatch.setattr(run_qa_adapter, "run_callbacks", original)
+    assert run_qa_adapter.main(command(tiny_bert, squad_files, torn)) == 0
+
+    weights = sorted(path.relative_to(whole) for path in (whole / "adapters-fusion").rglob("*.safetensors"))
+    assert len(weights) == 4
+    for path in weights:
+        assert (whole / path).read_bytes() == (torn / path).read_bytes()
+    runs = [json.loads((folder / "run.json").read_text()) for folder in (whole, torn)]
+    for key in ("best", "steps", "epochs"):
+        assert runs[0][key] == runs[1][key]
+    timeless = [
+        [{name: value for name, value in entry.items() if "per_second" not in name and "runtime" not in name}
+         for entry in run["history"]]
+        for run in runs
+    ]  # fmt: skip
+    assert len(timeless[0]) == 4
+    assert timeless[0] == timeless[1]
+    assert (whole / "eval_predictions.json").read_text() == (torn / "eval_predictions.json").read_text()
+
+
+def test_same_seed_same_weights_other_seed_other_weights(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    states = []
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        folder = tmp_path / name
+        more = ("--seed", seed, "--num_train_epochs", "1")
+        assert run_qa_adapter.main(command(tiny_bert, squad_files, folder, *more)) == 0
+        states.append((folder / "adapters-fusion" / "qa,ner" / "model_adapter_fusion.safetensors").read_bytes())
+    assert states[0] == states[1] != states[2]
+
+
+def test_finished_run_does_nothing_and_other_options_are_refused(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command(tiny_bert, squad_files, tmp_path / "run", "--num_train_epochs", "1")
+    assert run_qa_adapter.main(words) == 0
+    stamp = (tmp_path / "run" / "run.json").stat().st_mtime_ns
+    assert run_qa_adapter.main(words) == 0
+    assert "this run is finished" in capsys.readouterr().out
+    assert (tmp_path / "run" / "run.json").stat().st_mtime_ns == stamp
+    with pytest.raises(UserError, match="other options .seed was 42, now 43.*--overwrite_output_dir"):
+        run_qa_adapter.main([*words, "--seed", "43"])
+    assert run_qa_adapter.main([*words, "--seed", "43", "--overwrite_output_dir"]) == 0
