@@ -30,13 +30,20 @@ def main(argv: list[str]) -> int:
     answers = answer_records(records, options)
     if options.output is not None:
         write_lines(answers, Path(options.output))
-    elif options.json or options.input is not None:
-        for answer in answers:
-            print(json.dumps(answer, ensure_ascii=False))
     else:
-        print(answers[0]["answer"] or "(no answer)")
-        print(f"score {answers[0]['score']:.3f}, characters {answers[0]['start']} to {answers[0]['end']}")
+        show(answers, as_json=options.json)
     return 0
+
+
+def show(answers: list[dict[str, Any]], *, as_json: bool) -> None:
+    """Prints answers for people, or one JSON object a line."""
+    for answer in answers:
+        if as_json:
+            print(json.dumps(answer, ensure_ascii=False))
+            continue
+        if len(answers) > 1:
+            print(answer["question"])
+        print(f"{answer['answer'] or '(no answer)'}   (score {answer['score']:.3f}, at {answer['start']})")
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -51,7 +58,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("run", metavar="RUN", help="run folder, or its adapters-<task> folder")
     parser.add_argument("--question", help="one question")
     parser.add_argument("--context", help="the text that holds its answer")
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object an answer, instead of text")
     parser.add_argument("--input", help='many: a file of lines {"id", "question", "context"}')
     parser.add_argument("--output", help="file for the same lines with answer, score, start, end; without it stdout")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")

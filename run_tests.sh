@@ -10,4 +10,4 @@ ruff format --check .
 ruff check .
 mypy --no-error-summary .
 export HF_HUB_OFFLINE=1
-exec pytest "$@"
+exec pytest --numprocesses 2 --dist loadfile "$@"

@@ -396,12 +396,9 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     if bare not in metrics:
         problems.append(f"--metric_for_best_model {bare}: not computed here; choose from {', '.join(metrics)}")
     run.greater_is_better = not bare.endswith("loss")
-    strategy = IntervalStrategy(run.eval_strategy).value
-    evaluates = strategy != "no"
+    evaluates = IntervalStrategy(run.eval_strategy) != IntervalStrategy.NO  # then the library has set do_eval, too
     if run.early_stopping_patience is not None and run.do_train and not evaluates:
         problems.append("--early_stopping_patience needs evaluation while training; add --do_eval")
-    if evaluates and not run.do_eval:
-        problems.append(f"--eval_strategy {strategy} needs --do_eval and --validation_file")
     if run.learning_rate < 0 or run.num_train_epochs <= 0 and run.max_steps <= 0:
         problems.append("--learning_rate must not be negative and --num_train_epochs must be above 0")
     return problems

@@ -84,13 +84,14 @@ def open_run(
     record = RunRecord(folder, _new_document(argv, script, options))
     if folder is None:
         return record
-    if overwrite and folder.is_dir():
+    replaced = overwrite and (folder / RUN_FILE).is_file()
+    if replaced:
         _remove_old_run(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder}: is a file; give a folder")
     if (folder / RUN_FILE).is_file():
         _take_up(record, folder)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and any(folder.iterdir()) and not replaced:
         raise UserError(
             f"--output_dir {folder}: is not empty and holds no run; give another folder or empty it yourself"
         )
@@ -144,8 +145,6 @@ def newest_checkpoint(folder: Path) -> Path | None:
 
 def _remove_old_run(folder: Path) -> None:
     """Removes what runs write, and only that: other files of the user stay."""
-    if not (folder / RUN_FILE).is_file():
-        return
     for pattern in MADE_BY_RUNS:
         for path in folder.glob(pattern):
             if path.is_dir():

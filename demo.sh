@@ -1,0 +1,55 @@
+#!/usr/bin/env bash
+# The whole chain on a laptop: virtual environment, a tiny BERT made on the spot, language, NER and QA adapter, their
+# fusion, evaluation, answered questions, and a table. It shows the machinery: the text is made up, the model knows
+# nothing but it, and no figure says anything about real Portuguese. No model or data hub is asked.
+set -euo pipefail
+cd "$(dirname "$0")"
+source environment.sh
+use_environment requirements.txt
+export HF_HUB_OFFLINE=1
+
+out=demo_outputs
+sample=examples/sample
+model=(--model_name_or_path "$out/base" --seed 42 --report_to none)
+questions=(--train_file "$out/data/pt_squad-train-v1.1.json" --validation_file "$out/data/pt_squad-dev-v1.1.json"
+    --max_seq_length 128 --doc_stride 32 --per_device_train_batch_size 16 --per_device_eval_batch_size 64)
+small=(--adapter_config pfeiffer --adapter_reduction_factor 4 --adapter_non_linearity gelu)
+
+chapter() { printf '\n=== %s\n' "$*"; }
+
+chapter "1. a tiny BERT, pre-trained from nothing on examples/sample"
+[ -f "$out/base/model.safetensors" ] || python examples/make_tiny_bert.py "$out/base"
+
+chapter "2. raw SQuAD files to clean ones"
+mkdir -p "$out/data"
+python prepare_squad_pt.py "$sample/squad-train-v1.1.json" --output_dir "$out/data" --overwrite
+python prepare_squad_pt.py "$sample/squad-dev-v1.1.json" --output_dir "$out/data" --overwrite
+
+chapter "3. language adapter"
+python run_mlm_adapter.py "${model[@]}" --do_train --do_eval --train_file "$sample/texts.txt" --language pt \
+    --block_size 128 --learning_rate 1e-3 --num_train_epochs 2 --per_device_train_batch_size 16 \
+    --max_eval_samples 50 --output_dir "$out/mlm"
+
+chapter "4. NER adapter"
+python run_ner_adapter.py "${model[@]}" "${small[@]}" --do_train --do_eval --language pt \
+    --train_file "$sample/lener_train.conll" --validation_file "$sample/lener_dev.conll" --weighted_loss True \
+    --learning_rate 3e-3 --num_train_epochs 3 --per_device_train_batch_size 16 --output_dir "$out/ner"
+
+chapter "5. QA adapter on the language adapter"
+python run_qa_adapter.py "${model[@]}" "${small[@]}" "${questions[@]}" --do_train --do_eval --language pt \
+    --load_lang_adapter "$out/mlm" --learning_rate 3e-3 --num_train_epochs 3 --early_stopping_patience 2 \
+    --output_dir "$out/qa"
+
+chapter "6. their fusion, trained"
+python run_qa_adapter.py "${model[@]}" "${questions[@]}" --do_train --do_eval --language pt \
+    --load_lang_adapter "$out/mlm" --fuse_adapters qa="$out/qa" ner="$out/ner" --learning_rate 1e-3 \
+    --num_train_epochs 2 --early_stopping_patience 2 --output_dir "$out/fusion"
+
+chapter "7. for comparison: nothing trained"
+python run_qa_adapter.py "${model[@]}" "${questions[@]}" --do_eval --train_adapter False --output_dir "$out/untrained"
+
+chapter "8. questions to the fusion"
+python ask_qa.py "$out/fusion" --input "$sample/questions.jsonl"
+
+chapter "9. EM, F1, parameters and time of each setup (made-up text: this shows the machinery only)"
+python examples/demo_table.py "$out/untrained" "$out/qa" "$out/fusion"

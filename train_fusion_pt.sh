@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# From raw SQuAD-pt and LeNER-Br to a trained Stack(mlm, Fuse(qa, ner)) on a GPU: the whole chain, with the reference
+# hyperparameters as defaults. Every line below that looks like NAME=${NAME:-value} can be set from the environment:
+#
+#   SQUAD=squad-pt.tar.gz NER_TRAIN=train.conll NER_DEV=dev.conll bash train_fusion_pt.sh
+#   MODEL=neuralmind/bert-base-portuguese-cased QA_LR=3e-4 OUT=outputs/base bash train_fusion_pt.sh
+#
+# A step that is finished is not run again, one that was interrupted goes on; a changed setting wants another OUT.
+# Adapters alone take a few hours on one GPU, 100 epochs of the language adapter most of them.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+MODEL=${MODEL:-neuralmind/bert-large-portuguese-cased}
+SQUAD=${SQUAD:?the .tar.gz or .zip that holds squad-train-v1.1.json and squad-dev-v1.1.json}
+NER_TRAIN=${NER_TRAIN:?CoNLL file of LeNER-Br, training part}
+NER_DEV=${NER_DEV:?CoNLL file of LeNER-Br, development part}
+OUT=${OUT:-outputs/fusion_pt}
+DATA=${DATA:-$OUT/data}
+TEXT=${TEXT:-$DATA/pt_squad-train-v1.1.json}   # the language adapter's text: .txt, SQuAD contexts or CoNLL
+PYTHON=${PYTHON:-python}
+SEED=${SEED:-42}
+FP16=${FP16:-True}
+MADX2=${MADX2:-True}
+ADAPTER=${ADAPTER:-pfeiffer}
+ACTIVATION=${ACTIVATION:-gelu}
+EXTRA=${EXTRA:-}                               # options for every training step, e.g. "--max_train_samples 1000"
+
+MLM_LR=${MLM_LR:-1e-4} MLM_BATCH=${MLM_BATCH:-16} MLM_EPS=${MLM_EPS:-1e-4} MLM_EPOCHS=${MLM_EPOCHS:-100}
+MLM_PATIENCE=${MLM_PATIENCE:-10} MLM_REDUCTION=${MLM_REDUCTION:-2}
+QA_LR=${QA_LR:-1e-4} QA_BATCH=${QA_BATCH:-8} QA_GAS=${QA_GAS:-2} QA_EPS=${QA_EPS:-1e-7} QA_EPOCHS=${QA_EPOCHS:-15}
+QA_PATIENCE=${QA_PATIENCE:-5} QA_REDUCTION=${QA_REDUCTION:-16}
+NER_LR=${NER_LR:-1e-4} NER_BATCH=${NER_BATCH:-4} NER_GAS=${NER_GAS:-2} NER_EPS=${NER_EPS:-1e-4}
+NER_EPOCHS=${NER_EPOCHS:-30} NER_PATIENCE=${NER_PATIENCE:-10} NER_REDUCTION=${NER_REDUCTION:-16} NER_C=${NER_C:-0.5}
+FUSION_LR=${FUSION_LR:-3e-5} FUSION_BATCH=${FUSION_BATCH:-16} FUSION_GAS=${FUSION_GAS:-2}
+FUSION_EPS=${FUSION_EPS:-1e-6} FUSION_EPOCHS=${FUSION_EPOCHS:-5} FUSION_PATIENCE=${FUSION_PATIENCE:-3}
+FUSION_DECAY=${FUSION_DECAY:-0.01}
+LENGTH=${LENGTH:-384} STRIDE=${STRIDE:-128} N_BEST=${N_BEST:-20} LONGEST=${LONGEST:-30}
+
+every=(--model_name_or_path "$MODEL" --do_train --do_eval --fp16 "$FP16" --madx2 "$MADX2" --seed "$SEED" --language pt)
+fresh=(--adapter_config "$ADAPTER" --adapter_non_linearity "$ACTIVATION")
+questions=(--train_file "$DATA/pt_squad-train-v1.1.json" --validation_file "$DATA/pt_squad-dev-v1.1.json"
+    --max_seq_length "$LENGTH" --doc_stride "$STRIDE" --n_best_size "$N_BEST" --max_answer_length "$LONGEST")
+read -r -a extra <<<"$EXTRA"
+
+# Raw archive to clean flat files.
+if [ ! -f "$DATA/pt_squad-dev-v1.1.json" ]; then
+    mkdir -p "$DATA"
+    "$PYTHON" prepare_squad_pt.py "$SQUAD" --output_dir "$DATA" --overwrite
+fi
+
+# Language adapter: Pfeiffer + invertible, masked language modelling.
+"$PYTHON" run_mlm_adapter.py "${every[@]}" --adapter_config pfeiffer+inv --adapter_non_linearity "$ACTIVATION" \
+    --train_file "$TEXT" --adapter_reduction_factor "$MLM_REDUCTION" --learning_rate "$MLM_LR" \
+    --per_device_train_batch_size "$MLM_BATCH" --adam_epsilon "$MLM_EPS" --num_train_epochs "$MLM_EPOCHS" \
+    --early_stopping_patience "$MLM_PATIENCE" --output_dir "$OUT/mlm" "${extra[@]}"
+
+# QA adapter on the language adapter.
+"$PYTHON" run_qa_adapter.py "${every[@]}" "${fresh[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
+    --adapter_reduction_factor "$QA_REDUCTION" --learning_rate "$QA_LR" --per_device_train_batch_size "$QA_BATCH" \
+    --gradient_accumulation_steps "$QA_GAS" --adam_epsilon "$QA_EPS" --num_train_epochs "$QA_EPOCHS" \
+    --early_stopping_patience "$QA_PATIENCE" --output_dir "$OUT/qa" "${extra[@]}"
+
+# NER adapter, without a language adapter.
+"$PYTHON" run_ner_adapter.py "${every[@]}" "${fresh[@]}" --train_file "$NER_TRAIN" --validation_file "$NER_DEV" \
+    --max_seq_length "$LENGTH" --weighted_loss True --weighted_loss_constant "$NER_C" --next_sentence True \
+    --adapter_reduction_factor "$NER_REDUCTION" --learning_rate "$NER_LR" --per_device_train_batch_size "$NER_BATCH" \
+    --gradient_accumulation_steps "$NER_GAS" --adam_epsilon "$NER_EPS" --num_train_epochs "$NER_EPOCHS" \
+    --early_stopping_patience "$NER_PATIENCE" --output_dir "$OUT/ner" "${extra[@]}"
+
+# Their fusion on the language adapter.
+"$PYTHON" run_qa_adapter.py "${every[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
+    --fuse_adapters qa_squad11pt="$OUT/qa" ner_lenerbr="$OUT/ner" --learning_rate "$FUSION_LR" \
+    --per_device_train_batch_size "$FUSION_BATCH" --gradient_accumulation_steps "$FUSION_GAS" \
+    --adam_epsilon "$FUSION_EPS" --weight_decay "$FUSION_DECAY" --lr_scheduler_type linear --warmup_steps 0 \
+    --num_train_epochs "$FUSION_EPOCHS" --early_stopping_patience "$FUSION_PATIENCE" --output_dir "$OUT/fusion" \
+    "${extra[@]}"
+
+echo "done: $OUT/fusion/run.json; ask with: python ask_qa.py $OUT/fusion --question ... --context ..."
