@@ -17,13 +17,16 @@ small=(--adapter_config pfeiffer --adapter_reduction_factor 4 --adapter_non_line
 
 chapter() { printf '\n=== %s\n' "$*"; }
 
-chapter "1. a tiny BERT, pre-trained from nothing on examples/sample"
-[ -f "$out/base/model.safetensors" ] || python examples/make_tiny_bert.py "$out/base"
-
-chapter "2. raw SQuAD files to clean ones"
+chapter "1. raw SQuAD files to clean ones"
 mkdir -p "$out/data"
 python prepare_squad_pt.py "$sample/squad-train-v1.1.json" --output_dir "$out/data" --overwrite
 python prepare_squad_pt.py "$sample/squad-dev-v1.1.json" --output_dir "$out/data" --overwrite
+
+chapter "2. a tiny BERT, pre-trained from nothing on examples/sample"
+if [ ! -f "$out/base/model.safetensors" ]; then
+    rm -rf "$out/base"
+    python examples/make_tiny_bert.py "$out/base" "$out/data/pt_squad-train-v1.1.json"
+fi
 
 chapter "3. language adapter"
 python run_mlm_adapter.py "${model[@]}" --do_train --do_eval --train_file "$sample/texts.txt" --language pt \

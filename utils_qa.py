@@ -70,7 +70,7 @@ class Windows(Dataset):
     def __getitem__(self, index: int) -> Windowed:
         tokens = slice(self.borders[index], self.borders[index + 1])
         return {
-            "token_ids": self.token_ids[tokens],
+            "input_ids": self.token_ids[tokens],
             "type_ids": None if self.type_ids is None else self.type_ids[tokens],
             "in_context": self.offsets[tokens, 0] >= 0,
             "start": int(self.start[index]),
@@ -90,7 +90,9 @@ def make_windows(
     """Cuts questions with their contexts into windows, with labels; the same for training, evaluation and asking.
 
     Windows and labels are those of the ecosystem's `run_qa.py`: the question first, the context second; with a
-    tokenizer that pads on the left, the other way round.
+    tokenizer that pads on the left, the other way round. Two things differ: an answer that begins in the last token of
+    a window is labelled there, where the script labels the position after it; and a question too long for the window
+    is cut, where the script crashes.
 
     Args:
         questions: at least one.
@@ -146,14 +148,15 @@ def _fitting_questions(
         The texts, leading white space removed, and how many were cut.
     """
     texts = [question.question.lstrip() for question in questions]
-    encoded = tokenizer(texts, add_special_tokens=False)
+    encoded = tokenizer(texts, add_special_tokens=False, verbose=False)
     cut = 0
     for index, ids in enumerate(encoded["input_ids"]):
         if len(ids) <= longest:
             continue
-        context = tokenizer(questions[index].context, add_special_tokens=False)
+        context = tokenizer(questions[index].context, add_special_tokens=False, verbose=False)
         if len(ids) + len(context["input_ids"]) > room:
-            texts[index] = _cut_text(texts[index], tokenizer, longest)
+            # Cut to `longest`, each window would hold one new context token; so it holds doc_stride + 1 of them.
+            texts[index] = _cut_text(texts[index], tokenizer, max(1, 2 * longest - room + 1))
             cut += 1
     return texts, cut
 
@@ -164,9 +167,10 @@ def _cut_text(text: str, tokenizer: PreTrainedTokenizerFast, longest: int) -> st
     Byte-level tokenizers make several tokens of one character, so the text up to the token in question may still be
     too long.
     """
-    ends = [end for _, end in tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]]
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    ends = [end for _, end in encoded["offset_mapping"]]
     for end in reversed(ends[:longest]):
-        if len(tokenizer(text[:end], add_special_tokens=False)["input_ids"]) <= longest:
+        if len(tokenizer(text[:end], add_special_tokens=False, verbose=False)["input_ids"]) <= longest:
             return text[:end]
     return ""
 
@@ -259,7 +263,7 @@ class WindowCollator:
         `context_mask`, all (batch, length) int64, the last one bool; `start_positions`, `end_positions` (int64) and
         `cls_positions`, `first_token` (int64, where the window begins), all (batch,).
         """
-        longest = max(len(window["token_ids"]) for window in windows)
+        longest = max(len(window["input_ids"]) for window in windows)
         length = self.length or -(-longest // self.multiple) * self.multiple
         shape = (len(windows), length)
         ids = np.full(shape, self.pad_id, dtype=np.int64)
@@ -268,10 +272,10 @@ class WindowCollator:
         context = np.zeros(shape, dtype=bool)
         first = np.zeros(len(windows), dtype=np.int64)
         for row, window in enumerate(windows):
-            size = len(window["token_ids"])
+            size = len(window["input_ids"])
             first[row] = length - size if self.left else 0
             place = slice(first[row], first[row] + size)
-            ids[row, place] = window["token_ids"]
+            ids[row, place] = window["input_ids"]
             attention[row, place] = 1
             context[row, place] = window["in_context"]
             if window["type_ids"] is not None:

@@ -132,7 +132,9 @@ class FusionOptions:
         True,
         "Add 0.01 times the squared distance of every fusion value matrix from the identity to the loss.",
     )
-    fusion_decay_values: bool = option(False, "Apply --weight_decay to the fusion's value matrices too.")
+    fusion_decay_values: bool = option(
+        False, "Apply --weight_decay to the fusion's value matrices too, as the library does unawares."
+    )
 
 
 @dataclass

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -96,7 +97,7 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=options.model_revision, cache_dir=options.cache_dir, use_fast=True, **words
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:  # TypeError: the library, of a missing vocabulary
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{name}: no tokenizer can be loaded ({reason}); give --tokenizer_name") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
@@ -133,7 +134,7 @@ def load_model(
         return HEADS[task].from_pretrained(
             options.model_name_or_path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, **where
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{options.model_name_or_path}: the weights cannot be loaded ({reason})") from error
 

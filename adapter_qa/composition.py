@@ -19,6 +19,7 @@ from adapters import AdapterConfig
 from adapters.configuration import build_full_config
 from adapters.methods.bottleneck import BottleneckLayer
 from adapters.utils import HEAD_CONFIG_NAME, SAFE_ADAPTERFUSION_WEIGHTS_NAME, SAFE_HEAD_WEIGHTS_NAME
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapter_qa.errors import UserError
@@ -294,7 +295,7 @@ def _load_head(model: AdapterModel, folder: Path) -> None:
     path = folder / SAFE_HEAD_WEIGHTS_NAME
     try:
         state = load_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: the head cannot be read ({error})") from error
     wanted = _head_weights(model)
     shapes = {name: weight.shape for name, weight in model.named_parameters() if name in wanted}
@@ -327,7 +328,7 @@ def load_trainable(model: AdapterModel, path: Path) -> None:
     """
     try:
         state = load_file(path)
-    except (OSError, ValueError) as error:
+    except (OSError, SafetensorError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); remove this checkpoint to go on from an older one"
         ) from error

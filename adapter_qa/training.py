@@ -1,7 +1,7 @@
 """The trainer under all three doors: `transformers.Trainer` that knows what of the model trains.
 
 It is not the library's `AdapterTrainer`: that one adds the gradient of the fusion regulariser after the optimizer's
-step, where resuming, gradient scaling and ZeRO go wrong, and brings no head back with the best epoch.
+step, where resuming, gradient scaling and ZeRO go wrong, and its exemption of value matrices from decay never matches.
 """
 
 from __future__ import annotations

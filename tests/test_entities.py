@@ -374,11 +374,15 @@ def test_the_next_sentence_gets_the_room_that_is_left(tokenizer: PreTrainedToken
 
 
 def test_only_the_last_part_of_a_cut_sentence_has_a_follower(bert: PreTrainedTokenizerFast) -> None:
-    long = Sentence(("Ana",) * 9, ("O",) * 9)
-    each = len(word_tokens("Ana", bert))
-    pieces = make_pieces([long, ANA], bert, NAMES, max_seq_length=2 + 7 * each, next_sentence=True)
-    followed = [bool(types.any()) for types in pieces.type_ids]
-    assert pieces.sentence.count(0) == 2 and followed[:2] == [False, True] and not any(followed[2:])
+    long = "nasceu" * 4
+    short, room = (len(word_tokens(word, bert)) for word in ("Ana", long))
+    assert room > 2 * short
+    # The first part has room for "Ana", with which the next sentence begins, but not for the long word.
+    sentences = [Sentence(("Ana", long, "Ana"), ("O",) * 3), ANA]
+    pieces = make_pieces(sentences, bert, NAMES, max_seq_length=2 + room, next_sentence=True)
+    assert pieces.sentence[:3] == [0, 0, 0]
+    assert [len(ids) - 2 for ids in pieces.token_ids[:2]] == [short, room]
+    assert [bool(types.any()) for types in pieces.type_ids[:3]] == [False, False, True]
 
 
 @pytest.mark.parametrize("has_types", [True, False])

@@ -194,7 +194,7 @@ def test_json_that_is_no_object(tmp_path: Path, content: str, kind: str) -> None
 
 def test_an_adapter_that_the_library_saved(tmp_path: Path, tiny_bert: Path) -> None:
     options = ModelOptions(str(tiny_bert))
-    model = load_model(options, "qa")
+    model: Any = load_model(options, "qa")
     adapters.init(model)
     model.add_adapter("qa", config=adapters.AdapterConfig.load("double_seq_bn", reduction_factor=8, leave_out=[3]))
     model.save_adapter(str(tmp_path), "qa", meta_dict={TRICK: True, "language": "pt"})
