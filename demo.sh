@@ -7,6 +7,7 @@ cd "$(dirname "$0")"
 source environment.sh
 use_environment requirements.txt
 export HF_HUB_OFFLINE=1
+export OMP_NUM_THREADS=1   # matrices this small gain nothing from a second thread
 
 out=demo_outputs
 sample=examples/sample

@@ -75,7 +75,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("output_dir", type=Path, help="folder to make")
     parser.add_argument("questions", type=Path, help="the sample's training questions, prepared by prepare_squad_pt.py")
     parser.add_argument("--hidden_size", type=int, default=128, help="width (default: 128)")
-    parser.add_argument("--steps", type=int, default=450, help=f"steps of {BATCH} windows each (default: 450)")
+    parser.add_argument("--steps", type=int, default=350, help=f"steps of {BATCH} windows each (default: 350)")
     parser.add_argument("--seed", type=int, default=42, help="same seed, same model (default: 42)")
     options = parser.parse_args(argv)
     if options.output_dir.is_dir() and any(options.output_dir.iterdir()):
