@@ -152,7 +152,7 @@ def test_many_texts_are_one_stream(bert: PreTrainedTokenizerFast) -> None:
 # ---------------------------------------------------------------- masking
 
 
-def many_tokens(tokenizer: PreTrainedTokenizerFast, rows: int = 500) -> torch.Tensor:
+def many_tokens(tokenizer: PreTrainedTokenizerFast, rows: int = 4000) -> torch.Tensor:
     """(rows, 128) ids: special tokens at both ends and one unknown word, other words anywhere else."""
     ids = torch.randint(0, len(tokenizer), (rows, 128), generator=torch.Generator().manual_seed(1))
     ids[torch.isin(ids, torch.tensor(tokenizer.all_special_ids))] = len(tokenizer) - 1

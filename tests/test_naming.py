@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,15 @@ def test_setups_have_names(plan: Plan | None, setup: str, parts: list[str]) -> N
     folder = derived_output_dir("/models/tiny/", "train.json", plan, run_options())
     assert folder.parts[:-1] == ("outputs", "models-tiny_train", setup)
     assert set(parts) <= set(folder.name.split("_"))
+
+
+def test_madx2_is_said_of_all_adapters_or_none() -> None:
+    plan = planned(madx2=True, language="new")
+    assert plan is not None and plan.language is not None
+    whole = replace(plan.language, config={**plan.language.config, "leave_out": []})
+    for language, said in ((plan.language, "madx2True"), (whole, "madx2False")):
+        folder = derived_output_dir("m", "d", replace(plan, language=language), run_options())
+        assert said in folder.name.split("_")
 
 
 def test_without_patience_and_evaluation() -> None:

@@ -98,7 +98,7 @@ def test_a_finished_run_is_found_and_left_alone(tmp_path: Path) -> None:
 
 def test_an_unfinished_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Path) -> None:
     taken(tmp_path)
-    for step in (9, 30):
+    for step in (9, 30, 1, 20, 4, 16, 25, 7, 12):
         checkpoint(tmp_path, step)
     checkpoint(tmp_path, 100, complete=False)
     (tmp_path / "checkpoint-last").mkdir()
