@@ -36,7 +36,7 @@ python run_mlm_adapter.py "${model[@]}" --do_train --do_eval --train_file "$samp
 
 chapter "4. NER adapter"
 python run_ner_adapter.py "${model[@]}" "${small[@]}" --do_train --do_eval --language pt \
-    --train_file "$sample/lener_train.conll" --validation_file "$sample/lener_dev.conll" --weighted_loss True \
+    --train_file "$sample/lener_train.conll" --validation_file "$sample/lener_dev.conll" --max_seq_length 128 --weighted_loss True \
     --learning_rate 3e-3 --num_train_epochs 3 --per_device_train_batch_size 16 --output_dir "$out/ner"
 
 chapter "5. QA adapter on the language adapter"

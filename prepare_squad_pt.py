@@ -46,6 +46,7 @@ EVAL_WORDS = ("dev", "val", "test")
 
 
 def main(argv: list[str]) -> int:
+    """Table of contents; returns the exit code."""
     args = parse_arguments(argv)
     output_dir = args.output_dir or args.input.parent
     contents = read_input(args.input)
@@ -70,6 +71,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog="prepare_squad_pt.py",
         description="Cleans SQuAD files: HTML entities resolved, answers put back where they stand in their "
@@ -186,6 +188,7 @@ class Preparation:
         self.passages: dict[str, Passage] = {}  # by raw context: each is cleaned and folded once
 
     def add(self, record: Record, question: Question) -> None:
+        """Cleans and aligns one question; keeps it, or sets it aside with the reason."""
         passage = self.passages.get(question.context)
         if passage is None:
             passage = self.passages[question.context] = Passage(question.context)
@@ -203,6 +206,7 @@ class Preparation:
         if kept:
             self.questions.append(cleaned)
 
+    # What is set aside may still be kept: see `kept` in the rejects file.
     def reject(self, record: Record, reason: str, detail: str, *, kept: bool = False) -> None:
         self.rejects.append(
             {"where": record.where, "reason": reason, "detail": detail, "kept": kept, "record": record.fields}
@@ -257,6 +261,7 @@ def prepare(records: list[Record], *, keep_unaligned: bool) -> Preparation:
 
 
 def flat_record(question: Question) -> dict[str, Any]:
+    """A question in the flat form that the training scripts read."""
     return {
         "id": question.id,
         "title": question.title,

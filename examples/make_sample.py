@@ -16,6 +16,7 @@ The SQuAD files are raw on purpose, like those that one downloads: see `spoil`.
 
 from __future__ import annotations
 
+import argparse
 import html
 import json
 import random
@@ -945,7 +946,10 @@ def sample_files() -> dict[str, str]:
 
 
 def main(argv: list[str]) -> int:
-    folder = Path(argv[0]) if argv else Path(__file__).parent / "sample"
+    """Writes the files and prints their sizes; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Writes the made-up Portuguese sample.")
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).parent / "sample", help="where to")
+    folder = parser.parse_args(argv).folder
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in sample_files().items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
