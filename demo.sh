@@ -31,17 +31,17 @@ fi
 
 chapter "3. language adapter"
 python run_mlm_adapter.py "${model[@]}" --do_train --do_eval --train_file "$sample/texts.txt" --language pt \
-    --block_size 128 --learning_rate 1e-3 --num_train_epochs 2 --per_device_train_batch_size 16 \
+    --block_size 128 --learning_rate 1e-3 --num_train_epochs 1 --per_device_train_batch_size 16 \
     --max_eval_samples 50 --output_dir "$out/mlm"
 
 chapter "4. NER adapter"
 python run_ner_adapter.py "${model[@]}" "${small[@]}" --do_train --do_eval --language pt \
-    --train_file "$sample/lener_train.conll" --validation_file "$sample/lener_dev.conll" --max_seq_length 128 --weighted_loss True \
-    --learning_rate 3e-3 --num_train_epochs 3 --per_device_train_batch_size 16 --output_dir "$out/ner"
+    --train_file "$sample/lener_train.conll" --validation_file "$sample/lener_dev.conll" --max_seq_length 128 \
+    --weighted_loss True --learning_rate 3e-3 --num_train_epochs 3 --per_device_train_batch_size 16 --output_dir "$out/ner"
 
 chapter "5. QA adapter on the language adapter"
 python run_qa_adapter.py "${model[@]}" "${small[@]}" "${questions[@]}" --do_train --do_eval --language pt \
-    --load_lang_adapter "$out/mlm" --learning_rate 3e-3 --num_train_epochs 3 --early_stopping_patience 2 \
+    --load_lang_adapter "$out/mlm" --learning_rate 3e-3 --num_train_epochs 2 --early_stopping_patience 2 \
     --output_dir "$out/qa"
 
 chapter "6. their fusion, trained"

@@ -153,7 +153,7 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     digest = hashlib.sha256()
     prefix = model.base_model_prefix + "."
     for name, weight in sorted(model.named_parameters()):
-        if not name.startswith(prefix) or "adapter" in name or ".pooler." in name:
+        if not name.startswith(prefix) or "adapter" in name:
             continue
         flat = weight.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].float().cpu().contiguous()

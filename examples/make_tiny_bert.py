@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from tokenizers.implementations import BertWordPieceTokenizer
+from torch.nn import functional
 from tqdm import tqdm
 from transformers import (
     BertConfig,
     BertForMaskedLM,
-    BertForQuestionAnswering,
     BertTokenizerFast,
     get_linear_schedule_with_warmup,
     set_seed,
@@ -29,7 +29,7 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
 from adapter_qa.errors import UserError, run_door
-from adapter_qa.language import mask_tokens
+from adapter_qa.language import IGNORED, mask_tokens
 from adapter_qa.squad import Question, read_squad
 from trainer_qa import span_loss
 from utils_qa import WindowCollator, Windows, make_windows
@@ -38,6 +38,7 @@ SAMPLE = Path(__file__).resolve().parent / "sample"
 VOCABULARY = 3000
 BATCH = 32
 PEAK_LEARNING_RATE = 2e-3
+MASKED = 0.1  # of the tokens; the spans are found in the masked text, so that one pass serves both
 
 
 def main(argv: list[str]) -> int:
@@ -75,7 +76,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("output_dir", type=Path, help="folder to make")
     parser.add_argument("questions", type=Path, help="the sample's training questions, prepared by prepare_squad_pt.py")
     parser.add_argument("--hidden_size", type=int, default=128, help="width (default: 128)")
-    parser.add_argument("--steps", type=int, default=350, help=f"steps of {BATCH} windows each (default: 350)")
+    parser.add_argument("--steps", type=int, default=900, help=f"steps of {BATCH} windows each (default: 900)")
     parser.add_argument("--seed", type=int, default=42, help="same seed, same model (default: 42)")
     options = parser.parse_args(argv)
     if options.output_dir.is_dir() and any(options.output_dir.iterdir()):
@@ -107,9 +108,8 @@ def pretrain(model: BertForMaskedLM, windows: Windows, tokenizer: BertTokenizerF
         steps: number of batches, drawn from windows of like length.
         seed: of the order of the batches.
     """
-    reader = BertForQuestionAnswering(model.config)
-    reader.bert = model.bert
-    weights = list({id(one): one for one in [*model.parameters(), *reader.parameters()]}.values())
+    span_head = torch.nn.Linear(model.config.hidden_size, 2)
+    weights = [*model.parameters(), *span_head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=PEAK_LEARNING_RATE)
     schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
     collate = WindowCollator(int(tokenizer.pad_token_id), left=False)
@@ -120,10 +120,12 @@ def pretrain(model: BertForMaskedLM, windows: Windows, tokenizer: BertTokenizerF
         first = draw.randrange(len(windows) - BATCH + 1)
         batch = collate([windows[int(index)] for index in by_length[first : first + BATCH]])
         inputs = {"attention_mask": batch["attention_mask"], "token_type_ids": batch["token_type_ids"]}
-        output = reader(batch["input_ids"], **inputs)
-        spans = span_loss(output.start_logits, output.end_logits, batch)
-        masked, labels = mask_tokens(batch["input_ids"], tokenizer, 0.15)
-        words = model(masked, labels=labels, **inputs).loss
+        masked, labels = mask_tokens(batch["input_ids"], tokenizer, MASKED)
+        hidden = model.bert(masked, **inputs).last_hidden_state
+        start_logits, end_logits = span_head(hidden).unbind(-1)
+        spans = span_loss(start_logits, end_logits, batch)
+        chosen = labels != IGNORED
+        words = functional.cross_entropy(model.cls(hidden[chosen]), labels[chosen])
         optimizer.zero_grad()
         (spans + words).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,7 +94,8 @@ def test_train_and_dev_share_no_context_and_no_full_name() -> None:
     assert len(people) > 50
     assert not people & entities("lener_train.conll", "PESSOA")
     everything = texts + "\n".join(train)
-    assert [name for name in people if len(name.split()) == 2 and f"{name} " in everything] == []
+    # "Raquel Antunes" may stand in "Raquel Antunes Lobo", who is somebody else.
+    assert [name for name in people if re.search(rf"{name}(?! [A-Z])", everything)] == []
 
 
 @pytest.mark.parametrize(("name", "size"), [("lener_train.conll", 800), ("lener_dev.conll", 100)])
