@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 import yaml
 from transformers import HfArgumentParser, IntervalStrategy, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
 
 from adapter_qa.errors import UserError
 
@@ -208,7 +209,7 @@ class RunOptions(TrainingArguments):
     eval_strategy: str | None = option(  # type: ignore[assignment]
         None, "no, steps or epoch. Without it: epoch, if --do_train and --do_eval."
     )
-    save_strategy: str = option("epoch", "no, steps, epoch or best: when a checkpoint is saved.")
+    save_strategy: str = option("epoch", "no, steps or epoch: when a checkpoint is saved.")
     logging_strategy: str = option("steps", "no, steps or epoch: when loss and learning rate are logged.")
     logging_steps: float = option(0.01, "Steps between two logs; below 1 a share of all steps.")
     load_best_model_at_end: bool | None = option(  # type: ignore[assignment]
@@ -401,6 +402,10 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     evaluates = IntervalStrategy(run.eval_strategy) != IntervalStrategy.NO  # then the library has set do_eval, too
     if run.early_stopping_patience is not None and run.do_train and not evaluates:
         problems.append("--early_stopping_patience needs evaluation while training; add --do_eval")
+    if SaveStrategy(run.save_strategy) == SaveStrategy.BEST:  # transformers 4.57 never brings such a checkpoint back
+        problems.append(
+            "--save_strategy best: give no, steps or epoch; the best epoch is kept with either of the last two"
+        )
     if run.learning_rate < 0 or run.num_train_epochs <= 0 and run.max_steps <= 0:
         problems.append("--learning_rate must not be negative and --num_train_epochs must be above 0")
     return problems

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
@@ -149,11 +150,15 @@ class LanguageTrainer(SetupTrainer):
         self.mlm_probability = mlm_probability
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Mean cross entropy over the predicted tokens of a batch."""
-        if "labels" not in inputs:
+        """Mean cross entropy over the predicted tokens of a batch, in float32; 0 where chance chose none."""
+        if "labels" in inputs:
+            ids, labels = inputs["input_ids"], inputs["labels"]
+        else:
             ids, labels = mask_tokens(inputs["input_ids"], self.tokenizer_of_blocks, self.mlm_probability)
-            inputs = {"input_ids": ids, "labels": labels}
-        return super().task_loss(model, inputs)
+        outputs = model(input_ids=ids)
+        chosen = labels != IGNORED
+        loss = functional.cross_entropy(outputs.logits[chosen].float(), labels[chosen], reduction="sum")
+        return loss / chosen.sum().clamp(min=1), outputs
 
     def evaluation_loop(
         self,

@@ -157,13 +157,25 @@ def _new_document(argv: Sequence[str], script: str, options: dict[str, Any]) -> 
     return {
         "status": "planned",
         "script": script,
-        "command": [script, *argv],
+        "command": [script, *without_secrets(argv)],
         "options": options,
         "versions": versions(),
         "commit": source_commit(),
         "device": device_name(),
         "times": {"started": now()},
     }
+
+
+def without_secrets(argv: Sequence[str]) -> list[str]:
+    """The words of a command line, the values of options that hold a token replaced."""
+    words: list[str] = []
+    for word in argv:
+        name, separator, _ = word.partition("=")
+        if words and words[-1].startswith("--") and words[-1].endswith("token"):
+            words.append("<hidden>")
+        else:
+            words.append(f"{name}=<hidden>" if separator and name.endswith("token") else word)
+    return words
 
 
 def versions() -> dict[str, str]:

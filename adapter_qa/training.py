@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 
@@ -156,7 +157,10 @@ def keep_frozen(model: PreTrainedModel, folder: Path) -> None:
     if not path.is_file():
         save_file(state, path, metadata={"format": "pt"})
         return
-    kept = load_file(path)
+    try:
+        kept = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); start anew in another --output_dir") from error
     if kept.keys() != state.keys() or not all(torch.equal(kept[name], state[name]) for name in state):
         raise UserError(
             f"{path}: the frozen adapters have changed since this run began; start anew in another --output_dir"

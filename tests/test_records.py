@@ -323,3 +323,10 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_now_is_local_time_with_its_zone() -> None:
     moment = datetime.datetime.strptime(now(), "%Y-%m-%dT%H:%M:%S%z")
     assert abs((datetime.datetime.now(datetime.UTC) - moment).total_seconds()) < 5
+
+
+def test_tokens_on_the_command_line_are_not_recorded() -> None:
+    words = ["--seed", "1", "--hub_token", "hf_secret", "--push_to_hub_token=hf_other", "--label_all_tokens", "True"]
+    assert records.without_secrets(words) == [
+        "--seed", "1", "--hub_token", "<hidden>", "--push_to_hub_token=<hidden>", "--label_all_tokens", "True",
+    ]  # fmt: skip
