@@ -1,26 +1,34 @@
 #!/usr/bin/env python
 """Makes a tiny cased BERT for the demo: its vocabulary and all its weights come from examples/sample alone.
 
-It is pre-trained on two things at once, for as many steps as --steps says: masked words of the sample's text, and the
-answer spans of the sample's training questions. The second is what makes a model this small pay attention from a
-question to its context; a real base model learns that from billions of words. The span head is thrown away.
+    python examples/make_tiny_bert.py OUTPUT_DIR PREPARED_QUESTIONS
+
+A real base model learns from billions of words to look from a question into its context; this one has seconds. It is
+therefore given a start in which equal words already attend to each other and similar words look similar (`set_out`),
+then trained, all weights, on two things at once: masked words of the sentences of the text, and the answers of the
+training questions. The head of the latter is thrown away: what is saved is an ordinary `BertForMaskedLM`.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import random
+import re
 import sys
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForQuestionAnswering,
     BertTokenizerFast,
     get_linear_schedule_with_warmup,
     set_seed,
@@ -29,40 +37,50 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
 from adapter_qa.errors import UserError, run_door
-from adapter_qa.language import IGNORED, mask_tokens
-from adapter_qa.squad import Question, read_squad
+from adapter_qa.language import mask_tokens
+from adapter_qa.squad import read_squad
 from trainer_qa import span_loss
 from utils_qa import WindowCollator, Windows, make_windows
 
 SAMPLE = Path(__file__).resolve().parent / "sample"
-VOCABULARY = 3000
-BATCH = 32
-PEAK_LEARNING_RATE = 2e-3
-MASKED = 0.1  # of the tokens; the spans are found in the masked text, so that one pass serves both
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY = 2000
+LAYERS = 3
+HEADS = 4
+LONGEST = 256  # tokens
+BATCH = 32  # windows, and as many sentences
+LEARNING_RATE = 2e-3
+MASKED = 0.25  # share of a sentence's tokens to predict; short sentences bear more than BERT's 0.15
+HIDDEN = 0.2  # share of context tokens that answers must be found without, so that contexts are not learnt by heart
+SCALE = 0.03  # of the embeddings of words, positions and types, per dimension
+KINSHIP = 0.93  # share of a word vector's length that says which words it resembles; the rest tells it from them
 
 
 def main(argv: list[str]) -> int:
     """Table of contents; returns the exit code."""
     options = read_options(argv)
     set_seed(options.seed)
-    texts = (SAMPLE / "texts.txt").read_text(encoding="utf-8").splitlines()
+    texts = options.texts.read_text(encoding="utf-8").splitlines()
     questions = read_squad(options.questions, need_answers=True)
-    tokenizer = make_tokenizer(texts, questions, options.output_dir)
+    tokenizer = make_tokenizer(texts + [one.question for one in questions], options.output_dir)
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=options.hidden_size,
-        num_hidden_layers=2,
-        num_attention_heads=4,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
         intermediate_size=2 * options.hidden_size,
-        max_position_embeddings=256,
-        hidden_dropout_prob=0.0,
+        max_position_embeddings=LONGEST,
+        hidden_dropout_prob=0.0,  # in so few steps dropout only slows learning
         attention_probs_dropout_prob=0.0,
     )
     model = BertForMaskedLM(config)
-    windows = make_windows(questions, tokenizer, max_seq_length=128, doc_stride=32)
-    loss = pretrain(model, windows, tokenizer, options.steps, options.seed)
+    sentences = tokenizer([one for text in texts for one in re.split(r'(?<=[.!?"]) (?=[^\W\d_])', text)])["input_ids"]
+    set_out(model, sentences)
+    windows = make_windows(questions, tokenizer, max_seq_length=LONGEST, doc_stride=LONGEST // 2)
+    words, spans = pretrain(model, tokenizer, sentences, windows, options.steps, options.seed)
     model.save_pretrained(options.output_dir)
-    print(f"{options.output_dir}: {model.num_parameters():,} parameters, last span loss {loss:.2f}")
+    print(f"{options.output_dir}: {model.num_parameters():,} parameters")
+    print(f"mean loss of the last steps: masked words {words:.2f}, answers {spans:.2f}")
     return 0
 
 
@@ -70,69 +88,194 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     """The command line.
 
     Raises:
-        UserError: the output folder is not empty.
+        UserError: a file is missing, the output folder is not empty, or the width cannot be divided among the heads.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path, help="folder to make")
     parser.add_argument("questions", type=Path, help="the sample's training questions, prepared by prepare_squad_pt.py")
-    parser.add_argument("--hidden_size", type=int, default=128, help="width (default: 128)")
-    parser.add_argument("--steps", type=int, default=900, help=f"steps of {BATCH} windows each (default: 900)")
+    parser.add_argument("--texts", type=Path, default=SAMPLE / "texts.txt", help="plain text, a paragraph a line")
+    parser.add_argument("--hidden_size", type=int, default=128, help=f"width, a multiple of {2 * HEADS} (default: 128)")
+    parser.add_argument("--steps", type=int, default=300, help=f"steps of {BATCH} windows each (default: 300)")
     parser.add_argument("--seed", type=int, default=42, help="same seed, same model (default: 42)")
     options = parser.parse_args(argv)
-    if options.output_dir.is_dir() and any(options.output_dir.iterdir()):
-        raise UserError(f"{options.output_dir}: is not empty; give another folder")
+    problems = [f"{path}: no such file" for path in (options.texts, options.questions) if not path.is_file()]
+    if options.output_dir.exists() and (not options.output_dir.is_dir() or any(options.output_dir.iterdir())):
+        problems.append(f"{options.output_dir}: exists and is not an empty folder; give another one")
+    if options.hidden_size < 2 * HEADS or options.hidden_size % (2 * HEADS):
+        problems.append(f"--hidden_size {options.hidden_size}: must be a positive multiple of {2 * HEADS}")
+    if options.steps < 1:
+        problems.append(f"--steps {options.steps}: must be at least 1")
+    if problems:
+        raise UserError(problems)
     return options
 
 
-def make_tokenizer(texts: list[str], questions: list[Question], folder: Path) -> BertTokenizerFast:
-    """A cased WordPiece tokenizer, saved into the model's folder."""
+def make_tokenizer(corpus: list[str], folder: Path) -> BertTokenizerFast:
+    """A cased WordPiece tokenizer, saved into the model's folder.
+
+    Its vocabulary is every character of the corpus, at the start of a word and inside, and the most frequent words.
+    The trainer of `tokenizers` is not used: it breaks ties in another order in every process.
+    """
+    splitter = BertPreTokenizer()
+    words = Counter(word for text in corpus for word, _ in splitter.pre_tokenize_str(text))
+    characters = sorted({character for word in words for character in word})
+    frequent = sorted(words, key=lambda word: (-words[word], word))
+    pieces = dict.fromkeys([*SPECIAL, *characters, *(f"##{one}" for one in characters), *frequent])
     folder.mkdir(parents=True, exist_ok=True)
-    wordpiece = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
-    corpus = texts + [question.question for question in questions]
-    wordpiece.train_from_iterator(corpus, vocab_size=VOCABULARY, show_progress=False)
-    wordpiece.save_model(str(folder))
+    (folder / "vocab.txt").write_text("".join(f"{one}\n" for one in list(pieces)[:VOCABULARY]), encoding="utf-8")
     tokenizer = BertTokenizerFast(
-        vocab_file=str(folder / "vocab.txt"), do_lower_case=False, strip_accents=False, model_max_length=256
+        vocab_file=str(folder / "vocab.txt"), do_lower_case=False, strip_accents=False, model_max_length=LONGEST
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
 
 
-def pretrain(model: BertForMaskedLM, windows: Windows, tokenizer: BertTokenizerFast, steps: int, seed: int) -> float:
-    """Trains all weights on masked words and answer spans of the windows; returns the mean of the last span losses.
+def company_vectors(sentences: Sequence[list[int]], vocabulary: int, width: int) -> torch.Tensor:
+    """Unit vectors in which word pieces of like neighbours are close.
+
+    A truncated singular value decomposition of the positive pointwise mutual information of pieces with the two
+    pieces before and the two after (Levy and Goldberg 2014, "Neural Word Embedding as Implicit Matrix Factorization").
+
+    Args:
+        sentences: token ids.
+        vocabulary: number of word pieces.
+        width: dimensions.
+
+    Returns:
+        (vocabulary, width) float32; zero for pieces that do not occur.
+    """
+    counts = torch.zeros(vocabulary, 4 * vocabulary)
+    for block, distance in enumerate((-2, -1, 1, 2)):
+        pairs = [
+            (sentence[i], block * vocabulary + sentence[i + distance])
+            for sentence in sentences
+            for i in range(max(0, -distance), len(sentence) - max(0, distance))
+        ]
+        rows, columns = torch.tensor(pairs).T
+        counts.index_put_((rows, columns), torch.ones(len(pairs)), accumulate=True)
+    expected = counts.sum(1, keepdim=True) * counts.sum(0) / counts.sum()
+    information = torch.log(counts / expected).nan_to_num(0.0).clamp(min=0)  # log(0 / 0) where a piece is absent
+    left, values, _ = torch.svd_lowrank(information, q=width + 16, niter=4)
+    return functional.normalize(left[:, :width] * values[:width].sqrt(), dim=1)
+
+
+@torch.no_grad()
+def set_out(model: BertForMaskedLM, sentences: Sequence[list[int]]) -> None:
+    """Replaces the random start of some weights by one from which matching is learnt in hundreds of steps.
+
+    - Word embeddings: half the dimensions from `company_vectors`, half random, so that a name is known as a name and
+      still told from other names. Positions: the sinusoids of Vaswani et al. 2017.
+    - Attention: equal query and key weights, and value and output weights that undo each other, so that every token
+      attends to its equals and copies them (after Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention
+      Layers"; the scales 7 and 0.6 were tried, not derived).
+    - Head: its bias says how frequent each word piece is.
+
+    Args:
+        model: changed in place.
+        sentences: token ids of the training text.
+    """
+    vocabulary, width = model.config.vocab_size, model.config.hidden_size
+    embeddings, head = model.bert.embeddings, model.cls.predictions
+    kin = company_vectors(sentences, vocabulary, width // 2)
+    own = functional.normalize(torch.randn(vocabulary, width // 2), dim=1)
+    vectors = torch.cat([kin * KINSHIP, own * math.sqrt(1 - KINSHIP**2)], dim=1)
+    embeddings.word_embeddings.weight.copy_(vectors * SCALE * math.sqrt(width))
+    embeddings.token_type_embeddings.weight.normal_(std=SCALE)
+    angles = torch.arange(LONGEST)[:, None] * 1000 ** (-torch.arange(0, width, 2) / width)
+    embeddings.position_embeddings.weight.copy_(torch.cat([angles.sin(), angles.cos()], dim=1) * SCALE)
+    # An input has squared norm `width` after its layer norm, so equal tokens score about 7 with this deviation.
+    deviation = math.sqrt(7 / (width * math.sqrt(width / HEADS)))
+    layers: Any = model.bert.encoder.layer
+    for layer in layers:
+        attention = layer.attention.self
+        attention.query.weight.normal_(std=deviation)
+        attention.key.weight.copy_(attention.query.weight)
+        torch.nn.init.orthogonal_(attention.value.weight, gain=0.6)
+        layer.attention.output.dense.weight.copy_(attention.value.weight.T)
+    frequency = torch.bincount(
+        torch.tensor([piece for sentence in sentences for piece in sentence]), minlength=vocabulary
+    )
+    head.bias.copy_(torch.log((frequency + 1) / (frequency + 1).sum()))
+    head.transform.dense.weight.copy_(torch.eye(width))
+
+
+def draw_batches(lengths: Sequence[int], draw: random.Random) -> Iterator[list[int]]:
+    """Endless batches of indices, each of items of like length, so that little is padding."""
+    while True:
+        chosen = sorted(draw.sample(range(len(lengths)), 8 * BATCH), key=lengths.__getitem__)
+        batches = [chosen[first : first + BATCH] for first in range(0, len(chosen), BATCH)]
+        draw.shuffle(batches)
+        yield from batches
+
+
+def words_loss(model: BertForMaskedLM, tokenizer: BertTokenizerFast, sentences: Sequence[list[int]]) -> torch.Tensor:
+    """Mean cross entropy of the masked words of a batch of sentences; a scalar.
+
+    The head sees only the masked tokens: over all tokens it would cost more than a layer.
+    """
+    batch = tokenizer.pad({"input_ids": list(sentences)}, return_tensors="pt")
+    masked, labels = mask_tokens(batch["input_ids"], tokenizer, MASKED)
+    states = model.bert(masked, attention_mask=batch["attention_mask"]).last_hidden_state
+    chosen = labels >= 0
+    return functional.cross_entropy(model.cls(states[chosen]), labels[chosen])
+
+
+def answers_loss(reader: BertForQuestionAnswering, batch: dict[str, torch.Tensor], mask_id: int) -> torch.Tensor:
+    """`span_loss` of a batch of windows in whose contexts some tokens, none of them in the answer, are masked."""
+    place = torch.arange(batch["input_ids"].shape[1])
+    answer = (batch["start_positions"][:, None] <= place) & (place <= batch["end_positions"][:, None])
+    hidden = (torch.rand(answer.shape) < HIDDEN) & batch["context_mask"] & ~answer
+    output = reader(
+        batch["input_ids"].masked_fill(hidden, mask_id),
+        attention_mask=batch["attention_mask"],
+        token_type_ids=batch["token_type_ids"],
+    )
+    return span_loss(output.start_logits, output.end_logits, batch)
+
+
+def pretrain(
+    model: BertForMaskedLM,
+    tokenizer: BertTokenizerFast,
+    sentences: Sequence[list[int]],
+    windows: Windows,
+    steps: int,
+    seed: int,
+) -> tuple[float, float]:
+    """Trains all weights of the model.
 
     Args:
         model: trained in place.
-        windows: of the training questions, with labels.
-        tokenizer: theirs.
-        steps: number of batches, drawn from windows of like length.
+        tokenizer: of the sentences and the windows.
+        sentences: token ids, for the loss of masked words.
+        windows: of the training questions, with labels, for the loss of answers.
+        steps: optimizer steps; each takes one batch of either.
         seed: of the order of the batches.
+
+    Returns:
+        Means over the last tenth of the steps: loss of masked words, loss of answers.
     """
-    span_head = torch.nn.Linear(model.config.hidden_size, 2)
-    weights = [*model.parameters(), *span_head.parameters()]
-    optimizer = torch.optim.AdamW(weights, lr=PEAK_LEARNING_RATE)
+    reader = BertForQuestionAnswering(model.config)
+    reader.bert = model.bert
+    weights = [*model.parameters(), *reader.qa_outputs.parameters()]
+    optimizer = torch.optim.AdamW(weights, lr=LEARNING_RATE, betas=(0.9, 0.98))
     schedule = get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
     collate = WindowCollator(int(tokenizer.pad_token_id), left=False)
-    by_length = np.argsort(windows.lengths(), kind="stable")
     draw = random.Random(seed)
+    sentence_batches = draw_batches([len(sentence) for sentence in sentences], draw)
+    window_batches = draw_batches(windows.lengths().tolist(), draw)
     losses = []
     for _ in tqdm(range(steps), desc="pre-training", mininterval=2):
-        first = draw.randrange(len(windows) - BATCH + 1)
-        batch = collate([windows[int(index)] for index in by_length[first : first + BATCH]])
-        inputs = {"attention_mask": batch["attention_mask"], "token_type_ids": batch["token_type_ids"]}
-        masked, labels = mask_tokens(batch["input_ids"], tokenizer, MASKED)
-        hidden = model.bert(masked, **inputs).last_hidden_state
-        start_logits, end_logits = span_head(hidden).unbind(-1)
-        spans = span_loss(start_logits, end_logits, batch)
-        chosen = labels != IGNORED
-        words = functional.cross_entropy(model.cls(hidden[chosen]), labels[chosen])
+        words = words_loss(model, tokenizer, [sentences[index] for index in next(sentence_batches)])
+        batch = collate([windows[index] for index in next(window_batches)])
+        answers = answers_loss(reader, batch, int(tokenizer.mask_token_id))
         optimizer.zero_grad()
-        (spans + words).backward()
+        (words + answers).backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         schedule.step()
-        losses.append(spans.item())
-    return float(np.mean(losses[-20:]))
+        losses.append((words.item(), answers.item()))
+    last = torch.tensor(losses[-max(1, steps // 10) :]).mean(dim=0)
+    return float(last[0]), float(last[1])
 
 
 if __name__ == "__main__":
