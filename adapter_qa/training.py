@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 
 from adapter_qa.arguments import RunOptions
@@ -89,6 +90,12 @@ class SetupTrainer(Trainer):
             return names
         values = {name for name, _ in fusion_values(model)}
         return [name for name in names if name not in values]
+
+    def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> Sampler[int] | None:
+        """Evaluation in the order of the data, which predictions are matched with; `Trainer` itself would let
+        --group_by_length shuffle it. Several processes share it out in order.
+        """
+        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None  # type: ignore[arg-type]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))

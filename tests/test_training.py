@@ -250,3 +250,16 @@ def test_finished_run_does_nothing_and_other_options_are_refused(
     with pytest.raises(UserError, match="other options .seed was 42, now 43.*--overwrite_output_dir"):
         run_qa_adapter.main([*words, "--seed", "43"])
     assert run_qa_adapter.main([*words, "--seed", "43", "--overwrite_output_dir"]) == 0
+
+
+def test_grouping_by_length_leaves_the_order_of_evaluation_alone(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    files = []
+    for name, grouped in (("plain", "False"), ("grouped", "True")):
+        words = ["--model_name_or_path", tiny_bert, "--validation_file", squad_files[0], "--do_eval", "--train_adapter",
+                 "False", "--max_seq_length", "32", "--doc_stride", "8", "--group_by_length", grouped, "--output_dir",
+                 tmp_path / name, "--report_to", "none"]  # fmt: skip
+        assert run_qa_adapter.main([str(word) for word in words]) == 0
+        files.append((tmp_path / name / "eval_predictions.json").read_text())
+    assert files[0] == files[1]
