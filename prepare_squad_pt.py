@@ -206,7 +206,6 @@ class Preparation:
         if kept:
             self.questions.append(cleaned)
 
-    # What is set aside may still be kept: see `kept` in the rejects file.
     def reject(self, record: Record, reason: str, detail: str, *, kept: bool = False) -> None:
         self.rejects.append(
             {"where": record.where, "reason": reason, "detail": detail, "kept": kept, "record": record.fields}

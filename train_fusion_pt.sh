@@ -6,7 +6,6 @@
 #   MODEL=neuralmind/bert-base-portuguese-cased QA_LR=3e-4 OUT=outputs/base bash train_fusion_pt.sh
 #
 # A step that is finished is not run again, one that was interrupted goes on; a changed setting wants another OUT.
-# Adapters alone take a few hours on one GPU, 100 epochs of the language adapter most of them.
 set -euo pipefail
 cd "$(dirname "$0")"
 
