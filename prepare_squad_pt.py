@@ -207,6 +207,7 @@ class Preparation:
             self.questions.append(cleaned)
 
     def reject(self, record: Record, reason: str, detail: str, *, kept: bool = False) -> None:
+        """Notes a record with its reason; `kept` where it stays although some of its answers could not be placed."""
         self.rejects.append(
             {"where": record.where, "reason": reason, "detail": detail, "kept": kept, "record": record.fields}
         )
