@@ -12,12 +12,12 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from adapter_qa.arguments import ModelOptions, quiet_libraries
-from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config, weights_fingerprint
+from adapter_qa.arguments import LangAdapterOptions, ModelOptions, SquadOptions, answering_options, quiet_libraries
+from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config, weights_fingerprint, window_limit
 from adapter_qa.composition import AdapterModel, build_setup, check_setup
-from adapter_qa.errors import UserError
-from adapter_qa.planning import plan_saved
-from adapter_qa.saves import FULL_FILE, SETUP_FILE, find_folder, read_json
+from adapter_qa.errors import UserError, note
+from adapter_qa.planning import Plan, plan_saved, with_language
+from adapter_qa.saves import FULL_FILE, find_folder, read_json, read_setup
 from adapter_qa.squad import Question
 from utils_qa import Answers, WindowCollator, WindowSpans, choose_answers, make_windows, window_spans
 
@@ -26,8 +26,10 @@ class QuestionAnswerer:
     """Answers questions with what a run saved; window and span options are those of the run.
 
     Args:
-        run: a run folder or its `adapters-<task>` folder.
-        base_model: folder or hub id of the base model, where it is no longer where the run found it.
+        run: a run folder, its `adapters-<task>` folder, or a folder of adapters with a head saved in 2021.
+        base_model: folder or hub id of the base model, where it is no longer where the run found it; needed for
+            folders that do not name it.
+        language_adapter: a saved language adapter to put under the task, or "none" to leave out the one that is there.
         batch_size: windows at once.
         device: e.g. "cuda:0"; None takes a GPU if there is one.
 
@@ -40,28 +42,27 @@ class QuestionAnswerer:
         run: str | Path,
         *,
         base_model: str | None = None,
+        language_adapter: str | None = None,
         batch_size: int = 16,
         device: str | None = None,
     ):
         quiet_libraries()
-        folder, document = find_run(Path(run))
-        facts: dict[str, Any] = document["trainer"]
-        if facts["task"] != "qa":
-            raise UserError(f"{folder}: was trained for {facts['task']}, not to answer questions")
-        options = ModelOptions(
-            model_name_or_path=base_model or _base_path(folder, facts),
-            model_revision=facts["base_model"]["revision"],
-            tokenizer_name=facts["tokenizer"],
-        )
+        folder, facts = find_run(Path(run))
+        options = _base_options(folder, facts, base_model)
         base_config = read_base_config(options)
-        self.plan = plan_saved("RUN", str(folder), "qa", base_config) if (folder / SETUP_FILE).is_file() else None
-        self.options: dict[str, Any] = facts["windows"]
+        self.plan = None
+        if not (folder / FULL_FILE).is_file():
+            lang = LangAdapterOptions(load_lang_adapter=language_adapter)
+            self.plan = with_language(plan_saved("RUN", str(folder), "qa", base_config), base_config, lang)
+            check_answers(self.plan)
+            note(self.plan.notes)
+        self.options: dict[str, Any] = facts.get("windows") or usual_windows(window_limit(base_config))
         self.tokenizer = load_tokenizer(options)
         self.batch_size = batch_size
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model: AdapterModel = load_model(options, "qa")
         if self.plan is not None:
-            if weights_fingerprint(model) != facts["base_model"]["fingerprint"]:
+            if facts and weights_fingerprint(model) != facts["base_model"]["fingerprint"]:
                 print(
                     f"warning: {options.model_name_or_path} is not the base model that {folder} was trained on; "
                     "its answers will not be those of the run",
@@ -106,21 +107,53 @@ class QuestionAnswerer:
 
 
 def find_run(run: Path) -> tuple[Path, dict[str, Any]]:
-    """The folder that answers and its JSON: a fully fine-tuned model's, or an `adapters-<task>` folder.
+    """The folder that answers, a fully fine-tuned model's or one of adapters, and what its run wrote there of itself.
 
     Raises:
         UserError: neither is there.
     """
     if (run / FULL_FILE).is_file():
-        return run, read_json(run / FULL_FILE)
+        return run, read_json(run / FULL_FILE)["trainer"]
     folder = find_folder("RUN", str(run))
-    document = read_json(folder / SETUP_FILE) if (folder / SETUP_FILE).is_file() else {}
-    if "trainer" not in document:
-        raise UserError(f"RUN {run}: holds an adapter without a setup; give the folder of a run of run_qa_adapter.py")
-    return folder, document
+    return folder, read_setup(folder).facts
 
 
-def _base_path(folder: Path, facts: dict[str, Any]) -> str:
-    """Where the base model is; a path that begins with a dot is relative to the saved folder."""
-    name = str(facts["base_model"]["name_or_path"])
-    return str((folder / name).resolve()) if name.startswith(".") else name
+def check_answers(plan: Plan) -> None:
+    """Refuses a setup that was not trained to answer questions.
+
+    Raises:
+        UserError: it is so.
+    """
+    if plan.takes_up_head:
+        return
+    assert plan.saved is not None
+    head = plan.saved.head
+    raise UserError(
+        f"{plan.saved.folder}: was not trained to answer questions; it holds "
+        + (f"a head of {head.model_class}" if head is not None else "no head")
+    )
+
+
+def usual_windows(limit: int) -> dict[str, Any]:
+    """Window and span options for folders that do not say theirs: the defaults, within what the encoder reads."""
+    length = min(SquadOptions.max_seq_length, limit)
+    return answering_options(SquadOptions(max_seq_length=length, doc_stride=min(SquadOptions.doc_stride, length // 3)))
+
+
+def _base_options(folder: Path, facts: dict[str, Any], base_model: str | None) -> ModelOptions:
+    """The base model; a recorded path that begins with a dot is relative to the saved folder.
+
+    Raises:
+        UserError: neither the folder nor the user names it.
+    """
+    recorded = facts.get("base_model") or {}
+    name = recorded.get("name_or_path")
+    if base_model is None and name is None:
+        raise UserError(f"{folder}: does not say which base model its adapters stand on; give --model_name_or_path")
+    if name is not None and name.startswith("."):
+        name = str((folder / name).resolve())
+    return ModelOptions(
+        model_name_or_path=base_model or str(name),
+        model_revision=recorded.get("revision") or "main",
+        tokenizer_name=facts.get("tokenizer"),
+    )

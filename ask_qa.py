@@ -55,14 +55,17 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("run", metavar="RUN", help="run folder, or its adapters-<task> folder")
+    parser.add_argument("run", metavar="RUN", help="run folder, its adapters-<task> folder, or one of 2021")
     parser.add_argument("--question", help="one question")
     parser.add_argument("--context", help="the text that holds its answer")
     parser.add_argument("--json", action="store_true", help="print JSON, one object an answer, instead of text")
     parser.add_argument("--input", help='many: a file of lines {"id", "question", "context"}')
     parser.add_argument("--output", help="file for the same lines with answer, score, start, end; without it stdout")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
-    parser.add_argument("--model_name_or_path", help="the base model, where it has moved since the run")
+    parser.add_argument(
+        "--model_name_or_path", help="the base model, where it has moved since the run or is not recorded"
+    )
+    parser.add_argument("--load_lang_adapter", help="language adapter to put under the task; none leaves it out")
     parser.add_argument("--batch_size", type=int, default=16, help="windows at once (default: 16)")
     options = parser.parse_args(argv)
     problems = []
@@ -142,7 +145,12 @@ def answer_records(records: list[dict[str, Any]], options: argparse.Namespace) -
     from answerer_qa import QuestionAnswerer  # torch: only after the input has been checked
 
     questions = [Question(str(record["id"]), record["question"], record["context"], (), ()) for record in records]
-    answerer = QuestionAnswerer(options.run, base_model=options.model_name_or_path, batch_size=options.batch_size)
+    answerer = QuestionAnswerer(
+        options.run,
+        base_model=options.model_name_or_path,
+        language_adapter=options.load_lang_adapter,
+        batch_size=options.batch_size,
+    )
     answers = answerer.answer(questions)
     results = []
     for record in records:

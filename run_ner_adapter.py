@@ -144,8 +144,8 @@ def known_labels(plan: Plan | None, sentences: dict[str, list[Sentence]]) -> lis
     Raises:
         UserError: evaluation sentences have labels that are not among them.
     """
-    saved = plan.saved.document["trainer"].get("labels") if plan is not None and plan.saved is not None else None
-    names = saved or label_names(sentences.get("train", []))
+    saved = plan.saved.head if plan is not None and plan.saved is not None and plan.takes_up_head else None
+    names = list(saved.labels) if saved is not None else label_names(sentences.get("train", []))
     strange = set(label_names([one for part in ("train", "eval") for one in sentences.get(part, [])])) - set(names)
     if strange:
         raise UserError(f"labels {', '.join(sorted(strange))} are not among those trained: {', '.join(names)}")

@@ -20,6 +20,7 @@ from adapter_qa.arguments import (
     ModelOptions,
     RunOptions,
     SquadOptions,
+    answering_options,
     check_counts,
     check_files,
     check_run,
@@ -125,10 +126,13 @@ def check_head(plan: Plan | None, run: RunOptions) -> None:
     Raises:
         UserError: it is so.
     """
-    if plan is None or run.do_train or run.dry_run or plan.tasks[0].folder is None:
+    if plan is None or plan.takes_up_head or run.do_train or run.dry_run or plan.tasks[0].folder is None:
         return
-    if plan.saved is None or plan.saved.document["trainer"]["task"] != "qa":
-        raise UserError(f"{plan.tasks[0].folder}: comes without a question answering head; add --do_train to train one")
+    head = plan.saved.head if plan.saved is not None else None
+    held = f" (its head belongs to {head.model_class})" if head is not None else ""
+    raise UserError(
+        f"{plan.tasks[0].folder}: comes without a question answering head{held}; add --do_train to train one"
+    )
 
 
 def read_parts(squad: SquadOptions, run: RunOptions, record: RunRecord) -> dict[str, list[Question]]:
@@ -205,13 +209,6 @@ def window_parts(
             print(f"{part}: {cut} questions were too long for the window and lost their end", file=sys.stderr)
     record.note()
     return parts
-
-
-def answering_options(squad: SquadOptions) -> dict[str, Any]:
-    """What asking needs to know of windows and spans, for the saved folder."""
-    names = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length")
-    v2 = {"version_2": squad.version_2_with_negative, "null_score_diff_threshold": squad.null_score_diff_threshold}
-    return {name: vars(squad)[name] for name in names} | v2
 
 
 def count_parts(

@@ -53,9 +53,16 @@ class ModelOptions:
     model_name_or_path: str = field(
         metadata={"help": "Folder or hub id of the base model, e.g. neuralmind/bert-base-portuguese-cased."}
     )
+    config_name: str | None = option(
+        None, "Folder or hub id of the model's configuration, if it is not the model's own."
+    )
     tokenizer_name: str | None = option(None, "Folder or hub id of the tokenizer, if it is not the model's own.")
     model_revision: str = option("main", "Branch, tag or commit of a hub id.")
     cache_dir: str | None = option(None, "Where hub downloads are kept; without it the hub's own cache.")
+    attn_implementation: str | None = field(
+        default=None,
+        metadata={"help": "How attention is computed. Without it sdpa.", "choices": ["sdpa", "eager"]},
+    )
     random_init: bool = option(
         False,
         "Start from a configuration without weights. Here the word 'new' in place of an adapter's path makes a fresh "
@@ -68,16 +75,15 @@ class AdapterOptions:
     """The adapter that is trained."""
 
     _argument_group_name = "adapter"
-    adapter_config: str | None = field(
-        default=None,
-        metadata={
-            "help": "Kind of a fresh adapter; without it pfeiffer, for a language adapter pfeiffer+inv.",
-            "choices": list(ADAPTER_CONFIGS),
-        },
+    adapter_config: str | None = option(
+        None,
+        "Kind of a fresh adapter: pfeiffer, houlsby, pfeiffer+inv, houlsby+inv (today's seq_bn, double_seq_bn, "
+        "..._inv), or an adapter_config.json. Without it pfeiffer, for a language adapter pfeiffer+inv.",
     )
     adapter_non_linearity: str | None = option(
         None,
-        "Activation of a fresh adapter, e.g. gelu, relu, swish. Without it the kind's own (pfeiffer: relu).",
+        "Activation of a fresh adapter, e.g. gelu, relu, swish. Without it the kind's own (pfeiffer: relu). What was "
+        "gelu in 2021 is gelu_new.",
     )
     adapter_reduction_factor: float | None = option(
         None,
@@ -103,11 +109,12 @@ class LangAdapterOptions:
     """The frozen language adapter under the task adapter."""
 
     _argument_group_name = "language adapter"
-    load_lang_adapter: str | None = option(None, "Saved language adapter; it is stacked under the task and frozen.")
-    lang_adapter_config: str | None = field(
-        default=None,
-        metadata={"help": "Its kind; a loaded one must be of it.", "choices": list(ADAPTER_CONFIGS)},
+    load_lang_adapter: str | None = option(
+        None,
+        "Saved language adapter; it is stacked under the task and frozen. The word 'none' leaves out the one that "
+        "--load_adapter brings.",
     )
+    lang_adapter_config: str | None = option(None, "Its kind, or its adapter_config.json; a loaded one must be of it.")
     lang_adapter_non_linearity: str | None = option(None, "Its activation; a loaded one must have it.")
     lang_adapter_reduction_factor: float | None = option(None, "Its reduction factor; a loaded one must have it.")
 
@@ -409,6 +416,13 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     if run.learning_rate < 0 or run.num_train_epochs <= 0 and run.max_steps <= 0:
         problems.append("--learning_rate must not be negative and --num_train_epochs must be above 0")
     return problems
+
+
+def answering_options(squad: SquadOptions) -> dict[str, Any]:
+    """What asking needs to know of windows and spans, for the saved folder."""
+    names = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length")
+    v2 = {"version_2": squad.version_2_with_negative, "null_score_diff_threshold": squad.null_score_diff_threshold}
+    return {name: vars(squad)[name] for name in names} | v2
 
 
 def as_record(*options: Any) -> dict[str, Any]:

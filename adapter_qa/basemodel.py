@@ -44,12 +44,12 @@ def read_base_config(options: ModelOptions) -> dict[str, Any]:
     Raises:
         UserError: no such folder or hub id, no weights, an encoder that is not supported, a dangerous key.
     """
-    name = options.model_name_or_path
+    option, name = "--model_name_or_path", options.model_name_or_path
+    if options.config_name is not None:
+        option, name = "--config_name", options.config_name
     folder = Path(name)
     if not folder.is_dir() and not HUB_ID.fullmatch(name):
-        raise UserError(
-            f"--model_name_or_path {name}: no such folder; give a model folder or a hub id such as org/name"
-        )
+        raise UserError(f"{option} {name}: no such folder; give a model folder or a hub id such as org/name")
     try:
         path = folder / "config.json"
         if not folder.is_dir():
@@ -58,9 +58,7 @@ def read_base_config(options: ModelOptions) -> dict[str, Any]:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"--model_name_or_path {name}: no config.json of a model can be read there ({reason})"
-        ) from error
+        raise UserError(f"{option} {name}: no config.json of a model can be read there ({reason})") from error
     if not isinstance(config, dict):
         raise UserError(f"{path}: holds a {type(config).__name__} where an object is expected")
     problems = []
@@ -70,15 +68,23 @@ def read_base_config(options: ModelOptions) -> dict[str, Any]:
         )
     if config.get("model_type") not in ENCODERS:
         problems.append(f"{path}: model_type {config.get('model_type')}; supported are {', '.join(ENCODERS)}")
-    if config.get("adapters"):
+    if holds_adapters(config):
         problems.append(
-            f"{path}: a whole model saved with adapters inside; give the plain base and the adapters' folder"
+            f"{path}: a whole model saved with adapters inside, which would come back random; give the plain base, and "
+            "the adapters by the folder that save_adapter or save_adapter_fusion wrote"
         )
-    if folder.is_dir() and not options.random_init and not any((folder / file).is_file() for file in WEIGHT_FILES):
-        problems.append(f"{name}: holds no weights ({WEIGHT_FILES[0]}); give a trained model or --random_init True")
+    model = Path(options.model_name_or_path)
+    if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in WEIGHT_FILES):
+        problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model or --random_init True")
     if problems:
         raise UserError(problems)
     return config
+
+
+def holds_adapters(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of a whole model saved with adapters inside; in 2021 every one had the key."""
+    adapters = config.get("adapters")
+    return bool(isinstance(adapters, dict) and adapters.get("adapters")) or bool(config.get("adapter_fusion_models"))
 
 
 def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
@@ -120,19 +126,25 @@ def load_model(
         UserError: the weights cannot be read.
     """
     where = {"revision": options.model_revision, "cache_dir": options.cache_dir}
-    config = AutoConfig.from_pretrained(options.model_name_or_path, **where)
+    config = AutoConfig.from_pretrained(options.config_name or options.model_name_or_path, **where)
+    attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     if labels is not None:
         config.num_labels = len(labels)
         config.id2label = dict(enumerate(labels))
         config.label2id = {label: index for index, label in enumerate(labels)}
     if as_plan:
         with torch.device("meta"):
-            return HEADS[task].from_config(config)
+            return HEADS[task].from_config(config, **attention)
     if options.random_init:
-        return HEADS[task].from_config(config)
+        return HEADS[task].from_config(config, **attention)
     try:
         return HEADS[task].from_pretrained(
-            options.model_name_or_path, config=config, dtype=torch.float32, ignore_mismatched_sizes=True, **where
+            options.model_name_or_path,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            **where,
+            **attention,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]

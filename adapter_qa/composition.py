@@ -15,16 +15,23 @@ from typing import Any
 
 import adapters
 import torch
-from adapters import AdapterConfig
+from adapters import AdapterConfig, AdapterFusionConfig
 from adapters.configuration import build_full_config
 from adapters.methods.bottleneck import BottleneckLayer
-from adapters.utils import HEAD_CONFIG_NAME, SAFE_ADAPTERFUSION_WEIGHTS_NAME, SAFE_HEAD_WEIGHTS_NAME
+from adapters.utils import (
+    ADAPTERFUSION_WEIGHTS_NAME,
+    HEAD_CONFIG_NAME,
+    HEAD_WEIGHTS_NAME,
+    SAFE_ADAPTERFUSION_WEIGHTS_NAME,
+    SAFE_HEAD_WEIGHTS_NAME,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapter_qa.errors import UserError
 from adapter_qa.planning import Plan
-from adapter_qa.saves import SETUP_FILE, TRICK, AdapterSource, read_json
+from adapter_qa.saves import FUSION_CONFIG, SETUP_FILE, TRICK, AdapterSource, SavedHead, read_json
+from adapter_qa.weights import read_weights, weights_file
 
 AdapterModel = Any  # a PreTrainedModel with the methods that adapters.init gives it, which no type expresses
 REGULARIZATION = 0.01  # of fusion value matrices towards the identity; the reference implementation's constant
@@ -46,8 +53,8 @@ def build_setup(model: AdapterModel, plan: Plan) -> None:
             _layers(model)[-1].output.delete_adapter(source.name)
     if plan.fusion is not None:
         _add_fusion(model, plan)
-    if plan.saved is not None and plan.saved.document["trainer"]["task"] == plan.task:
-        _load_head(model, plan.saved.folder)
+    if plan.saved is not None and plan.saved.head is not None and plan.takes_up_head:
+        _load_head(model, plan.saved.head)
     _freeze_and_activate(model, plan)
     check_setup(model, plan)
 
@@ -91,23 +98,38 @@ def _add_fusion(model: AdapterModel, plan: Plan) -> None:
     """
     fusion = plan.fusion
     assert fusion is not None
-    if plan.saved is None:
+    saved = plan.saved.fusion if plan.saved is not None else None
+    if saved is None:
         model.add_adapter_fusion(fusion)
     else:
-        folder = plan.saved.folder / fusion.name
-        try:
-            model.load_adapter_fusion(str(folder), with_head=False, use_safetensors=True)
-        except (OSError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{folder}: the fusion cannot be loaded ({reason})") from error
+        config = dict(read_json(saved / FUSION_CONFIG).get("config") or {})
+        try:  # dropout came after 2021; without it the library takes the encoder's, as it did then
+            model.add_adapter_fusion(fusion, AdapterFusionConfig.load({"dropout_prob": None, **config}))
+        except TypeError as error:
+            raise UserError(f"{saved / FUSION_CONFIG}: holds no configuration of a fusion ({error})") from error
     for place in _bottlenecks(model):
         if not any(name in place.adapters for name in fusion.children):
             place.delete_fusion_layer(fusion.name)
-    if plan.saved is not None:
-        held = set(load_file(plan.saved.folder / fusion.name / SAFE_ADAPTERFUSION_WEIGHTS_NAME))
-        wanted = {name for name, _ in model.named_parameters() if "adapter_fusion_layer." in name}
-        if wanted - held:
-            raise UserError(f"{plan.saved.folder / fusion.name}: {len(wanted - held)} fusion weights are missing")
+    if saved is not None:
+        path = weights_file(saved, SAFE_ADAPTERFUSION_WEIGHTS_NAME, ADAPTERFUSION_WEIGHTS_NAME)
+        _load_named(model, path, {name for name, _ in model.named_parameters() if "adapter_fusion_layer." in name})
+
+
+def _load_named(model: AdapterModel, path: Path, wanted: set[str]) -> None:
+    """Loads just the wanted weights of a file, every one of them.
+
+    Raises:
+        UserError: the file is damaged, or lacks some of them, or has them in other shapes.
+    """
+    state = read_weights(path)
+    shapes = {name: weight.shape for name, weight in model.named_parameters() if name in wanted}
+    missing = sorted(name for name, shape in shapes.items() if name not in state or state[name].shape != shape)
+    if missing:
+        raise UserError(
+            f"{path}: {len(missing)} of {len(shapes)} weights are missing or of another shape, e.g. {missing[0]}; "
+            "the file is damaged or belongs to another model"
+        )
+    model.load_state_dict({name: state[name] for name in shapes}, strict=False)
 
 
 def _freeze_and_activate(model: AdapterModel, plan: Plan) -> None:
@@ -281,27 +303,15 @@ def _save_head(model: AdapterModel, folder: Path) -> None:
     (folder / HEAD_CONFIG_NAME).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _load_head(model: AdapterModel, folder: Path) -> None:
-    """Loads the head that `_save_head` wrote.
+def _load_head(model: AdapterModel, head: SavedHead) -> None:
+    """Loads a saved head. Weights that are tied to the embeddings stay the base's.
 
     Raises:
-        UserError: it is missing, damaged, or of another model class.
+        UserError: it is damaged, or of another model class.
     """
-    config = read_json(folder / HEAD_CONFIG_NAME)
-    if config.get("model_class") != type(model).__name__:
-        raise UserError(
-            f"{folder}: its head belongs to {config.get('model_class')}, the model is a {type(model).__name__}"
-        )
-    path = folder / SAFE_HEAD_WEIGHTS_NAME
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: the head cannot be read ({error})") from error
-    wanted = _head_weights(model)
-    shapes = {name: weight.shape for name, weight in model.named_parameters() if name in wanted}
-    if {name: weight.shape for name, weight in state.items()} != shapes:
-        raise UserError(f"{path}: its weights are not those of the model's head; the folder is damaged")
-    model.load_state_dict(state, strict=False)
+    if head.model_class != type(model).__name__:
+        raise UserError(f"{head.folder}: its head belongs to {head.model_class}, the model is a {type(model).__name__}")
+    _load_named(model, weights_file(head.folder, SAFE_HEAD_WEIGHTS_NAME, HEAD_WEIGHTS_NAME), _head_weights(model))
 
 
 def trainable_state(model: AdapterModel) -> dict[str, torch.Tensor]:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from adapter_qa.arguments import ModelOptions, RunOptions, as_record, quiet_libraries
 from adapter_qa.basemodel import load_model, weights_fingerprint, window_limit
 from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
-from adapter_qa.errors import UserError
+from adapter_qa.errors import UserError, note
 from adapter_qa.naming import derived_output_dir
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord, open_run, versions, write_json
@@ -48,6 +48,7 @@ def start_run(
         UserError: the folder holds something else.
     """
     quiet_libraries()
+    note(plan.notes if plan is not None else [])
     if run.output_dir_is_derived:
         run.output_dir = str(derived_output_dir(model.model_name_or_path, data, plan, run, *options))
         run.logging_dir = str(Path(run.output_dir) / "runs")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells expect
@@ -19,6 +19,12 @@ class UserError(Exception):
     def __init__(self, problems: str | list[str]):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+def note(lines: Iterable[str]) -> None:
+    """Says on stderr what a person should know and need not mend, a line each."""
+    for line in lines:
+        print(f"note: {line}", file=sys.stderr, flush=True)
 
 
 def run_door(main: Callable[[list[str]], int]) -> int:

@@ -6,9 +6,11 @@ All that cannot work is refused here: option pairs, folders that do not fit the 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from adapters import AdapterConfig, Fuse, Stack
+from adapters.utils import ACTIVATION_RENAME
 from transformers.activations import ACT2FN
 
 from adapter_qa.arguments import (
@@ -21,19 +23,22 @@ from adapter_qa.arguments import (
 )
 from adapter_qa.errors import UserError
 from adapter_qa.saves import (
-    SETUP_FILE,
+    LANGUAGE,
     AdapterSource,
     SavedSetup,
+    config_of,
     find_folder,
     read_adapter,
     read_any_adapter,
+    read_json,
     read_setup,
 )
 
-LANGUAGE = "mlm"  # name of a fresh language adapter, and of one stacked under a task
 TASK_REDUCTION = 16  # Pfeiffer et al. (2021), section 3: the reduction the library defaults to
 LANGUAGE_REDUCTION = 2  # MAD-X (Pfeiffer et al., 2020), section 4.2: language adapters of half the hidden size
 LOCATIONS = ("mh_adapter", "output_adapter")
+KIND = ("mh_adapter", "output_adapter", "inv_adapter")  # what tells pfeiffer, houlsby and their +inv apart
+WITHOUT = "none"  # in place of a language adapter's path
 
 
 @dataclass(frozen=True)
@@ -45,8 +50,8 @@ class Plan:
         language: the frozen language adapter, if any.
         tasks: the task adapters; more than one are fused.
         composition: "stack" or "fuse", how the language adapter joins the fusion.
-        saved: the folder whose fusion and head are taken up, if any.
         layers: number of layers of the encoder.
+        saved: the folder whose fusion and head are taken up, if any.
     """
 
     task: str
@@ -80,6 +85,17 @@ class Plan:
         if fusion is not None and (self.language is None or self.composition == "fuse"):
             return fusion
         return Stack(*([self.language.name] if self.language else []), fusion or self.tasks[0].name)
+
+    @property
+    def takes_up_head(self) -> bool:
+        """Whether the saved folder's head is one of this task."""
+        return self.saved is not None and self.saved.head is not None and self.saved.head.task == self.task
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of how the saved folders were read."""
+        notes = [self.saved.note if self.saved and self.language else None, *[source.note for source in self.members]]
+        return [note for note in notes if note is not None]
 
     @property
     def folder_name(self) -> str:
@@ -117,13 +133,7 @@ def plan_setup(
     else:
         tasks = _task_sources(task, base_config, adapter, fusion, random_init=random_init)
         plan = Plan(task, None, tasks, fusion.adapter_composition, layers)
-    if lang.load_lang_adapter is not None:
-        if plan.language is not None:
-            raise UserError(
-                f"--load_lang_adapter {lang.load_lang_adapter}: {adapter.load_adapter} already holds the language "
-                f"adapter {plan.language.name}; leave one of them out"
-            )
-        plan = replace(plan, language=_language_source(base_config, lang, random_init=random_init))
+    plan = with_language(plan, base_config, lang, random_init=random_init)
     plan = _with_layer_options(plan, adapter)
     problems = _plan_problems(plan, adapter, lang)
     if problems:
@@ -132,19 +142,46 @@ def plan_setup(
 
 
 def plan_saved(option: str, given: str, task: str, base_config: dict[str, Any]) -> Plan:
-    """The plan that takes up a saved folder, a single adapter's or a whole setup's.
+    """The plan that takes up a saved folder, a single adapter's or a whole setup's, of whatever year.
 
     Raises:
         UserError: not found, damaged, or for another encoder.
     """
-    layers = int(base_config["num_hidden_layers"])
-    folder = find_folder(option, given)
-    if not (folder / SETUP_FILE).is_file():
-        return Plan(task, None, (read_any_adapter(option, given, None, base_config),), "stack", layers)
-    saved = read_setup(folder)
-    language = read_adapter(folder / saved.language, saved.language, base_config) if saved.language else None
-    tasks = tuple(read_adapter(folder / name, name, base_config) for name in saved.tasks)
-    return Plan(task, language, tasks, saved.composition, layers, saved)
+    saved = read_setup(find_folder(option, given))
+    sources, problems = {}, []
+    for name in [*([saved.language] if saved.language else []), *saved.tasks]:
+        try:
+            sources[name] = read_adapter(saved.adapters[name], name, base_config)
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    tasks = tuple(sources[name] for name in saved.tasks)
+    language = sources[saved.language] if saved.language else None
+    return Plan(task, language, tasks, saved.composition, int(base_config["num_hidden_layers"]), saved)
+
+
+def with_language(
+    plan: Plan, base_config: dict[str, Any], lang: LangAdapterOptions, *, random_init: bool = False
+) -> Plan:
+    """The plan with the language adapter that --load_lang_adapter names, or without any.
+
+    Raises:
+        UserError: the plan has one already, or the one that is named cannot be taken.
+    """
+    if lang.load_lang_adapter is None:
+        return plan
+    if lang.load_lang_adapter == WITHOUT:
+        if plan.language is not None and plan.composition == "fuse":
+            raise UserError(f"--load_lang_adapter {WITHOUT}: {plan.language.name} is a member of the fusion there")
+        return replace(plan, language=None)
+    if plan.language is not None:
+        assert plan.saved is not None
+        raise UserError(
+            f"--load_lang_adapter {lang.load_lang_adapter}: {plan.saved.folder} already holds the language adapter "
+            f"{plan.language.name}; leave the option out, or give {WITHOUT} to ask without one"
+        )
+    return replace(plan, language=_language_source(base_config, lang, random_init=random_init))
 
 
 def _option_clashes(adapter: AdapterOptions, lang: LangAdapterOptions, fusion: FusionOptions) -> list[str]:
@@ -167,7 +204,8 @@ def _option_clashes(adapter: AdapterOptions, lang: LangAdapterOptions, fusion: F
             problems.append(
                 "--load_adapter and --fuse_adapters exclude each other; a saved fusion is taken up by the first"
             )
-    if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or lang.load_lang_adapter is None):
+    without = lang.load_lang_adapter in (None, WITHOUT)
+    if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or without):
         problems.append("--adapter_composition fuse needs --fuse_adapters and --load_lang_adapter")
     for option, value in (
         ("--adapter_non_linearity", adapter.adapter_non_linearity),
@@ -175,6 +213,14 @@ def _option_clashes(adapter: AdapterOptions, lang: LangAdapterOptions, fusion: F
     ):
         if value is not None and value.lower() not in {*ACT2FN, "leakyrelu"}:
             problems.append(f"{option} {value}: no such activation; common ones are gelu, gelu_new, relu, swish, tanh")
+    for option, kind in (
+        ("--adapter_config", adapter.adapter_config),
+        ("--lang_adapter_config", lang.lang_adapter_config),
+    ):
+        if kind is not None and kind not in ADAPTER_CONFIGS and not Path(kind).is_file():
+            problems.append(
+                f"{option} {kind}: give {', '.join(ADAPTER_CONFIGS)}, or the path of an adapter_config.json"
+            )
     for option, factor in (
         ("--adapter_reduction_factor", adapter.adapter_reduction_factor),
         ("--lang_adapter_reduction_factor", lang.lang_adapter_reduction_factor),
@@ -190,8 +236,9 @@ def _task_sources(
     """The task adapters: those to fuse, or one fresh one."""
     fresh = fresh_config(
         adapter.adapter_config or ("pfeiffer+inv" if task == "mlm" else "pfeiffer"),
-        adapter.adapter_reduction_factor or (LANGUAGE_REDUCTION if task == "mlm" else TASK_REDUCTION),
+        adapter.adapter_reduction_factor,
         adapter.adapter_non_linearity,
+        usual_reduction=LANGUAGE_REDUCTION if task == "mlm" else TASK_REDUCTION,
     )
     if fusion.fuse_adapters is None:
         return (AdapterSource(LANGUAGE if task == "mlm" else task, fresh, language=adapter.language),)
@@ -210,8 +257,9 @@ def _language_source(base_config: dict[str, Any], lang: LangAdapterOptions, *, r
     """The language adapter under the task."""
     fresh = fresh_config(
         lang.lang_adapter_config or "pfeiffer+inv",
-        lang.lang_adapter_reduction_factor or LANGUAGE_REDUCTION,
+        lang.lang_adapter_reduction_factor,
         lang.lang_adapter_non_linearity,
+        usual_reduction=LANGUAGE_REDUCTION,
     )
     path = str(lang.load_lang_adapter)
     return _new_or_saved("--load_lang_adapter", path, LANGUAGE, fresh, base_config, random_init)
@@ -227,18 +275,36 @@ def _new_or_saved(
     return AdapterSource(name, fresh)
 
 
-def fresh_config(kind: str, reduction_factor: float, non_linearity: str | None) -> dict[str, Any]:
+def fresh_config(
+    kind: str, reduction_factor: float | None, non_linearity: str | None, *, usual_reduction: int = TASK_REDUCTION
+) -> dict[str, Any]:
     """Full configuration of a fresh adapter.
 
     Args:
-        kind: a key of `ADAPTER_CONFIGS`.
-        reduction_factor: hidden size divided by bottleneck size.
+        kind: a key of `ADAPTER_CONFIGS`, or the path of an adapter_config.json whose configuration is taken.
+        reduction_factor: hidden size divided by bottleneck size; None keeps the file's, or takes the usual one.
         non_linearity: activation; None keeps the kind's own.
+        usual_reduction: for the kinds that have a name.
+
+    Raises:
+        UserError: the file holds no bottleneck adapter.
     """
-    config = AdapterConfig.load(
-        ADAPTER_CONFIGS[kind], reduction_factor=reduction_factor, non_linearity=non_linearity, leave_out=[]
-    )
-    return config.to_dict()
+    if kind in ADAPTER_CONFIGS:
+        named = {"reduction_factor": usual_reduction, "leave_out": []}
+        config = AdapterConfig.load(ADAPTER_CONFIGS[kind], **named).to_dict()
+    else:
+        config = _config_in_file(Path(kind))
+    wanted = {"reduction_factor": reduction_factor, "non_linearity": non_linearity}
+    return config | {key: value for key, value in wanted.items() if value is not None}
+
+
+def _config_in_file(path: Path) -> dict[str, Any]:
+    """The configuration in an adapter_config.json, whole (under "config") or bare."""
+    document = read_json(path)
+    config = config_of(document if "config" in document else {"config": document, "version": None})
+    if not {*KIND, "reduction_factor", "non_linearity"} <= set(config):
+        raise UserError(f"{path}: holds no configuration of a pfeiffer or houlsby adapter")
+    return config
 
 
 def _with_layer_options(plan: Plan, options: AdapterOptions) -> Plan:
@@ -303,20 +369,22 @@ def _contradictions(
     """Options that a loaded adapter contradicts, naming both values. A fresh adapter was made from them."""
     if source.folder is None:
         return []
-    wanted: dict[str, Any] = {}
+    wanted: dict[str, Any] = {"reduction_factor": reduction, "non_linearity": non_linearity}
     if kind is not None:
-        full = fresh_config(kind, 1, None)
-        wanted |= {key: full[key] for key in ("mh_adapter", "output_adapter", "inv_adapter")}
-    if reduction is not None:
-        wanted["reduction_factor"] = reduction
-    if non_linearity is not None:
-        wanted["non_linearity"] = non_linearity
+        full = fresh_config(kind, reduction, non_linearity)
+        told = KIND if kind in ADAPTER_CONFIGS else (*KIND, "reduction_factor", "non_linearity")
+        wanted |= {key: full[key] for key in told}
     return [
         f"{prefix}_* options ask for {key} {value}, but {source.folder} was trained with {source.config[key]}; "
         "leave the option out"
         for key, value in wanted.items()
-        if source.config[key] != value
+        if value not in (None, source.config[key]) and not _means(value, source, key)
     ]
+
+
+def _means(value: Any, source: AdapterSource, key: str) -> bool:
+    """Whether an activation's name is what an adapter of 2021 calls its own."""
+    return source.old and key == "non_linearity" and ACTIVATION_RENAME.get(value) == source.config[key]
 
 
 def _fusion_problems(plan: Plan) -> list[str]:

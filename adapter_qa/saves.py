@@ -1,30 +1,47 @@
-"""What a saved folder holds, read as plain data: adapters, fusion, head, and the JSON that puts them together.
+"""What a saved folder holds, read as plain data: adapters, fusion, head, and how they stand together.
 
-A folder `adapters-<task>/` is the library's own layout (`save_adapter_setup`), so that plain `adapters` code loads it:
+Present folders, `adapters-<task>/`, are the library's own layout (`save_adapter_setup`), so that plain `adapters` code
+loads them:
 
     adapter_setup.json          the composition, and beside it what we add: task, base model, windows, versions
     <name>/                     one folder an adapter: adapter_config.json, adapter.safetensors
     <name>,<name>/              the fusion: adapter_fusion_config.json, model_adapter_fusion.safetensors
     head_config.json, model_head.safetensors
+
+Folders of 2021 (adapter-transformers 2.x) have no JSON that puts them together, and weights in `.bin` files:
+
+    adapter_config.json, pytorch_adapter.bin                                    one adapter, or in a folder each:
+    <name>/                                                                     what `save_all_adapters` left
+    adapter_fusion_config.json, pytorch_model_adapter_fusion.bin                the fusion, or it in <name>,<name>/
+    head_config.json, pytorch_model_head.bin                                    beside any of them
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from adapters.utils import ACTIVATION_RENAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
+from adapters.utils import ADAPTERFUSION_CONFIG_NAME as FUSION_CONFIG
 from adapters.utils import CONFIG_NAME as ADAPTER_CONFIG
+from adapters.utils import HEAD_CONFIG_NAME as HEAD_CONFIG
 from adapters.utils import SETUP_CONFIG_NAME as SETUP_FILE
 from huggingface_hub import snapshot_download
 
 from adapter_qa.arguments import ADAPTER_NAME
-from adapter_qa.basemodel import HUB_ID
+from adapter_qa.basemodel import HUB_ID, holds_adapters
 from adapter_qa.errors import UserError
+from adapter_qa.weights import weight_names, weights_file
 
 FULL_FILE = "full_setup.json"  # beside a fully fine-tuned model, in place of adapter_setup.json
 TRICK = "houlsby_MHA_lastlayer"  # key in adapter_config.json: no adapter after the last feed-forward block
+LANGUAGE = "mlm"  # name of a language adapter, in 2021 too
+HEAD_TASKS = {"ForQuestionAnswering": "qa", "ForTokenClassification": "ner", "ForMaskedLM": "mlm"}
+NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]")  # hub adapters have names such as sts/sts-b@ukp
+PLACE = re.compile(r"layer\.(\d+)\.(attention\.)?output\.adapters\.([^.]+)\.")  # of an adapter in a weight's name
 
 
 @dataclass(frozen=True)
@@ -33,10 +50,12 @@ class AdapterSource:
 
     Attributes:
         name: its name within the model.
-        config: its full configuration, as in adapter_config.json under "config".
+        config: its full configuration in the library's present terms.
         folder: where its weights are; None for a fresh one.
         trick: it stands after the attention block only in the last layer (see `TRICK`).
         language: language code recorded with it, if any.
+        old: it was saved in 2021; its activations have other names there (see `config_of`).
+        note: what a person should know of how it was read.
     """
 
     name: str
@@ -44,6 +63,8 @@ class AdapterSource:
     folder: Path | None = None
     trick: bool = False
     language: str | None = None
+    old: bool = False
+    note: str | None = None
 
     def stands_at(self, layer: int, location: str, layers: int) -> bool:
         """Whether it has a module in `layer` (from 0) at `location` ("mh_adapter" or "output_adapter")."""
@@ -53,24 +74,50 @@ class AdapterSource:
 
 
 @dataclass(frozen=True)
-class SavedSetup:
-    """A whole `adapters-<task>` folder.
+class SavedHead:
+    """The head in a saved folder.
 
     Attributes:
-        folder: where it is.
-        document: its adapter_setup.json.
-        language: name of the language adapter under the task, if there is one.
-        tasks: names of the task adapters, in fusion order where they are fused.
-        fused: whether a fusion layer joins them.
-        composition: "stack" or "fuse", how the language adapter joins the fusion.
+        folder: where its files are.
+        model_class: the model class it was saved from, e.g. BertForQuestionAnswering.
+        labels: class names in order; without meaning for "qa" and "mlm".
     """
 
     folder: Path
-    document: dict[str, Any]
+    model_class: str
+    labels: tuple[str, ...]
+
+    @property
+    def task(self) -> str | None:
+        """ "qa", "ner" or "mlm"; None for a head of another kind, such as the library's flexible ones."""
+        return next((task for ending, task in HEAD_TASKS.items() if self.model_class.endswith(ending)), None)
+
+
+@dataclass(frozen=True)
+class SavedSetup:
+    """A whole saved folder.
+
+    Attributes:
+        folder: where it is.
+        adapters: folder of each adapter by its name.
+        language: name of the language adapter under the task, if there is one.
+        tasks: names of the task adapters, in fusion order where they are fused.
+        composition: "stack" or "fuse", how the language adapter joins the fusion.
+        fusion: folder of the fusion's files, if there is one.
+        head: the head, if there is one.
+        facts: what this trainer wrote beside the composition; empty for folders that others wrote.
+        note: what a person should know of how it was read.
+    """
+
+    folder: Path
+    adapters: dict[str, Path]
     language: str | None
     tasks: tuple[str, ...]
-    fused: bool
-    composition: str
+    composition: str = "stack"
+    fusion: Path | None = None
+    head: SavedHead | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    note: str | None = None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -88,6 +135,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+# ---------------------------------------------------------------- finding
+
+
+def is_save(folder: Path) -> bool:
+    """Whether a folder is a saved adapter, fusion or setup itself."""
+    return any((folder / name).is_file() for name in (SETUP_FILE, ADAPTER_CONFIG, FUSION_CONFIG))
+
+
 def find_folder(option: str, given: str) -> Path:
     """The folder that an option means: a local one, the only adapters-* of a run folder, or a hub id's download.
 
@@ -96,45 +151,72 @@ def find_folder(option: str, given: str) -> Path:
     """
     folder = Path(given)
     if not folder.is_dir():
-        if not HUB_ID.fullmatch(given) or "/" not in given:
-            raise UserError(
-                f"{option} {given}: no such folder; give an adapters-<task> folder or a hub id such as org/name"
-            )
-        try:
-            folder = Path(snapshot_download(given))
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{option} {given}: no such folder, and the hub has it neither ({reason})") from error
-    if (folder / SETUP_FILE).is_file() or (folder / ADAPTER_CONFIG).is_file():
+        folder = _from_hub(option, given)
+    if is_save(folder):
         return folder
-    inside = sorted(path.parent for path in folder.glob(f"adapters-*/{SETUP_FILE}"))
+    inside = sorted(path for path in folder.glob("adapters-*") if is_save(path))
     if len(inside) == 1:
         return inside[0]
-    held = (
-        f"holds {', '.join(path.name for path in inside)}" if inside else f"holds no {SETUP_FILE} or {ADAPTER_CONFIG}"
+    if inside:
+        names = ", ".join(path.name for path in inside)
+        raise UserError(f"{option} {given}: holds {names}; give one of them")
+    if any(folder.glob(f"*/{ADAPTER_CONFIG}")):  # the run folder of the 2021 script
+        return folder
+    if (folder / "config.json").is_file() and holds_adapters(read_json(folder / "config.json")):
+        raise UserError(
+            f"{option} {given}: is a whole model saved with adapters inside, whose adapters do not load; save them "
+            "with save_adapter, save_adapter_fusion and save_head where the model was trained, and give that folder"
+        )
+    raise UserError(
+        f"{option} {given}: holds no {SETUP_FILE} or {ADAPTER_CONFIG}; "
+        "give the adapters-<task> folder of a finished run"
     )
-    raise UserError(f"{option} {given}: {held}; give the adapters-<task> folder of a finished run")
+
+
+def _from_hub(option: str, given: str) -> Path:
+    if not HUB_ID.fullmatch(given) or "/" not in given:
+        raise UserError(
+            f"{option} {given}: no such folder; give an adapters-<task> folder or a hub id such as org/name"
+        )
+    try:
+        return Path(snapshot_download(given))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{option} {given}: no such folder, and the hub has it neither ({reason})") from error
+
+
+# ---------------------------------------------------------------- setups
 
 
 def read_setup(folder: Path) -> SavedSetup:
-    """Reads adapter_setup.json.
+    """What a folder that `find_folder` found holds, of whatever year.
 
     Raises:
-        UserError: the file is damaged, or holds a composition that this trainer does not make.
+        UserError: it is damaged, or holds a composition that this trainer does not make.
     """
+    if (folder / SETUP_FILE).is_file():
+        return _read_present(folder)
+    if (folder / ADAPTER_CONFIG).is_file():
+        name = NOT_IN_NAMES.sub("_", str(read_json(folder / ADAPTER_CONFIG).get("name")))
+        return SavedSetup(folder, {name: folder}, None, (name,), head=read_head(folder))
+    return _read_2021(folder)
+
+
+def _read_present(folder: Path) -> SavedSetup:
     document = read_json(folder / SETUP_FILE)
     try:
         names = _flatten(document["adapter_setup"])
-        ours = document["trainer"]
-        setup = SavedSetup(
-            folder, document, ours["language_adapter"], tuple(ours["tasks"]), ours["fused"], ours["composition"]
-        )
+        facts = document["trainer"]
+        language, tasks = facts["language_adapter"], tuple(facts["tasks"])
+        composition, fused = facts["composition"], bool(facts["fused"])
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"{folder / SETUP_FILE}: not written by this trainer, or damaged ({error!r})") from error
-    members = ([setup.language] if setup.language else []) + list(setup.tasks)
+    members = ([language] if language else []) + list(tasks)
     if members != names or not all(ADAPTER_NAME.fullmatch(name) for name in names):
         raise UserError(f"{folder / SETUP_FILE}: its composition {names} and its members {members} disagree")
-    return setup
+    fusion = folder / ",".join(members if composition == "fuse" else tasks) if fused else None
+    adapters = {name: folder / name for name in names}
+    return SavedSetup(folder, adapters, language, tasks, composition, fusion, read_head(folder), facts)
 
 
 def _flatten(block: dict[str, Any]) -> list[str]:
@@ -144,8 +226,83 @@ def _flatten(block: dict[str, Any]) -> list[str]:
     return [name for child in block["children"] for name in _flatten(child)]
 
 
+def _read_2021(folder: Path) -> SavedSetup:
+    """Several adapters of 2021 in one folder: the members of a fusion, or a QA adapter with its language adapter.
+
+    Raises:
+        UserError: what they are together cannot be told.
+    """
+    documents = {path.parent: read_json(path) for path in sorted(folder.glob(f"*/{ADAPTER_CONFIG}"))}
+    adapters = {str(document.get("name")): path for path, document in documents.items()}
+    odd = [name for name in adapters if not ADAPTER_NAME.fullmatch(name)]
+    if odd:
+        raise UserError(f"{folder}: adapter names are made of letters, digits, - and _; here is {', '.join(odd)}")
+    inverted = [str(one.get("name")) for one in documents.values() if (one.get("config") or {}).get("inv_adapter")]
+    fusion = next(
+        (path.parent for path in [folder / FUSION_CONFIG, *folder.glob(f"*/{FUSION_CONFIG}")] if path.is_file()), None
+    )
+    if fusion is not None:
+        tasks = tuple(str(read_json(fusion / FUSION_CONFIG).get("name")).split(","))
+        absent = [name for name in tasks if name not in adapters]
+        if absent:
+            raise UserError(
+                f"{folder}: its fusion joins {', '.join(tasks)}, but no folder in it holds {', '.join(absent)}"
+            )
+        languages = [name for name in adapters if name not in tasks]
+    else:
+        languages = [name for name in adapters if name == LANGUAGE or name in inverted]
+        tasks = tuple(name for name in adapters if name not in languages) or tuple(languages)
+        languages = [name for name in languages if name not in tasks]
+    if len(languages) > 1 or (len(tasks) > 1 and fusion is None):
+        listed = ", ".join(str(path) for path in adapters.values())
+        raise UserError(f"{folder}: which of its adapters belong together cannot be told; give one of {listed}")
+    language = languages[0] if languages else None
+    note = None
+    if language is not None:
+        note = (
+            f"{folder}: {language} is put under {' and '.join(tasks)}; the scripts of 2021 trained without it, "
+            "unawares, and asked with it; --load_lang_adapter none leaves it out"
+        )
+    head = read_head(folder) or read_head(adapters[tasks[0]])
+    return SavedSetup(folder, adapters, language, tasks, fusion=fusion, head=head, note=note)
+
+
+def read_head(folder: Path) -> SavedHead | None:
+    """The head in a folder, None where there is none.
+
+    Raises:
+        UserError: its JSON is damaged.
+    """
+    if not (folder / HEAD_CONFIG).is_file():
+        return None
+    document = read_json(folder / HEAD_CONFIG)
+    ids = document.get("label2id") or {}
+    labels = tuple(sorted(ids, key=ids.__getitem__)) if isinstance(ids, dict) else ()
+    return SavedHead(folder, str(document.get("model_class")), labels)
+
+
+# ---------------------------------------------------------------- adapters
+
+
+def config_of(document: dict[str, Any]) -> dict[str, Any]:
+    """An adapter's configuration in present terms, from its adapter_config.json.
+
+    Until version 3 "gelu" was the tanh approximation, today's "gelu_new" (adapters, `ACTIVATION_RENAME`).
+    """
+    config = dict(document["config"])
+    config["leave_out"] = list(config.get("leave_out") or [])
+    if is_old(document) and isinstance(config.get("non_linearity"), str):
+        config["non_linearity"] = ACTIVATION_RENAME.get(config["non_linearity"], config["non_linearity"])
+    return config
+
+
+def is_old(document: dict[str, Any]) -> bool:
+    """Whether an adapter_config.json was written before the library recorded its version."""
+    return "version" not in document
+
+
 def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> AdapterSource:
-    """One saved adapter, under the name it is to have in the model.
+    """One saved adapter, under the name it is to have in the model. Its weights are looked at by name.
 
     Raises:
         UserError: the folder is damaged, the adapter is for another encoder, or it is no bottleneck adapter.
@@ -163,10 +320,49 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         problems.append(
             f"{folder}: no bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here"
         )
-    if problems or not isinstance(config, dict):
+    if problems:
         raise UserError(problems)
-    config = {**config, "leave_out": list(config.get("leave_out") or [])}
-    return AdapterSource(name, config, folder, bool(document.get(TRICK)), document.get("language"))
+    trick, language = bool(document.get(TRICK)), document.get("language")
+    source = AdapterSource(name, config_of(document), folder, trick, language, is_old(document))
+    return _compare_with_weights(source, str(document.get("name")), int(base_config["num_hidden_layers"]))
+
+
+def _compare_with_weights(source: AdapterSource, saved_as: str, layers: int) -> AdapterSource:
+    """The last-layer trick of 2021 is recorded nowhere: only the weights lack the block.
+
+    Raises:
+        UserError: other weights than those are missing, or the encoder has fewer layers.
+    """
+    assert source.folder is not None
+    names = weight_names(weights_file(source.folder, SAFE_WEIGHTS_NAME, WEIGHTS_NAME))
+    found = {
+        (int(place[1]), "mh_adapter" if place[2] else "output_adapter")
+        for place in map(PLACE.search, names)
+        if place is not None and place[3] == saved_as
+    }
+    wanted = {
+        (layer, location)
+        for layer in range(layers)
+        for location in ("mh_adapter", "output_adapter")
+        if source.stands_at(layer, location, layers)
+    }
+    has = 1 + max((layer for layer, _ in found), default=-1)
+    if has > layers:
+        raise UserError(f"{source.folder}: has weights for {has} layers, the base model has {layers}")
+    missing = sorted(wanted - found)
+    if missing == [(layers - 1, "output_adapter")] and source.config["mh_adapter"]:
+        note = (
+            f"{source.folder}: has no weights after the last feed-forward block; it was trained with "
+            "--houlsby_MHA_lastlayer True and is used so"
+        )
+        return replace(source, trick=True, note=note)
+    if missing and found:
+        places = ", ".join(f"layer {layer} ({location})" for layer, location in missing[:3])
+        raise UserError(
+            f"{source.folder}: weights are missing for {places}{' ...' if len(missing) > 3 else ''}; the file is "
+            f"damaged, or was saved from an encoder with fewer layers than the {layers} of the base model"
+        )
+    return source
 
 
 def read_any_adapter(option: str, given: str, name: str | None, base_config: dict[str, Any]) -> AdapterSource:
@@ -181,12 +377,8 @@ def read_any_adapter(option: str, given: str, name: str | None, base_config: dic
     Raises:
         UserError: not found, damaged, not fitting, or a fusion where one adapter is wanted.
     """
-    folder = find_folder(option, given)
-    if not (folder / SETUP_FILE).is_file():
-        saved_name = str(read_json(folder / ADAPTER_CONFIG).get("name"))
-        return read_adapter(folder, name or saved_name, base_config)
-    setup = read_setup(folder)
+    setup = read_setup(find_folder(option, given))
     if len(setup.tasks) > 1:
-        members = ", ".join(str(folder / task) for task in setup.tasks)
+        members = ", ".join(str(setup.adapters[task]) for task in setup.tasks)
         raise UserError(f"{option} {given}: holds a fusion; give one of its adapters: {members}")
-    return read_adapter(folder / setup.tasks[0], name or setup.tasks[0], base_config)
+    return read_adapter(setup.adapters[setup.tasks[0]], name or setup.tasks[0], base_config)
