@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
 
 import adapters
 import pytest
+import torch
 from adapters import Fuse, Stack
 from adapters.composition import AdapterCompositionBlock
+from safetensors.torch import save_file
 
 from adapter_qa.arguments import ModelOptions
 from adapter_qa.basemodel import load_model, read_base_config
@@ -30,11 +33,15 @@ from adapter_qa.saves import (
 BASE = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 4}
 
 
-def save_adapter(folder: Path, name: str = "qa", **changed: Any) -> Path:
-    """A folder with an adapter_config.json as the library writes it."""
+def save_adapter(folder: Path, name: str = "qa", places: list[str] | None = None, **changed: Any) -> Path:
+    """A folder with an adapter_config.json as the library writes it, and weights of the right names."""
     folder.mkdir(parents=True, exist_ok=True)
-    document = {"name": name, "model_type": "bert", "hidden_size": 32, "config": fresh_config("pfeiffer", 16, None)}
+    config = fresh_config("pfeiffer", 16, None)
+    document = {"name": name, "model_type": "bert", "hidden_size": 32, "config": config, "version": "adapters.1.3.0"}
     (folder / ADAPTER_CONFIG).write_text(json.dumps({**document, **changed}), encoding="utf-8")
+    places = [f"{layer}.output" for layer in range(4)] if places is None else places
+    names = [f"bert.encoder.layer.{place}.adapters.{name}.adapter_up.weight" for place in places]
+    save_file({one: torch.zeros(1) for one in names}, folder / "adapter.safetensors")
     return folder
 
 
@@ -80,7 +87,7 @@ def test_a_run_with_several_saved_folders(tmp_path: Path) -> None:
     for task in ("qa", "ner"):
         save_setup(tmp_path / f"adapters-{task}", Stack(task), None, [task])
     assert problems_of(find_folder, "--load_adapter", str(tmp_path)) == [
-        f"--load_adapter {tmp_path}: holds adapters-ner, adapters-qa; give the adapters-<task> folder of a finished run"
+        f"--load_adapter {tmp_path}: holds adapters-ner, adapters-qa; give one of them"
     ]
 
 
@@ -124,8 +131,11 @@ def test_setups_come_back(
     folder = save_setup(tmp_path, block, language, tasks, composition=composition)
     setup = read_setup(folder)
     assert (setup.folder, setup.language, setup.tasks) == (folder, language, tuple(tasks))
-    assert (setup.fused, setup.composition) == (len(tasks) > 1, composition)
-    assert setup.document["trainer"]["task"] == "qa"
+    fused = ["mlm", *tasks] if composition == "fuse" else tasks
+    fusion = folder / ",".join(fused) if len(tasks) > 1 else None
+    assert (setup.fusion, setup.composition) == (fusion, composition)
+    assert setup.facts["task"] == "qa"
+    assert setup.adapters == {name: folder / name for name in block.flatten()}
 
 
 @pytest.mark.parametrize(
@@ -170,8 +180,14 @@ def test_setups_that_this_trainer_did_not_write(tmp_path: Path, document: dict[s
     assert problem.startswith(f"{tmp_path / SETUP_FILE}: not written by this trainer, or damaged (")
 
 
-@pytest.mark.parametrize("content", [b"", b'{"adapter_setup": {', b'{"a": "\xff"}', None])
-@pytest.mark.parametrize("read", [read_json, read_setup, read_adapter])
+@pytest.mark.parametrize(
+    ("content", "read"),
+    [
+        *itertools.product([b"", b'{"adapter_setup": {', b'{"a": "\xff"}'], [read_json, read_setup, read_adapter]),
+        (None, read_json),
+        (None, read_adapter),
+    ],
+)
 def test_damaged_json(tmp_path: Path, content: bytes | None, read: Any) -> None:
     path = tmp_path / (ADAPTER_CONFIG if read is read_adapter else SETUP_FILE)
     if content is not None:
