@@ -62,7 +62,8 @@ class QuestionAnswerer:
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         model: AdapterModel = load_model(options, "qa")
         if self.plan is not None:
-            if facts and weights_fingerprint(model) != facts["base_model"]["fingerprint"]:
+            trained_on = facts.get("base_model", {}).get("fingerprint")
+            if trained_on is not None and weights_fingerprint(model) != trained_on:
                 print(
                     f"warning: {options.model_name_or_path} is not the base model that {folder} was trained on; "
                     "its answers will not be those of the run",
@@ -146,7 +147,7 @@ def _base_options(folder: Path, facts: dict[str, Any], base_model: str | None) -
     Raises:
         UserError: neither the folder nor the user names it.
     """
-    recorded = facts.get("base_model") or {}
+    recorded = facts.get("base_model", {})
     name = recorded.get("name_or_path")
     if base_model is None and name is None:
         raise UserError(f"{folder}: does not say which base model its adapters stand on; give --model_name_or_path")
@@ -154,6 +155,6 @@ def _base_options(folder: Path, facts: dict[str, Any], base_model: str | None) -
         name = str((folder / name).resolve())
     return ModelOptions(
         model_name_or_path=base_model or str(name),
-        model_revision=recorded.get("revision") or "main",
+        model_revision=recorded.get("revision", "main"),
         tokenizer_name=facts.get("tokenizer"),
     )

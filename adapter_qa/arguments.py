@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import json
 import logging
 import re
@@ -16,11 +17,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 import yaml
 from transformers import HfArgumentParser, IntervalStrategy, TrainingArguments
 from transformers.trainer_utils import SaveStrategy
 
-from adapter_qa.errors import UserError
+from adapter_qa.errors import UserError, note
+from adapter_qa.spellings import OLD_NAMES, modernise
+from adapter_qa.zero import read_deepspeed
 
 # The 2021 names and the library's present ones (adapters 1.x documentation, "Configuration strings").
 ADAPTER_CONFIGS = {
@@ -236,6 +240,16 @@ class RunOptions(TrainingArguments):
     dry_run: bool = option(False, "Check everything, print the plan, last line one JSON document, and stop.")
 
     def __post_init__(self) -> None:
+        if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
+            note(["--fp16 needs an accelerator; on the CPU the run is in float32"])
+            self.fp16 = False
+        if isinstance(self.deepspeed, str):
+            self.deepspeed, notes = read_deepspeed(
+                self.deepspeed, warmup=self.warmup_steps > 0 or self.warmup_ratio > 0
+            )
+            note(notes)
+            if importlib.util.find_spec("deepspeed") is None:
+                raise UserError("--deepspeed: the package is not installed; pip install deepspeed")
         self.output_dir_is_derived = self.output_dir is None
         both = bool(self.do_train and self.do_eval)
         if self.eval_strategy is None:
@@ -302,8 +316,12 @@ class DoorParser(HfArgumentParser):
         if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
             from_file = self._file_to_argv(Path(argv[0]))
             argv = argv[1:]
+        words, notes = modernise(from_file + argv)
+        if notes and "train_adapter" in self.known_names() and not any("train_adapter" in word for word in words):
+            notes.append("without --train_adapter an adapter is trained; in 2021 that meant full fine-tuning")
+        note(notes)
         try:
-            *options, rest = self.parse_args_into_dataclasses(from_file + argv, return_remaining_strings=True)
+            *options, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
         except (ValueError, TypeError, ImportError) as error:  # what TrainingArguments finds on its own
             raise UserError(" ".join(str(error).split())) from error
         if rest:
@@ -332,7 +350,7 @@ class DoorParser(HfArgumentParser):
             raise UserError(f"{path}: cannot be read as options: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: holds a {type(values).__name__}; options are a mapping such as 'seed: 42'")
-        known = set(self.known_names())
+        known = {*self.known_names(), *OLD_NAMES}
         unknown = [self._unknown(str(name), str(path)) for name in values if str(name) not in known]
         if unknown:
             raise UserError(unknown)
@@ -405,7 +423,10 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     bare = str(run.metric_for_best_model).removeprefix("eval_")
     if bare not in metrics:
         problems.append(f"--metric_for_best_model {bare}: not computed here; choose from {', '.join(metrics)}")
-    run.greater_is_better = not bare.endswith("loss")
+    greater = not bare.endswith("loss")
+    if run.greater_is_better not in (None, greater):
+        problems.append(f"--greater_is_better {run.greater_is_better}: cannot be for {bare}; leave the option out")
+    run.greater_is_better = greater
     evaluates = IntervalStrategy(run.eval_strategy) != IntervalStrategy.NO  # then the library has set do_eval, too
     if run.early_stopping_patience is not None and run.do_train and not evaluates:
         problems.append("--early_stopping_patience needs evaluation while training; add --do_eval")

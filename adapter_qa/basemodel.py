@@ -127,6 +127,7 @@ def load_model(
     """
     where = {"revision": options.model_revision, "cache_dir": options.cache_dir}
     config = AutoConfig.from_pretrained(options.config_name or options.model_name_or_path, **where)
+    vars(config).pop("adapters", None)  # 2021's empty note of adapters, which the library of today would write into
     attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     if labels is not None:
         config.num_labels = len(labels)

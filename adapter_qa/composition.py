@@ -263,9 +263,23 @@ def save_setup(model: AdapterModel, plan: Plan, folder: Path, facts: dict[str, A
     if plan.fusion is not None:
         model.save_adapter_fusion(str(aside / plan.fusion.name), plan.fusion, use_safetensors=True)
     _save_head(model, aside)
-    document = {
+    # The library cannot load a head that is tied to the embeddings.
+    document = setup_document(plan, facts, with_head=plan.task != "mlm")
+    (aside / SETUP_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    replace_folder(aside, folder)
+
+
+def setup_document(plan: Plan, facts: dict[str, Any], *, with_head: bool) -> dict[str, Any]:
+    """What adapter_setup.json holds: the library's part, and under "trainer" ours.
+
+    Args:
+        plan: the setup.
+        facts: what goes beside the composition.
+        with_head: plain `adapters` code is to load the head, too.
+    """
+    return {
         "adapter_setup": plan.block.to_dict(),
-        "head_setup": plan.task != "mlm",  # the library cannot load a head that is tied to the embeddings
+        "head_setup": with_head,
         "version": f"adapters.{adapters.__version__}",
         "trainer": {
             "task": plan.task,
@@ -277,8 +291,6 @@ def save_setup(model: AdapterModel, plan: Plan, folder: Path, facts: dict[str, A
             **facts,
         },
     }
-    (aside / SETUP_FILE).write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    replace_folder(aside, folder)
 
 
 def replace_folder(aside: Path, folder: Path) -> None:
