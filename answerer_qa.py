@@ -12,11 +12,11 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from adapter_qa.arguments import LangAdapterOptions, ModelOptions, SquadOptions, answering_options, quiet_libraries
+from adapter_qa.arguments import ModelOptions, SquadOptions, answering_options, quiet_libraries
 from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config, weights_fingerprint, window_limit
 from adapter_qa.composition import AdapterModel, build_setup, check_setup
 from adapter_qa.errors import UserError, note
-from adapter_qa.planning import Plan, plan_saved, with_language
+from adapter_qa.planning import Plan, plan_answering
 from adapter_qa.saves import FULL_FILE, find_folder, read_json, read_setup
 from adapter_qa.squad import Question
 from utils_qa import Answers, WindowCollator, WindowSpans, choose_answers, make_windows, window_spans
@@ -52,8 +52,7 @@ class QuestionAnswerer:
         base_config = read_base_config(options)
         self.plan = None
         if not (folder / FULL_FILE).is_file():
-            lang = LangAdapterOptions(load_lang_adapter=language_adapter)
-            self.plan = with_language(plan_saved("RUN", str(folder), "qa", base_config), base_config, lang)
+            self.plan = plan_answering("RUN", str(folder), base_config, language_adapter)
             check_answers(self.plan)
             note(self.plan.notes)
         self.options: dict[str, Any] = facts.get("windows") or usual_windows(window_limit(base_config))

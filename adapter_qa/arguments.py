@@ -39,6 +39,7 @@ ADAPTER_CONFIGS = {
 }
 NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]+")  # names become module names and folder names
+TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
 ONLY_RESULTS = re.compile(
     r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
 )  # options that do not change what is trained
@@ -317,7 +318,7 @@ class DoorParser(HfArgumentParser):
             from_file = self._file_to_argv(Path(argv[0]))
             argv = argv[1:]
         words, notes = modernise(from_file + argv)
-        if notes and "train_adapter" in self.known_names() and not any("train_adapter" in word for word in words):
+        if notes and "train_adapter" in self.known_names() and not any(map(TRAIN_ADAPTER.match, words)):
             notes.append("without --train_adapter an adapter is trained; in 2021 that meant full fine-tuning")
         note(notes)
         try:

@@ -161,6 +161,26 @@ def plan_saved(option: str, given: str, task: str, base_config: dict[str, Any]) 
     return Plan(task, language, tasks, saved.composition, int(base_config["num_hidden_layers"]), saved)
 
 
+def plan_answering(option: str, given: str, base_config: dict[str, Any], language: str | None) -> Plan:
+    """The plan that answers questions with a saved folder, and nothing else said.
+
+    Args:
+        option: its name, for messages.
+        given: path or hub id.
+        base_config: config.json of the base model.
+        language: as --load_lang_adapter.
+
+    Raises:
+        UserError: as `plan_saved`, or the folder's adapters cannot stand together.
+    """
+    lang = LangAdapterOptions(load_lang_adapter=language)
+    plan = with_language(plan_saved(option, given, "qa", base_config), base_config, lang)
+    problems = _plan_problems(plan, AdapterOptions(), lang)
+    if problems:
+        raise UserError(problems)
+    return plan
+
+
 def with_language(
     plan: Plan, base_config: dict[str, Any], lang: LangAdapterOptions, *, random_init: bool = False
 ) -> Plan:
@@ -354,6 +374,11 @@ def _plan_problems(plan: Plan, adapter: AdapterOptions, lang: LangAdapterOptions
             problems.append(
                 f"--houlsby_MHA_lastlayer: {source.name} is no houlsby adapter; give --adapter_config houlsby"
             )
+        elif adapter.houlsby_MHA_lastlayer and not source.trick:
+            problems.append(
+                f"--houlsby_MHA_lastlayer: {source.folder} was trained with one after the last feed-forward block; "
+                "leave the option out"
+            )
     if adapter.houlsby_MHA_lastlayer and adapter.madx2:
         problems.append(
             "--houlsby_MHA_lastlayer and --madx2 exclude each other: one halves the last layer, one empties it"
@@ -369,7 +394,8 @@ def _contradictions(
     """Options that a loaded adapter contradicts, naming both values. A fresh adapter was made from them."""
     if source.folder is None:
         return []
-    wanted: dict[str, Any] = {"reduction_factor": reduction, "non_linearity": non_linearity}
+    asked = {"reduction_factor": reduction, "non_linearity": non_linearity}
+    wanted: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if kind is not None:
         full = fresh_config(kind, reduction, non_linearity)
         told = KIND if kind in ADAPTER_CONFIGS else (*KIND, "reduction_factor", "non_linearity")
@@ -378,7 +404,7 @@ def _contradictions(
         f"{prefix}_* options ask for {key} {value}, but {source.folder} was trained with {source.config[key]}; "
         "leave the option out"
         for key, value in wanted.items()
-        if value not in (None, source.config[key]) and not _means(value, source, key)
+        if value != source.config[key] and not _means(value, source, key)
     ]
 
 
