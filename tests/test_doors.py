@@ -16,6 +16,7 @@ import pytest
 from conftest import ROOT, made_questions, run_script, write_squad
 
 import ask_qa
+import convert_2021_adapters
 import prepare_squad_pt
 import run_mlm_adapter
 import run_ner_adapter
@@ -26,6 +27,7 @@ CONLL = (
     "O O\nTribunal B-ORGANIZACAO\nde I-ORGANIZACAO\nBelém I-ORGANIZACAO\ndecidiu O\n. O\n\n"
     "Ana B-PESSOA\nnasceu O\nem O\nRecife B-LOCAL\n. O\n\n"
 )
+DOORS = [run_qa_adapter, run_mlm_adapter, run_ner_adapter, prepare_squad_pt, ask_qa, convert_2021_adapters]
 SMALL = ["--max_seq_length", "64", "--num_train_epochs", "2", "--learning_rate", "1e-2", "--report_to", "tensorboard"]
 
 
@@ -285,7 +287,7 @@ def test_wrong_input_is_one_line_and_exit_code_2(
     assert printed.out == "" and not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("door", [run_qa_adapter, run_mlm_adapter, run_ner_adapter, prepare_squad_pt, ask_qa])
+@pytest.mark.parametrize("door", DOORS)
 def test_help_of_every_door(
     door: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -308,7 +310,7 @@ def test_ask_refuses_what_cannot_be_asked(
         (["fusion", "--input", tmp_path / "bad.jsonl"], "line 1: needs the keys id, question and context"),
         (["fusion", "--input", tmp_path / "bad.jsonl"], "line 2: not JSON"),
         (["nowhere", "--question", "Quem?", "--context", "x"], "RUN nowhere: no such folder"),
-        (["ner", "--question", "Quem?", "--context", "x"], "was trained for ner, not to answer questions"),
+        (["ner", "--question", "Quem?", "--context", "x"], "was not trained to answer questions; it holds a head of BertForTokenClassification"),
     ]
     for words, message in cases:
         assert in_process(ask_qa.main, words, monkeypatch) == 2
