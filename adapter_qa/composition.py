@@ -29,12 +29,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapter_qa.errors import UserError
+from adapter_qa.fusion import FusionLayer
 from adapter_qa.planning import Plan
 from adapter_qa.saves import FUSION_CONFIG, SETUP_FILE, TRICK, AdapterSource, SavedHead, read_json
 from adapter_qa.weights import read_weights, weights_file
 
 AdapterModel = Any  # a PreTrainedModel with the methods that adapters.init gives it, which no type expresses
-REGULARIZATION = 0.01  # of fusion value matrices towards the identity; the reference implementation's constant
 
 
 def build_setup(model: AdapterModel, plan: Plan) -> None:
@@ -92,9 +92,9 @@ def _load_adapter(model: AdapterModel, source: AdapterSource) -> None:
 
 
 def _add_fusion(model: AdapterModel, plan: Plan) -> None:
-    """Adds the fusion, or loads it, and removes it where no fused adapter stands.
+    """Adds the fusion, or loads it, in cheaper arithmetic (`FusionLayer`), and only where a fused adapter stands.
 
-    The library creates it there all the same: 3h²+2h parameters a layer that never train and stop DDP.
+    The library creates it everywhere: 3h²+2h parameters a layer that never train and stop DDP.
     """
     fusion = plan.fusion
     assert fusion is not None
@@ -110,6 +110,8 @@ def _add_fusion(model: AdapterModel, plan: Plan) -> None:
     for place in _bottlenecks(model):
         if not any(name in place.adapters for name in fusion.children):
             place.delete_fusion_layer(fusion.name)
+        elif FusionLayer.can_replace(place.adapter_fusion_layer[fusion.name]):
+            place.adapter_fusion_layer[fusion.name] = FusionLayer(place.adapter_fusion_layer[fusion.name])
     if saved is not None:
         path = weights_file(saved, SAFE_ADAPTERFUSION_WEIGHTS_NAME, ADAPTERFUSION_WEIGHTS_NAME)
         _load_named(model, path, {name for name, _ in model.named_parameters() if "adapter_fusion_layer." in name})
@@ -228,15 +230,6 @@ def fusion_values(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]
         for name, weight in model.named_parameters()
         if "adapter_fusion_layer." in name and name.endswith(".value.weight")
     ]
-
-
-def fusion_regularization(values: list[torch.nn.Parameter]) -> torch.Tensor:
-    """0.01 · Σ ‖V − I‖² over the value matrices, a scalar (AdapterFusion's reference implementation)."""
-    total = torch.zeros((), device=values[0].device)
-    for weight in values:
-        identity = torch.eye(weight.shape[0], device=weight.device, dtype=weight.dtype)
-        total = total + (weight - identity).pow(2).sum()
-    return REGULARIZATION * total
 
 
 # ---------------------------------------------------------------- keeping

@@ -20,12 +20,12 @@ from adapter_qa.arguments import RunOptions
 from adapter_qa.composition import (
     check_setup,
     frozen_adapters,
-    fusion_regularization,
     fusion_values,
     load_trainable,
     trainable_state,
 )
 from adapter_qa.errors import UserError
+from adapter_qa.fusion import fusion_regularization
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord
 
@@ -41,7 +41,7 @@ class SetupTrainer(Trainer):
 
     Args:
         plan: the setup; None for full fine-tuning.
-        regularize_fusion: add `composition.fusion_regularization` to the training loss.
+        regularize_fusion: add `fusion.fusion_regularization` to the training loss.
         decay_fusion_values: let weight decay act on the value matrices too. It pulls them to zero, the regulariser
             to the identity.
         others: as for `Trainer`.

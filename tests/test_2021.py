@@ -107,6 +107,7 @@ def test_conversion_of_real_folders_changes_no_bit(expected: Any, converted: Pat
 # ---------------------------------------------------------------- folders made here
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # the library's fusion and ours multiply in another order
 WHOLE = Stack("mlm", Fuse("qa_squad", "ner_lener"))
 WORLDS: dict[str, dict[str, Any]] = {
     "pfeiffer, MAD-X 2.0": {},
@@ -166,7 +167,7 @@ def test_every_layout_answers_as_the_model_in_memory(base: Path, tmp_path: Path,
         plan = saved_plan(base, folder, option)
         assert str(plan.block) == str(block)
         assert all(source.trick == WORLDS[world].get("trick", False) for source in plan.members)
-        assert torch.equal(logits_of(base, plan), old.logits(block, IDS)), (folder, option)
+        torch.testing.assert_close(logits_of(base, plan), old.logits(block, IDS), **CLOSE)
 
 
 def test_gelu_of_2021_is_not_that_of_today(tiny_bert: Path, tmp_path: Path) -> None:
@@ -221,7 +222,9 @@ def test_conversion_changes_no_bit(tiny_bert: Path, tmp_path: Path, world: str) 
     for folder, block in [("fusion", WHOLE), ("script", Stack("mlm", "qa_squad"))]:
         plan = saved_plan(tiny_bert, tmp_path / "new" / folder)
         assert str(plan.block) == str(block) and not plan.notes  # what was detected is recorded now
-        assert torch.equal(logits_of(tiny_bert, plan), old.logits(block, IDS))
+        before_it = logits_of(tiny_bert, saved_plan(tiny_bert, tmp_path / "old" / folder))
+        assert torch.equal(logits_of(tiny_bert, plan), before_it)
+        torch.testing.assert_close(logits_of(tiny_bert, plan), old.logits(block, IDS), **CLOSE)
     assert not saved_plan(tiny_bert, tmp_path / "new" / "adapters-ner").takes_up_head
     written = sorted(str(path.relative_to(tmp_path / "new")) for path in (tmp_path / "new").rglob("*.json"))
     members = [f"fusion/adapters-qa/{name}/adapter_config.json" for name in sorted(MEMBERS)]

@@ -21,7 +21,6 @@ from adapter_qa.composition import (
     build_setup,
     check_setup,
     format_table,
-    fusion_regularization,
     fusion_values,
     parameter_table,
     save_setup,
@@ -29,6 +28,7 @@ from adapter_qa.composition import (
     trained_names,
 )
 from adapter_qa.errors import UserError
+from adapter_qa.fusion import fusion_regularization
 from adapter_qa.planning import Plan, plan_saved, plan_setup
 from adapter_qa.saves import TRICK
 
@@ -228,7 +228,8 @@ def test_plain_adapters_code_loads_a_saved_fusion(maker: Maker, saves: dict[str,
     plain.load_adapter_setup(str(folder), set_active=True, use_safetensors=True)
     plain.eval()
     with torch.no_grad():
-        assert torch.equal(plain(IDS).start_logits, model(IDS).start_logits)
+        # The library multiplies by key and value in another order than `fusion.FusionLayer`.
+        torch.testing.assert_close(plain(IDS).start_logits, model(IDS).start_logits, rtol=1e-5, atol=1e-5)
 
 
 def test_last_layer_trick_is_recorded_and_leaves_the_attention_block(maker: Maker, saves: dict[str, Path]) -> None:

@@ -310,7 +310,10 @@ def test_ask_refuses_what_cannot_be_asked(
         (["fusion", "--input", tmp_path / "bad.jsonl"], "line 1: needs the keys id, question and context"),
         (["fusion", "--input", tmp_path / "bad.jsonl"], "line 2: not JSON"),
         (["nowhere", "--question", "Quem?", "--context", "x"], "RUN nowhere: no such folder"),
-        (["ner", "--question", "Quem?", "--context", "x"], "was not trained to answer questions; it holds a head of BertForTokenClassification"),
+        (
+            ["ner", "--question", "Quem?", "--context", "x"],
+            "was not trained to answer questions; it holds a head of BertForTokenClassification",
+        ),
     ]
     for words, message in cases:
         assert in_process(ask_qa.main, words, monkeypatch) == 2
