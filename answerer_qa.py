@@ -19,7 +19,8 @@ from adapter_qa.errors import UserError, note
 from adapter_qa.planning import Plan, plan_answering
 from adapter_qa.saves import FULL_FILE, find_folder, read_json, read_setup
 from adapter_qa.squad import Question
-from utils_qa import Answers, WindowCollator, WindowSpans, choose_answers, make_windows, window_spans
+from adapter_qa.windows import WindowCollator, make_windows
+from utils_qa import Answers, WindowSpans, choose_answers, window_spans
 
 
 class QuestionAnswerer:

@@ -44,8 +44,9 @@ from adapter_qa.planning import Plan, plan_setup
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
 from adapter_qa.training import run_callbacks, train
+from adapter_qa.windows import WindowCollator, Windows, make_windows
 from trainer_qa import QuestionAnsweringTrainer
-from utils_qa import Answers, WindowCollator, Windows, choose_answers, make_windows
+from utils_qa import Answers, choose_answers
 
 METRICS = ("f1", "exact", "loss")
 PARTS = {"train": ("train_file", "train"), "eval": ("validation_file", "validation"), "predict": ("test_file", "test")}

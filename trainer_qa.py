@@ -16,7 +16,8 @@ from transformers.trainer_utils import speed_metrics
 from adapter_qa.composition import check_setup
 from adapter_qa.squad import Question
 from adapter_qa.training import SetupTrainer
-from utils_qa import IGNORED, Answers, Windows, WindowSpans, window_spans
+from adapter_qa.windows import IGNORED, Windows
+from utils_qa import Answers, WindowSpans, window_spans
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
 NOT_FOR_THE_MODEL = ("context_mask", "cls_positions", "first_token", "start_positions", "end_positions")

@@ -39,8 +39,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from adapter_qa.errors import UserError, run_door
 from adapter_qa.language import mask_tokens
 from adapter_qa.squad import read_squad
+from adapter_qa.windows import WindowCollator, Windows, make_windows
 from trainer_qa import span_loss
-from utils_qa import WindowCollator, Windows, make_windows
 
 SAMPLE = Path(__file__).resolve().parent / "sample"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -16,6 +16,7 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import numpy as np
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
@@ -29,6 +30,7 @@ from transformers import (
 )
 
 from adapter_qa.squad import Question
+from adapter_qa.windows import Windows
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -142,6 +144,15 @@ def squad_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_squad(folder / "train.json", made_questions(24, 1)), write_squad(
         folder / "dev.json", made_questions(8, 2)
     )
+
+
+def window_offsets(windows: Windows, index: int) -> np.ndarray:
+    """(tokens, 2), characters of each token of a window in the context, -1 outside it."""
+    inside = windows[index]["in_context"]
+    offsets = np.full((len(inside), 2), -1)
+    places = np.flatnonzero(inside)
+    offsets[places] = windows.characters(np.full(len(places), index), places)
+    return offsets
 
 
 def run_script(name: str, *words: Any, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -21,8 +21,9 @@ from adapter_qa.errors import UserError
 from adapter_qa.planning import Plan, plan_setup
 from adapter_qa.squad import Question
 from adapter_qa.training import keep_frozen
+from adapter_qa.windows import IGNORED, WindowCollator, make_windows
 from trainer_qa import QuestionAnsweringTrainer, span_loss
-from utils_qa import IGNORED, Answers, WindowCollator, choose_answers, make_windows
+from utils_qa import Answers, choose_answers
 
 
 def fused_model(base: Path) -> tuple[PreTrainedModel, Plan]:

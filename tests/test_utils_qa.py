@@ -1,4 +1,4 @@
-"""Windows, spans and answers: against the tokenizer's own output, brute force over all pairs, and themselves."""
+"""Spans and answers (utils_qa.py): against brute force over all pairs, and themselves."""
 
 from __future__ import annotations
 
@@ -9,24 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import made_questions
+from conftest import made_questions, window_offsets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from adapter_qa.errors import UserError
-from adapter_qa.squad import Question, read_squad
-from utils_qa import (
-    IGNORED,
-    NO_SPAN_ODDS,
-    WindowCollator,
-    Windows,
-    WindowSpans,
-    best_spans,
-    choose_answers,
-    make_windows,
-    window_spans,
-)
+from adapter_qa.windows import WindowCollator, Windows, make_windows
+from utils_qa import NO_SPAN_ODDS, WindowSpans, best_spans, choose_answers, window_spans
 
 TEXT = st.text(st.sampled_from("aáàa\u0301 ç\u00a0bcd.,-\u200bé🙂א\tZ1"), min_size=1, max_size=120).filter(str.strip)
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -35,153 +24,6 @@ FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthChec
 @pytest.fixture(scope="module", params=["bert", "roberta"])
 def tokenizer(request: pytest.FixtureRequest, tiny_bert: Path, tiny_roberta: Path) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(tiny_bert if request.param == "bert" else tiny_roberta)
-
-
-def decoded(windows: Windows, index: int, question: Question) -> str:
-    """Text of the labelled span of a window."""
-    offsets = windows.offsets[windows.borders[index] : windows.borders[index + 1]]
-    return question.context[offsets[windows.start[index], 0] : offsets[windows.end[index], 1]]
-
-
-# ---------------------------------------------------------------- windows
-
-
-def test_every_labelled_window_decodes_to_its_answer(tokenizer: PreTrainedTokenizerFast) -> None:
-    questions = made_questions(40, sentences=6)
-    windows = make_windows(questions, tokenizer, max_seq_length=48, doc_stride=12)
-    assert len(windows) > len(questions)
-    labelled = np.flatnonzero(windows.start != windows.cls)
-    assert set(windows.question[labelled]) == set(range(len(questions)))
-    for index in labelled:
-        question = questions[windows.question[index]]
-        assert decoded(windows, index, question).strip() == question.answer_texts[0]
-
-
-def test_real_text_every_labelled_window_holds_its_answer(shared_data: Path, tiny_bert: Path) -> None:
-    questions = [one for one in read_squad(shared_data / "faquad_train.json", need_answers=True) if one.answer_texts][
-        :150
-    ]
-    windows = make_windows(questions, AutoTokenizer.from_pretrained(tiny_bert), max_seq_length=384, doc_stride=128)
-    labelled = np.flatnonzero((windows.start != windows.cls) & (windows.start != IGNORED))
-    assert len(labelled) >= len(questions) * 0.9
-    for index in labelled:
-        question = questions[windows.question[index]]
-        assert question.answer_texts[0].strip() in decoded(windows, index, question)
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-def test_windows_are_the_tokenizers_own_overflow(tokenizer: PreTrainedTokenizerFast, side: str) -> None:
-    tokenizer.padding_side = side
-    try:
-        questions = made_questions(15, sentences=7)
-        windows = make_windows(questions, tokenizer, max_seq_length=40, doc_stride=10)
-        pairs = [[one.question for one in questions], [one.context for one in questions]]
-        if side == "left":
-            pairs.reverse()
-        expected = tokenizer(
-            *pairs,
-            truncation="only_second" if side == "right" else "only_first",
-            max_length=40,
-            stride=10,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-            return_token_type_ids=True,
-        )
-    finally:
-        tokenizer.padding_side = "right"
-    assert len(windows) == len(expected["input_ids"]) > len(questions)
-    assert windows.question.tolist() == expected["overflow_to_sample_mapping"]
-    for index in range(len(windows)):
-        tokens = slice(windows.borders[index], windows.borders[index + 1])
-        assert windows.token_ids[tokens].tolist() == expected["input_ids"][index]
-        context = [part == (1 if side == "right" else 0) for part in expected.sequence_ids(index)]
-        assert (windows.offsets[tokens, 0] >= 0).tolist() == context
-        inside = [pair for pair, part in zip(expected["offset_mapping"][index], context, strict=True) if part]
-        assert windows.offsets[tokens][context].tolist() == [list(pair) for pair in inside]
-        if windows.type_ids is not None:
-            assert windows.type_ids[tokens].tolist() == expected["token_type_ids"][index]
-
-
-@FEW
-@given(context=TEXT, question=TEXT, data=st.data())
-def test_any_text_makes_windows_whose_labels_hold_the_answer(
-    tokenizer: PreTrainedTokenizerFast, context: str, question: str, data: st.DataObject
-) -> None:
-    first = data.draw(st.integers(0, len(context) - 1))
-    last = data.draw(st.integers(first + 1, len(context)))
-    asked = Question("x", question, context, (context[first:last],), (first,))
-    windows = make_windows([asked], tokenizer, max_seq_length=24, doc_stride=6)
-    assert np.diff(windows.borders).max() <= 24
-    in_context = windows.offsets[windows.offsets[:, 0] >= 0]
-    assert (in_context[:, 0] <= in_context[:, 1]).all() and (in_context[:, 1] <= len(context)).all()
-    for index in range(len(windows)):
-        if windows.start[index] in (windows.cls[index], IGNORED):
-            continue
-        offsets = windows.offsets[windows.borders[index] : windows.borders[index + 1]]
-        assert offsets[windows.start[index], 0] <= first
-        assert offsets[windows.end[index], 1] >= last
-
-
-def test_too_long_question_is_cut_and_counted(tokenizer: PreTrainedTokenizerFast) -> None:
-    short, long = made_questions(2, sentences=6)
-    long = Question(long.id, "Onde nasceu " * 40 + "?", long.context, long.answer_texts, long.answer_starts)
-    windows = make_windows([short, long], tokenizer, max_seq_length=48, doc_stride=12)
-    assert windows.cut_questions == 1
-    assert windows.lengths().max() <= 48
-    assert set(windows.question) == {0, 1}
-    mine = windows.question == 1
-    covered = {
-        char
-        for index in np.flatnonzero(mine)
-        for low, high in windows.offsets[windows.borders[index] : windows.borders[index + 1]]
-        for char in range(max(low, 0), high)
-    }
-    assert all(char in covered for char, letter in enumerate(long.context) if letter.strip())
-
-
-def test_long_question_that_fits_with_its_context_stays_whole(tiny_bert: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    asked = Question("x", "Ana " * 60, "Ana nasceu.", (), ())
-    windows = make_windows([asked], tokenizer, max_seq_length=100, doc_stride=60)
-    assert windows.cut_questions == 0
-    assert windows.token_ids.tolist() == tokenizer("Ana " * 60, "Ana nasceu.")["input_ids"]
-
-
-def test_stride_without_room_is_refused(tiny_bert: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    with pytest.raises(UserError, match="--doc_stride 44 leaves no room in --max_seq_length 48.*at most 43"):
-        make_windows(made_questions(1), tokenizer, max_seq_length=48, doc_stride=44)
-
-
-def test_labels_without_an_answer_and_with_a_wrong_offset(tiny_bert: Path) -> None:
-    one = made_questions(1)[0]
-    none = Question("none", one.question, one.context, (), ())
-    wrong = Question("wrong", one.question, one.context, ("Recife",), (0,))
-    windows = make_windows([none, wrong], AutoTokenizer.from_pretrained(tiny_bert), max_seq_length=100, doc_stride=20)
-    assert (windows.start[0], windows.end[0]) == (windows.cls[0], windows.cls[0]) == (0, 0)
-    assert (windows.start[1], windows.end[1]) == (IGNORED, IGNORED)
-
-
-@pytest.mark.parametrize("left", [False, True])
-def test_collator_pads_and_shifts_labels(tiny_bert: Path, left: bool) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    windows = make_windows(made_questions(5), tokenizer, max_seq_length=100, doc_stride=20)
-    batch = WindowCollator(tokenizer.pad_token_id, left, multiple=8)([windows[index] for index in range(5)])
-    length = batch["input_ids"].shape[1]
-    assert length % 8 == 0 and 0 <= length - windows.lengths().max() < 8
-    for row in range(5):
-        size = int(windows.lengths()[row])
-        begin = length - size if left else 0
-        tokens = windows.token_ids[windows.borders[row] : windows.borders[row + 1]]
-        assert batch["input_ids"][row, begin : begin + size].tolist() == tokens.tolist()
-        assert batch["attention_mask"][row].sum() == size
-        start, end = int(batch["start_positions"][row]), int(batch["end_positions"][row])
-        assert (
-            batch["input_ids"][row, start : end + 1].tolist()
-            == tokens[windows.start[row] : windows.end[row] + 1].tolist()
-        )
-        assert batch["context_mask"][row, start : end + 1].all()
-        assert batch["input_ids"][row, batch["cls_positions"][row]] == tokenizer.cls_token_id
 
 
 # ---------------------------------------------------------------- spans
@@ -272,7 +114,7 @@ def brute_answers(
     """Best score of every distinct span of a question over all its windows, by its characters."""
     best: dict[tuple[int, int], float] = {}
     for index in np.flatnonzero(windows.question == question):
-        offsets = windows.offsets[windows.borders[index] : windows.borders[index + 1]]
+        offsets = window_offsets(windows, index)
         mask = (offsets[:, 0] >= 0).tolist()
         size = len(offsets)
         for score, i, j in brute_force(start[index][:size].tolist(), end[index][:size].tolist(), mask, longest):
