@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from adapter_qa.arguments import ModelOptions, SquadOptions, answering_options, quiet_libraries
 from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config, weights_fingerprint, window_limit
+from adapter_qa.batching import LongestFirst, in_order
 from adapter_qa.composition import AdapterModel, build_setup, check_setup
 from adapter_qa.errors import UserError, note
 from adapter_qa.planning import Plan, plan_answering
@@ -88,7 +89,8 @@ class QuestionAnswerer:
         )
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
         parts = []
-        batches = DataLoader(windows, self.batch_size, collate_fn=collator)
+        longest_first = LongestFirst(windows.lengths())
+        batches = DataLoader(windows, self.batch_size, sampler=longest_first, collate_fn=collator)
         for batch in tqdm(batches, desc="answering", disable=len(batches) == 1):
             on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
             inputs = {name: on_device[name] for name in self.tokenizer.model_input_names}
@@ -96,7 +98,7 @@ class QuestionAnswerer:
                 output = self.model(**inputs)
                 spans = window_spans(on_device, output.start_logits, output.end_logits, **spans_of)
             parts.append([tensor.cpu().numpy() for tensor in spans])
-        arrays = [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
+        arrays = in_order([np.concatenate(pieces) for pieces in zip(*parts, strict=True)], longest_first.order)
         return choose_answers(
             questions,
             windows,

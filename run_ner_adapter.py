@@ -217,6 +217,7 @@ def make_trainer(
         ),
         train_dataset=pieces.get("train"),
         eval_dataset=pieces.get("eval"),
+        bucketed=run.bucket_by_length,
         callbacks=run_callbacks(run, record),
     )
 

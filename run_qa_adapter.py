@@ -263,7 +263,7 @@ def make_trainer(
         length=squad.max_seq_length if squad.pad_to_max_length else None,
         multiple=8 if run.fp16 or run.bf16 else 1,
     )
-    return QuestionAnsweringTrainer(
+    trainer = QuestionAnsweringTrainer(
         model=built.model,
         plan=plan,
         regularize_fusion=fusion.fusion_regularization,
@@ -277,8 +277,11 @@ def make_trainer(
         score_answers=partial(score, version_2=squad.version_2_with_negative),
         n_best_size=squad.n_best_size,
         max_answer_length=squad.max_answer_length,
+        bucketed=run.bucket_by_length and not squad.pad_to_max_length,
         callbacks=run_callbacks(run, record),
     )
+    record.note(padding=trainer.padding())
+    return trainer
 
 
 if __name__ == "__main__":

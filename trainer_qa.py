@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
+from adapter_qa.batching import LongestFirst, in_order, padding_share
 from adapter_qa.composition import check_setup
 from adapter_qa.squad import Question
 from adapter_qa.training import SetupTrainer
@@ -106,6 +107,23 @@ class QuestionAnsweringTrainer(SetupTrainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
+        """The longest windows first; `answer` puts the predictions back into the order of the windows."""
+        return LongestFirst(eval_dataset.lengths())
+
+    def padding(self) -> dict[str, float]:
+        """Share of padding among the tokens of the first training epoch and of an evaluation."""
+        collator: Any = self.data_collator
+        made = {"fixed": collator.length, "multiple": collator.multiple}
+        shares = {}
+        for part, windows, sampler, size in (
+            ("train", self.train_dataset, self._get_train_sampler, self.args.train_batch_size),
+            ("eval", self.eval_windows, self._get_eval_sampler, self.args.eval_batch_size),
+        ):
+            if isinstance(windows, Windows):
+                shares[part] = round(padding_share(sampler(windows) or (), windows.lengths(), size, **made), 4)
+        return shares
+
     def answer(
         self, windows: Windows, questions: Sequence[Question], prefix: str, loader: DataLoader
     ) -> tuple[Answers, dict[str, float]]:
@@ -120,7 +138,9 @@ class QuestionAnsweringTrainer(SetupTrainer):
         check_setup(self.model, self.plan)
         began = time.time()
         output = self.evaluation_loop(loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix)
-        answers = self.choose_answers(questions, windows, WindowSpans(*output.predictions))
+        predictions: Any = output.predictions  # the arrays of `WindowSpans`, which the library's type does not know
+        spans = WindowSpans(*in_order(predictions, LongestFirst(windows.lengths()).order))
+        answers = self.choose_answers(questions, windows, spans)
         if self.is_world_process_zero():
             folder = Path(str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)

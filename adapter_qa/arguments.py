@@ -235,6 +235,9 @@ class RunOptions(TrainingArguments):
     report_to: list[str] | None = field(
         default_factory=lambda: ["tensorboard"], metadata={"help": "Where curves go: tensorboard, none, ..."}
     )
+    bucket_by_length: bool = option(
+        True, "Train on batches of similar length; they are drawn anew each epoch. Not where all are padded alike."
+    )
     early_stopping_patience: int | None = option(
         None, "Stop after this many evaluations without a better one. Without it: never."
     )

@@ -153,6 +153,10 @@ class Pieces(Dataset):
     def __len__(self) -> int:
         return len(self.token_ids)
 
+    def lengths(self) -> np.ndarray:
+        """(inputs,) int64, tokens of each."""
+        return np.array([len(ids) for ids in self.token_ids])
+
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return {
             "input_ids": self.token_ids[index],

@@ -93,6 +93,10 @@ class Blocks(Dataset):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def lengths(self) -> np.ndarray:
+        """(blocks,) int64, tokens of each: all the same."""
+        return np.full(*self.ids.shape)
+
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         item = {"input_ids": self.ids[index]}
         return item if self.labels is None else {**item, "labels": self.labels[index]}

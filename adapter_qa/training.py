@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 
 from adapter_qa.arguments import RunOptions
+from adapter_qa.batching import BucketSampler
 from adapter_qa.composition import (
     check_setup,
     frozen_adapters,
@@ -44,6 +45,7 @@ class SetupTrainer(Trainer):
         regularize_fusion: add `fusion.fusion_regularization` to the training loss.
         decay_fusion_values: let weight decay act on the value matrices too. It pulls them to zero, the regulariser
             to the identity.
+        bucketed: train on batches of similar length (`BucketSampler`); datasets tell with `lengths()`.
         others: as for `Trainer`.
     """
 
@@ -56,9 +58,11 @@ class SetupTrainer(Trainer):
         plan: Plan | None,
         regularize_fusion: bool = True,
         decay_fusion_values: bool = False,
+        bucketed: bool = True,
         **others: Any,
     ):
         super().__init__(model=model, **others)
+        self.bucketed = bucketed
         self.plan = plan
         self.decay_fusion_values = decay_fusion_values
         self.regularized = [weight for _, weight in fusion_values(model)] if regularize_fusion else []
@@ -90,6 +94,13 @@ class SetupTrainer(Trainer):
             return names
         values = {name for name, _ in fusion_values(model)}
         return [name for name in names if name not in values]
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
+        if not self.bucketed or self.args.group_by_length:
+            return super()._get_train_sampler(train_dataset)
+        dataset: Any = self.train_dataset
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return BucketSampler(dataset.lengths(), self.args.train_batch_size * self.args.world_size, seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> Sampler[int] | None:
         """Evaluation in the order of the data, which predictions are matched with; `Trainer` itself would let
