@@ -5,15 +5,17 @@ A *span* is a pair of tokens of one window. All character offsets are into the q
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import orjson
 import torch
 from torch.nn import functional
 
-from adapter_qa.records import write_json
 from adapter_qa.squad import Question
 from adapter_qa.windows import Windows
 
@@ -131,33 +133,98 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers to questions, by id.
+    """Answers to questions, and their n-best lists, in arrays over all candidates.
+
+    The candidates of question i, best first, are `borders[i]:borders[i + 1]`; there is at least one.
 
     Attributes:
-        chosen: the answer; without `version_2` the best span.
-        n_best: all candidates, best first.
-        null_odds: v2 only: no-answer score less the best span's score; above the threshold, there is no answer.
+        questions: what was asked.
+        borders: (questions + 1,) int64.
+        start, end: (candidates,) int64, first and past-last character in the context; both 0 for no answer.
+        scores, start_logits: (candidates,) float64; the end logit is the score less this.
+        probabilities: (candidates,) float64.
+        best, picked: (questions,) int64, candidate that is the best span (where there is none, no answer), and the one
+            that is the answer.
+        odds: (questions,) float64, v2 only: no-answer score less the best span's; above the threshold, no answer.
     """
 
-    chosen: dict[str, Candidate]
-    n_best: dict[str, list[Candidate]]
-    null_odds: dict[str, float] = field(default_factory=dict)
+    questions: Sequence[Question]
+    borders: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    scores: np.ndarray
+    start_logits: np.ndarray
+    probabilities: np.ndarray
+    best: np.ndarray
+    picked: np.ndarray
+    odds: np.ndarray | None = None
+
+    @property
+    def chosen(self) -> dict[str, Candidate]:
+        """The answer to each question, by its id; without v2 the best span."""
+        return {one.id: self._candidate(index, row) for index, (one, row) in self._enumerated(self.picked)}
+
+    @property
+    def n_best(self) -> dict[str, list[Candidate]]:
+        """All candidates of each question, by its id, best first."""
+        return {
+            one.id: [self._candidate(index, row) for row in range(self.borders[index], self.borders[index + 1])]
+            for index, one in enumerate(self.questions)
+        }
+
+    @property
+    def null_odds(self) -> dict[str, float]:
+        """The odds by id; empty for v1."""
+        odds = [] if self.odds is None else self.odds.tolist()
+        return {one.id: value for one, value in zip(self.questions, odds, strict=False)}
 
     def texts(self) -> dict[str, str]:
         """The chosen answers' texts by id."""
-        return {name: candidate.text for name, candidate in self.chosen.items()}
+        return self._texts(self.picked)
 
     def span_texts(self) -> dict[str, str]:
         """The best spans' texts by id, "" only where there is no span: v2 thresholds are searched over these."""
-        return {name: next((one.text for one in best if one.text), "") for name, best in self.n_best.items()}
+        return self._texts(self.best)
 
     def write(self, folder: Path, prefix: str) -> None:
         """Writes `<prefix>_predictions.json`, `_nbest_predictions.json` and, for v2, `_null_odds.json`."""
-        write_json(folder / f"{prefix}_predictions.json", self.texts())
-        listed = {name: [vars(candidate) for candidate in best] for name, best in self.n_best.items()}
-        write_json(folder / f"{prefix}_nbest_predictions.json", listed)
-        if self.null_odds:
-            write_json(folder / f"{prefix}_null_odds.json", self.null_odds)
+        _write(folder / f"{prefix}_predictions.json", self.texts())
+        _write(folder / f"{prefix}_nbest_predictions.json", self._listed())
+        if self.odds is not None:
+            _write(folder / f"{prefix}_null_odds.json", self.null_odds)
+
+    def _enumerated(self, rows: np.ndarray) -> Iterator[tuple[int, tuple[Question, int]]]:
+        return enumerate(zip(self.questions, rows.tolist(), strict=True))
+
+    def _texts(self, rows: np.ndarray) -> dict[str, str]:
+        places = zip(self.questions, self.start[rows].tolist(), self.end[rows].tolist(), strict=True)
+        return {one.id: one.context[start:end] for one, start, end in places}
+
+    def _candidate(self, index: int, row: int) -> Candidate:
+        start, end = int(self.start[row]), int(self.end[row])
+        logit = float(self.start_logits[row])
+        text = self.questions[index].context[start:end]
+        return Candidate(text, start, end, logit, float(self.scores[row]) - logit, float(self.probabilities[row]))
+
+    def _listed(self) -> dict[str, list[dict[str, Any]]]:
+        """The n-best lists as plain data; one pass, since there are twenty times as many as questions."""
+        keys = ("text", "start", "end", "start_logit", "end_logit", "probability")
+        context = np.repeat(np.arange(len(self.questions)), np.diff(self.borders)).tolist()
+        start, end = self.start.tolist(), self.end.tolist()
+        contexts = [one.context for one in self.questions]
+        texts = [contexts[index][low:high] for index, low, high in zip(context, start, end, strict=True)]
+        ends = (self.scores - self.start_logits).tolist()
+        columns = (texts, start, end, self.start_logits.tolist(), ends, self.probabilities.tolist())
+        rows = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+        borders = self.borders.tolist()
+        return {one.id: rows[borders[index] : borders[index + 1]] for index, one in enumerate(self.questions)}
+
+
+def _write(path: Path, document: Any) -> None:
+    """As `records.write_json`, by a faster library: n-best lists are millions of values."""
+    aside = path.with_name(path.name + ".writing")
+    aside.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    os.replace(aside, path)
 
 
 def choose_answers(
@@ -178,74 +245,88 @@ def choose_answers(
         questions: those that `windows` was made from.
         windows: with their offsets.
         spans: of every window, in the same order.
-        n_best_size: candidates kept for each question.
+        n_best_size: candidates kept for each question, beside "no answer".
         version_2: whether "no answer" is a candidate.
         null_score_diff_threshold: how much better it must be than the best span, in logits.
     """
-    pool = _span_pool(windows, spans)
-    nulls = _null_candidates(len(questions), windows, spans)
-    borders = np.searchsorted(pool["question"], np.arange(len(questions) + 1))
-    chosen, n_best, null_odds = {}, {}, {}
-    for index, question in enumerate(questions):
-        rows = slice(borders[index], min(borders[index] + n_best_size, borders[index + 1]))
-        found = _candidates(question.context, pool, rows, nulls[index] if version_2 else None)
-        n_best[question.id] = found
-        best = next((candidate for candidate in found if candidate.text), found[0])
-        if version_2:
-            odds = sum(nulls[index]) - best.start_logit - best.end_logit if best.text else NO_SPAN_ODDS
-            null_odds[question.id] = odds
-            if odds > null_score_diff_threshold:
-                best = next(candidate for candidate in found if not candidate.text)
-        chosen[question.id] = best
-    return Answers(chosen, n_best, null_odds)
+    count = len(questions)
+    pool = _span_pool(windows, spans, n_best_size)
+    without = np.setdiff1d(np.arange(count), pool["question"])
+    nulls = _nulls(np.arange(count), windows, spans) if version_2 else _no_spans(without)
+    pool = {name: np.concatenate([pool[name], nulls[name]]) for name in pool}
+    order = np.lexsort((pool["end"] == 0, -pool["score"], pool["question"]))  # at equal scores, spans go first
+    pool = {name: values[order] for name, values in pool.items()}
+    borders = np.searchsorted(pool["question"], np.arange(count + 1))
+    # The first row that is a span; "no answer", which is always among the rows of v2, where there is no span.
+    is_span = pool["end"] > 0
+    first_span = np.minimum.reduceat(np.where(is_span, np.arange(len(is_span)), len(is_span)), borders[:-1])
+    best = np.where(first_span < len(is_span), first_span, borders[:-1])
+    picked, odds = best, None
+    if version_2:
+        null_row = np.flatnonzero(~is_span)
+        odds = np.where(is_span[best], pool["score"][null_row] - pool["score"][best], NO_SPAN_ODDS)
+        picked = np.where(odds > null_score_diff_threshold, null_row, best)
+    return Answers(
+        questions,
+        borders,
+        pool["start"],
+        pool["end"],
+        pool["score"],
+        pool["start_logit"],
+        _softmax(pool["score"], borders),
+        best,
+        picked,
+        odds,
+    )
 
 
-def _null_candidates(questions: int, windows: Windows, spans: WindowSpans) -> list[tuple[float, float]]:
-    """Start and end logit of "no answer" of each question, from the window where their sum is least."""
-    order = np.lexsort((spans.null_starts + spans.null_ends, windows.question))
-    least = order[np.searchsorted(windows.question[order], np.arange(questions))]
-    return list(zip(spans.null_starts[least].tolist(), spans.null_ends[least].tolist(), strict=True))
-
-
-def _span_pool(windows: Windows, spans: WindowSpans) -> dict[str, np.ndarray]:
-    """All distinct spans as flat arrays, sorted by question, then best first, then by place in the context."""
+def _span_pool(windows: Windows, spans: WindowSpans, n_best_size: int) -> dict[str, np.ndarray]:
+    """The best distinct spans of each question as flat arrays, sorted by question, then best first, then by place."""
     row, column = np.nonzero(np.isfinite(spans.scores))
     pool = {
         "question": windows.question[row],
-        "score": spans.scores[row, column],
-        "start_logit": spans.start_logits[row, column],
-        "start": windows.characters(row, spans.first[row, column])[:, 0],
-        "end": windows.characters(row, spans.last[row, column])[:, 1],
+        "score": spans.scores[row, column].astype(np.float64),
+        "start_logit": spans.start_logits[row, column].astype(np.float64),
+        "start": windows.characters(row, spans.first[row, column])[:, 0].astype(np.int64),
+        "end": windows.characters(row, spans.last[row, column])[:, 1].astype(np.int64),
     }
-    order = np.lexsort((pool["end"], pool["start"], -pool["score"], pool["question"]))
+    real = np.flatnonzero(pool["end"] > pool["start"])  # zero-width tokens make no answer
+    pool = {name: values[real] for name, values in pool.items()}
+    order = np.lexsort((-pool["score"], pool["end"], pool["start"], pool["question"]))
     pool = {name: values[order] for name, values in pool.items()}
-    # The first of equal (question, start, end) is the best one; zero-width tokens make no answer.
-    places = np.stack([pool["question"], pool["start"], pool["end"]], axis=1)
-    _, first = np.unique(places, axis=0, return_index=True)
-    keep = np.sort(first)
-    keep = keep[pool["end"][keep] > pool["start"][keep]]
-    return {name: values[keep] for name, values in pool.items()}
+    places = np.stack([pool["question"], pool["start"], pool["end"]])
+    new = np.flatnonzero(np.append(True, (places[:, 1:] != places[:, :-1]).any(axis=0))[: places.shape[1]])
+    order = new[np.lexsort((pool["end"][new], pool["start"][new], -pool["score"][new], pool["question"][new]))]
+    question = pool["question"][order]
+    rank = np.arange(len(order)) - np.searchsorted(question, question)
+    return {name: values[order[rank < n_best_size]] for name, values in pool.items()}
 
 
-def _candidates(
-    context: str, pool: dict[str, np.ndarray], rows: slice, null: tuple[float, float] | None
-) -> list[Candidate]:
-    """The n-best list of one question, "no answer" among it where it has logits; never empty."""
-    found = [
-        (float(score), float(logit), int(start), int(end))
-        for score, logit, start, end in zip(
-            pool["score"][rows], pool["start_logit"][rows], pool["start"][rows], pool["end"][rows], strict=True
-        )
-    ]
-    if null is not None:
-        found.append((sum(null), null[0], 0, 0))
-        found.sort(key=lambda item: -item[0])
-    if not found:
-        return [Candidate("", 0, 0, 0.0, 0.0, 1.0)]
-    scores = np.array([item[0] for item in found], dtype=np.float64)
-    weights = np.exp(scores - scores.max())
-    weights /= weights.sum()
-    return [
-        Candidate(context[start:end], start, end, logit, score - logit, float(weight))
-        for (score, logit, start, end), weight in zip(found, weights, strict=True)
-    ]
+def _nulls(questions: np.ndarray, windows: Windows, spans: WindowSpans) -> dict[str, np.ndarray]:
+    """ "No answer" of each question as a candidate, from the window where its score is least."""
+    starts, ends = spans.null_starts.astype(np.float64), spans.null_ends.astype(np.float64)
+    order = np.lexsort((starts + ends, windows.question))
+    least = order[np.searchsorted(windows.question[order], questions)]
+    nowhere = np.zeros(len(questions), dtype=np.int64)
+    return {
+        "question": questions,
+        "score": starts[least] + ends[least],
+        "start_logit": starts[least],
+        "start": nowhere,
+        "end": nowhere,
+    }
+
+
+def _no_spans(questions: np.ndarray) -> dict[str, np.ndarray]:
+    """The only candidate of questions of v1 without any valid span: nothing, with score 0."""
+    nothing = np.zeros(len(questions), dtype=np.int64)
+    return {"question": questions, "start": nothing, "end": nothing} | {
+        name: np.zeros(len(questions)) for name in ("score", "start_logit")
+    }
+
+
+def _softmax(scores: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Softmax within each stretch between borders, none of which is empty."""
+    sizes = np.diff(borders)
+    weights = np.exp(scores - np.repeat(np.maximum.reduceat(scores, borders[:-1]), sizes))
+    return weights / np.repeat(np.add.reduceat(weights, borders[:-1]), sizes)
