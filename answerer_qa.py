@@ -7,21 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from adapter_qa.arguments import ModelOptions, SquadOptions, answering_options, quiet_libraries
 from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config, weights_fingerprint, window_limit
-from adapter_qa.batching import LongestFirst, in_order
+from adapter_qa.batching import LongestFirst
 from adapter_qa.composition import AdapterModel, build_setup, check_setup
 from adapter_qa.errors import UserError, note
 from adapter_qa.planning import Plan, plan_answering
 from adapter_qa.saves import FULL_FILE, find_folder, read_json, read_setup
 from adapter_qa.squad import Question
 from adapter_qa.windows import WindowCollator, make_windows
-from utils_qa import Answers, WindowSpans, choose_answers, window_spans
+from utils_qa import Answers, SpanCollector, choose_answers, window_spans
 
 
 class QuestionAnswerer:
@@ -88,21 +87,19 @@ class QuestionAnswerer:
             doc_stride=self.options["doc_stride"],
         )
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
-        parts = []
         longest_first = LongestFirst(windows.lengths())
+        collected = SpanCollector(longest_first.order, self.options["n_best_size"])
         batches = DataLoader(windows, self.batch_size, sampler=longest_first, collate_fn=collator)
         for batch in tqdm(batches, desc="answering", disable=len(batches) == 1):
             on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
             inputs = {name: on_device[name] for name in self.tokenizer.model_input_names}
             with torch.inference_mode():
                 output = self.model(**inputs)
-                spans = window_spans(on_device, output.start_logits, output.end_logits, **spans_of)
-            parts.append([tensor.cpu().numpy() for tensor in spans])
-        arrays = in_order([np.concatenate(pieces) for pieces in zip(*parts, strict=True)], longest_first.order)
+                collected.take(window_spans(on_device, output.start_logits, output.end_logits, **spans_of))
         return choose_answers(
             questions,
             windows,
-            WindowSpans(*arrays),
+            collected.spans,
             n_best_size=self.options["n_best_size"],
             version_2=self.options["version_2"],
             null_score_diff_threshold=self.options["null_score_diff_threshold"],

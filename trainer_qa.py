@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
-from adapter_qa.batching import LongestFirst, in_order, padding_share
+from adapter_qa.batching import LongestFirst, padding_share
 from adapter_qa.composition import check_setup
 from adapter_qa.squad import Question
 from adapter_qa.training import SetupTrainer
 from adapter_qa.windows import IGNORED, Windows
-from utils_qa import Answers, WindowSpans, window_spans
+from utils_qa import Answers, SpanCollector, WindowSpans, window_spans
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
 NOT_FOR_THE_MODEL = ("context_mask", "cls_positions", "first_token", "start_positions", "end_positions")
@@ -61,6 +61,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         self.score_answers = score_answers
         self.n_best_size = n_best_size
         self.max_answer_length = max_answer_length
+        self.collected: SpanCollector
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """Mean of start and end cross entropy over the windows of a batch whose gold span is known."""
@@ -74,7 +75,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, Any, None]:
-        """Loss and best spans of a batch; see `utils_qa.window_spans`."""
+        """Loss of a batch; its best spans (`utils_qa.window_spans`), of all processes, go to `collected`."""
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
@@ -87,7 +88,10 @@ class QuestionAnsweringTrainer(SetupTrainer):
             n_best_size=self.n_best_size,
             max_answer_length=self.max_answer_length,
         )
-        return loss.detach(), spans, None
+        self.collected.take(
+            self.gather_function(spans)
+        )  # here, since `Trainer` would copy all of them with every batch
+        return loss.detach(), None, None
 
     def evaluate(
         self,
@@ -137,10 +141,9 @@ class QuestionAnsweringTrainer(SetupTrainer):
         """
         check_setup(self.model, self.plan)
         began = time.time()
+        self.collected = SpanCollector(LongestFirst(windows.lengths()).order, self.n_best_size)
         output = self.evaluation_loop(loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix)
-        predictions: Any = output.predictions  # the arrays of `WindowSpans`, which the library's type does not know
-        spans = WindowSpans(*in_order(predictions, LongestFirst(windows.lengths()).order))
-        answers = self.choose_answers(questions, windows, spans)
+        answers = self.choose_answers(questions, windows, self.collected.spans)
         if self.is_world_process_zero():
             folder = Path(str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)

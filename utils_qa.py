@@ -6,7 +6,7 @@ A *span* is a pair of tokens of one window. All character offsets are into the q
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn import functional
 from adapter_qa.squad import Question
 from adapter_qa.windows import Windows
 
+QUESTIONS_AT_ONCE = 1024  # bounds the memory of choosing and writing
 NO_SPAN_ODDS = 1e6  # null odds of a question without any valid span: above every threshold, and still valid JSON
 
 
@@ -72,7 +73,7 @@ class WindowSpans:
 
     Attributes:
         scores: (windows, n_best) float32, -inf where there is no span.
-        first, last: (windows, n_best) int, tokens.
+        first, last: (windows, n_best) int16, tokens.
         start_logits: (windows, n_best) float32; the end logit is the score less this.
         null_starts, null_ends: (windows,) float32, the classification token's start and end logit.
     """
@@ -83,6 +84,38 @@ class WindowSpans:
     start_logits: np.ndarray
     null_starts: np.ndarray
     null_ends: np.ndarray
+
+
+class SpanCollector:
+    """Takes the spans of batch after batch and puts them where their windows are.
+
+    Args:
+        order: (windows,), in which the windows come.
+        n_best_size: spans of each.
+
+    Attributes:
+        spans: what came so far; complete after as many windows as `order` has.
+    """
+
+    def __init__(self, order: np.ndarray, n_best_size: int):
+        count, shape = len(order), (len(order), n_best_size)
+        self.spans = WindowSpans(
+            scores=np.empty(shape, np.float32),
+            first=np.empty(shape, np.int16),
+            last=np.empty(shape, np.int16),
+            start_logits=np.empty(shape, np.float32),
+            null_starts=np.empty(count, np.float32),
+            null_ends=np.empty(count, np.float32),
+        )
+        self.order = order
+        self.done = 0
+
+    def take(self, batch: Sequence[torch.Tensor]) -> None:
+        """The next windows' spans, as `window_spans` gives them."""
+        rows = self.order[self.done : self.done + len(batch[0])]
+        for array, tensor in zip(vars(self.spans).values(), batch, strict=True):
+            array[rows] = tensor.cpu().numpy()
+        self.done += len(rows)
 
 
 def window_spans(
@@ -106,7 +139,8 @@ def window_spans(
     null_starts = start_logits.float().gather(1, cls).squeeze(1)
     null_ends = end_logits.float().gather(1, cls).squeeze(1)
     begin = batch["first_token"][:, None]
-    return scores, first - begin, last - begin, starts, null_starts, null_ends
+    first, last = (first - begin).to(torch.int16), (last - begin).to(torch.int16)
+    return scores, first, last, starts, null_starts, null_ends
 
 
 # ---------------------------------------------------------------- spans to answers
@@ -140,9 +174,9 @@ class Answers:
     Attributes:
         questions: what was asked.
         borders: (questions + 1,) int64.
-        start, end: (candidates,) int64, first and past-last character in the context; both 0 for no answer.
-        scores, start_logits: (candidates,) float64; the end logit is the score less this.
-        probabilities: (candidates,) float64.
+        start, end: (candidates,) int32, first and past-last character in the context; both 0 for no answer.
+        scores, start_logits: (candidates,) float32; the end logit is the score less this.
+        probabilities: (candidates,) float32.
         best, picked: (questions,) int64, candidate that is the best span (where there is none, no answer), and the one
             that is the answer.
         odds: (questions,) float64, v2 only: no-answer score less the best span's; above the threshold, no answer.
@@ -188,16 +222,20 @@ class Answers:
 
     def write(self, folder: Path, prefix: str) -> None:
         """Writes `<prefix>_predictions.json`, `_nbest_predictions.json` and, for v2, `_null_odds.json`."""
-        _write(folder / f"{prefix}_predictions.json", self.texts())
-        _write(folder / f"{prefix}_nbest_predictions.json", self._listed())
+        count = len(self.questions)
+        blocks = [slice(first, first + QUESTIONS_AT_ONCE) for first in range(0, count, QUESTIONS_AT_ONCE)]
+        _write(folder / f"{prefix}_predictions.json", (self._texts(self.picked, block) for block in blocks))
+        _write(folder / f"{prefix}_nbest_predictions.json", map(self._listed, blocks))
         if self.odds is not None:
-            _write(folder / f"{prefix}_null_odds.json", self.null_odds)
+            _write(folder / f"{prefix}_null_odds.json", [self.null_odds])
 
     def _enumerated(self, rows: np.ndarray) -> Iterator[tuple[int, tuple[Question, int]]]:
         return enumerate(zip(self.questions, rows.tolist(), strict=True))
 
-    def _texts(self, rows: np.ndarray) -> dict[str, str]:
-        places = zip(self.questions, self.start[rows].tolist(), self.end[rows].tolist(), strict=True)
+    def _texts(self, rows: np.ndarray, block: slice = slice(None)) -> dict[str, str]:
+        """Text by id of one candidate for each question, or for a block of the questions."""
+        rows = rows[block]
+        places = zip(self.questions[block], self.start[rows].tolist(), self.end[rows].tolist(), strict=True)
         return {one.id: one.context[start:end] for one, start, end in places}
 
     def _candidate(self, index: int, row: int) -> Candidate:
@@ -206,24 +244,32 @@ class Answers:
         text = self.questions[index].context[start:end]
         return Candidate(text, start, end, logit, float(self.scores[row]) - logit, float(self.probabilities[row]))
 
-    def _listed(self) -> dict[str, list[dict[str, Any]]]:
-        """The n-best lists as plain data; one pass, since there are twenty times as many as questions."""
+    def _listed(self, block: slice) -> dict[str, list[dict[str, Any]]]:
+        """The n-best lists of a block of questions as plain data; in columns, since there are so many values."""
         keys = ("text", "start", "end", "start_logit", "end_logit", "probability")
-        context = np.repeat(np.arange(len(self.questions)), np.diff(self.borders)).tolist()
-        start, end = self.start.tolist(), self.end.tolist()
-        contexts = [one.context for one in self.questions]
-        texts = [contexts[index][low:high] for index, low, high in zip(context, start, end, strict=True)]
-        ends = (self.scores - self.start_logits).tolist()
-        columns = (texts, start, end, self.start_logits.tolist(), ends, self.probabilities.tolist())
-        rows = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
-        borders = self.borders.tolist()
-        return {one.id: rows[borders[index] : borders[index + 1]] for index, one in enumerate(self.questions)}
+        questions = self.questions[block]
+        borders = self.borders[block.start : block.start + len(questions) + 1]
+        rows = slice(borders[0], borders[-1])
+        contexts = [one.context for one in questions]
+        owner = np.repeat(np.arange(len(questions)), np.diff(borders)).tolist()
+        start, end = self.start[rows].tolist(), self.end[rows].tolist()
+        texts = [contexts[index][low:high] for index, low, high in zip(owner, start, end, strict=True)]
+        logits = self.start_logits[rows].tolist()
+        ends = (self.scores[rows] - self.start_logits[rows]).tolist()
+        columns = (texts, start, end, logits, ends, self.probabilities[rows].tolist())
+        listed = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+        borders = (borders - borders[0]).tolist()
+        return {one.id: listed[borders[index] : borders[index + 1]] for index, one in enumerate(questions)}
 
 
-def _write(path: Path, document: Any) -> None:
-    """As `records.write_json`, by a faster library: n-best lists are millions of values."""
+def _write(path: Path, pieces: Iterable[dict[str, Any]]) -> None:
+    """Writes one JSON object, given in pieces, aside and renames it; n-best lists are millions of values."""
     aside = path.with_name(path.name + ".writing")
-    aside.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    with aside.open("wb") as stream:
+        for number, piece in enumerate(pieces):
+            stream.write(b"," if number else b"{")
+            stream.write(orjson.dumps(piece, option=orjson.OPT_INDENT_2).removeprefix(b"{").removesuffix(b"}"))
+        stream.write(b"}\n")
     os.replace(aside, path)
 
 
@@ -249,40 +295,79 @@ def choose_answers(
         version_2: whether "no answer" is a candidate.
         null_score_diff_threshold: how much better it must be than the best span, in logits.
     """
-    count = len(questions)
-    pool = _span_pool(windows, spans, n_best_size)
-    without = np.setdiff1d(np.arange(count), pool["question"])
-    nulls = _nulls(np.arange(count), windows, spans) if version_2 else _no_spans(without)
-    pool = {name: np.concatenate([pool[name], nulls[name]]) for name in pool}
-    order = np.lexsort((pool["end"] == 0, -pool["score"], pool["question"]))  # at equal scores, spans go first
-    pool = {name: values[order] for name, values in pool.items()}
-    borders = np.searchsorted(pool["question"], np.arange(count + 1))
-    # The first row that is a span; "no answer", which is always among the rows of v2, where there is no span.
-    is_span = pool["end"] > 0
-    first_span = np.minimum.reduceat(np.where(is_span, np.arange(len(is_span)), len(is_span)), borders[:-1])
-    best = np.where(first_span < len(is_span), first_span, borders[:-1])
-    picked, odds = best, None
-    if version_2:
-        null_row = np.flatnonzero(~is_span)
-        odds = np.where(is_span[best], pool["score"][null_row] - pool["score"][best], NO_SPAN_ODDS)
-        picked = np.where(odds > null_score_diff_threshold, null_row, best)
+    parts = []
+    for first in range(0, len(questions), QUESTIONS_AT_ONCE):
+        past = min(first + QUESTIONS_AT_ONCE, len(questions))
+        rows = slice(*np.searchsorted(windows.question, [first, past]))
+        pool = _span_pool(windows, spans, rows, n_best_size)
+        if version_2:
+            nulls = _nulls(np.arange(first, past), windows, spans, rows)
+        else:
+            nulls = _no_spans(np.setdiff1d(np.arange(first, past), pool["question"]))
+        parts.append(_listed_together(pool, nulls, first, past, null_score_diff_threshold if version_2 else None))
+    # Taken out of the parts as it goes, so that nothing is held twice.
+    lists = {name: np.concatenate([part.pop(name) for part in parts]) for name in tuple(parts[0])}
+    begins = np.cumsum(lists["sizes"]) - lists["sizes"]
     return Answers(
         questions,
-        borders,
-        pool["start"],
-        pool["end"],
-        pool["score"],
-        pool["start_logit"],
-        _softmax(pool["score"], borders),
-        best,
-        picked,
-        odds,
+        np.append(begins, lists["sizes"].sum()),
+        lists["start"],
+        lists["end"],
+        lists["score"],
+        lists["start_logit"],
+        lists["probability"],
+        begins + lists["best"],
+        begins + lists["picked"],
+        lists["odds"] if version_2 else None,
     )
 
 
-def _span_pool(windows: Windows, spans: WindowSpans, n_best_size: int) -> dict[str, np.ndarray]:
-    """The best distinct spans of each question as flat arrays, sorted by question, then best first, then by place."""
-    row, column = np.nonzero(np.isfinite(spans.scores))
+def _listed_together(
+    pool: dict[str, np.ndarray], nulls: dict[str, np.ndarray], first: int, past: int, threshold: float | None
+) -> dict[str, np.ndarray]:
+    """The n-best lists of the questions from `first` to before `past`, and what is chosen from them.
+
+    Args:
+        pool: their spans.
+        nulls: "no answer" as candidates.
+        first, past: indexes of questions.
+        threshold: of the odds, for v2.
+
+    Returns:
+        Arrays over candidates, as in `Answers`; over questions, `sizes` of the lists, and `best` and `picked`, counted
+        within them, and `odds`.
+    """
+    both = {name: np.concatenate([pool[name], nulls[name]]) for name in pool}
+    order = np.lexsort((both["end"] == 0, -both["score"], both["question"]))  # at equal scores, spans go first
+    both = {name: values[order] for name, values in both.items()}
+    borders = np.searchsorted(both["question"], np.arange(first, past + 1))
+    # The first row that is a span; where there is none, "no answer", the only row.
+    rows = np.arange(len(order))
+    is_span = both["end"] > 0
+    first_span = np.minimum.reduceat(np.where(is_span, rows, len(rows)), borders[:-1])
+    best = np.where(first_span < len(rows), first_span, borders[:-1])
+    picked, odds = best, np.zeros(past - first)
+    if threshold is not None:
+        null_row = np.flatnonzero(~is_span)
+        odds = np.where(is_span[best], both["score"][null_row] - both["score"][best], NO_SPAN_ODDS)
+        picked = np.where(odds > threshold, null_row, best)
+    return {
+        "sizes": np.diff(borders),
+        "start": both["start"].astype(np.int32),
+        "end": both["end"].astype(np.int32),
+        "score": both["score"].astype(np.float32),
+        "start_logit": both["start_logit"].astype(np.float32),
+        "probability": _softmax(both["score"], borders).astype(np.float32),
+        "best": best - borders[:-1],
+        "picked": picked - borders[:-1],
+        "odds": odds,
+    }
+
+
+def _span_pool(windows: Windows, spans: WindowSpans, rows: slice, n_best_size: int) -> dict[str, np.ndarray]:
+    """The best distinct spans of each question in some windows as flat arrays: by question, best first, by place."""
+    row, column = np.nonzero(np.isfinite(spans.scores[rows]))
+    row += rows.start
     pool = {
         "question": windows.question[row],
         "score": spans.scores[row, column].astype(np.float64),
@@ -302,11 +387,12 @@ def _span_pool(windows: Windows, spans: WindowSpans, n_best_size: int) -> dict[s
     return {name: values[order[rank < n_best_size]] for name, values in pool.items()}
 
 
-def _nulls(questions: np.ndarray, windows: Windows, spans: WindowSpans) -> dict[str, np.ndarray]:
-    """ "No answer" of each question as a candidate, from the window where its score is least."""
-    starts, ends = spans.null_starts.astype(np.float64), spans.null_ends.astype(np.float64)
-    order = np.lexsort((starts + ends, windows.question))
-    least = order[np.searchsorted(windows.question[order], questions)]
+def _nulls(questions: np.ndarray, windows: Windows, spans: WindowSpans, rows: slice) -> dict[str, np.ndarray]:
+    """ "No answer" of each question as a candidate, from the one of its windows where its score is least."""
+    starts, ends = spans.null_starts[rows].astype(np.float64), spans.null_ends[rows].astype(np.float64)
+    question = windows.question[rows]
+    order = np.lexsort((starts + ends, question))
+    least = order[np.searchsorted(question[order], questions)]
     nowhere = np.zeros(len(questions), dtype=np.int64)
     return {
         "question": questions,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -63,12 +63,6 @@ class LongestFirst(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order.tolist())
-
-
-def in_order(arrays: Sequence[np.ndarray], order: np.ndarray) -> list[np.ndarray]:
-    """Results that were computed in `order`, (examples, ...) each, in the order of the examples."""
-    back = np.argsort(order)
-    return [array[back] for array in arrays]
 
 
 def padding_share(

@@ -7,6 +7,7 @@ however many windows a question; a window is a range of its context's tokens, pu
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -23,6 +24,7 @@ from adapter_qa.squad import Question, is_aligned
 
 IGNORED = -100  # label of a window whose gold answer cannot be placed; cross entropy skips it
 TEXTS_AT_ONCE = 1000  # tokenized in one call: fills the tokenizer's threads, bounds its memory
+ROWS_AT_ONCE = 8192  # windows labelled in one search
 Windowed = dict[str, Any]
 
 
@@ -238,9 +240,7 @@ def _distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
 
 def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, description: str) -> Tokens:
     """Tokens of texts, each by itself, with offsets as the tokenizer gives them within a pair."""
-    ids: list[np.ndarray] = []
-    offsets: list[np.ndarray] = []
-    lengths: list[int] = []
+    ids, offsets, borders = array("i"), array("i"), array("q", [0])  # they grow in place: no second copy at the end
     few = len(texts) <= TEXTS_AT_ONCE
     for first in tqdm(range(0, len(texts), TEXTS_AT_ONCE), desc=description, unit="k", disable=few):
         encoded = tokenizer(
@@ -251,12 +251,12 @@ def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, descripti
             return_token_type_ids=False,
             verbose=False,
         )
-        lengths += map(len, encoded["input_ids"])
-        ids.append(np.fromiter(chain.from_iterable(encoded["input_ids"]), np.int32))
-        flat = chain.from_iterable(chain.from_iterable(encoded["offset_mapping"]))
-        offsets.append(np.fromiter(flat, np.int32).reshape(-1, 2))
-    borders = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Tokens(np.concatenate(ids), np.concatenate(offsets), borders)
+        ids.extend(chain.from_iterable(encoded["input_ids"]))
+        offsets.extend(chain.from_iterable(chain.from_iterable(encoded["offset_mapping"])))
+        borders.extend((np.cumsum([len(one) for one in encoded["input_ids"]]) + borders[-1]).tolist())
+    return Tokens(
+        np.frombuffer(ids, np.int32), np.frombuffer(offsets, np.int32).reshape(-1, 2), np.frombuffer(borders, np.int64)
+    )
 
 
 def _fit_questions(
@@ -327,29 +327,44 @@ def _labelled(windows: Windows, questions: Sequence[Question]) -> Windows:
     """The same windows with the start and end token of the first gold answer; see `Windows`."""
     known = np.fromiter((bool(one.answer_texts) for one in questions), bool, len(questions))
     aligned = np.fromiter((bool(one.answer_texts) and is_aligned(one) for one in questions), bool, len(questions))
-    chars = np.array(
-        [
-            (one.answer_starts[0], one.answer_starts[0] + len(one.answer_texts[0])) if one.answer_texts else (0, 0)
-            for one in questions
-        ],
-        dtype=np.int64,
-    )[windows.question]
+    begins = (one.answer_starts[0] if one.answer_texts else 0 for one in questions)
+    sizes = (len(one.answer_texts[0]) if one.answer_texts else 0 for one in questions)
+    first_chars = np.fromiter(begins, np.int64, len(questions))
+    past_chars = first_chars + np.fromiter(sizes, np.int64, len(questions))
+    chars = np.stack([first_chars, past_chars], axis=1)[windows.question]
     start, end = np.full((2, len(windows)), windows.cls, dtype=np.int32)
     start[(known & ~aligned)[windows.question]] = end[(known & ~aligned)[windows.question]] = IGNORED
     rows = np.flatnonzero(aligned[windows.question] & (windows.past > windows.first))
     tokens, borders = windows.contexts, windows.contexts.borders[windows.context_text]
     low, high = (borders + windows.first)[rows], (borders + windows.past - 1)[rows]
     holds = (tokens.offsets[low, 0] <= chars[rows, 0]) & (tokens.offsets[high, 1] >= chars[rows, 1])
-    rows, low, high = rows[holds], low[holds], high[holds]
-    # One search over all contexts: the text's number goes before the character.
-    text = np.repeat(np.arange(len(tokens.borders) - 1), tokens.lengths()) << 32
-    wanted = windows.context_text[rows].astype(np.int64) << 32
-    begins = np.searchsorted(text + tokens.offsets[:, 0], wanted + chars[rows, 0], side="right") - 1
-    ends = np.searchsorted(text + tokens.offsets[:, 1], wanted + chars[rows, 1], side="left")
+    rows = rows[holds]
+    rows = rows[np.argsort(windows.context_text[rows], kind="stable")]
+    for block in range(0, len(rows), ROWS_AT_ONCE):
+        _place(windows, rows[block : block + ROWS_AT_ONCE], chars, start, end)
+    return replace(windows, start=start, end=end)
+
+
+def _place(windows: Windows, rows: np.ndarray, chars: np.ndarray, start: np.ndarray, end: np.ndarray) -> None:
+    """Fills in the tokens of the answers that some windows hold.
+
+    Args:
+        windows: all of them.
+        rows: windows in the order of their contexts.
+        chars: (windows, 2), first and past-last character of the answers.
+        start, end: (windows,), to fill.
+    """
+    tokens, text = windows.contexts, windows.context_text[rows].astype(np.int64)
+    base, past = tokens.borders[text[0]], tokens.borders[text[-1] + 1]
+    # One search over all of these contexts: the text's number goes before the character.
+    number = np.repeat(np.arange(text[0], text[-1] + 1), tokens.lengths()[text[0] : text[-1] + 1]) << 32
+    offsets = tokens.offsets[base:past]
+    begins = base + np.searchsorted(number + offsets[:, 0], (text << 32) + chars[rows, 0], side="right") - 1
+    ends = base + np.searchsorted(number + offsets[:, 1], (text << 32) + chars[rows, 1], side="left")
+    low, high = tokens.borders[text] + windows.first[rows], tokens.borders[text] + windows.past[rows] - 1
     shift = windows.context_begins()[rows] - low
     start[rows] = np.minimum(begins, high) + shift
     end[rows] = np.maximum(ends, low) + shift
-    return replace(windows, start=start, end=end)
 
 
 @dataclass(frozen=True)

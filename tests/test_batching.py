@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, RandomSampler
 
-from adapter_qa.batching import BucketSampler, LongestFirst, in_order, padding_share
+from adapter_qa.batching import BucketSampler, LongestFirst, padding_share
 
 
 @settings(max_examples=100, deadline=None)
@@ -82,11 +82,3 @@ def test_padding_counted_by_hand() -> None:
     lengths = np.array([3, 5, 2, 9, 4])
     assert padding_share([0, 1, 2, 3, 4], lengths, 2) == pytest.approx(1 - 23 / (5 * 2 + 9 * 2 + 4))
     assert padding_share([0, 1, 2, 3, 4], lengths, 2, multiple=8) == pytest.approx(1 - 23 / (8 * 2 + 16 * 2 + 8))
-
-
-def test_results_go_back_to_their_places() -> None:
-    lengths = np.array([3, 9, 1, 9, 5])
-    order = LongestFirst(lengths).order
-    assert order.tolist() == [1, 3, 4, 0, 2]
-    (back,) = in_order([lengths[order] * 10], order)
-    assert back.tolist() == (lengths * 10).tolist()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adapter_qa.windows import WindowCollator, Windows, make_windows
-from utils_qa import NO_SPAN_ODDS, WindowSpans, best_spans, choose_answers, window_spans
+from utils_qa import NO_SPAN_ODDS, SpanCollector, WindowSpans, best_spans, choose_answers, window_spans
 
 TEXT = st.text(st.sampled_from("aáàa\u0301 ç\u00a0bcd.,-\u200bé🙂א\tZ1"), min_size=1, max_size=120).filter(str.strip)
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -190,3 +190,16 @@ def test_written_files_are_what_the_ecosystem_reads(tiny_bert: Path, tmp_path: P
     assert set(read["eval_null_odds.json"]) == {"q0", "q1", "q2"}
     for best in read["eval_nbest_predictions.json"].values():
         assert {"text", "start_logit", "end_logit", "probability"} <= set(best[0])
+
+
+def test_collected_spans_go_back_to_their_windows() -> None:
+    order = np.array([1, 3, 0, 2])
+    collected = SpanCollector(order, 2)
+    for rows in (order[:3], order[3:]):
+        numbers = torch.tensor(rows)
+        wide = numbers[:, None] * 10 + torch.arange(2)
+        collected.take((wide.float(), wide.short(), wide.short() + 1, wide.float(), numbers.float(), -numbers.float()))
+    spans = collected.spans
+    assert spans.scores.tolist() == spans.first.tolist() == [[0, 1], [10, 11], [20, 21], [30, 31]]
+    assert spans.last.tolist() == (spans.first + 1).tolist() and spans.first.dtype == np.int16
+    assert spans.null_starts.tolist() == [0, 1, 2, 3] and spans.null_ends.tolist() == [0, -1, -2, -3]
