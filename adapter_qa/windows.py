@@ -23,7 +23,8 @@ from adapter_qa.errors import UserError
 from adapter_qa.squad import Question, is_aligned
 
 IGNORED = -100  # label of a window whose gold answer cannot be placed; cross entropy skips it
-TEXTS_AT_ONCE = 1000  # tokenized in one call: fills the tokenizer's threads, bounds its memory
+TEXTS_AT_ONCE = 250  # tokenized in one call: fills the tokenizer's threads, bounds its memory
+FEW_TEXTS = 1000  # so many are done before a bar could be read
 ROWS_AT_ONCE = 8192  # windows labelled in one search
 Windowed = dict[str, Any]
 
@@ -241,8 +242,8 @@ def _distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
 def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, description: str) -> Tokens:
     """Tokens of texts, each by itself, with offsets as the tokenizer gives them within a pair."""
     ids, offsets, borders = array("i"), array("i"), array("q", [0])  # they grow in place: no second copy at the end
-    few = len(texts) <= TEXTS_AT_ONCE
-    for first in tqdm(range(0, len(texts), TEXTS_AT_ONCE), desc=description, unit="k", disable=few):
+    bar = tqdm(total=len(texts), desc=description, unit="text", disable=len(texts) <= FEW_TEXTS)
+    for first in range(0, len(texts), TEXTS_AT_ONCE):
         encoded = tokenizer(
             list(texts[first : first + TEXTS_AT_ONCE]),
             add_special_tokens=False,
@@ -254,6 +255,8 @@ def tokenize(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, descripti
         ids.extend(chain.from_iterable(encoded["input_ids"]))
         offsets.extend(chain.from_iterable(chain.from_iterable(encoded["offset_mapping"])))
         borders.extend((np.cumsum([len(one) for one in encoded["input_ids"]]) + borders[-1]).tolist())
+        bar.update(len(encoded["input_ids"]))
+    bar.close()
     return Tokens(
         np.frombuffer(ids, np.int32), np.frombuffer(offsets, np.int32).reshape(-1, 2), np.frombuffer(borders, np.int64)
     )
