@@ -44,7 +44,8 @@ from adapter_qa.planning import Plan, plan_setup
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
 from adapter_qa.training import run_callbacks, train
-from adapter_qa.windows import WindowCollator, Windows, make_windows
+from adapter_qa.window_cache import kept_windows
+from adapter_qa.windows import WindowCollator, Windows
 from trainer_qa import QuestionAnsweringTrainer
 from utils_qa import Answers, choose_answers
 
@@ -197,7 +198,7 @@ def window_parts(
     parts: dict[str, Windows] = {}
     for part, found in questions.items():
         assert tokenizer is not None
-        parts[part] = make_windows(
+        parts[part] = kept_windows(
             found,
             tokenizer,
             max_seq_length=squad.max_seq_length,

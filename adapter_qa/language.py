@@ -66,7 +66,7 @@ def make_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, block_
     pieces: list[np.ndarray] = []
     few = len(texts) <= TEXTS_AT_ONCE
     for first in tqdm(range(0, len(texts), TEXTS_AT_ONCE), desc="blocks", unit="k", disable=few):
-        encoded = tokenizer(list(texts[first : first + TEXTS_AT_ONCE]), add_special_tokens=False)
+        encoded = tokenizer(list(texts[first : first + TEXTS_AT_ONCE]), add_special_tokens=False, verbose=False)
         for ids in encoded["input_ids"]:
             pieces.append(np.array([*ids, tokenizer.sep_token_id], dtype=np.int64))
     tokens = np.concatenate(pieces)
