@@ -75,7 +75,9 @@ def digest(questions: Sequence[Question], tokenizer: PreTrainedTokenizerFast, si
     found = hashlib.sha256()
     around = [FORMAT, tokenizers.__version__, tokenizer.padding_side, tokenizer.model_input_names, sizes]
     found.update(json.dumps([*around, tokenizer.cls_token_id]).encode())
-    found.update(tokenizer.backend_tokenizer.to_str().encode())
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    backend |= {"truncation": None, "padding": None}  # what the last call left there
+    found.update(json.dumps(backend, sort_keys=True).encode())
     for one in questions:
         parts = (one.question, one.context, *one.answer_texts[:1], *map(str, one.answer_starts[:1]))
         for part in parts:  # lengths go first, so that texts cannot run into one another

@@ -46,6 +46,7 @@ def test_the_same_windows_come_back_without_being_made(tokenizer: Any, monkeypat
     made = kept_windows(questions, tokenizer, **SIZES)
     assert made.cut_questions == 1 and len(list(cache_folder().iterdir())) == 1
     monkeypatch.setattr(window_cache, "make_windows", None)  # called, it would fail
+    tokenizer("a call that leaves its settings behind", truncation=True, max_length=7, padding="max_length")
     same(kept_windows(questions, tokenizer, **SIZES), made)
 
 
