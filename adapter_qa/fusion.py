@@ -85,12 +85,14 @@ class _PullToIdentity(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:
+        """The sum, a scalar of the dtype of the weight."""
         ctx.save_for_backward(weight)
         squares = torch.linalg.vector_norm(weight, dtype=torch.float64).square()
         return (squares - 2 * weight.diagonal().double().sum() + weight.shape[0]).to(weight.dtype)
 
     @staticmethod
     def backward(ctx: Any, *outer: torch.Tensor) -> torch.Tensor:
+        """2(V − I), scaled."""
         (weight,) = ctx.saved_tensors
         scale = 2 * outer[0]
         gradient = weight * scale

@@ -51,6 +51,7 @@ OTHER_VALUES: dict[str, Any] = {
     "weighted_loss_constant": 1.0,
     "next_sentence": True,
     "label_all_tokens": True,
+    "bucket_by_length": False,
 }
 
 
