@@ -35,6 +35,7 @@ import torch
 from adapters import AdapterFusionConfig
 from adapters.methods.bottleneck import BottleneckLayer
 from adapters.methods.modeling import BertFusion
+from datasets import Dataset
 from transformers import AutoTokenizer, BertConfig, BertForQuestionAnswering
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
@@ -328,17 +329,10 @@ def logits_and_spans(
     return starts, ends, WindowSpans(*[np.concatenate(pieces) for pieces in zip(*parts, strict=True)])
 
 
-class Rows(list):
-    """Records with the two ways of access that the peer's post-processing uses of a data set."""
-
-    def __getitem__(self, key: Any) -> Any:
-        return [row[key] for row in self] if isinstance(key, str) else super().__getitem__(key)
-
-
 def peer_answers(
     folder: str, questions: list[Question], windows: Windows, logits: tuple[np.ndarray, np.ndarray], out: Path
 ) -> Callable[[], Any]:
-    """`postprocess_qa_predictions` of the peer's utils_qa.py on the same logits."""
+    """`postprocess_qa_predictions` of the peer's utils_qa.py on the same logits, with the data sets it is used with."""
     spec = importlib.util.spec_from_file_location("peer_utils_qa", Path(folder) / "utils_qa.py")
     assert spec is not None and spec.loader is not None
     peer = importlib.util.module_from_spec(spec)
@@ -348,11 +342,12 @@ def peer_answers(
         places = np.flatnonzero(windows[index]["in_context"])
         offsets: list[Any] = [None] * PADDED
         for place, characters in zip(places, windows.characters(np.full(len(places), index), places), strict=True):
-            offsets[place] = tuple(characters.tolist())
+            offsets[place] = characters.tolist()
         features.append({"example_id": questions[windows.question[index]].id, "offset_mapping": offsets})
-    examples = Rows({"id": one.id, "context": one.context} for one in questions)
+    examples = Dataset.from_list([{"id": one.id, "context": one.context} for one in questions])
+    data = Dataset.from_list(features)
     return lambda: peer.postprocess_qa_predictions(
-        examples, features, logits, n_best_size=TARGET_POINTS["best"], max_answer_length=TARGET_POINTS["longest"],
+        examples, data, logits, n_best_size=TARGET_POINTS["best"], max_answer_length=TARGET_POINTS["longest"],
         output_dir=str(out), log_level=logging.ERROR,
     )  # fmt: skip
 
