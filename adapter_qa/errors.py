@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 
+EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, what shells expect
+DEBUG = "--debug"
+LIBRARY_DEBUG = ("underflow_overflow", "tpu_metrics_debug")  # values of the option of that name in TrainingArguments
 
 
-class UserError(Exception):
-    """Mistakes that the user can mend: what was given, what is allowed, what to do.
+class ForPeople(Exception):
+    """What a person is told in lines of their own, without a traceback: what happened, what is allowed, what to do.
 
     Args:
-        problems: one line each. Several are reported together, so that the user mends all of them at once.
+        problems: one line each. Several are reported together, so that all of them are mended at once.
     """
+
+    exit_code = EXIT_FAILED
 
     def __init__(self, problems: str | list[str]):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
+
+
+class UserError(ForPeople):
+    """Mistakes that the user can mend, found before work begins."""
+
+    exit_code = EXIT_BAD_INPUT
+
+
+class RunFailure(ForPeople):
+    """What ends a run that was well begun: a full disk, a loss that is no number, memory that does not suffice."""
+
+
+class Interrupted(ForPeople):
+    """A run that was asked to stop, and has put its work away.
+
+    Args:
+        number: the signal; the exit code is 128 + it, as shells have it.
+        problems: how to go on.
+    """
+
+    def __init__(self, number: int, problems: str | list[str]):
+        super().__init__(problems)
+        self.exit_code = 128 + number
 
 
 def note(lines: Iterable[str]) -> None:
@@ -30,15 +59,34 @@ def note(lines: Iterable[str]) -> None:
 def run_door(main: Callable[[list[str]], int]) -> int:
     """Runs a script's `main` on the command line and returns its exit code.
 
+    `--debug` without a value, anywhere on the line, shows the traceback of an error as well.
+
     Returns:
-        What `main` returns; 2 after a `UserError`, whose problems go to stderr; 130 after Ctrl-C.
+        What `main` returns; otherwise that of the error, whose problems go to stderr: 2 for bad input, 1 for a run that
+        failed, 128 + signal for one that was stopped.
     """
+    argv, debug = take_debug(sys.argv[1:])
     try:
-        return main(sys.argv[1:])
-    except UserError as error:
+        return main(argv)
+    except ForPeople as error:
+        if debug:
+            traceback.print_exc()
+        prefix = "stopped" if isinstance(error, Interrupted) else "error"
         for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
-        return EXIT_BAD_INPUT
+            print(f"{prefix}: {problem}", file=sys.stderr)
+        return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
+        if debug:
+            traceback.print_exc()
+        print("stopped: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+def take_debug(argv: list[str]) -> tuple[list[str], bool]:
+    """The command line without `--debug`, and whether it was there. With a value of the library's it is an option."""
+    ours = [
+        index
+        for index, word in enumerate(argv)
+        if word == DEBUG and not (index + 1 < len(argv) and argv[index + 1] in LIBRARY_DEBUG)
+    ]
+    return [word for index, word in enumerate(argv) if index not in ours], bool(ours)
