@@ -155,28 +155,20 @@ def read_archive(path: Path) -> dict[str, bytes]:
     return {name: found[name] for name in ARCHIVE_MEMBERS}
 
 
-class Bounded:
-    """A decompressed stream that ends in an error once it has given too much: headers alone can fill the memory.
+class BoundedGzip(gzip.GzipFile):
+    """A gzip file that ends in an error once it has given too much: headers alone can fill the memory."""
 
-    Args:
-        stream: what is read.
-        name: of its file.
-    """
+    given = 0
 
-    def __init__(self, stream: IO[bytes], name: Path):
-        self.stream = stream
-        self.name = name
-        self.left = MAX_ARCHIVE_BYTES
-
-    def read(self, size: int) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         """The next bytes.
 
         Raises:
             UserError: there were more than `MAX_ARCHIVE_BYTES`.
         """
-        content = self.stream.read(size)
-        self.left -= len(content)
-        if self.left < 0:
+        content = super().read(size)
+        self.given += len(content)
+        if self.given > MAX_ARCHIVE_BYTES:
             raise UserError(f"{self.name}: unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes, the most that is read")
         return content
 
@@ -184,7 +176,7 @@ class Bounded:
 def _tar_members(path: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
     """Yields name, size and content of the members in question; no content for what is no regular file."""
     # The pipe: a stream is read in order and once, so that the bound holds.
-    with gzip.open(path) as unpacked, tarfile.open(fileobj=Bounded(unpacked, path), mode="r|") as archive:
+    with BoundedGzip(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
         for member in archive:
             name = member.name.rpartition("/")[2]
             if name in ARCHIVE_MEMBERS and not member.isdir():

@@ -50,6 +50,7 @@ def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:
     Raises:
         UserError: the file cannot be read, holds no sentence, or labels are missing or no IOB2; ten are named at most.
     """
+    found: list[tuple[int | str, Sentence | str]]
     if Path(path).suffix.lower() in JSON_SUFFIXES:
         found = [_json_sentence(record) for record in read_records(str(path), read_bytes(path))]
     else:
@@ -67,7 +68,7 @@ def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:
     return [sentence for _, sentence in found if isinstance(sentence, Sentence)]
 
 
-def _conll_sentences(text: str) -> Iterator[tuple[int, Sentence]]:
+def _conll_sentences(text: str) -> Iterator[tuple[int | str, Sentence | str]]:
     """Sentences with the number of their first line. A line without a label gives its word the label ""."""
     words: list[str] = []
     labels: list[str] = []
@@ -84,7 +85,7 @@ def _conll_sentences(text: str) -> Iterator[tuple[int, Sentence]]:
         first = number + 1
 
 
-def _json_sentence(record: Record) -> tuple[str, Sentence | str]:
+def _json_sentence(record: Record) -> tuple[int | str, Sentence | str]:
     """A record's place and its sentence, or what is wrong with it."""
     form = 'a record is {"tokens": [...], "ner_tags": [...]}'
     if record.problem:

@@ -1,4 +1,4 @@
-"""Files that others wrote, read as bounded bytes, text or JSON: data, whatever is in them, and one line for each defect."""
+"""Files that others wrote, read as bounded bytes, text or JSON: data whatever is in them, a line for each defect."""
 
 from __future__ import annotations
 

@@ -179,8 +179,8 @@ TOP = "the top level must be a list or an object whose 'data' is a list"
         ("a.json", '[{"tokens": ["\\ud83d"]}]', f", data[0]: {LISTS}"),
         ("a.jsonl", '{"tokens": ["Ana"]}\n{"tokens": ["An', ", line 2: not JSON at column 13: Unterminated string "
          "starting at"),
-        ("a.jsonl", "[" * 100_000, ", line 1: JSON that cannot be read: maximum recursion depth exceeded while decoding "
-         "a JSON array from a unicode string"),
+        ("a.jsonl", "[" * 100_000, ", line 1: JSON that cannot be read: maximum recursion depth exceeded while "
+         "decoding a JSON array from a unicode string"),
     ],
 )  # fmt: skip
 def test_refused_json(tmp_path: Path, name: str, content: str, problem: str) -> None:
