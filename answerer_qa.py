@@ -57,7 +57,7 @@ class QuestionAnswerer:
             self.plan = plan_answering("RUN", str(folder), base_config, language_adapter)
             check_answers(self.plan)
             note(self.plan.notes)
-        self.options: dict[str, Any] = facts.get("windows") or usual_windows(window_limit(base_config))
+        self.options: dict[str, Any] = windows_of(folder, facts, window_limit(base_config))
         self.tokenizer = load_tokenizer(options)
         self.batch_size = batch_size
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -135,6 +135,18 @@ def check_answers(plan: Plan) -> None:
     )
 
 
+def windows_of(folder: Path, facts: dict[str, Any], limit: int) -> dict[str, Any]:
+    """Window and span options that a run recorded, or the usual ones.
+
+    Raises:
+        UserError: the encoder reads no such windows.
+    """
+    windows = facts.get("windows") or usual_windows(limit)
+    if windows["max_seq_length"] > limit:
+        raise UserError(f"{folder}: its windows have {windows['max_seq_length']} tokens, the base model reads {limit}")
+    return windows
+
+
 def usual_windows(limit: int) -> dict[str, Any]:
     """Window and span options for folders that do not say theirs: the defaults, within what the encoder reads."""
     length = min(SquadOptions.max_seq_length, limit)
@@ -153,8 +165,11 @@ def _base_options(folder: Path, facts: dict[str, Any], base_model: str | None) -
         raise UserError(f"{folder}: does not say which base model its adapters stand on; give --model_name_or_path")
     if name is not None and name.startswith("."):
         name = str((folder / name).resolve())
+    for kind, other in (("base model", name if base_model is None else None), ("tokenizer", facts.get("tokenizer"))):
+        if other is not None and not Path(other).is_dir():
+            note([f"{folder}: names {other} as its {kind}; it is fetched from the hub if it is not here already"])
     return ModelOptions(
         model_name_or_path=base_model or str(name),
-        model_revision=recorded.get("revision", "main"),
+        model_revision=recorded.get("revision") or "main",
         tokenizer_name=facts.get("tokenizer"),
     )

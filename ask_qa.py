@@ -10,11 +10,12 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from adapter_qa.errors import UserError, run_door
-from adapter_qa.squad import Question
+from adapter_qa.errors import LineParser, UserError, inert, run_door
+from adapter_qa.squad import Question, Record, is_text, read_question_file, to_questions
 
 EXAMPLES = """\
 examples:
@@ -39,11 +40,11 @@ def show(answers: list[dict[str, Any]], *, as_json: bool) -> None:
     """Prints answers for people, or one JSON object a line."""
     for answer in answers:
         if as_json:
-            print(json.dumps(answer, ensure_ascii=False))
+            print(inert(json.dumps(answer, ensure_ascii=False)))  # in JSON, \uXXXX is the character itself
             continue
         if len(answers) > 1:
-            print(answer["question"])
-        print(f"{answer['answer'] or '(no answer)'}   (score {answer['score']:.3f}, at {answer['start']})")
+            print(inert(answer["question"]))
+        print(f"{inert(answer['answer']) or '(no answer)'}   (score {answer['score']:.3f}, at {answer['start']})")
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -52,14 +53,14 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: a combination that cannot be.
     """
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("run", metavar="RUN", help="run folder, its adapters-<task> folder, or one of 2021")
     parser.add_argument("--question", help="one question")
     parser.add_argument("--context", help="the text that holds its answer")
     parser.add_argument("--json", action="store_true", help="print JSON, one object an answer, instead of text")
-    parser.add_argument("--input", help='many: a file of lines {"id", "question", "context"}')
+    parser.add_argument("--input", help='many: a .jsonl file of {"id", "question", "context"} a line; or .json, .csv')
     parser.add_argument("--output", help="file for the same lines with answer, score, start, end; without it stdout")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing --output")
     parser.add_argument(
@@ -75,6 +76,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         problems.append("--question and --context go together")
     if options.output is not None and Path(options.output).exists() and not options.overwrite:
         problems.append(f"--output {options.output}: exists; add --overwrite or give another file")
+    if options.output is not None and not Path(options.output).parent.is_dir():
+        problems.append(f"--output {options.output}: there is no folder {Path(options.output).parent}; make it first")
+    if options.output is not None and Path(options.output).is_dir():
+        problems.append(f"--output {options.output}: is a folder; give a file")
     if options.batch_size < 1:
         problems.append(f"--batch_size {options.batch_size}: must be at least 1")
     if problems:
@@ -86,58 +91,41 @@ def single_record(options: argparse.Namespace) -> dict[str, Any]:
     """The question of the command line as a record.
 
     Raises:
-        UserError: question or context is empty.
+        UserError: question or context is empty, or no text.
     """
     record = {"id": "1", "question": options.question, "context": options.context}
-    empty = [f"--{name} is empty" for name in ("question", "context") if not record[name].strip()]
-    if empty:
-        raise UserError(empty)
+    problems = [f"--{name} is empty" for name in ("question", "context") if not record[name].strip()]
+    problems += [f"--{name} is no UTF-8" for name in ("question", "context") if not is_text(record[name])]
+    if problems:
+        raise UserError(problems)
     return record
 
 
 def read_pairs(path: Path) -> list[dict[str, Any]]:
-    """Records of a JSON lines file.
+    """Records of a question file, with all that is in them; answers are not looked at.
 
     Raises:
-        UserError: the file cannot be read, or lines lack what is needed; at most ten are named.
+        UserError: the file cannot be read, records lack what is needed, or what is in them cannot be written again.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--input {path}: cannot be read ({error})") from error
-    records: list[dict[str, Any]] = []
-    problems: list[str] = []
-    seen: set[str] = set()
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
+    records = read_question_file(path)
+    to_questions([only_asked(record) for record in records], str(path), need_answers=False)
+    problems = []
+    for record in records:
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            problems.append(f"{path}, line {number}: not JSON ({error})")
-            continue
-        problem = pair_problem(record, seen)
-        if problem:
-            problems.append(f"{path}, line {number}: {problem}")
-        else:
-            seen.add(str(record["id"]))
-            records.append(record)
-    if not records and not problems:
-        problems.append(f'{path}: holds no lines; write {{"id": ..., "question": ..., "context": ...}} in each')
+            json.dumps(record.fields, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        except (ValueError, RecursionError) as error:
+            problems.append(f"{path}: {record.where}: cannot be written again as JSON ({error})")
     if problems:
-        more = [f"and {len(problems) - 10} more"] if len(problems) > 10 else []
-        raise UserError(problems[:10] + more)
-    return records
+        raise UserError(problems[:10])
+    return [record.fields for record in records]
 
 
-def pair_problem(record: Any, seen: set[str]) -> str | None:
-    """What is wrong with a line of --input, if anything."""
-    if not isinstance(record, dict) or not {"id", "question", "context"} <= set(record):
-        return "needs the keys id, question and context"
-    if str(record["id"]) in seen:
-        return f"id {record['id']} is used twice"
-    wrong = [name for name in ("question", "context") if not isinstance(record[name], str) or not record[name].strip()]
-    return f"{' and '.join(wrong)}: must be text that is not empty" if wrong else None
+def only_asked(record: Record) -> Record:
+    """A record with nothing in it but what is asked."""
+    if record.problem or not isinstance(record.fields, dict):
+        return record
+    asked = {key: record.fields[key] for key in ("id", "question", "context") if key in record.fields}
+    return replace(record, fields=asked)
 
 
 def answer_records(records: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:

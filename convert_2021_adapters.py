@@ -17,7 +17,7 @@ from adapter_qa.arguments import ModelOptions, quiet_libraries
 from adapter_qa.basemodel import load_model, read_base_config, weights_fingerprint
 from adapter_qa.composition import replace_folder
 from adapter_qa.conversion import OldSave, convert, find_old_saves, recorded_model_name
-from adapter_qa.errors import UserError, note, run_door
+from adapter_qa.errors import LineParser, UserError, inert, note, run_door
 
 EXAMPLES = """\
 examples:
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     if not options.dry_run:
         write_all(saves, Path(options.new), base)
         print(f"written: {options.new}")
-    print(json.dumps([save.described() for save in saves], ensure_ascii=False))
+    print(inert(json.dumps([save.described() for save in saves], ensure_ascii=False)))
     return 0
 
 
@@ -47,7 +47,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: OLD is no folder, or NEW is there already.
     """
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("old", metavar="OLD", help="a folder saved in 2021, or one that holds such folders")
@@ -72,12 +72,12 @@ def show(saves: list[OldSave]) -> None:
     """A paragraph for each folder: its setup, then each adapter and the head."""
     for save in saves:
         found: dict[str, Any] = save.described()
-        print(f"{found['folder']}: {found['setup']}")
+        print(inert(f"{found['folder']}: {found['setup']}"))
         for name, adapter in found["adapters"].items():
             left_out = f", without layers {adapter['leave_out']}" if adapter["leave_out"] else ""
             made_of = f"{adapter['kind']}, {adapter['non_linearity']}, reduction {adapter['reduction_factor']}"
             print(f"  {name}: {made_of}{left_out}")
-        print(f"  head: {found['head'] or 'none'}")
+        print(f"  head: {inert(found['head'] or 'none')}")
         note(save.plan.notes)
 
 
@@ -101,6 +101,8 @@ def write_all(saves: list[OldSave], new: Path, base: ModelOptions | None) -> Non
         replace_folder(aside, new)
     except OSError as error:
         raise UserError(f"NEW {new}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 if __name__ == "__main__":

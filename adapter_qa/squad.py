@@ -82,7 +82,7 @@ def read_squad(path: str | Path, *, need_answers: bool) -> list[Question]:
             Answers that do not stand at their index are no error here.
     """
     path = Path(path)
-    return _to_questions(read_question_file(path), str(path), need_answers)
+    return to_questions(read_question_file(path), str(path), need_answers)
 
 
 def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: bool) -> list[Question]:
@@ -100,7 +100,7 @@ def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: b
         wanted = f"dataset {name!r}, configuration {config!r}, split {split!r}"
         raise UserError(f"{wanted}: cannot be loaded: {type(error).__name__}: {reason}") from error
     records = [Record(f"row {index}", row) for index, row in enumerate(rows)]
-    return _to_questions(records, f"{name} ({split})", need_answers)
+    return to_questions(records, f"{name} ({split})", need_answers)
 
 
 def read_question_file(path: Path) -> list[Record]:
@@ -162,8 +162,17 @@ def parse_question(record: Record, *, need_answers: bool) -> Question:
     )
 
 
-def _to_questions(records: list[Record], source: str, need_answers: bool) -> list[Question]:
-    """Checks all records; the questions, or one error with the first problems."""
+def to_questions(records: list[Record], source: str, need_answers: bool) -> list[Question]:
+    """Checks all records.
+
+    Args:
+        records: of one file.
+        source: its name, for messages.
+        need_answers: as for `read_squad`.
+
+    Raises:
+        UserError: there are none, or some are wrong: at most `MAX_PROBLEMS` of them are listed.
+    """
     questions, problems = [], []
     for record in records:
         try:

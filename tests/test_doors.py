@@ -307,7 +307,7 @@ def test_ask_refuses_what_cannot_be_asked(
     cases = [
         (["fusion", "--question", "Quem?"], "--question and --context go together"),
         (["fusion", "--question", " ", "--context", "x"], "--question is empty"),
-        (["fusion", "--input", tmp_path / "bad.jsonl"], "line 1: needs the keys id, question and context"),
+        (["fusion", "--input", tmp_path / "bad.jsonl"], "line 1 (id 1): no 'question'; no 'context'"),
         (["fusion", "--input", tmp_path / "bad.jsonl"], "line 2: not JSON"),
         (["nowhere", "--question", "Quem?", "--context", "x"], "RUN nowhere: no such folder"),
         (
