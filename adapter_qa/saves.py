@@ -32,7 +32,7 @@ from adapters.utils import SETUP_CONFIG_NAME as SETUP_FILE
 from huggingface_hub import snapshot_download
 
 from adapter_qa.arguments import ADAPTER_NAME
-from adapter_qa.basemodel import HUB_ID, holds_adapters
+from adapter_qa.baseconfig import HUB_ID, holds_adapters
 from adapter_qa.errors import UserError
 from adapter_qa.weights import weight_names, weights_file
 
