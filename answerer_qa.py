@@ -17,8 +17,9 @@ from adapter_qa.basemodel import load_model, load_tokenizer, weights_fingerprint
 from adapter_qa.batching import LongestFirst
 from adapter_qa.composition import AdapterModel, build_setup, check_setup
 from adapter_qa.errors import UserError, note
+from adapter_qa.files import read_json
 from adapter_qa.planning import Plan, plan_answering
-from adapter_qa.saves import FULL_FILE, find_folder, read_json, read_setup
+from adapter_qa.saves import FULL_FILE, find_folder, read_facts, read_setup
 from adapter_qa.squad import Question
 from adapter_qa.windows import WindowCollator, make_windows
 from utils_qa import Answers, SpanCollector, choose_answers, window_spans
@@ -114,7 +115,7 @@ def find_run(run: Path) -> tuple[Path, dict[str, Any]]:
         UserError: neither is there.
     """
     if (run / FULL_FILE).is_file():
-        return run, read_json(run / FULL_FILE)["trainer"]
+        return run, read_facts(run / FULL_FILE, read_json(run / FULL_FILE))
     folder = find_folder("RUN", str(run))
     return folder, read_setup(folder).facts
 

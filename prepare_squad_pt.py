@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
 import os
 import stat
+import struct
 import sys
 import tarfile
 import zipfile
@@ -18,13 +20,14 @@ from typing import IO, Any, get_args
 from tqdm import tqdm
 
 from adapter_qa.alignment import Alignment, Outcome, Passage, clean, realign
-from adapter_qa.errors import UserError, run_door
+from adapter_qa.errors import LineParser, UserError, inert, run_door
+from adapter_qa.files import MAX_BYTES
 from adapter_qa.squad import (
     Question,
     Record,
     RecordError,
     parse_question,
-    read_bytes,
+    read_question_file,
     read_records,
 )
 
@@ -41,7 +44,7 @@ examples:
 
 ARCHIVE_SUFFIXES = (".tar.gz", ".tgz", ".zip")
 ARCHIVE_MEMBERS = ("squad-train-v1.1.json", "squad-dev-v1.1.json")
-MAX_MEMBER_BYTES = 512 * 1024**2  # SQuAD v1.1 train is 30 MB: room enough, yet a decompression bomb is refused
+MAX_ARCHIVE_BYTES = 2 * MAX_BYTES  # unpacked, whatever else is in it
 EVAL_WORDS = ("dev", "val", "test")
 
 
@@ -49,11 +52,10 @@ def main(argv: list[str]) -> int:
     """Table of contents; returns the exit code."""
     args = parse_arguments(argv)
     output_dir = args.output_dir or args.input.parent
-    contents = read_input(args.input)
-    outputs = {name: output_paths(name, output_dir) for name in contents}
+    files = read_input(args.input)
+    outputs = {name: output_paths(name, output_dir) for name in files}
     if not args.overwrite:
         refuse_existing([path for paths in outputs.values() for path in paths])
-    files = {name: read_records(name, content) for name, content in contents.items()}
 
     for name, records in files.items():
         split = args.split or split_from_name(name)
@@ -66,13 +68,13 @@ def main(argv: list[str]) -> int:
         if not preparation.questions:
             raise UserError(f"{name}: no question is left; the reasons are in {rejects_path}")
         write_json(data_path, {"data": [flat_record(question) for question in preparation.questions]})
-        print(f"{data_path}\n")
+        print(inert(data_path) + "\n")
     return 0
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = LineParser(
         prog="prepare_squad_pt.py",
         description="Cleans SQuAD files: HTML entities resolved, answers put back where they stand in their "
         "context, what cannot be aligned set aside with its reason.",
@@ -113,13 +115,17 @@ def refuse_existing(paths: list[Path]) -> None:
         raise UserError(f"already there: {', '.join(existing)}; give --overwrite or another --output_dir")
 
 
-def read_input(path: Path) -> dict[str, bytes]:
-    """The files to prepare: name and content."""
+def read_input(path: Path) -> dict[str, list[Record]]:
+    """The records of the files to prepare, by the file's name.
+
+    Raises:
+        UserError: no such file, or one that cannot be read.
+    """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return read_archive(path)
-    return {path.name: read_bytes(path)}
+        return {name: read_records(name, content) for name, content in read_archive(path).items()}
+    return {path.name: read_question_file(path)}
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
@@ -136,10 +142,10 @@ def read_archive(path: Path) -> dict[str, bytes]:
                 raise UserError(f"{path}: holds {name} more than once")
             if stream is None:
                 raise UserError(f"{path}: {name} is a link or device, not a file")
-            if size > MAX_MEMBER_BYTES:
-                raise UserError(f"{path}: {name} has {size:,} bytes; allowed: {MAX_MEMBER_BYTES:,}")
+            if size > MAX_BYTES:
+                raise UserError(f"{path}: {name} has {size:,} bytes; allowed: {MAX_BYTES:,}")
             found[name] = stream.read(size)
-    except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, zlib.error, struct.error, tarfile.TarError, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable archive: {error}") from error
     except (RuntimeError, NotImplementedError) as error:  # zipfile: encrypted, unknown compression
         raise UserError(f"{path}: cannot be unpacked: {error}") from error
@@ -149,9 +155,28 @@ def read_archive(path: Path) -> dict[str, bytes]:
     return {name: found[name] for name in ARCHIVE_MEMBERS}
 
 
+class BoundedGzip(gzip.GzipFile):
+    """A gzip file that ends in an error once it has given too much: headers alone can fill the memory."""
+
+    given = 0
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            UserError: there were more than `MAX_ARCHIVE_BYTES`.
+        """
+        content = super().read(size)
+        self.given += len(content)
+        if self.given > MAX_ARCHIVE_BYTES:
+            raise UserError(f"{self.name}: unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes, the most that is read")
+        return content
+
+
 def _tar_members(path: Path) -> Iterator[tuple[str, int, IO[bytes] | None]]:
     """Yields name, size and content of the members in question; no content for what is no regular file."""
-    with tarfile.open(path, "r:gz") as archive:
+    # The pipe: a stream is read in order and once, so that the bound holds.
+    with BoundedGzip(path) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as archive:
         for member in archive:
             name = member.name.rpartition("/")[2]
             if name in ARCHIVE_MEMBERS and not member.isdir():
@@ -295,7 +320,7 @@ def print_counts(counts: dict[str, Any]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         shown = f"{value:,}" if isinstance(value, int) else value
-        print(f"{name.replace('_', ' '):<{width}}  {shown:>12}")
+        print(f"{name.replace('_', ' '):<{width}}  {inert(shown):>12}")
 
 
 if __name__ == "__main__":

@@ -29,9 +29,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from adapter_qa.errors import UserError
+from adapter_qa.files import read_json
 from adapter_qa.fusion import FusionLayer
 from adapter_qa.planning import Plan
-from adapter_qa.saves import FUSION_CONFIG, SETUP_FILE, TRICK, AdapterSource, SavedHead, read_json
+from adapter_qa.saves import FUSION_CONFIG, SETUP_FILE, TRICK, AdapterSource, SavedHead
 from adapter_qa.weights import read_weights, weights_file
 
 AdapterModel = Any  # a PreTrainedModel with the methods that adapters.init gives it, which no type expresses

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 
 from adapter_qa.composition import setup_document
 from adapter_qa.errors import UserError
+from adapter_qa.files import read_json
 from adapter_qa.planning import Plan, plan_saved
 from adapter_qa.saves import (
     ADAPTER_CONFIG,
@@ -34,7 +35,6 @@ from adapter_qa.saves import (
     config_of,
     is_old,
     is_save,
-    read_json,
     read_setup,
 )
 from adapter_qa.weights import read_weights, weight_names, weights_file
@@ -121,7 +121,7 @@ def _encoder_of(setup: SavedSetup) -> dict[str, Any]:
     documents = [read_json(path / ADAPTER_CONFIG) for path in setup.adapters.values()]
     for document, path in zip(documents, setup.adapters.values(), strict=True):
         places = map(PLACE.search, weight_names(weights_file(path, SAFE_WEIGHTS_NAME, WEIGHTS_NAME)))
-        left_out = (document.get("config") or {}).get("leave_out") or []
+        left_out = config_of(document, path)["leave_out"]
         layers = max([layers, *(1 + int(place[1]) for place in places if place), *(1 + one for one in left_out)])
     return {key: documents[0].get(key) for key in ("model_type", "hidden_size")} | {"num_hidden_layers": layers}
 
@@ -139,7 +139,7 @@ def convert(old: OldSave, target: Path, base_model: dict[str, Any]) -> None:
     for source in plan.members:
         folder = setup.adapters[source.name]
         document = read_json(folder / ADAPTER_CONFIG)
-        document |= {"config": config_of(document), **VERSION, **({TRICK: True} if source.trick else {})}
+        document |= {"config": config_of(document, folder), **VERSION, **({TRICK: True} if source.trick else {})}
         _write(
             target / source.name,
             ADAPTER_CONFIG,

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import argparse
+import errno
+import re
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
+from typing import NoReturn
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 DEBUG = "--debug"
 LIBRARY_DEBUG = ("underflow_overflow", "tpu_metrics_debug")  # values of the option of that name in TrainingArguments
+LONGEST_PROBLEM = 2000  # characters; ids and names in messages come from files and may have any length
+# Control characters, line separators, changes of direction, lone surrogates.
+OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def inert(text: object) -> str:
+    """Text that a terminal shows and does not obey: what it would obey becomes \\uXXXX, as JSON writes it."""
+    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", str(text))
 
 
 class ForPeople(Exception):
@@ -23,8 +35,15 @@ class ForPeople(Exception):
     exit_code = EXIT_FAILED
 
     def __init__(self, problems: str | list[str]):
-        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        found = [problems] if isinstance(problems, str) else problems
+        self.problems = [shortened(inert(problem)) for problem in found]
         super().__init__("\n".join(self.problems))
+
+
+def shortened(text: str) -> str:
+    """Text of at most `LONGEST_PROBLEM` characters, its middle left out where it is longer."""
+    half = LONGEST_PROBLEM // 2
+    return text if len(text) <= LONGEST_PROBLEM else f"{text[:half]} ... {text[-half:]}"
 
 
 class UserError(ForPeople):
@@ -50,10 +69,22 @@ class Interrupted(ForPeople):
         self.exit_code = 128 + number
 
 
+class LineParser(argparse.ArgumentParser):
+    """`ArgumentParser` that speaks in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2 in place of a page of usage.
+
+        Raises:
+            UserError: always.
+        """
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
 def note(lines: Iterable[str]) -> None:
     """Says on stderr what a person should know and need not mend, a line each."""
     for line in lines:
-        print(f"note: {line}", file=sys.stderr, flush=True)
+        print(f"note: {inert(line)}", file=sys.stderr, flush=True)
 
 
 def run_door(main: Callable[[list[str]], int]) -> int:
@@ -67,7 +98,7 @@ def run_door(main: Callable[[list[str]], int]) -> int:
     """
     argv, debug = take_debug(sys.argv[1:])
     try:
-        return main(argv)
+        return call_main(main, argv)
     except ForPeople as error:
         if debug:
             traceback.print_exc()
@@ -80,6 +111,20 @@ def run_door(main: Callable[[list[str]], int]) -> int:
             traceback.print_exc()
         print("stopped: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def call_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Calls a script's `main`.
+
+    Raises:
+        UserError: a name on the command line or in a file is too long to be a path, wherever that was noticed.
+    """
+    try:
+        return main(argv)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise UserError(f"{error.filename}: {error.strerror}; give a shorter path") from error
 
 
 def take_debug(argv: list[str]) -> tuple[list[str], bool]:

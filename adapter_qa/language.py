@@ -17,9 +17,11 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from adapter_qa.entities import read_sentences
 from adapter_qa.errors import UserError
+from adapter_qa.files import read_text
 from adapter_qa.squad import read_squad
 from adapter_qa.training import SetupTrainer
 
+MAX_TEXT_BYTES = 16 * 1024**3  # several times all of the Portuguese Wikipedia
 TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".conll")
 KEPT, REPLACED = 0.1, 0.1  # of the chosen tokens: left as they are, replaced at random (BERT, section 3.1)
 TEXTS_AT_ONCE = 1000
@@ -32,20 +34,15 @@ def read_texts(path: str | Path) -> list[str]:
     Raises:
         UserError: the file cannot be read, is of no such kind, or holds no text.
     """
-    suffix = Path(path).suffix
+    suffix = Path(path).suffix.lower()
     if suffix not in TEXT_SUFFIXES:
         raise UserError(f"{path}: {suffix or 'no'} ending; text comes as {', '.join(TEXT_SUFFIXES)}")
     if suffix == ".conll":
         texts = [" ".join(sentence.words) for sentence in read_sentences(path, need_labels=False)]
     elif suffix == ".txt":
-        try:
-            texts = [line.strip() for line in Path(path).read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path}: cannot be read as text ({error})") from error
+        texts = [line.strip() for line in read_text(path, MAX_TEXT_BYTES).split("\n") if line.strip()]
     else:
         texts = list(dict.fromkeys(question.context for question in read_squad(path, need_answers=False)))
-    if not texts:
-        raise UserError(f"{path}: holds no text")
     return texts
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from adapters import AdapterConfig, Fuse, Stack
 from adapters.utils import ACTIVATION_RENAME
-from transformers.activations import ACT2FN
 
 from adapter_qa.arguments import (
     ADAPTER_CONFIGS,
@@ -22,15 +21,18 @@ from adapter_qa.arguments import (
     parse_fuse_adapters,
 )
 from adapter_qa.errors import UserError
+from adapter_qa.files import read_json
 from adapter_qa.saves import (
+    ACTIVATIONS,
     LANGUAGE,
+    SMALLEST_REDUCTION,
     AdapterSource,
     SavedSetup,
     config_of,
     find_folder,
+    is_reduction,
     read_adapter,
     read_any_adapter,
-    read_json,
     read_setup,
 )
 
@@ -231,7 +233,7 @@ def _option_clashes(adapter: AdapterOptions, lang: LangAdapterOptions, fusion: F
         ("--adapter_non_linearity", adapter.adapter_non_linearity),
         ("--lang_adapter_non_linearity", lang.lang_adapter_non_linearity),
     ):
-        if value is not None and value.lower() not in {*ACT2FN, "leakyrelu"}:
+        if value is not None and value.lower() not in ACTIVATIONS:
             problems.append(f"{option} {value}: no such activation; common ones are gelu, gelu_new, relu, swish, tanh")
     for option, kind in (
         ("--adapter_config", adapter.adapter_config),
@@ -245,8 +247,8 @@ def _option_clashes(adapter: AdapterOptions, lang: LangAdapterOptions, fusion: F
         ("--adapter_reduction_factor", adapter.adapter_reduction_factor),
         ("--lang_adapter_reduction_factor", lang.lang_adapter_reduction_factor),
     ):
-        if factor is not None and factor <= 0:
-            problems.append(f"{option} {factor:g}: must be above 0")
+        if factor is not None and not is_reduction(factor):
+            problems.append(f"{option} {factor:g}: must be a number of at least {SMALLEST_REDUCTION:g}")
     return problems
 
 
@@ -321,8 +323,8 @@ def fresh_config(
 def _config_in_file(path: Path) -> dict[str, Any]:
     """The configuration in an adapter_config.json, whole (under "config") or bare."""
     document = read_json(path)
-    config = config_of(document if "config" in document else {"config": document, "version": None})
-    if not {*KIND, "reduction_factor", "non_linearity"} <= set(config):
+    config = config_of(document if "config" in document else {"config": document, "version": None}, path)
+    if not {*KIND, "non_linearity"} <= set(config):
         raise UserError(f"{path}: holds no configuration of a pfeiffer or houlsby adapter")
     return config
 

@@ -18,22 +18,25 @@ Folders of 2021 (adapter-transformers 2.x) have no JSON that puts them together,
 
 from __future__ import annotations
 
-import json
+import math
 import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from adapters import BnConfig
 from adapters.utils import ACTIVATION_RENAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
 from adapters.utils import ADAPTERFUSION_CONFIG_NAME as FUSION_CONFIG
 from adapters.utils import CONFIG_NAME as ADAPTER_CONFIG
 from adapters.utils import HEAD_CONFIG_NAME as HEAD_CONFIG
 from adapters.utils import SETUP_CONFIG_NAME as SETUP_FILE
 from huggingface_hub import snapshot_download
+from transformers.activations import ACT2FN
 
 from adapter_qa.arguments import ADAPTER_NAME
 from adapter_qa.baseconfig import HUB_ID, holds_adapters
 from adapter_qa.errors import UserError
+from adapter_qa.files import read_json
 from adapter_qa.weights import weight_names, weights_file
 
 FULL_FILE = "full_setup.json"  # beside a fully fine-tuned model, in place of adapter_setup.json
@@ -41,6 +44,13 @@ TRICK = "houlsby_MHA_lastlayer"  # key in adapter_config.json: no adapter after 
 LANGUAGE = "mlm"  # name of a language adapter, in 2021 too
 HEAD_TASKS = {"ForQuestionAnswering": "qa", "ForTokenClassification": "ner", "ForMaskedLM": "mlm"}
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]")  # hub adapters have names such as sts/sts-b@ukp
+SMALLEST_REDUCTION = 1 / 16  # smaller ones make bottlenecks that fill the memory
+ACTIVATIONS = {*ACT2FN, "leakyrelu"}
+WINDOWS: dict[str, type] = {  # what a run records of its windows and spans
+    "max_seq_length": int, "doc_stride": int, "n_best_size": int, "max_answer_length": int, "version_2": bool,
+    "null_score_diff_threshold": float,
+}  # fmt: skip
+LABEL = re.compile(r"[\w.:/&+-]{1,102}")
 PLACE = re.compile(r"layer\.(\d+)\.(attention\.)?output\.adapters\.([^.]+)\.")  # of an adapter in a weight's name
 
 
@@ -120,21 +130,6 @@ class SavedSetup:
     note: str | None = None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a saved folder.
-
-    Raises:
-        UserError: it cannot be read, or is no object.
-    """
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); the folder is damaged or incomplete") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: holds a {type(document).__name__} where an object is expected")
-    return document
-
-
 # ---------------------------------------------------------------- finding
 
 
@@ -204,19 +199,60 @@ def read_setup(folder: Path) -> SavedSetup:
 
 def _read_present(folder: Path) -> SavedSetup:
     document = read_json(folder / SETUP_FILE)
+    facts = read_facts(folder / SETUP_FILE, document)
     try:
         names = _flatten(document["adapter_setup"])
-        facts = document["trainer"]
         language, tasks = facts["language_adapter"], tuple(facts["tasks"])
         composition, fused = facts["composition"], bool(facts["fused"])
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError, IndexError, RecursionError) as error:
         raise UserError(f"{folder / SETUP_FILE}: not written by this trainer, or damaged ({error!r})") from error
     members = ([language] if language else []) + list(tasks)
-    if members != names or not all(ADAPTER_NAME.fullmatch(name) for name in names):
+    known = composition in ("stack", "fuse") and fused == (len(tasks) > 1) and len(tasks) > 0
+    if members != names or not known or not all(ADAPTER_NAME.fullmatch(name) for name in names):
         raise UserError(f"{folder / SETUP_FILE}: its composition {names} and its members {members} disagree")
     fusion = folder / ",".join(members if composition == "fuse" else tasks) if fused else None
     adapters = {name: folder / name for name in names}
     return SavedSetup(folder, adapters, language, tasks, composition, fusion, read_head(folder), facts)
+
+
+def read_facts(path: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """What this trainer wrote of a run, under "trainer"; later code can rely on its types.
+
+    Args:
+        path: of the JSON file, for messages.
+        document: what is in it.
+
+    Raises:
+        UserError: it is missing, or a value is not of the type that is written.
+    """
+    facts = document.get("trainer")
+    if not isinstance(facts, dict):
+        raise UserError(f"{path}: not written by this trainer, or damaged (no object 'trainer')")
+    base = facts.get("base_model", {})
+    problems = []
+    if not isinstance(base, dict) or not all(
+        isinstance(base.get(key), (str, type(None))) for key in ("name_or_path", "revision", "fingerprint")
+    ):
+        problems.append(f"{path}: 'base_model' must be an object of name_or_path, revision and fingerprint, all text")
+    if not isinstance(facts.get("tokenizer"), (str, type(None))):
+        problems.append(f"{path}: 'tokenizer' must be text or null")
+    windows = facts.get("windows")
+    if windows is not None and not _are_windows(windows):
+        problems.append(f"{path}: 'windows' must be an object of {', '.join(WINDOWS)}, whole numbers above 0")
+    if problems:
+        raise UserError(problems)
+    return facts
+
+
+def _are_windows(windows: Any) -> bool:
+    """Whether an object says how windows and spans are made, with values that can be."""
+    if not isinstance(windows, dict) or set(windows) != set(WINDOWS):
+        return False
+    typed = all(
+        type(value) is WINDOWS[key] or (type(value), WINDOWS[key]) == (int, float) for key, value in windows.items()
+    )
+    counts = ("max_seq_length", "n_best_size", "max_answer_length")
+    return typed and windows["doc_stride"] >= 0 and all(1 <= windows[key] < 2**20 for key in counts)
 
 
 def _flatten(block: dict[str, Any]) -> list[str]:
@@ -234,10 +270,13 @@ def _read_2021(folder: Path) -> SavedSetup:
     """
     documents = {path.parent: read_json(path) for path in sorted(folder.glob(f"*/{ADAPTER_CONFIG}"))}
     adapters = {str(document.get("name")): path for path, document in documents.items()}
+    if len(adapters) < len(documents):
+        listed = ", ".join(f"{document.get('name')} in {path.name}" for path, document in documents.items())
+        raise UserError(f"{folder}: two of its adapters have one name ({listed}); give the folder of one of them")
     odd = [name for name in adapters if not ADAPTER_NAME.fullmatch(name)]
     if odd:
         raise UserError(f"{folder}: adapter names are made of letters, digits, - and _; here is {', '.join(odd)}")
-    inverted = [str(one.get("name")) for one in documents.values() if (one.get("config") or {}).get("inv_adapter")]
+    inverted = [str(one.get("name")) for path, one in documents.items() if config_of(one, path)["inv_adapter"]]
     fusion = next(
         (path.parent for path in [folder / FUSION_CONFIG, *folder.glob(f"*/{FUSION_CONFIG}")] if path.is_file()), None
     )
@@ -277,23 +316,68 @@ def read_head(folder: Path) -> SavedHead | None:
         return None
     document = read_json(folder / HEAD_CONFIG)
     ids = document.get("label2id") or {}
-    labels = tuple(sorted(ids, key=ids.__getitem__)) if isinstance(ids, dict) else ()
-    return SavedHead(folder, str(document.get("model_class")), labels)
+    numbers: list[Any] = list(ids.values()) if isinstance(ids, dict) else [None]
+    if not all(type(number) is int for number in numbers) or not all(map(LABEL.fullmatch, ids)):
+        raise UserError(f"{folder / HEAD_CONFIG}: 'label2id' must be an object of labels with their numbers")
+    if sorted(numbers) != list(range(len(numbers))):
+        raise UserError(f"{folder / HEAD_CONFIG}: the numbers in 'label2id' must be 0 to {len(numbers) - 1}, each once")
+    return SavedHead(folder, str(document.get("model_class")), tuple(sorted(ids, key=ids.__getitem__)))
 
 
 # ---------------------------------------------------------------- adapters
 
 
-def config_of(document: dict[str, Any]) -> dict[str, Any]:
-    """An adapter's configuration in present terms, from its adapter_config.json.
+def config_of(document: dict[str, Any], where: Path) -> dict[str, Any]:
+    """A bottleneck adapter's configuration in present terms, from its adapter_config.json; its values are checked.
 
     Until version 3 "gelu" was the tanh approximation, today's "gelu_new" (adapters, `ACTIVATION_RENAME`).
+
+    Args:
+        document: the file's content.
+        where: the file or its folder, for messages.
+
+    Raises:
+        UserError: it is no configuration of a bottleneck adapter, or a value in it cannot be.
     """
-    config = dict(document["config"])
-    config["leave_out"] = list(config.get("leave_out") or [])
-    if is_old(document) and isinstance(config.get("non_linearity"), str):
+    given = document.get("config")
+    if not isinstance(given, dict) or not {"mh_adapter", "output_adapter", "reduction_factor"} <= set(given):
+        raise UserError(
+            f"{where}: no bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here"
+        )
+    config = {**given, "leave_out": given.get("leave_out") or []}
+    wrong = [f"{key} {value!r}" for key, value in config.items() if not _can_be(key, value)]
+    if config.get("inv_adapter") and config.get("inv_adapter_reduction_factor") is None:
+        wrong.append("inv_adapter without inv_adapter_reduction_factor")
+    if wrong:
+        raise UserError(f"{where}: no configuration of a bottleneck adapter: {', '.join(wrong)}")
+    if is_old(document) and "non_linearity" in config:
         config["non_linearity"] = ACTIVATION_RENAME.get(config["non_linearity"], config["non_linearity"])
     return config
+
+
+def _can_be(key: str, value: Any) -> bool:
+    """Whether the library builds an adapter with this value in its configuration."""
+    if key not in BnConfig.__dataclass_fields__:
+        return key == "architecture" and value is None
+    if key in ("reduction_factor", "inv_adapter_reduction_factor"):
+        factors = value.values() if isinstance(value, dict) else [value]
+        return all(map(is_reduction, factors)) or (key != "reduction_factor" and value is None)
+    if key == "leave_out":
+        return isinstance(value, list) and all(type(layer) is int for layer in value)
+    if key == "non_linearity":
+        return isinstance(value, str) and value.lower() in ACTIVATIONS
+    if key == "inv_adapter":
+        return value in (None, "nice", "glow")
+    if isinstance(value, str) and value in ("learned", "post_add"):
+        return (key, value) in (("scaling", "learned"), ("residual_before_ln", "post_add"))
+    default = BnConfig.__dataclass_fields__[key].default
+    kinds = {bool: (bool,), float: (int, float), int: (int,), str: (str,)}.get(type(default), (bool, type(None)))
+    return type(value) in kinds or (key, value) == ("init_weights_seed", None)
+
+
+def is_reduction(factor: Any) -> bool:
+    """Whether it is a number that a hidden size can be divided by, to something of at most 16 times its size."""
+    return type(factor) in (int, float) and SMALLEST_REDUCTION <= factor < math.inf
 
 
 def is_old(document: dict[str, Any]) -> bool:
@@ -308,7 +392,6 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         UserError: the folder is damaged, the adapter is for another encoder, or it is no bottleneck adapter.
     """
     document = read_json(folder / ADAPTER_CONFIG)
-    config = document.get("config")
     problems = []
     for key in ("model_type", "hidden_size"):
         if document.get(key) != base_config.get(key):
@@ -316,14 +399,14 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
                 f"{folder}: its {key} is {document.get(key)}, the base model's {base_config.get(key)}; "
                 "an adapter fits only the kind and size of encoder it was trained on"
             )
-    if not isinstance(config, dict) or not {"mh_adapter", "output_adapter", "reduction_factor"} <= set(config):
-        problems.append(
-            f"{folder}: no bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here"
-        )
+    try:
+        config = config_of(document, folder)
+    except UserError as error:
+        problems += error.problems
     if problems:
         raise UserError(problems)
     trick, language = bool(document.get(TRICK)), document.get("language")
-    source = AdapterSource(name, config_of(document), folder, trick, language, is_old(document))
+    source = AdapterSource(name, config, folder, trick, language, is_old(document))
     return _compare_with_weights(source, str(document.get("name")), int(base_config["num_hidden_layers"]))
 
 
@@ -356,7 +439,7 @@ def _compare_with_weights(source: AdapterSource, saved_as: str, layers: int) -> 
             "--houlsby_MHA_lastlayer True and is used so"
         )
         return replace(source, trick=True, note=note)
-    if missing and found:
+    if missing:
         places = ", ".join(f"layer {layer} ({location})" for layer, location in missing[:3])
         raise UserError(
             f"{source.folder}: weights are missing for {places}{' ...' if len(missing) > 3 else ''}; the file is "

@@ -14,20 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from adapter_qa.errors import UserError
+from adapter_qa.files import decode, kind, parse_json, read_bytes
 
 QUESTION_FILE_SUFFIXES = (".json", ".jsonl", ".csv")
 MAX_PROBLEMS = 10  # lines of one error message; the rest is counted
 
 ANSWER_FORMS = "[{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
-JSON_KINDS = {
-    dict: "an object",
-    list: "a list",
-    str: "text",
-    int: "a number",
-    float: "a number",
-    bool: "true/false",
-    type(None): "null",
-}
+LARGEST_START = 2**31  # beyond any text; windows count in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +82,7 @@ def read_squad(path: str | Path, *, need_answers: bool) -> list[Question]:
             Answers that do not stand at their index are no error here.
     """
     path = Path(path)
-    return _to_questions(read_records(str(path), read_bytes(path)), str(path), need_answers)
+    return _to_questions(read_question_file(path), str(path), need_answers)
 
 
 def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: bool) -> list[Question]:
@@ -110,18 +103,15 @@ def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: b
     return _to_questions(records, f"{name} ({split})", need_answers)
 
 
-def read_bytes(path: Path) -> bytes:
-    """The content of a question file.
+def read_question_file(path: Path) -> list[Record]:
+    """The records of a question file, unchecked.
 
     Raises:
-        UserError: unknown extension, no such file, or an unreadable one.
+        UserError: unknown extension, or as `read_records`.
     """
     if path.suffix.lower() not in QUESTION_FILE_SUFFIXES:
         raise UserError(f"{path}: extension {path.suffix!r}; allowed: {', '.join(QUESTION_FILE_SUFFIXES)}")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    return read_records(str(path), read_bytes(path))
 
 
 def read_records(name: str, content: bytes) -> list[Record]:
@@ -134,12 +124,7 @@ def read_records(name: str, content: bytes) -> list[Record]:
     Raises:
         UserError: the content as a whole is not what the extension promises.
     """
-    try:
-        text = content.decode("utf-8").removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 at byte {error.start}: save the file as UTF-8") from error
-    if not text.strip():
-        raise UserError(f"{name}: the file is empty")
+    text = decode(name, content)
     suffix = Path(name).suffix.lower()
     if suffix == ".csv":
         return list(_csv_records(name, text))
@@ -158,7 +143,7 @@ def parse_question(record: Record, *, need_answers: bool) -> Question:
         raise RecordError(f"{record.where}: {record.problem}")
     fields = record.fields
     if not isinstance(fields, dict):
-        raise RecordError(f"{record.where}: {_kind(fields)} instead of an object")
+        raise RecordError(f"{record.where}: {kind(fields)} instead of an object")
     problems = [_id_problem(fields.get("id")), _text_problem(fields, "question")]
     problems += [_text_problem(fields, "context"), _title_problem(fields.get("title"))]
     problems.append(_answers_problem(fields, need_answers))
@@ -188,7 +173,7 @@ def _to_questions(records: list[Record], source: str, need_answers: bool) -> lis
     uses = Counter(question.id for question in questions)
     repeated = [identifier for identifier, count in uses.items() if count > 1]
     if repeated:
-        extra = sum(uses[identifier] - 1 for identifier in repeated)
+        extra = len(questions) - len(uses)
         problems.insert(0, f"{source}: ids must differ; {extra} records repeat one, such as {repeated[0]!r}")
     if not records:
         problems = [f"{source}: holds no questions"]
@@ -201,17 +186,9 @@ def _to_questions(records: list[Record], source: str, need_answers: bool) -> lis
 
 def _json_records(name: str, text: str) -> Iterator[Record]:
     try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        hint = ""
-        if error.msg == "Extra data":
-            hint = "; one record a line is read from .jsonl files"
-        elif error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
-            hint = "; the file seems to be cut off"
-        place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{name}: not JSON at {place}: {error.msg}{hint}") from error
-    except (ValueError, RecursionError) as error:  # absurd numbers, absurd nesting
-        raise UserError(f"{name}: JSON that cannot be read: {error}") from error
+        content = parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
     items = content.get("data") if isinstance(content, dict) else content
     if not isinstance(items, list):
         raise UserError(f"{name}: the top level must be a list or an object whose 'data' is a list")
@@ -246,11 +223,9 @@ def _line_records(text: str) -> Iterator[Record]:
         if not line.strip():
             continue
         try:
-            yield Record(f"line {number}", json.loads(line))
-        except json.JSONDecodeError as error:
-            yield Record(f"line {number}", line, f"not JSON at column {error.colno}: {error.msg}")
-        except (ValueError, RecursionError) as error:  # absurd numbers, absurd nesting
-            yield Record(f"line {number}", line, f"JSON that cannot be read: {error}")
+            yield Record(f"line {number}", parse_json(line, one_line=True))
+        except ValueError as error:
+            yield Record(f"line {number}", line, str(error))
 
 
 def _csv_records(name: str, text: str) -> Iterator[Record]:
@@ -258,6 +233,9 @@ def _csv_records(name: str, text: str) -> Iterator[Record]:
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         header = rows.fieldnames or []
+        twice = [column for column, count in Counter(header).items() if count > 1]
+        if twice:
+            raise UserError(f"{name}: more than one column {', '.join(twice)}; each needs its own name")
         missing = [column for column in ("id", "question", "context") if column not in header]
         if missing:
             raise UserError(
@@ -320,30 +298,28 @@ def _parse_python_literal(cell: str) -> Any:
         raise ValueError("'answers' is neither JSON nor a Python literal") from error
 
 
-def _kind(value: object) -> str:
-    return JSON_KINDS.get(type(value), type(value).__name__)
-
-
-def _is_unicode(text: str) -> bool:
-    """False for lone surrogates: JSON can spell them, but no tokenizer and no UTF-8 file takes them."""
+def is_text(value: object) -> bool:
+    """Whether it is text; no lone surrogates: JSON can spell them, but no tokenizer and no UTF-8 file takes them."""
+    if not isinstance(value, str):
+        return False
     try:
-        text.encode("utf-8")
+        value.encode("utf-8")
     except UnicodeEncodeError:
         return False
     return True
 
 
 def _id_problem(identifier: object) -> str:
-    if identifier is None or identifier == "":
+    if identifier is None or (isinstance(identifier, str) and not identifier.strip()):
         return "no 'id'"
-    if type(identifier) is not int and not (isinstance(identifier, str) and _is_unicode(identifier)):
-        return f"'id' is {_kind(identifier)}; it must be valid text or a whole number"
+    if type(identifier) is not int and not is_text(identifier):
+        return f"'id' is {kind(identifier)}; it must be valid text or a whole number"
     return ""
 
 
 def _title_problem(title: object) -> str:
-    if title is not None and not (isinstance(title, str) and _is_unicode(title)):
-        return f"'title' is {_kind(title)}; it must be valid text"
+    if title is not None and not is_text(title):
+        return f"'title' is {kind(title)}; it must be valid text"
     return ""
 
 
@@ -352,16 +328,16 @@ def _text_problem(fields: dict[str, Any], key: str) -> str:
         return f"no {key!r}"
     value = fields[key]
     if not isinstance(value, str):
-        return f"{key!r} is {_kind(value)}; it must be text"
+        return f"{key!r} is {kind(value)}; it must be text"
     if not value.strip():
         return f"{key!r} is empty"
-    return "" if _is_unicode(value) else f"{key!r} has a lone surrogate, which is not valid text"
+    return "" if is_text(value) else f"{key!r} has a lone surrogate, which is not valid text"
 
 
 def _answers_problem(fields: dict[str, Any], need_answers: bool) -> str:
     impossible = fields.get("is_impossible")
     if impossible is not None and not isinstance(impossible, bool):
-        return f"'is_impossible' is {_kind(impossible)}; it must be true or false"
+        return f"'is_impossible' is {kind(impossible)}; it must be true or false"
     if impossible:
         return ""
     answers = fields.get("answers")
@@ -378,10 +354,12 @@ def _answers_problem(fields: dict[str, Any], need_answers: bool) -> str:
     texts, starts = _answer_lists(fields)
     if len(texts) != len(starts):
         return f"'answers' has {len(texts)} of 'text' but {len(starts)} of 'answer_start'"
-    if not all(isinstance(text, str) and _is_unicode(text) for text in texts):
+    if not all(map(is_text, texts)):
         return "an answer's 'text' is not valid text"
-    if not all(type(start) is int for start in starts):  # true and false are ints to isinstance
-        return "an 'answer_start' is not a whole number"
+    for start in starts:
+        if type(start) is not int or abs(start) >= LARGEST_START:  # true and false are ints to isinstance
+            shown = kind(start) if type(start) is not int else "beyond any text"
+            return f"an 'answer_start' is {shown}; it must be a whole number, the index of a character"
     return ""
 
 

@@ -32,15 +32,18 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: it cannot be read, or holds anything but tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             return load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: the weights cannot be read ({error}); the file is damaged") from error
+    try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: is no file of tensors alone, and nothing else is loaded from a .bin; it may be damaged or harmful"
         ) from error
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # of a damaged file the unpickler raises nearly everything
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: the weights cannot be read ({reason}); the file is damaged") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):

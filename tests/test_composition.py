@@ -299,7 +299,7 @@ def test_option_clashes_are_reported_together(maker: Maker) -> None:
         "--fuse_adapters: 1 adapter given; a fusion needs two or more NAME=PATH",
         "--load_adapter and --fuse_adapters exclude each other; a saved fusion is taken up by the first",
         "--adapter_non_linearity gellu: no such activation; common ones are gelu, gelu_new, relu, swish, tanh",
-        "--adapter_reduction_factor -1: must be above 0",
+        "--adapter_reduction_factor -1: must be a number of at least 0.0625",
     ]
 
 

@@ -101,7 +101,7 @@ def test_labels_may_be_missing_where_they_are_not_needed(tmp_path: Path, name: s
     (tmp_path / name).write_text(content, encoding="utf-8")
     bare = [Sentence(one.words, ()) for one in BOTH]
     assert read_sentences(tmp_path / name, need_labels=False) == bare
-    places = ["line 1", "line 7"] if name == "a.conll" else ["record 1", "record 2"]
+    places = ["line 1", "line 7"] if name == "a.conll" else ["line 1", "line 2"]
     assert refusal(tmp_path / name, content) == [f"{tmp_path / name}, {place}: has no labels" for place in places]
 
 
@@ -113,25 +113,27 @@ def test_only_line_ends_end_records(tmp_path: Path, strange: str) -> None:
     assert read_sentences(path, need_labels=True) == [sentence]
 
 
-@pytest.mark.parametrize("strange", ["\u2028", "\x85", "\x0c", "\x1c"])
-def test_only_line_ends_end_words(tmp_path: Path, strange: str) -> None:
+@pytest.mark.parametrize("strange", ["\u2028", "\x85", "\x0c", "\x1c", "\u00a0"])
+def test_only_blanks_and_line_ends_end_words(tmp_path: Path, strange: str) -> None:
     path = tmp_path / "a.conll"
     path.write_text(f"a{strange}b O\nc B-X\n", encoding="utf-8")
-    assert read_sentences(path, need_labels=True) == [Sentence(("a", "c"), ("O", "B-X"))]
+    assert read_sentences(path, need_labels=True) == [Sentence((f"a{strange}b", "c"), ("O", "B-X"))]
 
 
 @pytest.mark.parametrize(
     ("lines", "problem"),
     [
-        ("Ana B-PER\nLima\n", "line 1: a word without a label"),
-        ("\n\nAna\nLima O\n", "line 3: a word without a label"),
+        ("Ana B-PER\nLima\n", "line 2: a word without a label: Lima"),
+        ("\n\nAna\nLima O\n", "line 3: a word without a label: Ana"),
+        ("Ana B-<b>\n", "line 1: Ana has label B-<b>; labels are O, B-TYPE or I-TYPE"),
+        (f"Ana B-{'x' * 101}\n", f"line 1: Ana has label B-{'x' * 101}; labels are O, B-TYPE or I-TYPE"),
         ("Ana PER\n", "line 1: Ana has label PER; labels are O, B-TYPE or I-TYPE"),
         ("Ana B-\n", "line 1: Ana has label B-; labels are O, B-TYPE or I-TYPE"),
         ("Ana S-PER\n", "line 1: Ana has label S-PER; labels are O, B-TYPE or I-TYPE"),
         ("Ana O-PER\n", "line 1: Ana has label O-PER; labels are O, B-TYPE or I-TYPE"),
         ("Ana I-PER\n", "line 1: Ana has I-PER after O; in IOB2 an entity begins with B-PER"),
-        ("Ana B-PER\nRecife I-LOC\n", "line 1: Recife has I-LOC after B-PER; in IOB2 an entity begins with B-LOC"),
-        ("a B-A\nb I-A\nc O\nd I-A\n", "line 1: d has I-A after O; in IOB2 an entity begins with B-A"),
+        ("Ana B-PER\nRecife I-LOC\n", "line 2: Recife has I-LOC after B-PER; in IOB2 an entity begins with B-LOC"),
+        ("a B-A\nb I-A\nc O\nd I-A\n", "line 4: d has I-A after O; in IOB2 an entity begins with B-A"),
         ("a B-A\n\nb I-A\n", "line 3: b has I-A after O; in IOB2 an entity begins with B-A"),
     ],
 )
@@ -143,10 +145,13 @@ def test_refused_conll(tmp_path: Path, lines: str, problem: str) -> None:
 @pytest.mark.parametrize(
     ("records", "problem"),
     [
-        ([{"tokens": [], "ner_tags": []}], "record 1: a sentence without words"),
-        ([record(ANA), {"tokens": ["a", "b"], "ner_tags": ["O"]}], "record 2: a word without a label"),
-        ([{"tokens": ["a"], "ner_tags": ["O", "O"]}], "record 1: more labels than words"),
-        ([{"tokens": ["a"], "ner_tags": ["X"]}], "record 1: a has label X; labels are O, B-TYPE or I-TYPE"),
+        ([{"tokens": [], "ner_tags": []}], "data[0]: a sentence without words"),
+        ([record(ANA), {"tokens": ["a", "b"], "ner_tags": ["O"]}], "data[1]: a word without a label: b"),
+        ([{"tokens": ["a"], "ner_tags": ["O", "O"]}], "data[0]: more labels than words"),
+        ([{"tokens": ["a"], "ner_tags": ["X"]}], "data[0]: a has label X; labels are O, B-TYPE or I-TYPE"),
+        ([{"tokens": ["a b"], "ner_tags": ["O"]}], "data[0]: 'a b' is no word; words have no blanks in them"),
+        ([{"tokens": [""], "ner_tags": ["O"]}], "data[0]: '' is no word; words have no blanks in them"),
+        ([{"tokens": ["a\nb"], "ner_tags": ["O"]}], "data[0]: 'a\\nb' is no word; words have no blanks in them"),
     ],
 )
 def test_refused_records(tmp_path: Path, records: list[dict[str, Any]], problem: str) -> None:
@@ -154,28 +159,35 @@ def test_refused_records(tmp_path: Path, records: list[dict[str, Any]], problem:
     assert refusal(path, json.dumps(records)) == [f"{path}, {problem}"]
 
 
+FORM = 'a record is {"tokens": [...], "ner_tags": [...]}'
+LISTS = f"tokens and ner_tags must be lists of text, labels such as B-LOC, no numbers; {FORM}"
+TOP = "the top level must be a list or an object whose 'data' is a list"
+
+
 @pytest.mark.parametrize(
-    ("name", "content"),
+    ("name", "content", "problem"),
     [
-        ("a.json", "{"),
-        ("a.json", "3"),
-        ("a.json", '{"sentences": []}'),
-        ("a.json", '["Ana"]'),
-        ("a.json", '[{"words": ["Ana"]}]'),
-        ("a.json", '[{"tokens": ["Ana"], "ner_tags": [3]}]'),
-        ("a.json", '[{"tokens": "Ana", "ner_tags": ["O", "O", "O"]}]'),
-        ("a.json", '[{"tokens": ["Ana"], "ner_tags": "O"}]'),
-        ("a.json", '[{"tokens": ["Ana"], "ner_tags": null}]'),
-        ("a.jsonl", '{"tokens": ["Ana"]}\n{"tokens": ["An'),
+        ("a.json", "{", ": not JSON at line 1, column 2: Expecting property name enclosed in double quotes; the file "
+         "seems to be cut off"),
+        ("a.json", "3", f": {TOP}"),
+        ("a.json", '{"sentences": []}', f": {TOP}"),
+        ("a.json", '["Ana"]', f", data[0]: no 'tokens'; {FORM}"),
+        ("a.json", '[{"words": ["Ana"]}]', f", data[0]: no 'tokens'; {FORM}"),
+        ("a.json", '[{"tokens": ["Ana"], "ner_tags": [3]}]', f", data[0]: {LISTS}"),
+        ("a.json", '[{"tokens": "Ana", "ner_tags": ["O", "O", "O"]}]', f", data[0]: {LISTS}"),
+        ("a.json", '[{"tokens": ["Ana"], "ner_tags": "O"}]', f", data[0]: {LISTS}"),
+        ("a.json", '[{"tokens": ["\\ud83d"]}]', f", data[0]: {LISTS}"),
+        ("a.jsonl", '{"tokens": ["Ana"]}\n{"tokens": ["An', ", line 2: not JSON at column 13: Unterminated string "
+         "starting at"),
+        ("a.jsonl", "[" * 100_000, ", line 1: JSON that cannot be read: maximum recursion depth exceeded while "
+         "decoding a JSON array from a unicode string"),
     ],
-)
-def test_refused_json(tmp_path: Path, name: str, content: str) -> None:
-    (problem,) = refusal(tmp_path / name, content, need_labels=False)
-    assert problem.startswith(f"{tmp_path / name}: cannot be read as sentences (")
-    assert problem.endswith('); a record is {"tokens": [...], "ner_tags": [...]}')
+)  # fmt: skip
+def test_refused_json(tmp_path: Path, name: str, content: str, problem: str) -> None:
+    assert refusal(tmp_path / name, content, need_labels=False) == [f"{tmp_path / name}{problem}"]
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.conll", "\n \n-DOCSTART-\n"), ("a.jsonl", ""), ("a.json", "[]")])
+@pytest.mark.parametrize(("name", "content"), [("a.conll", "-DOCSTART-\n\n"), ("a.json", "[]")])
 def test_files_without_a_sentence(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     assert refusal(path, content) == [
@@ -183,9 +195,15 @@ def test_files_without_a_sentence(tmp_path: Path, name: str, content: str) -> No
     ]
 
 
+@pytest.mark.parametrize("name", ["a.conll", "a.jsonl", "a.json"])
+def test_empty_files(tmp_path: Path, name: str) -> None:
+    assert refusal(tmp_path / name, "\n \n") == [f"{tmp_path / name}: the file is empty"]
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "a.conll", b"S\xe3o O\n")[0].startswith(f"{tmp_path / 'a.conll'}: cannot be read as text")
-    with pytest.raises(UserError, match="none.conll: cannot be read as text"):
+    path = tmp_path / "a.conll"
+    assert refusal(path, b"S\xe3o O\n") == [f"{path}: not UTF-8 at byte 1: save the file as UTF-8"]
+    with pytest.raises(UserError, match="none.conll: cannot be read: No such file or directory"):
         read_sentences(tmp_path / "none.conll", need_labels=False)
 
 

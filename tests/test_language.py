@@ -91,9 +91,9 @@ def test_a_repeated_line_of_text_is_kept(tmp_path: Path) -> None:
     [
         ("a.pdf", b"x", "{}: .pdf ending; text comes as .txt, .json, .jsonl, .csv, .conll"),
         ("text", b"x", "{}: no ending; text comes as .txt, .json, .jsonl, .csv, .conll"),
-        ("a.txt", b"\n \n", "{}: holds no text"),
-        ("a.txt", b"S\xe3o Lu\xeds", "{}: cannot be read as text ("),
-        ("a.txt", None, "{}: cannot be read as text ("),
+        ("a.txt", b"\n \n", "{}: the file is empty"),
+        ("a.txt", b"S\xe3o Lu\xeds", "{}: not UTF-8 at byte 1: save the file as UTF-8"),
+        ("a.txt", None, "{}: cannot be read: No such file or directory"),
         ("a.json", b"{", "{}"),
         ("a.conll", b"Ana PER\n", "{}, line 1: Ana has label PER; labels are O, B-TYPE or I-TYPE"),
     ],

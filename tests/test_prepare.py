@@ -281,7 +281,7 @@ def test_incomplete_ambiguous_or_oversized_archives(
     pack(archive, [(f"a/{TRAIN}", CONTENT), (f"b/{TRAIN}", CONTENT)])
     assert refusal(archive) == [f"{archive}: holds {TRAIN} more than once"]
     pack(archive, [(TRAIN, CONTENT), (DEV, CONTENT)])
-    monkeypatch.setattr(prepare_squad_pt, "MAX_MEMBER_BYTES", len(CONTENT) - 1)
+    monkeypatch.setattr(prepare_squad_pt, "MAX_BYTES", len(CONTENT) - 1)
     assert refusal(archive) == [f"{archive}: {TRAIN} has {len(CONTENT):,} bytes; allowed: {len(CONTENT) - 1:,}"]
 
 

@@ -286,9 +286,15 @@ def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
         ("answers", [{"text": "x"}], "'answers' must be [{'text', 'answer_start'}, ...] or"),
         ("answers", {"text": ["x"], "answer_start": []}, "'answers' has 1 of 'text' but 0 of 'answer_start'"),
         ("answers", {"text": [3], "answer_start": [3]}, "an answer's 'text' is not valid text"),
-        ("answers", {"text": ["x"], "answer_start": ["3"]}, "an 'answer_start' is not a whole number"),
-        ("answers", {"text": ["x"], "answer_start": [3.0]}, "an 'answer_start' is not a whole number"),
-        ("answers", {"text": ["x"], "answer_start": [True]}, "an 'answer_start' is not a whole number"),
+        ("answers", {"text": ["x"], "answer_start": ["3"]}, "an 'answer_start' is text; it must be a whole number"),
+        ("answers", {"text": ["x"], "answer_start": [3.0]}, "an 'answer_start' is a number; it must be a whole number"),
+        (
+            "answers",
+            {"text": ["x"], "answer_start": [True]},
+            "an 'answer_start' is true/false; it must be a whole number",
+        ),
+        ("answers", {"text": ["x"], "answer_start": [float("nan")]}, "an 'answer_start' is NaN; it must be a whole"),
+        ("answers", {"text": ["x"], "answer_start": [2**31]}, "an 'answer_start' is beyond any text; it must be a"),
         ("is_impossible", "no", "'is_impossible' is text; it must be true or false"),
     ],
 )

@@ -1,0 +1,103 @@
+"""Files that others wrote, read as bounded bytes, text or JSON: data whatever is in them, a line for each defect."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from adapter_qa.errors import UserError
+
+MAX_BYTES = 512 * 1024**2  # SQuAD v1.1 is 30 MB: room enough, yet what is made to fill the memory is refused
+
+
+def read_bytes(path: str | Path, most: int = MAX_BYTES) -> bytes:
+    """The content of a file of at most `most` bytes.
+
+    Raises:
+        UserError: it cannot be read, or is larger.
+    """
+    try:
+        with open(path, "rb") as stream:
+            size = os.fstat(stream.fileno()).st_size  # 0 of a device, which may never end
+            content = stream.read(min(size or most, most) + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read: {reason}") from error
+    if len(content) > most:
+        raise UserError(f"{path}: is larger than {most:,} bytes, the most that is read; give a part of it")
+    return content
+
+
+def decode(name: str | Path, content: bytes) -> str:
+    """UTF-8 as text, without its byte order mark.
+
+    Raises:
+        UserError: it is no UTF-8, or there is nothing in it.
+    """
+    try:
+        text = content.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: not UTF-8 at byte {error.start}: save the file as UTF-8") from error
+    if not text.strip():
+        raise UserError(f"{name}: the file is empty")
+    return text
+
+
+def read_text(path: str | Path, most: int = MAX_BYTES) -> str:
+    """The text of a UTF-8 file of at most `most` bytes.
+
+    Raises:
+        UserError: as `read_bytes` and `decode`.
+    """
+    return decode(path, read_bytes(path, most))
+
+
+def parse_json(text: str, *, one_line: bool = False) -> Any:
+    """The value of a JSON document.
+
+    Args:
+        text: the document.
+        one_line: it is a line of a file, whose number goes without saying.
+
+    Raises:
+        ValueError: it is none; the message says where it goes wrong.
+    """
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        if one_line:
+            raise ValueError(f"not JSON at column {error.colno}: {error.msg}") from error
+        hint = ""
+        if error.msg == "Extra data":
+            hint = "; one record a line is read from .jsonl files"
+        elif error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+            hint = "; the file seems to be cut off"
+        raise ValueError(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}{hint}") from error
+    except (ValueError, RecursionError) as error:  # absurd numbers, absurd nesting
+        raise ValueError(f"JSON that cannot be read: {error}") from error
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        UserError: the file cannot be read, or holds no object.
+    """
+    text = read_text(path)
+    try:
+        document = parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; the file is damaged or incomplete") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: holds {kind(document)} where an object is expected")
+    return document
+
+
+def kind(value: object) -> str:
+    """What a JSON value is, in words."""
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
+    if isinstance(value, float) and value != value:
+        return "NaN"
+    return kinds.get(type(value)) or ("a number" if isinstance(value, (int, float)) else type(value).__name__)
