@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from adapter_qa.arguments import ModelOptions, quiet_libraries
-from adapter_qa.basemodel import load_model, read_base_config, weights_fingerprint
+from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import load_model, weights_fingerprint
 from adapter_qa.composition import replace_folder
 from adapter_qa.conversion import OldSave, convert, find_old_saves, recorded_model_name
 from adapter_qa.errors import LineParser, UserError, inert, note, run_door

@@ -6,10 +6,7 @@ epoch with the lowest evaluation loss is kept.
 from __future__ import annotations
 
 import sys
-from typing import Any
-
-import numpy as np
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import (
     AdapterOptions,
@@ -21,23 +18,18 @@ from adapter_qa.arguments import (
     check_files,
     check_run,
 )
-from adapter_qa.basemodel import load_tokenizer, read_base_config
-from adapter_qa.doors import (
-    already_finished,
-    build,
-    check_window,
-    eval_steps,
-    keep,
-    keep_metrics,
-    print_plan,
-    start_run,
-    train_steps,
-)
+from adapter_qa.baseconfig import check_window, read_base_config
 from adapter_qa.errors import UserError, run_door
-from adapter_qa.language import Blocks, LanguageTrainer, make_blocks, masked_once, read_texts
-from adapter_qa.planning import plan_setup
 from adapter_qa.records import RunRecord, file_fingerprint
-from adapter_qa.training import run_callbacks, train
+
+if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
+    import numpy as np
+    from transformers import PreTrainedTokenizerFast
+
+    from adapter_qa.doors import Built
+    from adapter_qa.language import LanguageTrainer
+    from adapter_qa.planning import Plan
+    from adapter_qa.training_arguments import TrainingRun
 
 EXAMPLES = """\
   run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
@@ -49,40 +41,37 @@ EXAMPLES = """\
 
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
-    model_options, text, adapter, run = read_options(argv)
+    model_options, text, adapter, run_options = read_options(argv)
     base_config = read_base_config(model_options)
     check_window(text.block_size, "--block_size", base_config)
-    plan = plan_setup("mlm", base_config, adapter, random_init=model_options.random_init)
+    texts, facts = read_parts(text)
 
+    from adapter_qa import basemodel, doors, training
+    from adapter_qa.planning import plan_setup
+
+    plan = plan_setup("mlm", base_config, adapter, random_init=model_options.random_init)
     data_name = text.train_file or text.validation_file or "none"
-    record = start_run("run_mlm_adapter.py", argv, data_name, plan, model_options, run, text, adapter)
-    if already_finished(record):
+    groups = (text, adapter)
+    run, record = doors.start_run("run_mlm_adapter.py", argv, data_name, plan, model_options, run_options, *groups)
+    if doors.already_finished(record):
         return 0
 
-    tokenizer = load_tokenizer(model_options) if text.train_file or text.validation_file else None
-    blocks = read_blocks(text, tokenizer, record) if tokenizer is not None else {}
-    facts = {"block_size": text.block_size, "language": adapter.language}
-    built = build(record, model_options, plan, "mlm", run, tokenizer, facts)
+    record.note(data=facts)
+    tokenizer = basemodel.load_tokenizer(model_options) if texts else None
+    blocks = cut_blocks(texts, tokenizer, text, record)
+    about = {"block_size": text.block_size, "language": adapter.language}
+    built = doors.build(record, model_options, plan, "mlm", run, tokenizer, about)
     if run.dry_run:
-        print_plan(built, plan, count_parts(blocks, run))
+        doors.print_plan(built, plan, count_parts(blocks, run))
         return 0
 
     assert tokenizer is not None
-    trainer = LanguageTrainer(
-        model=built.model,
-        plan=plan,
-        tokenizer=tokenizer,
-        mlm_probability=text.mlm_probability,
-        args=run,
-        train_dataset=Blocks(blocks["train"]) if run.do_train else None,
-        eval_dataset=masked_once(blocks["eval"], tokenizer, text.mlm_probability, run.seed) if run.do_eval else None,
-        callbacks=run_callbacks(run, record),
-    )
+    trainer = make_trainer(built, plan, text, run, tokenizer, blocks, record)
     if run.do_train:
-        train(trainer, record)
-        keep(built, plan, record, tokenizer)
+        training.train(trainer, record)
+        doors.keep(built, plan, record, tokenizer)
     if run.do_eval:
-        keep_metrics(trainer, record, "eval", trainer.evaluate())
+        doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
     record.finish()
     return 0
 
@@ -117,20 +106,37 @@ def read_options(argv: list[str]) -> tuple[Any, ...]:
     return options
 
 
-def read_blocks(text: TextOptions, tokenizer: PreTrainedTokenizerFast, record: RunRecord) -> dict[str, np.ndarray]:
+def read_parts(text: TextOptions) -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Texts of the files that are given.
+
+    Returns:
+        Paragraphs, and for run.json where they come from, both by part.
+
+    Raises:
+        UserError: unreadable text.
+    """
+    files = {"train": text.train_file, "eval": text.validation_file}
+    given = {part: path for part, path in files.items() if path is not None}
+    return {part: read_texts(path) for part, path in given.items()}, {
+        part: file_fingerprint(path) for part, path in given.items()
+    }
+
+
+def cut_blocks(
+    texts: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast | None, text: TextOptions, record: RunRecord
+) -> dict[str, np.ndarray]:
     """Training and evaluation blocks, (blocks, block_size) int64 each; without an evaluation file, the last blocks of
     the training text are held out.
 
     Raises:
-        UserError: unreadable text, or too little of it.
+        UserError: too little text.
     """
-    files = {"train": text.train_file, "eval": text.validation_file}
-    blocks = {
-        part: make_blocks(read_texts(path), tokenizer, text.block_size)
-        for part, path in files.items()
-        if path is not None
-    }
-    facts: dict[str, Any] = {part: file_fingerprint(path) for part, path in files.items() if path is not None}
+    from adapter_qa.language import make_blocks
+
+    if tokenizer is None:
+        return {}
+    blocks = {part: make_blocks(found, tokenizer, text.block_size) for part, found in texts.items()}
+    facts = record.document["data"]
     if "eval" not in blocks:
         held_out = max(1, round(len(blocks["train"]) * text.validation_split_percentage / 100))
         if held_out >= len(blocks["train"]):
@@ -140,15 +146,41 @@ def read_blocks(text: TextOptions, tokenizer: PreTrainedTokenizerFast, record: R
     for part in blocks:
         blocks[part] = blocks[part][: vars(text)[f"max_{part}_samples"]]
         facts[part]["blocks"] = len(blocks[part])
-    record.note(data=facts)
     return blocks
 
 
-def count_parts(blocks: dict[str, np.ndarray], run: LanguageRunOptions) -> dict[str, dict[str, int]]:
+def count_parts(blocks: dict[str, np.ndarray], run: TrainingRun) -> dict[str, dict[str, int]]:
     """Blocks and steps of training and evaluation, for the plan of a dry run."""
+    from adapter_qa.doors import eval_steps, train_steps
+
     sizes = {part: len(blocks.get(part, ())) for part in ("train", "eval")}
     steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
     return {part: {"blocks": sizes[part], "steps": steps[part]} for part in sizes}
+
+
+def make_trainer(
+    built: Built,
+    plan: Plan | None,
+    text: TextOptions,
+    run: TrainingRun,
+    tokenizer: PreTrainedTokenizerFast,
+    blocks: dict[str, np.ndarray],
+    record: RunRecord,
+) -> LanguageTrainer:
+    """The trainer with everything of this run in it."""
+    from adapter_qa.language import Blocks, LanguageTrainer, masked_once
+    from adapter_qa.training import run_callbacks
+
+    return LanguageTrainer(
+        model=built.model,
+        plan=plan,
+        tokenizer=tokenizer,
+        mlm_probability=text.mlm_probability,
+        args=run,
+        train_dataset=Blocks(blocks["train"]) if run.do_train else None,
+        eval_dataset=masked_once(blocks["eval"], tokenizer, text.mlm_probability, run.seed) if run.do_eval else None,
+        callbacks=run_callbacks(run, record),
+    )
 
 
 if __name__ == "__main__":

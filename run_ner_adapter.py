@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import (
     AdapterOptions,
@@ -23,34 +20,18 @@ from adapter_qa.arguments import (
     check_files,
     check_run,
 )
-from adapter_qa.basemodel import load_tokenizer, read_base_config
-from adapter_qa.doors import (
-    Built,
-    already_finished,
-    build,
-    check_window,
-    eval_steps,
-    keep,
-    keep_metrics,
-    print_plan,
-    start_run,
-    train_steps,
-)
-from adapter_qa.entities import (
-    EntityTrainer,
-    PieceCollator,
-    Pieces,
-    Sentence,
-    class_weights,
-    label_names,
-    make_pieces,
-    read_sentences,
-    sentence_labels,
-)
+from adapter_qa.baseconfig import check_window, read_base_config
 from adapter_qa.errors import UserError, run_door
-from adapter_qa.planning import Plan, plan_setup
 from adapter_qa.records import RunRecord, file_fingerprint
-from adapter_qa.training import run_callbacks, train
+
+if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
+    import numpy as np
+    from transformers import PreTrainedTokenizerFast
+
+    from adapter_qa.doors import Built
+    from adapter_qa.entities import EntityTrainer, Pieces, Sentence
+    from adapter_qa.planning import Plan
+    from adapter_qa.training_arguments import TrainingRun
 
 PARTS = {"train": "train_file", "eval": "validation_file", "predict": "test_file"}
 EXAMPLES = """\
@@ -62,33 +43,38 @@ EXAMPLES = """\
 
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
-    model_options, entity, adapter, lang, run = read_options(argv)
+    model_options, entity, adapter, lang, run_options = read_options(argv)
     base_config = read_base_config(model_options)
     check_window(entity.max_seq_length, "--max_seq_length", base_config)
-    plan = plan_setup("ner", base_config, adapter, lang, random_init=model_options.random_init)
+    sentences, facts = read_parts(entity, run_options)
 
+    from adapter_qa import basemodel, doors, training
+    from adapter_qa.planning import plan_setup
+
+    plan = plan_setup("ner", base_config, adapter, lang, random_init=model_options.random_init)
+    names = known_labels(plan, sentences)
     data_name = entity.train_file or entity.validation_file or entity.test_file or "none"
-    record = start_run("run_ner_adapter.py", argv, data_name, plan, model_options, run, entity, adapter, lang)
-    if already_finished(record):
+    groups = (entity, adapter, lang)
+    run, record = doors.start_run("run_ner_adapter.py", argv, data_name, plan, model_options, run_options, *groups)
+    if doors.already_finished(record):
         return 0
 
-    sentences = read_parts(entity, run, record)
-    names = known_labels(plan, sentences)
-    tokenizer = load_tokenizer(model_options, split_words=True) if sentences else None
+    record.note(data=facts)
+    tokenizer = basemodel.load_tokenizer(model_options, split_words=True) if sentences else None
     pieces = make_parts(sentences, tokenizer, names, entity, record)
-    facts = {"labels": names, "max_seq_length": entity.max_seq_length, "language": adapter.language}
-    built = build(record, model_options, plan, "ner", run, tokenizer, facts, labels=names)
+    about = {"labels": names, "max_seq_length": entity.max_seq_length, "language": adapter.language}
+    built = doors.build(record, model_options, plan, "ner", run, tokenizer, about, labels=names)
     if run.dry_run:
-        print_plan(built, plan, count_parts(sentences, pieces, run))
+        doors.print_plan(built, plan, count_parts(sentences, pieces, run))
         return 0
 
     assert tokenizer is not None
     trainer = make_trainer(built, plan, entity, run, tokenizer, names, pieces, record)
     if run.do_train:
-        train(trainer, record)
-        keep(built, plan, record, tokenizer)
+        training.train(trainer, record)
+        doors.keep(built, plan, record, tokenizer)
     if run.do_eval:
-        keep_metrics(trainer, record, "eval", trainer.evaluate())
+        doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
     if run.do_predict:
         predict(trainer, sentences["predict"], pieces["predict"], record)
     record.finish()
@@ -123,8 +109,12 @@ def read_options(argv: list[str]) -> tuple[Any, ...]:
     return options
 
 
-def read_parts(entity: EntityOptions, run: RunOptions, record: RunRecord) -> dict[str, list[Sentence]]:
-    """Sentences of each part of the run that is asked for; a dry run counts every file it is given."""
+def read_parts(entity: EntityOptions, run: RunOptions) -> tuple[dict[str, list[Sentence]], dict[str, Any]]:
+    """Sentences of each part of the run that is asked for; a dry run counts every file it is given.
+
+    Returns:
+        The sentences, and for run.json where they come from and how many they are, both by part.
+    """
     parts: dict[str, list[Sentence]] = {}
     facts: dict[str, Any] = {}
     for part, file in PARTS.items():
@@ -134,8 +124,7 @@ def read_parts(entity: EntityOptions, run: RunOptions, record: RunRecord) -> dic
         found = read_sentences(path, need_labels=part != "predict")
         parts[part] = found[: vars(entity)[f"max_{part}_samples"]]
         facts[part] = file_fingerprint(path) | {"sentences": len(parts[part])}
-    record.note(data=facts)
-    return parts
+    return parts, facts
 
 
 def known_labels(plan: Plan | None, sentences: dict[str, list[Sentence]]) -> list[str]:
@@ -179,7 +168,7 @@ def make_parts(
 
 
 def count_parts(
-    sentences: dict[str, list[Sentence]], pieces: dict[str, Pieces], run: RunOptions
+    sentences: dict[str, list[Sentence]], pieces: dict[str, Pieces], run: TrainingRun
 ) -> dict[str, dict[str, int]]:
     """Sentences, inputs and steps of training and evaluation, for the plan of a dry run."""
     sizes = {part: len(pieces[part]) if part in pieces else 0 for part in ("train", "eval")}
@@ -193,7 +182,7 @@ def make_trainer(
     built: Built,
     plan: Plan | None,
     entity: EntityOptions,
-    run: RunOptions,
+    run: TrainingRun,
     tokenizer: PreTrainedTokenizerFast,
     names: list[str],
     pieces: dict[str, Pieces],

@@ -8,9 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
-
-from transformers import PreTrainedTokenizerFast
+from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import (
     AdapterOptions,
@@ -25,29 +23,21 @@ from adapter_qa.arguments import (
     check_files,
     check_run,
 )
-from adapter_qa.basemodel import load_tokenizer, read_base_config
-from adapter_qa.doors import (
-    Built,
-    already_finished,
-    build,
-    check_window,
-    eval_steps,
-    keep,
-    keep_metrics,
-    print_plan,
-    start_run,
-    train_steps,
-)
+from adapter_qa.baseconfig import check_window, read_base_config
 from adapter_qa.errors import UserError, run_door
 from adapter_qa.metrics import squad_metrics
-from adapter_qa.planning import Plan, plan_setup
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
-from adapter_qa.training import run_callbacks, train
-from adapter_qa.window_cache import kept_windows
-from adapter_qa.windows import WindowCollator, Windows
-from trainer_qa import QuestionAnsweringTrainer
-from utils_qa import Answers, choose_answers
+
+if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
+    from transformers import PreTrainedTokenizerFast
+
+    from adapter_qa.doors import Built
+    from adapter_qa.planning import Plan
+    from adapter_qa.training_arguments import TrainingRun
+    from adapter_qa.windows import Windows
+    from trainer_qa import QuestionAnsweringTrainer
+    from utils_qa import Answers
 
 METRICS = ("f1", "exact", "loss")
 PARTS = {"train": ("train_file", "train"), "eval": ("validation_file", "validation"), "predict": ("test_file", "test")}
@@ -61,40 +51,44 @@ EXAMPLES = """\
 
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
-    model_options, squad, adapter, lang, fusion, run = read_options(argv)
+    model_options, squad, adapter, lang, fusion, run_options = read_options(argv)
     base_config = read_base_config(model_options)
     check_window(squad.max_seq_length, "--max_seq_length", base_config)
-    plan = plan_setup("qa", base_config, adapter, lang, fusion, random_init=model_options.random_init)
-    check_head(plan, run)
+    questions, facts = read_parts(squad, run_options)
 
+    from adapter_qa import basemodel, doors, training
+    from adapter_qa.planning import plan_setup
+
+    plan = plan_setup("qa", base_config, adapter, lang, fusion, random_init=model_options.random_init)
+    check_head(plan, run_options)
     data_name = squad.dataset_name or squad.train_file or squad.validation_file or squad.test_file or "none"
     groups = (squad, adapter, lang, fusion)
-    record = start_run("run_qa_adapter.py", argv, data_name, plan, model_options, run, *groups)
-    if already_finished(record):
+    run, record = doors.start_run("run_qa_adapter.py", argv, data_name, plan, model_options, run_options, *groups)
+    if doors.already_finished(record):
         return 0
 
-    questions = read_parts(squad, run, record)
-    tokenizer = load_tokenizer(model_options) if questions else None
+    record.note(data=facts)
+    tokenizer = basemodel.load_tokenizer(model_options) if questions else None
     windows = window_parts(questions, tokenizer, squad, record)
-    facts = {"windows": answering_options(squad), "language": adapter.language}
-    built = build(record, model_options, plan, "qa", run, tokenizer, facts)
+    answering = {"windows": answering_options(squad), "language": adapter.language}
+    built = doors.build(record, model_options, plan, "qa", run, tokenizer, answering)
     if run.dry_run:
-        print_plan(built, plan, count_parts(questions, windows, run))
+        doors.print_plan(built, plan, count_parts(questions, windows, run))
         return 0
 
     assert tokenizer is not None
     trainer = make_trainer(built, plan, squad, fusion, run, tokenizer, questions, windows, record)
     if run.do_train:
-        train(trainer, record)
-        keep(built, plan, record, tokenizer)
+        training.train(trainer, record)
+        doors.keep(built, plan, record, tokenizer)
     if run.do_eval:
-        keep_metrics(trainer, record, "eval", trainer.evaluate())
+        doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
         if squad.version_2_with_negative:
             record.note(best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result")
     if run.do_predict:
         loader = trainer.get_test_dataloader(windows["predict"])
         metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)[1]
-        keep_metrics(trainer, record, "predict", metrics)
+        doors.keep_metrics(trainer, record, "predict", metrics)
     record.finish()
     return 0
 
@@ -137,8 +131,11 @@ def check_head(plan: Plan | None, run: RunOptions) -> None:
     )
 
 
-def read_parts(squad: SquadOptions, run: RunOptions, record: RunRecord) -> dict[str, list[Question]]:
+def read_parts(squad: SquadOptions, run: RunOptions) -> tuple[dict[str, list[Question]], dict[str, Any]]:
     """Questions of each part of the run that is asked for; a dry run counts every file it is given.
+
+    Returns:
+        The questions, and for run.json where they come from and how many they are, both by part.
 
     Raises:
         UserError: unreadable data, no usable question, or v2 data without the option.
@@ -160,8 +157,7 @@ def read_parts(squad: SquadOptions, run: RunOptions, record: RunRecord) -> dict[
         facts[part]["unaligned"] = sum(bool(q.answer_texts) and not is_aligned(q) for q in found)
         parts[part] = usable_questions(found, part, squad) if need_answers else found
         facts[part]["questions"] = len(parts[part])
-    record.note(data=facts)
-    return parts
+    return parts, facts
 
 
 def usable_questions(questions: list[Question], part: str, squad: SquadOptions) -> list[Question]:
@@ -195,6 +191,8 @@ def window_parts(
     record: RunRecord,
 ) -> dict[str, Windows]:
     """Windows of every part; long questions that were cut are counted."""
+    from adapter_qa.window_cache import kept_windows
+
     parts: dict[str, Windows] = {}
     for part, found in questions.items():
         assert tokenizer is not None
@@ -214,9 +212,11 @@ def window_parts(
 
 
 def count_parts(
-    questions: dict[str, list[Question]], windows: dict[str, Windows], run: RunOptions
+    questions: dict[str, list[Question]], windows: dict[str, Windows], run: TrainingRun
 ) -> dict[str, dict[str, int]]:
     """Questions, windows and steps of training and evaluation, for the plan of a dry run."""
+    from adapter_qa.doors import eval_steps, train_steps
+
     sizes = {part: len(windows[part]) if part in windows else 0 for part in ("train", "eval")}
     steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
     return {
@@ -245,13 +245,18 @@ def make_trainer(
     plan: Plan | None,
     squad: SquadOptions,
     fusion: FusionOptions,
-    run: RunOptions,
+    run: TrainingRun,
     tokenizer: PreTrainedTokenizerFast,
     questions: dict[str, list[Question]],
     windows: dict[str, Windows],
     record: RunRecord,
 ) -> QuestionAnsweringTrainer:
     """The trainer with everything of this run in it."""
+    from adapter_qa.training import run_callbacks
+    from adapter_qa.windows import WindowCollator
+    from trainer_qa import QuestionAnsweringTrainer
+    from utils_qa import choose_answers
+
     choose = partial(
         choose_answers,
         n_best_size=squad.n_best_size,

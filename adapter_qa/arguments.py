@@ -1,7 +1,8 @@
 """Options: one dataclass a subject, the parser that all doors share, and what no run may ask for.
 
 A YAML or JSON file given as first argument sets options; what follows on the command line wins. Every problem that
-can be known from the options alone is found here, before a model is touched, and all of them are reported at once.
+can be known from the options alone is found here, before anything slow is imported, and all of them are reported at
+once. `training_arguments.settle` makes of `RunOptions` what the trainer takes.
 """
 
 from __future__ import annotations
@@ -15,16 +16,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
 import yaml
-from transformers import HfArgumentParser, IntervalStrategy, TrainingArguments
-from transformers.trainer_utils import SaveStrategy
 
 from adapter_qa.errors import UserError, note
+from adapter_qa.library_options import parser_module, training_options
 from adapter_qa.spellings import OLD_NAMES, modernise
 from adapter_qa.zero import read_deepspeed
+
+if TYPE_CHECKING:
+    from transformers import HfArgumentParser
+    from transformers import TrainingArguments as LibraryOptions
+else:  # torch and transformers are not imported here: --help and mistakes are answered at once
+    HfArgumentParser = parser_module().HfArgumentParser
+    LibraryOptions = training_options()
 
 # The 2021 names and the library's present ones (adapters 1.x documentation, "Configuration strings").
 ADAPTER_CONFIGS = {
@@ -37,6 +43,7 @@ ADAPTER_CONFIGS = {
     "double_seq_bn": "double_seq_bn",
     "double_seq_bn_inv": "double_seq_bn_inv",
 }
+STRATEGIES = ["no", "steps", "epoch"]
 NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]+")  # names become module names and folder names
 TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
@@ -209,8 +216,8 @@ class EntityOptions:
 
 
 @dataclass
-class RunOptions(TrainingArguments):
-    """`transformers.TrainingArguments` with the defaults of this trainer.
+class RunOptions(LibraryOptions):
+    """Options of `transformers.TrainingArguments` with the defaults of this trainer, as they were asked for.
 
     Where evaluation is asked for beside training, both are done each epoch and the best epoch comes back at the end.
     """
@@ -218,11 +225,16 @@ class RunOptions(TrainingArguments):
     _argument_group_name = "training (transformers.TrainingArguments)"
     learning_rate: float = option(1e-4, "Initial learning rate of AdamW.")
     # The library's types know no "decide from the rest".
-    eval_strategy: str | None = option(  # type: ignore[assignment]
-        None, "no, steps or epoch. Without it: epoch, if --do_train and --do_eval."
+    eval_strategy: str | None = field(  # type: ignore[assignment]
+        default=None,
+        metadata={"help": "When to evaluate. Without it: epoch, if --do_train and --do_eval.", "choices": STRATEGIES},
     )
-    save_strategy: str = option("epoch", "no, steps or epoch: when a checkpoint is saved.")
-    logging_strategy: str = option("steps", "no, steps or epoch: when loss and learning rate are logged.")
+    save_strategy: str = field(
+        default="epoch", metadata={"help": "When a checkpoint is saved.", "choices": STRATEGIES}
+    )
+    logging_strategy: str = field(
+        default="steps", metadata={"help": "When loss and learning rate are logged.", "choices": STRATEGIES}
+    )
     logging_steps: float = option(0.01, "Steps between two logs; below 1 a share of all steps.")
     load_best_model_at_end: bool | None = option(  # type: ignore[assignment]
         None, "Bring the best epoch back at the end. Without it: if there is evaluation while training."
@@ -235,6 +247,12 @@ class RunOptions(TrainingArguments):
     report_to: list[str] | None = field(
         default_factory=lambda: ["tensorboard"], metadata={"help": "Where curves go: tensorboard, none, ..."}
     )
+    bf16: bool | None = option(  # type: ignore[assignment]
+        None,
+        "Compute in bfloat16. Without --bf16 and --fp16 the device decides: bfloat16 or float16 where a GPU has them in "
+        "hardware, else float32; --bf16 False keeps float32.",
+    )
+    fp16: bool | None = option(None, "Compute in float16 with loss scaling; see --bf16.")  # type: ignore[assignment]
     bucket_by_length: bool = option(
         True, "Train on batches of similar length; they are drawn anew each epoch. Not where all are padded alike."
     )
@@ -243,26 +261,9 @@ class RunOptions(TrainingArguments):
     )
     dry_run: bool = option(False, "Check everything, print the plan, last line one JSON document, and stop.")
 
-    def __post_init__(self) -> None:
-        if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
-            note(["--fp16 needs an accelerator; on the CPU the run is in float32"])
-            self.fp16 = False
-        if isinstance(self.deepspeed, str):
-            self.deepspeed, notes = read_deepspeed(
-                self.deepspeed, warmup=self.warmup_steps > 0 or self.warmup_ratio > 0
-            )
-            note(notes)
-            if importlib.util.find_spec("deepspeed") is None:
-                raise UserError("--deepspeed: the package is not installed; pip install deepspeed")
-        self.output_dir_is_derived = self.output_dir is None
-        both = bool(self.do_train and self.do_eval)
-        if self.eval_strategy is None:
-            self.eval_strategy = "epoch" if both else "no"
-        if self.load_best_model_at_end is None:
-            self.load_best_model_at_end = self.eval_strategy != "no" and self.save_strategy == self.eval_strategy
-        super().__post_init__()
-        self.remove_unused_columns = False  # windows carry what evaluation needs beside the model's inputs
-        self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type == "cuda"
+    def evaluates(self) -> str:
+        """When there is evaluation while training: no, steps or epoch."""
+        return str(self.eval_strategy or ("epoch" if self.do_train and self.do_eval else "no"))
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -314,7 +315,7 @@ class DoorParser(HfArgumentParser):
             One instance for each dataclass, in order.
 
         Raises:
-            UserError: unknown options with the nearest known name, wrong types, or values TrainingArguments refuses.
+            UserError: unknown options with the nearest known name, or wrong types.
         """
         from_file: list[str] = []
         if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
@@ -324,10 +325,7 @@ class DoorParser(HfArgumentParser):
         if notes and "train_adapter" in self.known_names() and not any(map(TRAIN_ADAPTER.match, words)):
             notes.append("without --train_adapter an adapter is trained; in 2021 that meant full fine-tuning")
         note(notes)
-        try:
-            *options, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
-        except (ValueError, TypeError, ImportError) as error:  # what TrainingArguments finds on its own
-            raise UserError(" ".join(str(error).split())) from error
+        *options, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
         if rest:
             raise UserError(
                 [self._unknown(word, "command line") for word in rest if word.startswith("-")]
@@ -417,9 +415,11 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     """Problems within the training options that every door has.
 
     Args:
-        run: the options; `greater_is_better` is set to what the chosen metric wants.
+        run: the options; `greater_is_better` is set to what the chosen metric wants, `do_eval` where --eval_strategy
+            asks for it.
         metrics: names that the door's evaluation computes.
     """
+    run.do_eval = run.do_eval or run.evaluates() != "no"
     counts = ["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"]
     problems = check_counts(run, ["early_stopping_patience", *counts])
     if not (run.do_train or run.do_eval or run.do_predict or run.dry_run):
@@ -431,15 +431,31 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     if run.greater_is_better not in (None, greater):
         problems.append(f"--greater_is_better {run.greater_is_better}: cannot be for {bare}; leave the option out")
     run.greater_is_better = greater
-    evaluates = IntervalStrategy(run.eval_strategy) != IntervalStrategy.NO  # then the library has set do_eval, too
-    if run.early_stopping_patience is not None and run.do_train and not evaluates:
+    if run.early_stopping_patience is not None and run.do_train and run.evaluates() == "no":
         problems.append("--early_stopping_patience needs evaluation while training; add --do_eval")
-    if SaveStrategy(run.save_strategy) == SaveStrategy.BEST:  # transformers 4.57 never brings such a checkpoint back
+    if run.load_best_model_at_end and run.do_train and run.evaluates() != run.save_strategy:
         problems.append(
-            "--save_strategy best: give no, steps or epoch; the best epoch is kept with either of the last two"
+            f"--load_best_model_at_end: evaluation ({run.evaluates()}) and checkpoints ({run.save_strategy}) must come "
+            "together; add --do_eval, or give --eval_strategy and --save_strategy the same value"
         )
+    if run.bf16 and run.fp16:
+        problems.append("--bf16 and --fp16 exclude each other; give one")
+    if run.deepspeed is not None:
+        problems += _deepspeed_problems(str(run.deepspeed))
     if run.learning_rate < 0 or run.num_train_epochs <= 0 and run.max_steps <= 0:
         problems.append("--learning_rate must not be negative and --num_train_epochs must be above 0")
+    return problems
+
+
+def _deepspeed_problems(path: str) -> list[str]:
+    """What is wrong with --deepspeed: its file, or that the package is not there."""
+    problems = []
+    try:
+        read_deepspeed(path, warmup=False)
+    except UserError as error:
+        problems += error.problems
+    if importlib.util.find_spec("deepspeed") is None:
+        problems.append("--deepspeed: the package is not installed; pip install deepspeed")
     return problems
 
 
@@ -448,14 +464,6 @@ def answering_options(squad: SquadOptions) -> dict[str, Any]:
     names = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length")
     v2 = {"version_2": squad.version_2_with_negative, "null_score_diff_threshold": squad.null_score_diff_threshold}
     return {name: vars(squad)[name] for name in names} | v2
-
-
-def as_record(*options: Any) -> dict[str, Any]:
-    """Options as plain values for run.json: every field of our dataclasses, TrainingArguments by its own `to_dict`."""
-    record: dict[str, Any] = {}
-    for group in options:
-        record.update(group.to_dict() if isinstance(group, TrainingArguments) else vars(group))
-    return json.loads(json.dumps(record, default=str))
 
 
 def quiet_libraries() -> None:

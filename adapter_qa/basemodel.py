@@ -1,11 +1,8 @@
-"""The base model: its configuration read as data first, its tokenizer, its weights or random ones."""
+"""The base model: its tokenizer, its weights or random ones. `baseconfig` has looked at its configuration before."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import re
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,72 +16,12 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
-from transformers.utils import cached_file
 
 from adapter_qa.arguments import ModelOptions
 from adapter_qa.errors import UserError
 
 HEADS = {"qa": AutoModelForQuestionAnswering, "mlm": AutoModelForMaskedLM, "ner": AutoModelForTokenClassification}
-ENCODERS = ("bert", "roberta", "xlm-roberta")  # those whose setups are tested here
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 SAMPLED_VALUES = 1024  # of each tensor in a fingerprint: tells models apart, costs milliseconds
-
-
-def read_base_config(options: ModelOptions) -> dict[str, Any]:
-    """config.json of the base model, as plain data, checked before any library acts on it.
-
-    A crafted `_attn_implementation_internal` makes transformers 4.57 run code (CVE-2026-4372); it is refused here.
-
-    Raises:
-        UserError: no such folder or hub id, no weights, an encoder that is not supported, a dangerous key.
-    """
-    option, name = "--model_name_or_path", options.model_name_or_path
-    if options.config_name is not None:
-        option, name = "--config_name", options.config_name
-    folder = Path(name)
-    if not folder.is_dir() and not HUB_ID.fullmatch(name):
-        raise UserError(f"{option} {name}: no such folder; give a model folder or a hub id such as org/name")
-    try:
-        path = folder / "config.json"
-        if not folder.is_dir():
-            where = {"revision": options.model_revision, "cache_dir": options.cache_dir}
-            path = Path(str(cached_file(name, "config.json", **where)))
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{option} {name}: no config.json of a model can be read there ({reason})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: holds a {type(config).__name__} where an object is expected")
-    problems = []
-    if config.get("_attn_implementation_internal") not in (None, "eager", "sdpa"):
-        problems.append(
-            f"{path}: sets _attn_implementation_internal, which can run code; remove it if you trust the rest"
-        )
-    if config.get("model_type") not in ENCODERS:
-        problems.append(f"{path}: model_type {config.get('model_type')}; supported are {', '.join(ENCODERS)}")
-    if holds_adapters(config):
-        problems.append(
-            f"{path}: a whole model saved with adapters inside, which would come back random; give the plain base, and "
-            "the adapters by the folder that save_adapter or save_adapter_fusion wrote"
-        )
-    model = Path(options.model_name_or_path)
-    if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in WEIGHT_FILES):
-        problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model or --random_init True")
-    if problems:
-        raise UserError(problems)
-    return config
-
-
-def holds_adapters(config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of a whole model saved with adapters inside; in 2021 every one had the key."""
-    adapters = config.get("adapters")
-    return bool(isinstance(adapters, dict) and adapters.get("adapters")) or bool(config.get("adapter_fusion_models"))
 
 
 def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
@@ -150,12 +87,6 @@ def load_model(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{options.model_name_or_path}: the weights cannot be loaded ({reason})") from error
-
-
-def window_limit(config: dict[str, Any]) -> int:
-    """Longest input in tokens. RoBERTa-type encoders number positions from padding_idx + 1, which costs two."""
-    limit = int(config.get("max_position_embeddings", 512))
-    return limit if config["model_type"] == "bert" else limit - 2
 
 
 def weights_fingerprint(model: PreTrainedModel) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from adapter_qa.arguments import ModelOptions, RunOptions, as_record, quiet_libraries
-from adapter_qa.basemodel import load_model, weights_fingerprint, window_limit
+from adapter_qa.arguments import ModelOptions, RunOptions, quiet_libraries
+from adapter_qa.basemodel import load_model, weights_fingerprint
 from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
 from adapter_qa.errors import UserError, note
 from adapter_qa.naming import derived_output_dir
@@ -20,6 +20,7 @@ from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord, open_run, versions, write_json
 from adapter_qa.saves import FULL_FILE
 from adapter_qa.training import SetupTrainer
+from adapter_qa.training_arguments import TrainingRun, as_record, settle
 
 BASE_FOLDER = "base"  # in the run's folder: the drawn weights of a --random_init base
 
@@ -41,37 +42,31 @@ class Built:
 
 def start_run(
     script: str, argv: Sequence[str], data: str, plan: Plan | None, model: ModelOptions, run: RunOptions, *options: Any
-) -> RunRecord:
-    """Decides the folder, takes it, and seeds everything.
+) -> tuple[TrainingRun, RunRecord]:
+    """Settles the training options, decides the folder, and seeds everything. Nothing is written yet.
+
+    Args:
+        script, argv: the command line.
+        data: data set name or data file, for the folder's name.
+        plan: the setup; None for full fine-tuning.
+        model, run: options.
+        options: the other option groups, for the record.
 
     Raises:
-        UserError: the folder holds something else.
+        UserError: the folder holds something else, or the library refuses the options.
     """
     quiet_libraries()
     note(plan.notes if plan is not None else [])
-    if run.output_dir_is_derived:
-        run.output_dir = str(derived_output_dir(model.model_name_or_path, data, plan, run, *options))
-        run.logging_dir = str(Path(run.output_dir) / "runs")
+    settled = settle(run)
+    if settled.output_dir_is_derived:
+        settled.output_dir = str(derived_output_dir(model.model_name_or_path, data, plan, settled, *options))
+        settled.logging_dir = str(Path(settled.output_dir) / "runs")
+    folder = None if settled.dry_run else Path(str(settled.output_dir))
     record = open_run(
-        None if run.dry_run else Path(str(run.output_dir)),
-        argv,
-        script,
-        as_record(model, *options, run),
-        overwrite=run.overwrite_output_dir,
+        folder, argv, script, as_record(model, *options, settled), overwrite=settled.overwrite_output_dir
     )
-    set_seed(run.seed)
-    return record
-
-
-def check_window(max_length: int, option: str, base_config: dict[str, Any]) -> None:
-    """Refuses windows that the encoder has no positions for.
-
-    Raises:
-        UserError: it is so.
-    """
-    limit = window_limit(base_config)
-    if max_length > limit:
-        raise UserError(f"{option} {max_length}: the base model reads at most {limit} tokens")
+    set_seed(settled.seed)
+    return settled, record
 
 
 def build(
@@ -79,12 +74,12 @@ def build(
     model_options: ModelOptions,
     plan: Plan | None,
     task: str,
-    run: RunOptions,
+    run: TrainingRun,
     tokenizer: PreTrainedTokenizerFast | None,
     facts: dict[str, Any],
     labels: list[str] | None = None,
 ) -> Built:
-    """Loads the base, keeps a drawn one, builds the setup, prints and records the table of parameters.
+    """Loads the base, builds the setup, begins the run, keeps a drawn base, prints and records the table of parameters.
 
     Args:
         record: the run's record.
@@ -105,12 +100,11 @@ def build(
         base["name_or_path"] = str(local.resolve()) if local.is_dir() else model_options.model_name_or_path
     if record.folder is not None:
         base["fingerprint"] = weights_fingerprint(model)
-        if model_options.random_init:
-            model.save_pretrained(record.folder / BASE_FOLDER)
-            if tokenizer is not None:
-                tokenizer.save_pretrained(record.folder / BASE_FOLDER)
+    if model_options.random_init:
+        _keep_drawn_base(record, model, tokenizer)
     if plan is not None:
         build_setup(model, plan)
+    record.begin()
     table = parameter_table(model, plan)
     setup = str(plan.block) if plan is not None else "full fine-tuning"
     print(f"setup: {setup}\n{format_table(table)}", flush=True)
@@ -118,6 +112,16 @@ def build(
     tokenizer_name = model_options.tokenizer_name
     everything = {"base_model": base, "tokenizer": tokenizer_name, "versions": versions(), **facts}
     return Built(model, table, everything)
+
+
+def _keep_drawn_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None) -> None:
+    """A drawn base is nowhere else; it is saved before adapters stand in it."""
+    record.begin()
+    if record.folder is None:
+        return
+    model.save_pretrained(record.folder / BASE_FOLDER)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(record.folder / BASE_FOLDER)
 
 
 def keep(built: Built, plan: Plan | None, record: RunRecord, tokenizer: PreTrainedTokenizerFast) -> Path:
@@ -164,7 +168,7 @@ def print_plan(built: Built, plan: Plan | None, counts: dict[str, dict[str, int]
     print(json.dumps(document))
 
 
-def train_steps(examples: int, run: RunOptions) -> int:
+def train_steps(examples: int, run: TrainingRun) -> int:
     """Optimizer steps of a whole training, as `Trainer` counts them."""
     if run.max_steps > 0 or examples == 0:
         return max(run.max_steps, 0)
@@ -173,7 +177,7 @@ def train_steps(examples: int, run: RunOptions) -> int:
     return math.ceil(run.num_train_epochs * max(math.ceil(batches / run.gradient_accumulation_steps), 1))
 
 
-def eval_steps(examples: int, run: RunOptions) -> int:
+def eval_steps(examples: int, run: TrainingRun) -> int:
     """Batches of one evaluation."""
     return math.ceil(examples / (run.eval_batch_size * run.world_size))
 

@@ -7,8 +7,8 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from adapter_qa.arguments import RunOptions
 from adapter_qa.planning import Plan
+from adapter_qa.training_arguments import TrainingRun
 
 # Options that the 2021 name leaves out: they are appended where they differ from their default, so that the trials
 # of a sweep never share a folder.
@@ -21,7 +21,7 @@ APPENDED = (
 LONGEST_NAME = 240  # file systems end at 255 bytes
 
 
-def derived_output_dir(model_name: str, data: str, plan: Plan | None, run: RunOptions, *options: Any) -> Path:
+def derived_output_dir(model_name: str, data: str, plan: Plan | None, run: TrainingRun, *options: Any) -> Path:
     """`outputs/<model>_<data>/<setup>/<hyperparameters>`.
 
     Args:

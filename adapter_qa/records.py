@@ -1,7 +1,8 @@
 """run.json: what a run was asked, what it ran on, what came out; and whether a folder may be used for a run.
 
 Everything a script wants to know of a run is in `<output_dir>/run.json`. It is written whole at every stage, aside
-and renamed, so that a reader never sees half of it.
+and renamed, so that a reader never sees half of it. Nothing is written before `RunRecord.begin`, which comes when all
+that can be wrong with the input has been looked at.
 """
 
 from __future__ import annotations
@@ -19,8 +20,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from adapter_qa.arguments import ONLY_RESULTS
 from adapter_qa.errors import UserError
@@ -45,19 +44,42 @@ class RunRecord:
         document: what is in the file.
         resume_from: newest complete checkpoint of an interrupted run with the same options, if any.
         finished: the folder holds a finished run with the same options; there is nothing to do.
+        replaces: what the folder holds of an earlier run is removed when this one begins.
+        begun: the folder is this run's; from then on the file is written.
     """
 
     folder: Path | None
     document: dict[str, Any]
     resume_from: Path | None = None
     finished: bool = False
+    replaces: bool = False
+    begun: bool = False
     started: float = field(default_factory=time.perf_counter)
 
+    def begin(self) -> None:
+        """Takes the folder; a dry run has none.
+
+        Raises:
+            UserError: it cannot be written to.
+        """
+        if self.folder is None or self.begun:
+            return
+        try:
+            if self.replaces:
+                _remove_old_run(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.begun = True
+            self.note(status="running")
+        except OSError as error:
+            raise UserError(
+                f"--output_dir {self.folder}: cannot be written ({error.strerror}); give another folder"
+            ) from error
+
     def note(self, **facts: Any) -> None:
-        """Adds facts and writes the file."""
+        """Adds facts and, once the run has begun, writes the file."""
         self.document.update(facts)
         self.document["times"]["seconds"] = round(time.perf_counter() - self.started, 2)
-        if self.folder is not None:
+        if self.folder is not None and self.begun:
             write_json(self.folder / RUN_FILE, self.document)
 
     def finish(self) -> None:
@@ -69,14 +91,14 @@ class RunRecord:
 def open_run(
     folder: Path | None, argv: Sequence[str], script: str, options: dict[str, Any], *, overwrite: bool
 ) -> RunRecord:
-    """Takes a folder for a run, or finds what an earlier run left there.
+    """Looks at the folder of a run: free, or left by the same run that was interrupted or finished. Writes nothing.
 
     Args:
         folder: the output folder; None for a dry run.
         argv: the command line.
         script: name of the door.
         options: every option's value.
-        overwrite: remove what an earlier run left.
+        overwrite: what an earlier run left is to be removed.
 
     Raises:
         UserError: the folder holds another run, or files that no run made.
@@ -84,24 +106,16 @@ def open_run(
     record = RunRecord(folder, _new_document(argv, script, options))
     if folder is None:
         return record
-    replaced = overwrite and (folder / RUN_FILE).is_file()
-    if replaced:
-        _remove_old_run(folder)
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder}: is a file; give a folder")
     if (folder / RUN_FILE).is_file():
-        _take_up(record, folder)
-    elif folder.is_dir() and any(folder.iterdir()) and not replaced:
+        record.replaces = overwrite
+        if not overwrite:
+            _take_up(record, folder)
+    elif folder.is_dir() and any(folder.iterdir()):
         raise UserError(
             f"--output_dir {folder}: is not empty and holds no run; give another folder or empty it yourself"
         )
-    if record.finished:
-        return record
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        record.note(status="running")
-    except OSError as error:
-        raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); give another folder") from error
     return record
 
 
@@ -197,6 +211,8 @@ def source_commit() -> str | None:
 
 def device_name() -> str:
     """The accelerator's name, or the processor's kind and number of threads."""
+    import torch  # the rest of this module is of use before anything slow is imported
+
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
     return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"

@@ -34,7 +34,7 @@ from huggingface_hub import snapshot_download
 from transformers.activations import ACT2FN
 
 from adapter_qa.arguments import ADAPTER_NAME
-from adapter_qa.basemodel import HUB_ID, holds_adapters
+from adapter_qa.baseconfig import HUB_ID, holds_adapters
 from adapter_qa.errors import UserError
 from adapter_qa.files import read_json
 from adapter_qa.weights import weight_names, weights_file

@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 
-from adapter_qa.arguments import RunOptions
 from adapter_qa.batching import BucketSampler
 from adapter_qa.composition import (
     check_setup,
@@ -29,6 +28,7 @@ from adapter_qa.errors import UserError
 from adapter_qa.fusion import fusion_regularization
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord
+from adapter_qa.training_arguments import TrainingRun
 
 TRAINED_FILE = "trained.safetensors"
 FROZEN_FILE = "frozen.safetensors"
@@ -154,7 +154,7 @@ def training_history(state: Any) -> dict[str, Any]:
     }
 
 
-def run_callbacks(run: RunOptions, record: RunRecord) -> list[TrainerCallback]:
+def run_callbacks(run: TrainingRun, record: RunRecord) -> list[TrainerCallback]:
     """Early stopping where it is asked for, and the record."""
     callbacks: list[TrainerCallback] = [HistoryToRecord(record)]
     if run.early_stopping_patience is not None and run.do_train:

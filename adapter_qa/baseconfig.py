@@ -1,0 +1,93 @@
+"""config.json of the base model, read as data before any library acts on it, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from adapter_qa.arguments import ModelOptions
+from adapter_qa.errors import UserError
+
+ENCODERS = ("bert", "roberta", "xlm-roberta")  # those whose setups are tested here
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def read_base_config(options: ModelOptions) -> dict[str, Any]:
+    """config.json of the base model, as plain data, checked before any library acts on it.
+
+    A crafted `_attn_implementation_internal` makes transformers 4.57 run code (CVE-2026-4372); it is refused here.
+
+    Raises:
+        UserError: no such folder or hub id, no weights, an encoder that is not supported, a dangerous key.
+    """
+    option, name = "--model_name_or_path", options.model_name_or_path
+    if options.config_name is not None:
+        option, name = "--config_name", options.config_name
+    folder = Path(name)
+    if not folder.is_dir() and not HUB_ID.fullmatch(name):
+        raise UserError(f"{option} {name}: no such folder; give a model folder or a hub id such as org/name")
+    try:
+        path = folder / "config.json" if folder.is_dir() else _from_hub(name, options)
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{option} {name}: no config.json of a model can be read there ({reason})") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: holds a {type(config).__name__} where an object is expected")
+    problems = []
+    if config.get("_attn_implementation_internal") not in (None, "eager", "sdpa"):
+        problems.append(
+            f"{path}: sets _attn_implementation_internal, which can run code; remove it if you trust the rest"
+        )
+    if config.get("model_type") not in ENCODERS:
+        problems.append(f"{path}: model_type {config.get('model_type')}; supported are {', '.join(ENCODERS)}")
+    if holds_adapters(config):
+        problems.append(
+            f"{path}: a whole model saved with adapters inside, which would come back random; give the plain base, and "
+            "the adapters by the folder that save_adapter or save_adapter_fusion wrote"
+        )
+    model = Path(options.model_name_or_path)
+    if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in WEIGHT_FILES):
+        problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model or --random_init True")
+    if problems:
+        raise UserError(problems)
+    return config
+
+
+def _from_hub(name: str, options: ModelOptions) -> Path:
+    """The downloaded config.json of a hub id."""
+    from transformers.utils import cached_file  # loads torch, which those who name a folder need not wait for yet
+
+    where = {"revision": options.model_revision, "cache_dir": options.cache_dir}
+    return Path(str(cached_file(name, "config.json", **where)))
+
+
+def holds_adapters(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of a whole model saved with adapters inside; in 2021 every one had the key."""
+    adapters = config.get("adapters")
+    return bool(isinstance(adapters, dict) and adapters.get("adapters")) or bool(config.get("adapter_fusion_models"))
+
+
+def window_limit(config: dict[str, Any]) -> int:
+    """Longest input in tokens. RoBERTa-type encoders number positions from padding_idx + 1, which costs two."""
+    limit = int(config.get("max_position_embeddings", 512))
+    return limit if config["model_type"] == "bert" else limit - 2
+
+
+def check_window(max_length: int, option: str, base_config: dict[str, Any]) -> None:
+    """Refuses windows that the encoder has no positions for.
+
+    Raises:
+        UserError: it is so.
+    """
+    limit = window_limit(base_config)
+    if max_length > limit:
+        raise UserError(f"{option} {max_length}: the base model reads at most {limit} tokens")
