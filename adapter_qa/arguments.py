@@ -12,6 +12,7 @@ import difflib
 import importlib.util
 import json
 import logging
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import yaml
 
 from adapter_qa.errors import UserError, note
+from adapter_qa.files import kind, parse_json, read_text
 from adapter_qa.library_options import parser_module, training_options
 from adapter_qa.spellings import OLD_NAMES, modernise
 from adapter_qa.zero import read_deepspeed
@@ -28,8 +30,10 @@ from adapter_qa.zero import read_deepspeed
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
     from transformers import TrainingArguments as LibraryOptions
+    from transformers.hf_argparser import string_to_bool
 else:  # torch and transformers are not imported here: --help and mistakes are answered at once
-    HfArgumentParser = parser_module().HfArgumentParser
+    _parser = parser_module()
+    HfArgumentParser, string_to_bool = _parser.HfArgumentParser, _parser.string_to_bool
     LibraryOptions = training_options()
 
 # The 2021 names and the library's present ones (adapters 1.x documentation, "Configuration strings").
@@ -45,11 +49,26 @@ ADAPTER_CONFIGS = {
 }
 STRATEGIES = ["no", "steps", "epoch"]
 NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
-ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]+")  # names become module names and folder names
+ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")  # names become module names and folder names
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
 TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
 ONLY_RESULTS = re.compile(
     r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
 )  # options that do not change what is trained
+# Options that the library takes at any value, with the least and the largest that can be meant.
+RANGES: dict[str, tuple[float, float]] = {
+    "learning_rate": (0, math.inf), "weight_decay": (0, math.inf), "max_grad_norm": (0, math.inf),
+    "adam_beta1": (0, 1), "adam_beta2": (0, 1), "adam_epsilon": (0, math.inf), "num_train_epochs": (0, math.inf),
+    "warmup_ratio": (0, 1), "warmup_steps": (0, math.inf), "label_smoothing_factor": (0, 1),
+    "max_steps": (-1, math.inf),
+    "seed": (0, 2**32 - 1), "data_seed": (0, 2**32 - 1), "dataloader_num_workers": (0, math.inf),
+    "eval_delay": (0, math.inf), "neftune_noise_alpha": (0, math.inf),
+}  # fmt: skip
+COUNTS = (  # those that are at least 1 where they are given
+    "early_stopping_patience", "per_device_train_batch_size", "per_device_eval_batch_size",
+    "gradient_accumulation_steps", "save_total_limit", "eval_accumulation_steps", "dataloader_prefetch_factor",
+)  # fmt: skip
+ABOVE_ZERO = ("logging_steps", "eval_steps", "save_steps")  # in steps, or a share of all of them
 
 
 def option(default: Any, text: str) -> Any:
@@ -229,9 +248,7 @@ class RunOptions(LibraryOptions):
         default=None,
         metadata={"help": "When to evaluate. Without it: epoch, if --do_train and --do_eval.", "choices": STRATEGIES},
     )
-    save_strategy: str = field(
-        default="epoch", metadata={"help": "When a checkpoint is saved.", "choices": STRATEGIES}
-    )
+    save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is saved.", "choices": STRATEGIES})
     logging_strategy: str = field(
         default="steps", metadata={"help": "When loss and learning rate are logged.", "choices": STRATEGIES}
     )
@@ -291,9 +308,12 @@ class DoorParser(HfArgumentParser):
             formatter_class=_Help,
             allow_abbrev=False,
         )
-        for action in self._actions:  # the parser's own twins of options that are on by default
-            if action.option_strings[0].startswith("--no_"):
+        self._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own takes -1e-4 for an option
+        for action in self._actions:
+            if action.option_strings[0].startswith("--no_"):  # the parser's own twins of options that are on by default
                 action.help = argparse.SUPPRESS
+            if action.type is string_to_bool:  # one whose default is None has no short form otherwise
+                action.nargs, action.const = "?", True
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2 in place of argparse's pages of usage.
@@ -326,11 +346,13 @@ class DoorParser(HfArgumentParser):
             notes.append("without --train_adapter an adapter is trained; in 2021 that meant full fine-tuning")
         note(notes)
         *options, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
-        if rest:
-            raise UserError(
-                [self._unknown(word, "command line") for word in rest if word.startswith("-")]
-                or [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
-            )
+        problems = [self._unknown(word, "command line") for word in rest if word.startswith("-")]
+        if rest and not problems:
+            problems = [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
+        for group in options:
+            problems += _value_problems(group)
+        if problems:
+            raise UserError(problems)
         return tuple(options)
 
     def _unknown(self, name: str, where: str) -> str:
@@ -345,27 +367,59 @@ class DoorParser(HfArgumentParser):
         Raises:
             UserError: the file is missing, is no mapping, or names options that do not exist.
         """
+        text = read_text(path)
         try:
-            text = path.read_text(encoding="utf-8")
-            values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError, yaml.YAMLError) as error:
+            values = parse_json(text) if path.suffix == ".json" else yaml.safe_load(text)
+        except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"{path}: cannot be read as options: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
-            raise UserError(f"{path}: holds a {type(values).__name__}; options are a mapping such as 'seed: 42'")
-        known = {*self.known_names(), *OLD_NAMES}
-        unknown = [self._unknown(str(name), str(path)) for name in values if str(name) not in known]
-        if unknown:
-            raise UserError(unknown)
+            raise UserError(f"{path}: holds {kind(values)}; options are a mapping such as 'seed: 42'")
+        known = {text[2:]: action for action in self._actions for text in action.option_strings}
+        problems = [self._unknown(str(name), str(path)) for name in values if str(name) not in {*known, *OLD_NAMES}]
         words: list[str] = []
         for name, value in values.items():
-            if value is None:
-                continue
-            words.append(f"--{name}")
-            if isinstance(value, list):
-                words.extend(str(item) for item in value)
-            else:
-                words.append(json.dumps(value) if isinstance(value, dict) else str(value))
+            action = known.get(str(name))
+            problem = _file_problem(value, action) if action is not None else None
+            if problem is not None:
+                problems.append(f"{path}: {name} {problem}")
+            elif isinstance(value, list):
+                words += [f"--{name}", *map(str, value)]
+            elif value is not None:
+                words.append(f"--{name}={_as_word(value, action)}")
+        if problems:
+            raise UserError(problems)
         return words
+
+
+def _file_problem(value: Any, action: argparse.Action) -> str | None:
+    """Why a value in an options file cannot be meant for an option, if so."""
+    if isinstance(value, list):
+        if action.nargs not in ("+", "*"):
+            return "is a list; the option takes one value"
+        if not all(isinstance(one, (str, int, float)) and not str(one).startswith("--") for one in value):
+            return "must be a list of words"
+    if isinstance(value, bool) and action.type is str and not action.choices:
+        return f"is {str(value).lower()} to YAML; put the word in quotes"
+    return None
+
+
+def _as_word(value: Any, action: argparse.Action | None) -> str:
+    """A value of an options file as a word of the command line. YAML takes the word no for false."""
+    if value is False and action is not None and action.choices and "no" in action.choices:
+        return "no"
+    return json.dumps(value) if isinstance(value, dict) else str(value)
+
+
+def _value_problems(options: Any) -> list[str]:
+    """Values that no option can have, whatever it is for."""
+    problems = []
+    for name, value in vars(options).items():
+        words = value if isinstance(value, list) else [value]
+        if any(isinstance(one, float) and not math.isfinite(one) for one in words):
+            problems.append(f"--{name} {value}: must be a finite number")
+        if any(isinstance(one, str) and "\0" in one for one in words):
+            problems.append(f"--{name} {value}: holds a NUL, which no name can")
+    return problems
 
 
 def parse_fuse_adapters(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -411,6 +465,17 @@ def check_counts(options: Any, names: Sequence[str]) -> list[str]:
     ]
 
 
+def check_ranges(options: Any, ranges: dict[str, tuple[float, float]]) -> list[str]:
+    """Problems with options below the least or above the largest value that they can have."""
+    values = vars(options)
+    return [
+        f"--{name} {values[name]:g}: "
+        + (f"must be at least {least:g}" if largest == math.inf else f"must lie between {least:g} and {largest:.10g}")
+        for name, (least, largest) in ranges.items()
+        if values[name] is not None and not least <= values[name] <= largest
+    ]
+
+
 def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     """Problems within the training options that every door has.
 
@@ -420,8 +485,8 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
         metrics: names that the door's evaluation computes.
     """
     run.do_eval = run.do_eval or run.evaluates() != "no"
-    counts = ["per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps"]
-    problems = check_counts(run, ["early_stopping_patience", *counts])
+    problems = check_counts(run, COUNTS) + check_ranges(run, RANGES)
+    problems += [f"--{name} {vars(run)[name]:g}: must be above 0" for name in ABOVE_ZERO if (vars(run)[name] or 1) <= 0]
     if not (run.do_train or run.do_eval or run.do_predict or run.dry_run):
         problems.append("nothing to do: give --do_train, --do_eval, --do_predict or --dry_run")
     bare = str(run.metric_for_best_model).removeprefix("eval_")
@@ -442,8 +507,8 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
         problems.append("--bf16 and --fp16 exclude each other; give one")
     if run.deepspeed is not None:
         problems += _deepspeed_problems(str(run.deepspeed))
-    if run.learning_rate < 0 or run.num_train_epochs <= 0 and run.max_steps <= 0:
-        problems.append("--learning_rate must not be negative and --num_train_epochs must be above 0")
+    if run.num_train_epochs == 0 and run.max_steps <= 0:
+        problems.append("--num_train_epochs 0: must be above 0; training needs epochs or --max_steps")
     return problems
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from adapter_qa.arguments import ModelOptions
 from adapter_qa.errors import UserError
+from adapter_qa.files import read_json
 
 ENCODERS = ("bert", "roberta", "xlm-roberta")  # those whose setups are tested here
 WEIGHT_FILES = (
@@ -17,16 +17,24 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+SIZES = {  # what the library takes where config.json is silent
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
+    "max_position_embeddings": 512,
+}  # fmt: skip
+LARGEST_SIZE = 2**24  # beyond that, a mistake or a trap
+HARMLESS_ATTENTION = (None, "eager", "sdpa", True, False)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def read_base_config(options: ModelOptions) -> dict[str, Any]:
-    """config.json of the base model, as plain data, checked before any library acts on it.
+    """config.json of the base model, as plain data with all its `SIZES`, checked before any library acts on it.
 
-    A crafted `_attn_implementation_internal` makes transformers 4.57 run code (CVE-2026-4372); it is refused here.
+    A crafted `_attn_implementation_internal`, or `_attn_implementation`, makes transformers 4.57 run code from the hub
+    (CVE-2026-4372); whatever has such a name is refused here.
 
     Raises:
-        UserError: no such folder or hub id, no weights, an encoder that is not supported, a dangerous key.
+        UserError: no such folder or hub id, no weights, an encoder that is not supported, sizes that cannot be, a
+            dangerous key.
     """
     option, name = "--model_name_or_path", options.model_name_or_path
     if options.config_name is not None:
@@ -36,30 +44,43 @@ def read_base_config(options: ModelOptions) -> dict[str, Any]:
         raise UserError(f"{option} {name}: no such folder; give a model folder or a hub id such as org/name")
     try:
         path = folder / "config.json" if folder.is_dir() else _from_hub(name, options)
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        config = {**SIZES, **read_json(path)}
+    except (OSError, ValueError, UserError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option} {name}: no config.json of a model can be read there ({reason})") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: holds a {type(config).__name__} where an object is expected")
-    problems = []
-    if config.get("_attn_implementation_internal") not in (None, "eager", "sdpa"):
-        problems.append(
-            f"{path}: sets _attn_implementation_internal, which can run code; remove it if you trust the rest"
-        )
-    if config.get("model_type") not in ENCODERS:
-        problems.append(f"{path}: model_type {config.get('model_type')}; supported are {', '.join(ENCODERS)}")
-    if holds_adapters(config):
-        problems.append(
-            f"{path}: a whole model saved with adapters inside, which would come back random; give the plain base, and "
-            "the adapters by the folder that save_adapter or save_adapter_fusion wrote"
-        )
+    problems = [f"{path}: {problem}" for problem in _config_problems(config)]
     model = Path(options.model_name_or_path)
     if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in WEIGHT_FILES):
         problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model or --random_init True")
     if problems:
         raise UserError(problems)
     return config
+
+
+def _config_problems(config: dict[str, Any]) -> list[str]:
+    """What is wrong with a config.json."""
+    problems = [
+        f"sets {key}, which can run code; remove it if you trust the rest"
+        for key, value in config.items()
+        if "attn_implementation" in key and value not in HARMLESS_ATTENTION
+    ]
+    if config.get("quantization_config") is not None:
+        problems.append("is of a quantized model (quantization_config); give the model in full precision")
+    if config.get("model_type") not in ENCODERS:
+        problems.append(f"model_type {config.get('model_type')}; supported are {', '.join(ENCODERS)}")
+    if holds_adapters(config):
+        problems.append(
+            "a whole model saved with adapters inside, which would come back random; give the plain base, and "
+            "the adapters by the folder that save_adapter or save_adapter_fusion wrote"
+        )
+    wrong = [key for key in SIZES if type(config[key]) is not int or not 0 < config[key] <= LARGEST_SIZE]
+    problems += [f"{key} {config[key]!r}; it must be a whole number above 0" for key in wrong]
+    if not wrong and config["hidden_size"] % config["num_attention_heads"]:
+        problems.append(
+            f"hidden_size {config['hidden_size']} cannot be shared by num_attention_heads "
+            f"{config['num_attention_heads']}"
+        )
+    return problems
 
 
 def _from_hub(name: str, options: ModelOptions) -> Path:
@@ -78,7 +99,7 @@ def holds_adapters(config: dict[str, Any]) -> bool:
 
 def window_limit(config: dict[str, Any]) -> int:
     """Longest input in tokens. RoBERTa-type encoders number positions from padding_idx + 1, which costs two."""
-    limit = int(config.get("max_position_embeddings", 512))
+    limit = int(config["max_position_embeddings"])
     return limit if config["model_type"] == "bert" else limit - 2
 
 

@@ -28,6 +28,7 @@ from adapter_qa.saves import (
     SMALLEST_REDUCTION,
     AdapterSource,
     SavedSetup,
+    check_saved_files,
     config_of,
     find_folder,
     is_reduction,
@@ -156,6 +157,10 @@ def plan_saved(option: str, given: str, task: str, base_config: dict[str, Any]) 
             sources[name] = read_adapter(saved.adapters[name], name, base_config)
         except UserError as error:
             problems += error.problems
+    try:
+        check_saved_files(saved)
+    except UserError as error:
+        problems += error.problems
     if problems:
         raise UserError(problems)
     tasks = tuple(sources[name] for name in saved.tasks)

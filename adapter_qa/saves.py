@@ -25,7 +25,15 @@ from pathlib import Path
 from typing import Any
 
 from adapters import BnConfig
-from adapters.utils import ACTIVATION_RENAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
+from adapters.utils import (
+    ACTIVATION_RENAME,
+    ADAPTERFUSION_WEIGHTS_NAME,
+    HEAD_WEIGHTS_NAME,
+    SAFE_ADAPTERFUSION_WEIGHTS_NAME,
+    SAFE_HEAD_WEIGHTS_NAME,
+    SAFE_WEIGHTS_NAME,
+    WEIGHTS_NAME,
+)
 from adapters.utils import ADAPTERFUSION_CONFIG_NAME as FUSION_CONFIG
 from adapters.utils import CONFIG_NAME as ADAPTER_CONFIG
 from adapters.utils import HEAD_CONFIG_NAME as HEAD_CONFIG
@@ -304,6 +312,19 @@ def _read_2021(folder: Path) -> SavedSetup:
         )
     head = read_head(folder) or read_head(adapters[tasks[0]])
     return SavedSetup(folder, adapters, language, tasks, fusion=fusion, head=head, note=note)
+
+
+def check_saved_files(saved: SavedSetup) -> None:
+    """Looks at the files of a setup's fusion and head, before a model is there to load them into.
+
+    Raises:
+        UserError: one is missing or damaged.
+    """
+    if saved.fusion is not None:
+        read_json(saved.fusion / FUSION_CONFIG)
+        weight_names(weights_file(saved.fusion, SAFE_ADAPTERFUSION_WEIGHTS_NAME, ADAPTERFUSION_WEIGHTS_NAME))
+    if saved.head is not None:
+        weight_names(weights_file(saved.head.folder, SAFE_HEAD_WEIGHTS_NAME, HEAD_WEIGHTS_NAME))
 
 
 def read_head(folder: Path) -> SavedHead | None:

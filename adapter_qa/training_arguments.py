@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from transformers import TrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from adapter_qa.arguments import RunOptions
 from adapter_qa.errors import UserError, note
@@ -50,6 +51,10 @@ def settle(options: RunOptions) -> TrainingRun:
         values["deepspeed"], notes = read_deepspeed(str(options.deepspeed), warmup=warmup)
         note(notes)
     note(said)
+    here = ["none", "all", *get_available_reporting_integrations()]
+    strange = [name for name in options.report_to or [] if name not in here]
+    if strange:
+        raise UserError(f"--report_to {' '.join(strange)}: unknown or not installed; here there are {', '.join(here)}")
     try:  # None stands for the library's own default
         return TrainingRun(**{name: value for name, value in values.items() if value is not None})
     except (ValueError, TypeError, ImportError) as error:

@@ -18,7 +18,8 @@ PACKAGE = "adapter_qa"
 BETWEEN = ("trainer_qa", "answerer_qa", "utils_qa")
 SHADOWING = {"adapters", "datasets", "evaluate", "tokenizers", "types"}  # the top level is on the path
 LONGEST_FUNCTION = 60
-EVERYTHING_CAUGHT = ["adapter_qa/squad.py", "adapter_qa/weights.py"]  # around libraries without a closed set of errors
+# Around libraries without a closed set of errors.
+EVERYTHING_CAUGHT = ["adapter_qa/basemodel.py"] * 3 + ["adapter_qa/squad.py", "adapter_qa/weights.py"]
 
 TOP = sorted(ROOT.glob("*.py"))
 ROOMS = sorted((ROOT / PACKAGE).rglob("*.py"))
