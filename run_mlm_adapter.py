@@ -21,6 +21,7 @@ from adapter_qa.arguments import (
 from adapter_qa.baseconfig import check_window, read_base_config
 from adapter_qa.errors import UserError, run_door
 from adapter_qa.records import RunRecord, file_fingerprint
+from adapter_qa.texts import read_texts
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
     import numpy as np

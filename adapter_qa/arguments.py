@@ -266,7 +266,7 @@ class RunOptions(LibraryOptions):
     )
     bf16: bool | None = option(  # type: ignore[assignment]
         None,
-        "Compute in bfloat16. Without --bf16 and --fp16 the device decides: bfloat16 or float16 where a GPU has them in "
+        "Compute in bfloat16. Without --bf16 and --fp16 the device decides: bfloat16 or float16 where a GPU has it in "
         "hardware, else float32; --bf16 False keeps float32.",
     )
     fp16: bool | None = option(None, "Compute in float16 with loss scaling; see --bf16.")  # type: ignore[assignment]
