@@ -6,6 +6,7 @@ epoch with the lowest evaluation loss is kept.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import (
@@ -19,7 +20,7 @@ from adapter_qa.arguments import (
     check_run,
 )
 from adapter_qa.baseconfig import check_window, read_base_config
-from adapter_qa.errors import UserError, run_door
+from adapter_qa.errors import UserError, gather, run_door
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.texts import read_texts
 
@@ -43,9 +44,8 @@ EXAMPLES = """\
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, text, adapter, run_options = read_options(argv)
-    base_config = read_base_config(model_options)
+    base_config, (texts, facts) = gather([partial(read_base_config, model_options), partial(read_parts, text)])
     check_window(text.block_size, "--block_size", base_config)
-    texts, facts = read_parts(text)
 
     from adapter_qa import basemodel, doors, training
     from adapter_qa.planning import plan_setup
@@ -118,9 +118,8 @@ def read_parts(text: TextOptions) -> tuple[dict[str, list[str]], dict[str, Any]]
     """
     files = {"train": text.train_file, "eval": text.validation_file}
     given = {part: path for part, path in files.items() if path is not None}
-    return {part: read_texts(path) for part, path in given.items()}, {
-        part: file_fingerprint(path) for part, path in given.items()
-    }
+    texts = gather(partial(read_texts, path) for path in given.values())
+    return dict(zip(given, texts, strict=True)), {part: file_fingerprint(path) for part, path in given.items()}
 
 
 def cut_blocks(

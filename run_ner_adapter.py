@@ -6,6 +6,7 @@ F1 is kept.
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,9 @@ from adapter_qa.arguments import (
     check_run,
 )
 from adapter_qa.baseconfig import check_window, read_base_config
-from adapter_qa.errors import UserError, run_door
+from adapter_qa.errors import UserError, gather, run_door
 from adapter_qa.records import RunRecord, file_fingerprint
-from adapter_qa.sentences import Sentence, label_names, read_sentences
+from adapter_qa.sentences import OUTSIDE, Sentence, label_names, read_sentences
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
     import numpy as np
@@ -45,9 +46,9 @@ EXAMPLES = """\
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, entity, adapter, lang, run_options = read_options(argv)
-    base_config = read_base_config(model_options)
+    steps = partial(read_base_config, model_options), partial(read_parts, entity, run_options)
+    base_config, (sentences, facts) = gather(steps)
     check_window(entity.max_seq_length, "--max_seq_length", base_config)
-    sentences, facts = read_parts(entity, run_options)
 
     from adapter_qa import basemodel, doors, training
     from adapter_qa.planning import plan_setup
@@ -115,17 +116,22 @@ def read_parts(entity: EntityOptions, run: RunOptions) -> tuple[dict[str, list[S
 
     Returns:
         The sentences, and for run.json where they come from and how many they are, both by part.
+
+    Raises:
+        UserError: unreadable data, or no entity to train on.
     """
-    parts: dict[str, list[Sentence]] = {}
-    facts: dict[str, Any] = {}
-    for part, file in PARTS.items():
-        path = vars(entity)[file]
-        if path is None or not (vars(run)[f"do_{part}"] or run.dry_run):
-            continue
-        found = read_sentences(path, need_labels=part != "predict")
-        parts[part] = found[: vars(entity)[f"max_{part}_samples"]]
-        facts[part] = file_fingerprint(path) | {"sentences": len(parts[part])}
-    return parts, facts
+    paths = {
+        part: vars(entity)[file]
+        for part, file in PARTS.items()
+        if vars(entity)[file] is not None and (vars(run)[f"do_{part}"] or run.dry_run)
+    }
+    steps = [partial(read_sentences, path, need_labels=part != "predict") for part, path in paths.items()]
+    parts = {
+        part: found[: vars(entity)[f"max_{part}_samples"]] for part, found in zip(paths, gather(steps), strict=True)
+    }
+    if "train" in parts and label_names(parts["train"]) == [OUTSIDE]:
+        raise UserError(f"{paths['train']}: names no entity, all its labels are {OUTSIDE}; there is nothing to learn")
+    return parts, {part: file_fingerprint(paths[part]) | {"sentences": len(parts[part])} for part in parts}
 
 
 def known_labels(plan: Plan | None, sentences: dict[str, list[Sentence]]) -> list[str]:

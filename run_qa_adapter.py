@@ -24,7 +24,7 @@ from adapter_qa.arguments import (
     check_run,
 )
 from adapter_qa.baseconfig import check_window, read_base_config
-from adapter_qa.errors import UserError, run_door
+from adapter_qa.errors import UserError, gather, note, run_door
 from adapter_qa.metrics import squad_metrics
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
@@ -52,9 +52,9 @@ EXAMPLES = """\
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, squad, adapter, lang, fusion, run_options = read_options(argv)
-    base_config = read_base_config(model_options)
+    steps = partial(read_base_config, model_options), partial(read_parts, squad, run_options)
+    base_config, (questions, facts) = gather(steps)
     check_window(squad.max_seq_length, "--max_seq_length", base_config)
-    questions, facts = read_parts(squad, run_options)
 
     from adapter_qa import basemodel, doors, training
     from adapter_qa.planning import plan_setup
@@ -140,24 +140,32 @@ def read_parts(squad: SquadOptions, run: RunOptions) -> tuple[dict[str, list[Que
     Raises:
         UserError: unreadable data, no usable question, or v2 data without the option.
     """
-    parts: dict[str, list[Question]] = {}
-    facts: dict[str, Any] = {}
-    for part, (file, split) in PARTS.items():
-        path = vars(squad)[file]
-        if not (vars(run)[f"do_{part}"] or (run.dry_run and path is not None)):
-            continue
-        need_answers = part != "predict"
-        if path is not None:
-            found = read_squad(path, need_answers=need_answers)
-            facts[part] = file_fingerprint(path)
-        else:
-            found = load_hub_squad(str(squad.dataset_name), squad.dataset_config_name, split, need_answers=need_answers)
-            facts[part] = {"dataset": squad.dataset_name, "config": squad.dataset_config_name, "split": split}
-        found = found[: vars(squad)[f"max_{part}_samples"]]
-        facts[part]["unaligned"] = sum(bool(q.answer_texts) and not is_aligned(q) for q in found)
-        parts[part] = usable_questions(found, part, squad) if need_answers else found
-        facts[part]["questions"] = len(parts[part])
-    return parts, facts
+    wanted = [
+        part
+        for part, (file, _) in PARTS.items()
+        if vars(run)[f"do_{part}"] or (run.dry_run and vars(squad)[file] is not None)
+    ]
+    found = dict(zip(wanted, gather(partial(read_part, squad, part) for part in wanted), strict=True))
+    return {part: one[0] for part, one in found.items()}, {part: one[1] for part, one in found.items()}
+
+
+def read_part(squad: SquadOptions, part: str) -> tuple[list[Question], dict[str, Any]]:
+    """Questions of one part, and for run.json where they come from and how many they are.
+
+    Raises:
+        UserError: as `read_parts`.
+    """
+    file, split = PARTS[part]
+    path, need_answers = vars(squad)[file], part != "predict"
+    if path is not None:
+        found, facts = read_squad(path, need_answers=need_answers), file_fingerprint(path)
+    else:
+        found = load_hub_squad(str(squad.dataset_name), squad.dataset_config_name, split, need_answers=need_answers)
+        facts = {"dataset": squad.dataset_name, "config": squad.dataset_config_name, "split": split}
+    found = found[: vars(squad)[f"max_{part}_samples"]]
+    facts["unaligned"] = sum(bool(one.answer_texts) and not is_aligned(one) for one in found)
+    found = usable_questions(found, part, squad) if need_answers else found
+    return found, {**facts, "questions": len(found)}
 
 
 def usable_questions(questions: list[Question], part: str, squad: SquadOptions) -> list[Question]:
@@ -176,10 +184,11 @@ def usable_questions(questions: list[Question], part: str, squad: SquadOptions) 
     if not usable:
         raise UserError(f"{name}: no answer stands at its answer_start; run prepare_squad_pt.py on the file first")
     if len(usable) < len(questions):
-        print(
-            f"{name}: {len(questions) - len(usable)} of {len(questions)} questions are left out of training, their "
-            "answers do not stand at answer_start; prepare_squad_pt.py realigns most",
-            file=sys.stderr,
+        note(
+            [
+                f"{name}: {len(questions) - len(usable)} of {len(questions)} questions are left out of training, their "
+                "answers do not stand at answer_start; prepare_squad_pt.py realigns most"
+            ]
         )
     return usable
 
@@ -206,7 +215,7 @@ def window_parts(
         cut = parts[part].cut_questions
         record.document["data"][part] |= {"windows": len(parts[part]), "cut_questions": cut}
         if cut:
-            print(f"{part}: {cut} questions were too long for the window and lost their end", file=sys.stderr)
+            note([f"{part}: {cut} questions were too long for the window and lost their end"])
     record.note()
     return parts
 

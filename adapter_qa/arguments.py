@@ -486,7 +486,8 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     """
     run.do_eval = run.do_eval or run.evaluates() != "no"
     problems = check_counts(run, COUNTS) + check_ranges(run, RANGES)
-    problems += [f"--{name} {vars(run)[name]:g}: must be above 0" for name in ABOVE_ZERO if (vars(run)[name] or 1) <= 0]
+    steps = {name: vars(run)[name] for name in ABOVE_ZERO if vars(run)[name] is not None}
+    problems += [f"--{name} {count:g}: must be above 0" for name, count in steps.items() if count <= 0]
     if not (run.do_train or run.do_eval or run.do_predict or run.dry_run):
         problems.append("nothing to do: give --do_train, --do_eval, --do_predict or --dry_run")
     bare = str(run.metric_for_best_model).removeprefix("eval_")

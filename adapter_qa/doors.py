@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from adapter_qa.arguments import ModelOptions, RunOptions, quiet_libraries
 from adapter_qa.basemodel import load_model, weights_fingerprint
 from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
-from adapter_qa.errors import note
+from adapter_qa.errors import UserError, note
 from adapter_qa.naming import derived_output_dir
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord, open_run, versions, write_json

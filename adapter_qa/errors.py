@@ -9,7 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
@@ -79,6 +79,23 @@ class LineParser(argparse.ArgumentParser):
             UserError: always.
         """
         raise UserError(f"{message}; see {self.prog} --help")
+
+
+def gather(steps: Iterable[Callable[[], Any]]) -> list[Any]:
+    """What each of some steps returns that do not build on one another.
+
+    Raises:
+        UserError: the problems of all of them together.
+    """
+    results, problems = [], []
+    for step in steps:
+        try:
+            results.append(step())
+        except UserError as error:
+            problems += error.problems
+    if problems:
+        raise UserError(problems)
+    return results
 
 
 def note(lines: Iterable[str]) -> None:

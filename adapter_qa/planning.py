@@ -6,6 +6,7 @@ All that cannot work is refused here: option pairs, folders that do not fit the 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from adapter_qa.arguments import (
     LangAdapterOptions,
     parse_fuse_adapters,
 )
-from adapter_qa.errors import UserError
+from adapter_qa.errors import UserError, gather
 from adapter_qa.files import read_json
 from adapter_qa.saves import (
     ACTIVATIONS,
@@ -151,20 +152,11 @@ def plan_saved(option: str, given: str, task: str, base_config: dict[str, Any]) 
         UserError: not found, damaged, or for another encoder.
     """
     saved = read_setup(find_folder(option, given))
-    sources, problems = {}, []
-    for name in [*([saved.language] if saved.language else []), *saved.tasks]:
-        try:
-            sources[name] = read_adapter(saved.adapters[name], name, base_config)
-        except UserError as error:
-            problems += error.problems
-    try:
-        check_saved_files(saved)
-    except UserError as error:
-        problems += error.problems
-    if problems:
-        raise UserError(problems)
-    tasks = tuple(sources[name] for name in saved.tasks)
-    language = sources[saved.language] if saved.language else None
+    names = [*saved.tasks, *([saved.language] if saved.language else [])]
+    steps = [partial(read_adapter, saved.adapters[name], name, base_config) for name in names]
+    *sources, _ = gather([*steps, partial(check_saved_files, saved)])
+    tasks = tuple(sources[: len(saved.tasks)])
+    language = sources[-1] if saved.language else None
     return Plan(task, language, tasks, saved.composition, int(base_config["num_hidden_layers"]), saved)
 
 
@@ -269,15 +261,13 @@ def _task_sources(
     )
     if fusion.fuse_adapters is None:
         return (AdapterSource(LANGUAGE if task == "mlm" else task, fresh, language=adapter.language),)
-    sources, problems = [], []
-    for name, path in parse_fuse_adapters(fusion.fuse_adapters)[0].items():
-        try:
-            sources.append(_new_or_saved(f"--fuse_adapters {name}", path, name, fresh, base_config, random_init))
-        except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(problems)
-    return tuple(sources)
+    wanted = parse_fuse_adapters(fusion.fuse_adapters)[0]
+    return tuple(
+        gather(
+            partial(_new_or_saved, f"--fuse_adapters {name}", path, name, fresh, base_config, random_init)
+            for name, path in wanted.items()
+        )
+    )
 
 
 def _language_source(base_config: dict[str, Any], lang: LangAdapterOptions, *, random_init: bool) -> AdapterSource:
