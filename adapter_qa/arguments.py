@@ -49,7 +49,9 @@ ADAPTER_CONFIGS = {
 }
 STRATEGIES = ["no", "steps", "epoch"]
 NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
-ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]{1,64}")  # names become module names and folder names
+ADAPTER_NAME = re.compile(
+    r"[A-Za-z0-9_\-]{1,120}"
+)  # names become module names and folder names, two of them in a fusion's
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
 TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
 ONLY_RESULTS = re.compile(

@@ -22,7 +22,7 @@ SIZES = {  # what the library takes where config.json is silent
     "max_position_embeddings": 512,
 }  # fmt: skip
 LARGEST_SIZE = 2**24  # beyond that, a mistake or a trap
-HARMLESS_ATTENTION = (None, "eager", "sdpa", True, False)
+HARMLESS_ATTENTION = (None, "eager", "sdpa")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -62,7 +62,8 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
     problems = [
         f"sets {key}, which can run code; remove it if you trust the rest"
         for key, value in config.items()
-        if "attn_implementation" in key and value not in HARMLESS_ATTENTION
+        if key.endswith("attn_implementation") or key == "_attn_implementation_internal"
+        if value not in HARMLESS_ATTENTION
     ]
     if config.get("quantization_config") is not None:
         problems.append("is of a quantized model (quantization_config); give the model in full precision")

@@ -87,14 +87,15 @@ def gather(steps: Iterable[Callable[[], Any]]) -> list[Any]:
     Raises:
         UserError: the problems of all of them together.
     """
-    results, problems = [], []
+    results: list[Any] = []
+    failed: list[UserError] = []
     for step in steps:
         try:
             results.append(step())
         except UserError as error:
-            problems += error.problems
-    if problems:
-        raise UserError(problems)
+            failed.append(error)
+    if failed:
+        raise UserError([problem for error in failed for problem in error.problems]) from failed[0]
     return results
 
 

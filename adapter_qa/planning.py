@@ -42,6 +42,7 @@ TASK_REDUCTION = 16  # Pfeiffer et al. (2021), section 3: the reduction the libr
 LANGUAGE_REDUCTION = 2  # MAD-X (Pfeiffer et al., 2020), section 4.2: language adapters of half the hidden size
 LOCATIONS = ("mh_adapter", "output_adapter")
 KIND = ("mh_adapter", "output_adapter", "inv_adapter")  # what tells pfeiffer, houlsby and their +inv apart
+LONGEST_FUSION_NAME = 250  # it becomes a folder's, and file systems end at 255 bytes
 WITHOUT = "none"  # in place of a language adapter's path
 
 
@@ -418,6 +419,8 @@ def _fusion_problems(plan: Plan) -> list[str]:
     """
     assert plan.fusion is not None
     fused = [source for source in plan.members if source.name in plan.fusion.children]
+    if len(plan.fusion.name) > LONGEST_FUSION_NAME:
+        return [f"the names of the fused adapters have {len(plan.fusion.name)} letters together; give shorter ones"]
     kinds = {one.name: (bool(one.config["mh_adapter"]), bool(one.config["output_adapter"])) for one in fused}
     if len(set(kinds.values())) > 1:
         words = {

@@ -215,12 +215,12 @@ def test_a_wrong_type_in_a_file_is_refused_like_on_the_command_line(tmp_path: Pa
     ("name", "content", "start"),
     [
         ("a.yaml", b"- seed\n", "holds a list; options are a mapping such as 'seed: 42'"),
-        ("a.yaml", b"", "holds a NoneType; options are a mapping such as 'seed: 42'"),
+        ("a.yaml", b"", "the file is empty"),
         ("a.json", b"[1]", "holds a list; options are a mapping such as 'seed: 42'"),
         ("a.yaml", b"seed: [\n", "cannot be read as options: "),
-        ("a.json", b"{seed: 1}", "cannot be read as options: Expecting property name"),
-        ("a.yaml", b"run: \xff\n", "cannot be read as options: "),
-        ("a.yaml", None, "cannot be read as options: [Errno 2] No such file"),
+        ("a.json", b"{seed: 1}", "cannot be read as options: not JSON at line 1, column 2: Expecting property name"),
+        ("a.yaml", b"run: \xff\n", "not UTF-8 at byte 5: save the file as UTF-8"),
+        ("a.yaml", None, "cannot be read: No such file or directory"),
     ],
 )
 def test_unreadable_option_files(tmp_path: Path, name: str, content: bytes | None, start: str) -> None:
@@ -387,11 +387,11 @@ def test_fused_adapters_that_cannot_be(words: list[str], problems: list[str]) ->
         ),
         (
             {"do_train": True, "learning_rate": -1e-4},
-            ["--learning_rate must not be negative and --num_train_epochs must be above 0"],
+            ["--learning_rate -0.0001: must be at least 0"],
         ),
         (
             {"do_train": True, "num_train_epochs": 0},
-            ["--learning_rate must not be negative and --num_train_epochs must be above 0"],
+            ["--num_train_epochs 0: must be above 0; training needs epochs or --max_steps"],
         ),
         (
             {

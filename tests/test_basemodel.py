@@ -39,7 +39,7 @@ def _offline() -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A model folder as far as its files' names go."""
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 32}), encoding="utf-8")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 96}), encoding="utf-8")
     (tmp_path / "model.safetensors").touch()
     return tmp_path
 
@@ -85,7 +85,7 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
     (problem,) = refusal(ModelOptions(str(tmp_path)))
     assert problem == (
         f"--model_name_or_path {tmp_path}: no config.json of a model can be read there "
-        f"([Errno 2] No such file or directory: '{tmp_path / 'config.json'}')"
+        f"({tmp_path / 'config.json'}: cannot be read: No such file or directory)"
     )
 
 
@@ -96,11 +96,12 @@ def test_a_configuration_that_is_no_json(folder: Path, content: bytes) -> None:
     assert problem.startswith(f"--model_name_or_path {folder}: no config.json of a model can be read there (")
 
 
-@pytest.mark.parametrize(("content", "kind"), [("[]", "list"), ("null", "NoneType"), ('"bert"', "str")])
+@pytest.mark.parametrize(("content", "kind"), [("[]", "a list"), ("null", "null"), ('"bert"', "text")])
 def test_a_configuration_that_is_no_object(folder: Path, content: str, kind: str) -> None:
     (folder / "config.json").write_text(content)
     assert refusal(ModelOptions(str(folder))) == [
-        f"{folder / 'config.json'}: holds a {kind} where an object is expected"
+        f"--model_name_or_path {folder}: no config.json of a model can be read there "
+        f"({folder / 'config.json'}: holds {kind} where an object is expected)"
     ]
 
 
@@ -110,18 +111,19 @@ def change(folder: Path, **values: Any) -> Path:
     return path
 
 
+@pytest.mark.parametrize("key", ["_attn_implementation_internal", "_attn_implementation", "attn_implementation"])
 @pytest.mark.parametrize("value", ["kernels-community/evil", "flash_attention_2", "", 1, {"": "x/y"}, ["eager"], False])
-def test_a_key_that_runs_code(folder: Path, value: Any) -> None:
-    path = change(folder, _attn_implementation_internal=value)
+def test_keys_that_run_code(folder: Path, key: str, value: Any) -> None:
+    path = change(folder, **{key: value})
     assert refusal(ModelOptions(str(folder))) == [
-        f"{path}: sets _attn_implementation_internal, which can run code; remove it if you trust the rest"
+        f"{path}: sets {key}, which can run code; remove it if you trust the rest"
     ]
 
 
 @pytest.mark.parametrize("value", [None, "eager", "sdpa"])
 def test_harmless_values_of_that_key(folder: Path, value: str | None) -> None:
     change(folder, _attn_implementation_internal=value)
-    assert read_base_config(ModelOptions(str(folder)))["hidden_size"] == 32
+    assert read_base_config(ModelOptions(str(folder)))["hidden_size"] == 96
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "distilbert", None, ["bert"]])
@@ -177,7 +179,6 @@ def test_the_longest_window(tiny_bert: Path, tiny_roberta: Path) -> None:
             model(input_ids=torch.full((1, limit), 9))  # as long as it says
             with pytest.raises((IndexError, RuntimeError)):
                 model(input_ids=torch.full((1, limit + 1), 9))
-    assert window_limit({"model_type": "bert"}) == 512
     assert window_limit({"model_type": "xlm-roberta", "max_position_embeddings": 514}) == 512
 
 
@@ -193,9 +194,13 @@ def test_tokenizers_for_text_and_for_words(tiny_bert: Path, tiny_roberta: Path) 
         load_tokenizer(ModelOptions(str(tiny_roberta)))(words, is_split_into_words=True)
 
 
-def test_another_tokenizer_than_the_models(tiny_bert: Path, tiny_roberta: Path) -> None:
-    options = ModelOptions(str(tiny_bert), tokenizer_name=str(tiny_roberta))
+def test_another_tokenizer_than_the_models(copied: Path, tiny_roberta: Path) -> None:
+    change(copied, vocab_size=350)
+    options = ModelOptions(str(copied), tokenizer_name=str(tiny_roberta))
     assert load_tokenizer(options).sep_token == "</s>"
+    change(copied, vocab_size=349)
+    with pytest.raises(UserError, match="the tokenizer has 350 tokens, the base model 349; give the model's own"):
+        load_tokenizer(options)
 
 
 def test_no_tokenizer(copied: Path) -> None:
@@ -278,7 +283,7 @@ def test_damaged_weights(copied: Path, keep: int) -> None:
     with pytest.raises(UserError) as caught:
         load_model(ModelOptions(str(copied)), "qa")
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{copied}: the weights cannot be loaded (") and "\n" not in problem
+    assert problem.startswith(f"{path}: the weights cannot be read (") and "\n" not in problem
 
 
 def test_fingerprints_tell_models_apart() -> None:

@@ -170,7 +170,7 @@ def test_another_value_is_another_folder(name: str) -> None:
 
 
 @settings(max_examples=30)
-@given(st.lists(st.from_regex(r"[a-z]{60,120}", fullmatch=True), min_size=2, max_size=4, unique=True))
+@given(st.lists(st.from_regex(r"[a-z]{60,80}", fullmatch=True), min_size=2, max_size=3, unique=True))
 def test_long_names_are_cut_and_stay_distinct(names: list[str]) -> None:
     run = run_options(seed=1)
     first, second = (
