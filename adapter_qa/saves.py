@@ -182,7 +182,7 @@ def _from_hub(option: str, given: str) -> Path:
             f"{option} {given}: no such folder; give an adapters-<task> folder or a hub id such as org/name"
         )
     try:
-        return Path(snapshot_download(given))
+        return Path(snapshot_download(given, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option} {given}: no such folder, and the hub has it neither ({reason})") from error

@@ -29,6 +29,7 @@ from adapter_qa.fusion import fusion_regularization
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord
 from adapter_qa.training_arguments import TrainingRun
+from adapter_qa.weights import check_states
 
 TRAINED_FILE = "trained.safetensors"
 FROZEN_FILE = "frozen.safetensors"
@@ -195,6 +196,8 @@ def train(trainer: SetupTrainer, record: RunRecord) -> None:
     if trainer.is_world_process_zero():
         keep_frozen(trainer.model, Path(str(trainer.args.output_dir)))
     resume = str(record.resume_from) if record.resume_from is not None else None
+    if record.resume_from is not None:
+        check_states(record.resume_from)
     result = trainer.train(resume_from_checkpoint=resume)
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
