@@ -49,6 +49,7 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
             trust_remote_code=False,  # left out, the library would ask whoever sits at the terminal
             **words,
         )
+        tokenizer(["a"], ["b"])  # some settings in its files show only when it is used
     except Exception as error:  # of a damaged tokenizer.json the library raises Exception itself
         raise UserError(f"{name}: no tokenizer can be loaded ({_reason(error)}); give --tokenizer_name") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):

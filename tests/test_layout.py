@@ -19,7 +19,9 @@ BETWEEN = ("trainer_qa", "answerer_qa", "utils_qa")
 SHADOWING = {"adapters", "datasets", "evaluate", "tokenizers", "types"}  # the top level is on the path
 LONGEST_FUNCTION = 60
 # Around libraries without a closed set of errors.
-EVERYTHING_CAUGHT = ["adapter_qa/basemodel.py"] * 3 + ["adapter_qa/squad.py", "adapter_qa/weights.py"]
+EVERYTHING_CAUGHT = [
+    *["adapter_qa/basemodel.py"] * 3, *["adapter_qa/composition.py"] * 2, "adapter_qa/squad.py", "adapter_qa/weights.py",
+]  # fmt: skip
 
 TOP = sorted(ROOT.glob("*.py"))
 ROOMS = sorted((ROOT / PACKAGE).rglob("*.py"))
