@@ -19,8 +19,8 @@ HERE = Path(__file__).resolve().parent
 DOOR = HERE.parent / "run_qa_adapter.py"
 # What both scripts are told: the recipe of a QA adapter, 384 tokens with a stride of 128.
 SAME = [
-    "--do_train", "--do_eval", "--learning_rate", "1e-4", "--seed", "42", "--max_seq_length", "384", "--doc_stride", "128",
-    "--train_adapter", "True", "--adapter_config", "seq_bn",
+    "--do_train", "--do_eval", "--learning_rate", "1e-4", "--seed", "42", "--max_seq_length", "384",
+    "--doc_stride", "128", "--train_adapter", "True", "--adapter_config", "seq_bn",
     "--save_strategy", "no", "--eval_strategy", "no", "--report_to", "none", "--disable_tqdm", "True",
 ]  # fmt: skip
 
