@@ -20,8 +20,11 @@ SHADOWING = {"adapters", "datasets", "evaluate", "tokenizers", "types"}  # the t
 LONGEST_FUNCTION = 60
 # Around libraries without a closed set of errors.
 EVERYTHING_CAUGHT = [
-    *["adapter_qa/basemodel.py"] * 3, *["adapter_qa/composition.py"] * 2, "adapter_qa/squad.py", "adapter_qa/weights.py",
-]  # fmt: skip
+    *["adapter_qa/basemodel.py"] * 3,
+    *["adapter_qa/composition.py"] * 2,
+    "adapter_qa/squad.py",
+    "adapter_qa/weights.py",
+]
 
 TOP = sorted(ROOT.glob("*.py"))
 ROOMS = sorted((ROOT / PACKAGE).rglob("*.py"))
