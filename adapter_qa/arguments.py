@@ -25,6 +25,7 @@ from adapter_qa.errors import UserError, note
 from adapter_qa.files import kind, parse_json, read_text
 from adapter_qa.library_options import parser_module, training_options
 from adapter_qa.spellings import OLD_NAMES, modernise
+from adapter_qa.squad import is_text
 from adapter_qa.zero import read_deepspeed
 
 if TYPE_CHECKING:
@@ -419,8 +420,8 @@ def _value_problems(options: Any) -> list[str]:
         words = value if isinstance(value, list) else [value]
         if any(isinstance(one, float) and not math.isfinite(one) for one in words):
             problems.append(f"--{name} {value}: must be a finite number")
-        if any(isinstance(one, str) and "\0" in one for one in words):
-            problems.append(f"--{name} {value}: holds a NUL, which no name can")
+        if any(isinstance(one, str) and ("\0" in one or not is_text(one)) for one in words):
+            problems.append(f"--{name} {value}: holds a NUL or is no UTF-8, which cannot be recorded")
     return problems
 
 
@@ -510,6 +511,8 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
         problems.append("--bf16 and --fp16 exclude each other; give one")
     if run.deepspeed is not None:
         problems += _deepspeed_problems(str(run.deepspeed))
+    if run.resume_from_checkpoint is not None:
+        problems.append("--resume_from_checkpoint: the same command with the same --output_dir goes on by itself")
     if run.num_train_epochs == 0 and run.max_steps <= 0:
         problems.append("--num_train_epochs 0: must be above 0; training needs epochs or --max_steps")
     return problems

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import TrainingArguments
+from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 
 from adapter_qa.arguments import RunOptions
@@ -15,6 +15,7 @@ from adapter_qa.errors import UserError, note
 from adapter_qa.zero import read_deepspeed
 
 # Compute capability from which NVIDIA GPUs have matrix units for the type: Ampere, Volta (CUDA C++ Programming Guide).
+NEED_THE_MODEL = ("galore", "apollo", "lomo", "adalomo")  # optimizers made for its layers
 BF16_SINCE, FP16_SINCE = (8, 0), (7, 0)
 
 
@@ -58,9 +59,35 @@ def settle(options: RunOptions) -> TrainingRun:
     if strange:
         raise UserError(f"--report_to {' '.join(strange)}: unknown or not installed; here there are {', '.join(here)}")
     try:  # None stands for the library's own default
-        return TrainingRun(**{name: value for name, value in values.items() if value is not None})
-    except (ValueError, TypeError, ImportError) as error:
+        run = TrainingRun(**{name: value for name, value in values.items() if value is not None})
+        check_learning(run)
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(" ".join(str(error).split())) from error
+    return run
+
+
+def check_learning(run: TrainingRun) -> None:
+    """Tries the schedule, and whether the optimizer is installed, which the library looks at when training begins.
+
+    Raises:
+        ValueError, TypeError, ImportError, RuntimeError: it cannot be.
+    """
+    if not str(run.optim).startswith(NEED_THE_MODEL):
+        Trainer.get_optimizer_cls_and_kwargs(run)
+    settings = run.lr_scheduler_kwargs or {}
+    if not isinstance(settings, dict):
+        raise ValueError(f"--lr_scheduler_kwargs {settings}: must be a JSON object")
+    try:
+        get_scheduler(
+            run.lr_scheduler_type,
+            torch.optim.SGD([torch.zeros(1, requires_grad=True)]),
+            num_warmup_steps=1,
+            num_training_steps=2,
+            scheduler_specific_kwargs=dict(settings),
+        )
+    except (ValueError, TypeError) as error:
+        kind = SchedulerType(run.lr_scheduler_type).value
+        raise ValueError(f"--lr_scheduler_type {kind} with --lr_scheduler_kwargs {settings}: {error}") from error
 
 
 def choose_precision(options: RunOptions) -> tuple[bool, bool, list[str]]:

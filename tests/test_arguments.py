@@ -89,6 +89,7 @@ def test_file_sets_and_command_line_wins(tmp_path: Path, ending: str) -> None:
         "adapter_config": "houlsby",
         "tokenizer_name": None,
         "fuse_adapters": ["qa=a", "ner=b"],
+        "lr_scheduler_type": "cosine_with_restarts",
         "lr_scheduler_kwargs": {"num_cycles": 2},
     }
     path = tmp_path / f"options.{ending}"
