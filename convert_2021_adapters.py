@@ -11,14 +11,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import ModelOptions, quiet_libraries
 from adapter_qa.baseconfig import read_base_config
-from adapter_qa.basemodel import load_model, weights_fingerprint
-from adapter_qa.composition import replace_folder
-from adapter_qa.conversion import OldSave, convert, find_old_saves, recorded_model_name
 from adapter_qa.errors import LineParser, UserError, inert, note, run_door
+
+if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
+    from adapter_qa.conversion import OldSave
 
 EXAMPLES = """\
 examples:
@@ -31,13 +31,17 @@ examples:
 def main(argv: list[str]) -> int:
     """Table of contents; returns the exit code."""
     options = read_options(argv)
-    quiet_libraries()
     base = ModelOptions(options.model_name_or_path) if options.model_name_or_path else None
-    saves = find_old_saves(Path(options.old), read_base_config(base) if base else None)
+    base_config = read_base_config(base) if base else None
+
+    from adapter_qa.conversion import find_old_saves
+
+    quiet_libraries()
+    saves = find_old_saves(Path(options.old), base_config)
     show(saves)
     if not options.dry_run:
         write_all(saves, Path(options.new), base)
-        print(f"written: {options.new}")
+        print(inert(f"written: {options.new}"))
     print(inert(json.dumps([save.described() for save in saves], ensure_ascii=False)))
     return 0
 
@@ -88,6 +92,10 @@ def write_all(saves: list[OldSave], new: Path, base: ModelOptions | None) -> Non
     Raises:
         UserError: NEW cannot be written.
     """
+    from adapter_qa.basemodel import load_model, weights_fingerprint
+    from adapter_qa.composition import replace_folder
+    from adapter_qa.conversion import convert, recorded_model_name
+
     recorded: dict[str, Any] = {"name_or_path": None, "revision": "main", "fingerprint": None}
     if base is not None:
         local = Path(base.model_name_or_path)

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -893,9 +894,12 @@ class Place:
 
 
 @pytest.fixture
-def place(stock: Path, tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(stock: Path, tiny_roberta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.chdir(tmp_path)
-    return Place(stock, tiny_roberta, tmp_path, monkeypatch)
+    before = dict(os.environ)
+    yield Place(stock, tiny_roberta, tmp_path, monkeypatch)
+    os.environ.clear()  # the library leaves its precision there, for whatever this process starts
+    os.environ.update(before)
 
 
 class ModelWasBuilt(BaseException):
