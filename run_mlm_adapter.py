@@ -20,6 +20,8 @@ from adapter_qa.arguments import (
 )
 from adapter_qa.baseconfig import check_window, read_base_config
 from adapter_qa.errors import UserError, run_door
+from adapter_qa.failures import explained
+from adapter_qa.interruption import stopping_at_once
 from adapter_qa.records import RunRecord, file_fingerprint
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
@@ -39,6 +41,8 @@ EXAMPLES = """\
 """
 
 
+@stopping_at_once()
+@explained()
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, text, adapter, run_options = read_options(argv)
@@ -72,7 +76,7 @@ def main(argv: list[str]) -> int:
         doors.keep(built, plan, record, tokenizer)
     if run.do_eval:
         doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
-    record.finish()
+    training.finish(trainer, record)
     return 0
 
 
