@@ -23,6 +23,7 @@ from adapter_qa.errors import UserError, run_door
 from adapter_qa.failures import explained
 from adapter_qa.interruption import stopping_at_once
 from adapter_qa.records import RunRecord, file_fingerprint
+from adapter_qa.texts import read_texts
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
     import numpy as np

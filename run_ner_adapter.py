@@ -25,13 +25,14 @@ from adapter_qa.errors import UserError, run_door
 from adapter_qa.failures import explained
 from adapter_qa.interruption import stopping_at_once
 from adapter_qa.records import RunRecord, file_fingerprint
+from adapter_qa.sentences import Sentence, label_names, read_sentences
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
     import numpy as np
     from transformers import PreTrainedTokenizerFast
 
     from adapter_qa.doors import Built
-    from adapter_qa.entities import EntityTrainer, Pieces, Sentence
+    from adapter_qa.entities import EntityTrainer, Pieces
     from adapter_qa.planning import Plan
     from adapter_qa.training_arguments import TrainingRun
 
@@ -153,6 +154,8 @@ def make_parts(
     record: RunRecord,
 ) -> dict[str, Pieces]:
     """Encoder inputs of every part. What is scored is labelled on the first piece of each word, one sentence alone."""
+    from adapter_qa.entities import make_pieces
+
     parts: dict[str, Pieces] = {}
     for part, found in sentences.items():
         assert tokenizer is not None
@@ -175,6 +178,8 @@ def count_parts(
     sentences: dict[str, list[Sentence]], pieces: dict[str, Pieces], run: TrainingRun
 ) -> dict[str, dict[str, int]]:
     """Sentences, inputs and steps of training and evaluation, for the plan of a dry run."""
+    from adapter_qa.doors import eval_steps, train_steps
+
     sizes = {part: len(pieces[part]) if part in pieces else 0 for part in ("train", "eval")}
     steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
     return {
@@ -193,6 +198,9 @@ def make_trainer(
     record: RunRecord,
 ) -> EntityTrainer:
     """The trainer with everything of this run in it; class weights are recorded."""
+    from adapter_qa.entities import EntityTrainer, PieceCollator, class_weights
+    from adapter_qa.training import run_callbacks
+
     weights: np.ndarray | None = None
     if entity.weighted_loss and run.do_train:
         weights = class_weights(pieces["train"], len(names), entity.weighted_loss_constant)
@@ -217,6 +225,10 @@ def make_trainer(
 
 def predict(trainer: EntityTrainer, sentences: list[Sentence], pieces: Pieces, record: RunRecord) -> None:
     """Writes `predict_predictions.conll`: the words of the test file with predicted labels."""
+    import numpy as np
+
+    from adapter_qa.entities import sentence_labels
+
     trainer.scored = None
     rows = trainer.predict(pieces, metric_key_prefix="predict").predictions
     assert record.folder is not None

@@ -229,9 +229,7 @@ class RunOptions(LibraryOptions):
         default=None,
         metadata={"help": "When to evaluate. Without it: epoch, if --do_train and --do_eval.", "choices": STRATEGIES},
     )
-    save_strategy: str = field(
-        default="epoch", metadata={"help": "When a checkpoint is saved.", "choices": STRATEGIES}
-    )
+    save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is saved.", "choices": STRATEGIES})
     logging_strategy: str = field(
         default="steps", metadata={"help": "When loss and learning rate are logged.", "choices": STRATEGIES}
     )
@@ -249,7 +247,7 @@ class RunOptions(LibraryOptions):
     )
     bf16: bool | None = option(  # type: ignore[assignment]
         None,
-        "Compute in bfloat16. Without --bf16 and --fp16 the device decides: bfloat16 or float16 where a GPU has them in "
+        "Compute in bfloat16. Without --bf16 and --fp16 the device decides: bfloat16 or float16 where a GPU has it in "
         "hardware, else float32; --bf16 False keeps float32.",
     )
     fp16: bool | None = option(None, "Compute in float16 with loss scaling; see --bf16.")  # type: ignore[assignment]

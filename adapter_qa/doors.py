@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from adapter_qa.arguments import ModelOptions, RunOptions, quiet_libraries
 from adapter_qa.basemodel import load_model, weights_fingerprint
 from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
-from adapter_qa.errors import UserError, note
+from adapter_qa.errors import note
 from adapter_qa.naming import derived_output_dir
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord, open_run, versions, write_json
@@ -62,9 +62,7 @@ def start_run(
         settled.output_dir = str(derived_output_dir(model.model_name_or_path, data, plan, settled, *options))
         settled.logging_dir = str(Path(settled.output_dir) / "runs")
     folder = None if settled.dry_run else Path(str(settled.output_dir))
-    record = open_run(
-        folder, argv, script, as_record(model, *options, settled), overwrite=settled.overwrite_output_dir
-    )
+    record = open_run(folder, argv, script, as_record(model, *options, settled), overwrite=settled.overwrite_output_dir)
     set_seed(settled.seed)
     return settled, record
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,35 +14,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.trainer_utils import EvalLoopOutput
 
-from adapter_qa.entities import read_sentences
 from adapter_qa.errors import UserError
-from adapter_qa.files import read_text
-from adapter_qa.squad import read_squad
 from adapter_qa.training import SetupTrainer
 
-MAX_TEXT_BYTES = 16 * 1024**3  # several times all of the Portuguese Wikipedia
-TEXT_SUFFIXES = (".txt", ".json", ".jsonl", ".csv", ".conll")
 KEPT, REPLACED = 0.1, 0.1  # of the chosen tokens: left as they are, replaced at random (BERT, section 3.1)
 TEXTS_AT_ONCE = 1000
 IGNORED = -100  # label of a token that is not predicted
-
-
-def read_texts(path: str | Path) -> list[str]:
-    """Paragraphs of a text file (a paragraph a line), contexts of a SQuAD file, or sentences of a CoNLL file.
-
-    Raises:
-        UserError: the file cannot be read, is of no such kind, or holds no text.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in TEXT_SUFFIXES:
-        raise UserError(f"{path}: {suffix or 'no'} ending; text comes as {', '.join(TEXT_SUFFIXES)}")
-    if suffix == ".conll":
-        texts = [" ".join(sentence.words) for sentence in read_sentences(path, need_labels=False)]
-    elif suffix == ".txt":
-        texts = [line.strip() for line in read_text(path, MAX_TEXT_BYTES).split("\n") if line.strip()]
-    else:
-        texts = list(dict.fromkeys(question.context for question in read_squad(path, need_answers=False)))
-    return texts
 
 
 def make_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, block_size: int) -> np.ndarray:

@@ -1,8 +1,8 @@
 """The options of `transformers.TrainingArguments`, and the parser made for them, without what importing them costs.
 
-`import transformers` loads torch, 2 to 3 seconds that --help and a mistyped option should not take. So the parser's file
-is loaded by itself (it needs the standard library and yaml alone), and the options are read from the library's source:
-names, types, defaults and help are literals there. `tests/test_arguments.py` holds them against the imported class.
+`import transformers` loads torch, 2 to 3 seconds that --help and a mistyped option should not take. So the parser's
+file is loaded by itself (it needs the standard library and yaml alone), and the options are read from the library's
+source, where names, types, defaults and help are literals. `tests/test_arguments.py` holds them against the class.
 """
 
 from __future__ import annotations

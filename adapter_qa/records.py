@@ -114,6 +114,10 @@ def open_run(
         return record
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder}: is a file; give a folder")
+    standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
+        reason = "is a file" if not standing.is_dir() else "may not be written to"
+        raise UserError(f"--output_dir {folder}: {standing} {reason}; give another folder")
     if os.access(folder / LOCK_FILE, os.W_OK) and os.environ.get("RANK", "0") == "0":
         hold_folder(folder)
     if (folder / RUN_FILE).is_file():

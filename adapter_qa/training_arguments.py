@@ -1,4 +1,4 @@
-"""From the training options as they were asked for to `transformers.TrainingArguments`: what they leave open is decided."""
+"""From the training options as asked for to `transformers.TrainingArguments`: what they leave open is decided."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapter_qa.arguments import RunOptions
 from adapter_qa.errors import UserError, note
 from adapter_qa.zero import read_deepspeed
 
-# Compute capability of the first NVIDIA GPUs with matrix units for the type: Ampere, Volta (CUDA C++ Programming Guide).
+# Compute capability from which NVIDIA GPUs have matrix units for the type: Ampere, Volta (CUDA C++ Programming Guide).
 BF16_SINCE, FP16_SINCE = (8, 0), (7, 0)
 
 
@@ -57,7 +57,7 @@ def settle(options: RunOptions) -> TrainingRun:
 
 
 def choose_precision(options: RunOptions) -> tuple[bool, bool, list[str]]:
-    """Whether to compute in bfloat16, whether in float16, and a line that says what was chosen where it was left open."""
+    """Whether to compute in bfloat16, whether in float16, and a line that says what was chosen for the user."""
     accelerated = torch.accelerator.is_available() and not options.use_cpu
     if options.bf16 is not None or options.fp16 is not None:
         if options.fp16 and not accelerated:

@@ -19,7 +19,8 @@ from transformers import AutoModelForQuestionAnswering
 
 import convert_2021_adapters
 from adapter_qa.arguments import AdapterOptions, LangAdapterOptions, ModelOptions
-from adapter_qa.basemodel import load_model, read_base_config
+from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import load_model
 from adapter_qa.composition import build_setup
 from adapter_qa.errors import UserError
 from adapter_qa.planning import Plan, plan_answering, plan_saved, plan_setup

@@ -1,4 +1,8 @@
-"""Options (adapter_qa/arguments.py): file and command line, refusals of one line each, defaults that follow, help."""
+"""Options (adapter_qa/arguments.py and what stands around it): file and command line, refusals of one line each,
+defaults that follow, help, and what the trainer is given.
+
+Oracle of the library's options: `transformers.TrainingArguments` itself.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,15 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from adapters import AdapterConfig
+from transformers import HfArgumentParser, TrainingArguments
 
 from adapter_qa.arguments import (
     ADAPTER_CONFIGS,
@@ -26,7 +32,6 @@ from adapter_qa.arguments import (
     RunOptions,
     SquadOptions,
     TextOptions,
-    as_record,
     check_counts,
     check_files,
     check_run,
@@ -34,6 +39,8 @@ from adapter_qa.arguments import (
     quiet_libraries,
 )
 from adapter_qa.errors import UserError
+from adapter_qa.library_options import NOT_ON_A_COMMAND_LINE, training_options
+from adapter_qa.training_arguments import TrainingRun, as_record, choose_precision, settle
 
 DOORS: dict[str, tuple[Any, ...]] = {
     "qa": (ModelOptions, SquadOptions, AdapterOptions, LangAdapterOptions, FusionOptions, RunOptions),
@@ -53,7 +60,7 @@ def read(*words: str) -> dict[str, Any]:
     """All options of the question answering door by name."""
     everything: dict[str, Any] = {}
     for group in parser().read([*words]):
-        everything.update(vars(group))
+        everything.update(vars(settle(group) if isinstance(group, RunOptions) else group))
     return everything
 
 
@@ -165,10 +172,16 @@ def test_a_truth_that_is_none_names_the_option() -> None:
 
 
 def test_what_the_library_refuses_is_one_line() -> None:
-    (problem,) = refusal(*NEEDED, "--eval_strategy", "sometimes")
-    assert problem.startswith("sometimes is not a valid IntervalStrategy") and "\n" not in problem
-    (problem,) = refusal(*NEEDED, "--load_best_model_at_end", "True")
-    assert "requires the save and eval strategy to match" in problem and "\n" not in problem
+    with pytest.raises(UserError) as caught:
+        settle(run_options(max_steps=2, save_strategy="steps", save_steps=7.5))
+    (problem,) = caught.value.problems
+    assert problem.startswith("--save_steps must be an integer if bigger than 1") and "\n" not in problem
+
+
+@pytest.mark.parametrize("name", ["eval_strategy", "save_strategy", "lr_scheduler_type", "optim"])
+def test_a_word_that_is_no_choice_is_refused_with_the_choices(name: str) -> None:
+    (problem,) = refusal(*NEEDED, f"--{name}", "sometimes")
+    assert problem.startswith(f"argument --{name}: invalid choice: 'sometimes' (choose from ")
 
 
 def test_a_missing_model_is_refused() -> None:
@@ -243,15 +256,76 @@ def test_unreadable_option_files(tmp_path: Path, name: str, content: bytes | Non
     ],
 )
 def test_evaluation_and_best_epoch_follow_what_is_done(words: tuple[str, ...], evaluates: str, best: bool) -> None:
-    options = read(*NEEDED, *words)
-    assert options["eval_strategy"].value == evaluates
-    assert options["load_best_model_at_end"] is best
-    assert options["do_eval"] or evaluates == "no"
+    asked = parser().read([*NEEDED, *words])[-1]
+    run = settle(asked)
+    assert run.eval_strategy.value == asked.evaluates() == evaluates
+    assert run.load_best_model_at_end is best
+    check_run(asked, ("f1",))
+    assert run.do_eval is asked.do_eval
+    assert run.do_eval or evaluates == "no"
 
 
 def test_a_folder_that_was_left_out_is_derived() -> None:
-    assert read("--model_name_or_path", "bert")["output_dir_is_derived"] is True
-    assert read(*NEEDED)["output_dir_is_derived"] is False
+    assert settle(parser().read(["--model_name_or_path", "bert"])[-1]).output_dir_is_derived is True
+    assert settle(parser().read([*NEEDED])[-1]).output_dir_is_derived is False
+
+
+def test_the_library_options_read_from_its_source_are_those_of_its_class() -> None:
+    live = {one.name: one for one in fields(TrainingArguments)}
+    read_off = {one.name: one for one in fields(training_options())}
+    assert list(read_off) == [name for name in live if name not in NOT_ON_A_COMMAND_LINE]
+    computed = [name for name, one in read_off.items() if one.default is None and live[name].default is not None]
+    assert [name for name in computed if live[name].default is not MISSING] == ["optim"]
+    for name, one in read_off.items():
+        assert one.default == live[name].default or name in computed, name
+        assert one.metadata.get("choices", ()) in ((), live[name].metadata.get("choices")), name
+        assert one.metadata["help"] in ("", live[name].metadata["help"]), name
+    assert sum(not one.metadata["help"] for one in read_off.values()) < 10
+
+
+def test_the_library_options_are_parsed_as_its_own_parser_does() -> None:
+    ours, theirs = HfArgumentParser(training_options()), HfArgumentParser(TrainingArguments)  # type: ignore[arg-type]
+    shapes = [
+        {
+            action.dest: (action.option_strings, action.nargs, sorted(action.choices or ()), action.const)
+            for action in one._actions
+            if action.dest not in ("log_level", "log_level_replica", *NOT_ON_A_COMMAND_LINE)
+        }
+        for one in (ours, theirs)
+    ]
+    assert shapes[0] == shapes[1]
+
+
+def test_settled_options_are_those_of_the_library_where_nothing_is_said() -> None:
+    run, plain = settle(run_options()), TrainingArguments(output_dir="out", report_to=[])
+    ours = {"eval_strategy", "save_strategy", "logging_strategy", "logging_steps", "save_total_limit", "learning_rate"}
+    ours |= {"metric_for_best_model", "greater_is_better", "load_best_model_at_end", "remove_unused_columns"}
+    ours |= {"dataloader_pin_memory", "logging_dir"}
+    different = {one.name for one in fields(plain) if one.init and vars(run)[one.name] != vars(plain)[one.name]}
+    assert different <= ours
+
+
+# ---------------------------------------------------------------- precision
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "fp16", "word"),
+    [((9, 0), True, False, "bfloat16"), ((8, 0), True, False, "bfloat16"), ((7, 5), False, True, "float16")]
+    + [((7, 0), False, True, "float16"), ((6, 1), False, False, "float32")],
+)
+def test_the_device_decides_the_precision(
+    capability: tuple[int, int], bf16: bool, fp16: bool, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    said = [f"precision: {word}, which A GPU does well; --bf16 or --fp16 decides otherwise"]
+    assert choose_precision(run_options()) == (bf16, fp16, said)
+    for asked in ({"bf16": False}, {"fp16": True}, {"bf16": True}, {"fp16": False}):
+        decided = (asked.get("bf16", False), asked.get("fp16", False), [])
+        assert choose_precision(run_options(**asked)) == decided
+    assert choose_precision(run_options(use_cpu=True)) == (False, False, [])
 
 
 def test_what_is_best_by_default() -> None:
@@ -335,6 +409,14 @@ def test_fused_adapters_that_cannot_be(words: list[str], problems: list[str]) ->
             ],
         ),
         (
+            {"do_train": True, "load_best_model_at_end": True},
+            [
+                "--load_best_model_at_end: evaluation (no) and checkpoints (epoch) must come together; add --do_eval, "
+                "or give --eval_strategy and --save_strategy the same value"
+            ],
+        ),
+        ({"do_train": True, "bf16": True, "fp16": True}, ["--bf16 and --fp16 exclude each other; give one"]),
+        (
             {"do_train": True, "do_eval": True, "early_stopping_patience": 0},
             ["--early_stopping_patience 0: must be at least 1"],
         ),
@@ -382,11 +464,11 @@ def test_counts_start_at_one() -> None:
 
 def test_the_record_holds_every_option_as_plain_values() -> None:
     groups = (ModelOptions("bert"), SquadOptions(), AdapterOptions(), FusionOptions(fuse_adapters=["a=b", "c=d"]))
-    record = as_record(*groups, run_options(do_train=True, hub_token="hf_secret"))
+    record = as_record(*groups, settle(run_options(do_train=True, hub_token="hf_secret")))
     assert json.loads(json.dumps(record)) == record
     for group in groups:
         assert {name: record[name] for name in vars(group)} == vars(group)
-    assert {one.name for one in fields(RunOptions) if one.init} <= set(record)
+    assert {one.name for one in fields(TrainingRun) if one.init} <= set(record)
     assert (record["do_train"], record["eval_strategy"], record["learning_rate"]) == (True, "no", 1e-4)
     assert "hf_secret" not in json.dumps(record)
 

@@ -24,15 +24,8 @@ from transformers import (
 )
 
 from adapter_qa.arguments import AdapterOptions, ModelOptions
-from adapter_qa.basemodel import (
-    ENCODERS,
-    WEIGHT_FILES,
-    load_model,
-    load_tokenizer,
-    read_base_config,
-    weights_fingerprint,
-    window_limit,
-)
+from adapter_qa.baseconfig import ENCODERS, WEIGHT_FILES, read_base_config, window_limit
+from adapter_qa.basemodel import load_model, load_tokenizer, weights_fingerprint
 from adapter_qa.composition import build_setup
 from adapter_qa.errors import UserError
 from adapter_qa.planning import plan_setup

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForQuestionAnswering, BertConfig, PreTrainedModel
 
 from adapter_qa.arguments import AdapterOptions, FusionOptions, LangAdapterOptions, ModelOptions
-from adapter_qa.basemodel import load_model, read_base_config
+from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import load_model
 from adapter_qa.composition import (
     build_setup,
     check_setup,

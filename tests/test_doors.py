@@ -349,3 +349,17 @@ def test_whole_chain_script_runs_with_its_defaults_overridden(
     assert run["options"]["weight_decay"] == 0.01 and run["options"]["gradient_accumulation_steps"] == 2
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert again.stdout.count("this run is finished") == 4
+
+
+@pytest.mark.parametrize("door", ["run_qa_adapter", "run_mlm_adapter", "run_ner_adapter", "prepare_squad_pt"])
+@pytest.mark.parametrize("words", [["--help"], ["--model_name_or_path", "/nowhere", "--do_train", "--seeed", "1"]])
+def test_help_and_mistakes_do_not_wait_for_heavy_imports(door: str, words: list[str]) -> None:
+    code = (
+        f"import sys; sys.argv[1:] = {words!r}\n"
+        f"import {door}\nfrom adapter_qa.errors import run_door\n"
+        "try:\n    run_door({door}.main)\nexcept SystemExit:\n    pass\n".replace("{door}", door)
+        + "heavy = {'torch', 'transformers', 'adapters', 'datasets', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

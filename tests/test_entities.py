@@ -17,23 +17,23 @@ from hypothesis import strategies as st
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from adapter_qa.arguments import AdapterOptions, ModelOptions, RunOptions
-from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config
+from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import load_model, load_tokenizer
 from adapter_qa.composition import build_setup
 from adapter_qa.entities import (
     IGNORED,
     EntityTrainer,
     PieceCollator,
     Pieces,
-    Sentence,
     class_weights,
     entity_scores,
-    label_names,
     make_pieces,
-    read_sentences,
     sentence_labels,
 )
 from adapter_qa.errors import UserError
 from adapter_qa.planning import plan_setup
+from adapter_qa.sentences import Sentence, label_names, read_sentences
+from adapter_qa.training_arguments import settle
 
 NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 ANA = Sentence(("Ana", "Lima", "nasceu", "em", "Recife"), ("B-PER", "I-PER", "O", "O", "B-LOC"))
@@ -551,7 +551,7 @@ def make_trainer(folder: Path, base: Path, weights: np.ndarray | None, pieces: P
     plan = plan_setup("ner", read_base_config(options), AdapterOptions())
     assert plan is not None
     build_setup(model, plan)
-    run = RunOptions(output_dir=str(folder), report_to=[], do_eval=True, use_cpu=True, disable_tqdm=True)
+    run = settle(RunOptions(output_dir=str(folder), report_to=[], do_eval=True, use_cpu=True, disable_tqdm=True))
     run.label_names = ["labels"]
     collator = PieceCollator(pad_id=0, has_types=True)
     return EntityTrainer(

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.arguments import AdapterOptions, LanguageRunOptions, ModelOptions
-from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config
+from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import load_model, load_tokenizer
 from adapter_qa.composition import build_setup
 from adapter_qa.errors import UserError
 from adapter_qa.language import (
@@ -25,9 +26,10 @@ from adapter_qa.language import (
     make_blocks,
     mask_tokens,
     masked_once,
-    read_texts,
 )
 from adapter_qa.planning import plan_setup
+from adapter_qa.texts import read_texts
+from adapter_qa.training_arguments import settle
 
 TEXTS = ["Ana nasceu em Recife.", "Bruno é pintor.", "Carla nasceu em São Luís e é juíza."]
 
@@ -232,7 +234,7 @@ def trainer(tmp_path: Path, tiny_bert: Path, bert: PreTrainedTokenizerFast) -> L
     plan = plan_setup("mlm", read_base_config(options), AdapterOptions(madx2=True))
     assert plan is not None
     build_setup(model, plan)
-    run = LanguageRunOptions(
+    asked = LanguageRunOptions(
         output_dir=str(tmp_path),
         report_to=[],
         do_train=True,
@@ -245,6 +247,7 @@ def trainer(tmp_path: Path, tiny_bert: Path, bert: PreTrainedTokenizerFast) -> L
         use_cpu=True,
         disable_tqdm=True,
     )
+    run = settle(asked)
     run.prediction_loss_only = True
     run.label_names = ["labels"]
     blocks = make_blocks(TEXTS * 12, bert, 32)

@@ -22,9 +22,10 @@ from adapter_qa.arguments import (
 )
 from adapter_qa.naming import APPENDED, LONGEST_NAME, derived_output_dir
 from adapter_qa.planning import Plan, plan_setup
+from adapter_qa.training_arguments import TrainingRun, settle
 
 LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "model_type": "bert"}
-GROUPS = (RunOptions, AdapterOptions, SquadOptions, TextOptions, EntityOptions, FusionOptions)
+GROUPS = (TrainingRun, AdapterOptions, SquadOptions, TextOptions, EntityOptions, FusionOptions)
 REFERENCE = (
     "outputs/neuralmind-bert-large-portuguese-cased_pt_squad-train-v1.1/mlm_qa_fusion_AdCompostack/"
     "lr3e-05_bs16_GAS2_eps1e-06_epochs5.0_patience3_wamlmTrue_madx2True_houlsby_MHA_lastlayerFalse_dsFalse_fp16True"
@@ -73,8 +74,8 @@ def planned(
     )
 
 
-def run_options(**values: Any) -> RunOptions:
-    return RunOptions(report_to=[], **values)
+def run_options(**values: Any) -> TrainingRun:
+    return settle(RunOptions(report_to=[], **values))
 
 
 def reference_dir(**more: Any) -> Path:
@@ -160,7 +161,7 @@ def test_every_appended_option_exists_and_is_tried() -> None:
 def test_another_value_is_another_folder(name: str) -> None:
     value = OTHER_VALUES[name]
     group = next(group for group in GROUPS if name in {one.name for one in fields(group)})
-    run = run_options(**({name: value} if group is RunOptions and name != "bf16" else {}))
+    run = run_options(**({name: value} if group is TrainingRun and name != "bf16" else {}))
     if name == "bf16":
         run.bf16 = value  # afterwards: a machine without a GPU refuses it
     plain = derived_output_dir("m", "d", planned(), run_options(), *[one() for one in GROUPS[1:]])

@@ -39,7 +39,10 @@ OPTIONS = {"seed": 42, "learning_rate": 1e-4, "train_file": "a.json", "madx2": T
 
 def taken(folder: Path | None, changed: dict[str, Any] | None = None, *, overwrite: bool = False) -> RunRecord:
     options = {**OPTIONS, **(changed or {})}
-    return open_run(folder, ["--seed", "42"], "run_qa_adapter.py", options, overwrite=overwrite)
+    record = open_run(folder, ["--seed", "42"], "run_qa_adapter.py", options, overwrite=overwrite)
+    if not record.finished:
+        record.begin()
+    return record
 
 
 def refusal(folder: Path, changed: dict[str, Any] | None = None, *, overwrite: bool = False) -> str:
@@ -174,6 +177,19 @@ def test_overwriting_removes_only_what_runs_make(tmp_path: Path) -> None:
     assert on_disk(tmp_path)["options"]["seed"] == 5
 
 
+def test_looking_at_a_folder_writes_and_removes_nothing(tmp_path: Path) -> None:
+    record = open_run(tmp_path / "new", [], "run_qa_adapter.py", OPTIONS, overwrite=False)
+    record.note(data={"train": {}})
+    assert not (tmp_path / "new").exists()
+    taken(tmp_path / "old").finish()
+    before = (tmp_path / "old" / RUN_FILE).read_bytes()
+    replacing = open_run(tmp_path / "old", [], "run_qa_adapter.py", {**OPTIONS, "seed": 5}, overwrite=True)
+    replacing.note(setup="Stack[qa]")
+    assert (tmp_path / "old" / RUN_FILE).read_bytes() == before
+    record.begin()
+    assert on_disk(tmp_path / "new")["data"] == {"train": {}}
+
+
 def test_overwriting_nothing(tmp_path: Path) -> None:
     assert on_disk(Path(str(taken(tmp_path / "new", overwrite=True).folder)))["status"] == "running"
 
@@ -183,9 +199,7 @@ def test_a_file_in_place_of_the_folder(tmp_path: Path, overwrite: bool) -> None:
     path = tmp_path / "file"
     path.write_text("mine")
     assert refusal(path, overwrite=overwrite) == f"--output_dir {path}: is a file; give a folder"
-    assert refusal(path / "run") == (
-        f"--output_dir {path / 'run'}: cannot be written (Not a directory); give another folder"
-    )
+    assert refusal(path / "run") == f"--output_dir {path / 'run'}: {path} is a file; give another folder"
     assert path.read_text() == "mine"
 
 

@@ -15,7 +15,8 @@ from adapters.composition import AdapterCompositionBlock
 from safetensors.torch import save_file
 
 from adapter_qa.arguments import ModelOptions
-from adapter_qa.basemodel import load_model, read_base_config
+from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import load_model
 from adapter_qa.errors import UserError
 from adapter_qa.files import read_json
 from adapter_qa.planning import fresh_config

@@ -14,6 +14,7 @@ import run_qa_adapter
 from adapter_qa.arguments import DoorParser, RunOptions, SquadOptions
 from adapter_qa.errors import UserError
 from adapter_qa.spellings import RENAMED, UNUSED, modernise
+from adapter_qa.training_arguments import settle
 from adapter_qa.zero import read_deepspeed
 
 
@@ -72,7 +73,7 @@ def test_without_train_adapter_the_change_of_default_is_said(
 
 
 def test_half_precision_without_an_accelerator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = RunOptions(output_dir=str(tmp_path), fp16=True, use_cpu=True)
+    run = settle(RunOptions(output_dir=str(tmp_path), fp16=True, use_cpu=True))
     assert not run.fp16
     assert capsys.readouterr().err == "note: --fp16 needs an accelerator; on the CPU the run is in float32\n"
 

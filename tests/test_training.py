@@ -14,13 +14,16 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 
 import run_qa_adapter
+from adapter_qa import training
 from adapter_qa.arguments import AdapterOptions, FusionOptions, ModelOptions, RunOptions
-from adapter_qa.basemodel import load_model, read_base_config
+from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import load_model
 from adapter_qa.composition import build_setup, fusion_values, trainable_state
 from adapter_qa.errors import UserError
 from adapter_qa.planning import Plan, plan_setup
 from adapter_qa.squad import Question
 from adapter_qa.training import keep_frozen
+from adapter_qa.training_arguments import settle
 from adapter_qa.windows import IGNORED, WindowCollator, make_windows
 from trainer_qa import QuestionAnsweringTrainer, span_loss
 from utils_qa import Answers, choose_answers
@@ -53,6 +56,7 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
         per_device_train_batch_size=4, learning_rate=1e-2, **options,
     )  # fmt: skip
     run.greater_is_better = True
+    args = settle(run)
 
     def choose(questions: Sequence[Question], windows: Any, spans: Any) -> Answers:
         return choose_answers(questions, windows, spans, n_best_size=5)
@@ -60,7 +64,7 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
     return QuestionAnsweringTrainer(
         model=model,
         plan=plan,
-        args=run,
+        args=args,
         data_collator=WindowCollator(int(tokenizer.pad_token_id), False),
         train_dataset=make_windows(train, tokenizer, max_seq_length=64, doc_stride=16),
         eval_dataset=make_windows(dev, tokenizer, max_seq_length=64, doc_stride=16),
@@ -202,12 +206,12 @@ def test_resumed_run_equals_an_uninterrupted_one(
 ) -> None:
     whole, torn = tmp_path / "whole", tmp_path / "torn"
     assert run_qa_adapter.main(command(tiny_bert, squad_files, whole)) == 0
-    original = run_qa_adapter.run_callbacks
-    monkeypatch.setattr(run_qa_adapter, "run_callbacks", lambda *args: [*original(*args), StopAt(8)])
+    original = training.run_callbacks
+    monkeypatch.setattr(training, "run_callbacks", lambda *args: [*original(*args), StopAt(8)])
     with pytest.raises(KeyboardInterrupt):
         run_qa_adapter.main(command(tiny_bert, squad_files, torn))
     assert json.loads((torn / "run.json").read_text())["status"] == "running"
-    monkeypatch.setattr(run_qa_adapter, "run_callbacks", original)
+    monkeypatch.setattr(training, "run_callbacks", original)
     assert run_qa_adapter.main(command(tiny_bert, squad_files, torn)) == 0
 
     weights = sorted(path.relative_to(whole) for path in (whole / "adapters-fusion").rglob("*.safetensors"))
