@@ -162,10 +162,11 @@ class SetupTrainer(Trainer):
         return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None  # type: ignore[arg-type]
 
     def _get_dataloader(self, *args: Any, **others: Any) -> DataLoader[Any]:
-        loader = super()._get_dataloader(*args, **others)
+        prepared: Any = super()._get_dataloader(*args, **others)
+        loader = prepared.base_dataloader  # which accelerate has wrapped
         if not isinstance(loader.worker_init_fn, WorkerStart):
             loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
-        return loader
+        return prepared
 
     # ---------------------------------------------------------------- the loop
 

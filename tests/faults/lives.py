@@ -144,6 +144,7 @@ def live(door: str, words: list[str], folder: Path, log: Path, stop: Stop) -> No
         os.dup2(descriptor, number)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
+    multiprocessing.set_start_method("fork", force=True)  # for workers, as in a process that was not forked itself
     sys.argv = [DOORS[door].__name__ + ".py", *words]
     Counter(folder, log, stop).install()
     code = run_door(DOORS[door].main)
