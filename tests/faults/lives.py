@@ -4,8 +4,8 @@ A life is a real process that runs a door from the command line to its end. It i
 everything, so that it costs a second or two instead of ten.
 
 A stop is injected: file operations in the run's folder are counted, and before one of them, or in the middle of it, the
-process sends itself SIGKILL. Counted are directory changes, files opened for writing, and what writes past Python:
-safetensors, torch.save and fsync.
+process sends itself SIGKILL or another signal. Counted are directory changes, files opened for writing, and what writes
+past Python: safetensors, torch.save and fsync.
 """
 
 from __future__ import annotations
@@ -46,10 +46,12 @@ class Stop:
     Attributes:
         operation: number of the file operation, from 0; -1: it is not stopped.
         torn: in the middle of it, half of the file written; otherwise before it.
+        number: of the signal that it sends itself.
     """
 
     operation: int = -1
     torn: bool = False
+    number: int = signal.SIGKILL
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ class Counter:
         if self.number == self.stop.operation:
             if self.stop.torn:
                 tear(kind, path, operation)
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), self.stop.number)
         self.number += 1
         try:
             return operation()

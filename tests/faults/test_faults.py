@@ -8,6 +8,8 @@ Weights are compared by hash, tensor by tensor; history, losses, best epoch, met
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import random
 import signal
@@ -19,7 +21,14 @@ from typing import Any
 import pytest
 from lives import DOORS, Operation, Run, Stop
 
+from adapter_qa.checkpoints import checkpoint_steps
+
 CHECKPOINT = "checkpoint.writing"
+HERE = Path(__file__).resolve().parent
+CONLL = (
+    "O O\nTribunal B-ORGANIZACAO\nde I-ORGANIZACAO\nBelém I-ORGANIZACAO\ndecidiu O\n. O\n\n"
+    "Ana B-PESSOA\nnasceu O\nem O\nRecife B-LOCAL\n. O\n\n"
+)
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,39 @@ class Whole:
     outcome: dict[str, Any]
     operations: list[Operation]
     seconds: float
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _server() -> None:
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["lives"])
+
+
+@pytest.fixture(scope="session")
+def commands(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[str]]:
+    """A small run of each door, without its folder."""
+    conll = tmp_path_factory.mktemp("conll") / "ner.conll"
+    conll.write_text(CONLL * 10, encoding="utf-8")
+    common = [
+        "--model_name_or_path", str(tiny_bert), "--do_train", "--do_eval", "--num_train_epochs", "6",
+        "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2", "--learning_rate", "1e-2",
+        "--logging_steps", "2", "--disable_tqdm", "True", "--report_to", "none",
+    ]  # fmt: skip
+    train, dev = map(str, squad_files)
+    return {
+        "qa": [
+            *common, "--random_init", "True", "--fuse_adapters", "qa=new", "ner=new", "--train_file", train,
+            "--validation_file", dev, "--max_seq_length", "64", "--doc_stride", "16", "--early_stopping_patience", "2",
+        ],
+        "mlm": [*common, "--train_file", train, "--block_size", "32"],
+        "ner": [
+            *common, "--train_file", str(conll), "--validation_file", str(conll), "--max_seq_length", "32",
+            "--weighted_loss", "--next_sentence",
+        ],
+    }  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -57,12 +99,11 @@ def occurrence(operations: list[Operation], kind: str, path: str, number: int = 
 
 
 def span_of_a_save(operations: list[Operation]) -> range:
-    """All operations of the second save of a checkpoint, the one that removes the first one's."""
-    first = occurrence(operations, "torch.save", f"{CHECKPOINT}/optimizer.pt", 1)
-    while operations[first - 1].path.startswith(CHECKPOINT):
+    """All operations of the first save of a checkpoint that removes an older one."""
+    first = last = next(index for index, one in enumerate(operations) if one.path.startswith("checkpoint.removing"))
+    while operations[first - 1].path.startswith("checkpoint") or operations[first - 1].kind == "os.fsync":
         first -= 1
-    last = first
-    while operations[last].path.startswith("checkpoint") or operations[last].kind == "os.fsync":
+    while operations[last].path.startswith("checkpoint"):
         last += 1
     return range(first, last)
 
@@ -70,18 +111,19 @@ def span_of_a_save(operations: list[Operation]) -> range:
 def some_stops(operations: list[Operation]) -> list[Stop]:
     """A stop of each kind."""
     save = span_of_a_save(operations)
+    place = {operations[index]: index for index in save}
     return [
         Stop(occurrence(operations, "os.rename", "run.json.writing")),
-        Stop(occurrence(operations, "torch.save", f"{CHECKPOINT}/optimizer.pt", 1), torn=True),
-        Stop(occurrence(operations, "open", f"{CHECKPOINT}/manifest.json", 1), torn=True),
-        Stop(occurrence(operations, "os.rename", CHECKPOINT, 1)),
+        Stop(place[Operation("torch.save", f"{CHECKPOINT}/optimizer.pt")], torn=True),
+        Stop(place[Operation("open", f"{CHECKPOINT}/manifest.json")], torn=True),
+        Stop(place[Operation("os.rename", CHECKPOINT)]),
         Stop(save[-2]),
         Stop(occurrence(operations, "open", "trainer_state.json"), torn=True),
     ]
 
 
 def all_stops(operations: list[Operation]) -> list[Stop]:
-    """A stop before every operation, and one in the middle of each that can be torn; of all saves only the second."""
+    """A stop before every operation, and one in the middle of each that can be torn; of all saves only one."""
     save = span_of_a_save(operations)
     places = [index for index, one in enumerate(operations) if index in save or not one.path.startswith(CHECKPOINT)]
     return [Stop(index) for index in places] + [Stop(index, torn=True) for index in places if operations[index].writes]
@@ -124,12 +166,9 @@ def test_the_stops_are_where_they_should_be(whole_runs: dict[str, Whole]) -> Non
         }  # fmt: skip
         assert kinds[0] == "os.mkdir" and kinds.count("os.fsync") == 9
         assert saved[kinds.index("os.rename")].path == CHECKPOINT
-    qa = whole_runs["qa"]
-    save = span_of_a_save(qa.operations)
-    assert qa.operations[save[-1]] == Operation("os.rmdir", "checkpoint.removing")
-    assert {stop.operation for stop in all_stops(qa.operations)} >= set(save)
-    assert 1 < len(qa.outcome["history"]) < 6  # stopped early
-    assert qa.outcome["best"]["step"] < qa.outcome["steps"]
+        assert saved[-1] == Operation("os.rmdir", "checkpoint.removing")
+        assert {stop.operation for stop in all_stops(whole.operations)} >= set(span_of_a_save(whole.operations))
+        assert len(whole.outcome["history"]) > 2 and len(whole.outcome["checkpoints"]) == 1
 
 
 def test_killed_at_some_file_operations(
@@ -182,6 +221,42 @@ def test_killed_at_25_random_moments(
         kills += killed_at_random(run, whole_runs[door], 5, draw)
         assert differences(run.finish(), whole_runs[door].outcome) == []
         number += 1
+
+
+def signalled(door: str, words: list[str], folder: Path, operation: int, number: signal.Signals) -> Run:
+    """A run that gets a signal at a file operation and stops with a line that says how to go on."""
+    run = Run(door, words, folder)
+    assert run.live(Stop(operation, number=number)) == 128 + number, run.said()
+    assert "Traceback" not in run.said()
+    last = run.said().splitlines()[-1]
+    assert last.startswith("stopped: ") and "the same command goes on" in last
+    return run
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_signals_at_every_stage(
+    door: str, whole_runs: dict[str, Whole], commands: dict[str, list[str]], tmp_path: Path
+) -> None:
+    whole = whole_runs[door]
+    notes = [index for index, one in enumerate(whole.operations) if one == Operation("open", "run.json.writing")]
+    committed = occurrence(whole.operations, "os.rename", CHECKPOINT, 1)
+    evaluating = max(index for index in notes if index < committed)
+    steps = {}
+    for stage, operation, number in (
+        ("before", notes[1], signal.SIGTERM),
+        ("step", committed, signal.SIGTERM),
+        ("evaluation", evaluating, signal.SIGINT),
+        ("after", notes[-2], signal.SIGINT),
+    ):
+        run = signalled(door, commands[door], tmp_path / stage, operation, number)
+        record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+        steps[stage] = [record["status"], checkpoint_steps(run.folder)[-1:]]
+        assert differences(run.finish(), whole.outcome) == []
+    second = whole.outcome["history"][1]["step"]
+    assert steps["before"] == ["running", []]
+    assert steps["step"] == ["interrupted", [second + 1]]
+    assert steps["evaluation"] == ["interrupted", [second]]
+    assert steps["after"] == ["running", [whole.outcome["steps"]]]
 
 
 def wait_for(run: Run, operation: Operation) -> None:
