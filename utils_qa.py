@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
-import orjson
 import torch
 from torch.nn import functional
 
@@ -244,9 +244,8 @@ class Answers:
         text = self.questions[index].context[start:end]
         return Candidate(text, start, end, logit, float(self.scores[row]) - logit, float(self.probabilities[row]))
 
-    def _listed(self, block: slice) -> dict[str, list[dict[str, Any]]]:
-        """The n-best lists of a block of questions as plain data; in columns, since there are so many values."""
-        keys = ("text", "start", "end", "start_logit", "end_logit", "probability")
+    def _listed(self, block: slice) -> dict[str, list[Listed]]:
+        """The n-best lists of a block of questions as they are written; in columns, since there are so many values."""
         questions = self.questions[block]
         borders = self.borders[block.start : block.start + len(questions) + 1]
         rows = slice(borders[0], borders[-1])
@@ -256,20 +255,33 @@ class Answers:
         texts = [contexts[index][low:high] for index, low, high in zip(owner, start, end, strict=True)]
         logits = self.start_logits[rows].tolist()
         ends = (self.scores[rows] - self.start_logits[rows]).tolist()
-        columns = (texts, start, end, logits, ends, self.probabilities[rows].tolist())
-        listed = [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+        listed = list(map(Listed, texts, start, end, logits, ends, self.probabilities[rows].tolist()))
         borders = (borders - borders[0]).tolist()
         return {one.id: listed[borders[index] : borders[index + 1]] for index, one in enumerate(questions)}
 
 
+class Listed(msgspec.Struct, gc=False):
+    """A candidate in the n-best file: the ecosystem's keys, and the characters of the context that it spans."""
+
+    text: str
+    start: int
+    end: int
+    start_logit: float
+    end_logit: float
+    probability: float
+
+
 def _write(path: Path, pieces: Iterable[dict[str, Any]]) -> None:
-    """Writes one JSON object, given in pieces, aside and renames it; n-best lists are millions of values."""
-    aside = path.with_name(path.name + ".writing")
+    """Writes one JSON object, given in pieces, aside and renames it: a line for each key, however long its value."""
+    aside, encode = path.with_name(path.name + ".writing"), msgspec.json.Encoder().encode
     with aside.open("wb") as stream:
-        for number, piece in enumerate(pieces):
-            stream.write(b"," if number else b"{")
-            stream.write(orjson.dumps(piece, option=orjson.OPT_INDENT_2).removeprefix(b"{").removesuffix(b"}"))
-        stream.write(b"}\n")
+        stream.write(b"{")
+        between = b"\n"
+        for piece in pieces:
+            lines = [encode(key) + b": " + encode(value) for key, value in piece.items()]
+            stream.write(between + b",\n".join(lines))
+            between = b",\n"
+        stream.write(b"\n}\n")
     os.replace(aside, path)
 
 
@@ -377,11 +389,13 @@ def _span_pool(windows: Windows, spans: WindowSpans, rows: slice, n_best_size: i
     }
     real = np.flatnonzero(pool["end"] > pool["start"])  # zero-width tokens make no answer
     pool = {name: values[real] for name, values in pool.items()}
-    order = np.lexsort((-pool["score"], pool["end"], pool["start"], pool["question"]))
-    pool = {name: values[order] for name, values in pool.items()}
-    places = np.stack([pool["question"], pool["start"], pool["end"]])
-    new = np.flatnonzero(np.append(True, (places[:, 1:] != places[:, :-1]).any(axis=0))[: places.shape[1]])
-    order = new[np.lexsort((pool["end"][new], pool["start"][new], -pool["score"][new], pool["question"][new]))]
+    # Question, start and end in one number: sorting by it costs a third of sorting by three keys.
+    longest = pool["end"].max(initial=0) + 1
+    place = (pool["question"].astype(np.int64) * longest + pool["start"]) * longest + pool["end"]
+    by_place = np.lexsort((-pool["score"], place))
+    sorted_places = place[by_place]
+    best = by_place[np.append(True, sorted_places[1:] != sorted_places[:-1])[: len(by_place)]]
+    order = best[np.lexsort((-pool["score"][best], pool["question"][best]))]  # stable: at equal scores, by place
     question = pool["question"][order]
     rank = np.arange(len(order)) - np.searchsorted(question, question)
     return {name: values[order[rank < n_best_size]] for name, values in pool.items()}

@@ -27,6 +27,7 @@ from adapters.utils import (
 )
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from adapter_qa.errors import UserError
 from adapter_qa.files import read_json
@@ -231,6 +232,19 @@ def fusion_values(model: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]
         for name, weight in model.named_parameters()
         if "adapter_fusion_layer." in name and name.endswith(".value.weight")
     ]
+
+
+def hold_frozen(model: AdapterModel, dtype: torch.dtype) -> None:
+    """Turns the base's frozen matrices into the dtype that autocast computes with, which else casts them in every step.
+
+    The results are the same to the bit. What autocast leaves in float32 stays so: embeddings and layer norms; and so do
+    the frozen adapters, which are saved again.
+    """
+    for name, module in model.base_model.named_modules():
+        if isinstance(module, nn.Linear) and "adapter" not in name:
+            for weight in module.parameters(recurse=False):
+                if not weight.requires_grad:
+                    weight.data = weight.data.to(dtype)
 
 
 # ---------------------------------------------------------------- keeping

@@ -39,6 +39,7 @@ from adapter_qa.composition import (
     check_setup,
     frozen_adapters,
     fusion_values,
+    hold_frozen,
     load_trainable,
     trainable_state,
 )
@@ -107,6 +108,8 @@ class SetupTrainer(Trainer):
         self.bucketed = bucketed
         self.plan = plan
         self.decay_fusion_values = decay_fusion_values
+        if plan is not None and self.args.deepspeed is None and (self.args.bf16 or self.args.fp16):
+            hold_frozen(model, torch.bfloat16 if self.args.bf16 else torch.float16)
         self.regularized = [weight for _, weight in fusion_values(model)] if regularize_fusion else []
         # The loss is a mean over the batch and is divided by the accumulation steps, whatever the model's signature.
         self.model_accepts_loss_kwargs = False

@@ -45,6 +45,8 @@ def settle(options: RunOptions) -> TrainingRun:
             options.save_strategy == values["eval_strategy"]
         )
     values["bf16"], values["fp16"], said = choose_precision(options)
+    if values["bf16"] and not torch.accelerator.is_available():
+        values["use_cpu"] = True  # the library takes bfloat16 on the CPU only where it is told to use it
     if options.deepspeed is not None:
         warmup = options.warmup_steps > 0 or options.warmup_ratio > 0
         values["deepspeed"], notes = read_deepspeed(str(options.deepspeed), warmup=warmup)

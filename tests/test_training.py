@@ -18,7 +18,7 @@ from adapter_qa import training
 from adapter_qa.arguments import AdapterOptions, FusionOptions, ModelOptions, RunOptions
 from adapter_qa.baseconfig import read_base_config
 from adapter_qa.basemodel import load_model
-from adapter_qa.composition import build_setup, fusion_values, trainable_state
+from adapter_qa.composition import build_setup, fusion_values, hold_frozen, trainable_state
 from adapter_qa.errors import UserError
 from adapter_qa.planning import Plan, plan_setup
 from adapter_qa.squad import Question
@@ -175,6 +175,36 @@ def test_frozen_adapters_that_changed_stop_a_resumed_run(tiny_bert: Path, tmp_pa
         next(weight for name, weight in model.named_parameters() if ".adapters.ner." in name).add_(1)
     with pytest.raises(UserError, match="frozen adapters have changed"):
         keep_frozen(model, tmp_path)
+
+
+def test_frozen_matrices_in_the_compute_dtype_change_no_bit(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = {}
+    for name in ("held", "cast"):
+        if name == "cast":
+            monkeypatch.setattr(training, "hold_frozen", lambda model, dtype: None)
+        words = command(tiny_bert, squad_files, tmp_path / name, "--num_train_epochs", "2", "--bf16", "True")
+        assert run_qa_adapter.main([*words, "--load_lang_adapter", "new", "--logging_steps", "1"]) == 0
+        run = json.loads((tmp_path / name / "run.json").read_text())
+        lines[name] = [entry["loss"] for entry in run["losses"]] + [entry["eval_loss"] for entry in run["history"]]
+        weights = sorted((tmp_path / name / "adapters-fusion").rglob("*.safetensors"))
+        assert {tensor.dtype for path in weights for tensor in load_file(path).values()} == {torch.float32}
+        lines[name].append([path.read_bytes() for path in weights])
+    assert lines["held"] == lines["cast"]
+
+
+def test_only_frozen_matrices_of_the_base_are_held(tiny_bert: Path) -> None:
+    model, _ = fused_model(tiny_bert)
+    hold_frozen(model, torch.bfloat16)
+    held = {name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16}
+    matrices = ("self.query", "self.key", "self.value", "attention.output.dense", "intermediate.dense", "output.dense")
+    assert held == {
+        f"bert.encoder.layer.{layer}.{'attention.' if matrix.startswith('self') else ''}{matrix}.{part}"
+        for layer in range(4)
+        for matrix in matrices
+        for part in ("weight", "bias")
+    }
 
 
 # ---------------------------------------------------------------- whole runs
