@@ -33,8 +33,8 @@ def explained() -> Iterator[None]:
     except OSError as error:
         if error.strerror is None:  # a library's own, no system's
             raise
-        place = f"{error.filename}: " if error.filename else ""
-        raise RunFailure(f"{place}{error.strerror}; mend that and give the same command, it goes on") from error
+        place = error.filename or "a file could not be read or written"
+        raise RunFailure(f"{place}: {error.strerror}; mend that and give the same command, it goes on") from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

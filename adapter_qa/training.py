@@ -169,6 +169,9 @@ class SetupTrainer(Trainer):
         loader = prepared.base_dataloader  # which accelerate has wrapped
         if not isinstance(loader.worker_init_fn, WorkerStart):
             loader.worker_init_fn = WorkerStart(loader.worker_init_fn)
+        if self.args.dataloader_persistent_workers:
+            # The seed that workers start with is drawn once a process then, which a resumed run would do once more.
+            loader.generator = torch.Generator()
         return prepared
 
     # ---------------------------------------------------------------- the loop
@@ -515,6 +518,9 @@ def _train(trainer: SetupTrainer, record: RunRecord) -> None:
 def finish(trainer: SetupTrainer, record: RunRecord) -> None:
     """Marks the run as finished. With --save_total_limit 1 the best checkpoint is the only one from then on."""
     record.finish()
-    newest, best = trainer.state.global_step, trainer.state.best_global_step
-    if trainer.args.should_save and trainer.args.save_total_limit == 1 and best is not None and best != newest:
-        discard(checkpoint_path(trainer.folder, newest))
+    step, best, limit = trainer.state.global_step, trainer.state.best_global_step, trainer.args.save_total_limit
+    if not trainer.args.should_save or trainer.state.best_model_checkpoint is None:
+        return
+    rotate(trainer.folder, step, best, limit)
+    if limit == 1 and best != step:
+        discard(checkpoint_path(trainer.folder, step))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -135,9 +136,26 @@ def test_processes_forked_from_the_owner_leave_it_the_signal() -> None:
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 
 
-def test_workers_ignore_both_signals_and_do_what_they_did() -> None:
+def test_workers_leave_signals_to_the_process_that_trains_and_obey_it() -> None:
+    ready, tell = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        WorkerStart(lambda number: None)(0)
+        WorkerStart(None)(0)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        time.sleep(0.1)  # SIGTERM is taken by a thread
+        os.write(tell, b".")
+        time.sleep(600)
+    assert os.read(ready, 1) == b"."
+    os.kill(worker, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(worker, 0)[1]) == 0
+
+
+def test_workers_still_do_what_they_did() -> None:
     called: list[int] = []
-    WorkerStart(called.append)(3)
-    assert called == [3]
-    WorkerStart(None)(0)
-    assert {signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)} == {signal.SIG_IGN}
+    child = os.fork()
+    if child == 0:
+        WorkerStart(called.append)(3)
+        os._exit(called[0])
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3

@@ -30,6 +30,7 @@ import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
 from adapter_qa import doors, entities, language  # noqa: F401  (imported here once and not in every life)
+from adapter_qa.checkpoints import checkpoint_steps, fault_of
 from adapter_qa.errors import run_door
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -212,6 +213,7 @@ def outcome(folder: Path) -> dict[str, Any]:
     """All of a finished run that must not depend on how often it was killed: weights, history, best epoch, answers."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert run["status"] == "finished"
+    assert [fault_of(path) for path in folder.glob("checkpoint-*")].count(None) == len(checkpoint_steps(folder)) > 0
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     saved = Path(run["saved"])
     return {
@@ -224,7 +226,6 @@ def outcome(folder: Path) -> dict[str, Any]:
         "metrics": {split: timeless(metrics) for split, metrics in run["metrics"].items()},
         "results": timeless(json.loads((folder / "all_results.json").read_text(encoding="utf-8"))),
         "predictions": {path.name: path.read_bytes() for path in folder.glob("*_predictions.*")},
-        "checkpoints": sorted(path.name for path in folder.glob("checkpoint*")),
     }
 
 

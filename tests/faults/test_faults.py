@@ -38,11 +38,13 @@ class Whole:
     Attributes:
         outcome: what it came to.
         operations: its file operations, in order.
+        checkpoints: steps of those that are left.
         seconds: how long it took.
     """
 
     outcome: dict[str, Any]
     operations: list[Operation]
+    checkpoints: list[int]
     seconds: float
 
 
@@ -89,7 +91,8 @@ def whole_runs(commands: dict[str, list[str]], tmp_path_factory: pytest.TempPath
         run = Run(door, commands[door], tmp_path_factory.mktemp("whole") / door)
         began = time.perf_counter()
         outcome = run.finish()
-        runs[door] = Whole(outcome, run.operations(), time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        runs[door] = Whole(outcome, run.operations(), checkpoint_steps(run.folder), seconds)
     return runs
 
 
@@ -168,7 +171,7 @@ def test_the_stops_are_where_they_should_be(whole_runs: dict[str, Whole]) -> Non
         assert saved[kinds.index("os.rename")].path == CHECKPOINT
         assert saved[-1] == Operation("os.rmdir", "checkpoint.removing")
         assert {stop.operation for stop in all_stops(whole.operations)} >= set(span_of_a_save(whole.operations))
-        assert len(whole.outcome["history"]) > 2 and len(whole.outcome["checkpoints"]) == 1
+        assert len(whole.outcome["history"]) > 2 and whole.checkpoints == [whole.outcome["best"]["step"]]
 
 
 def test_killed_at_some_file_operations(
@@ -234,29 +237,33 @@ def signalled(door: str, words: list[str], folder: Path, operation: int, number:
 
 
 @pytest.mark.parametrize("door", DOORS)
-def test_signals_at_every_stage(
+def test_a_signal_while_training(
     door: str, whole_runs: dict[str, Whole], commands: dict[str, list[str]], tmp_path: Path
 ) -> None:
     whole = whole_runs[door]
+    committed = occurrence(whole.operations, "os.rename", CHECKPOINT, 1)
+    run = signalled(door, commands[door], tmp_path / "run", committed, signal.SIGTERM)
+    assert json.loads((run.folder / "run.json").read_text(encoding="utf-8"))["status"] == "interrupted"
+    assert checkpoint_steps(run.folder)[-1] == whole.outcome["history"][1]["step"] + 1
+    assert differences(run.finish(), whole.outcome) == []
+
+
+def test_signals_at_other_stages(whole_runs: dict[str, Whole], commands: dict[str, list[str]], tmp_path: Path) -> None:
+    whole = whole_runs["qa"]
     notes = [index for index, one in enumerate(whole.operations) if one == Operation("open", "run.json.writing")]
     committed = occurrence(whole.operations, "os.rename", CHECKPOINT, 1)
     evaluating = max(index for index in notes if index < committed)
-    steps = {}
-    for stage, operation, number in (
-        ("before", notes[1], signal.SIGTERM),
-        ("step", committed, signal.SIGTERM),
-        ("evaluation", evaluating, signal.SIGINT),
-        ("after", notes[-2], signal.SIGINT),
-    ):
-        run = signalled(door, commands[door], tmp_path / stage, operation, number)
-        record = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
-        steps[stage] = [record["status"], checkpoint_steps(run.folder)[-1:]]
+    found = {}
+    for stage, operation in (("before training", notes[1]), ("evaluation", evaluating), ("after training", notes[-2])):
+        run = signalled("qa", commands["qa"], tmp_path / stage.replace(" ", "_"), operation, signal.SIGINT)
+        status = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))["status"]
+        found[stage] = (status, checkpoint_steps(run.folder)[-1:])
         assert differences(run.finish(), whole.outcome) == []
-    second = whole.outcome["history"][1]["step"]
-    assert steps["before"] == ["running", []]
-    assert steps["step"] == ["interrupted", [second + 1]]
-    assert steps["evaluation"] == ["interrupted", [second]]
-    assert steps["after"] == ["running", [whole.outcome["steps"]]]
+    assert found == {
+        "before training": ("running", []),
+        "evaluation": ("interrupted", [whole.outcome["history"][1]["step"]]),
+        "after training": ("running", [whole.outcome["steps"]]),
+    }
 
 
 def wait_for(run: Run, operation: Operation) -> None:
@@ -265,18 +272,19 @@ def wait_for(run: Run, operation: Operation) -> None:
         time.sleep(0.02)
 
 
-def test_ctrl_c_in_the_whole_group_with_workers(
-    whole_runs: dict[str, Whole], commands: dict[str, list[str]], tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_whole_group_with_workers(
+    number: signal.Signals, whole_runs: dict[str, Whole], commands: dict[str, list[str]], tmp_path: Path
 ) -> None:
     words = [*commands["qa"], "--dataloader_num_workers", "2"]
     run = Run("qa", words, tmp_path / "run")
     process = run.start()
     wait_for(run, Operation("os.rename", CHECKPOINT))
     assert process.pid is not None
-    os.killpg(process.pid, signal.SIGINT)
-    assert run.end(process) == 128 + signal.SIGINT
+    os.killpg(process.pid, number)
+    assert run.end(process) == 128 + number
     first, last = run.said().splitlines()
-    assert first == "SIGINT: saving a checkpoint after this step; once more stops at once"
+    assert first == f"{number.name}: saving a checkpoint after this step; once more stops at once"
     assert last.startswith(f"stopped: {run.folder}/checkpoint-") and "the same command goes on from step" in last
     assert differences(run.finish(), whole_runs["qa"].outcome) == []
 
