@@ -137,18 +137,23 @@ class QuestionAnsweringTrainer(SetupTrainer):
 
         Returns:
             The answers, and metrics with the prefix. Scores are among them if every question came with gold answers,
-            or is unanswerable by a v2 file's word.
+            or is unanswerable by a v2 file's word. `answers_runtime` is the time in seconds from spans to written
+            files, `scores_runtime` that of the scores.
         """
         check_setup(self.model, self.plan)
         began = time.time()
         self.collected = SpanCollector(LongestFirst(windows.lengths()).order, self.n_best_size)
         output = self.evaluation_loop(loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix)
+        from_spans = time.perf_counter()
         answers = self.choose_answers(questions, windows, self.collected.spans)
         if self.is_world_process_zero():
             folder = Path(str(self.args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             answers.write(folder, prefix)
+        written = time.perf_counter()
         metrics = {f"{prefix}_{name}": value for name, value in self.score_answers(questions, answers).items()}
+        metrics[f"{prefix}_answers_runtime"] = round(written - from_spans, 4)
+        metrics[f"{prefix}_scores_runtime"] = round(time.perf_counter() - written, 4)
         metrics[f"{prefix}_loss"] = (output.metrics or {})[f"{prefix}_loss"]
         metrics[f"{prefix}_questions"] = len(questions)
         metrics[f"{prefix}_windows"] = len(windows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -260,3 +261,27 @@ def test_grouping_by_length_leaves_the_order_of_evaluation_alone(
         assert run_qa_adapter.main([str(word) for word in words]) == 0
         files.append((tmp_path / name / "eval_predictions.json").read_text())
     assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_compiled_training_has_the_same_losses_and_few_graphs(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_bert, base)
+    config = json.loads((base / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # a compiled dropout draws others
+    (base / "config.json").write_text(json.dumps(config))
+    losses = {}
+    for name in ("plain", "compiled"):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        more = ("--num_train_epochs", "2", "--logging_steps", "1", "--torch_compile", str(name == "compiled"))
+        words = command(base, squad_files, tmp_path / name, *more, "--load_lang_adapter", "new", "--madx2", "True")
+        assert run_qa_adapter.main(words) == 0
+        run = json.loads((tmp_path / name / "run.json").read_text())
+        losses[name] = [entry["loss"] for entry in run["losses"]] + [entry["eval_loss"] for entry in run["history"]]
+    assert losses["compiled"] == pytest.approx(losses["plain"], abs=2e-4)
+    # One for the first length, one for every other, the same again for evaluation; more would be one a length.
+    assert 0 < torch._dynamo.utils.counters["stats"]["unique_graphs"] <= 4
+    assert not torch._dynamo.utils.counters["graph_break"]
