@@ -305,8 +305,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     torn = tmp_path / "torn"
     error = disturbed(words(torn), At(5, lambda: small_files(size)), RunFailure)
     assert error.problems == [
-        f"{torn}/checkpoint-6: cannot be written (File too large); mend that and give the same command, it goes on from "
-        "the checkpoint before"
+        f"{torn}/checkpoint-6: cannot be written (File too large); mend that and give the same command, it goes on "
+        "from the checkpoint before"
     ]
     assert status(torn) == "failed"
     assert checkpoint_steps(torn) == [3] and fault_of(torn / "checkpoint-3") is None
