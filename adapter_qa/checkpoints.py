@@ -71,8 +71,7 @@ def commit(aside: Path, step: int, best: int | None) -> Path:
     listed = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in files.items()}
     manifest = aside / MANIFEST
     manifest.write_text(json.dumps({"step": step, "best": best, "files": listed}, indent=2) + "\n", encoding="utf-8")
-    for path in [*aside.rglob("*"), aside]:
-        to_disk(path)
+    tree_to_disk(aside)
     final = checkpoint_path(aside.parent, step)
     discard(final)
     os.rename(aside, final)
@@ -107,6 +106,12 @@ def rotate(folder: Path, step: int, best: int | None, limit: int | None) -> None
     others = [one for one in reversed(steps) if one not in kept]
     for one in others[max(limit - len(kept), 0) :]:
         discard(checkpoint_path(folder, one))
+
+
+def tree_to_disk(folder: Path) -> None:
+    """`to_disk` for a folder and all that is in it."""
+    for path in [*folder.rglob("*"), folder]:
+        to_disk(path)
 
 
 def to_disk(path: Path) -> None:

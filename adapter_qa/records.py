@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from adapter_qa.arguments import ONLY_RESULTS
-from adapter_qa.checkpoints import newest_checkpoint
+from adapter_qa.checkpoints import newest_checkpoint, to_disk
 from adapter_qa.errors import UserError, note
 
 RUN_FILE = "run.json"
@@ -272,7 +272,8 @@ def file_fingerprint(path: str | Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON document aside and renames it, so that the file is never half written."""
+    """Writes a JSON document aside and renames it, so that the file is never half written, by a power cut either."""
     aside = path.with_name(path.name + WRITING)
     aside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    to_disk(aside)
     os.replace(aside, path)

@@ -34,6 +34,7 @@ from adapter_qa.checkpoints import (
     fault_of,
     remove_leftovers,
     rotate,
+    to_disk,
 )
 from adapter_qa.composition import (
     check_setup,
@@ -469,6 +470,7 @@ def keep_frozen(model: PreTrainedModel, folder: Path) -> None:
     if not path.is_file():
         aside = empty_aside(folder)
         save_file(state, aside / FROZEN_FILE, metadata={"format": "pt"})
+        to_disk(aside / FROZEN_FILE)
         os.replace(aside / FROZEN_FILE, path)
         remove_leftovers(folder)
         return

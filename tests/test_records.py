@@ -115,7 +115,7 @@ def test_an_unfinished_run_without_checkpoint_begins_anew(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name",
     ["overwrite_output_dir", "dry_run", "output_dir", "run_name", "logging_dir", "report_to", "disable_tqdm"]
-    + ["resume_from_checkpoint"],
+    + ["resume_from_checkpoint", "local_rank"],
 )
 def test_options_that_change_no_result_make_no_other_run(tmp_path: Path, name: str) -> None:
     taken(tmp_path, {name: "before"}).finish()
