@@ -21,6 +21,8 @@ from adapter_qa.arguments import (
 )
 from adapter_qa.baseconfig import check_window, read_base_config
 from adapter_qa.errors import UserError, gather, run_door
+from adapter_qa.failures import explained
+from adapter_qa.interruption import stopping_at_once
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.texts import read_texts
 
@@ -41,6 +43,8 @@ EXAMPLES = """\
 """
 
 
+@stopping_at_once()
+@explained()
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, text, adapter, run_options = read_options(argv)
@@ -73,7 +77,7 @@ def main(argv: list[str]) -> int:
         doors.keep(built, plan, record, tokenizer)
     if run.do_eval:
         doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
-    record.finish()
+    training.finish(trainer, record)
     return 0
 
 

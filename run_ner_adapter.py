@@ -23,6 +23,8 @@ from adapter_qa.arguments import (
 )
 from adapter_qa.baseconfig import check_window, read_base_config
 from adapter_qa.errors import UserError, gather, run_door
+from adapter_qa.failures import explained
+from adapter_qa.interruption import stopping_at_once
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.sentences import OUTSIDE, Sentence, label_names, read_sentences
 
@@ -43,6 +45,8 @@ EXAMPLES = """\
 """
 
 
+@stopping_at_once()
+@explained()
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, entity, adapter, lang, run_options = read_options(argv)
@@ -79,7 +83,7 @@ def main(argv: list[str]) -> int:
         doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
     if run.do_predict:
         predict(trainer, sentences["predict"], pieces["predict"], record)
-    record.finish()
+    training.finish(trainer, record)
     return 0
 
 

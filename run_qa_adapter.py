@@ -26,6 +26,8 @@ from adapter_qa.arguments import (
 )
 from adapter_qa.baseconfig import check_window, read_base_config
 from adapter_qa.errors import UserError, gather, note, run_door
+from adapter_qa.failures import explained
+from adapter_qa.interruption import stopping_at_once
 from adapter_qa.metrics import squad_metrics
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
@@ -50,6 +52,8 @@ EXAMPLES = """\
 """
 
 
+@stopping_at_once()
+@explained()
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, squad, adapter, lang, fusion, run_options = read_options(argv)
@@ -90,7 +94,7 @@ def main(argv: list[str]) -> int:
         loader = trainer.get_test_dataloader(windows["predict"])
         metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)[1]
         doors.keep_metrics(trainer, record, "predict", metrics)
-    record.finish()
+    training.finish(trainer, record)
     return 0
 
 

@@ -57,6 +57,7 @@ NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.
 TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
 ONLY_RESULTS = re.compile(
     r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
+    r"|local_rank"
 )  # options that do not change what is trained
 # Options that the library takes at any value, with the least and the largest that can be meant.
 RANGES: dict[str, tuple[float, float]] = {
@@ -507,6 +508,8 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
             f"--load_best_model_at_end: evaluation ({run.evaluates()}) and checkpoints ({run.save_strategy}) must come "
             "together; add --do_eval, or give --eval_strategy and --save_strategy the same value"
         )
+    if run.save_only_model:
+        problems.append("--save_only_model: a run that was stopped could not go on from its checkpoints; leave it out")
     if run.bf16 and run.fp16:
         problems.append("--bf16 and --fp16 exclude each other; give one")
     if run.deepspeed is not None:

@@ -29,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from adapter_qa.checkpoints import tree_to_disk
 from adapter_qa.errors import UserError
 from adapter_qa.files import read_json
 from adapter_qa.fusion import FusionLayer
@@ -302,7 +303,8 @@ def setup_document(plan: Plan, facts: dict[str, Any], *, with_head: bool) -> dic
 
 
 def replace_folder(aside: Path, folder: Path) -> None:
-    """Renames `aside` to `folder`; an older `folder` goes away only once the new one is complete."""
+    """Renames `aside` to `folder`; an older `folder` goes away only once the new one is complete, on the disk too."""
+    tree_to_disk(aside)
     old = folder.with_name(folder.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from adapter_qa.arguments import ModelOptions, RunOptions, quiet_libraries
 from adapter_qa.basemodel import load_model, weights_fingerprint
 from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
-from adapter_qa.errors import UserError, note
+from adapter_qa.errors import note
 from adapter_qa.naming import derived_output_dir
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord, open_run, versions, write_json
@@ -63,24 +62,9 @@ def start_run(
         settled.output_dir = str(derived_output_dir(model.model_name_or_path, data, plan, settled, *options))
         settled.logging_dir = str(Path(settled.output_dir) / "runs")
     folder = None if settled.dry_run else Path(str(settled.output_dir))
-    if folder is not None:
-        check_parents(folder)
     record = open_run(folder, argv, script, as_record(model, *options, settled), overwrite=settled.overwrite_output_dir)
     set_seed(settled.seed)
     return settled, record
-
-
-def check_parents(folder: Path) -> None:
-    """Refuses a folder that cannot be made, hours before anything is to be written there.
-
-    Raises:
-        UserError: something above it is a file, or nothing can be written there.
-    """
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if there != folder and not there.is_dir():
-        raise UserError(f"--output_dir {folder}: {there} is a file; give another folder")
-    if not os.access(there, os.W_OK):
-        raise UserError(f"--output_dir {folder}: nothing can be written in {there}; give another folder")
 
 
 def build(

@@ -7,28 +7,32 @@ that can be wrong with the input has been looked at.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.metadata
 import json
 import os
 import platform
-import re
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from adapter_qa.arguments import ONLY_RESULTS
-from adapter_qa.errors import UserError
+from adapter_qa.checkpoints import newest_checkpoint, to_disk
+from adapter_qa.errors import UserError, note
 
 RUN_FILE = "run.json"
+LOCK_FILE = "run.lock"
+WRITING = ".writing"  # at the end of a file's name while it is being written
 PACKAGES = ("adapters", "transformers", "torch", "tokenizers", "numpy", "accelerate", "safetensors")
-CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-MADE_BY_RUNS = (  # file patterns of a run folder; the last two lines are a fully fine-tuned model
-    RUN_FILE, "checkpoint-*", "adapters-*", "base", "runs", "frozen.safetensors", "trainer_state.json",
+MADE_BY_RUNS = (  # file patterns of a run folder beside RUN_FILE; the last two lines are a fully fine-tuned model
+    "checkpoint-*", "checkpoint.writing", "checkpoint.removing", "*.json.writing",
+    "adapters-*", "base", "runs", "frozen.safetensors", "trainer_state.json",
     "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json",
     "config.json", "model.safetensors", "full_setup.json", "special_tokens_map.json",
     "tokenizer*.json", "vocab.*", "merges.txt",
@@ -57,17 +61,18 @@ class RunRecord:
     started: float = field(default_factory=time.perf_counter)
 
     def begin(self) -> None:
-        """Takes the folder; a dry run has none.
+        """Takes the folder. A dry run has none, and of several processes only the first one writes.
 
         Raises:
             UserError: it cannot be written to.
         """
-        if self.folder is None or self.begun:
+        if self.folder is None or self.begun or os.environ.get("RANK", "0") != "0":
             return
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            hold_folder(self.folder)
             if self.replaces:
                 _remove_old_run(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
             self.begun = True
             self.note(status="running")
         except OSError as error:
@@ -91,7 +96,8 @@ class RunRecord:
 def open_run(
     folder: Path | None, argv: Sequence[str], script: str, options: dict[str, Any], *, overwrite: bool
 ) -> RunRecord:
-    """Looks at the folder of a run: free, or left by the same run that was interrupted or finished. Writes nothing.
+    """Looks at the folder of a run: free, or left by the same run that was interrupted or finished. Writes nothing
+    but who is at work there, where a run was before.
 
     Args:
         folder: the output folder; None for a dry run.
@@ -101,7 +107,7 @@ def open_run(
         overwrite: what an earlier run left is to be removed.
 
     Raises:
-        UserError: the folder holds another run, or files that no run made.
+        UserError: the folder holds another run, or files that no run made, or a process is at work there.
     """
     record = RunRecord(folder, _new_document(argv, script, options))
     if folder is None:
@@ -112,11 +118,13 @@ def open_run(
     if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
         reason = "is a file" if not standing.is_dir() else "may not be written to"
         raise UserError(f"--output_dir {folder}: {standing} {reason}; give another folder")
+    if os.access(folder / LOCK_FILE, os.W_OK) and os.environ.get("RANK", "0") == "0":
+        hold_folder(folder)
     if (folder / RUN_FILE).is_file():
         record.replaces = overwrite
         if not overwrite:
             _take_up(record, folder)
-    elif folder.is_dir() and any(folder.iterdir()):
+    elif folder.is_dir() and {path.name for path in folder.iterdir()} - {LOCK_FILE, RUN_FILE + WRITING}:
         raise UserError(
             f"--output_dir {folder}: is not empty and holds no run; give another folder or empty it yourself"
         )
@@ -148,22 +156,49 @@ def _take_up(record: RunRecord, folder: Path) -> None:
             "give another folder, or --overwrite_output_dir to replace it"
         )
     record.finished = old.get("status") == "finished"
-    record.resume_from = newest_checkpoint(folder)
+    if not record.finished:
+        record.resume_from = newest_checkpoint(folder)
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The complete checkpoint with the most steps; trainer_state.json is written last, so it tells completeness."""
-    found = [
-        (int(match.group(1)), path)
-        for path in folder.glob("checkpoint-*")
-        if (match := CHECKPOINT.fullmatch(path.name)) and (path / "trainer_state.json").is_file()
-    ]
-    return max(found)[1] if found else None
+# Lock files by process and folder, so that a forked process knows it has none. Closing one would give its folder back.
+HELD: dict[tuple[int, Path], IO[str]] = {}
+
+
+def hold_folder(folder: Path) -> None:
+    """Keeps other processes off a run's folder for as long as this one lives, however it ends.
+
+    It is a record lock (`lockf`) and no `flock`: that one lives on in data loaders' workers, which outlast a killed run
+    by seconds.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: the lock file cannot be written.
+    """
+    key = (os.getpid(), folder.resolve())
+    if key in HELD:
+        return
+    stream = (folder / LOCK_FILE).open("a+", encoding="utf-8")
+    try:
+        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:  # which one, POSIX leaves open
+        stream.seek(0)
+        holder = stream.read(200).strip()
+        raise UserError(
+            f"--output_dir {folder}: another run is at work there ({holder}); wait for it, or give another folder"
+        ) from error
+    except OSError as error:
+        note([f"{folder}: cannot be locked ({error.strerror}); take care that one run at a time is at work there"])
+        return
+    stream.truncate(0)
+    print(f"process {os.getpid()} on {socket.gethostname()}", file=stream, flush=True)
+    HELD[key] = stream
 
 
 def _remove_old_run(folder: Path) -> None:
-    """Removes what runs write, and only that: other files of the user stay."""
-    for pattern in MADE_BY_RUNS:
+    """Removes what runs write, and only that: other files of the user stay. run.json goes last: without it the rest
+    would be a stranger's.
+    """
+    for pattern in (*MADE_BY_RUNS, RUN_FILE):
         for path in folder.glob(pattern):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -237,7 +272,8 @@ def file_fingerprint(path: str | Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON document aside and renames it, so that the file is never half written."""
-    aside = path.with_name(path.name + ".writing")
+    """Writes a JSON document aside and renames it, so that the file is never half written, by a power cut either."""
+    aside = path.with_name(path.name + WRITING)
     aside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    to_disk(aside)
     os.replace(aside, path)

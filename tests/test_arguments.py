@@ -416,6 +416,10 @@ def test_fused_adapters_that_cannot_be(words: list[str], problems: list[str]) ->
                 "or give --eval_strategy and --save_strategy the same value"
             ],
         ),
+        (
+            {"do_train": True, "save_only_model": True},
+            ["--save_only_model: a run that was stopped could not go on from its checkpoints; leave it out"],
+        ),
         ({"do_train": True, "bf16": True, "fp16": True}, ["--bf16 and --fp16 exclude each other; give one"]),
         (
             {"do_train": True, "do_eval": True, "early_stopping_patience": 0},

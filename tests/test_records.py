@@ -7,7 +7,10 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import socket
 import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,19 @@ import numpy
 import pytest
 import torch
 import transformers
+from conftest import ROOT
 
 from adapter_qa import records
+from adapter_qa.checkpoints import commit, empty_aside
 from adapter_qa.errors import UserError
 from adapter_qa.records import (
+    LOCK_FILE,
     MADE_BY_RUNS,
     PACKAGES,
     RUN_FILE,
     RunRecord,
     device_name,
     file_fingerprint,
-    newest_checkpoint,
     now,
     open_run,
     source_commit,
@@ -57,15 +62,6 @@ def on_disk(folder: Path) -> dict[str, Any]:
     return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
 
 
-def checkpoint(folder: Path, step: int, *, complete: bool = True) -> Path:
-    path = folder / f"checkpoint-{step}"
-    path.mkdir()
-    (path / "trained.safetensors").touch()
-    if complete:
-        (path / "trainer_state.json").touch()
-    return path
-
-
 # ---------------------------------------------------------------- taking a folder
 
 
@@ -80,7 +76,7 @@ def test_a_fresh_folder(tmp_path: Path, exists: bool) -> None:
     assert document == record.document
     assert document["status"] == "running" and document["options"] == OPTIONS
     assert document["command"] == ["run_qa_adapter.py", "--seed", "42"] and document["script"] == "run_qa_adapter.py"
-    assert [path.name for path in folder.iterdir()] == [RUN_FILE]
+    assert sorted(path.name for path in folder.iterdir()) == [RUN_FILE, LOCK_FILE]
 
 
 def test_notes_are_written_at_once(tmp_path: Path) -> None:
@@ -99,17 +95,14 @@ def test_a_finished_run_is_found_and_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / RUN_FILE).read_bytes() == before
 
 
-def test_an_unfinished_run_goes_on_from_its_newest_complete_checkpoint(tmp_path: Path) -> None:
+def test_an_unfinished_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None:
     taken(tmp_path)
-    for step in (9, 30, 1, 20, 4, 16, 25, 7, 12):
-        checkpoint(tmp_path, step)
-    checkpoint(tmp_path, 100, complete=False)
-    (tmp_path / "checkpoint-last").mkdir()
-    (tmp_path / "checkpoint-last" / "trainer_state.json").touch()
-    (tmp_path / "checkpoint-200").touch()
+    for step in (9, 30):
+        commit(empty_aside(tmp_path), step, None)
+    (tmp_path / "checkpoint-100").mkdir()
     record = taken(tmp_path)
     assert not record.finished
-    assert record.resume_from == newest_checkpoint(tmp_path) == tmp_path / "checkpoint-30"
+    assert record.resume_from == tmp_path / "checkpoint-30"
     assert on_disk(tmp_path)["status"] == "running"
 
 
@@ -122,7 +115,7 @@ def test_an_unfinished_run_without_checkpoint_begins_anew(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "name",
     ["overwrite_output_dir", "dry_run", "output_dir", "run_name", "logging_dir", "report_to", "disable_tqdm"]
-    + ["resume_from_checkpoint"],
+    + ["resume_from_checkpoint", "local_rank"],
 )
 def test_options_that_change_no_result_make_no_other_run(tmp_path: Path, name: str) -> None:
     taken(tmp_path, {name: "before"}).finish()
@@ -164,7 +157,7 @@ def test_overwriting_removes_only_what_runs_make(tmp_path: Path) -> None:
         if pattern in ("checkpoint-*", "adapters-*", "base", "runs"):
             path.mkdir()
             (path / "file").touch()
-        elif pattern != RUN_FILE:
+        else:
             path.touch()
     (tmp_path / "plots").mkdir()
     for mine in ("notes.txt", "plots/loss.png", "data.json", "checkpoints.md"):
@@ -172,7 +165,7 @@ def test_overwriting_removes_only_what_runs_make(tmp_path: Path) -> None:
     record = taken(tmp_path, {"seed": 5}, overwrite=True)
     assert (record.resume_from, record.finished) == (None, False)
     left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["checkpoints.md", "data.json", "notes.txt", "plots/loss.png", RUN_FILE]
+    assert left == ["checkpoints.md", "data.json", "notes.txt", "plots/loss.png", RUN_FILE, LOCK_FILE]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["plots"]
     assert on_disk(tmp_path)["options"]["seed"] == 5
 
@@ -344,3 +337,83 @@ def test_tokens_on_the_command_line_are_not_recorded() -> None:
     assert records.without_secrets(words) == [
         "--seed", "1", "--hub_token", "<hidden>", "--push_to_hub_token=<hidden>", "--label_all_tokens", "True",
     ]  # fmt: skip
+
+
+# ---------------------------------------------------------------- one process at a time
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from adapter_qa.records import hold_folder
+hold_folder(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def holder(folder: Path) -> subprocess.Popen[str]:
+    """Another process that holds a folder."""
+    command = [sys.executable, "-c", HOLDER, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_refused_while_its_process_lives(tmp_path: Path, overwrite: bool) -> None:
+    begun = open_run(tmp_path / "run", [], "run_qa_adapter.py", OPTIONS, overwrite=overwrite)
+    (tmp_path / "run").mkdir()
+    other = holder(tmp_path / "run")
+    expected = (
+        f"--output_dir {tmp_path / 'run'}: another run is at work there "
+        f"(process {other.pid} on {socket.gethostname()}); wait for it, or give another folder"
+    )
+    assert refusal(tmp_path / "run", overwrite=overwrite) == expected
+    with pytest.raises(UserError) as caught:  # it was free when it was looked at
+        begun.begin()
+    assert caught.value.problems == [expected]
+    other.kill()
+    other.wait()
+    record = taken(tmp_path / "run", overwrite=overwrite)
+    assert (tmp_path / "run" / LOCK_FILE).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+    assert record.document["status"] == "running"
+
+
+def test_a_process_takes_its_own_folder_again(tmp_path: Path) -> None:
+    taken(tmp_path)
+    assert not taken(tmp_path).finished
+
+
+def test_other_processes_of_a_run_neither_hold_nor_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    taken(tmp_path / "run").finish()
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- killed at the beginning
+
+
+@pytest.mark.parametrize("left", [[LOCK_FILE], [LOCK_FILE, "run.json.writing"]])
+def test_what_a_run_killed_at_its_beginning_left_is_no_strangers(tmp_path: Path, left: list[str]) -> None:
+    for name in left:
+        (tmp_path / name).touch()
+    assert taken(tmp_path).document["status"] == "running"
+
+
+def test_overwriting_that_is_killed_is_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken(tmp_path).finish()
+    for name in ("checkpoint-1", "adapters-qa"):
+        (tmp_path / name).mkdir()
+    remove = shutil.rmtree
+
+    def killed(path: Path, **others: Any) -> None:
+        remove(path, **others)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        taken(tmp_path, overwrite=True)
+    monkeypatch.setattr(shutil, "rmtree", remove)
+    record = taken(tmp_path, {"seed": 6}, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [RUN_FILE, LOCK_FILE]
+    assert not record.finished
