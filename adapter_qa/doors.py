@@ -11,8 +11,8 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from adapter_qa.arguments import ModelOptions, RunOptions, quiet_libraries
-from adapter_qa.basemodel import load_model, weights_fingerprint
+from adapter_qa.arguments import ModelOptions, RunOptions
+from adapter_qa.basemodel import load_model, quiet_libraries, weights_fingerprint
 from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
 from adapter_qa.errors import note
 from adapter_qa.naming import derived_output_dir
