@@ -363,6 +363,9 @@ class SetupTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_trainable(self.model, Path(resume_from_checkpoint) / TRAINED_FILE)
 
+    def compare_trainer_and_checkpoint_args(self, training_args: Any, trainer_state: Any) -> None:
+        """Nothing: run.json has all options compared, and the library takes a share of steps for another number."""
+
     def _load_callback_state(self) -> None:
         """Early stopping counts on; the best checkpoint is beside this one, wherever the folder of the run is now."""
         states: Any = self.state.stateful_callbacks

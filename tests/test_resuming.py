@@ -65,7 +65,7 @@ def terminate() -> None:
 @pytest.fixture
 def words(tiny_bert: Path, squad_files: tuple[Path, Path]) -> Words:
     """The command line of a run in a folder: 4 epochs of 3 steps, a log every second step."""
-    return lambda folder, *more: command(tiny_bert, squad_files, folder, "--logging_steps", "2", *more)
+    return lambda folder, *more: command(tiny_bert, squad_files, folder, "--logging_steps", "0.1", *more)
 
 
 @pytest.fixture
@@ -172,12 +172,14 @@ def test_other_ways_to_train_resume_as_well(
 
 
 def test_a_run_goes_on_where_its_folder_was_moved_to(
-    words: Words, disturbed: Callable[..., Any], tmp_path: Path
+    words: Words, disturbed: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_qa_adapter.main(words(tmp_path / "whole")) == 0
     disturbed(words(tmp_path / "torn"), At(11, terminate), Interrupted)
     shutil.move(tmp_path / "torn", tmp_path / "moved")
+    capsys.readouterr()
     assert run_qa_adapter.main(words(tmp_path / "moved")) == 0
+    assert capsys.readouterr().err == ""
     assert result(tmp_path / "moved") == result(tmp_path / "whole")
     state = json.loads((tmp_path / "moved" / "trainer_state.json").read_text(encoding="utf-8"))
     assert Path(state["best_model_checkpoint"]).parent == tmp_path / "moved"
