@@ -19,7 +19,7 @@ from adapter_qa.naming import derived_output_dir
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord, open_run, versions, write_json
 from adapter_qa.saves import FULL_FILE
-from adapter_qa.training import SetupTrainer
+from adapter_qa.setup_trainer import SetupTrainer
 from adapter_qa.training_arguments import TrainingRun, as_record, settle
 
 BASE_FOLDER = "base"  # in the run's folder: the drawn weights of a --random_init base
