@@ -129,6 +129,7 @@ def _train(trainer: SetupTrainer, record: RunRecord) -> None:
     resume = str(record.resume_from) if record.resume_from is not None else None
     if record.resume_from is not None:
         check_states(record.resume_from)
+        print(f"{record.resume_from}: the run goes on from here", flush=True)
     result = trainer.train(resume_from_checkpoint=resume)
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
