@@ -47,7 +47,7 @@ class Stop:
     Attributes:
         operation: number of the file operation, from 0; -1: it is not stopped.
         torn: in the middle of it, half of the file written; otherwise before it.
-        number: of the signal that it sends itself.
+        number: of the signal that it sends itself and its workers.
     """
 
     operation: int = -1
@@ -122,7 +122,7 @@ class Counter:
         if self.number == self.stop.operation:
             if self.stop.torn:
                 tear(kind, path, operation)
-            os.kill(os.getpid(), self.stop.number)
+            os.killpg(0, self.stop.number)  # a scheduler, or Ctrl-C, means data loaders' workers, too
         self.number += 1
         try:
             return operation()
