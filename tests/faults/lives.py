@@ -122,12 +122,21 @@ class Counter:
         if self.number == self.stop.operation:
             if self.stop.torn:
                 tear(kind, path, operation)
-            os.killpg(0, self.stop.number)  # a scheduler, or Ctrl-C, means data loaders' workers, too
+            signal_group(self.stop.number)
         self.number += 1
         try:
             return operation()
         finally:
             self.ours = False
+
+
+def signal_group(number: int) -> None:
+    """Signals this process and the workers of its data loaders, as a scheduler or Ctrl-C does: from another process."""
+    sender = os.fork()
+    if sender == 0:
+        os.killpg(0, number)
+        os._exit(0)
+    os.waitpid(sender, 0)
 
 
 def tear(kind: str, path: str, operation: Callable[[], Any]) -> None:
