@@ -28,7 +28,7 @@ from adapter_qa.errors import ForPeople, Interrupted, RunFailure, UserError
 from trainer_qa import QuestionAnsweringTrainer
 
 Words = Callable[..., list[str]]
-STEPS, EPOCH = 12, 3  # optimizer steps of a run of `command` and of one of its epochs
+STEPS = 12  # optimizer steps of a run of `command`; 3 are an epoch
 
 
 class At(TrainerCallback):
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     error = disturbed(words(torn), At(5, lambda: small_files(size)), RunFailure)
     assert error.problems == [
         f"{torn}/checkpoint-6: cannot be written (File too large); mend that and give the same command, it goes on "
-        "from the checkpoint before"
+        "from checkpoint-3"
     ]
     assert status(torn) == "failed"
     assert checkpoint_steps(torn) == [3] and fault_of(torn / "checkpoint-3") is None
@@ -316,6 +316,13 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     small_files(resource.RLIM_INFINITY)
     assert run_qa_adapter.main(words(torn)) == 0
     assert result(torn) == result(tmp_path / "whole")
+
+
+def test_a_disk_that_was_full_from_the_start(
+    words: Words, disturbed: Callable[..., Any], small_files: Callable[[int], None], tmp_path: Path
+) -> None:
+    error = disturbed(words(tmp_path / "torn"), At(1, lambda: small_files(40_000)), RunFailure)
+    assert error.problems[0].endswith("mend that and give the same command, it begins anew")
 
 
 @pytest.fixture
