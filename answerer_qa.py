@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from adapter_qa.arguments import ModelOptions, SquadOptions, answering_options, quiet_libraries
+from adapter_qa.arguments import ModelOptions, SquadOptions, answering_options
 from adapter_qa.baseconfig import read_base_config, window_limit
-from adapter_qa.basemodel import load_model, load_tokenizer, weights_fingerprint
+from adapter_qa.basemodel import load_model, load_tokenizer, quiet_libraries, weights_fingerprint
 from adapter_qa.batching import LongestFirst
 from adapter_qa.composition import AdapterModel, build_setup, check_setup
 from adapter_qa.errors import UserError, note

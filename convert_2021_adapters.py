@@ -13,8 +13,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.arguments import ModelOptions, quiet_libraries
+from adapter_qa.arguments import ModelOptions
 from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import quiet_libraries
 from adapter_qa.errors import LineParser, UserError, inert, note, run_door
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time

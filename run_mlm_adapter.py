@@ -9,20 +9,13 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.arguments import (
-    AdapterOptions,
-    DoorParser,
-    LanguageRunOptions,
-    ModelOptions,
-    TextOptions,
-    check_counts,
-    check_files,
-    check_run,
-)
+from adapter_qa.arguments import AdapterOptions, LanguageRunOptions, ModelOptions, TextOptions
 from adapter_qa.baseconfig import check_window, read_base_config
+from adapter_qa.checks import check_counts, check_files, check_run
 from adapter_qa.errors import UserError, gather, run_door
 from adapter_qa.failures import explained
 from adapter_qa.interruption import stopping_at_once
+from adapter_qa.parsing import DoorParser
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.texts import read_texts
 

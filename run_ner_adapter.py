@@ -10,21 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.arguments import (
-    AdapterOptions,
-    DoorParser,
-    EntityOptions,
-    LangAdapterOptions,
-    ModelOptions,
-    RunOptions,
-    check_counts,
-    check_files,
-    check_run,
-)
+from adapter_qa.arguments import AdapterOptions, EntityOptions, LangAdapterOptions, ModelOptions, RunOptions
 from adapter_qa.baseconfig import check_window, read_base_config
+from adapter_qa.checks import check_counts, check_files, check_run
 from adapter_qa.errors import UserError, gather, run_door
 from adapter_qa.failures import explained
 from adapter_qa.interruption import stopping_at_once
+from adapter_qa.parsing import DoorParser
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.sentences import OUTSIDE, Sentence, label_names, read_sentences
 

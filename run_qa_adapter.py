@@ -13,22 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import (
     AdapterOptions,
-    DoorParser,
     FusionOptions,
     LangAdapterOptions,
     ModelOptions,
     RunOptions,
     SquadOptions,
     answering_options,
-    check_counts,
-    check_files,
-    check_run,
 )
 from adapter_qa.baseconfig import check_window, read_base_config
+from adapter_qa.checks import check_counts, check_files, check_run
 from adapter_qa.errors import UserError, gather, note, run_door
 from adapter_qa.failures import explained
 from adapter_qa.interruption import stopping_at_once
 from adapter_qa.metrics import squad_metrics
+from adapter_qa.parsing import DoorParser
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
 

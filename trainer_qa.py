@@ -15,8 +15,8 @@ from transformers.trainer_utils import speed_metrics
 
 from adapter_qa.batching import LongestFirst, padding_share
 from adapter_qa.composition import check_setup
+from adapter_qa.setup_trainer import SetupTrainer
 from adapter_qa.squad import Question
-from adapter_qa.training import SetupTrainer
 from adapter_qa.windows import IGNORED, Windows
 from utils_qa import Answers, SpanCollector, WindowSpans, window_spans
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 
 import torch
@@ -174,3 +175,12 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(sample.numpy().tobytes())
     return digest.hexdigest()
+
+
+def quiet_libraries() -> None:
+    """Silences two notices that mislead here: on setups being switched, and on heads that start fresh on purpose."""
+    logging.getLogger("adapters.model_mixin").addFilter(lambda record: "none are activated" not in record.getMessage())
+    # A filter and not a level: at level ERROR transformers 4.57 reports on tensor parallelism instead.
+    logging.getLogger("transformers.modeling_utils").addFilter(
+        lambda record: "newly initialized" not in record.getMessage()
+    )

@@ -11,15 +11,15 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from adapter_qa.arguments import ModelOptions, RunOptions, quiet_libraries
-from adapter_qa.basemodel import load_model, weights_fingerprint
+from adapter_qa.arguments import ModelOptions, RunOptions
+from adapter_qa.basemodel import load_model, quiet_libraries, weights_fingerprint
 from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
 from adapter_qa.errors import note
 from adapter_qa.naming import derived_output_dir
 from adapter_qa.planning import Plan
 from adapter_qa.records import RunRecord, open_run, versions, write_json
 from adapter_qa.saves import FULL_FILE
-from adapter_qa.training import SetupTrainer
+from adapter_qa.setup_trainer import SetupTrainer
 from adapter_qa.training_arguments import TrainingRun, as_record, settle
 
 BASE_FOLDER = "base"  # in the run's folder: the drawn weights of a --random_init base

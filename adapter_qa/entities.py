@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from adapter_qa.sentences import OUTSIDE, Sentence
-from adapter_qa.training import SetupTrainer
+from adapter_qa.setup_trainer import SetupTrainer
 
 IGNORED = -100  # label of a token that is neither trained on nor scored
 FEW_SENTENCES = 1000  # below, tokenizing is over before a progress bar could be read

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,7 @@ def explained() -> Iterator[None]:
             "other options a run needs another --output_dir, or --overwrite_output_dir"
         ) from error
     except OSError as error:
-        if error.strerror is None:  # a library's own, no system's
+        if error.strerror is None or error.errno == errno.ENAMETOOLONG:  # a library's own; the user's mistake
             raise
         place = error.filename or "a file could not be read or written"
         raise RunFailure(f"{place}: {error.strerror}; mend that and give the same command, it goes on") from error

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.trainer_utils import EvalLoopOutput
 
 from adapter_qa.errors import UserError
-from adapter_qa.training import SetupTrainer
+from adapter_qa.setup_trainer import SetupTrainer
 
 KEPT, REPLACED = 0.1, 0.1  # of the chosen tokens: left as they are, replaced at random (BERT, section 3.1)
 TEXTS_AT_ONCE = 1000

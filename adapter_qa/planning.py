@@ -13,14 +13,8 @@ from typing import Any
 from adapters import AdapterConfig, Fuse, Stack
 from adapters.utils import ACTIVATION_RENAME
 
-from adapter_qa.arguments import (
-    ADAPTER_CONFIGS,
-    NEW,
-    AdapterOptions,
-    FusionOptions,
-    LangAdapterOptions,
-    parse_fuse_adapters,
-)
+from adapter_qa.arguments import ADAPTER_CONFIGS, NEW, AdapterOptions, FusionOptions, LangAdapterOptions
+from adapter_qa.checks import parse_fuse_adapters
 from adapter_qa.errors import UserError, gather
 from adapter_qa.files import read_json
 from adapter_qa.saves import (

@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -22,11 +23,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from adapter_qa.arguments import ONLY_RESULTS
 from adapter_qa.checkpoints import newest_checkpoint, to_disk
 from adapter_qa.errors import UserError, note
 
 RUN_FILE = "run.json"
+ONLY_RESULTS = re.compile(
+    r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
+    r"|local_rank"
+)  # options that do not change what is trained
 LOCK_FILE = "run.lock"
 WRITING = ".writing"  # at the end of a file's name while it is being written
 PACKAGES = ("adapters", "transformers", "torch", "tokenizers", "numpy", "accelerate", "safetensors")

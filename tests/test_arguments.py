@@ -23,7 +23,6 @@ from transformers import HfArgumentParser, TrainingArguments
 from adapter_qa.arguments import (
     ADAPTER_CONFIGS,
     AdapterOptions,
-    DoorParser,
     EntityOptions,
     FusionOptions,
     LangAdapterOptions,
@@ -32,14 +31,12 @@ from adapter_qa.arguments import (
     RunOptions,
     SquadOptions,
     TextOptions,
-    check_counts,
-    check_files,
-    check_run,
-    parse_fuse_adapters,
-    quiet_libraries,
 )
+from adapter_qa.basemodel import quiet_libraries
+from adapter_qa.checks import check_counts, check_files, check_run, parse_fuse_adapters
 from adapter_qa.errors import UserError
 from adapter_qa.library_options import NOT_ON_A_COMMAND_LINE, training_options
+from adapter_qa.parsing import DoorParser
 from adapter_qa.training_arguments import TrainingRun, as_record, choose_precision, settle
 
 DOORS: dict[str, tuple[Any, ...]] = {

@@ -95,7 +95,7 @@ def test_files_of_a_fusion_run(chain: Chain) -> None:
     assert found == {
         "adapters-fusion", "all_results.json", "eval_nbest_predictions.json", "eval_predictions.json",
         "eval_results.json", "frozen.safetensors", "predict_nbest_predictions.json", "predict_predictions.json",
-        "predict_results.json", "run.json", "runs", "train_results.json", "trainer_state.json",
+        "predict_results.json", "run.json", "run.lock", "runs", "train_results.json", "trainer_state.json",
     }  # fmt: skip
     assert list((chain.folder / "fusion" / "runs").rglob("events.out.tfevents.*"))
 

@@ -179,7 +179,8 @@ def test_a_run_goes_on_where_its_folder_was_moved_to(
     shutil.move(tmp_path / "torn", tmp_path / "moved")
     capsys.readouterr()
     assert run_qa_adapter.main(words(tmp_path / "moved")) == 0
-    assert capsys.readouterr().err == ""
+    said = capsys.readouterr()
+    assert said.err == "" and "the run goes on from here" in said.out
     assert result(tmp_path / "moved") == result(tmp_path / "whole")
     state = json.loads((tmp_path / "moved" / "trainer_state.json").read_text(encoding="utf-8"))
     assert Path(state["best_model_checkpoint"]).parent == tmp_path / "moved"

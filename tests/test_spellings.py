@@ -11,8 +11,9 @@ from conftest import run_script
 from old_saves import OldWorld
 
 import run_qa_adapter
-from adapter_qa.arguments import DoorParser, RunOptions, SquadOptions
+from adapter_qa.arguments import RunOptions, SquadOptions
 from adapter_qa.errors import UserError
+from adapter_qa.parsing import DoorParser
 from adapter_qa.spellings import RENAMED, UNUSED, modernise
 from adapter_qa.training_arguments import settle
 from adapter_qa.zero import read_deepspeed

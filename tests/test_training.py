@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 
 import run_qa_adapter
-from adapter_qa import training
+from adapter_qa import setup_trainer
 from adapter_qa.arguments import AdapterOptions, FusionOptions, ModelOptions, RunOptions
 from adapter_qa.baseconfig import read_base_config
 from adapter_qa.basemodel import load_model
@@ -187,7 +187,7 @@ def test_frozen_matrices_in_the_compute_dtype_change_no_bit(
     lines = {}
     for name in ("held", "cast"):
         if name == "cast":
-            monkeypatch.setattr(training, "hold_frozen", lambda model, dtype: None)
+            monkeypatch.setattr(setup_trainer, "hold_frozen", lambda model, dtype: None)
         words = command(tiny_bert, squad_files, tmp_path / name, "--num_train_epochs", "2", "--bf16", "True")
         assert run_qa_adapter.main([*words, "--load_lang_adapter", "new", "--logging_steps", "1"]) == 0
         run = json.loads((tmp_path / name / "run.json").read_text())
