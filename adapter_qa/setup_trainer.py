@@ -27,6 +27,7 @@ from adapter_qa.batching import BucketSampler
 from adapter_qa.checkpoints import (
     ASIDE,
     checkpoint_path,
+    checkpoint_steps,
     commit,
     empty_aside,
     fault_of,
@@ -299,9 +300,10 @@ class SetupTrainer(Trainer):
             if is_out_of_memory(error):
                 raise
             reason = why_not_written(error, self.folder / ASIDE)
+            steps = checkpoint_steps(self.folder)
             raise RunFailure(
                 f"{checkpoint_path(self.folder, step)}: cannot be written ({reason}); mend that and give the same "
-                "command, it goes on from the checkpoint before"
+                f"command, it {f'goes on from checkpoint-{steps[-1]}' if steps else 'begins anew'}"
             ) from error
         finally:
             if self.args.should_save:

@@ -28,7 +28,7 @@ from adapter_qa.errors import ForPeople, Interrupted, RunFailure, UserError
 from trainer_qa import QuestionAnsweringTrainer
 
 Words = Callable[..., list[str]]
-STEPS, EPOCH = 12, 3  # optimizer steps of a run of `command` and of one of its epochs
+STEPS = 12  # optimizer steps of a run of `command`; 3 are an epoch
 
 
 class At(TrainerCallback):
@@ -175,7 +175,7 @@ def test_a_run_goes_on_where_its_folder_was_moved_to(
     words: Words, disturbed: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_qa_adapter.main(words(tmp_path / "whole")) == 0
-    disturbed(words(tmp_path / "torn"), At(11, terminate), Interrupted)
+    disturbed(words(tmp_path / "torn"), At(STEPS, terminate), Interrupted)  # no later checkpoint names the best anew
     shutil.move(tmp_path / "torn", tmp_path / "moved")
     capsys.readouterr()
     assert run_qa_adapter.main(words(tmp_path / "moved")) == 0
@@ -309,7 +309,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     error = disturbed(words(torn), At(5, lambda: small_files(size)), RunFailure)
     assert error.problems == [
         f"{torn}/checkpoint-6: cannot be written (File too large); mend that and give the same command, it goes on "
-        "from the checkpoint before"
+        "from checkpoint-3"
     ]
     assert status(torn) == "failed"
     assert checkpoint_steps(torn) == [3] and fault_of(torn / "checkpoint-3") is None
@@ -317,6 +317,13 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     small_files(resource.RLIM_INFINITY)
     assert run_qa_adapter.main(words(torn)) == 0
     assert result(torn) == result(tmp_path / "whole")
+
+
+def test_a_disk_that_was_full_from_the_start(
+    words: Words, disturbed: Callable[..., Any], small_files: Callable[[int], None], tmp_path: Path
+) -> None:
+    error = disturbed(words(tmp_path / "torn"), At(1, lambda: small_files(40_000)), RunFailure)
+    assert error.problems[0].endswith("mend that and give the same command, it begins anew")
 
 
 @pytest.fixture
@@ -426,13 +433,19 @@ def test_memory_that_does_not_suffice_names_what_helps(
     assert status(tmp_path / "run") == "failed"
 
 
-def test_a_torn_results_file_of_an_earlier_life_cannot_be(tiny_bert: Path, tmp_path: Path) -> None:
+def test_a_results_file_is_whole_or_as_it_was(tiny_bert: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_bert, tmp_path, [])
     trainer.save_metrics("train", {"loss": 1.0})
+    replace = os.replace
+
+    def cut(before: Path, after: Path) -> None:
+        replace(before, after) if after.name != "all_results.json" else power_cut()
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", lambda *paths: power_cut())
+        patch.setattr(os, "replace", cut)
         with pytest.raises(KeyboardInterrupt):
             trainer.save_metrics("eval", {"f1": 2.0})
+    assert json.loads((tmp_path / "all_results.json").read_text()) == {"loss": 1.0}
     trainer.save_metrics("eval", {"f1": 2.0})
     assert json.loads((tmp_path / "all_results.json").read_text()) == {"loss": 1.0, "f1": 2.0}
 

@@ -47,7 +47,7 @@ class Stop:
     Attributes:
         operation: number of the file operation, from 0; -1: it is not stopped.
         torn: in the middle of it, half of the file written; otherwise before it.
-        number: of the signal that it sends itself.
+        number: of the signal that it sends itself and its workers.
     """
 
     operation: int = -1
@@ -122,12 +122,21 @@ class Counter:
         if self.number == self.stop.operation:
             if self.stop.torn:
                 tear(kind, path, operation)
-            os.kill(os.getpid(), self.stop.number)
+            signal_group(self.stop.number)
         self.number += 1
         try:
             return operation()
         finally:
             self.ours = False
+
+
+def signal_group(number: int) -> None:
+    """Signals this process and the workers of its data loaders, as a scheduler or Ctrl-C does: from another process."""
+    sender = os.fork()
+    if sender == 0:
+        os.killpg(0, number)
+        os._exit(0)
+    os.waitpid(sender, 0)
 
 
 def tear(kind: str, path: str, operation: Callable[[], Any]) -> None:

@@ -272,21 +272,18 @@ def wait_for(run: Run, operation: Operation) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_whole_group_with_workers(
-    number: signal.Signals, whole_runs: dict[str, Whole], commands: dict[str, list[str]], tmp_path: Path
-) -> None:
-    words = [*commands["qa"], "--dataloader_num_workers", "2"]
-    run = Run("qa", words, tmp_path / "run")
-    process = run.start()
-    wait_for(run, Operation("os.rename", CHECKPOINT))
-    assert process.pid is not None
-    os.killpg(process.pid, number)
-    assert run.end(process) == 128 + number
-    first, last = run.said().splitlines()
-    assert first == f"{number.name}: saving a checkpoint after this step; once more stops at once"
-    assert last.startswith(f"stopped: {run.folder}/checkpoint-") and "the same command goes on from step" in last
-    assert differences(run.finish(), whole_runs["qa"].outcome) == []
+def test_a_signal_while_workers_are_at_work(commands: dict[str, list[str]], tmp_path: Path) -> None:
+    saves = ["--save_strategy", "steps", "--save_steps", "1", "--load_best_model_at_end", "False"]
+    whole = Run("qa", [*commands["qa"], *saves], tmp_path / "whole")
+    outcome = whole.finish()
+    committed = occurrence(whole.operations(), "os.rename", CHECKPOINT)  # after the first step, within an epoch
+    for number in (signal.SIGINT, signal.SIGTERM):
+        words = [*commands["qa"], *saves, "--dataloader_num_workers", "2"]
+        run = signalled("qa", words, tmp_path / number.name, committed, number)
+        first, last = run.said().splitlines()[-2:]
+        assert first == f"{number.name}: saving a checkpoint after this step; once more stops at once"
+        assert last.startswith(f"stopped: {run.folder}/checkpoint-2 is saved; the same command goes on from step 2 of ")
+        assert differences(run.finish(), outcome) == []
 
 
 def test_second_process_is_refused_while_the_first_lives(commands: dict[str, list[str]], tmp_path: Path) -> None:
