@@ -15,6 +15,7 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -131,12 +132,12 @@ class Counter:
 
 
 def signal_group(number: int) -> None:
-    """Signals this process and the workers of its data loaders, as a scheduler or Ctrl-C does: from another process."""
-    sender = os.fork()
-    if sender == 0:
-        os.killpg(0, number)
-        os._exit(0)
-    os.waitpid(sender, 0)
+    """Signals this process and the workers of its data loaders, as a scheduler or Ctrl-C does: from another process.
+
+    Not one made by os.fork: the signal could come while Python runs the functions that follow a fork, where what is
+    raised is swallowed. The shell is of the group and may die of its own signal.
+    """
+    subprocess.run(["sh", "-c", f"kill -{int(number)} -{os.getpgid(0)}"], check=False)
 
 
 def tear(kind: str, path: str, operation: Callable[[], Any]) -> None:
