@@ -139,7 +139,7 @@ def window_spans(
     null_starts = start_logits.float().gather(1, cls).squeeze(1)
     null_ends = end_logits.float().gather(1, cls).squeeze(1)
     begin = batch["first_token"][:, None]
-    first, last = (first - begin).to(torch.int16), (last - begin).to(torch.int16)
+    first, last = (first - begin).int(), (last - begin).int()  # no smaller type can be gathered from other processes
     return scores, first, last, starts, null_starts, null_ends
 
 

@@ -115,20 +115,20 @@ def build(
 def _keep_drawn_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None) -> None:
     """A drawn base is nowhere else; it is saved before adapters stand in it."""
     record.begin()
-    if record.folder is None:
+    if record.folder is None or not record.begun:
         return
     model.save_pretrained(record.folder / BASE_FOLDER)
     if tokenizer is not None:
         tokenizer.save_pretrained(record.folder / BASE_FOLDER)
 
 
-def keep(built: Built, plan: Plan | None, record: RunRecord, tokenizer: PreTrainedTokenizerFast) -> Path:
+def keep(built: Built, plan: Plan | None, record: RunRecord, tokenizer: PreTrainedTokenizerFast) -> None:
     """Saves what was trained: an `adapters-<task>` folder, or for full fine-tuning the whole model in the run's folder.
 
-    Returns:
-        Where it is.
+    Of several processes the one whose folder it is writes.
     """
-    assert record.folder is not None
+    if record.folder is None or not record.begun:
+        return
     if plan is not None:
         target = record.folder / plan.folder_name
         save_setup(built.model, plan, target, built.facts)
@@ -144,7 +144,6 @@ def keep(built: Built, plan: Plan | None, record: RunRecord, tokenizer: PreTrain
         }
         write_json(target / FULL_FILE, {"trainer": facts})
     record.note(saved=str(target))
-    return target
 
 
 def keep_metrics(trainer: SetupTrainer, record: RunRecord, split: str, metrics: dict[str, float]) -> None:

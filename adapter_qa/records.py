@@ -53,7 +53,7 @@ class RunRecord:
         resume_from: newest complete checkpoint of an interrupted run with the same options, if any.
         finished: the folder holds a finished run with the same options; there is nothing to do.
         replaces: what the folder holds of an earlier run is removed when this one begins.
-        begun: the folder is this run's; from then on the file is written.
+        begun: the folder is this process's; from then on the file is written. Of several processes one begins.
     """
 
     folder: Path | None

@@ -331,6 +331,7 @@ class SetupTrainer(Trainer):
             if self.args.push_to_hub:
                 self._push_from_checkpoint(str(final))
             rotate(self.folder, step, best, self.args.save_total_limit)
+        self.accelerator.wait_for_everyone()  # at the end all processes look for the best one
 
     def progress(self) -> Progress:
         """Where the loop is."""
