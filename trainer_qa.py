@@ -13,8 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
+from adapter_qa.attention import ATTENTION_FILE, FusionAttention, show_attention
 from adapter_qa.batching import LongestFirst, padding_share
 from adapter_qa.composition import check_setup
+from adapter_qa.records import write_json
 from adapter_qa.setup_trainer import SetupTrainer
 from adapter_qa.squad import Question
 from adapter_qa.windows import IGNORED, Windows
@@ -62,6 +64,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         self.n_best_size = n_best_size
         self.max_answer_length = max_answer_length
         self.collected: SpanCollector
+        self.attention: FusionAttention
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         """Mean of start and end cross entropy over the windows of a batch whose gold span is known."""
@@ -88,9 +91,11 @@ class QuestionAnsweringTrainer(SetupTrainer):
             n_best_size=self.n_best_size,
             max_answer_length=self.max_answer_length,
         )
-        self.collected.take(
-            self.gather_function(spans)
-        )  # here, since `Trainer` would copy all of them with every batch
+        spans = self.gather_function(spans)  # here, since `Trainer` would copy all of them with every batch
+        self.collected.take(spans)
+        size = len(outputs.start_logits)
+        before = self.args.process_index * size  # windows of other processes, which come first when gathered
+        self.attention.add(inputs, min(max(len(spans[0]) - before, 0), size))  # the last batch repeats windows
         return loss.detach(), None, None
 
     def evaluate(
@@ -108,6 +113,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         answers, metrics = self.answer(self.eval_windows, self.eval_questions, metric_key_prefix, loader)
         self.log(metrics)
         self._show_answers(answers)
+        self._keep_attention()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -143,7 +149,12 @@ class QuestionAnsweringTrainer(SetupTrainer):
         check_setup(self.model, self.plan)
         began = time.time()
         self.collected = SpanCollector(LongestFirst(windows.lengths()).order, self.n_best_size)
-        output = self.evaluation_loop(loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix)
+        fusion = self.plan.fusion if self.plan is not None else None
+        self.attention = FusionAttention(self.model, fusion, windows.layout)
+        with self.attention.recording():
+            output = self.evaluation_loop(
+                loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix
+            )
         from_spans = time.perf_counter()
         answers = self.choose_answers(questions, windows, self.collected.spans)
         if self.is_world_process_zero():
@@ -159,6 +170,20 @@ class QuestionAnsweringTrainer(SetupTrainer):
         metrics[f"{prefix}_windows"] = len(windows)
         metrics.update(speed_metrics(prefix, began, num_samples=len(windows)))
         return answers, metrics
+
+    def _keep_attention(self) -> None:
+        """Writes the fusion attention of the evaluation that was, and shows it in TensorBoard."""
+        attention = self.attention
+        if not attention.places:
+            return
+        attention.sums, attention.counts = self.accelerator.reduce((attention.sums, attention.counts))
+        if not self.is_world_process_zero():
+            return
+        document = attention.document()
+        write_json(self.folder / ATTENTION_FILE, document)
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
+                show_attention(callback.tb_writer, document, self.state.global_step, drawn=not self.is_in_train)
 
     def _show_answers(self, answers: Answers) -> None:
         """The first few answers as text in TensorBoard."""

@@ -69,6 +69,16 @@ class PairLayout:
         """Number of special tokens."""
         return len(self.before) + len(self.between) + len(self.after)
 
+    def question_mask(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """(batch, length) bool, where the question's tokens are in a batch of `WindowCollator`."""
+        context = batch["context_mask"].sum(1)
+        question = batch["attention_mask"].sum(1) - self.specials - context
+        begin = batch["first_token"] + len(self.before)
+        if not self.question_first:
+            begin = begin + context + len(self.between)
+        place = torch.arange(batch["context_mask"].shape[1], device=begin.device)
+        return (place >= begin[:, None]) & (place < (begin + question)[:, None])
+
 
 @dataclass(frozen=True)
 class Windows(Dataset):

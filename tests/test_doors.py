@@ -94,7 +94,8 @@ def test_files_of_a_fusion_run(chain: Chain) -> None:
     found = {path.name for path in (chain.folder / "fusion").iterdir() if not path.name.startswith("checkpoint-")}
     assert found == {
         "adapters-fusion", "all_results.json", "eval_nbest_predictions.json", "eval_predictions.json",
-        "eval_results.json", "frozen.safetensors", "predict_nbest_predictions.json", "predict_predictions.json",
+        "eval_results.json", "frozen.safetensors", "fusion_attention.json",
+        "predict_nbest_predictions.json", "predict_predictions.json",
         "predict_results.json", "run.json", "run.lock", "runs", "train_results.json", "trainer_state.json",
     }  # fmt: skip
     assert list((chain.folder / "fusion" / "runs").rglob("events.out.tfevents.*"))

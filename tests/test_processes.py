@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from conftest import ROOT
 
 import run_qa_adapter
@@ -18,7 +19,16 @@ def test_two_processes_train_save_and_answer_as_one_does(
 ) -> None:
     train, dev = map(str, squad_files)
     shared = ["--validation_file", dev, "--do_eval", "--max_seq_length", "64", "--doc_stride", "16"]
-    shared += ["--report_to", "none", "--disable_tqdm", "True", "--use_cpu", "True"]
+    shared += [
+        "--per_device_eval_batch_size",
+        "3",
+        "--report_to",
+        "none",
+        "--disable_tqdm",
+        "True",
+        "--use_cpu",
+        "True",
+    ]
     words = ["--model_name_or_path", str(tiny_bert), "--random_init", "True", "--fuse_adapters", "qa=new", "ner=new"]
     words += ["--train_file", train, "--do_train", "--num_train_epochs", "2", "--per_device_train_batch_size", "4"]
     words += ["--learning_rate", "1e-2", "--output_dir", str(tmp_path / "two"), *shared]
@@ -38,3 +48,10 @@ def test_two_processes_train_save_and_answer_as_one_does(
     assert run_qa_adapter.main([*again, "--output_dir", str(tmp_path / "one"), *shared]) == 0
     predictions = [(tmp_path / name / "eval_predictions.json").read_bytes() for name in ("two", "one")]
     assert predictions[0] == predictions[1]
+    # Windows that fill up the last batch of the two do not count.
+    attention = [
+        json.loads((tmp_path / name / "fusion_attention.json").read_text(encoding="utf-8")) for name in ("two", "one")
+    ]
+    assert attention[0]["windows"] == attention[1]["windows"] == run["data"]["eval"]["windows"]
+    for part in ("question", "context", "all"):
+        assert np.allclose(attention[0][part], attention[1][part], rtol=0, atol=1e-6)
