@@ -201,10 +201,12 @@ class Answers:
     @property
     def n_best(self) -> dict[str, list[Candidate]]:
         """All candidates of each question, by its id, best first."""
-        return {
-            one.id: [self._candidate(index, row) for row in range(self.borders[index], self.borders[index + 1])]
-            for index, one in enumerate(self.questions)
-        }
+        return {one.id: self.candidates(index) for index, one in enumerate(self.questions)}
+
+    def candidates(self, index: int, most: int | None = None) -> list[Candidate]:
+        """The candidates of one question, or the first `most` of them, best first."""
+        rows = range(self.borders[index], self.borders[index + 1])[:most]
+        return [self._candidate(index, row) for row in rows]
 
     @property
     def null_odds(self) -> dict[str, float]:

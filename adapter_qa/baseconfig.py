@@ -26,17 +26,21 @@ HARMLESS_ATTENTION = (None, "eager", "sdpa")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def read_base_config(options: ModelOptions) -> dict[str, Any]:
+def read_base_config(options: ModelOptions, option: str = "--model_name_or_path") -> dict[str, Any]:
     """config.json of the base model, as plain data with all its `SIZES`, checked before any library acts on it.
 
     A crafted `_attn_implementation_internal`, or `_attn_implementation`, makes transformers 4.57 run code from the hub
     (CVE-2026-4372); whatever has such a name is refused here.
 
+    Args:
+        options: where it is.
+        option: what names the model, for messages.
+
     Raises:
         UserError: no such folder or hub id, no weights, an encoder that is not supported, sizes that cannot be, a
             dangerous key.
     """
-    option, name = "--model_name_or_path", options.model_name_or_path
+    name = options.model_name_or_path
     if options.config_name is not None:
         option, name = "--config_name", options.config_name
     folder = Path(name)

@@ -68,7 +68,12 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
 
 
 def load_model(
-    options: ModelOptions, task: str, labels: list[str] | None = None, *, as_plan: bool = False
+    options: ModelOptions,
+    task: str,
+    labels: list[str] | None = None,
+    *,
+    as_plan: bool = False,
+    with_head: bool = False,
 ) -> PreTrainedModel:
     """The base model with the head of a task, in float32.
 
@@ -77,6 +82,7 @@ def load_model(
         task: "qa", "mlm" or "ner".
         labels: names of the classes, for "ner".
         as_plan: shapes only (meta device): enough to count and to check, in no time and no memory.
+        with_head: the weights of the head are to be there, too; else they are drawn.
 
     Raises:
         UserError: no model can be made of the configuration, or the weights cannot be read or are of another one.
@@ -111,7 +117,8 @@ def load_model(
     except Exception as error:  # as above, and all that a damaged .bin brings
         raise UserError(f"{name}: the weights cannot be loaded ({_reason(error)})") from error
     lacking = sorted({*found["missing_keys"], *found["mismatched_keys"]})
-    lacking = [key for key in lacking if key.startswith(f"{model.base_model_prefix}.") and ".pooler." not in key]
+    lacking = [key for key in lacking if with_head or key.startswith(f"{model.base_model_prefix}.")]
+    lacking = [key for key in lacking if ".pooler." not in key]
     if lacking:  # the library would draw them at random
         raise UserError(
             f"{name}: {len(lacking)} weights are missing or of another shape, e.g. {lacking[0]}; its weights and its "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import re
 import signal
 import sys
@@ -112,11 +113,16 @@ def run_door(main: Callable[[list[str]], int]) -> int:
 
     Returns:
         What `main` returns; otherwise that of the error, whose problems go to stderr: 2 for bad input, 1 for a run that
-        failed, 128 + signal for one that was stopped.
+        failed, 128 + signal for one that was stopped, SIGPIPE included.
     """
     argv, debug = take_debug(sys.argv[1:])
     try:
-        return call_main(main, argv)
+        code = call_main(main, argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # whoever reads the output has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would complain at its end
+        return 128 + signal.SIGPIPE
     except ForPeople as error:
         if debug:
             traceback.print_exc()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
-from adapter_qa.errors import UserError
+from adapter_qa.errors import UserError, note
 
 MAX_BYTES = 512 * 1024**2  # SQuAD v1.1 is 30 MB: room enough, yet what is made to fill the memory is refused
 
@@ -25,8 +26,24 @@ def read_bytes(path: str | Path, most: int = MAX_BYTES) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read: {reason}") from error
+    return _bounded(path, content, most)
+
+
+def read_stdin(most: int = MAX_BYTES) -> bytes:
+    """What comes on standard input, to its end; says so where somebody is to type it.
+
+    Raises:
+        UserError: it is larger than `most` bytes.
+    """
+    if sys.stdin.isatty():
+        note(["reading standard input; end it with Ctrl-D"])
+    return _bounded("standard input", sys.stdin.buffer.read(most + 1), most)
+
+
+def _bounded(name: str | Path, content: bytes, most: int) -> bytes:
+    """The content, unless it is larger than what is read."""
     if len(content) > most:
-        raise UserError(f"{path}: is larger than {most:,} bytes, the most that is read; give a part of it")
+        raise UserError(f"{name}: is larger than {most:,} bytes, the most that is read; give a part of it")
     return content
 
 

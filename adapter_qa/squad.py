@@ -114,18 +114,19 @@ def read_question_file(path: Path) -> list[Record]:
     return read_records(str(path), read_bytes(path))
 
 
-def read_records(name: str, content: bytes) -> list[Record]:
+def read_records(name: str, content: bytes, suffix: str | None = None) -> list[Record]:
     """Splits the content of a question file into flat records, without checking them.
 
     Args:
-        name: path or name of the file; its extension chooses the format, and errors quote it.
+        name: path or name of the file, which errors quote.
         content: UTF-8, with or without a byte order mark.
+        suffix: one of `QUESTION_FILE_SUFFIXES`, which chooses the format; None: that of the name.
 
     Raises:
         UserError: the content as a whole is not what the extension promises.
     """
     text = decode(name, content)
-    suffix = Path(name).suffix.lower()
+    suffix = suffix or Path(name).suffix.lower()
     if suffix == ".csv":
         return list(_csv_records(name, text))
     if suffix == ".jsonl":

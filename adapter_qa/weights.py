@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
-from transformers.trainer import safe_globals
 
 from adapter_qa.errors import UserError
 
@@ -53,6 +52,8 @@ def check_states(checkpoint: Path) -> None:
     Raises:
         UserError: one holds anything but tensors, arrays and plain values; nothing of it was run.
     """
+    from transformers.trainer import safe_globals  # loads the trainer, for which those who ask need not wait
+
     for pattern in STATES:
         for path in sorted(checkpoint.glob(pattern)):
             with safe_globals():  # the arrays of numpy's generator

@@ -942,6 +942,8 @@ def sample_files() -> dict[str, str]:
         "texts.txt": draw_texts(random.Random(SEED + 4), TEXT_LINES),
         "questions.jsonl": jsonl(draw_demo_questions(random.Random(SEED + 5))),
         "covid.jsonl": jsonl(covid),
+        "covid_context.txt": f"{COVID_CONTEXT}\n",
+        "covid_questions.txt": "".join(f"{question}\n" for question in COVID_QUESTIONS),
     }
 
 

@@ -9,6 +9,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import torch
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from transformers import (
+    AutoTokenizer,
     BertConfig,
     BertForMaskedLM,
     BertTokenizerFast,
@@ -31,6 +33,11 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
+from adapter_qa.arguments import AdapterOptions, FusionOptions, ModelOptions, SquadOptions, answering_options
+from adapter_qa.baseconfig import read_base_config
+from adapter_qa.basemodel import load_model
+from adapter_qa.composition import build_setup, save_setup
+from adapter_qa.planning import plan_setup
 from adapter_qa.squad import Question
 from adapter_qa.windows import Windows
 
@@ -146,6 +153,40 @@ def squad_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return write_squad(folder / "train.json", made_questions(24, 1)), write_squad(
         folder / "dev.json", made_questions(8, 2)
     )
+
+
+@dataclass(frozen=True)
+class SavedRuns:
+    """Saved runs with random weights, which answer something: a QA adapter, a fusion of two, and a whole model."""
+
+    qa: Path
+    fusion: Path
+    whole: Path
+
+
+@pytest.fixture(scope="session")
+def saved_runs(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> SavedRuns:
+    folder = tmp_path_factory.mktemp("saved runs, é")
+    options = ModelOptions(str(tiny_bert))
+    windows = answering_options(SquadOptions(max_seq_length=64, doc_stride=16))
+    facts = {"base_model": {"name_or_path": str(tiny_bert), "revision": "main"}, "tokenizer": None, "windows": windows}
+    for name, fused in (("qa", None), ("fusion", ["qa=new", "ner=new"])):
+        torch.manual_seed(len(name))
+        plan = plan_setup("qa", read_base_config(options), AdapterOptions(), None, FusionOptions(fuse_adapters=fused),
+                          random_init=True)  # fmt: skip
+        assert plan is not None
+        model = load_model(options, "qa")
+        build_setup(model, plan)
+        for weight_name, weight in model.named_parameters():
+            if "adapter" in weight_name or "qa_outputs" in weight_name:
+                torch.nn.init.normal_(weight, std=0.3)
+        save_setup(model, plan, folder / name / plan.folder_name, facts)
+    torch.manual_seed(1)
+    whole = load_model(options, "qa")
+    torch.nn.init.normal_(whole.qa_outputs.weight, std=0.3)
+    whole.save_pretrained(folder / "whole")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder / "whole")
+    return SavedRuns(folder / "qa", folder / "fusion", folder / "whole")
 
 
 def window_offsets(windows: Windows, index: int) -> np.ndarray:

@@ -125,3 +125,6 @@ def test_plain_text_and_questions_are_complete() -> None:
         records = [json.loads(line) for line in (SAMPLE / name).read_text(encoding="utf-8").splitlines()]
         assert len({record["id"] for record in records}) == size
         assert all(set(record) == {"id", "question", "context"} for record in records)
+    context, asked = (SAMPLE / f"covid_{name}.txt" for name in ("context", "questions"))
+    assert {record["context"] for record in records} == {context.read_text(encoding="utf-8").removesuffix("\n")}
+    assert [record["question"] for record in records] == asked.read_text(encoding="utf-8").splitlines()
