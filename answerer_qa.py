@@ -177,7 +177,7 @@ class QuestionAnswerer:
         attention = FusionAttention(self.model, self.plan.fusion if self.plan is not None else None, windows.layout)
         batches = DataLoader(windows, self.batch_size, sampler=longest_first, collate_fn=collator)
         with attention.recording(), torch.inference_mode():
-            for batch in tqdm(batches, desc="answering", disable=len(batches) == 1):
+            for batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
                 on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
                 output = self.model(**{name: on_device[name] for name in self.tokenizer.model_input_names})
                 collected.take(window_spans(on_device, output.start_logits, output.end_logits, **spans_of))

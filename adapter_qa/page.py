@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import socket
+import warnings
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -63,6 +64,7 @@ def serve_page(asked: Mapping[str, Ask], listener: socket.socket) -> None:
     """
     import uvicorn
 
+    warnings.filterwarnings("ignore", module=r"gradio\.")  # of its own use of its libraries, at every question
     app = make_app(asked)
     print(f"http://{HOST}:{listener.getsockname()[1]}   (Ctrl-C ends)", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
@@ -144,7 +146,7 @@ def answer_html(asked: Mapping[str, Ask], context: str, question: str, runs: lis
     if problems:
         return problems_html(problems)
     try:
-        return replies_html(context, {name: asked[name](question, context) for name in asked if name in runs})
+        return replies_html(question, context, {name: asked[name](question, context) for name in asked if name in runs})
     except ForPeople as error:
         return problems_html(error.problems)
 

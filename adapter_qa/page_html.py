@@ -14,6 +14,7 @@ PARTS = ("question", "context")
 DARK = 0.55  # weights above it stand on a dark ground and are written in white
 NO_ANSWER = "no answer"
 STYLE = """
+#result .asked { margin: 0 0 .6rem; font-style: italic; overflow-wrap: anywhere; }
 .runs { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 #result .run { flex: 1 1 26rem; min-width: 0; padding: 1rem; border: 1px solid var(--border-color-primary);
   border-radius: 8px; }
@@ -54,15 +55,18 @@ def problems_html(problems: Sequence[str]) -> str:
     return f'<div class="problem" role="alert">{"".join(f"<p>{escape(line)}</p>" for line in problems)}</div>'
 
 
-def replies_html(context: str, replies: Mapping[str, tuple[dict[str, Any], dict[str, Any] | None]]) -> str:
-    """Answers side by side.
+def replies_html(
+    question: str, context: str, replies: Mapping[str, tuple[dict[str, Any], dict[str, Any] | None]]
+) -> str:
+    """Answers side by side, under their question.
 
     Args:
-        context: the text that was asked.
+        question, context: what was asked.
         replies: by the name of what answered: the answer as JSON has it, with its `n_best` if there are several; and
             the fusion attention in the form of fusion_attention.json, if something is fused.
     """
-    return '<div class="runs">' + "".join(_reply(name, context, *reply) for name, reply in replies.items()) + "</div>"
+    shown = "".join(_reply(name, context, *reply) for name, reply in replies.items())
+    return f'<p class="asked">{escape(question)}</p><div class="runs">{shown}</div>'
 
 
 def _reply(name: str, context: str, answer: dict[str, Any], attention: dict[str, Any] | None) -> str:
