@@ -72,7 +72,8 @@ def main(argv: list[str]) -> int:
 
     record.note(data=facts)
     tokenizer = basemodel.load_tokenizer(model_options) if questions else None
-    windows = window_parts(questions, tokenizer, squad, record)
+    with run.main_process_first(desc="windows"):  # the others find them kept
+        windows = window_parts(questions, tokenizer, squad, record)
     answering = {"windows": answering_options(squad), "language": adapter.language}
     built = doors.build(record, model_options, plan, "qa", run, tokenizer, answering)
     if run.dry_run:
@@ -83,14 +84,14 @@ def main(argv: list[str]) -> int:
     trainer = make_trainer(built, plan, squad, fusion, run, tokenizer, questions, windows, record)
     if run.do_train:
         training.train(trainer, record)
-        doors.keep(built, plan, record, tokenizer)
+        doors.keep(trainer, built, plan, record, tokenizer)
     if run.do_eval:
         doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
         if squad.version_2_with_negative:
             record.note(best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result")
     if run.do_predict:
         loader = trainer.get_test_dataloader(windows["predict"])
-        metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)[1]
+        metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)
         doors.keep_metrics(trainer, record, "predict", metrics)
     training.finish(trainer, record)
     return 0
@@ -296,6 +297,7 @@ def make_trainer(
         score_answers=partial(score, version_2=squad.version_2_with_negative),
         n_best_size=squad.n_best_size,
         max_answer_length=squad.max_answer_length,
+        padding_competes=squad.pad_to_max_length,
         bucketed=run.bucket_by_length and not squad.pad_to_max_length,
         callbacks=run_callbacks(run, record),
     )
