@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
@@ -455,6 +456,14 @@ class SetupTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_trainable(self.model, Path(resume_from_checkpoint) / TRAINED_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The library's. DeepSpeed has put an optimizer of its own in place of the one that the schedule was made for;
+        they share their settings until a checkpoint is loaded, and then the learning rate would stand still.
+        """
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.deepspeed is not None and isinstance(self.lr_scheduler, LRScheduler):
+            self.lr_scheduler.optimizer = self.deepspeed.optimizer.optimizer
 
     def compare_trainer_and_checkpoint_args(self, training_args: Any, trainer_state: Any) -> None:
         """Nothing: run.json has all options compared, and the library takes a share of steps for another number."""
