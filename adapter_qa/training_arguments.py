@@ -33,11 +33,14 @@ class TrainingRun(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.output_dir_is_derived = self.output_dir is None
+        self.idle_gpus = 0
         super().__post_init__()
         if self.ddp_find_unused_parameters is None:  # all that trains is used in every step; looking for it costs time
             self.ddp_find_unused_parameters = False
         self.remove_unused_columns = False  # windows carry what evaluation needs beside the model's inputs
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type == "cuda"
+        if self.n_gpu > 1:  # the library would put a copy of the model on each and multiply the batch
+            self.idle_gpus, self._n_gpu = self.n_gpu - 1, 1
 
 
 def settle(options: RunOptions) -> TrainingRun:
@@ -55,8 +58,10 @@ def settle(options: RunOptions) -> TrainingRun:
             options.save_strategy == values["eval_strategy"]
         )
     values["bf16"], values["fp16"], said = choose_precision(options)
-    if values["bf16"] and not torch.accelerator.is_available():
-        values["use_cpu"] = True  # the library takes bfloat16 on the CPU only where it is told to use it
+    if not torch.accelerator.is_available() and (values["bf16"] or process_count() > 1):
+        # The library takes bfloat16 on the CPU only where it is told to use it, and several processes on it without
+        # that for as many runs of one.
+        values["use_cpu"] = True
     if options.deepspeed is not None:
         warmup = options.warmup_steps > 0 or options.warmup_ratio > 0
         values["deepspeed"], notes = read_deepspeed(str(options.deepspeed), warmup=warmup)
@@ -75,8 +80,15 @@ def settle(options: RunOptions) -> TrainingRun:
         if run.deepspeed is not None:
             leave_models_whole()
             _check_agreement(run)
+        if run.world_size != process_count():
+            raise RuntimeError(f"{process_count()} processes were started, but the library knows {run.world_size}")
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(" ".join(str(error).split())) from error
+    if run.idle_gpus:
+        note(
+            [f"{run.idle_gpus + 1} GPUs are here and this run takes one; torchrun --nproc_per_node {run.idle_gpus + 1} "
+             "in place of python takes all, CUDA_VISIBLE_DEVICES chooses"]
+        )  # fmt: skip
     return run
 
 
