@@ -14,6 +14,7 @@ import math
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -101,8 +102,9 @@ class Range:
         """All values; None where they cannot be counted."""
         if self.step is None:
             return None
-        count = math.floor((self.high - self.low) / self.step + 1e-9) + 1
-        return tuple(self.low + number * self.step for number in range(min(count, MOST_COMBINATIONS + 1)))
+        low, high, step = (Decimal(str(one)) for one in (self.low, self.high, self.step))  # 3 x 0.1 is above 0.3
+        count = min(int((high - low) / step) + 1, MOST_COMBINATIONS + 1)
+        return tuple((int if self.whole else float)(low + number * step) for number in range(count))
 
     def described(self) -> dict[str, Any]:
         """As the file has it."""
@@ -332,11 +334,18 @@ def _read_entry(path: Path, name: str, entry: Any) -> Choices | Range:
     plain = [one for one in values if one is None or isinstance(one, (str, int, float))]
     if len(plain) < len(values):
         raise UserError(f"{where}: choices must be words, numbers, true, false or null; sets of options need names")
-    numbers = [_number(one) if types[name] in (int, float) else None for one in values]
-    read = tuple(value if number is None else number for value, number in zip(values, numbers, strict=True))
+    read = tuple(_as_option(one, types[name]) for one in values)
     if len(set(map(str, read))) < len(read):
         raise UserError(f"{where}: a choice is there twice; give each once")
     return Choices(read)
+
+
+def _as_option(value: Any, option_type: Any) -> Any:
+    """A choice as a number where the option's values are, so that 1e-4 and 0.0001 are the same one."""
+    number = _number(value)
+    if number is None or option_type not in (int, float):
+        return value
+    return int(number) if option_type is int and number == int(number) else number
 
 
 def _read_sets(path: Path, name: str, entry: dict[str, Any]) -> Choices:
@@ -409,34 +418,22 @@ def _number(value: Any) -> int | float | None:
 
 
 def _check_whole(path: Path, sweep: Sweep) -> None:
-    """Holds the shared options, then every choice and both ends of every range, against the trainer's parser.
+    """Holds the shared options with every choice and both ends of every range against the trainer's parser.
 
     Raises:
         UserError: an option stands in two places, or the trainer would refuse a value.
     """
-    owners: dict[str, list[str]] = {}
-    for name in sweep.options:
-        owners.setdefault(name, []).append("options")
+    owners: dict[str, list[str]] = {name: ["options"] for name in sweep.options}
     for name, one in sweep.search.items():
-        for option in (
-            {option for value in one.values for option in one.options(name, value)}
-            if isinstance(one, Choices)
-            else {name}
-        ):
+        for option in dict.fromkeys(option for value in one.ends() for option in one.options(name, value)):
             owners.setdefault(option, []).append(f"search: {name}")
     refuse(
         [f"{path}: {name} stands in {' and '.join(them)}; give it once" for name, them in owners.items() if them[1:]]
     )
     first = {name: one.ends()[0] for name, one in sweep.search.items()}
-    shared = _refused(sweep, first)
-    if shared:
-        raise UserError([f"{path}: {problem}" for problem in shared])
-    problems: dict[str, None] = {}
-    for name, one in sweep.search.items():
-        for value in one.ends():
-            for problem in _refused(sweep, first | {name: value}):
-                problems[f"{path}: search: {name} {value}: {problem}"] = None
-    refuse(list(problems))
+    tried = [first | {name: value} for name, one in sweep.search.items() for value in one.ends()]
+    problems = dict.fromkeys(problem for params in tried for problem in _refused(sweep, params))
+    refuse([f"{path}: {problem}" for problem in problems])
 
 
 def _refused(sweep: Sweep, params: dict[str, Any]) -> list[str]:

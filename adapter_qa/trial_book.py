@@ -115,6 +115,7 @@ class TrialBook:
         self._beat = 0
         self._next_beat = 0.0
         self._seen: dict[int, tuple[Any, float]] = {}  # lease of others' trials, and since when it has been the same
+        self._looked = 0.0  # when that was last looked at
         self._check_settings(name)
 
     def _check_settings(self, name: str) -> None:
@@ -180,8 +181,14 @@ class TrialBook:
         return True
 
     def free_abandoned(self) -> None:
-        """Puts trials of workers that have given no sign of life for a lease back to waiting."""
+        """Puts trials of workers that have given no sign of life for a lease back to waiting.
+
+        Where this worker itself was held up, by a storage that all were waiting for, it begins to watch anew.
+        """
         now = time.monotonic()
+        if now - self._looked > self.lease / 2:
+            self._seen.clear()
+        self._looked = now
         for trial in self.trials():
             lease = trial.user_attrs.get("lease")
             owner = (lease or {}).get("worker")
