@@ -209,7 +209,9 @@ def at_work(folder: Path) -> bool:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return True
-        return False
+        except OSError:  # a file system without locks, of which `hold_folder` tells
+            return False
+    return False
 
 
 def _remove_old_run(folder: Path) -> None:

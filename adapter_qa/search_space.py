@@ -294,7 +294,9 @@ def _check_names(path: Path, where: str, options: dict[str, Any]) -> None:
     """
     of_sweep = [name for name in options if str(name).replace("-", "_") in OF_THE_SWEEP]
     problems = [f"{path}: {where}: {name} is decided by the sweep for each trial; leave it out" for name in of_sweep]
-    trainer_options = {name: value for name, value in options.items() if name not in of_sweep}
+    secret = [name for name in options if str(name).endswith("token")]  # would stand in sweep.json, logs and commands
+    problems += [f"{path}: {where}: {name} would be recorded; give it in the environment (HF_TOKEN)" for name in secret]
+    trainer_options = {name: value for name, value in options.items() if name not in {*of_sweep, *secret}}
     gather([partial(refuse, problems), partial(trainer_parser().words_of, trainer_options, f"{path}: {where}")])
 
 

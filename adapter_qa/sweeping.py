@@ -98,6 +98,7 @@ class Worker:
             if refused == BAD_INPUTS_IN_A_ROW:
                 why = self.book.trials()[trial.number].user_attrs["why"]
                 raise UserError([f"{refused} trials in a row were refused, the last one for: {one}" for one in why])
+        self.book.write_report()
 
     def run(self, trial: Trial) -> int | None:
         """Runs a trial and tells what came of it.
@@ -109,7 +110,7 @@ class Worker:
         if not self.wait_until_free(trial, folder):
             return None
         log = folder.with_suffix(".log")
-        print(f"trial {trial.number} of {self.sweep.trials}: {in_words(trial.params)} (log: {inert(log)})", flush=True)
+        print(inert(f"trial {trial.number} of {self.sweep.trials}: {in_words(trial.params)} (log: {log})"), flush=True)
         start = log.stat().st_size if log.exists() else 0
         process = begin(trial_command(self.sweep, self.script, folder, trial.params), log)
         try:
@@ -144,26 +145,23 @@ class Worker:
         while True:
             code = wait_for(process, POLL)
             ours = self.book.keep(trial)
-            values = evaluations(folder, self.sweep.metric)
-            fresh = list(enumerate(values))[known:] if ours else []
-            for step, value in fresh:  # optuna's steps begin at 0, its pruners' settings count on it
-                trial.report(value, step)
+            fresh = list(enumerate(evaluations(folder, self.sweep.metric)))[known:]
+            reason = None if ours else "lost"
+            if reason is None and self.interruption.number is not None:
+                reason = "stopped"
+            while fresh and ours and stop != "pruned":  # one at a time: what is pruned is no matter of timing
+                step, value = fresh.pop(0)
+                trial.report(value, step)  # optuna's steps begin at 0, its pruners' settings count on it
                 print(f"trial {trial.number}: evaluation {step + 1}, {self.sweep.metric} {value:.4g}", flush=True)
-            known += len(fresh)
+                known += 1
+                if code is None and stop is None and trial.should_prune():
+                    reason = reason or "pruned"
+                    break
             if code is not None:
-                return Ending(code, stop, len(values), time.monotonic() - began)
-            if stop is None:
-                stop = self.reason_to_stop(trial, ours, bool(fresh))
-                if stop is not None:
-                    process.send_signal(signal.SIGTERM)
-
-    def reason_to_stop(self, trial: Trial, ours: bool, news: bool) -> str | None:
-        """As `Ending.stop`."""
-        if not ours:
-            return "lost"
-        if self.interruption.number is not None:
-            return "stopped"
-        return "pruned" if news and trial.should_prune() else None
+                return Ending(code, stop, known, time.monotonic() - began)
+            if stop is None and reason is not None:
+                stop = reason
+                process.send_signal(signal.SIGTERM)
 
     def record(self, trial: Trial, ending: Ending, folder: Path, why: Callable[[], list[str]]) -> int | None:
         """Tells the study what came of a trial, and prints it.
@@ -203,7 +201,7 @@ class Worker:
             self.book.close(number, TrialState.FAIL, exit_code=code, why=lines)
             what = f"failed with exit code {code}: {'; '.join(lines)}"
         done = sum(one.state.is_finished() for one in self.book.trials())
-        taken = f"{ending.evaluations} evaluations, {seconds:.0f} s"
+        taken = f"{ending.evaluations} evaluation{'s' if ending.evaluations != 1 else ''}, {seconds:.0f} s"
         print(
             inert(f"trial {number}: {in_words(trial.params)}: {what}, {taken} [{done}/{self.sweep.trials}]"), flush=True
         )

@@ -76,11 +76,11 @@ def starts(file: Path) -> Counter[str]:
     return Counter((file.parent / "sweep" / "trials" / "starts.txt").read_text(encoding="utf-8").splitlines())
 
 
-def start_worker(file: Path, *words: str, script: Path = FAKE) -> subprocess.Popen[str]:
-    """A worker as its user starts it, its lines to be read."""
+def start_worker(file: Path, *words: str, script: Path = FAKE, seconds: float = 0.1) -> subprocess.Popen[str]:
+    """A worker as its user starts it, its lines to be read; an evaluation of the fake trainer takes some seconds."""
     code = WORKER.format(root=str(ROOT), script=str(script))
     command = [sys.executable, "-u", "-c", code, str(file), "--output_dir", str(file.parent / "sweep"), *words]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "FAKE_SECONDS": str(seconds)}
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
@@ -175,9 +175,10 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ),
     ({"launcher": "a 'b"}, ["launcher a 'b: No closing quotation; write it as on a command line"]),
     (
-        {"options": {"learning_rat": 1, "output_dir": "x"}},
+        {"options": {"learning_rat": 1, "output-dir": "x", "hub_token": "y"}},
         [
-            "options: output_dir is decided by the sweep for each trial; leave it out",
+            "options: output-dir is decided by the sweep for each trial; leave it out",
+            "options: hub_token would be recorded; give it in the environment (HF_TOKEN)",
             "options: unknown option learning_rat; did you mean learning_rate?",
         ],
     ),
@@ -439,7 +440,8 @@ def test_a_trial_stopped_by_somebody_else_is_not_lost(write: Callable[..., Path]
     assert starts(file) == {"0000 0": 1, "0000 1": 1}
 
 
-def test_poor_trials_are_pruned(write: Callable[..., Path]) -> None:
+def test_poor_trials_are_pruned(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")  # time to notice before the next one
     pruner = {"kind": "median", "n_startup_trials": 2, "n_warmup_steps": 1}
     file = write(trials=..., search={"seed": [8, 9, 1, 10]}, pruner=pruner)
     assert sweep_main(file) == 0
@@ -450,6 +452,34 @@ def test_poor_trials_are_pruned(write: Callable[..., Path]) -> None:
         ("pruned", 2, 21.0),
         ("finished", 4, 50.0),
     ]
+
+
+def test_hyperband_prunes_by_its_own_settings(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_SECONDS", "0.5")  # time to notice before the next one
+    pruner = {"kind": "hyperband", "min_resource": 1, "max_resource": 4, "reduction_factor": 4}
+    file = write(trials=..., search={"seed": [9, 8, 7, 6, 5, 4, 3, 2]}, pruner=pruner)
+    assert sweep_main(file) == 0
+    found = [(one["state"], len(one["evaluations"])) for one in report(file)["trials"]]
+    study = optuna.create_study(
+        study_name="sweep", direction="maximize", pruner=optuna.pruners.HyperbandPruner(1, 4, 4)
+    )
+    expected = []
+    for seed in range(9, 1, -1):  # optuna alone, told the same values
+        trial, told = study.ask(), 0
+        for told in range(1, 5):
+            trial.report(10.0 * told + seed, told - 1)
+            if trial.should_prune():
+                break
+        pruned = told < 4
+        study.tell(trial, None if pruned else 40.0 + seed, TrialState.PRUNED if pruned else TrialState.COMPLETE)
+        expected.append(("pruned" if pruned else "finished", told))
+    assert found == expected and {"pruned", "finished"} == {state for state, _ in found}
+
+
+def test_a_database_that_gives_way_is_told_in_a_line() -> None:
+    with pytest.raises(RunFailure) as caught, trial_book.storage_explained():
+        raise optuna.exceptions.StorageInternalError("gone away\nand more")
+    assert caught.value.problems == ["the storage failed (gone away); the same command goes on"]
 
 
 def test_a_smaller_loss_is_better(write: Callable[..., Path]) -> None:
@@ -622,24 +652,21 @@ def test_a_stopped_worker_gives_its_trial_back_with_a_checkpoint(
     write: Callable[..., Path], number: int, code: int
 ) -> None:
     file = write()
-    worker = start_worker(file)
-    lines_until(worker, "trial 1: evaluation 2")
+    worker = start_worker(file, seconds=1)
+    lines_until(worker, "trial 0: evaluation 1")
     worker.send_signal(number)
     last = lines_until(worker, "stopped: ")[-1]
     assert worker.wait() == code
     assert last == f"stopped: by {signal.Signals(number).name}; the same command goes on from what is done"
-    assert [one["state"] for one in report(file)["trials"]] == ["finished", "waiting"]
-    done = len(report(file)["trials"][1]["evaluations"])
+    assert [one["state"] for one in report(file)["trials"]] == ["waiting"]
+    done = len(report(file)["trials"][0]["evaluations"])
     assert sweep_main(file) == 0
-    assert starts(file) == {"0000 0": 1, "0001 0": 1, f"0001 {done}": 1, "0002 0": 1} and done in (2, 3)
+    assert starts(file) == {"0000 0": 1, f"0000 {done}": 1, "0001 0": 1, "0002 0": 1} and 0 < done < 4
 
 
-def test_a_second_signal_does_not_wait_for_the_checkpoint(
-    write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("FAKE_SECONDS", "600")
+def test_a_second_signal_does_not_wait_for_the_checkpoint(write: Callable[..., Path]) -> None:
     file = write(trials=1)
-    worker = start_worker(file)
+    worker = start_worker(file, seconds=600)
     lines_until(worker, "trial 0 of 1")
     while not (file.parent / "sweep" / "trials" / "0000" / "run.json").exists():
         time.sleep(0.05)
@@ -660,7 +687,7 @@ def test_twelve_trials_by_three_workers_one_of_them_killed(
     search = {"learning_rate": {"low": 1e-5, "high": 1e-3, "log": True}, "seed": {"low": 1, "high": 1000}}
     file = write(trials=12, sampler="random", search=search)
     words = ["--lease", "3"] + (["--storage", f"sqlite:///{tmp_path / 'sweep.db'}"] if storage == "sqlite" else [])
-    workers = [start_worker(file, *words) for _ in range(3)]
+    workers = [start_worker(file, *words, seconds=seconds) for seconds in (0.4, 1, 0.4)]  # the slow one is killed
     victim = workers[1]
     lines = lines_until(victim, " of 12: ", " of 12: ", "evaluation 1, ")
     victim.send_signal(signal.SIGKILL)
