@@ -12,10 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import (
-    AdapterOptions,
+    QA_METRICS,
+    QA_OPTIONS,
     FusionOptions,
-    LangAdapterOptions,
-    ModelOptions,
     RunOptions,
     SquadOptions,
     answering_options,
@@ -40,7 +39,6 @@ if TYPE_CHECKING:  # torch and transformers wait inside the functions that need 
     from trainer_qa import QuestionAnsweringTrainer
     from utils_qa import Answers
 
-METRICS = ("f1", "exact", "loss")
 PARTS = {"train": ("train_file", "train"), "eval": ("validation_file", "validation"), "predict": ("test_file", "test")}
 EXAMPLES = """\
   run_qa_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
@@ -103,10 +101,9 @@ def read_options(argv: list[str]) -> tuple[Any, ...]:
     Raises:
         UserError: every problem that the options alone show.
     """
-    groups = (ModelOptions, SquadOptions, AdapterOptions, LangAdapterOptions, FusionOptions, RunOptions)
-    options = DoorParser(groups, str(__doc__), EXAMPLES).read(argv)
+    options = DoorParser(QA_OPTIONS, str(__doc__), EXAMPLES).read(argv)
     squad, run = options[1], options[-1]
-    problems = check_run(run, METRICS) + check_files(squad)
+    problems = check_run(run, QA_METRICS) + check_files(squad)
     problems += check_counts(
         squad, ["max_train_samples", "max_eval_samples", "max_predict_samples", "n_best_size", "max_answer_length"]
     )

@@ -256,6 +256,11 @@ class LanguageRunOptions(RunOptions):
     metric_for_best_model: str | None = option("loss", "What is best: loss.")
 
 
+# What run_qa_adapter.py takes, in the order of its parser; and what its evaluation computes.
+QA_OPTIONS = (ModelOptions, SquadOptions, AdapterOptions, LangAdapterOptions, FusionOptions, RunOptions)
+QA_METRICS = ("f1", "exact", "loss")
+
+
 def answering_options(squad: SquadOptions) -> dict[str, Any]:
     """What asking needs to know of windows and spans, for the saved folder."""
     names = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length")

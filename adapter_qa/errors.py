@@ -82,6 +82,16 @@ class LineParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+def refuse(problems: list[str]) -> None:
+    """Nothing where there are no problems.
+
+    Raises:
+        UserError: there are.
+    """
+    if problems:
+        raise UserError(problems)
+
+
 def gather(steps: Iterable[Callable[[], Any]]) -> list[Any]:
     """What each of some steps returns that do not build on one another.
 

@@ -202,6 +202,22 @@ def hold_folder(folder: Path) -> None:
     HELD[key] = stream
 
 
+def at_work(folder: Path) -> bool:
+    """Whether another process holds a run's folder: what `hold_folder` would refuse."""
+    try:
+        stream = (folder / LOCK_FILE).open("r+", encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    with stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:  # a file system without locks, of which `hold_folder` tells
+            return False
+    return False
+
+
 def _remove_old_run(folder: Path) -> None:
     """Removes what runs write, and only that: other files of the user stay. run.json goes last: without it the rest
     would be a stranger's.
