@@ -198,6 +198,22 @@ def hold_folder(folder: Path) -> None:
     HELD[key] = stream
 
 
+def at_work(folder: Path) -> bool:
+    """Whether a process is at work in a run's folder: what `hold_folder` would refuse. Reading is enough to ask."""
+    if (os.getpid(), folder.resolve()) in HELD:
+        return True  # closing the file below would give it away
+    try:
+        stream = (folder / LOCK_FILE).open(encoding="utf-8")
+    except OSError:
+        return False
+    with stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:  # held, or on a file system without locks: then run.json is taken at its word
+            return True
+    return False
+
+
 def _remove_old_run(folder: Path) -> None:
     """Removes what runs write, and only that: other files of the user stay. run.json goes last: without it the rest
     would be a stranger's.
