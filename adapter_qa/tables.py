@@ -216,16 +216,16 @@ def as_csv(groups: Sequence[Group]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     options = shown_options(groups)
     for number, group in enumerate(groups):
-        row = flat_row(group) | {name: csv_value(option_value(group, name)) for name in options}
+        row = {**flat_row(group), **{name: option_value(group, name) for name in options}}
         if number == 0:
             writer.writerow(row)
-        writer.writerow(row.values())
+        writer.writerow(map(csv_value, row.values()))
     return stream.getvalue()
 
 
 def csv_value(value: Any) -> Any:
-    """Lists as words, other values as they are; None is an empty cell."""
-    return as_text(value) if isinstance(value, (list, dict, bool)) else value
+    """Lists as words, numbers as they are; None is an empty cell."""
+    return inert(as_text(value)) if isinstance(value, (list, dict, bool, str)) else value
 
 
 def flat_row(group: Group) -> dict[str, Any]:
@@ -269,7 +269,8 @@ def as_json(groups: Sequence[Group]) -> str:
             for run in group.runs
         ]
         document.append(flat)
-    return json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    return "".join(f"{inert(line)}\n" for line in text.split("\n"))  # in JSON, \\uXXXX is the character itself
 
 
 def finite(value: Any) -> Any:
