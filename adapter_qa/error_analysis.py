@@ -9,7 +9,6 @@ import math
 import os
 import random
 import re
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -201,13 +200,10 @@ LENGTH_ORDER = (*range_names(ANSWER_WORDS, 1), NO_ANSWER)
 
 def quarters(lengths: Sequence[int]) -> tuple[list[str], list[str]]:
     """The class of each length among `QUARTERS` that hold about as many, and the classes in order."""
-    ends = (
-        [math.floor(one) for one in statistics.quantiles(lengths, n=QUARTERS, method="inclusive")]
-        if len(lengths) > 1
-        else []
-    )
-    ends = sorted({end for end in ends if min(lengths) <= end < max(lengths)})
-    names = range_names(ends, min(lengths))
+    ordered = sorted(lengths)
+    last = [ordered[max(0, len(ordered) * quarter // QUARTERS - 1)] for quarter in range(1, QUARTERS)]
+    ends = sorted({end for end in last if end < ordered[-1]})
+    names = range_names(ends, ordered[0])
     return [names[sum(length > end for end in ends)] for length in lengths], names
 
 
