@@ -16,6 +16,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from adapter_qa.errors import inert
@@ -84,32 +85,39 @@ def curves_figure(number: int, group: Group) -> Figure:
         number: of the group, in the table.
         group: its runs.
     """
-    figure = Figure(figsize=(9, 3.5))
+    figure = Figure(figsize=(9, 3.8))
     scores, losses = figure.subplots(1, 2, sharex=True)
     score, name = (_perplexity, "perplexity") if group.first.task == "mlm" else (_f1, "F1 (%)")
     for index, run in enumerate(group.runs):
         line = {**look(index), "linestyle": DASHES[index % len(DASHES)], "label": literal(f"seed {run.seed}")}
         _draw(scores, _points(run, score), **line)
+        _draw(losses, [(one.step, one.loss) for one in run.document.losses], **line | {"marker": None, "linewidth": 1})
+        _draw(losses, _points(run, _loss), **line)
+    for run in group.runs:
         kept = [point for point in _points(run, score) if run.document.best and point[0] == run.document.best.step]
-        ring = {"linestyle": "none", "marker": "o", "markersize": 13, "mfc": "none", "mec": "#000000"}
-        _draw(scores, kept, **ring, label="kept" if index == 0 else None)
-        trained = [(one.step, one.loss) for one in run.document.losses if is_number(one.loss)]
-        first = index == 0
-        _draw(losses, trained, color=COLOURS[index % len(COLOURS)], linewidth=1, label="training" if first else None)
-        _draw(losses, _points(run, _loss), **line | {"label": "evaluation" if first else None, "linestyle": "--"})
+        _draw(scores, kept, linestyle="none", marker="o", markersize=13, mfc="none", mec="#000000", label="kept")
     for axes, label in ((scores, name), (losses, "loss")):
         axes.set(xlabel="step", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         _epochs_above(axes, group.runs)
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
     losses.set_xlim(left=0)
-    bottom, top = scores.get_ylim()
-    if score is _f1 and top - bottom < LEAST_SPAN:
-        scores.set_ylim((bottom + top - LEAST_SPAN) / 2, (bottom + top + LEAST_SPAN) / 2)
-    status = "" if group.first.finished else f" ({group.first.status})"
-    figure.suptitle(group_label(number, group) + literal(status))
+    if score is _f1:
+        _stretch(scores)
+    handles = {line.get_label(): line for axes in (losses, scores) for line in axes.lines}
+    if losses.lines:
+        handles["training loss"] = Line2D([], [], color="#000000", linewidth=1)
+        handles["evaluation loss"] = Line2D([], [], color="#000000", marker=".")
+    if handles:
+        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=8)
+    figure.suptitle(group_label(number, group) + ("" if group.first.finished else f" ({literal(group.first.status)})"))
     return figure
+
+
+def _stretch(axes: Axes) -> None:
+    """Makes a scale of F1 span `LEAST_SPAN` at least."""
+    bottom, top = axes.get_ylim()
+    if top - bottom < LEAST_SPAN:
+        axes.set_ylim((bottom + top - LEAST_SPAN) / 2, (bottom + top + LEAST_SPAN) / 2)
 
 
 def _f1(one: Evaluation) -> float | None:
@@ -127,10 +135,12 @@ def _loss(one: Evaluation) -> float | None:
 def _points(run: Run, measure: Callable[[Evaluation], float | None]) -> list[tuple[int, float]]:
     """Step and value of each evaluation that has both."""
     found = [(one.step, measure(one)) for one in run.document.history]
-    return [(step, value) for step, value in found if step is not None and value is not None and is_number(value)]
+    return [(step, value) for step, value in found if step is not None and value is not None]
 
 
 def _draw(axes: Axes, points: Sequence[tuple[int, float]], **line: Any) -> None:
+    """A line through what is finite."""
+    points = [point for point in points if is_number(point[1])]
     if points:
         axes.plot([step for step, _ in points], [value for _, value in points], **line)
 
@@ -151,7 +161,7 @@ def _epochs_above(axes: Axes, runs: Sequence[Run]) -> None:
 def cost_figure(numbered: Numbered) -> Figure:
     """F1 against trained parameters and against training time; bars are standard deviations over seeds.
 
-    What was not trained is a line across, since it has neither.
+    What was not trained has neither; it is a line across where there is room for it, and has its F1 in the legend.
 
     Args:
         numbered: groups of one set of evaluation questions.
@@ -159,11 +169,7 @@ def cost_figure(numbered: Numbered) -> Figure:
     figure = Figure(figsize=(9, 3.6 + 0.2 * -(-min(len(numbered), MOST_COMPARED) // 2)))
     by_size, by_time = figure.subplots(1, 2, sharey=True)
     for index, (number, group) in enumerate(numbered):
-        f1, trained = group.f1(), group.first.trainable()
-        if not group.first.trained and f1.mean is not None:
-            for axes in (by_size, by_time):
-                axes.axhline(f1.mean, color="#555555", linestyle=":", label=group_label(number, group))
-        elif trained:
+        if trained := group.first.trainable():
             _point(by_size, number, index, Spread(float(trained), None), group)
             _point(by_time, number, index, group.train_seconds(), group)
     by_size.set(xscale="log", xlabel="trained parameters", ylabel="F1 (%)")
@@ -174,6 +180,10 @@ def cost_figure(numbered: Numbered) -> Figure:
     for axes in (by_size, by_time):
         axes.margins(0.12)
     by_time.set_xlim(left=0)
+    _stretch(by_size)
+    for number, group in numbered:
+        if not group.first.trained:
+            _level(figure.axes, number, group)
     handles, labels = by_size.get_legend_handles_labels()
     if 0 < len(handles) <= MOST_COMPARED:
         order = sorted(range(len(labels)), key=lambda index: int(labels[index].split()[0]))
@@ -191,6 +201,18 @@ def _point(axes: Axes, number: int, index: int, x: Spread, group: Group) -> None
     style = {"linestyle": "none", "capsize": 3, "markersize": 7, **look(index)}
     axes.errorbar(x.mean, f1.mean, xerr=x.deviation, yerr=f1.deviation, label=group_label(number, group), **style)
     axes.annotate(str(number), (x.mean, f1.mean), (6, 6), textcoords="offset points")
+
+
+def _level(panels: Sequence[Axes], number: int, group: Group) -> None:
+    """A line across at a group's F1, for which the scale is not stretched."""
+    f1 = group.f1().mean
+    if f1 is None:
+        return
+    for axes in panels:
+        limits = axes.get_ylim() if axes.containers else None
+        axes.axhline(f1, color="#555555", linestyle=":", label=f"{group_label(number, group)} ({f1:.2f})")
+        if limits is not None:
+            axes.set_ylim(limits)
 
 
 @matplotlib.rc_context(STYLE)
@@ -234,15 +256,18 @@ def parameters_figure(numbered: Numbered) -> Figure:
 def attention_figure(document: dict[str, Any]) -> Figure:
     """Heat map of fusion attention: mean weight of each adapter at each place, for question, context and all tokens.
 
+    There is no panel for what has no rows.
+
     Args:
         document: as in fusion_attention.json: `adapters` (names), `places` (labels), and `question`, `context`, `all`,
             each (places, adapters) weights from 0 to 1.
     """
     adapters, places = document["adapters"], document["places"]
-    figure = Figure(figsize=(max(7.0, 3 * (0.9 + 0.7 * len(adapters))), 1.5 + 0.3 * len(places)))
-    panels = figure.subplots(1, 3, sharey=True)
-    numbers = 3 * len(adapters) * len(places) <= MOST_NUMBERS
-    for axes, part in zip(panels, ("question", "context", "all"), strict=True):
+    parts = [part for part in ("question", "context", "all") if document[part]]
+    figure = Figure(figsize=(1 + len(parts) * max(2.0, 0.9 + 0.7 * len(adapters)), 1.5 + 0.3 * len(places)))
+    panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
+    numbers = len(parts) * len(adapters) * len(places) <= MOST_NUMBERS
+    for axes, part in zip(panels, parts, strict=True):
         # cividis grows lighter steadily, so that it is read alike in grey and by colour-blind people.
         image = axes.imshow(document[part], cmap="cividis", vmin=0, vmax=1, aspect="auto")
         axes.set(title=f"{part} tokens", xlabel="adapter", xticks=range(len(adapters)), yticks=range(len(places)))
@@ -253,7 +278,7 @@ def attention_figure(document: dict[str, Any]) -> Figure:
                 colour = "black" if weight > 0.5 else "white"
                 axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour, fontsize=8)
     panels[0].set_ylabel("layer")
-    figure.colorbar(image, ax=panels, label="mean weight")
+    figure.colorbar(image, ax=panels.tolist(), label="mean weight")
     return figure
 
 
@@ -277,13 +302,13 @@ def errors_figure(names: Sequence[str], panels: dict[str, dict[str, tuple[int, l
         names: labels of the groups, at most `MOST_COMPARED`.
         panels: by property and category, how many questions there are, and the F1 of each group in percent.
     """
-    heights = [max(len(parts), 2) for parts in panels.values()]
-    rows = [heights[index : index + 2] for index in range(0, len(heights), 2)]
-    figure = Figure(figsize=(9, 1.2 + sum(0.9 + 0.34 * max(row) for row in rows)))
-    grid = figure.subplots(len(rows), 2, squeeze=False, gridspec_kw={"height_ratios": [max(row) for row in rows]})
+    sizes = [max(len(parts), 2) for parts in panels.values()]
+    rows = [max(sizes[index : index + 2]) for index in range(0, len(sizes), 2)]
+    figure = Figure(figsize=(9, 1.2 + sum(0.9 + (0.18 + 0.09 * len(names)) * row for row in rows)))
+    grid = figure.subplots(len(rows), 2, squeeze=False, gridspec_kw={"height_ratios": rows})
     for axes, (name, parts) in zip(grid.flat, panels.items(), strict=False):
         for index in range(len(names)):
-            shift = 0.16 * (index - (len(names) - 1) / 2) * min(1, 4 / len(names))
+            shift = 0.7 / len(names) * (index - (len(names) - 1) / 2)
             values = [f1[index] for _, f1 in parts.values()]
             places = [row + shift for row in range(len(parts))]
             axes.plot(values, places, linestyle="none", markersize=6, **look(index), label=names[index])

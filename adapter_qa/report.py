@@ -284,7 +284,7 @@ def read_attention(path: Path) -> Attention:
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: not as the trainer writes it: {error}") from error
     shape = [len(found.adapters)] * len(found.places)
-    parts = (found.question, found.context, found.all)
+    parts = [part for part in (found.question, found.context) if part] + [found.all]
     if not shape or not all([len(row) for row in part] == shape for part in parts):
         raise UserError(f"{path}: needs a weight for each of its {len(found.places)} places and adapters")
     return found

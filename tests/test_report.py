@@ -203,17 +203,19 @@ def test_curves_hold_every_seed_by_step_and_epoch(tmp_path: Path) -> None:
     scores, losses = figure.axes
     assert [axes.get_ylabel() for axes in (scores, losses)] == ["F1 (%)", "loss"]
     assert {axes.get_xlabel() for axes in (scores, losses)} == {"step"}
-    lines = {line.get_label(): line.get_xydata().tolist() for line in scores.lines}
-    assert lines["seed 1"] == [[5, 25], [10, 50]] and lines["seed 2"] == [[5, 27], [10, 54]]
-    assert lines["kept"] == [[10, 50]] and legend(scores.get_legend()) == ["seed 1", "kept", "seed 2"]
+    drawn = [(line.get_label(), line.get_xydata().tolist()) for line in scores.lines]
+    assert drawn == [
+        ("seed 1", [[5, 25], [10, 50]]), ("seed 2", [[5, 27], [10, 54]]), ("kept", [[10, 50]]), ("kept", [[10, 54]])
+    ]  # fmt: skip
     assert [line.get_xydata().tolist()[-1] for line in losses.lines] == [[10, 2.5], [10, 2.0]] * 2
-    assert legend(losses.get_legend()) == ["training", "evaluation"]
+    assert [line.get_marker() for line in losses.lines] == ["None", "o", "None", "s"]
+    assert legend(figure.legends[0]) == ["seed 1", "seed 2", "kept", "training loss", "evaluation loss"]
     (above,) = losses.child_axes
     figure.draw_without_rendering()
     assert above.get_xlabel() == "epoch" and above.get_xlim()[1] == pytest.approx(losses.get_xlim()[1] / 5)
     assert figure.get_suptitle() == "1  Stack[qa]"
-    styles = {(line.get_color(), line.get_marker(), str(line.get_linestyle())) for line in scores.lines[::2]}
-    assert len({style[0] for style in styles}) == len({style[1] for style in styles}) == 2
+    for look in ("get_color", "get_marker", "get_linestyle"):
+        assert len({str(getattr(line, look)()) for line in scores.lines[:2]}) == 2
 
 
 def test_small_changes_look_small(tmp_path: Path) -> None:
@@ -242,8 +244,10 @@ def test_costs(tmp_path: Path) -> None:
     (bar,) = by_size.containers[0].lines[2]
     assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([52 - 8**0.5, 52 + 8**0.5])
     assert [text.get_text() for text in by_size.texts] == ["1", "2"]
-    assert legend(figure.legends[0]) == ["1  Stack[qa]", "2  full fine-tuning", "3  full $_{fine}$-tuning, not trained"]
+    untrained = "3  full $_{fine}$-tuning, not trained (5.00)"
+    assert legend(figure.legends[0]) == ["1  Stack[qa]", "2  full fine-tuning", untrained]
     assert by_time.get_xlabel() == "training time (s)" and by_time.lines[-1].get_ydata()[0] == 5.0
+    assert all(axes.get_ylim()[0] > 40 for axes in figure.axes)
     assert plots.as_png(figure).startswith(b"\x89PNG")  # what stands between dollars is no mathematics
 
 
@@ -274,6 +278,14 @@ def test_attention_of_many_layers_has_no_numbers(tmp_path: Path) -> None:
     assert not plots.attention_figure(many).axes[0].texts
     plots.draw_attention(many, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_attention_without_question_tokens(tmp_path: Path) -> None:
+    path = tmp_path / "fusion_attention.json"
+    path.write_text(json.dumps(ATTENTION | {"question": []}), encoding="utf-8")
+    assert read_attention(path).question == []
+    titles = [axes.get_title() for axes in plots.attention_figure(ATTENTION | {"question": []}).axes]
+    assert titles[:2] == ["context tokens", "all tokens"]
 
 
 def test_colours_are_told_apart_in_grey_by_their_markers() -> None:

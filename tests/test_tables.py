@@ -325,3 +325,11 @@ def test_a_lock_that_may_only_be_read_can_be_asked(tmp_path: Path) -> None:
     (tmp_path / "sub" / "run.lock").write_text("process 1 on x", encoding="utf-8")
     os.chmod(tmp_path / "sub" / "run.lock", 0o444)
     assert groups_of(tmp_path)[0].first.status == "killed"
+
+
+def test_the_table_needs_neither_matplotlib_nor_jinja_nor_torch(tmp_path: Path) -> None:
+    made_run(tmp_path / "a")
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['matplotlib', 'jinja2', 'torch', 'transformers']))"
+    code = f"{blocked}; import report_qa; sys.exit(report_qa.main(['--table', sys.argv[1]]))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and "Stack[qa]" in done.stdout
