@@ -28,6 +28,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4, 1)), (0, (9, 3)))
 HATCHES = ("", "////", "....", "xxx", "\\\\\\\\", "++", "oo")
 MOST_COMPARED = len(COLOURS)  # groups that can be told apart in one panel
+FIRST_NUMBERED = 3  # of many groups
 MOST_NUMBERS = 240  # cells of a heat map that have room for their number
 LONGEST_LABEL = 44  # characters
 LEAST_SPAN = 5  # percent of F1 that a scale shows at least, so that small changes look small
@@ -164,14 +165,20 @@ def cost_figure(numbered: Numbered) -> Figure:
     What was not trained has neither; it is a line across where there is room for it, and has its F1 in the legend.
 
     Args:
-        numbered: groups of one set of evaluation questions.
+        numbered: groups of one set of evaluation questions, the best first. Of more than `MOST_COMPARED` those of a
+            setup look alike, and the first few have their numbers.
     """
-    figure = Figure(figsize=(9, 3.6 + 0.2 * -(-min(len(numbered), MOST_COMPARED) // 2)))
+    setups = list(dict.fromkeys(group.first.setup for _, group in numbered))
+    many = len(numbered) > MOST_COMPARED
+    figure = Figure(figsize=(9, 3.6 + 0.2 * -(-min(len(setups if many else numbered), MOST_COMPARED) // 2)))
     by_size, by_time = figure.subplots(1, 2, sharey=True)
     for index, (number, group) in enumerate(numbered):
+        style = look(setups.index(group.first.setup) if many else index)
+        style |= {"label": literal(group.first.setup) if many else group_label(number, group)}
+        text = str(number) if not many or index < FIRST_NUMBERED else ""
         if trained := group.first.trainable():
-            _point(by_size, number, index, Spread(float(trained), None), group)
-            _point(by_time, number, index, group.train_seconds(), group)
+            _point(by_size, text, Spread(float(trained), None), group, style)
+            _point(by_time, text, group.train_seconds(), group, style)
     by_size.set(xscale="log", xlabel="trained parameters", ylabel="F1 (%)")
     by_size.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=12))
     by_size.xaxis.set_minor_locator(NullLocator())
@@ -185,22 +192,21 @@ def cost_figure(numbered: Numbered) -> Figure:
         if not group.first.trained:
             _level(figure.axes, number, group)
     handles, labels = by_size.get_legend_handles_labels()
-    if 0 < len(handles) <= MOST_COMPARED:
-        order = sorted(range(len(labels)), key=lambda index: int(labels[index].split()[0]))
-        figure.legend(
-            [handles[index] for index in order], [labels[index] for index in order], loc="outside lower center", ncols=2
-        )
+    pairs = zip(labels, handles, strict=True)
+    legend = dict(sorted(pairs, key=lambda pair: isinstance(pair[1], Line2D)))  # the lines across last
+    if legend:
+        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=2)
     return figure
 
 
-def _point(axes: Axes, number: int, index: int, x: Spread, group: Group) -> None:
-    """A group's F1 at some value, with its number; nothing where one of them is not known."""
+def _point(axes: Axes, text: str, x: Spread, group: Group, style: dict[str, Any]) -> None:
+    """A group's F1 at some value; nothing where one of them is not known."""
     f1 = group.f1()
     if x.mean is None or f1.mean is None:
         return
-    style = {"linestyle": "none", "capsize": 3, "markersize": 7, **look(index)}
-    axes.errorbar(x.mean, f1.mean, xerr=x.deviation, yerr=f1.deviation, label=group_label(number, group), **style)
-    axes.annotate(str(number), (x.mean, f1.mean), (6, 6), textcoords="offset points")
+    style = {"linestyle": "none", "capsize": 3, "markersize": 7, **style}
+    axes.errorbar(x.mean, f1.mean, xerr=x.deviation, yerr=f1.deviation, **style)
+    axes.annotate(text, (x.mean, f1.mean), (7, 3), textcoords="offset points")
 
 
 def _level(panels: Sequence[Axes], number: int, group: Group) -> None:

@@ -251,6 +251,16 @@ def test_costs(tmp_path: Path) -> None:
     assert plots.as_png(figure).startswith(b"\x89PNG")  # what stands between dollars is no mathematics
 
 
+def test_costs_of_a_sweep(tmp_path: Path) -> None:
+    for number in range(12):
+        folder = made_run(tmp_path / f"{number:02d}", 80.0 - number, learning_rate=0.1 * number)
+        change_run(folder, setup="Stack[qa]" if number % 2 else "Fuse[qa, ner]")
+    figure = plots.cost_figure(list(enumerate(groups_of(tmp_path), 1)))
+    assert legend(figure.legends[0]) == ["Fuse[qa, ner]", "Stack[qa]"]
+    assert [text.get_text() for text in figure.axes[0].texts if text.get_text()] == ["1", "2", "3"]
+    assert len(figure.axes[0].containers) == 12
+
+
 def test_parameters_in_percent_of_the_base(tmp_path: Path) -> None:
     figure = plots.parameters_figure(three_groups(tmp_path))
     added, trained = figure.axes
