@@ -8,6 +8,7 @@ with mean and standard deviation (n - 1). Runs that failed, were stopped, killed
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 from importlib.util import find_spec
@@ -104,11 +105,14 @@ def report_problems(folder: Path, overwrite: bool) -> list[str]:
     missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
         return [f"{', '.join(missing)}: not installed; pip install -r requirements-report.txt, or add --table"]
-    if folder.exists() and not folder.is_dir():
-        return [f"--output_dir {folder}: is a file; give a folder"]
-    standing = existing_files(folder)
-    if standing and not overwrite:
-        return [f"--output_dir {folder}: holds {standing[0].name}; add --overwrite or give another folder"]
+    standing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not standing.is_dir():
+        return [f"--output_dir {folder}: {standing} is a file; give another folder"]
+    if not os.access(standing, os.W_OK | os.X_OK):
+        return [f"--output_dir {folder}: {standing} may not be written to; give another folder"]
+    earlier = existing_files(folder)
+    if earlier and not overwrite:
+        return [f"--output_dir {folder}: holds {earlier[0].name}; add --overwrite or give another folder"]
     return []
 
 

@@ -134,7 +134,11 @@ def evaluated_questions(run: Run) -> list[Question]:
     path = run.locate(given)
     if path is None:
         raise UserError(f"{given}: has gone since {run.folder} was evaluated on it")
-    if file_fingerprint(path)["sha256"] != facts.sha256:
+    try:
+        found = file_fingerprint(path)["sha256"]
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != facts.sha256:
         raise UserError(f"{path}: has changed since {run.folder} was evaluated on it")
     most = run.document.options.get("max_eval_samples")
     return read_squad(path, need_answers=True)[: most if isinstance(most, int) else None]

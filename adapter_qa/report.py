@@ -87,26 +87,22 @@ class Report:
     """The page in the making.
 
     Attributes:
-        folder: where its files go.
         notes: what a reader should know, above all what was left out and why.
+        files: PNG files by name, which are written when all is done.
     """
 
-    folder: Path
     notes: list[str]
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def picture(self, name: str, figure: Figure, about: str) -> Picture:
-        """Draws a figure into a PNG file.
-
-        Raises:
-            OSError: it cannot be written.
-        """
+        """Draws a figure."""
         file, content = f"{name}.png", plots.as_png(figure)
-        write_whole(self.folder / file, content)
+        self.files[file] = content
         return Picture(file, about, base64.b64encode(content).decode())
 
 
 def write_report(groups: Sequence[Group], notes: Sequence[str], folder: Path) -> Path:
-    """Writes the page and its pictures; an earlier report's are removed first.
+    """Writes the page and its pictures in the place of an earlier report's, which stays until all is drawn.
 
     Args:
         groups: as `results.group_runs` sorts them.
@@ -119,12 +115,14 @@ def write_report(groups: Sequence[Group], notes: Sequence[str], folder: Path) ->
     Raises:
         UserError: the folder cannot be written to.
     """
+    report = Report(list(notes))
+    page = render(report, list(enumerate(groups, 1)))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in existing_files(folder):
             old.unlink()
-        report = Report(folder, list(notes))
-        page = render(report, list(enumerate(groups, 1)))
+        for name, content in report.files.items():
+            write_whole(folder / name, content)
         write_whole(folder / PAGE, page.encode("utf-8", "backslashreplace"))  # lone surrogates, which JSON can spell
     except OSError as error:
         raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); give another folder") from error

@@ -159,6 +159,9 @@ def test_data_that_has_gone_or_changed(tmp_path: Path, data: tuple[Path, list[Qu
     write_squad(data[0], data[1][1:])
     assert problem(evaluated_questions, run) == f"{data[0]}: has changed since {tmp_path}/run was evaluated on it"
     data[0].unlink()
+    data[0].mkdir()
+    assert problem(evaluated_questions, run) == f"{data[0]}: cannot be read: Is a directory"
+    data[0].rmdir()
     assert problem(evaluated_questions, run) == f"{data[0]}: has gone since {tmp_path}/run was evaluated on it"
 
 
@@ -433,7 +436,7 @@ def test_options_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
     (tmp_path / "file").touch()
     assert problem(report_qa.main, [str(tmp_path), "--output_dir", str(tmp_path / "file")]) == (
-        f"--output_dir {tmp_path}/file: is a file; give a folder"
+        f"--output_dir {tmp_path}/file: {tmp_path}/file is a file; give another folder"
     )
     monkeypatch.setattr(report_qa, "find_spec", lambda name: None if name == "matplotlib" else name)
     assert problem(report_qa.main, [str(tmp_path), "--output_dir", str(tmp_path / "r")]) == (
@@ -446,8 +449,18 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     made_run(tmp_path / "a")
     (tmp_path / "file").touch()
     assert problem(report_qa.main, [str(tmp_path / "a"), "--output_dir", str(tmp_path / "file" / "r")]) == (
-        f"--output_dir {tmp_path}/file/r: cannot be written (Not a directory); give another folder"
+        f"--output_dir {tmp_path}/file/r: {tmp_path}/file is a file; give another folder"
     )
+
+
+def test_an_earlier_report_stays_until_the_new_one_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made_run(tmp_path / "a")
+    page = write_report(groups_of(tmp_path / "a"), [], tmp_path / "report")
+    before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
+    monkeypatch.setattr(plots, "curves_figure", lambda number, group: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        write_report(groups_of(tmp_path / "a"), [], tmp_path / "report")
+    assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before
 
 
 # ---------------------------------------------------------------- compare_setups.sh
