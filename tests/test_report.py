@@ -145,6 +145,20 @@ def test_answers_are_read_and_scored(tmp_path: Path, data: tuple[Path, list[Ques
     assert (right[0].gold, len(right[0].before)) == (first.answer_texts[0], first.answer_starts[0])
 
 
+def test_unanswerable_questions_are_a_category_of_their_own(tmp_path: Path) -> None:
+    questions = [*made_questions(2), Question("none", "Onde?", "Nada.", (), ())]
+    path = write_squad(tmp_path / "dev.json", questions)
+    made_run(tmp_path / "run", 100 / 3, validation_file=str(path), version_2_with_negative=True)
+    change_run(tmp_path / "run", data={"eval": file_fingerprint(path)})
+    answers = {"q0": "errado", "q1": "", "none": ""}
+    (tmp_path / "run" / "eval_predictions.json").write_text(json.dumps(answers), encoding="utf-8")
+    run = read_run(tmp_path / "run")
+    answered = read_answers(run, evaluated_questions(run))
+    lengths = divisions(answered.questions, None)[1].parts
+    assert answered.score(lengths["no answer"])["f1"] == 100.0 and [one.id for one in lengths["no answer"]] == ["none"]
+    assert sample(answered, 1, 0)[0][0].golds == []
+
+
 def test_only_the_questions_that_were_evaluated(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:
     run = answered_run(tmp_path / "run", data[0], data[1][:4], wrong=1, max_eval_samples=4)
     assert len(read_answers(run, evaluated_questions(run)).questions) == 4
