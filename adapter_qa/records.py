@@ -203,14 +203,16 @@ def hold_folder(folder: Path) -> None:
 
 
 def at_work(folder: Path) -> bool:
-    """Whether another process holds a run's folder: what `hold_folder` would refuse."""
+    """Whether a process is at work in a run's folder: what `hold_folder` would refuse. Reading is enough to ask."""
+    if (os.getpid(), folder.resolve()) in HELD:
+        return True  # closing the file below would give it away
     try:
-        stream = (folder / LOCK_FILE).open("r+", encoding="utf-8")
-    except FileNotFoundError:
+        stream = (folder / LOCK_FILE).open(encoding="utf-8")
+    except OSError:
         return False
     with stream:
         try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             return True
         except OSError:  # a file system without locks, of which `hold_folder` tells
