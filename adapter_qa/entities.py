@@ -269,11 +269,8 @@ class EntityTrainer(SetupTrainer):
         weights = None if self.weights is None else self.weights.to(logits)
         total = functional.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
         counted = labels[labels != IGNORED]
-        return (
-            total,
-            (torch.ones_like(counted, dtype=total.dtype) if weights is None else weights[counted]).sum(),
-            outputs,
-        )
+        weight = logits.new_tensor(len(counted)) if weights is None else weights[counted].sum()
+        return total, weight, outputs
 
     def score(self, prediction: EvalPrediction) -> dict[str, float]:
         """Entity scores of `self.scored`, whose predictions these are; none where labels are not known."""
