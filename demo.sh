@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The whole chain on a laptop: virtual environment, a tiny BERT made on the spot, language, NER and QA adapter, their
-# fusion, evaluation, answered questions, and a table. It shows the machinery: the text is made up, the model knows
+# fusion, evaluation, answered questions, a table and a report. It shows the machinery: the text is made up, the model knows
 # nothing but it, and no figure says anything about real Portuguese. No model or data hub is asked.
 set -euo pipefail
 cd "$(dirname "$0")"
 source environment.sh
-use_environment requirements.txt
+use_environment requirements.txt requirements-report.txt
 export HF_HUB_OFFLINE=1
 export OMP_NUM_THREADS=1   # matrices this small gain nothing from a second thread
 
@@ -55,5 +55,5 @@ python run_qa_adapter.py "${model[@]}" "${questions[@]}" --do_eval --train_adapt
 chapter "8. questions to the fusion"
 python ask_qa.py "$out/fusion" --input "$sample/questions.jsonl"
 
-chapter "9. EM, F1, parameters and time of each setup (made-up text: this shows the machinery only)"
-python examples/demo_table.py "$out/untrained" "$out/qa" "$out/fusion"
+chapter "9. EM, F1, parameters and time of each setup, and a report (made-up text: this shows the machinery only)"
+python report_qa.py "$out/untrained" "$out/qa" "$out/fusion" --output_dir "$out/report" --overwrite

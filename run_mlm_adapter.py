@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     trainer = make_trainer(built, plan, text, run, tokenizer, blocks, record)
     if run.do_train:
         training.train(trainer, record)
-        doors.keep(built, plan, record, tokenizer)
+        doors.keep(trainer, built, plan, record, tokenizer)
     if run.do_eval:
         doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
     training.finish(trainer, record)

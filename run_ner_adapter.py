@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     trainer = make_trainer(built, plan, entity, run, tokenizer, names, pieces, record)
     if run.do_train:
         training.train(trainer, record)
-        doors.keep(built, plan, record, tokenizer)
+        doors.keep(trainer, built, plan, record, tokenizer)
     if run.do_eval:
         doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
     if run.do_predict:

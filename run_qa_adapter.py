@@ -12,10 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import (
-    AdapterOptions,
+    QA_METRICS,
+    QA_OPTIONS,
     FusionOptions,
-    LangAdapterOptions,
-    ModelOptions,
     RunOptions,
     SquadOptions,
     answering_options,
@@ -40,7 +39,6 @@ if TYPE_CHECKING:  # torch and transformers wait inside the functions that need 
     from trainer_qa import QuestionAnsweringTrainer
     from utils_qa import Answers
 
-METRICS = ("f1", "exact", "loss")
 PARTS = {"train": ("train_file", "train"), "eval": ("validation_file", "validation"), "predict": ("test_file", "test")}
 EXAMPLES = """\
   run_qa_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
@@ -72,7 +70,8 @@ def main(argv: list[str]) -> int:
 
     record.note(data=facts)
     tokenizer = basemodel.load_tokenizer(model_options) if questions else None
-    windows = window_parts(questions, tokenizer, squad, record)
+    with run.main_process_first(desc="windows"):  # the others find them kept
+        windows = window_parts(questions, tokenizer, squad, record)
     answering = {"windows": answering_options(squad), "language": adapter.language}
     built = doors.build(record, model_options, plan, "qa", run, tokenizer, answering)
     if run.dry_run:
@@ -83,14 +82,14 @@ def main(argv: list[str]) -> int:
     trainer = make_trainer(built, plan, squad, fusion, run, tokenizer, questions, windows, record)
     if run.do_train:
         training.train(trainer, record)
-        doors.keep(built, plan, record, tokenizer)
+        doors.keep(trainer, built, plan, record, tokenizer)
     if run.do_eval:
         doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
         if squad.version_2_with_negative:
             record.note(best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result")
     if run.do_predict:
         loader = trainer.get_test_dataloader(windows["predict"])
-        metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)[1]
+        metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)
         doors.keep_metrics(trainer, record, "predict", metrics)
     training.finish(trainer, record)
     return 0
@@ -102,10 +101,9 @@ def read_options(argv: list[str]) -> tuple[Any, ...]:
     Raises:
         UserError: every problem that the options alone show.
     """
-    groups = (ModelOptions, SquadOptions, AdapterOptions, LangAdapterOptions, FusionOptions, RunOptions)
-    options = DoorParser(groups, str(__doc__), EXAMPLES).read(argv)
+    options = DoorParser(QA_OPTIONS, str(__doc__), EXAMPLES).read(argv)
     squad, run = options[1], options[-1]
-    problems = check_run(run, METRICS) + check_files(squad)
+    problems = check_run(run, QA_METRICS) + check_files(squad)
     problems += check_counts(
         squad, ["max_train_samples", "max_eval_samples", "max_predict_samples", "n_best_size", "max_answer_length"]
     )
@@ -296,6 +294,7 @@ def make_trainer(
         score_answers=partial(score, version_2=squad.version_2_with_negative),
         n_best_size=squad.n_best_size,
         max_answer_length=squad.max_answer_length,
+        padding_competes=squad.pad_to_max_length,
         bucketed=run.bucket_by_length and not squad.pad_to_max_length,
         callbacks=run_callbacks(run, record),
     )

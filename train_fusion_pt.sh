@@ -17,6 +17,7 @@ OUT=${OUT:-outputs/fusion_pt}
 DATA=${DATA:-$OUT/data}
 TEXT=${TEXT:-$DATA/pt_squad-train-v1.1.json}   # the language adapter's text: .txt, SQuAD contexts or CoNLL
 PYTHON=${PYTHON:-python}
+LAUNCHER=${LAUNCHER:-$PYTHON}                  # of the training steps: "torchrun --nproc_per_node 4" for four GPUs
 SEED=${SEED:-42}
 FP16=${FP16:-True}
 MADX2=${MADX2:-True}
@@ -40,6 +41,7 @@ fresh=(--adapter_config "$ADAPTER" --adapter_non_linearity "$ACTIVATION")
 questions=(--train_file "$DATA/pt_squad-train-v1.1.json" --validation_file "$DATA/pt_squad-dev-v1.1.json"
     --max_seq_length "$LENGTH" --doc_stride "$STRIDE" --n_best_size "$N_BEST" --max_answer_length "$LONGEST")
 read -r -a extra <<<"$EXTRA"
+read -r -a launcher <<<"$LAUNCHER"
 
 # Raw archive to clean flat files.
 if [ ! -f "$DATA/pt_squad-dev-v1.1.json" ]; then
@@ -48,26 +50,26 @@ if [ ! -f "$DATA/pt_squad-dev-v1.1.json" ]; then
 fi
 
 # Language adapter: Pfeiffer + invertible, masked language modelling.
-"$PYTHON" run_mlm_adapter.py "${every[@]}" --adapter_config pfeiffer+inv --adapter_non_linearity "$ACTIVATION" \
+"${launcher[@]}" run_mlm_adapter.py "${every[@]}" --adapter_config pfeiffer+inv --adapter_non_linearity "$ACTIVATION" \
     --train_file "$TEXT" --adapter_reduction_factor "$MLM_REDUCTION" --learning_rate "$MLM_LR" \
     --per_device_train_batch_size "$MLM_BATCH" --adam_epsilon "$MLM_EPS" --num_train_epochs "$MLM_EPOCHS" \
     --early_stopping_patience "$MLM_PATIENCE" --output_dir "$OUT/mlm" "${extra[@]}"
 
 # QA adapter on the language adapter.
-"$PYTHON" run_qa_adapter.py "${every[@]}" "${fresh[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
+"${launcher[@]}" run_qa_adapter.py "${every[@]}" "${fresh[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
     --adapter_reduction_factor "$QA_REDUCTION" --learning_rate "$QA_LR" --per_device_train_batch_size "$QA_BATCH" \
     --gradient_accumulation_steps "$QA_GAS" --adam_epsilon "$QA_EPS" --num_train_epochs "$QA_EPOCHS" \
     --early_stopping_patience "$QA_PATIENCE" --output_dir "$OUT/qa" "${extra[@]}"
 
 # NER adapter, without a language adapter.
-"$PYTHON" run_ner_adapter.py "${every[@]}" "${fresh[@]}" --train_file "$NER_TRAIN" --validation_file "$NER_DEV" \
+"${launcher[@]}" run_ner_adapter.py "${every[@]}" "${fresh[@]}" --train_file "$NER_TRAIN" --validation_file "$NER_DEV" \
     --max_seq_length "$LENGTH" --weighted_loss True --weighted_loss_constant "$NER_C" --next_sentence True \
     --adapter_reduction_factor "$NER_REDUCTION" --learning_rate "$NER_LR" --per_device_train_batch_size "$NER_BATCH" \
     --gradient_accumulation_steps "$NER_GAS" --adam_epsilon "$NER_EPS" --num_train_epochs "$NER_EPOCHS" \
     --early_stopping_patience "$NER_PATIENCE" --output_dir "$OUT/ner" "${extra[@]}"
 
 # Their fusion on the language adapter.
-"$PYTHON" run_qa_adapter.py "${every[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
+"${launcher[@]}" run_qa_adapter.py "${every[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
     --fuse_adapters qa_squad11pt="$OUT/qa" ner_lenerbr="$OUT/ner" --learning_rate "$FUSION_LR" \
     --per_device_train_batch_size "$FUSION_BATCH" --gradient_accumulation_steps "$FUSION_GAS" \
     --adam_epsilon "$FUSION_EPS" --weight_decay "$FUSION_DECAY" --lr_scheduler_type linear --warmup_steps 0 \

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
 from adapter_qa.attention import ATTENTION_FILE, FusionAttention, show_attention
-from adapter_qa.batching import LongestFirst, padding_share
+from adapter_qa.batching import IGNORED, LongestFirst, padding_share
 from adapter_qa.composition import check_setup
+from adapter_qa.processes import first_decides
 from adapter_qa.records import write_json
 from adapter_qa.setup_trainer import SetupTrainer
 from adapter_qa.squad import Question
-from adapter_qa.windows import IGNORED, Windows
+from adapter_qa.windows import Windows
 from utils_qa import Answers, SpanCollector, WindowSpans, window_spans
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
@@ -42,6 +43,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         score_answers: from questions and answers to metrics without a prefix; called where there are gold answers.
         n_best_size: spans kept for each window.
         max_answer_length: longest span, in tokens.
+        padding_competes: the loss counts padding among the wrong answers, as the reference implementation does.
         others: as for `SetupTrainer`.
     """
 
@@ -54,6 +56,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         score_answers: ScoreAnswers,
         n_best_size: int,
         max_answer_length: int,
+        padding_competes: bool = False,
         **others: Any,
     ):
         super().__init__(eval_dataset=eval_dataset, **others)
@@ -63,13 +66,16 @@ class QuestionAnsweringTrainer(SetupTrainer):
         self.score_answers = score_answers
         self.n_best_size = n_best_size
         self.max_answer_length = max_answer_length
+        self.padding_competes = padding_competes
         self.collected: SpanCollector
         self.attention: FusionAttention
 
-    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Mean of start and end cross entropy over the windows of a batch whose gold span is known."""
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """`span_losses` of a batch added up, and the number of its windows whose gold span is known."""
         outputs = model(**{name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL})
-        return span_loss(outputs.start_logits, outputs.end_logits, inputs), outputs
+        mask = None if self.padding_competes else inputs["attention_mask"]
+        losses = span_losses(outputs.start_logits, outputs.end_logits, inputs, mask)
+        return losses.sum(), (inputs["start_positions"] != IGNORED).sum().to(losses), outputs
 
     def prediction_step(
         self,
@@ -79,6 +85,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, Any, None]:
         """Loss of a batch; its best spans (`utils_qa.window_spans`), of all processes, go to `collected`."""
+        self._discount_fillers(inputs, self.args.eval_batch_size)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
@@ -110,9 +117,8 @@ class QuestionAnsweringTrainer(SetupTrainer):
         """
         assert self.eval_windows is not None
         loader = self.get_eval_dataloader()
-        answers, metrics = self.answer(self.eval_windows, self.eval_questions, metric_key_prefix, loader)
+        metrics = self.answer(self.eval_windows, self.eval_questions, metric_key_prefix, loader)
         self.log(metrics)
-        self._show_answers(answers)
         self._keep_attention()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -136,15 +142,15 @@ class QuestionAnsweringTrainer(SetupTrainer):
 
     def answer(
         self, windows: Windows, questions: Sequence[Question], prefix: str, loader: DataLoader
-    ) -> tuple[Answers, dict[str, float]]:
+    ) -> dict[str, float]:
         """Answers questions with the model as it stands; the one path of evaluating and predicting.
 
         Writes `<prefix>_predictions.json`, `<prefix>_nbest_predictions.json` and, for v2, `<prefix>_null_odds.json`.
 
         Returns:
-            The answers, and metrics with the prefix. Scores are among them if every question came with gold answers,
-            or is unanswerable by a v2 file's word. `answers_runtime` is the time in seconds from spans to written
-            files, `scores_runtime` that of the scores.
+            Metrics with the prefix, the same in all processes. Scores are among them if every question came with gold
+            answers, or is unanswerable by a v2 file's word. `answers_runtime` is the time in seconds from spans to
+            written files, `scores_runtime` that of the scores.
         """
         check_setup(self.model, self.plan)
         began = time.time()
@@ -155,39 +161,43 @@ class QuestionAnsweringTrainer(SetupTrainer):
             output = self.evaluation_loop(
                 loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix
             )
+        metrics = first_decides(partial(self._choose_write_score, windows, questions, prefix))
+        metrics |= {name: value for name, value in (output.metrics or {}).items() if name == f"{prefix}_loss"}
+        metrics[f"{prefix}_questions"] = len(questions)
+        metrics[f"{prefix}_windows"] = len(windows)
+        metrics.update(speed_metrics(prefix, began, num_samples=len(windows)))
+        return metrics
+
+    def _choose_write_score(self, windows: Windows, questions: Sequence[Question], prefix: str) -> dict[str, float]:
+        """What is left to do of `answer` once the spans are there, by one process."""
         from_spans = time.perf_counter()
         answers = self.choose_answers(questions, windows, self.collected.spans)
-        if self.is_world_process_zero():
-            folder = Path(str(self.args.output_dir))
-            folder.mkdir(parents=True, exist_ok=True)
-            answers.write(folder, prefix)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        answers.write(self.folder, prefix)
         written = time.perf_counter()
         metrics = {f"{prefix}_{name}": value for name, value in self.score_answers(questions, answers).items()}
         metrics[f"{prefix}_answers_runtime"] = round(written - from_spans, 4)
         metrics[f"{prefix}_scores_runtime"] = round(time.perf_counter() - written, 4)
-        metrics[f"{prefix}_loss"] = (output.metrics or {})[f"{prefix}_loss"]
-        metrics[f"{prefix}_questions"] = len(questions)
-        metrics[f"{prefix}_windows"] = len(windows)
-        metrics.update(speed_metrics(prefix, began, num_samples=len(windows)))
-        return answers, metrics
+        self._show_answers(questions[:SHOWN_ANSWERS], answers, prefix)
+        return metrics
 
     def _keep_attention(self) -> None:
         """Writes the fusion attention of the evaluation that was, and shows it in TensorBoard."""
         attention = self.attention
-        if not attention.places:
-            return
-        attention.sums, attention.counts = self.accelerator.reduce((attention.sums, attention.counts))
-        if not self.is_world_process_zero():
-            return
-        document = attention.document()
+        if attention.places:
+            attention.sums, attention.counts = self.accelerator.reduce((attention.sums, attention.counts))
+            first_decides(self._write_attention)
+
+    def _write_attention(self) -> None:
+        """What is left to do of `_keep_attention` once the sums are there, by one process."""
+        document = self.attention.document()
         write_json(self.folder / ATTENTION_FILE, document)
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
                 show_attention(callback.tb_writer, document, self.state.global_step, drawn=not self.is_in_train)
 
-    def _show_answers(self, answers: Answers) -> None:
-        """The first few answers as text in TensorBoard."""
-        questions = self.eval_questions[:SHOWN_ANSWERS]
+    def _show_answers(self, questions: Sequence[Question], answers: Answers, prefix: str) -> None:
+        """A few answers as text in TensorBoard."""
         lines = ["| question | gold | answer |", "| --- | --- | --- |"]
         for question in questions:
             gold = question.answer_texts[0] if question.answer_texts else ""
@@ -195,22 +205,33 @@ class QuestionAnsweringTrainer(SetupTrainer):
             lines.append("| " + " | ".join(cell.replace("|", "¦").replace("\n", " ") for cell in cells) + " |")
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
-                callback.tb_writer.add_text("eval/answers", "\n".join(lines), self.state.global_step)
+                callback.tb_writer.add_text(f"{prefix}/answers", "\n".join(lines), self.state.global_step)
 
 
-def span_loss(start_logits: torch.Tensor, end_logits: torch.Tensor, labels: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Mean of start and end cross entropy (Devlin et al., BERT, section 4.2), in float32.
+def span_losses(
+    start_logits: torch.Tensor, end_logits: torch.Tensor, labels: dict[str, torch.Tensor], mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Mean of start and end cross entropy of each window (Devlin et al., BERT, section 4.2), in float32.
 
     Args:
         start_logits, end_logits: (windows, length).
-        labels: `start_positions` and `end_positions`, (windows,) int64; `utils_qa.IGNORED` is left out of the mean.
+        labels: `start_positions` and `end_positions`, (windows,) int64, `IGNORED` where the gold span is not known.
+        mask: (windows, length), 0 at padding, which is left out of the softmax; None: it is counted there, as in the
+            reference implementation, whose loss depends on how far a batch is padded.
 
     Returns:
-        A scalar; 0 where no window of the batch has a known gold span.
+        (windows,), 0 where the gold span is not known.
     """
+    losses = torch.zeros(len(start_logits), device=start_logits.device)
+    for name, logits in (("start_positions", start_logits), ("end_positions", end_logits)):
+        scores = logits.float() if mask is None else logits.float().masked_fill(mask == 0, -torch.inf)
+        losses = losses + functional.cross_entropy(scores, labels[name], ignore_index=IGNORED, reduction="none") / 2
+    return losses
+
+
+def span_loss(
+    start_logits: torch.Tensor, end_logits: torch.Tensor, labels: dict[str, torch.Tensor], mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Mean of `span_losses` over the windows whose gold span is known; 0 if there is none."""
     known = (labels["start_positions"] != IGNORED).sum().clamp(min=1)
-    start = functional.cross_entropy(
-        start_logits.float(), labels["start_positions"], ignore_index=IGNORED, reduction="sum"
-    )
-    end = functional.cross_entropy(end_logits.float(), labels["end_positions"], ignore_index=IGNORED, reduction="sum")
-    return (start + end) / (2 * known)
+    return span_losses(start_logits, end_logits, labels, mask).sum() / known

@@ -152,7 +152,11 @@ class SquadOptions:
     max_predict_samples: int | None = option(None, "Predict the first N questions; more than there are means all.")
     max_seq_length: int = option(384, "Length of a window in tokens, question and special tokens included.")
     doc_stride: int = option(128, "Tokens that neighbouring windows of a long context share.")
-    pad_to_max_length: bool = option(False, "Pad every window to --max_seq_length instead of the batch's longest.")
+    pad_to_max_length: bool = option(
+        False,
+        "Pad every window to --max_seq_length instead of the batch's longest, and count padding among wrong answers "
+        "in the loss, as the reference scripts do.",
+    )
     version_2_with_negative: bool = option(False, "SQuAD v2: some questions have no answer.")
     null_score_diff_threshold: float = option(
         0.0, "v2: answer nothing if the no-answer score exceeds the best span's by more than this (logits)."
@@ -250,6 +254,11 @@ class LanguageRunOptions(RunOptions):
 
     _argument_group_name = RunOptions._argument_group_name
     metric_for_best_model: str | None = option("loss", "What is best: loss.")
+
+
+# What run_qa_adapter.py takes, in the order of its parser; and what its evaluation computes.
+QA_OPTIONS = (ModelOptions, SquadOptions, AdapterOptions, LangAdapterOptions, FusionOptions, RunOptions)
+QA_METRICS = ("f1", "exact", "loss")
 
 
 def answering_options(squad: SquadOptions) -> dict[str, Any]:

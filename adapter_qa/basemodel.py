@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import warnings
 from pathlib import Path
 
 import torch
@@ -185,7 +186,12 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
 
 
 def quiet_libraries() -> None:
-    """Silences two notices that mislead here: on setups being switched, and on heads that start fresh on purpose."""
+    """Silences what misleads here: notices on setups being switched and on heads that start fresh on purpose, and
+    under DeepSpeed PyTorch's word on calls that have another name now, in every step, and on a schedule that it takes
+    to be ahead of the optimizer.
+    """
+    warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`")
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     logging.getLogger("adapters.model_mixin").addFilter(lambda record: "none are activated" not in record.getMessage())
     # A filter and not a level: at level ERROR transformers 4.57 reports on tensor parallelism instead.
     logging.getLogger("transformers.modeling_utils").addFilter(

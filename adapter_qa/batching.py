@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from torch.utils.data import Sampler
 
+IGNORED = -100  # label of what no loss counts, PyTorch's own default for it
 BATCHES_SORTED_TOGETHER = 50  # enough to leave little padding, few enough that batches stay mixed
 
 

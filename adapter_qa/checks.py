@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -115,8 +116,7 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
         problems.append("--save_only_model: a run that was stopped could not go on from its checkpoints; leave it out")
     if run.bf16 and run.fp16:
         problems.append("--bf16 and --fp16 exclude each other; give one")
-    if run.deepspeed is not None:
-        problems += _deepspeed_problems(str(run.deepspeed))
+    problems += _sharding_problems(run)
     if run.resume_from_checkpoint is not None:
         problems.append("--resume_from_checkpoint: the same command with the same --output_dir goes on by itself")
     if run.num_train_epochs == 0 and run.max_steps <= 0:
@@ -124,13 +124,25 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     return problems
 
 
-def _deepspeed_problems(path: str) -> list[str]:
-    """What is wrong with --deepspeed: its file, or that the package is not there."""
+def _sharding_problems(run: RunOptions) -> list[str]:
+    """What is wrong with how weights and optimizer are to be divided among processes."""
     problems = []
+    if run.fsdp or os.environ.get("ACCELERATE_USE_FSDP", "false").lower() in ("1", "true"):
+        problems.append(
+            "--fsdp (or accelerate's FSDP setting): is not supported, since no run has shown that adapters train and "
+            "are saved whole under it; give --deepspeed ds_config_zero3.json, which divides the weights as well"
+        )
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false").lower() in ("1", "true"):
+        problems.append(
+            "accelerate's DeepSpeed setting: give --deepspeed ds_config_zero2.json or ds_config_zero3.json instead, "
+            "so that the run records it"
+        )
+    if run.deepspeed is None:
+        return problems
     try:
-        read_deepspeed(path, warmup=False)
+        read_deepspeed(str(run.deepspeed), warmup=False)
     except UserError as error:
         problems += error.problems
     if importlib.util.find_spec("deepspeed") is None:
-        problems.append("--deepspeed: the package is not installed; pip install deepspeed")
+        problems.append("--deepspeed: the package is not installed; pip install -r requirements-deepspeed.txt")
     return problems

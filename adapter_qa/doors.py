@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from adapter_qa.composition import build_setup, format_table, parameter_table, s
 from adapter_qa.errors import note
 from adapter_qa.naming import derived_output_dir
 from adapter_qa.planning import Plan
+from adapter_qa.processes import first_decides, say
 from adapter_qa.records import RunRecord, open_run, versions, write_json
 from adapter_qa.saves import FULL_FILE
 from adapter_qa.setup_trainer import SetupTrainer
@@ -62,7 +64,8 @@ def start_run(
         settled.output_dir = str(derived_output_dir(model.model_name_or_path, data, plan, settled, *options))
         settled.logging_dir = str(Path(settled.output_dir) / "runs")
     folder = None if settled.dry_run else Path(str(settled.output_dir))
-    record = open_run(folder, argv, script, as_record(model, *options, settled), overwrite=settled.overwrite_output_dir)
+    asked = as_record(model, *options, settled)
+    record = first_decides(partial(open_run, folder, argv, script, asked, overwrite=settled.overwrite_output_dir))
     set_seed(settled.seed)
     return settled, record
 
@@ -102,10 +105,10 @@ def build(
         _keep_drawn_base(record, model, tokenizer)
     if plan is not None:
         build_setup(model, plan)
-    record.begin()
+    first_decides(record.begin)
     table = parameter_table(model, plan)
     setup = str(plan.block) if plan is not None else "full fine-tuning"
-    print(f"setup: {setup}\n{format_table(table)}", flush=True)
+    say(f"setup: {setup}\n{format_table(table)}")
     record.note(setup=setup, parameters=table)
     tokenizer_name = model_options.tokenizer_name
     everything = {"base_model": base, "tokenizer": tokenizer_name, "versions": versions(), **facts}
@@ -114,7 +117,7 @@ def build(
 
 def _keep_drawn_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None) -> None:
     """A drawn base is nowhere else; it is saved before adapters stand in it."""
-    record.begin()
+    first_decides(record.begin)
     if record.folder is None or not record.begun:
         return
     model.save_pretrained(record.folder / BASE_FOLDER)
@@ -122,27 +125,26 @@ def _keep_drawn_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreTr
         tokenizer.save_pretrained(record.folder / BASE_FOLDER)
 
 
-def keep(built: Built, plan: Plan | None, record: RunRecord, tokenizer: PreTrainedTokenizerFast) -> None:
+def keep(
+    trainer: SetupTrainer, built: Built, plan: Plan | None, record: RunRecord, tokenizer: PreTrainedTokenizerFast
+) -> None:
     """Saves what was trained: an `adapters-<task>` folder, or for full fine-tuning the whole model in the run's folder.
 
-    Of several processes the one whose folder it is writes.
+    All processes call; the one whose folder it is writes.
     """
-    if record.folder is None or not record.begun:
-        return
-    if plan is not None:
-        target = record.folder / plan.folder_name
-        save_setup(built.model, plan, target, built.facts)
-    else:
-        target = record.folder
-        built.model.save_pretrained(target)
-        tokenizer.save_pretrained(target)
-        facts = {
-            **built.facts,
-            "task": "qa",
-            "base_model": {"name_or_path": ".", "revision": "main"},
-            "tokenizer": None,
-        }
-        write_json(target / FULL_FILE, {"trainer": facts})
+    with trainer.whole_model() as model:
+        if record.folder is None or not record.begun:
+            return
+        if plan is not None:
+            target = record.folder / plan.folder_name
+            save_setup(model, plan, target, built.facts)
+        else:
+            target = record.folder
+            model.save_pretrained(target)
+            tokenizer.save_pretrained(target)
+            base = {"name_or_path": ".", "revision": "main"}
+            facts = {**built.facts, "task": "qa", "base_model": base, "tokenizer": None}
+            write_json(target / FULL_FILE, {"trainer": facts})
     record.note(saved=str(target))
 
 
@@ -162,7 +164,7 @@ def print_plan(built: Built, plan: Plan | None, counts: dict[str, dict[str, int]
         "active_setup": str(built.model.active_adapters) if plan is not None else "full fine-tuning",
         **counts,
     }
-    print(json.dumps(document))
+    say(json.dumps(document))
 
 
 def train_steps(examples: int, run: TrainingRun) -> int:
@@ -182,5 +184,5 @@ def eval_steps(examples: int, run: TrainingRun) -> int:
 def already_finished(record: RunRecord) -> bool:
     """Whether there is nothing to do; says so."""
     if record.finished:
-        print(f"{record.folder}: this run is finished; --overwrite_output_dir does it again", flush=True)
+        say(f"{record.folder}: this run is finished; --overwrite_output_dir does it again")
     return record.finished

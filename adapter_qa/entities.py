@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
+from adapter_qa.batching import IGNORED
 from adapter_qa.sentences import OUTSIDE, Sentence
 from adapter_qa.setup_trainer import SetupTrainer
 
-IGNORED = -100  # label of a token that is neither trained on nor scored
 FEW_SENTENCES = 1000  # below, tokenizing is over before a progress bar could be read
 
 Word = tuple[list[int], list[int]]  # token ids of a word, and their labels
@@ -261,14 +261,16 @@ class EntityTrainer(SetupTrainer):
         self.weights = None if weights is None else torch.from_numpy(weights)
         self.scored = eval_dataset
 
-    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Weighted mean cross entropy over the labelled tokens of a batch, in float32."""
-        labels = inputs["labels"]
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Weighted cross entropy of the labelled tokens of a batch, in float32, and the sum of their weights."""
+        labels = inputs["labels"].flatten()
         outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
-        logits = outputs.logits.float()
+        logits = outputs.logits.float().flatten(0, 1)
         weights = None if self.weights is None else self.weights.to(logits)
-        loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), weights, ignore_index=IGNORED)
-        return loss, outputs
+        total = functional.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
+        counted = labels[labels != IGNORED]
+        weight = logits.new_tensor(len(counted)) if weights is None else weights[counted].sum()
+        return total, weight, outputs
 
     def score(self, prediction: EvalPrediction) -> dict[str, float]:
         """Entity scores of `self.scored`, whose predictions these are; none where labels are not known."""

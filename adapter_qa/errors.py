@@ -82,6 +82,16 @@ class LineParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+def refuse(problems: list[str]) -> None:
+    """Nothing where there are no problems.
+
+    Raises:
+        UserError: there are.
+    """
+    if problems:
+        raise UserError(problems)
+
+
 def gather(steps: Iterable[Callable[[], Any]]) -> list[Any]:
     """What each of some steps returns that do not build on one another.
 
@@ -100,9 +110,14 @@ def gather(steps: Iterable[Callable[[], Any]]) -> list[Any]:
     return results
 
 
+def speaks() -> bool:
+    """Whether this process is the one of its machine that says what all of them would say."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def note(lines: Iterable[str]) -> None:
     """Says on stderr what a person should know and need not mend, a line each."""
-    for line in lines:
+    for line in lines if speaks() else ():
         print(f"note: {inert(line)}", file=sys.stderr, flush=True)
 
 
@@ -126,15 +141,21 @@ def run_door(main: Callable[[list[str]], int]) -> int:
     except ForPeople as error:
         if debug:
             traceback.print_exc()
-        prefix = "stopped" if isinstance(error, Interrupted) else "error"
-        for problem in error.problems:
-            print(f"{prefix}: {problem}", file=sys.stderr)
+        tell(error)
         return error.exit_code
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
         print("stopped: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def tell(error: ForPeople) -> None:
+    """Says on stderr what happened, a line each. Bad input is the same for all processes of a run; a failure is not."""
+    prefix = "stopped" if isinstance(error, Interrupted) else "error"
+    where = "" if speaks() else f"[rank {os.environ['RANK']}] "
+    for problem in error.problems if speaks() or isinstance(error, RunFailure) else ():
+        print(f"{where}{prefix}: {problem}", file=sys.stderr)
 
 
 def call_main(main: Callable[[list[str]], int], argv: list[str]) -> int:

@@ -10,6 +10,7 @@ which is 3h² for any N. With more tokens than h, KᵀQ is multiplied out first:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class _PullToIdentity(torch.autograd.Function):
         return gradient
 
 
-def fusion_regularization(values: list[nn.Parameter]) -> torch.Tensor:
+def fusion_regularization(values: Sequence[torch.Tensor]) -> torch.Tensor:
     """0.01 · Σ ‖V − I‖² over value matrices, (h, h) each: a scalar (AdapterFusion's reference implementation)."""
     pulls = [_PullToIdentity.apply(weight) for weight in values]
     return REGULARIZATION * torch.stack(pulls).sum()

@@ -14,12 +14,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.trainer_utils import EvalLoopOutput
 
+from adapter_qa.batching import IGNORED
 from adapter_qa.errors import UserError
 from adapter_qa.setup_trainer import SetupTrainer
 
 KEPT, REPLACED = 0.1, 0.1  # of the chosen tokens: left as they are, replaced at random (BERT, section 3.1)
 TEXTS_AT_ONCE = 1000
-IGNORED = -100  # label of a token that is not predicted
 
 
 def make_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, block_size: int) -> np.ndarray:
@@ -126,16 +126,16 @@ class LanguageTrainer(SetupTrainer):
         self.tokenizer_of_blocks = tokenizer
         self.mlm_probability = mlm_probability
 
-    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Mean cross entropy over the predicted tokens of a batch, in float32; 0 where chance chose none."""
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """Cross entropy of the predicted tokens of a batch, in float32, and their number, which may be 0."""
         if "labels" in inputs:
             ids, labels = inputs["input_ids"], inputs["labels"]
         else:
             ids, labels = mask_tokens(inputs["input_ids"], self.tokenizer_of_blocks, self.mlm_probability)
         outputs = model(input_ids=ids)
         chosen = labels != IGNORED
-        loss = functional.cross_entropy(outputs.logits[chosen].float(), labels[chosen], reduction="sum")
-        return loss / chosen.sum().clamp(min=1), outputs
+        total = functional.cross_entropy(outputs.logits[chosen].float(), labels[chosen], reduction="sum")
+        return total, chosen.sum().to(total), outputs
 
     def evaluation_loop(
         self,

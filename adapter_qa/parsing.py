@@ -124,14 +124,26 @@ class DoorParser(HfArgumentParser):
             raise UserError(f"{path}: cannot be read as options: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: holds {kind(values)}; options are a mapping such as 'seed: 42'")
+        return self.words_of(values, str(path))
+
+    def words_of(self, values: dict[Any, Any], where: str) -> list[str]:
+        """Options by name, as YAML has them, as command-line words.
+
+        Args:
+            values: a value, or a list of words, by option.
+            where: what they stand in, for messages.
+
+        Raises:
+            UserError: options that do not exist, or values that cannot be meant.
+        """
         known = {text[2:]: action for action in self._actions for text in action.option_strings}
-        problems = [self._unknown(str(name), str(path)) for name in values if str(name) not in {*known, *OLD_NAMES}]
+        problems = [self._unknown(str(name), where) for name in values if str(name) not in {*known, *OLD_NAMES}]
         words: list[str] = []
         for name, value in values.items():
             action = known.get(str(name))
             problem = _file_problem(value, action) if action is not None else None
             if problem is not None:
-                problems.append(f"{path}: {name} {problem}")
+                problems.append(f"{where}: {name} {problem}")
             elif isinstance(value, list):
                 words += [f"--{name}", *map(str, value)]
             elif value is not None:

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from adapter_qa.checkpoints import newest_checkpoint, to_disk
 from adapter_qa.errors import UserError, note
+from adapter_qa.processes import is_first, process_count
 
 RUN_FILE = "run.json"
 ONLY_RESULTS = re.compile(
@@ -70,7 +71,7 @@ class RunRecord:
         Raises:
             UserError: it cannot be written to.
         """
-        if self.folder is None or self.begun or os.environ.get("RANK", "0") != "0":
+        if self.folder is None or self.begun or not is_first():
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -103,6 +104,8 @@ def open_run(
     """Looks at the folder of a run: free, or left by the same run that was interrupted or finished. Writes nothing
     but who is at work there, where a run was before.
 
+    Of several processes the first one looks (`processes.first_decides`).
+
     Args:
         folder: the output folder; None for a dry run.
         argv: the command line.
@@ -122,7 +125,7 @@ def open_run(
     if not standing.is_dir() or not os.access(standing, os.W_OK | os.X_OK):
         reason = "is a file" if not standing.is_dir() else "may not be written to"
         raise UserError(f"--output_dir {folder}: {standing} {reason}; give another folder")
-    if os.access(folder / LOCK_FILE, os.W_OK) and os.environ.get("RANK", "0") == "0":
+    if os.access(folder / LOCK_FILE, os.W_OK):
         hold_folder(folder)
     if (folder / RUN_FILE).is_file():
         record.replaces = overwrite
@@ -143,11 +146,12 @@ def _take_up(record: RunRecord, folder: Path) -> None:
     """
     try:
         old = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-        before = old["options"]
+        before = dict(old["options"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{folder / RUN_FILE}: cannot be read ({error}); give --overwrite_output_dir or another folder"
         ) from error
+    before = {"processes": 1} | before
     now_asked = record.document["options"]
     differing = [
         f"{name} was {before.get(name)}, now {now_asked.get(name)}"
@@ -198,6 +202,24 @@ def hold_folder(folder: Path) -> None:
     HELD[key] = stream
 
 
+def at_work(folder: Path) -> bool:
+    """Whether a process is at work in a run's folder: what `hold_folder` would refuse. Reading is enough to ask."""
+    if (os.getpid(), folder.resolve()) in HELD:
+        return True  # closing the file below would give it away
+    try:
+        stream = (folder / LOCK_FILE).open(encoding="utf-8")
+    except OSError:
+        return False
+    with stream:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            return True
+        except OSError:  # a file system without locks, of which `hold_folder` tells
+            return False
+    return False
+
+
 def _remove_old_run(folder: Path) -> None:
     """Removes what runs write, and only that: other files of the user stay. run.json goes last: without it the rest
     would be a stranger's.
@@ -215,7 +237,7 @@ def _new_document(argv: Sequence[str], script: str, options: dict[str, Any]) -> 
         "status": "planned",
         "script": script,
         "command": [script, *without_secrets(argv)],
-        "options": options,
+        "options": options | {"processes": process_count()},
         "versions": versions(),
         "commit": source_commit(),
         "device": device_name(),

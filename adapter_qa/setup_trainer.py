@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback
+from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
+from transformers.trainer_utils import EvalLoopOutput
 
-from adapter_qa.batching import BucketSampler
+from adapter_qa.batching import IGNORED, BucketSampler
 from adapter_qa.checkpoints import (
     ASIDE,
     checkpoint_path,
@@ -35,6 +40,7 @@ from adapter_qa.checkpoints import (
     rotate,
 )
 from adapter_qa.composition import (
+    frozen_adapters,
     fusion_values,
     hold_frozen,
     load_trainable,
@@ -46,9 +52,12 @@ from adapter_qa.fusion import fusion_regularization
 from adapter_qa.interruption import Interruption, WorkerStart
 from adapter_qa.planning import Plan
 from adapter_qa.records import write_json
+from adapter_qa.sharding import gathered_weights, hand_over, holding, whole_copies
+from adapter_qa.training_arguments import TrainingRun
 
 TRAINED_FILE = "trained.safetensors"
 PROGRESS_FILE = "progress.json"
+NO_WEIGHT = 1e-12  # below every weight of a batch with anything labelled; keeps a batch without from dividing by 0
 STEPS_BETWEEN_QUESTIONS = 10  # several processes ask each other only so often whether one of them was told to stop
 
 
@@ -77,6 +86,7 @@ class SetupTrainer(Trainer):
     Beyond `Trainer`: the fusion regulariser is part of the training loss; value matrices are exempt from weight decay;
     checkpoints hold the weights that train, and the best epoch's come back whole; a resumed run equals an uninterrupted
     one; a signal leads to a checkpoint; a loss that is no number ends the run, and no checkpoint is written after it.
+    Several processes compute the losses of one with the same batches, and DeepSpeed may divide the weights among them.
 
     Args:
         plan: the setup; None for full fine-tuning.
@@ -99,13 +109,20 @@ class SetupTrainer(Trainer):
         bucketed: bool = True,
         **others: Any,
     ):
+        args: TrainingRun = others["args"]
+        if args.deepspeed is not None:
+            hand_over(args)
         super().__init__(model=model, **others)
         self.bucketed = bucketed
         self.plan = plan
         self.decay_fusion_values = decay_fusion_values
-        if plan is not None and self.args.deepspeed is None and (self.args.bf16 or self.args.fp16):
+        self.frozen: dict[str, torch.Tensor] = {}  # as they were before DeepSpeed rounds and divides them
+        if self.is_deepspeed_enabled and self.args.should_save:
+            self.frozen = {name: weight.clone() for name, weight in frozen_adapters(model).items()}
+        elif plan is not None and not self.is_deepspeed_enabled and (self.args.bf16 or self.args.fp16):
             hold_frozen(model, torch.bfloat16 if self.args.bf16 else torch.float16)
         self.regularized = [weight for _, weight in fusion_values(model)] if regularize_fusion else []
+        self.evaluated: list[torch.Tensor] = []  # total and weight of each batch of an evaluation
         # The loss is a mean over the batch and is divided by the accumulation steps, whatever the model's signature.
         self.model_accepts_loss_kwargs = False
         # It would hide losses that are no number, and wait for the GPU at every batch.
@@ -119,10 +136,13 @@ class SetupTrainer(Trainer):
         """Of the run."""
         return Path(str(self.args.output_dir))
 
-    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
-        """Loss of a batch, a scalar, and the model's output."""
-        outputs = model(**inputs)
-        return outputs.loss, outputs
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
+        """The loss of a batch as a total and its weight, scalars, whose quotient it is; and the model's output.
+
+        Raises:
+            NotImplementedError: the task's trainer has it.
+        """
+        raise NotImplementedError
 
     def compute_loss(
         self,
@@ -131,11 +151,75 @@ class SetupTrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
-        """The task's loss; while training, with the fusion regulariser."""
-        loss, outputs = self.task_loss(model, inputs)
-        if model.training and self.regularized:
-            loss = loss + fusion_regularization(self.regularized).to(loss)
+        """The task's loss; while training, over the batch of all processes and with the fusion regulariser."""
+        total, weight, outputs = self.task_loss(model, inputs)
+        if model.training:
+            if self.args.world_size > 1:  # the gradient's mean over processes is then that of the whole batch
+                weight = self.accelerator.reduce(weight, "mean")
+            loss = total / weight.clamp(min=NO_WEIGHT)
+            if self.regularized:
+                loss = loss + self._pull_to_identity().to(loss)
+        else:
+            self.evaluated.append(torch.stack([total, weight]).detach())
+            loss = total / weight.clamp(min=NO_WEIGHT)
         return (loss, outputs) if return_outputs else loss
+
+    def _pull_to_identity(self) -> torch.Tensor:
+        """The fusion regulariser, over whole matrices."""
+        plugin = self.args.deepspeed_plugin
+        divided = plugin is not None and plugin.zero_stage == 3
+        return fusion_regularization(whole_copies(self.regularized) if divided else self.regularized)
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """The library's; of several processes, the rows that fill up the last batch of an epoch do not count."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if batches:
+            self._discount_fillers(batches[-1], self.args.train_batch_size)
+        return batches, items
+
+    def _discount_fillers(self, batch: dict[str, torch.Tensor], rows: int) -> None:
+        """Takes the labels from rows that are there only to give every process a whole last batch.
+
+        accelerate hands batches to processes in turn and fills the last round up from the beginning of the data.
+
+        Args:
+            batch: the last batch that was fetched.
+            rows: of a whole batch of one process.
+        """
+        loading = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not loading.end_of_dataloader or loading.remainder <= 0:
+            return
+        own = max(loading.remainder - self.args.process_index * rows, 0)
+        for name in self.label_names:
+            if name in batch:
+                batch[name][own:] = IGNORED
+
+    def prediction_step(self, model: Any, inputs: Any, *others: Any, **named: Any) -> Any:
+        """The library's, without the rows that fill up the last batch."""
+        self._discount_fillers(inputs, self.args.eval_batch_size)
+        return super().prediction_step(model, inputs, *others, **named)
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The library's loop; the loss is the mean over all that is labelled, however it came into batches.
+
+        It is left out where nothing is labelled.
+        """
+        self.evaluated = []
+        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
+        pairs = torch.stack(self.evaluated).double().sum(0) if self.evaluated else torch.zeros(2)
+        total, weight = self.accelerator.gather(pairs.float()[None]).double().sum(0).tolist()
+        metrics: dict[str, float] = {**(output.metrics or {})}
+        metrics.pop(f"{metric_key_prefix}_loss", None)
+        if weight > 0:
+            metrics[f"{metric_key_prefix}_loss"] = total / weight
+        return output._replace(metrics=metrics)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Names that weight decay acts on."""
@@ -315,7 +399,9 @@ class SetupTrainer(Trainer):
             empty_aside(self.folder)
         self.accelerator.wait_for_everyone()
         aside = self.folder / ASIDE
-        self.save_model(str(aside), _internal_call=True)
+        state = self.trained_weights()
+        if self.args.should_save:
+            self._save(str(aside), state)
         self._save_optimizer_and_scheduler(str(aside))
         self._save_scaler(str(aside))
         self._save_rng_state(str(aside))
@@ -343,13 +429,26 @@ class SetupTrainer(Trainer):
             over=self.control.should_training_stop,
         )
 
+    def trained_weights(self) -> dict[str, torch.Tensor]:
+        """Every weight that trains by name, whole, on the CPU; all processes must call."""
+        return trainable_state(self.model) if self.deepspeed is None else gathered_weights(self.model)
+
+    @contextmanager
+    def whole_model(self) -> Iterator[PreTrainedModel]:
+        """The model as it is to be saved, by the process that saves; all processes must enter."""
+        if self.deepspeed is None:
+            yield self.model
+            return
+        with holding(self.model, self.trained_weights() | self.frozen):
+            yield self.model
+
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        folder = Path(output_dir or str(self.args.output_dir))
-        os.makedirs(folder, exist_ok=True)
-        state = trainable_state(self.model)
-        if not all(bool(weight.isfinite().all()) for weight in state.values()):
+        """Writes the weights that train."""
+        assert output_dir is not None and state_dict is not None
+        os.makedirs(output_dir, exist_ok=True)
+        if not all(bool(weight.isfinite().all()) for weight in state_dict.values()):
             raise self._failure_at(self.state.global_step)
-        save_file(state, folder / TRAINED_FILE, metadata={"format": "pt"})
+        save_file(state_dict, Path(output_dir) / TRAINED_FILE, metadata={"format": "pt"})
 
     def _sorted_checkpoints(self, *args: Any, **others: Any) -> list[str]:
         """None for the library to remove: at the end it would remove the one that a run killed later goes on from."""
@@ -357,6 +456,14 @@ class SetupTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         load_trainable(self.model, Path(resume_from_checkpoint) / TRAINED_FILE)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """The library's. DeepSpeed has put an optimizer of its own in place of the one that the schedule was made for;
+        they share their settings until a checkpoint is loaded, and then the learning rate would stand still.
+        """
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self.deepspeed is not None and isinstance(self.lr_scheduler, LRScheduler):
+            self.lr_scheduler.optimizer = self.deepspeed.optimizer.optimizer
 
     def compare_trainer_and_checkpoint_args(self, training_args: Any, trainer_state: Any) -> None:
         """Nothing: run.json has all options compared, and the library takes a share of steps for another number."""
@@ -385,7 +492,10 @@ class SetupTrainer(Trainer):
                 f"{best}: {fault}, so that the best weights cannot come back; put it back and give the same command, "
                 "or begin anew with --overwrite_output_dir"
             )
-        load_trainable(self.model, best / TRAINED_FILE)
+        if self.is_deepspeed_enabled:
+            deepspeed_load_checkpoint(self.model_wrapped, str(best))
+        else:
+            load_trainable(self.model, best / TRAINED_FILE)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
         """The library's, each file whole or as it was before: `<split>_results.json`, and all splits' in one."""

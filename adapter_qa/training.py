@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from adapter_qa.composition import (
 )
 from adapter_qa.errors import ForPeople, Interrupted, UserError
 from adapter_qa.failures import explained
+from adapter_qa.processes import first_decides, say
 from adapter_qa.records import RunRecord
 from adapter_qa.setup_trainer import SetupTrainer
 from adapter_qa.training_arguments import TrainingRun
@@ -124,12 +126,11 @@ def train(trainer: SetupTrainer, record: RunRecord) -> None:
 
 
 def _train(trainer: SetupTrainer, record: RunRecord) -> None:
-    if trainer.is_world_process_zero():
-        keep_frozen(trainer.model, trainer.folder)
+    first_decides(partial(keep_frozen, trainer.model, trainer.folder))
     resume = str(record.resume_from) if record.resume_from is not None else None
     if record.resume_from is not None:
-        check_states(record.resume_from)
-        print(f"{record.resume_from}: the run goes on from here", flush=True)
+        first_decides(partial(check_states, record.resume_from))
+        say(f"{record.resume_from}: the run goes on from here")
     result = trainer.train(resume_from_checkpoint=resume)
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)

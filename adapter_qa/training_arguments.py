@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +14,8 @@ from transformers.integrations import get_available_reporting_integrations
 
 from adapter_qa.arguments import RunOptions
 from adapter_qa.errors import UserError, note
+from adapter_qa.processes import process_count
+from adapter_qa.sharding import leave_models_whole
 from adapter_qa.zero import read_deepspeed
 
 # Compute capability from which NVIDIA GPUs have matrix units for the type: Ampere, Volta (CUDA C++ Programming Guide).
@@ -29,13 +33,20 @@ class TrainingRun(TrainingArguments):
 
     def __post_init__(self) -> None:
         self.output_dir_is_derived = self.output_dir is None
+        self.idle_gpus = 0
         super().__post_init__()
+        if self.ddp_find_unused_parameters is None:  # all that trains is used in every step; looking for it costs time
+            self.ddp_find_unused_parameters = False
         self.remove_unused_columns = False  # windows carry what evaluation needs beside the model's inputs
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type == "cuda"
+        if self.n_gpu > 1:  # the library would put a copy of the model on each and multiply the batch
+            self.idle_gpus, self._n_gpu = self.n_gpu - 1, 1
 
 
 def settle(options: RunOptions) -> TrainingRun:
     """Decides precision, evaluation and best epoch where the options leave them open, and reads the DeepSpeed file.
+
+    Several processes of one run find each other here.
 
     Raises:
         UserError: the library refuses the options.
@@ -47,13 +58,18 @@ def settle(options: RunOptions) -> TrainingRun:
             options.save_strategy == values["eval_strategy"]
         )
     values["bf16"], values["fp16"], said = choose_precision(options)
-    if values["bf16"] and not torch.accelerator.is_available():
-        values["use_cpu"] = True  # the library takes bfloat16 on the CPU only where it is told to use it
+    if not torch.accelerator.is_available() and (values["bf16"] or process_count() > 1):
+        # The library takes bfloat16 on the CPU only where it is told to use it, and several processes on it without
+        # that for as many runs of one.
+        values["use_cpu"] = True
     if options.deepspeed is not None:
         warmup = options.warmup_steps > 0 or options.warmup_ratio > 0
         values["deepspeed"], notes = read_deepspeed(str(options.deepspeed), warmup=warmup)
+        if not options.do_train:
+            values["deepspeed"], notes = None, ["--deepspeed is for training; this run evaluates without it"]
         note(notes)
     note(said)
+    _prepare_launch(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
     here = ["none", "all", *get_available_reporting_integrations()]
     strange = [name for name in options.report_to or [] if name not in here]
     if strange:
@@ -61,9 +77,50 @@ def settle(options: RunOptions) -> TrainingRun:
     try:  # None stands for the library's own default
         run = TrainingRun(**{name: value for name, value in values.items() if value is not None})
         check_learning(run)
+        if run.deepspeed is not None:
+            leave_models_whole()
+            _check_agreement(run)
+        if run.world_size != process_count():
+            raise RuntimeError(f"{process_count()} processes were started, but the library knows {run.world_size}")
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(" ".join(str(error).split())) from error
+    if run.idle_gpus:
+        note(
+            [f"{run.idle_gpus + 1} GPUs are here and this run takes one; torchrun --nproc_per_node {run.idle_gpus + 1} "
+             "in place of python takes all, CUDA_VISIBLE_DEVICES chooses"]
+        )  # fmt: skip
     return run
+
+
+def _prepare_launch(*, deepspeed: bool, use_cpu: bool) -> None:
+    """Environment variables that the libraries look for and a launcher leaves unset."""
+    if use_cpu or not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        if process_count() > 1:  # accelerate would call the device cpu:0, which torch does not know
+            os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
+    if deepspeed and "RANK" not in os.environ:  # a single process without a launcher, for which DeepSpeed asks MPI
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        alone = {
+            "RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+        }
+        os.environ.update(alone)
+
+
+def _check_agreement(run: TrainingRun) -> None:
+    """Holds what the DeepSpeed file says against the options; the library would do so once the model is loaded.
+
+    Raises:
+        ValueError: they differ.
+    """
+    differing = run.hf_deepspeed_config.mismatches
+    if differing:
+        raise ValueError(f"--deepspeed: the file contradicts the options ({'; '.join(differing)}); write auto there")
 
 
 def check_learning(run: TrainingRun) -> None:

@@ -19,10 +19,10 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
+from adapter_qa.batching import IGNORED
 from adapter_qa.errors import UserError
 from adapter_qa.squad import Question, is_aligned
 
-IGNORED = -100  # label of a window whose gold answer cannot be placed; cross entropy skips it
 TEXTS_AT_ONCE = 250  # tokenized in one call: fills the tokenizer's threads, bounds its memory
 FEW_TEXTS = 1000  # so many are done before a bar could be read
 ROWS_AT_ONCE = 8192  # windows labelled in one search

@@ -14,6 +14,9 @@ SWITCHES = {
     "cpu_offload_params": "offload_param",
     "cpu_offload_param": "offload_param",
 }
+STAGES = (1, 2, 3)
+# What the options say and the file need not.
+SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 GATHER = ("stage3_gather_fp16_weights_on_model_save", "stage3_gather_16bit_weights_on_model_save")
 
 
@@ -37,7 +40,13 @@ def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str
     zero = config.get("zero_optimization", {}) if isinstance(config, dict) else None
     if not isinstance(zero, dict):
         raise UserError(f"--deepspeed {path}: holds no DeepSpeed configuration, an object with zero_optimization in it")
+    if zero.get("stage", 0) not in STAGES:
+        raise UserError(f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}; it must be 1, 2 or 3")
     notes = _modernise_zero(zero)
+    for name in SIZES:
+        config.setdefault(name, "auto")
+    for precision in ("fp16", "bf16"):  # without a word on them DeepSpeed computes in float16
+        config.setdefault(precision, {}).setdefault("enabled", "auto")
     if "amp" in config:
         del config["amp"]
         notes.append("its amp block, for apex, is left out; --fp16 and --bf16 say the precision")

@@ -8,6 +8,7 @@
     python benchmarks/bench_qa.py --data squad.json --tokenizer DIR # windows and answers as well
     python benchmarks/bench_qa.py --only peer --peer adapters/examples/pytorch/question-answering --data squad.json \\
         --tokenizer DIR --max_samples 2000
+    python benchmarks/bench_qa.py --only processes --data squad.json --tokenizer DIR    # DDP, and ZeRO where installed
 
 The plain way: windows padded to 384 (or to the batch's longest, grouped by length), the library's fusion layer, each
 pair of question and context tokenized. With --peer, whole runs of the run_qa.py in that folder and of ours. Weights are
@@ -29,6 +30,7 @@ import torch
 from data_path import measure_answers, measure_memory, measure_windows
 from fusion_training import measure_training
 from measuring import device_name
+from processes import measure_processes
 from whole_runs import measure_whole_runs
 
 Measure = Callable[[argparse.Namespace], list[dict[str, Any]]]
@@ -38,6 +40,7 @@ MEASURES: dict[str, Measure] = {
     "answers": measure_answers,
     "memory": measure_memory,
     "peer": measure_whole_runs,
+    "processes": measure_processes,
 }
 
 
@@ -73,7 +76,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--max_samples", type=int, default=10_000, help="first N questions of --data")
     parser.add_argument("--peer", help="folder with the ecosystem's run_qa.py, trainer_qa.py and utils_qa.py")
     options = parser.parse_args(argv)
-    needs = {"windows": options.data, "answers": options.data, "peer": options.data and options.peer}
+    needs = dict.fromkeys(("windows", "answers", "processes"), options.data)
+    needs["peer"] = options.data and options.peer
     if options.only is None:
         options.only = [name for name in MEASURES if needs.get(name, True)]
     missing = [name for name in options.only if not needs.get(name, True)]

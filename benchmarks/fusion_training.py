@@ -186,7 +186,7 @@ def train_on(trainer: dict[str, Any], batches: list[dict[str, torch.Tensor]], op
     for batch in batches:
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=options.dtype == "bfloat16"):
             output = trainer["forward"](**{name: batch[name] for name in INPUTS})
-        loss = span_loss(output.start_logits, output.end_logits, batch) + trainer["pull"](values)
+        loss = span_loss(output.start_logits, output.end_logits, batch, None) + trainer["pull"](values)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([one for one in model.parameters() if one.requires_grad], 1.0)
         optimizer.step()

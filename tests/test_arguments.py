@@ -298,7 +298,7 @@ def test_settled_options_are_those_of_the_library_where_nothing_is_said() -> Non
     run, plain = settle(run_options()), TrainingArguments(output_dir="out", report_to=[])
     ours = {"eval_strategy", "save_strategy", "logging_strategy", "logging_steps", "save_total_limit", "learning_rate"}
     ours |= {"metric_for_best_model", "greater_is_better", "load_best_model_at_end", "remove_unused_columns"}
-    ours |= {"dataloader_pin_memory", "logging_dir"}
+    ours |= {"dataloader_pin_memory", "ddp_find_unused_parameters", "logging_dir"}
     different = {one.name for one in fields(plain) if one.init and vars(run)[one.name] != vars(plain)[one.name]}
     assert different <= ours
 

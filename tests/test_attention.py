@@ -276,14 +276,3 @@ def test_without_matplotlib_there_are_numbers_only(
     events = EventAccumulator(str(tmp_path)).Reload()
     assert [events.Scalars(f"fusion_attention/0/{name}")[0].value for name in "ab"] == [0.25, 0.75]
     assert shown == []
-
-
-def test_the_picture_has_all_numbers() -> None:
-    pytest.importorskip("matplotlib", reason="matplotlib is not installed (requirements-report.txt)")
-    from adapter_qa.plots import attention_figure
-
-    rows = [[0.25, 0.75], [1.0, 0.0], [0.5, 0.5]]
-    document = {"adapters": ["qa", "ner"], "windows": 3, "places": ["0", "1", "2"]}
-    figure = attention_figure(document | {"question": rows, "context": rows[::-1], "all": rows})
-    images = [axes.images[0].get_array().tolist() for axes in figure.axes if axes.images]
-    assert rows in images and rows[::-1] in images

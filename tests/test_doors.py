@@ -21,13 +21,14 @@ import prepare_squad_pt
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
+import sweep_qa
 from adapter_qa.errors import run_door
 
 CONLL = (
     "O O\nTribunal B-ORGANIZACAO\nde I-ORGANIZACAO\nBelém I-ORGANIZACAO\ndecidiu O\n. O\n\n"
     "Ana B-PESSOA\nnasceu O\nem O\nRecife B-LOCAL\n. O\n\n"
 )
-DOORS = [run_qa_adapter, run_mlm_adapter, run_ner_adapter, prepare_squad_pt, ask_qa, convert_2021_adapters]
+DOORS = [run_qa_adapter, run_mlm_adapter, run_ner_adapter, prepare_squad_pt, ask_qa, convert_2021_adapters, sweep_qa]
 SMALL = ["--max_seq_length", "64", "--num_train_epochs", "2", "--learning_rate", "1e-2", "--report_to", "tensorboard"]
 
 

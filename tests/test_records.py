@@ -74,7 +74,7 @@ def test_a_fresh_folder(tmp_path: Path, exists: bool) -> None:
     assert (record.resume_from, record.finished) == (None, False)
     document = on_disk(folder)
     assert document == record.document
-    assert document["status"] == "running" and document["options"] == OPTIONS
+    assert document["status"] == "running" and document["options"] == OPTIONS | {"processes": 1}
     assert document["command"] == ["run_qa_adapter.py", "--seed", "42"] and document["script"] == "run_qa_adapter.py"
     assert sorted(path.name for path in folder.iterdir()) == [RUN_FILE, LOCK_FILE]
 

@@ -361,8 +361,8 @@ def with_loss(change: Callable[[QuestionAnsweringTrainer, torch.Tensor], torch.T
     original = QuestionAnsweringTrainer.task_loss
 
     def task_loss(self: QuestionAnsweringTrainer, model: Any, inputs: Any) -> Any:
-        loss, outputs = original(self, model, inputs)
-        return change(self, loss), outputs
+        total, weight, outputs = original(self, model, inputs)
+        return change(self, total), weight, outputs
 
     return task_loss
 

@@ -138,6 +138,15 @@ ZERO_3 = {  # keys as in the ZeRO files that transformers 4.8 documented
 }
 
 
+# What a file need not say, and DeepSpeed or the library would take otherwise.
+ADDED = dict.fromkeys(
+    ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto"
+) | {"fp16": {"enabled": "auto"}, "bf16": {"enabled": "auto"}}
+
+
+TWO = {"zero_optimization": {"stage": 2}}
+
+
 def write(path: Path, document: Any) -> str:
     path.write_text(json.dumps(document))
     return str(path)
@@ -146,7 +155,7 @@ def write(path: Path, document: Any) -> str:
 def test_a_file_of_2021_in_todays_keys(tmp_path: Path) -> None:
     path = write(tmp_path / "ds.json", ZERO_3)
     config, notes = read_deepspeed(path, warmup=False)
-    assert config == {
+    assert config == ADDED | {
         **{key: ZERO_3[key] for key in ("fp16", "optimizer", "train_batch_size")},
         "zero_optimization": {
             "stage": 3, "stage3_gather_16bit_weights_on_model_save": True, "overlap_comm": True,
@@ -173,7 +182,7 @@ def test_a_file_of_2021_in_todays_keys(tmp_path: Path) -> None:
 def test_only_a_schedule_that_cannot_run_is_left_out(
     tmp_path: Path, kind: str, steps: Any, warmup: bool, kept: bool
 ) -> None:
-    path = write(tmp_path / "ds.json", {"scheduler": {"type": kind, "params": {"warmup_num_steps": steps}}})
+    path = write(tmp_path / "ds.json", {"scheduler": {"type": kind, "params": {"warmup_num_steps": steps}}, **TWO})
     config, notes = read_deepspeed(path, warmup=warmup)
     assert ("scheduler" in config) == kept and len(notes) == (not kept)
 
@@ -181,11 +190,15 @@ def test_only_a_schedule_that_cannot_run_is_left_out(
 def test_switches_became_blocks(tmp_path: Path) -> None:
     zero = {"stage": 2, "cpu_offload": True, "cpu_offload_params": False, "cpu_offload_use_pin_memory": True}
     config, notes = read_deepspeed(write(tmp_path / "a.json", {"zero_optimization": zero, "amp": {}}), warmup=False)
-    assert config == {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": True}}}
+    assert config == ADDED | {
+        "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": True}}
+    }
     assert len(notes) == 3
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"zero_optimization": 2}', None])
+@pytest.mark.parametrize(
+    "content", ["[]", "{", '{"zero_optimization": 2}', "{}", '{"zero_optimization": {"stage": 0}}', None]
+)
 def test_files_that_are_none(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "ds.json"
     if content is not None:

@@ -140,7 +140,9 @@ def test_regulariser_is_in_the_training_loss_only(tiny_bert: Path, tmp_path: Pat
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.eval()
     plain, outputs = trainer.compute_loss(trainer.model, dict(batch), return_outputs=True)
-    assert plain.item() == pytest.approx(span_loss(outputs.start_logits, outputs.end_logits, batch).item())
+    assert plain.item() == pytest.approx(
+        span_loss(outputs.start_logits, outputs.end_logits, batch, batch["attention_mask"]).item()
+    )
     for module in trainer.model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -157,16 +159,30 @@ def test_span_loss_is_the_librarys_and_leaves_unknown_spans_out(tiny_bert: Path)
     starts, ends = torch.tensor([1, 0, 5, 7]), torch.tensor([3, 0, 5, 11])
     output = model(ids, start_positions=starts, end_positions=ends)
     labels = {"start_positions": starts, "end_positions": ends}
-    assert span_loss(output.start_logits, output.end_logits, labels).item() == pytest.approx(
+    assert span_loss(output.start_logits, output.end_logits, labels, None).item() == pytest.approx(
         output.loss.item(), rel=1e-6
     )
     three = model(ids[:3], start_positions=starts[:3], end_positions=ends[:3])
     unknown = {name: torch.where(torch.arange(4) == 3, IGNORED, values) for name, values in labels.items()}
-    assert span_loss(output.start_logits, output.end_logits, unknown).item() == pytest.approx(
+    assert span_loss(output.start_logits, output.end_logits, unknown, None).item() == pytest.approx(
         three.loss.item(), rel=1e-6
     )
     nothing = {name: torch.full((4,), IGNORED) for name in labels}
-    assert span_loss(output.start_logits, output.end_logits, nothing).item() == 0.0
+    assert span_loss(output.start_logits, output.end_logits, nothing, None).item() == 0.0
+
+
+def test_padding_is_no_answer_unless_it_is_to_compete(tiny_bert: Path) -> None:
+    model = load_model(ModelOptions(str(tiny_bert)), "qa").eval()
+    ids, mask = torch.randint(5, 100, (2, 12)), torch.ones(2, 12, dtype=torch.int64)
+    padded, far = torch.nn.functional.pad(ids, (0, 5)), torch.nn.functional.pad(mask, (0, 5))
+    labels = {"start_positions": torch.tensor([1, 4]), "end_positions": torch.tensor([3, 11])}
+    short, long = model(ids, attention_mask=mask), model(padded, attention_mask=far)
+    losses = [span_loss(one.start_logits, one.end_logits, labels, where).item() for one, where in
+              ((short, mask), (long, far), (long, None))]  # fmt: skip
+    assert losses[1] == pytest.approx(losses[0], rel=1e-6)
+    # The library's own loss counts the padding of the longer batch.
+    reference = model(padded, attention_mask=far, **labels).loss.item()
+    assert losses[2] == pytest.approx(reference, rel=1e-6) and losses[2] > losses[1] + 0.01
 
 
 def test_frozen_adapters_that_changed_stop_a_resumed_run(tiny_bert: Path, tmp_path: Path) -> None:

@@ -1,0 +1,55 @@
+"""Several processes of one run, as `torchrun` and the like start them: who is first, and what all must agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+from adapter_qa.errors import ForPeople, RunFailure, UserError
+
+Result = TypeVar("Result")
+
+
+def process_count() -> int:
+    """Processes of the run, by the launcher's word; 1 without one."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """Prints a text on stdout, once a run."""
+    if is_first():
+        print(text, flush=True)
+
+
+def first_decides(step: Callable[[], Result]) -> Result:
+    """What a step comes to in the first process, for all of them; the others do not take it.
+
+    The processes must have found each other (`training_arguments.settle`), and all must call.
+
+    Raises:
+        ForPeople: the step did. Only the first process has something to say about it.
+    """
+    if process_count() == 1:
+        return step()
+    from torch.distributed import broadcast_object_list  # late: doors look at `is_first` before anything slow
+
+    outcome: list[tuple[Result | None, ForPeople | None] | None] = [None]
+    if is_first():
+        try:
+            outcome = [(step(), None)]
+        except ForPeople as error:
+            told = UserError([]) if isinstance(error, UserError) else RunFailure([])
+            broadcast_object_list([(None, told)])
+            raise
+    broadcast_object_list(outcome)
+    assert outcome[0] is not None
+    result, failure = outcome[0]
+    if failure is not None:
+        raise failure
+    return result  # type: ignore[return-value]
