@@ -16,6 +16,7 @@ from adapter_qa.errors import UserError, gather, run_door
 from adapter_qa.failures import explained
 from adapter_qa.interruption import stopping_at_once
 from adapter_qa.parsing import DoorParser
+from adapter_qa.processes import leaving_together
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.texts import read_texts
 
@@ -36,6 +37,7 @@ EXAMPLES = """\
 """
 
 
+@leaving_together()
 @stopping_at_once()
 @explained()
 def main(argv: list[str]) -> int:

@@ -26,6 +26,7 @@ from adapter_qa.failures import explained
 from adapter_qa.interruption import stopping_at_once
 from adapter_qa.metrics import squad_metrics
 from adapter_qa.parsing import DoorParser
+from adapter_qa.processes import leaving_together
 from adapter_qa.records import RunRecord, file_fingerprint
 from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
 
@@ -48,6 +49,7 @@ EXAMPLES = """\
 """
 
 
+@leaving_together()
 @stopping_at_once()
 @explained()
 def main(argv: list[str]) -> int:

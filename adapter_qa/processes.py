@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from adapter_qa.errors import ForPeople, RunFailure, UserError
@@ -53,3 +55,19 @@ def first_decides(step: Callable[[], Result]) -> Result:
     if failure is not None:
         raise failure
     return result  # type: ignore[return-value]
+
+
+@contextmanager
+def leaving_together() -> Iterator[None]:
+    """Around a script's `main`, as a decorator: once it is done, the processes let go of each other.
+
+    Threads of the process group that are left to the end of the interpreter abort one run in seven or so (gloo,
+    "terminate called without an active exception"). They end with the group, which the model's wrapper holds on to.
+    """
+    yield
+    if process_count() > 1:
+        from torch import distributed
+
+        if distributed.is_initialized():
+            gc.collect()
+            distributed.destroy_process_group()
