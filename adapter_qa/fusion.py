@@ -81,6 +81,33 @@ class FusionLayer(nn.Module):
         return projected, constant
 
 
+class FoldedFusion(FusionLayer):
+    """`FusionLayer` in a model that trains no more: KᵀQ is multiplied out once, which leaves 2h² a token.
+
+    Args:
+        layer: the layer; its value matrix is shared.
+    """
+
+    def __init__(self, layer: FusionLayer):
+        nn.Module.__init__(self)
+        self.value, self.dropout = layer.value, layer.dropout
+        width = layer.query.in_features
+        self.joined = nn.Linear(width, width).to(layer.value.weight)
+        self.constant = nn.Linear(width, 1).to(layer.value.weight)
+        query, asked, key, held = (
+            weight.detach().double()
+            for weight in (layer.query.weight, layer.query.bias, layer.key.weight, layer.key.bias)
+        )
+        with torch.no_grad():
+            self.joined.weight.copy_(key.t() @ query)
+            self.joined.bias.copy_(key.t() @ asked)
+            self.constant.weight.copy_(held @ query)
+            self.constant.bias.copy_(held @ asked)
+
+    def _projected(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.joined(query), self.constant(query).squeeze(-1)
+
+
 class _PullToIdentity(torch.autograd.Function):
     """Σ (V − I)² = Σ V² − 2 tr V + h, summed in float64, and its gradient 2(V − I); no other h×h tensor is made."""
 

@@ -30,13 +30,13 @@ from adapter_qa.processes import is_first, process_count
 RUN_FILE = "run.json"
 ONLY_RESULTS = re.compile(
     r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
-    r"|local_rank"
+    r"|local_rank|push_to_hub.*|push_at_end|hub_.*|license"
 )  # options that do not change what is trained
 LOCK_FILE = "run.lock"
 WRITING = ".writing"  # at the end of a file's name while it is being written
 PACKAGES = ("adapters", "transformers", "torch", "tokenizers", "numpy", "accelerate", "safetensors")
 MADE_BY_RUNS = (  # file patterns of a run folder beside RUN_FILE; the last two lines are a fully fine-tuned model
-    "checkpoint-*", "checkpoint.writing", "checkpoint.removing", "*.json.writing",
+    "checkpoint-*", "checkpoint.writing", "checkpoint.removing", "*.json.writing", "README.md.writing",
     "adapters-*", "base", "runs", "frozen.safetensors", "trainer_state.json",
     "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json",
     "config.json", "model.safetensors", "full_setup.json", "special_tokens_map.json",
@@ -224,7 +224,8 @@ def _remove_old_run(folder: Path) -> None:
     """Removes what runs write, and only that: other files of the user stay. run.json goes last: without it the rest
     would be a stranger's.
     """
-    for pattern in (*MADE_BY_RUNS, RUN_FILE):
+    card = ["README.md"] if (folder / "full_setup.json").is_file() else []  # else it is not a run's
+    for pattern in (*card, *MADE_BY_RUNS, RUN_FILE):
         for path in folder.glob(pattern):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -298,8 +299,13 @@ def file_fingerprint(path: str | Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON document aside and renames it, so that the file is never half written, by a power cut either."""
+    """Writes a JSON document as `write_text` does."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file aside and renames it, so that it is never half written, by a power cut either."""
     aside = path.with_name(path.name + WRITING)
-    aside.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    aside.write_text(text, encoding="utf-8")
     to_disk(aside)
     os.replace(aside, path)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,10 @@ import pytest
 import torch
 from adapters import Fuse, Stack
 from safetensors.torch import load_file, save_file
+from setups import SETUPS, A, F, L, Maker, saves_of
 from transformers import AutoModelForQuestionAnswering, BertConfig, PreTrainedModel
 
-from adapter_qa.arguments import AdapterOptions, FusionOptions, LangAdapterOptions, ModelOptions
+from adapter_qa.arguments import ModelOptions
 from adapter_qa.baseconfig import read_base_config
 from adapter_qa.basemodel import load_model
 from adapter_qa.composition import (
@@ -24,16 +24,14 @@ from adapter_qa.composition import (
     format_table,
     fusion_values,
     parameter_table,
-    save_setup,
     trainable_state,
     trained_names,
 )
 from adapter_qa.errors import UserError
 from adapter_qa.fusion import fusion_regularization
-from adapter_qa.planning import Plan, plan_saved, plan_setup
+from adapter_qa.planning import plan_saved, plan_setup
 from adapter_qa.saves import TRICK
 
-A, L, F = AdapterOptions, LangAdapterOptions, FusionOptions
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 
 
@@ -80,37 +78,6 @@ def test_parameters_of_bert_large(
     assert "333,348,866" in format_table(table)
 
 
-class Maker:
-    """Builds, fills with random weights and saves setups on one tiny base."""
-
-    def __init__(self, base: Path, folder: Path):
-        self.options = ModelOptions(str(base))
-        self.config = read_base_config(self.options)
-        self.folder = folder
-
-    def plan(self, task: str, a: A | None = None, l: L | None = None, f: F | None = None) -> Plan:  # noqa: E741
-        plan = plan_setup(task, self.config, a or A(), l, f)
-        assert plan is not None
-        return plan
-
-    def model(self, plan: Plan) -> PreTrainedModel:
-        model = load_model(self.options, plan.task, ["O", "B-X", "I-X"] if plan.task == "ner" else None)
-        build_setup(model, plan)
-        return model.eval()
-
-    def make(self, name: str, task: str, *options: Any) -> tuple[PreTrainedModel, Plan, Path]:
-        """A setup whose trainable weights are random, saved under `name`."""
-        plan = self.plan(task, *options)
-        model = self.model(plan)
-        torch.manual_seed(len(name))
-        for weight in model.parameters():
-            if weight.requires_grad:
-                torch.nn.init.normal_(weight, std=0.3)
-        folder = self.folder / name
-        save_setup(model, plan, folder, {})
-        return model, plan, folder
-
-
 @pytest.fixture(scope="module", params=["bert", "roberta"])
 def maker(request: pytest.FixtureRequest, tiny_bert: Path, tiny_roberta: Path, tmp_path_factory: Any) -> Maker:
     base = tiny_bert if request.param == "bert" else tiny_roberta
@@ -119,56 +86,7 @@ def maker(request: pytest.FixtureRequest, tiny_bert: Path, tiny_roberta: Path, t
 
 @pytest.fixture(scope="module")
 def saves(maker: Maker) -> dict[str, Path]:
-    """Saved adapters of every kind."""
-    houlsby = A(adapter_config="houlsby", houlsby_MHA_lastlayer=True)
-    mlm = maker.make("mlm", "mlm", A(madx2=True, language="pt"))[2]
-    return {
-        "mlm": mlm,
-        "qa": maker.make("qa", "qa", A(madx2=True), L(load_lang_adapter=str(mlm)))[2],
-        "ner": maker.make("ner", "ner", A(madx2=True, adapter_reduction_factor=4))[2],
-        "qa_all": maker.make("qa_all", "qa", A())[2],
-        "ner_all": maker.make("ner_all", "ner", A())[2],
-        "hqa": maker.make("hqa", "qa", houlsby)[2],
-        "hner": maker.make("hner", "ner", houlsby)[2],
-    }
-
-
-Options = Callable[[dict[str, Path]], tuple[str, Any, Any, Any]]
-SETUPS: dict[str, tuple[str, Options]] = {
-    "qa": ("Stack[qa]", lambda s: ("qa", A(), None, None)),
-    "lang+qa": ("Stack[mlm, qa]", lambda s: ("qa", A(madx2=True), L(load_lang_adapter=str(s["mlm"])), None)),
-    "ner": ("Stack[ner]", lambda s: ("ner", A(), None, None)),
-    "lang+ner": ("Stack[mlm, ner]", lambda s: ("ner", A(madx2=True), L(load_lang_adapter=str(s["mlm"])), None)),
-    "mlm": ("Stack[mlm]", lambda s: ("mlm", A(), None, None)),
-    "fusion": ("Fuse[qa, ner]", lambda s: ("qa", A(), None, F(fuse_adapters=[f"qa={s['qa']}", f"ner={s['ner']}"]))),
-    "lang+fusion": (
-        "Stack[mlm, Fuse[qa, ner]]",
-        lambda s: (
-            "qa",
-            A(),
-            L(load_lang_adapter=str(s["mlm"])),
-            F(fuse_adapters=[f"qa={s['qa']}", f"ner={s['ner']}"]),
-        ),
-    ),
-    "lang in fusion": (
-        "Fuse[mlm, qa, ner]",
-        lambda s: (
-            "qa",
-            A(),
-            L(load_lang_adapter=str(s["mlm"])),
-            F(fuse_adapters=[f"qa={s['qa']}", f"ner={s['ner']}"], adapter_composition="fuse"),
-        ),
-    ),
-    "houlsby": ("Stack[qa]", lambda s: ("qa", A(adapter_config="houlsby+inv", houlsby_MHA_lastlayer=True), None, None)),
-    "houlsby fusion": (
-        "Stack[mlm, Fuse[a, b]]",
-        lambda s: ("qa", A(), L(load_lang_adapter=str(s["mlm"])), F(fuse_adapters=[f"a={s['hqa']}", f"b={s['hner']}"])),
-    ),
-    "madx2 over whole adapters": (
-        "Fuse[qa, ner]",
-        lambda s: ("qa", A(madx2=True), None, F(fuse_adapters=[f"qa={s['qa_all']}", f"ner={s['ner_all']}"])),
-    ),
-}
+    return saves_of(maker)
 
 
 def one_step(model: PreTrainedModel) -> None:

@@ -11,7 +11,7 @@ from adapters import AdapterFusionConfig
 from adapters.methods.modeling import BertFusion
 from torch import nn
 
-from adapter_qa.fusion import FusionLayer, fusion_regularization
+from adapter_qa.fusion import FoldedFusion, FusionLayer, fusion_regularization
 
 WIDTH = 24
 DYNAMIC = AdapterFusionConfig.load("dynamic")
@@ -59,6 +59,18 @@ def test_outputs_weights_and_gradients_are_the_librarys(adapters: int, tokens: i
     assert gradients.keys() == their_gradients.keys()
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, their_gradients[name], rtol=1e-10, atol=1e-11, msg=name)
+
+
+@pytest.mark.parametrize("tokens", [5, 40])
+def test_folded_fusion_is_the_librarys(tokens: int) -> None:
+    plain, ours = layers()
+    given = inputs(3, tokens)
+    (theirs, their_weights), _ = run(plain, given, output_attentions=True)
+    folded = FoldedFusion(ours)
+    assert {name for name, _ in folded.named_parameters() if name.startswith(("query", "key"))} == set()
+    (found, weights), _ = run(folded, given, output_attentions=True)
+    torch.testing.assert_close(found, theirs, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.tensor(weights), torch.tensor(their_weights), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("tokens", [5, 40])
