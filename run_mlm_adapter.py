@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     data_name = text.train_file or text.validation_file or "none"
     groups = (text, adapter)
     run, record = doors.start_run("run_mlm_adapter.py", argv, data_name, plan, model_options, run_options, *groups)
-    if doors.already_finished(record):
+    if doors.already_finished(record, run):
         return 0
 
     record.note(data=facts)

@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     data_name = entity.train_file or entity.validation_file or entity.test_file or "none"
     groups = (entity, adapter, lang)
     run, record = doors.start_run("run_ner_adapter.py", argv, data_name, plan, model_options, run_options, *groups)
-    if doors.already_finished(record):
+    if doors.already_finished(record, run):
         return 0
 
     record.note(data=facts)

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     data_name = squad.dataset_name or squad.train_file or squad.validation_file or squad.test_file or "none"
     groups = (squad, adapter, lang, fusion)
     run, record = doors.start_run("run_qa_adapter.py", argv, data_name, plan, model_options, run_options, *groups)
-    if doors.already_finished(record):
+    if doors.already_finished(record, run):
         return 0
 
     record.note(data=facts)

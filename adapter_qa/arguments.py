@@ -241,6 +241,13 @@ class RunOptions(LibraryOptions):
     early_stopping_patience: int | None = option(
         None, "Stop after this many evaluations without a better one. Without it: never."
     )
+    push_to_hub: bool = option(
+        False,
+        "When the run is finished, push what was saved, with its card, to --hub_model_id. The same command for a "
+        "finished run pushes it, too.",
+    )
+    hub_model_id: str | None = option(None, "Repository on the hub, e.g. name/qa-pt; it is made where there is none.")
+    license: str | None = option(None, "Licence of what is trained, for its card, e.g. apache-2.0.")
     dry_run: bool = option(False, "Check everything, print the plan, last line one JSON document, and stop.")
 
     def evaluates(self) -> str:

@@ -29,6 +29,8 @@ COUNTS = (  # those that are at least 1 where they are given
 )  # fmt: skip
 ABOVE_ZERO = ("logging_steps", "eval_steps", "save_steps")  # in steps, or a share of all of them
 
+PUSHED_ONCE = ("every_save", "end")  # --hub_strategy: the library's default, and what is done
+
 
 def parse_fuse_adapters(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """`NAME=PATH` words of --fuse_adapters.
@@ -119,6 +121,8 @@ def check_run(run: RunOptions, metrics: Sequence[str]) -> list[str]:
     problems += _sharding_problems(run)
     if run.resume_from_checkpoint is not None:
         problems.append("--resume_from_checkpoint: the same command with the same --output_dir goes on by itself")
+    if run.push_to_hub:
+        problems += _hub_problems(run)
     if run.num_train_epochs == 0 and run.max_steps <= 0:
         problems.append("--num_train_epochs 0: must be above 0; training needs epochs or --max_steps")
     return problems
@@ -145,4 +149,30 @@ def _sharding_problems(run: RunOptions) -> list[str]:
         problems += error.problems
     if importlib.util.find_spec("deepspeed") is None:
         problems.append("--deepspeed: the package is not installed; pip install -r requirements-deepspeed.txt")
+    return problems
+
+
+def _hub_problems(run: RunOptions) -> list[str]:
+    """What is missing for --push_to_hub, before hours go into what cannot be pushed."""
+    from huggingface_hub import constants, get_token  # late: only those who push wait for it
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    problems = []
+    if not run.do_train:
+        problems.append("--push_to_hub: only what a run trains is saved and pushed; add --do_train")
+    if run.hub_model_id is None:
+        problems.append("--push_to_hub needs --hub_model_id, the repository to push to, e.g. name/qa-pt")
+    elif "/" not in run.hub_model_id:
+        problems.append(f"--hub_model_id {run.hub_model_id}: write OWNER/NAME, by which its card loads it")
+    else:
+        try:
+            validate_repo_id(run.hub_model_id)
+        except HFValidationError as error:
+            problems.append(f"--hub_model_id {run.hub_model_id}: {error}")
+    if not (run.hub_token or run.push_to_hub_token or get_token()):
+        problems.append("--push_to_hub needs a token: run hf auth login, or set HF_TOKEN, or give --hub_token")
+    if run.hub_strategy not in (*PUSHED_ONCE, None):
+        problems.append(f"--hub_strategy {run.hub_strategy}: a run is pushed once, at its end; leave the option out")
+    if constants.HF_HUB_OFFLINE:
+        problems.append("--push_to_hub: HF_HUB_OFFLINE is set; unset it, or push when the run is finished")
     return problems

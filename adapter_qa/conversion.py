@@ -20,6 +20,7 @@ from adapters.utils import (
 )
 from safetensors.torch import save_file
 
+from adapter_qa.card import TASKS, write_card
 from adapter_qa.composition import setup_document
 from adapter_qa.errors import UserError
 from adapter_qa.files import read_json
@@ -159,6 +160,8 @@ def convert(old: OldSave, target: Path, base_model: dict[str, Any]) -> None:
         _write(target, HEAD_CONFIG, document, SAFE_HEAD_WEIGHTS_NAME, state)
     facts = {"base_model": base_model, "tokenizer": None, "language": None, "converted_from": str(old.relative)}
     _write_json(target / SETUP_FILE, setup_document(plan, facts, with_head=plan.task in ("qa", "ner")))
+    if plan.task in TASKS:
+        write_card(target, {})
 
 
 def recorded_model_name(old: OldSave) -> str | None:

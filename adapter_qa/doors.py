@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from adapter_qa.arguments import ModelOptions, RunOptions
 from adapter_qa.basemodel import load_model, quiet_libraries, weights_fingerprint
+from adapter_qa.card import write_card
 from adapter_qa.composition import build_setup, format_table, parameter_table, save_setup
 from adapter_qa.errors import note
 from adapter_qa.naming import derived_output_dir
@@ -22,6 +23,7 @@ from adapter_qa.processes import first_decides, say
 from adapter_qa.records import RunRecord, open_run, versions, write_json
 from adapter_qa.saves import FULL_FILE
 from adapter_qa.setup_trainer import SetupTrainer
+from adapter_qa.sharing import push_finished
 from adapter_qa.training_arguments import TrainingRun, as_record, settle
 
 BASE_FOLDER = "base"  # in the run's folder: the drawn weights of a --random_init base
@@ -144,8 +146,9 @@ def keep(
             tokenizer.save_pretrained(target)
             base = {"name_or_path": ".", "revision": "main"}
             facts = {**built.facts, "task": "qa", "base_model": base, "tokenizer": None}
-            write_json(target / FULL_FILE, {"trainer": facts})
+            write_json(target / FULL_FILE, {"trainer": facts | {"trained_from": built.facts["base_model"]}})
     record.note(saved=str(target))
+    write_card(target, record.document)
 
 
 def keep_metrics(trainer: SetupTrainer, record: RunRecord, split: str, metrics: dict[str, float]) -> None:
@@ -181,8 +184,13 @@ def eval_steps(examples: int, run: TrainingRun) -> int:
     return math.ceil(examples / (run.eval_batch_size * run.world_size))
 
 
-def already_finished(record: RunRecord) -> bool:
-    """Whether there is nothing to do; says so."""
+def already_finished(record: RunRecord, run: TrainingRun) -> bool:
+    """Whether there is nothing left to train; says so, and pushes what is there where that is asked for.
+
+    Raises:
+        RunFailure: it cannot be pushed.
+    """
     if record.finished:
         say(f"{record.folder}: this run is finished; --overwrite_output_dir does it again")
+        push_finished(record, run)
     return record.finished

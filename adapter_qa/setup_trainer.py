@@ -413,9 +413,7 @@ class SetupTrainer(Trainer):
                     states[type(one).__name__] = one.state()
             self.state.save_to_json(str(aside / TRAINER_STATE_NAME))
             (aside / PROGRESS_FILE).write_text(json.dumps(asdict(self.progress())), encoding="utf-8")
-            final = commit(aside, step, best if self.args.load_best_model_at_end else None)
-            if self.args.push_to_hub:
-                self._push_from_checkpoint(str(final))
+            commit(aside, step, best if self.args.load_best_model_at_end else None)
             rotate(self.folder, step, best, self.args.save_total_limit)
         self.accelerator.wait_for_everyone()  # at the end all processes look for the best one
 

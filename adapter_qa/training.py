@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 
+from adapter_qa.card import write_card
 from adapter_qa.checkpoints import (
     checkpoint_path,
     discard,
@@ -30,6 +31,7 @@ from adapter_qa.failures import explained
 from adapter_qa.processes import first_decides, say
 from adapter_qa.records import RunRecord
 from adapter_qa.setup_trainer import SetupTrainer
+from adapter_qa.sharing import push_finished
 from adapter_qa.training_arguments import TrainingRun
 from adapter_qa.weights import check_states
 
@@ -141,8 +143,21 @@ def _train(trainer: SetupTrainer, record: RunRecord) -> None:
 
 
 def finish(trainer: SetupTrainer, record: RunRecord) -> None:
-    """Marks the run as finished. With --save_total_limit 1 the best checkpoint is the only one from then on."""
+    """Marks the run as finished, and completes its card. With --save_total_limit 1 the best checkpoint is the only one
+    from then on. Last, what was saved is pushed to the hub, where that is asked for.
+
+    Raises:
+        RunFailure: it cannot be pushed; the run is finished all the same.
+    """
     record.finish()
+    if record.begun and "saved" in record.document:
+        write_card(Path(record.document["saved"]), record.document)
+    _keep_the_best_alone(trainer)
+    assert isinstance(trainer.args, TrainingRun)
+    push_finished(record, trainer.args)
+
+
+def _keep_the_best_alone(trainer: SetupTrainer) -> None:
     step, best, limit = trainer.state.global_step, trainer.state.best_global_step, trainer.args.save_total_limit
     if not trainer.args.should_save or trainer.state.best_model_checkpoint is None:
         return

@@ -25,11 +25,16 @@ BF16_SINCE, FP16_SINCE = (8, 0), (7, 0)
 
 @dataclass
 class TrainingRun(TrainingArguments):
-    """`transformers.TrainingArguments` and what this trainer has beside them; `settle` makes it."""
+    """`transformers.TrainingArguments` and what this trainer has beside them; `settle` makes it.
+
+    `push_at_end` stands for the library's `push_to_hub`, which would push checkpoints and the run's whole folder.
+    """
 
     bucket_by_length: bool = True
     early_stopping_patience: int | None = None
     dry_run: bool = False
+    license: str | None = None
+    push_at_end: bool = False
 
     def __post_init__(self) -> None:
         self.output_dir_is_derived = self.output_dir is None
@@ -57,6 +62,7 @@ def settle(options: RunOptions) -> TrainingRun:
         values["load_best_model_at_end"] = values["eval_strategy"] != "no" and (
             options.save_strategy == values["eval_strategy"]
         )
+    values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
     values["bf16"], values["fp16"], said = choose_precision(options)
     if not torch.accelerator.is_available() and (values["bf16"] or process_count() > 1):
         # The library takes bfloat16 on the CPU only where it is told to use it, and several processes on it without
