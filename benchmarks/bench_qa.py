@@ -8,6 +8,7 @@
     python benchmarks/bench_qa.py --data squad.json --tokenizer DIR # windows and answers as well
     python benchmarks/bench_qa.py --only peer --peer adapters/examples/pytorch/question-answering --data squad.json \\
         --tokenizer DIR --max_samples 2000
+    python benchmarks/bench_qa.py --only export --layers 12         # or --run outputs/fusion
     python benchmarks/bench_qa.py --only processes --data squad.json --tokenizer DIR    # DDP, and ZeRO where installed
 
 The plain way: windows padded to 384 (or to the batch's longest, grouped by length), the library's fusion layer, each
@@ -18,6 +19,7 @@ random unless --model is given, and so are token ids without --data; lengths are
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import sys
 from collections.abc import Callable
@@ -28,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
 from data_path import measure_answers, measure_memory, measure_windows
+from exported import measure_exported
 from fusion_training import measure_training
 from measuring import device_name
 from processes import measure_processes
@@ -40,6 +43,7 @@ MEASURES: dict[str, Measure] = {
     "answers": measure_answers,
     "memory": measure_memory,
     "peer": measure_whole_runs,
+    "export": measure_exported,
     "processes": measure_processes,
 }
 
@@ -75,14 +79,21 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", help="folder of a model for whole runs, in place of random weights")
     parser.add_argument("--max_samples", type=int, default=10_000, help="first N questions of --data")
     parser.add_argument("--peer", help="folder with the ecosystem's run_qa.py, trainer_qa.py and utils_qa.py")
+    parser.add_argument("--run", help="saved run to export, in place of random weights")
+    parser.add_argument("--threads", type=int, help="threads to compute with on a CPU")
     options = parser.parse_args(argv)
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     needs = dict.fromkeys(("windows", "answers", "processes"), options.data)
     needs["peer"] = options.data and options.peer
+    needs["export"] = importlib.util.find_spec("onnxscript")
     if options.only is None:
         options.only = [name for name in MEASURES if needs.get(name, True)]
     missing = [name for name in options.only if not needs.get(name, True)]
     if missing:
-        parser.error(f"{', '.join(missing)}: needs --data and --tokenizer, for peer --peer as well")
+        parser.error(
+            f"{', '.join(missing)}: needs --data and --tokenizer, peer --peer as well, export requirements-export.txt"
+        )
     return options
 
 
