@@ -148,7 +148,7 @@ def write_all(answerer: QuestionAnswerer, folder: Path, options: argparse.Namesp
     write_json(folder / "config.json", plain_config(model))
     shutil.copyfile(ANSWER, folder / ANSWER.name)
     about = {
-        "source": described(options.run, answerer),
+        "source": described(options, answerer),
         "inputs": names,
         "windows": answerer.options,
         "opset": options.opset,
@@ -162,17 +162,24 @@ def write_all(answerer: QuestionAnswerer, folder: Path, options: argparse.Namesp
     return about
 
 
-def described(run: str, answerer: QuestionAnswerer) -> dict[str, Any]:
+def described(options: argparse.Namespace, answerer: QuestionAnswerer) -> dict[str, Any]:
     """What was exported, without the folders of the machine it lay on."""
     from adapter_qa.card import public_name
-    from answerer_qa import find_run
+    from adapter_qa.files import read_json
+    from adapter_qa.saves import FULL_FILE, find_folder, read_setup
 
-    folder, facts = find_run(Path(run))
-    base = facts.get("base_model", {})
+    folder = Path(options.run)
+    if (folder / FULL_FILE).is_file():
+        facts = read_json(folder / FULL_FILE)["trainer"]
+    else:
+        folder = find_folder("RUN", options.run)
+        facts = read_setup(folder).facts
+    base = facts.get("trained_from") or facts.get("base_model", {})
+    name = options.model_name_or_path or base.get("name_or_path")
     return {
         "run": folder.resolve().parent.name if folder.name.startswith("adapters-") else folder.resolve().name,
         "setup": str(answerer.plan.block) if answerer.plan is not None else "full fine-tuning",
-        "base_model": public_name(base.get("name_or_path")),
+        "base_model": Path(name).name if name is not None and Path(name).is_dir() else public_name(name),
         "base_fingerprint": base.get("fingerprint"),
         "trained_with": facts.get("versions"),
     }

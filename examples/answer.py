@@ -11,9 +11,11 @@ import numpy as np
 import onnxruntime
 import tokenizers
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 here = Path(__file__).resolve().parent
 about = json.loads((here / "export.json").read_text(encoding="utf-8"))
-windows, (question, context) = about["windows"], sys.argv[1:3]
+windows, (question, context) = about["windows"], sys.argv[1:]
 tokenizer = tokenizers.Tokenizer.from_file(str(here / "tokenizer.json"))
 tokenizer.no_padding()
 tokenizer.enable_truncation(windows["max_seq_length"], stride=windows["doc_stride"], strategy="only_second")

@@ -116,6 +116,11 @@ def test_it_answers_as_the_run_does_without_torch(exported: tuple[Path, Path]) -
     assert len(set(answers.values())) == len(asked)
 
 
+def test_the_example_says_how_to_call_it(exported: tuple[Path, Path]) -> None:
+    done = subprocess.run([sys.executable, exported[1] / "answer.py"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "python answer.py QUESTION CONTEXT" in done.stderr and "Error" not in done.stderr
+
+
 @pytest.mark.parametrize("away", [-1e-3, 1e-3])
 def test_no_answer(exported: tuple[Path, Path], tmp_path: Path, away: float) -> None:
     """SQuAD v2: no answer where its score exceeds the best span's by more than the threshold."""
