@@ -38,7 +38,7 @@ PACKAGES = ("adapters", "transformers", "torch", "tokenizers", "numpy", "acceler
 MADE_BY_RUNS = (  # file patterns of a run folder beside RUN_FILE; the last two lines are a fully fine-tuned model
     "checkpoint-*", "checkpoint.writing", "checkpoint.removing", "*.json.writing", "README.md.writing",
     "adapters-*", "base", "runs", "frozen.safetensors", "trainer_state.json",
-    "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json",
+    "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json", "fusion_attention.json",
     "config.json", "model.safetensors", "full_setup.json", "special_tokens_map.json",
     "tokenizer*.json", "vocab.*", "merges.txt",
 )  # fmt: skip
