@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -51,6 +52,11 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "i
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
+
+
+def pytest_configure() -> None:
+    # Started in the background, a shell's children ignore SIGINT, and so would all that the tests start and stop.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

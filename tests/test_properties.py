@@ -27,12 +27,13 @@ import ask_qa
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
-from adapter_qa.arguments import AdapterOptions, ModelOptions
+from adapter_qa.arguments import QA_OPTIONS, AdapterOptions, ModelOptions
 from adapter_qa.baseconfig import read_base_config
 from adapter_qa.basemodel import load_model, load_tokenizer
 from adapter_qa.composition import build_setup, save_setup
 from adapter_qa.entities import make_pieces
 from adapter_qa.errors import OBEYED, UserError
+from adapter_qa.parsing import DoorParser
 from adapter_qa.planning import plan_answering, plan_setup
 from adapter_qa.sentences import OUTSIDE, label_names, read_sentences
 from adapter_qa.squad import Question, is_aligned, read_records, read_squad
@@ -316,9 +317,7 @@ def test_no_word_is_lost_on_the_way_to_the_encoder(
 # ---------------------------------------------------------------- options
 
 
-OPTION_NAMES = [name for name in run_qa_adapter.DoorParser(
-    (run_qa_adapter.ModelOptions, run_qa_adapter.SquadOptions, run_qa_adapter.RunOptions), "", ""
-).known_names() if name not in ("help", "deepspeed")]  # fmt: skip
+OPTION_NAMES = [name for name in DoorParser(QA_OPTIONS, "", "").known_names() if name not in ("help", "deepspeed")]
 words = st.sampled_from(
     [
         "0",
