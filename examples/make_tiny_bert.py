@@ -230,7 +230,7 @@ def answers_loss(reader: BertForQuestionAnswering, batch: dict[str, torch.Tensor
         attention_mask=batch["attention_mask"],
         token_type_ids=batch["token_type_ids"],
     )
-    return span_loss(output.start_logits, output.end_logits, batch, batch["attention_mask"])
+    return span_loss(output.start_logits, output.end_logits, batch, None)
 
 
 def pretrain(
