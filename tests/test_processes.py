@@ -35,6 +35,7 @@ WAYS = [
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 QUIET = ["--report_to", "none", "--disable_tqdm", "True", "--use_cpu", "True"]
 WINDOWS = ["--max_seq_length", "64", "--doc_stride", "16"]
+LOSS = 1.01e-4  # losses are logged with four digits; noise may tip the last one
 STEP_KEPT = 3  # of nine; a run that is put back to it goes on from there
 
 Words = Callable[..., list[str]]
@@ -131,7 +132,7 @@ def two(request: pytest.FixtureRequest, words: Words, one: Path) -> tuple[Path, 
 def test_two_processes_compute_what_one_does(one: Path, two: tuple[Path, list[str]]) -> None:
     folder = two[0]
     assert read(folder)["options"]["processes"] == 2 and read(folder)["status"] == "finished"
-    assert losses(folder) == losses(one) and len(losses(one)) == 9
+    assert losses(folder) == pytest.approx(losses(one), abs=LOSS) and len(losses(one)) == 9
     assert scores(folder) == scores(one) and read(folder)["best"] == read(one)["best"]
     assert [entry["eval_loss"] for entry in read(folder)["history"]] == pytest.approx(
         [entry["eval_loss"] for entry in read(one)["history"]], rel=1e-6
@@ -235,7 +236,8 @@ def test_two_machines_share_an_output_folder(words: Words, one: Path, tmp_path: 
         started.append(start(launcher, "run_qa_adapter.py", command, cwd))
     said = [process.communicate(timeout=600) for process in started]
     assert [process.returncode for process in started] == [0, 0], said[0][1][-3000:] + said[1][1][-3000:]
-    assert losses(tmp_path / "shared") == losses(one) and scores(tmp_path / "shared") == scores(one)
+    assert losses(tmp_path / "shared") == pytest.approx(losses(one), abs=LOSS)
+    assert scores(tmp_path / "shared") == scores(one)
     assert "setup: " in said[0][0] and "setup: " not in said[1][0]  # the first one speaks
     assert [list((tmp_path / f"node{node}").iterdir()) for node in range(2)] == [[], []]
 
