@@ -209,16 +209,13 @@ class SetupTrainer(Trainer):
     ) -> EvalLoopOutput:
         """The library's loop; the loss is the mean over all that is labelled, however it came into batches.
 
-        It is left out where nothing is labelled.
+        It is 0 where nothing is labelled.
         """
         self.evaluated = []
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         pairs = torch.stack(self.evaluated).double().sum(0) if self.evaluated else torch.zeros(2)
         total, weight = self.accelerator.gather(pairs.float()[None]).double().sum(0).tolist()
-        metrics: dict[str, float] = {**(output.metrics or {})}
-        metrics.pop(f"{metric_key_prefix}_loss", None)
-        if weight > 0:
-            metrics[f"{metric_key_prefix}_loss"] = total / weight
+        metrics = {**(output.metrics or {}), f"{metric_key_prefix}_loss": total / max(weight, NO_WEIGHT)}
         return output._replace(metrics=metrics)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:

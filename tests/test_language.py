@@ -297,3 +297,11 @@ def test_evaluation_is_repeatable_and_reports_perplexity(trainer: LanguageTraine
     right = np.take_along_axis(logits[chosen], dataset.labels[chosen][:, None], axis=1)[:, 0]
     expected = np.mean(np.log(np.exp(logits[chosen]).sum(-1)) - right)
     assert first["eval_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_evaluation_in_which_chance_masks_nothing(trainer: LanguageTrainer) -> None:
+    dataset = trainer.eval_dataset
+    assert isinstance(dataset, Blocks) and dataset.labels is not None
+    trainer.eval_dataset = Blocks(dataset.ids, np.full_like(dataset.labels, IGNORED))
+    metrics = trainer.evaluate()
+    assert (metrics["eval_loss"], metrics["eval_perplexity"]) == (0.0, 1.0)
