@@ -32,7 +32,7 @@ from torch import nn
 from adapter_qa.checkpoints import tree_to_disk
 from adapter_qa.errors import UserError
 from adapter_qa.files import read_json
-from adapter_qa.fusion import FusionLayer
+from adapter_qa.fusion import make_cheaper
 from adapter_qa.planning import Plan
 from adapter_qa.saves import FUSION_CONFIG, SETUP_FILE, TRICK, AdapterSource, SavedHead
 from adapter_qa.weights import read_weights, weights_file
@@ -95,7 +95,7 @@ def _load_adapter(model: AdapterModel, source: AdapterSource) -> None:
 
 
 def _add_fusion(model: AdapterModel, plan: Plan) -> None:
-    """Adds the fusion, or loads it, in cheaper arithmetic (`FusionLayer`), and only where a fused adapter stands.
+    """Adds the fusion, or loads it, in cheaper arithmetic (`fusion`), and only where a fused adapter stands.
 
     The library creates it everywhere: 3h²+2h parameters a layer that never train and stop DDP.
     """
@@ -113,8 +113,8 @@ def _add_fusion(model: AdapterModel, plan: Plan) -> None:
     for place in _bottlenecks(model):
         if not any(name in place.adapters for name in fusion.children):
             place.delete_fusion_layer(fusion.name)
-        elif FusionLayer.can_replace(place.adapter_fusion_layer[fusion.name]):
-            place.adapter_fusion_layer[fusion.name] = FusionLayer(place.adapter_fusion_layer[fusion.name])
+        else:
+            make_cheaper(place, fusion.name)
     if saved is not None:
         path = weights_file(saved, SAFE_ADAPTERFUSION_WEIGHTS_NAME, ADAPTERFUSION_WEIGHTS_NAME)
         _load_named(model, path, {name for name, _ in model.named_parameters() if "adapter_fusion_layer." in name})

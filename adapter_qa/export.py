@@ -20,7 +20,7 @@ from torch.onnx.errors import OnnxExporterError
 from transformers import PreTrainedModel
 
 from adapter_qa.errors import RunFailure
-from adapter_qa.fusion import FoldedFusion, FusionLayer
+from adapter_qa.fusion import fold_fusions
 
 OUTPUTS = ("start_logits", "end_logits")
 COMPARED = ((1, 1.0), (2, 0.1), (3, 0.4), (16, 0.15))  # batch, and share of the longest window
@@ -43,13 +43,6 @@ class Logits(nn.Module):
         """Start and end logits, float32 (batch, tokens), of int64 inputs (batch, tokens)."""
         output = self.model(**dict(zip(self.names, inputs, strict=True)))
         return output.start_logits, output.end_logits
-
-
-def fold_fusions(model: nn.Module) -> None:
-    """Puts `FoldedFusion` in place of every `FusionLayer`; the model can no longer train."""
-    for name, layer in list(model.named_modules()):
-        if type(layer) is FusionLayer:
-            model.set_submodule(name, FoldedFusion(layer))
 
 
 def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, opset: int) -> None:

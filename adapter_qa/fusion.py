@@ -1,23 +1,73 @@
-"""The arithmetic of AdapterFusion (Pfeiffer et al., 2021, arXiv 2005.00247, section 3.2), exact and with less of it.
+"""AdapterFusion (Pfeiffer et al., 2021, arXiv 2005.00247, section 3.2), exact and with a fraction of the arithmetic.
 
-The library multiplies every adapter's output by the key and the value matrix: (1 + 2N)h² multiply-adds a token and
-layer for N adapters of width h. Scores and mixture are linear in those outputs, so the matrices can change sides:
+The library multiplies every adapter's output u by the key and the value matrix: (1 + 2N)h² multiply-adds a token and
+layer for N adapters of width h. But u = U z + b, with z of few dimensions, and scores and mixture are linear in it, so
+that the matrices can be multiplied by U and b, once a step, in place of every token:
 
-    (Q x + a) · (K u + b) = (Kᵀ(Q x + a)) · u + (Q x + a) · b          Σ p (V u) = V (Σ p u)
+    (Q x + a) · (K u + c) = z · (KU)ᵀ(Q x + a) + (K b + c) · (Q x + a)          Σ p V u = Σ p (VU z + V b)
 
-which is 3h² for any N. With more tokens than h, KᵀQ is multiplied out first: 2h² a token, and h³ once.
+With R the dimensions of all z together and one more for each adapter, that is 2Rh a token, a quarter of h² for two
+adapters of reduction 16, and 3Rh² a step. The library's up-projections, Rh a token, are not needed either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterable, Sequence
+from types import MethodType
 from typing import Any
 
 import torch
-from adapters.methods.modeling import BertFusion
+from adapters import Fuse
+from adapters.context import ForwardContext
+from adapters.methods.bottleneck import BottleneckLayer, BottleneckState
+from adapters.methods.modeling import Adapter, BertFusion
 from torch import nn
 
 REGULARIZATION = 0.01  # of value matrices towards the identity; the reference implementation's constant
+
+
+def make_cheaper(place: BottleneckLayer, name: str) -> None:
+    """Puts `FusionLayer` in place of the library's layer, where it computes the same.
+
+    Args:
+        place: has the fusion and its adapters.
+        name: of the fusion.
+    """
+    layer = place.adapter_fusion_layer[name]
+    if FusionLayer.can_replace(layer, _fused(place, name.split(","))):
+        place.adapter_fusion_layer[name] = FusionLayer(layer)
+        place.compose_fuse = MethodType(compose_fuse, place)
+
+
+def fold_fusions(model: nn.Module) -> None:
+    """Puts `FoldedFusion` in place of every `FusionLayer`; the model can no longer train."""
+    for place in model.modules():
+        if isinstance(place, BottleneckLayer):
+            for name, layer in place.adapter_fusion_layer.items():
+                if type(layer) is FusionLayer:
+                    place.adapter_fusion_layer[name] = FoldedFusion(layer, _fused(place, name.split(",")))
+
+
+def _fused(place: BottleneckLayer, names: Iterable[str]) -> list[Adapter]:
+    """Those of the named adapters that stand at a place."""
+    return [place.adapters[name] for name in names if name in place.adapters]
+
+
+def compose_fuse(place: BottleneckLayer, setup: Fuse, state: BottleneckState, lvl: int = 0) -> BottleneckState:
+    """What the library calls at a place with a fusion; in place of its own method, which wants the adapters' outputs.
+
+    As there, the last adapter's configuration says what query and residual are.
+    """
+    config, _ = place.adapters_config.get_fusion(setup.name)
+    hidden, query, residual = place.adapters[setup.last()].pre_forward(
+        state.hidden_states, state.input_tensor, state.layer_norm, fusion_config=config
+    )
+    fusion = place.adapter_fusion_layer[setup.name]
+    mixed, weights = fusion(query, hidden, _fused(place, setup), residual)
+    if ForwardContext.get_context().output_adapter_fusion_attentions:
+        place._store_fusion_attentions(setup.name, weights.detach().cpu().numpy())
+    return state._replace(hidden_states=mixed, adapter_residual=residual, last=setup.last())
 
 
 class FusionLayer(nn.Module):
@@ -32,80 +82,66 @@ class FusionLayer(nn.Module):
         self.query, self.key, self.value, self.dropout = layer.query, layer.key, layer.value, layer.dropout
 
     @staticmethod
-    def can_replace(layer: nn.Module) -> bool:
-        """Whether a layer is the dynamic fusion of the paper, without temperature and with the residual added last."""
-        if not isinstance(layer, BertFusion):
-            return False
+    def can_replace(layer: BertFusion, fused: Sequence[Adapter]) -> bool:
+        """Whether a layer is the dynamic fusion of the paper, without temperature and with the residual added last, and
+        its adapters are linear from their bottleneck on: neither hypercomplex products nor layers left out at random.
+        """
         config = layer.config
         whole = config["query"] and config["key"] and config["value"]
-        return bool(whole and not config["temperature"] and not config["residual_before"])
+        plain = not config["temperature"] and not config["residual_before"]
+        linear = all(isinstance(one.adapter_up, nn.Linear) and "DropPath" not in one._modules for one in fused)
+        return bool(whole and plain and linear)
 
     def forward(
-        self,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        residual: torch.Tensor,
-        output_attentions: bool = False,
-    ) -> Any:
-        """As the library calls it.
+        self, query: torch.Tensor, hidden: torch.Tensor, fused: Sequence[Adapter], residual: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mixes what adapters make of a layer's output.
 
         Args:
-            query: (batch, tokens, h), the layer's output before the adapters.
-            key, value: (batch, tokens, N, h), the same tensor twice: what the N adapters put out.
-            residual: (batch, tokens, h).
-            output_attentions: also return the weights, a numpy array (batch, tokens, N).
+            query: (batch, tokens, h), what the adapters are chosen by.
+            hidden: (batch, tokens, h), what goes into them.
+            fused: the N adapters.
+            residual: (batch, tokens, h), added to the mixture.
 
         Returns:
-            (batch, tokens, h), of the residual's dtype; with the weights as second element where they are asked for.
+            (batch, tokens, h), and the weights of the adapters, (batch, tokens, N).
         """
-        outputs = key.unbind(2)
-        projected, constant = self._projected(query)
-        scores = torch.stack([(one * projected).sum(-1) for one in outputs], -1) + constant.unsqueeze(-1)
+        inner = [one.adapter_down(hidden) for one in fused]
+        ranks = [one.shape[-1] for one in inner]
+        projection, constant, directions = self._products(fused)
+        asked = nn.functional.linear(query, projection, constant)
+        parts = asked.split([*ranks, len(fused)], -1)
+        scores = torch.stack([(one * part).sum(-1) for one, part in zip(inner, parts, strict=False)], -1) + parts[-1]
         weights = torch.softmax(self.dropout(scores), -1)
-        mixture = outputs[0] * weights[..., 0:1]
-        for index, one in enumerate(outputs[1:], 1):
-            mixture = torch.addcmul(mixture, one, weights[..., index : index + 1].to(one))
-        context = self.value(mixture) + residual
-        return (context, weights.detach().cpu().numpy()) if output_attentions else context
+        weighed = [one * weights[..., index : index + 1] for index, one in enumerate(inner)]
+        return torch.cat([*weighed, weights], -1) @ directions + residual, weights
 
-    def _projected(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Kᵀ(Q x + a), (batch, tokens, h), and (Q x + a) · b, (batch, tokens)."""
-        width = query.shape[-1]
-        if query.shape[0] * query.shape[1] <= width:
-            asked = self.query(query)
-            return asked @ self.key.weight.to(asked), asked @ self.key.bias.to(asked)
-        joined = self.key.weight.t() @ self.query.weight
-        projected = nn.functional.linear(query, joined, self.key.weight.t() @ self.query.bias)
-        constant = query @ (self.query.weight.t() @ self.key.bias).to(query) + self.query.bias @ self.key.bias
-        return projected, constant
+    def _products(self, fused: Sequence[Adapter]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of query and key with the up-projections and their biases, (R, h) and (R,); of value with them, (R, h)."""
+        ups = torch.cat([one.adapter_up.weight.t() * one.scaling for one in fused])
+        biases = torch.stack([one.adapter_up.bias * one.scaling for one in fused])
+        keys = torch.cat([nn.functional.linear(ups, self.key.weight), self.key(biases)])
+        return keys @ self.query.weight, keys @ self.query.bias, self.value(torch.cat([ups, biases]))
 
 
 class FoldedFusion(FusionLayer):
-    """`FusionLayer` in a model that trains no more: KᵀQ is multiplied out once, which leaves 2h² a token.
+    """`FusionLayer` in a model that trains no more, nor do its adapters: all matrices are multiplied out once.
 
     Args:
-        layer: the layer; its value matrix is shared.
+        layer: the layer.
+        fused: the adapters it will be called with.
     """
 
-    def __init__(self, layer: FusionLayer):
+    def __init__(self, layer: FusionLayer, fused: Sequence[Adapter]):
         nn.Module.__init__(self)
-        self.value, self.dropout = layer.value, layer.dropout
-        width = layer.query.in_features
-        self.joined = nn.Linear(width, width).to(layer.value.weight)
-        self.constant = nn.Linear(width, 1).to(layer.value.weight)
-        query, asked, key, held = (
-            weight.detach().double()
-            for weight in (layer.query.weight, layer.query.bias, layer.key.weight, layer.key.bias)
-        )
+        self.dropout = layer.dropout
         with torch.no_grad():
-            self.joined.weight.copy_(key.t() @ query)
-            self.joined.bias.copy_(key.t() @ asked)
-            self.constant.weight.copy_(held @ query)
-            self.constant.bias.copy_(held @ asked)
+            products = copy.deepcopy(layer).double()._products([copy.deepcopy(one).double() for one in fused])
+        self.products = nn.ParameterList(nn.Parameter(one.to(layer.value.weight), False) for one in products)
 
-    def _projected(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return self.joined(query), self.constant(query).squeeze(-1)
+    def _products(self, fused: Sequence[Adapter]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        projection, constant, directions = self.products
+        return projection, constant, directions
 
 
 class _PullToIdentity(torch.autograd.Function):

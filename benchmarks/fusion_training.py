@@ -152,6 +152,7 @@ def put_library_fusion_back(model: torch.nn.Module) -> None:
             plain = BertFusion(config, layer.query.in_features, layer.dropout.p)
             plain.query, plain.key, plain.value = layer.query, layer.key, layer.value
             place.adapter_fusion_layer[name] = plain
+            del place.compose_fuse
 
 
 def plain_pull(values: list[torch.nn.Parameter]) -> torch.Tensor:
