@@ -23,10 +23,11 @@ from adapter_qa.arguments import ModelOptions, SquadOptions, answering_options
 from adapter_qa.attention import FusionAttention
 from adapter_qa.baseconfig import read_base_config, window_limit
 from adapter_qa.basemodel import load_model, load_tokenizer, quiet_libraries, weights_fingerprint
-from adapter_qa.batching import LongestFirst
+from adapter_qa.batching import LongestFirst, encoder_inputs
 from adapter_qa.composition import AdapterModel, build_setup, check_setup
 from adapter_qa.errors import UserError, note
 from adapter_qa.files import read_json
+from adapter_qa.fusion import fold_fusions
 from adapter_qa.planning import Plan, plan_answering
 from adapter_qa.saves import FULL_FILE, find_folder, is_save, read_facts, read_setup
 from adapter_qa.squad import Question, Record, to_questions
@@ -130,6 +131,7 @@ class QuestionAnswerer:
         if self.plan is not None:
             compare_base(model, folder, facts, options.model_name_or_path)
             build_setup(model, self.plan)
+            fold_fusions(model)
         self.model = model.to(self.device).eval()
 
     def ask(self, question: str, context: str) -> Reply:
@@ -173,13 +175,13 @@ class QuestionAnswerer:
         )
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
         longest_first = LongestFirst(windows.lengths())
-        collected = SpanCollector(longest_first.order, self.options["n_best_size"])
+        collected = SpanCollector(longest_first.order, self.options["n_best_size"], self.device)
         attention = FusionAttention(self.model, self.plan.fusion if self.plan is not None else None, windows.layout)
         batches = DataLoader(windows, self.batch_size, sampler=longest_first, collate_fn=collator)
         with attention.recording(), torch.inference_mode():
             for batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
                 on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
-                output = self.model(**{name: on_device[name] for name in self.tokenizer.model_input_names})
+                output = self.model(**encoder_inputs(on_device, self.tokenizer.model_input_names))
                 collected.take(window_spans(on_device, output.start_logits, output.end_logits, **spans_of))
                 attention.add(on_device, len(batch["input_ids"]))
         answers = choose_answers(

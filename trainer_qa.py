@@ -14,7 +14,7 @@ from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
 from adapter_qa.attention import ATTENTION_FILE, FusionAttention, show_attention
-from adapter_qa.batching import IGNORED, LongestFirst, padding_share
+from adapter_qa.batching import IGNORED, LongestFirst, encoder_inputs, padding_share
 from adapter_qa.composition import check_setup
 from adapter_qa.processes import first_decides
 from adapter_qa.records import write_json
@@ -24,7 +24,7 @@ from adapter_qa.windows import Windows
 from utils_qa import Answers, SpanCollector, WindowSpans, window_spans
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
-NOT_FOR_THE_MODEL = ("context_mask", "cls_positions", "first_token", "start_positions", "end_positions")
+FOR_THE_MODEL = ("input_ids", "attention_mask", "token_type_ids")  # the last one where the encoder has types
 
 ChooseAnswers = Callable[[Sequence[Question], Windows, WindowSpans], Answers]
 ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
@@ -72,7 +72,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
         """`span_losses` of a batch added up, and the number of its windows whose gold span is known."""
-        outputs = model(**{name: value for name, value in inputs.items() if name not in NOT_FOR_THE_MODEL})
+        outputs = model(**encoder_inputs(inputs, [name for name in FOR_THE_MODEL if name in inputs]))
         mask = None if self.padding_competes else inputs["attention_mask"]
         losses = span_losses(outputs.start_logits, outputs.end_logits, inputs, mask)
         return losses.sum(), (inputs["start_positions"] != IGNORED).sum().to(losses), outputs
@@ -154,7 +154,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         """
         check_setup(self.model, self.plan)
         began = time.time()
-        self.collected = SpanCollector(LongestFirst(windows.lengths()).order, self.n_best_size)
+        self.collected = SpanCollector(LongestFirst(windows.lengths()).order, self.n_best_size, self.args.device)
         fusion = self.plan.fusion if self.plan is not None else None
         self.attention = FusionAttention(self.model, fusion, windows.layout)
         with self.attention.recording():

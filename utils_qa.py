@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,29 +93,33 @@ class SpanCollector:
     Args:
         order: (windows,), in which the windows come.
         n_best_size: spans of each.
-
-    Attributes:
-        spans: what came so far; complete after as many windows as `order` has.
+        device: where they come; they stay there until all are asked for, so that no batch waits for it.
     """
 
-    def __init__(self, order: np.ndarray, n_best_size: int):
+    def __init__(self, order: np.ndarray, n_best_size: int, device: torch.device | str = "cpu"):
         count, shape = len(order), (len(order), n_best_size)
-        self.spans = WindowSpans(
-            scores=np.empty(shape, np.float32),
-            first=np.empty(shape, np.int16),
-            last=np.empty(shape, np.int16),
-            start_logits=np.empty(shape, np.float32),
-            null_starts=np.empty(count, np.float32),
-            null_ends=np.empty(count, np.float32),
-        )
-        self.order = order
+        made = partial(torch.empty, device=device)
+        self.taken = {
+            "scores": made(shape, dtype=torch.float32),
+            "first": made(shape, dtype=torch.int16),
+            "last": made(shape, dtype=torch.int16),
+            "start_logits": made(shape, dtype=torch.float32),
+            "null_starts": made(count, dtype=torch.float32),
+            "null_ends": made(count, dtype=torch.float32),
+        }
+        self.order = torch.from_numpy(order).to(device)
         self.done = 0
+
+    @property
+    def spans(self) -> WindowSpans:
+        """What came so far; complete after as many windows as `order` has."""
+        return WindowSpans(**{name: array.cpu().numpy() for name, array in self.taken.items()})
 
     def take(self, batch: Sequence[torch.Tensor]) -> None:
         """The next windows' spans, as `window_spans` gives them."""
         rows = self.order[self.done : self.done + len(batch[0])]
-        for array, tensor in zip(vars(self.spans).values(), batch, strict=True):
-            array[rows] = tensor.cpu().numpy()
+        for array, tensor in zip(self.taken.values(), batch, strict=True):
+            array[rows] = tensor.to(array.dtype)
         self.done += len(rows)
 
 

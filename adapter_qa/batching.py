@@ -1,14 +1,25 @@
-"""Which examples go into a batch together: of similar length, so that little is padded."""
+"""Which examples go into a batch together: of similar length, so that little is padded; and how an encoder takes it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
+import torch
 from torch.utils.data import Sampler
 
 IGNORED = -100  # label of what no loss counts, PyTorch's own default for it
 BATCHES_SORTED_TOGETHER = 50  # enough to leave little padding, few enough that batches stay mixed
+
+
+def encoder_inputs(batch: dict[str, torch.Tensor], names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The named tensors of a batch as an encoder takes them.
+
+    The mask becomes (batch, 1, length). Of one of two dimensions the library asks whether it is without padding, for
+    which it would wait for the GPU in every step.
+    """
+    inputs = {name: batch[name] for name in names}
+    return {**inputs, "attention_mask": inputs["attention_mask"][:, None]}
 
 
 class BucketSampler(Sampler[int]):

@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
-from adapter_qa.batching import IGNORED
+from adapter_qa.batching import IGNORED, encoder_inputs
 from adapter_qa.sentences import OUTSIDE, Sentence
 from adapter_qa.setup_trainer import SetupTrainer
 
@@ -264,13 +264,14 @@ class EntityTrainer(SetupTrainer):
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
         """Weighted cross entropy of the labelled tokens of a batch, in float32, and the sum of their weights."""
         labels = inputs["labels"].flatten()
-        outputs = model(**{name: value for name, value in inputs.items() if name != "labels"})
+        outputs = model(**encoder_inputs(inputs, [name for name in inputs if name != "labels"]))
         logits = outputs.logits.float().flatten(0, 1)
         weights = None if self.weights is None else self.weights.to(logits)
         total = functional.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
-        counted = labels[labels != IGNORED]
-        weight = logits.new_tensor(len(counted)) if weights is None else weights[counted].sum()
-        return total, weight, outputs
+        counted = (labels != IGNORED).to(logits)
+        if weights is not None:
+            counted = counted * weights[labels.clamp(min=0)]
+        return total, counted.sum(), outputs
 
     def score(self, prediction: EvalPrediction) -> dict[str, float]:
         """Entity scores of `self.scored`, whose predictions these are; none where labels are not known."""

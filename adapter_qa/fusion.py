@@ -132,16 +132,20 @@ class FoldedFusion(FusionLayer):
         fused: the adapters it will be called with.
     """
 
+    projection: torch.Tensor
+    constant: torch.Tensor
+    directions: torch.Tensor
+
     def __init__(self, layer: FusionLayer, fused: Sequence[Adapter]):
         nn.Module.__init__(self)
         self.dropout = layer.dropout
         with torch.no_grad():
             products = copy.deepcopy(layer).double()._products([copy.deepcopy(one).double() for one in fused])
-        self.products = nn.ParameterList(nn.Parameter(one.to(layer.value.weight), False) for one in products)
+        for name, product in zip(("projection", "constant", "directions"), products, strict=True):
+            self.register_buffer(name, product.to(layer.value.weight))
 
     def _products(self, fused: Sequence[Adapter]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        projection, constant, directions = self.products
-        return projection, constant, directions
+        return self.projection, self.constant, self.directions
 
 
 class _PullToIdentity(torch.autograd.Function):

@@ -112,10 +112,7 @@ def test_folded_fusion_is_the_librarys(members: list[AdapterConfig]) -> None:
     plain, ours = encoder(members, fusion).eval(), cheaper(encoder(members, fusion)).eval()
     fold_fusions(ours)
     assert {type(place.adapter_fusion_layer[name]) for place, name in places(ours)} == {FoldedFusion}
-    kept = {
-        name.split("adapter_fusion_layer.")[1].split(".")[1] for name, _ in ours.named_parameters() if "fusion" in name
-    }
-    assert kept == {"products"}
+    assert not any("adapter_fusion_layer." in name for name, _ in ours.named_parameters())
     torch.testing.assert_close(run(ours)[0], run(plain)[0], rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(fusion_weights(ours), fusion_weights(plain), rtol=1e-11, atol=1e-11)
 

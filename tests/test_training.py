@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import made_questions
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 
 import run_qa_adapter
@@ -53,8 +54,8 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
     scripted = iter(scores)
     trainer_options = {name: options.pop(name) for name in ("regularize_fusion", "callbacks") if name in options}
     run = RunOptions(
-        output_dir=str(folder), do_train=True, do_eval=True, report_to=[], disable_tqdm=True,
-        per_device_train_batch_size=4, learning_rate=1e-2, **options,
+        output_dir=str(folder), do_train=True, do_eval=True, report_to=[], disable_tqdm=True, learning_rate=1e-2,
+        **{"per_device_train_batch_size": 4, **options},
     )  # fmt: skip
     run.greater_is_better = True
     args = settle(run)
@@ -183,6 +184,38 @@ def test_padding_is_no_answer_unless_it_is_to_compete(tiny_bert: Path) -> None:
     # The library's own loss counts the padding of the longer batch.
     reference = model(padded, attention_mask=far, **labels).loss.item()
     assert losses[2] == pytest.approx(reference, rel=1e-6) and losses[2] > losses[1] + 0.01
+
+
+class Readings(TorchDispatchMode):
+    """Counts the numbers that the computation asks the device for: on a GPU each waits for all that was before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*args, **(kwargs or {}))
+
+
+def test_neither_steps_nor_evaluated_batches_wait_for_the_device(tiny_bert: Path, tmp_path: Path) -> None:
+    counts = {}
+    for steps in (4, 12):
+        trainer = make_trainer(
+            tiny_bert, tmp_path / str(steps), [1.0], max_steps=steps, save_strategy="no", eval_strategy="no",
+            logging_strategy="no", per_device_train_batch_size=1,
+        )  # fmt: skip
+        with Readings() as readings:
+            trainer.train()
+        counts["training", steps] = readings.count
+    for size in (1, 4):
+        trainer = make_trainer(tiny_bert, tmp_path / f"eval{size}", [1.0], per_device_eval_batch_size=size)
+        with Readings() as readings:
+            trainer.evaluate()
+        counts["evaluating", size] = readings.count
+    assert counts["training", 4] == counts["training", 12] and counts["evaluating", 1] == counts["evaluating", 4], (
+        counts
+    )
 
 
 def test_frozen_adapters_that_changed_stop_a_resumed_run(tiny_bert: Path, tmp_path: Path) -> None:
