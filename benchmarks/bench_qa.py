@@ -32,6 +32,7 @@ import torch
 from data_path import measure_answers, measure_memory, measure_windows
 from exported import measure_exported
 from fusion_training import measure_training
+from language_training import measure_language
 from measuring import device_name
 from processes import measure_processes
 from whole_runs import measure_whole_runs
@@ -39,6 +40,7 @@ from whole_runs import measure_whole_runs
 Measure = Callable[[argparse.Namespace], list[dict[str, Any]]]
 MEASURES: dict[str, Measure] = {
     "train": measure_training,
+    "language": measure_language,
     "windows": measure_windows,
     "answers": measure_answers,
     "memory": measure_memory,

@@ -75,13 +75,14 @@ def useful_arithmetic(lengths: np.ndarray, options: argparse.Namespace) -> float
     """Multiply-adds of one forward and backward pass over windows without padding, as far as they are needed.
 
     Forward, a token and layer of width h: attention 4h² + 2·length·h, feed-forward 8h², language adapter h² (reduction
-    2), each task adapter h²/8 (reduction 16), fusion 3h². Backward: the same for gradients of inputs, except below the
-    first fusion; for weights, the fusion's 3h² alone. The last layer has no adapters (MAD-X 2.0).
+    2); two task adapters (reduction 16), h²/8 for their down-projections, and a fusion of them, 2·h²/8, R being h/8.
+    Backward: the same for gradients of inputs, except below the first fusion; for weights, the fusion's alone. What
+    is multiplied once a step (`adapter_qa.fusion`) is left out. The last layer has no adapters (MAD-X 2.0).
     """
-    width, layers, tasks = options.hidden_size, options.layers, 2
+    width, layers = options.hidden_size, options.layers
     base = 12 * width**2 + 2 * lengths * width
-    adapters = width**2 + tasks * width**2 / 8
-    fusion = 3 * width**2
+    adapters = width**2 + width**2 / 8
+    fusion = width**2 / 4
     forward = layers * base + (layers - 1) * (adapters + fusion)
     # Attention's two products each have two inputs that want gradients.
     backward = (layers - 1) * (base + 2 * lengths * width) + (layers - 2) * (adapters + fusion) + (layers - 1) * fusion

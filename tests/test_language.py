@@ -285,6 +285,28 @@ def test_training_blocks_are_masked_anew_in_every_use(trainer: LanguageTrainer) 
     assert len(set(losses)) == 3
 
 
+@pytest.mark.parametrize("inference", [False, True])
+def test_loss_and_gradients_are_those_of_a_whole_vocabulary_for_every_token(
+    trainer: LanguageTrainer, inference: bool
+) -> None:
+    model, dataset = trainer.model.double().eval(), trainer.eval_dataset
+    assert isinstance(dataset, Blocks) and dataset.labels is not None
+    ids, labels = torch.from_numpy(dataset.ids), torch.from_numpy(dataset.labels)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    logits = model(input_ids=ids).logits
+    plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+    with torch.inference_mode(inference):
+        total, weight, outputs = trainer.task_loss(model, {"input_ids": ids, "labels": labels})
+    chosen = labels != IGNORED
+    assert outputs.logits.shape == (chosen.sum(), logits.shape[-1]) and float(weight) == chosen.sum()
+    torch.testing.assert_close(outputs.logits, logits[chosen], rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(total, plain, rtol=1e-6, atol=1e-6)
+    if not inference:
+        found, expected = (torch.autograd.grad(loss, weights) for loss in (total, plain))
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    assert model(input_ids=ids).logits.shape == logits.shape, "outside of a loss the model gives all of them"
+
+
 def test_evaluation_is_repeatable_and_reports_perplexity(trainer: LanguageTrainer) -> None:
     first, second = trainer.evaluate(), trainer.evaluate()
     assert first["eval_loss"] == second["eval_loss"]
