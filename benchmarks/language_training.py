@@ -47,7 +47,9 @@ def measure_language(options: argparse.Namespace) -> list[dict[str, Any]]:
         mlm_probability=MASKED, train_dataset=Blocks(ids, labels),
     )  # fmt: skip
     losses = {"vocabulary for every token": plain_loss, "ours": our_loss}
-    ways = {name: partial(train_with, loss, trainer, options) for name, loss in losses.items()}
+    ways: dict[str, Callable[[], Any]] = {
+        name: partial(train_with, loss, trainer, options) for name, loss in losses.items()
+    }
     ways["ours"]()  # warm-up
     what = f"language adapter, {options.layers} layers of {options.hidden_size}, batch {options.batch_size} of {BLOCK}"
     return as_rows(what, len(ids), "blocks/s", timed(ways, options.rounds))
