@@ -4,7 +4,7 @@
     python benchmarks/bench_qa.py                                   # fusion training, memory of an evaluation
     python benchmarks/bench_qa.py --only train --layers 12 --profile profile.txt
     python benchmarks/bench_qa.py --only train --layers 24 --hidden_size 1024 --batch_size 16 --steps 30 \\
-        --dtype bfloat16 --compile                                  # BERT-large on a GPU
+        --dtype bfloat16 --compile default reduce-overhead          # BERT-large on a GPU
     python benchmarks/bench_qa.py --data squad.json --tokenizer DIR # windows and answers as well
     python benchmarks/bench_qa.py --only peer --peer adapters/examples/pytorch/question-answering --data squad.json \\
         --tokenizer DIR --max_samples 2000
@@ -58,6 +58,7 @@ def main(argv: list[str]) -> int:
     print(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}")
     for row in rows:
         share = f"{row['share_of_matrix_rate']:>8.1%} of the matrix rate" if "share_of_matrix_rate" in row else ""
+        share += f", {row['operators_per_step']:,} operators a step" if "operators_per_step" in row else ""
         print(f"{row['what']:<72}{row['figure']:>12,.1f} {row['unit']:<10}{row.get('times', ''):>9}{share}")
     print(json.dumps({"machine": machine, "options": vars(options), "rows": rows}))
     return 0
@@ -74,7 +75,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument("--steps", type=int, default=4, help="steps of one measurement")
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each way, in turn; the median counts")
-    parser.add_argument("--compile", action="store_true", help="measure our way through torch.compile, too")
+    parser.add_argument(
+        "--compile", nargs="+", default=[], choices=["default", "reduce-overhead", "max-autotune"], metavar="MODE",
+        help="measure our way through torch.compile, too; on a GPU the latter two make CUDA graphs",
+    )  # fmt: skip
     parser.add_argument("--profile", help="file for where the time of a training step goes, as text")
     parser.add_argument("--data", help="SQuAD file for windows, answers and whole runs")
     parser.add_argument("--tokenizer", help="folder of a tokenizer for --data")

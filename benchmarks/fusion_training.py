@@ -13,7 +13,7 @@ import torch
 from adapters import AdapterFusionConfig
 from adapters.methods.bottleneck import BottleneckLayer
 from adapters.methods.modeling import BertFusion
-from measuring import as_rows, matrix_rate, timed
+from measuring import Launches, as_rows, matrix_rate, timed
 from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertForQuestionAnswering
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -35,7 +35,7 @@ INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 def measure_training(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Fusion training, Stack(mlm, Fuse(qa, ner)) with MAD-X 2.0, the base frozen: windows a second, useful tokens a
-    second, and the share of the device's matrix rate that useful arithmetic makes.
+    second, the share of the device's matrix rate that useful arithmetic makes, and the operators of a step.
     """
     draw = np.random.default_rng(0)
     lengths = np.clip(draw.gamma(SHAPE, SCALE, 50 * options.batch_size), SHORTEST, PADDED).astype(int)
@@ -48,9 +48,9 @@ def measure_training(options: argparse.Namespace) -> list[dict[str, Any]]:
         "grouped by length, library's fusion": (plain, grouped, None),
         "ours": (ours, bucketed, None),
     }
-    if options.compile:
-        compiled = {**ours, "forward": torch.compile(ours["model"], dynamic=True)}
-        orders["ours, compiled"] = (compiled, bucketed, None)
+    for mode in options.compile:
+        compiled = {**ours, "forward": torch.compile(ours["model"], dynamic=True, mode=mode)}
+        orders[f"ours, compiled, {mode}"] = (compiled, bucketed, None)
     ways: dict[str, Callable[[], Any]] = {}
     chosen = {}
     for name, (trainer, order, fixed) in orders.items():
@@ -66,6 +66,10 @@ def measure_training(options: argparse.Namespace) -> list[dict[str, Any]]:
     rows = as_rows(what, options.batch_size * options.steps, "windows/s", seconds)
     rate = matrix_rate(options.device, getattr(torch, options.dtype))
     for row, (name, value) in zip(rows, seconds.items(), strict=True):
+        if "compiled" not in name:
+            with Launches() as launches:
+                ways[name]()
+            row["operators_per_step"] = round(launches.count / options.steps)
         row["useful_tokens_per_second"] = int(chosen[name].sum()) / value
         row["share_of_matrix_rate"] = useful_arithmetic(chosen[name], options) / value / rate
     return rows

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MATRIX = {"cpu": 1024, "cuda": 8192}  # side of the square matrices whose product tells a device's rate
 
@@ -36,6 +37,19 @@ def as_rows(what: str, work: float, unit: str, seconds: dict[str, float]) -> lis
         {"what": f"{what}: {name}", "figure": work / value, "unit": unit, "times": f"{plain / value:.2f} x"}
         for name, value in seconds.items()
     ]
+
+
+class Launches(TorchDispatchMode):
+    """Counts the operators that compute something: on a GPU each is a kernel or several, and takes time to start."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aliases = [one.alias_info for one in function._schema.returns]
+        self.count += any(one is None or one.is_write for one in aliases)  # views are made without the device
+        return function(*args, **(kwargs or {}))
 
 
 def matrix_rate(device: str, dtype: torch.dtype, rounds: int = 5) -> float:
