@@ -29,7 +29,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from data_path import measure_answers, measure_memory, measure_windows
+from data_path import measure_answers, measure_evaluation, measure_memory, measure_windows
 from exported import measure_exported
 from fusion_training import measure_training
 from language_training import measure_language
@@ -43,6 +43,7 @@ MEASURES: dict[str, Measure] = {
     "language": measure_language,
     "windows": measure_windows,
     "answers": measure_answers,
+    "evaluation": measure_evaluation,
     "memory": measure_memory,
     "peer": measure_whole_runs,
     "export": measure_exported,
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
     for row in rows:
         share = f"{row['share_of_matrix_rate']:>8.1%} of the matrix rate" if "share_of_matrix_rate" in row else ""
         share += f", {row['operators_per_step']:,} operators a step" if "operators_per_step" in row else ""
-        print(f"{row['what']:<72}{row['figure']:>12,.1f} {row['unit']:<10}{row.get('times', ''):>9}{share}")
+        print(f"{row['what']:<72}{row['figure']:>12,.2f} {row['unit']:<10}{row.get('times', ''):>9}{share}")
     print(json.dumps({"machine": machine, "options": vars(options), "rows": rows}))
     return 0
 
@@ -90,7 +91,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     options = parser.parse_args(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    needs = dict.fromkeys(("windows", "answers", "processes"), options.data)
+    needs = dict.fromkeys(("windows", "answers", "evaluation", "processes"), options.data)
     needs["peer"] = options.data and options.peer
     needs["export"] = importlib.util.find_spec("onnxscript")
     if options.only is None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import resource
 import tempfile
+import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,15 @@ from measuring import as_rows, timed
 from transformers import AutoTokenizer, BertTokenizerFast
 
 from adapter_qa.batching import LongestFirst
+from adapter_qa.records import write_json
 from adapter_qa.squad import Question, read_squad
 from adapter_qa.windows import WindowCollator, Windows, make_windows
+from run_qa_adapter import score
 from utils_qa import SpanCollector, WindowSpans, choose_answers, window_spans
 
 PADDED = 384
 N_BEST, LONGEST_ANSWER = 20, 30
+EVALUATED = 10_570  # questions of SQuAD v1.1's development set
 
 
 def load_questions(options: argparse.Namespace) -> tuple[list[Question], Any]:
@@ -74,14 +79,48 @@ def measure_answers(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def random_spans(windows: Windows, tokenizer: Any) -> WindowSpans:
     """The spans that are found in random logits where these are computed."""
-    collator = WindowCollator(int(tokenizer.pad_token_id), tokenizer.padding_side == "left")
-    draw = torch.Generator().manual_seed(0)
-    collected = SpanCollector(np.arange(len(windows)), N_BEST)
-    for first in range(0, len(windows), 64):
-        batch = collator([windows[index] for index in range(first, min(first + 64, len(windows)))])
-        both = torch.randn(2, *batch["input_ids"].shape, generator=draw) * 3
-        collected.take(window_spans(batch, both[0], both[1], n_best_size=N_BEST, max_answer_length=LONGEST_ANSWER))
+    order = np.arange(len(windows))
+    collected = SpanCollector(order, N_BEST)
+    for batch, logits in random_logits(windows, order, tokenizer, "cpu"):
+        collected.take(window_spans(batch, *logits, n_best_size=N_BEST, max_answer_length=LONGEST_ANSWER))
     return collected.spans
+
+
+def measure_evaluation(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """From logits, on the device, to metrics written, for as many questions as SQuAD v1.1 has to evaluate on."""
+    given, tokenizer = load_questions(options)
+    questions = [replace(given[number % len(given)], id=str(number)) for number in range(EVALUATED)]
+    windows = make_windows(questions, tokenizer, max_seq_length=PADDED, doc_stride=128)
+    order, folder = LongestFirst(windows.lengths()).order, Path(tempfile.mkdtemp())
+    batches = random_logits(windows, order, tokenizer, options.device)
+    moments = [time.perf_counter()]
+    collected = SpanCollector(order, N_BEST, options.device)
+    for batch, logits in batches:
+        collected.take(window_spans(batch, *logits, n_best_size=N_BEST, max_answer_length=LONGEST_ANSWER))
+    spans = collected.spans
+    moments.append(time.perf_counter())
+    answers = choose_answers(questions, windows, spans, n_best_size=N_BEST)
+    answers.write(folder, "eval")
+    moments.append(time.perf_counter())
+    write_json(folder / "eval_results.json", score(questions, answers, False))
+    moments.append(time.perf_counter())
+    parts = dict(zip(("spans", "answers and files", "scores"), np.diff(moments).tolist(), strict=True))
+    parts["all of it"] = moments[-1] - moments[0]
+    what = f"from logits to metrics, {len(questions):,} questions, {len(windows):,} windows"
+    return [{"what": f"{what}: {name}", "figure": seconds, "unit": "s"} for name, seconds in parts.items()]
+
+
+def random_logits(
+    windows: Windows, order: np.ndarray, tokenizer: Any, device: str
+) -> list[tuple[dict[str, torch.Tensor], torch.Tensor]]:
+    """Batches in the order given, on a device, with logits, (2, batch, length)."""
+    collator = WindowCollator(int(tokenizer.pad_token_id), tokenizer.padding_side == "left")
+    draw, batches = torch.Generator().manual_seed(0), []
+    for first in range(0, len(order), 64):
+        batch = collator([windows[index] for index in order[first : first + 64]])
+        logits = torch.randn(2, *batch["input_ids"].shape, generator=draw) * 3
+        batches.append(({name: tensor.to(device) for name, tensor in batch.items()}, logits.to(device)))
+    return batches
 
 
 def measure_memory(options: argparse.Namespace) -> list[dict[str, Any]]:
