@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from tokenizers import ByteLevelBPETokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -64,6 +65,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
+
+
+class Readings(TorchDispatchMode):
+    """Counts the numbers that the computation asks the device for: on a GPU each waits for all that was before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return function(*args, **(kwargs or {}))
 
 
 def made_questions(count: int, seed: int = 0, sentences: int = 3) -> list[Question]:

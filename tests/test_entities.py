@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import Readings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import EvalPrediction, PreTrainedTokenizerFast
@@ -577,6 +578,18 @@ def test_loss_is_the_weighted_mean_over_labelled_tokens(
                 total += weight * (np.log(np.exp(logits).sum()) - logits[label])
                 norm += weight
     assert [float(found), float(weights_added)] == pytest.approx([total, norm], rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, np.ones(5, dtype=np.float32)])
+def test_loss_and_gradients_do_not_wait_for_the_device(
+    tmp_path: Path, tiny_bert: Path, bert: PreTrainedTokenizerFast, weights: np.ndarray | None
+) -> None:
+    pieces = make_pieces(BOTH, bert, NAMES, max_seq_length=64)
+    trainer = make_trainer(tmp_path, tiny_bert, weights, pieces)
+    batch = trainer.data_collator([pieces[0], pieces[1]])
+    with Readings() as readings:
+        trainer.task_loss(trainer.model, batch)[0].backward()
+    assert readings.count == 0
 
 
 def test_evaluation_scores_whole_sentences(tmp_path: Path, tiny_bert: Path, bert: PreTrainedTokenizerFast) -> None:

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import made_questions
+from conftest import Readings, made_questions
 from safetensors.torch import load_file
-from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 
 import run_qa_adapter
@@ -184,18 +183,6 @@ def test_padding_is_no_answer_unless_it_is_to_compete(tiny_bert: Path) -> None:
     # The library's own loss counts the padding of the longer batch.
     reference = model(padded, attention_mask=far, **labels).loss.item()
     assert losses[2] == pytest.approx(reference, rel=1e-6) and losses[2] > losses[1] + 0.01
-
-
-class Readings(TorchDispatchMode):
-    """Counts the numbers that the computation asks the device for: on a GPU each waits for all that was before."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
-        return function(*args, **(kwargs or {}))
 
 
 def test_neither_steps_nor_evaluated_batches_wait_for_the_device(tiny_bert: Path, tmp_path: Path) -> None:
