@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from adapter_qa.setup_trainer import SetupTrainer
 
 KEPT, REPLACED = 0.1, 0.1  # of the chosen tokens: left as they are, replaced at random (BERT, section 3.1)
 TEXTS_AT_ONCE = 1000
+LARGEST_EXPONENT = math.log(sys.float_info.max)  # of e: JSON has no infinity
 
 
 def make_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, block_size: int) -> np.ndarray:
@@ -157,5 +159,7 @@ class LanguageTrainer(SetupTrainer):
         """The library's loop, with the perplexity beside the loss."""
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         metrics = output.metrics or {}
-        metrics[f"{metric_key_prefix}_perplexity"] = math.exp(metrics[f"{metric_key_prefix}_loss"])
+        metrics[f"{metric_key_prefix}_perplexity"] = math.exp(
+            min(metrics[f"{metric_key_prefix}_loss"], LARGEST_EXPONENT)
+        )
         return output._replace(metrics=metrics)

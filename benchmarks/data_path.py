@@ -16,10 +16,10 @@ from measuring import as_rows, timed
 from transformers import AutoTokenizer, BertTokenizerFast
 
 from adapter_qa.batching import LongestFirst
+from adapter_qa.metrics import squad_metrics
 from adapter_qa.records import write_json
 from adapter_qa.squad import Question, read_squad
 from adapter_qa.windows import WindowCollator, Windows, make_windows
-from run_qa_adapter import score
 from utils_qa import SpanCollector, WindowSpans, choose_answers, window_spans
 
 PADDED = 384
@@ -102,7 +102,7 @@ def measure_evaluation(options: argparse.Namespace) -> list[dict[str, Any]]:
     answers = choose_answers(questions, windows, spans, n_best_size=N_BEST)
     answers.write(folder, "eval")
     moments.append(time.perf_counter())
-    write_json(folder / "eval_results.json", score(questions, answers, False))
+    write_json(folder / "eval_results.json", squad_metrics(answers.texts(), questions, version_2=False))
     moments.append(time.perf_counter())
     parts = dict(zip(("spans", "answers and files", "scores"), np.diff(moments).tolist(), strict=True))
     parts["all of it"] = moments[-1] - moments[0]

@@ -321,6 +321,14 @@ def test_evaluation_is_repeatable_and_reports_perplexity(trainer: LanguageTraine
     assert first["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
+def test_perplexity_of_a_training_gone_astray_is_a_number(trainer: LanguageTrainer) -> None:
+    with torch.no_grad():
+        for weight in trainer.model.get_output_embeddings().parameters():
+            weight.mul_(1e6)
+    metrics = trainer.evaluate()
+    assert metrics["eval_loss"] > 1000 and 1e308 < metrics["eval_perplexity"] < math.inf
+
+
 def test_an_evaluation_in_which_chance_masks_nothing(trainer: LanguageTrainer) -> None:
     dataset = trainer.eval_dataset
     assert isinstance(dataset, Blocks) and dataset.labels is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from adapter_qa.basemodel import load_model
 from adapter_qa.composition import build_setup, fusion_values, hold_frozen, trainable_state
 from adapter_qa.errors import UserError
 from adapter_qa.planning import Plan, plan_setup
+from adapter_qa.resumable_trainer import read_progress
 from adapter_qa.squad import Question
 from adapter_qa.training import keep_frozen
 from adapter_qa.training_arguments import settle
@@ -183,6 +185,19 @@ def test_padding_is_no_answer_unless_it_is_to_compete(tiny_bert: Path) -> None:
     # The library's own loss counts the padding of the longer batch.
     reference = model(padded, attention_mask=far, **labels).loss.item()
     assert losses[2] == pytest.approx(reference, rel=1e-6) and losses[2] > losses[1] + 0.01
+
+
+def test_time_of_a_resumed_training_is_that_of_all_its_steps(tiny_bert: Path, tmp_path: Path) -> None:
+    kept: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 3}
+    make_trainer(tiny_bert, tmp_path, [1.0, 2.0, 3.0], **kept).train()
+    before = read_progress(tmp_path / "checkpoint-6").seconds
+    assert 0 < read_progress(tmp_path / "checkpoint-3").seconds < before
+    trainer = make_trainer(tiny_bert, tmp_path, [3.0], **kept)
+    metrics = trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6")).metrics
+    assert before < metrics["train_runtime"] < before + time.time() - trainer.began
+    assert metrics["train_samples_per_second"] == pytest.approx(36 / metrics["train_runtime"], rel=0.02)
+    assert metrics["train_steps_per_second"] == pytest.approx(9 / metrics["train_runtime"], rel=0.02)
+    assert trainer.state.log_history[-1]["train_runtime"] == metrics["train_runtime"]
 
 
 def test_neither_steps_nor_evaluated_batches_wait_for_the_device(tiny_bert: Path, tmp_path: Path) -> None:
