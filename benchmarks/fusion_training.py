@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from transformers import BertConfig, BertForQuestionAnswering
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from adapter_qa.arguments import AdapterOptions, FusionOptions, LangAdapterOptions
-from adapter_qa.batching import BucketSampler
+from adapter_qa.batching import BucketSampler, encoder_inputs
 from adapter_qa.composition import build_setup, fusion_values, hold_frozen
 from adapter_qa.fusion import REGULARIZATION, FusionLayer, fusion_regularization
 from adapter_qa.planning import plan_setup
@@ -145,6 +145,7 @@ def fusion_model(options: argparse.Namespace, *, exact: bool) -> dict[str, Any]:
         "forward": model,
         "optimizer": optimizer,
         "pull": fusion_regularization if exact else plain_pull,
+        "inputs": encoder_inputs if exact else plain_inputs,
     }
 
 
@@ -166,6 +167,11 @@ def plain_pull(values: list[torch.nn.Parameter]) -> torch.Tensor:
     for weight in values:
         total = total + (weight - torch.eye(len(weight), device=weight.device)).pow(2).sum()
     return REGULARIZATION * total
+
+
+def plain_inputs(batch: dict[str, torch.Tensor], names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The named tensors as they are."""
+    return {name: batch[name] for name in names}
 
 
 def random_batches(
@@ -191,7 +197,7 @@ def train_on(trainer: dict[str, Any], batches: list[dict[str, torch.Tensor]], op
     kind = options.device.split(":")[0]
     for batch in batches:
         with torch.autocast(kind, dtype=torch.bfloat16, enabled=options.dtype == "bfloat16"):
-            output = trainer["forward"](**{name: batch[name] for name in INPUTS})
+            output = trainer["forward"](**trainer["inputs"](batch, INPUTS))
         loss = span_loss(output.start_logits, output.end_logits, batch, None) + trainer["pull"](values)
         loss.backward()
         torch.nn.utils.clip_grad_norm_([one for one in model.parameters() if one.requires_grad], 1.0)
