@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
+import run_mlm_adapter
 from adapter_qa.arguments import AdapterOptions, LanguageRunOptions, ModelOptions
 from adapter_qa.baseconfig import read_base_config
 from adapter_qa.basemodel import load_model, load_tokenizer
@@ -335,3 +337,29 @@ def test_an_evaluation_in_which_chance_masks_nothing(trainer: LanguageTrainer) -
     trainer.eval_dataset = Blocks(dataset.ids, np.full_like(dataset.labels, IGNORED))
     metrics = trainer.evaluate()
     assert (metrics["eval_loss"], metrics["eval_perplexity"]) == (0.0, 1.0)
+
+
+@pytest.mark.slow
+def test_compiled_training_has_the_same_losses_and_no_breaks(tiny_bert: Path, tmp_path: Path) -> None:
+    base, text = tmp_path / "base", tmp_path / "text.txt"
+    shutil.copytree(tiny_bert, base)
+    config = json.loads((base / "config.json").read_text())
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # a compiled dropout draws others
+    (base / "config.json").write_text(json.dumps(config))
+    text.write_text("\n".join(f"Ana nasceu em Recife e é médica número {number}." for number in range(200)))
+    losses = {}
+    for name in ("plain", "compiled"):
+        torch._dynamo.reset()
+        torch._dynamo.utils.counters.clear()
+        words = [
+            "--model_name_or_path", str(base), "--train_file", str(text), "--do_train", "--do_eval",
+            "--block_size", "32", "--num_train_epochs", "2", "--logging_steps", "5", "--report_to", "none",
+            "--disable_tqdm", "True",
+            "--torch_compile", str(name == "compiled"), "--output_dir", str(tmp_path / name),
+        ]  # fmt: skip
+        assert run_mlm_adapter.main(words) == 0
+        run = json.loads((tmp_path / name / "run.json").read_text())
+        losses[name] = [entry["loss"] for entry in run["losses"]] + [entry["eval_loss"] for entry in run["history"]]
+    assert losses["compiled"] == pytest.approx(losses["plain"], abs=2e-4)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0
+    assert not torch._dynamo.utils.counters["graph_break"]
