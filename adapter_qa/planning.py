@@ -23,6 +23,7 @@ from adapter_qa.saves import (
     SMALLEST_REDUCTION,
     AdapterSource,
     SavedSetup,
+    check_language_adapter,
     check_saved_files,
     config_of,
     find_folder,
@@ -274,7 +275,10 @@ def _language_source(base_config: dict[str, Any], lang: LangAdapterOptions, *, r
         usual_reduction=LANGUAGE_REDUCTION,
     )
     path = str(lang.load_lang_adapter)
-    return _new_or_saved("--load_lang_adapter", path, LANGUAGE, fresh, base_config, random_init)
+    source = _new_or_saved("--load_lang_adapter", path, LANGUAGE, fresh, base_config, random_init)
+    if source.folder is not None:
+        check_language_adapter("--load_lang_adapter", path)
+    return source
 
 
 def _new_or_saved(

@@ -50,6 +50,7 @@ from adapter_qa.weights import weight_names, weights_file
 FULL_FILE = "full_setup.json"  # beside a fully fine-tuned model, in place of adapter_setup.json
 TRICK = "houlsby_MHA_lastlayer"  # key in adapter_config.json: no adapter after the last feed-forward block
 LANGUAGE = "mlm"  # name of a language adapter, in 2021 too
+TASK_CLASSES = ("ForQuestionAnswering", "ForTokenClassification")
 HEAD_TASKS = {"ForQuestionAnswering": "qa", "ForTokenClassification": "ner", "ForMaskedLM": "mlm"}
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]")  # hub adapters have names such as sts/sts-b@ukp
 SMALLEST_REDUCTION = 1 / 16  # smaller ones make bottlenecks that fill the memory
@@ -486,3 +487,26 @@ def read_any_adapter(option: str, given: str, name: str | None, base_config: dic
         members = ", ".join(str(setup.adapters[task]) for task in setup.tasks)
         raise UserError(f"{option} {given}: holds a fusion; give one of its adapters: {members}")
     return read_adapter(setup.adapters[setup.tasks[0]], name or setup.tasks[0], base_config)
+
+
+def check_language_adapter(option: str, given: str) -> None:
+    """Refuses the adapter of a task where a language adapter is wanted; stacked, it would do harm without a word.
+
+    A task adapter is known by the model class it was saved from, unless its name or its invertible part say otherwise:
+    runs save the language adapter under their task from the same model.
+
+    Raises:
+        UserError: it is one, or cannot be found.
+    """
+    setup = read_setup(find_folder(option, given))
+    document = read_json(setup.adapters[setup.tasks[0]] / ADAPTER_CONFIG)
+    config = document.get("config")
+    invertible = isinstance(config, dict) and config.get("inv_adapter")
+    model_class = str(document.get("model_class"))
+    if document.get("name") == LANGUAGE or invertible or not model_class.endswith(TASK_CLASSES):
+        return
+    instead = setup.adapters[setup.language] if setup.language else "the folder of a run of run_mlm_adapter.py"
+    raise UserError(
+        f"{option} {given}: holds {document.get('name')}, the adapter of a {model_class} and no language adapter; "
+        f"give {instead}"
+    )

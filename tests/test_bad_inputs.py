@@ -565,6 +565,8 @@ ADAPTERS = [
         ("its hidden_size is 32, the",), make=copied("base", with_json("config.json", hidden_size=64))),
     Bad("an adapter of another encoder", "qa", "--load_lang_adapter {mlm} --model_name_or_path {roberta}",
         ("its model_type is bert, the base model's roberta",)),
+    Bad("a task adapter as language adapter", "qa", "--load_lang_adapter {qa}",
+        (": holds qa, the adapter of a BertForQuestionAnswering and no language adapter; give the folder of a",)),
     Bad("an adapter of more layers", "qa", "--load_adapter {qa}/qa --model_name_or_path copy",
         ("has weights for 4 layers, the",), make=copied("base", with_json("config.json", num_hidden_layers=3))),
     Bad("an adapter of fewer layers", "qa", "--load_adapter {qa}/qa --model_name_or_path copy",

@@ -25,6 +25,7 @@ from adapter_qa.saves import (
     SETUP_FILE,
     TRICK,
     AdapterSource,
+    check_language_adapter,
     find_folder,
     read_adapter,
     read_any_adapter,
@@ -265,6 +266,29 @@ def test_one_adapter_by_any_path(tmp_path: Path) -> None:
     ]:
         source = read_any_adapter("--load_adapter", str(given), name, BASE)
         assert (source.name, source.folder) == expected
+
+
+def test_a_task_adapter_is_no_language_adapter(tmp_path: Path) -> None:
+    option, qa = "--load_lang_adapter", {"model_class": "BertForQuestionAnswering"}
+    invertible = {**fresh_config("pfeiffer+inv", 2, None), "leave_out": []}
+    for folder in (
+        save_adapter(tmp_path / "mlm", "mlm", **qa),  # as a QA run saves the language adapter under its task
+        save_adapter(tmp_path / "pt", "pt", config=invertible, **qa),
+        save_adapter(tmp_path / "hub", "pt", model_class="BertModelWithHeads"),
+        save_adapter(tmp_path / "unknown", "pt"),
+    ):
+        check_language_adapter(option, str(folder))
+    alone = save_adapter(tmp_path / "alone", "squad", **qa)
+    said = "holds squad, the adapter of a BertForQuestionAnswering and no language adapter; give"
+    assert problems_of(check_language_adapter, option, str(alone)) == [
+        f"{option} {alone}: {said} the folder of a run of run_mlm_adapter.py"
+    ]
+    stacked = save_setup(tmp_path / "run" / "adapters-ner", Stack("mlm", "ner"), "mlm", ["ner"])
+    save_adapter(stacked / "ner", "ner", model_class="RobertaForTokenClassification")
+    said = "holds ner, the adapter of a RobertaForTokenClassification and no language adapter; give"
+    assert problems_of(check_language_adapter, option, str(stacked)) == [
+        f"{option} {stacked}: {said} {stacked / 'mlm'}"
+    ]
 
 
 def test_a_fusion_is_not_one_adapter(tmp_path: Path) -> None:
