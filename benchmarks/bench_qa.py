@@ -2,7 +2,7 @@
 """Measures what this trainer does in its own way against the plain way, side by side in one run, and prints ratios.
 
     python benchmarks/bench_qa.py                                   # fusion training, memory of an evaluation
-    python benchmarks/bench_qa.py --only train --layers 12 --profile profile.txt
+    python benchmarks/bench_qa.py --only train --layers 12 --profile benchmarks
     python benchmarks/bench_qa.py --only train --layers 24 --hidden_size 1024 --batch_size 16 --steps 30 \\
         --dtype bfloat16 --compile default reduce-overhead          # BERT-large on a GPU
     python benchmarks/bench_qa.py --data squad.json --tokenizer DIR # windows and answers as well
@@ -80,7 +80,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         "--compile", nargs="+", default=[], choices=["default", "reduce-overhead", "max-autotune"], metavar="MODE",
         help="measure our way through torch.compile, too; on a GPU the latter two make CUDA graphs",
     )  # fmt: skip
-    parser.add_argument("--profile", help="file for where the time of a training step goes, as text")
+    parser.add_argument("--profile", help="folder for where the time of a training step and of answers goes, as text")
     parser.add_argument("--data", help="SQuAD file for windows, answers and whole runs")
     parser.add_argument("--tokenizer", help="folder of a tokenizer for --data")
     parser.add_argument("--model", help="folder of a model for whole runs, in place of random weights")

@@ -60,7 +60,7 @@ def measure_training(options: argparse.Namespace) -> list[dict[str, Any]]:
     for way in ways.values():
         way()  # warm-up
     if options.profile is not None:
-        write_profiles(ways, options.profile)
+        write_profiles(ways, Path(options.profile) / f"profile_fusion_{options.device.split(':')[0]}.txt")
     seconds = timed(ways, options.rounds)
     what = f"fusion training, {options.layers} layers of {options.hidden_size}, batch {options.batch_size}"
     rows = as_rows(what, options.batch_size * options.steps, "windows/s", seconds)
@@ -93,7 +93,7 @@ def useful_arithmetic(lengths: np.ndarray, options: argparse.Namespace) -> float
     return float((lengths * (forward + backward)).sum())
 
 
-def write_profiles(ways: dict[str, Callable[[], Any]], path: str) -> None:
+def write_profiles(ways: dict[str, Callable[[], Any]], path: Path) -> None:
     """Where the time of each way goes, as text: the operators that take most of it."""
     parts = []
     for name, way in ways.items():
@@ -103,7 +103,7 @@ def write_profiles(ways: dict[str, Callable[[], Any]], path: str) -> None:
         order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
         parts.append(f"{name}\n\n{watched.key_averages().table(sort_by=order, row_limit=15, max_name_column_width=40)}")
     lines = [line.rstrip() for line in "\n\n".join(parts).splitlines()]
-    Path(path).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def typical(order: list[int], lengths: np.ndarray, options: argparse.Namespace) -> list[int]:
