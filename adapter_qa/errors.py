@@ -71,15 +71,57 @@ class Interrupted(ForPeople):
 
 
 class LineParser(argparse.ArgumentParser):
-    """`ArgumentParser` that speaks in one line."""
+    """`ArgumentParser` that says all values which cannot be, a line for each.
+
+    Attributes:
+        wrong: these lines, of the command line read last.
+    """
+
+    def __init__(self, *args: Any, **others: Any):
+        super().__init__(*args, **others)
+        self.wrong: list[str] = []
+
+    def parse_args(self, *args: Any, **others: Any) -> Any:
+        """The library's.
+
+        Raises:
+            UserError: unknown options or values that cannot be, or a required one is missing.
+        """
+        self.wrong = []
+        return self._accepted(*self.parse_known_args(*args, **others))
+
+    def parse_intermixed_args(self, *args: Any, **others: Any) -> Any:
+        """The library's.
+
+        Raises:
+            UserError: as `parse_args`.
+        """
+        self.wrong = []
+        return self._accepted(*self.parse_known_intermixed_args(*args, **others))
+
+    def _accepted(self, options: argparse.Namespace, rest: list[str]) -> argparse.Namespace:
+        unknown = [self._said(f"unrecognized arguments: {' '.join(rest)}")] if rest else []
+        refuse(self.wrong + unknown)
+        return options
 
     def error(self, message: str) -> NoReturn:
-        """One line and exit code 2 in place of a page of usage.
+        """Lines and exit code 2 in place of a page of usage.
 
         Raises:
             UserError: always.
         """
-        raise UserError(f"{message}; see {self.prog} --help")
+        raise UserError([*self.wrong, self._said(message)])
+
+    def _said(self, message: str) -> str:
+        """What argparse has to say, without the second spelling, with dashes, of options that have one."""
+        return re.sub(r"/--[\w-]+", "", f"{message}; see {self.prog} --help")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        try:
+            return super()._get_values(action, arg_strings)
+        except argparse.ArgumentError as error:
+            self.wrong.append(self._said(str(error)))
+            return action.default
 
 
 def refuse(problems: list[str]) -> None:

@@ -12,11 +12,11 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from adapter_qa.errors import UserError, note
+from adapter_qa.errors import LineParser, UserError, note
 from adapter_qa.files import kind, parse_json, read_text
 from adapter_qa.library_options import parser_module
 from adapter_qa.spellings import OLD_NAMES, modernise
@@ -46,12 +46,12 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
         return f"{action.option_strings[0]} {self._format_args(action, 'VALUE')}".strip()
 
 
-class DoorParser(HfArgumentParser):
-    """`HfArgumentParser` that reads a file first, refuses what it does not know, and speaks in one line."""
+class DoorParser(LineParser, HfArgumentParser):
+    """`HfArgumentParser` that reads a file first, and refuses what it does not know."""
 
     def __init__(self, dataclass_types: Sequence[type], description: str, examples: str):
         super().__init__(
-            list(dataclass_types),  # type: ignore[arg-type]  # dataclasses, which its type cannot name
+            list(dataclass_types),
             description=description,
             epilog="examples:\n" + examples,
             usage="%(prog)s [OPTIONS.yaml] --model_name_or_path MODEL [--option value ...]",
@@ -64,15 +64,6 @@ class DoorParser(HfArgumentParser):
                 action.help = argparse.SUPPRESS
             if action.type is string_to_bool:  # one whose default is None has no short form otherwise
                 action.nargs, action.const = "?", True
-
-    def error(self, message: str) -> NoReturn:
-        """One line and exit code 2 in place of argparse's pages of usage.
-
-        Raises:
-            UserError: always.
-        """
-        message = re.sub(r"/--[\w-]+", "", message)  # each option's second spelling, with dashes
-        raise UserError(f"{message}; see {self.prog} --help")
 
     def known_names(self) -> list[str]:
         """Every option's name without dashes."""
@@ -95,10 +86,12 @@ class DoorParser(HfArgumentParser):
         if notes and "train_adapter" in self.known_names() and not any(map(TRAIN_ADAPTER.match, words)):
             notes.append("without --train_adapter an adapter is trained; in 2021 that meant full fine-tuning")
         note(notes)
+        self.wrong = []
         *options, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
-        problems = [self._unknown(word, "command line") for word in rest if word.startswith("-")]
-        if rest and not problems:
-            problems = [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
+        unknown = [self._unknown(word, "command line") for word in rest if word.startswith("-")]
+        if rest and not unknown:
+            unknown = [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
+        problems = self.wrong + unknown
         for group in options:
             problems += _value_problems(group)
         if problems:

@@ -34,7 +34,7 @@ from adapter_qa.arguments import (
 )
 from adapter_qa.basemodel import quiet_libraries
 from adapter_qa.checks import check_counts, check_files, check_run, parse_fuse_adapters
-from adapter_qa.errors import UserError
+from adapter_qa.errors import LineParser, UserError
 from adapter_qa.library_options import NOT_ON_A_COMMAND_LINE, training_options
 from adapter_qa.parsing import DoorParser
 from adapter_qa.training_arguments import TrainingRun, as_record, choose_precision, settle
@@ -134,6 +134,41 @@ def test_booleans_take_values(words: tuple[str, ...], name: str, value: bool) ->
 
 
 # ---------------------------------------------------------------- refusals
+
+
+def test_all_values_that_cannot_be_are_said_at_once() -> None:
+    words = (
+        "--seed",
+        "x",
+        "--learning_rate=fast",
+        "--fuse_adapters",
+        "a=b",
+        "--doc_strid",
+        "3",
+        "--adapter_composition",
+        "sum",
+    )
+    wrong = [
+        "argument --seed: invalid int value: 'x'; see door.py --help",
+        "argument --learning_rate: invalid float value: 'fast'; see door.py --help",
+        "argument --adapter_composition: invalid choice: 'sum' (choose from 'stack', 'fuse'); see door.py --help",
+    ]
+    unknown = "command line: unknown option doc_strid; did you mean doc_stride?"
+    assert refusal(*NEEDED, *words) == [*wrong, unknown]
+    missing = "the following arguments are required: --model_name_or_path; see door.py --help"
+    assert refusal(*words) == [*wrong, missing]
+    assert refusal(*NEEDED, "--seed", "1", "--doc_strid", "3") == [unknown], "an earlier line is not said again"
+    plain = LineParser(prog="door.py")
+    plain.add_argument("--count", type=int)
+    plain.add_argument("--size", type=float)
+    with pytest.raises(UserError) as caught:
+        plain.parse_args(["--count", "x", "--size", "big", "more"])
+    assert caught.value.problems == [
+        "argument --count: invalid int value: 'x'; see door.py --help",
+        "argument --size: invalid float value: 'big'; see door.py --help",
+        "unrecognized arguments: more; see door.py --help",
+    ]
+    assert vars(plain.parse_args(["--count", "3"])) == {"count": 3, "size": None}
 
 
 @pytest.mark.parametrize(
