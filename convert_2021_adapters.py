@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_qa.arguments import ModelOptions
 from adapter_qa.baseconfig import read_base_config
-from adapter_qa.basemodel import quiet_libraries
 from adapter_qa.errors import LineParser, UserError, inert, note, run_door
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
@@ -35,6 +34,7 @@ def main(argv: list[str]) -> int:
     base = ModelOptions(options.model_name_or_path) if options.model_name_or_path else None
     base_config = read_base_config(base) if base else None
 
+    from adapter_qa.basemodel import quiet_libraries
     from adapter_qa.conversion import find_old_saves
 
     quiet_libraries()
