@@ -335,16 +335,19 @@ def company(rng: random.Random, held_out: bool) -> tuple[Value, Value]:
 
 
 def norm(rng: random.Random, in_year: int) -> Value:
+    """A law or decree of a year, by its number."""
     kind, gender = rng.choice(NORMS)
     return Value(f"{kind} nº {rng.randint(1, 9)}.{rng.randint(100, 999)}/{in_year}", gender, "LEGISLACAO")
 
 
 def legal_case(rng: random.Random) -> Value:
+    """A court case, by its number."""
     kind, gender = rng.choice(CASES)
     return Value(f"{kind} nº {rng.randint(10, 999)}.{rng.randint(100, 999)}", gender, "JURISPRUDENCIA")
 
 
 def person_facts(rng: random.Random, held_out: bool) -> Values:
+    """What is told of a person, by slot."""
     name = person(rng, held_out)
     born = rng.randint(1920, 1990)
     return {
@@ -362,6 +365,7 @@ def person_facts(rng: random.Random, held_out: bool) -> Values:
 
 
 def company_facts(rng: random.Random, held_out: bool) -> Values:
+    """What is told of a company, by slot."""
     name, product = company(rng, held_out)
     return {
         "c": name,
@@ -375,6 +379,7 @@ def company_facts(rng: random.Random, held_out: bool) -> Values:
 
 
 def river_facts(rng: random.Random, held_out: bool) -> Values:
+    """What is told of a river, by slot."""
     return {
         "r": Value(f"rio {rng.choice(RIVERS)}", "m", "LOCAL"),
         "source": Value(rng.choice(SOURCES), "f", "LOCAL"),
@@ -387,6 +392,7 @@ def river_facts(rng: random.Random, held_out: bool) -> Values:
 
 
 def town_facts(rng: random.Random, held_out: bool) -> Values:
+    """What is told of a town, by slot."""
     return {
         "t": town(rng),
         "population": count(rng, 120, 9800),
@@ -398,6 +404,7 @@ def town_facts(rng: random.Random, held_out: bool) -> Values:
 
 
 def norm_facts(rng: random.Random, held_out: bool) -> Values:
+    """What is told of a law or decree, by slot."""
     published = rng.randint(1940, 2019)
     return {
         "l": norm(rng, published),
@@ -410,6 +417,7 @@ def norm_facts(rng: random.Random, held_out: bool) -> Values:
 
 
 def case_facts(rng: random.Random, held_out: bool) -> Values:
+    """What is told of a court case, by slot."""
     judged = rng.randint(1960, 2019)
     law = norm(rng, judged - rng.randint(1, 20))
     return {
@@ -430,6 +438,7 @@ def court_file_facts(rng: random.Random, held_out: bool) -> Values:
 
 
 def building_facts(rng: random.Random, held_out: bool) -> Values:
+    """What is told of a building, by slot."""
     (kind, gender), name = pick_pair(rng, BUILDINGS, BUILDING_NAMES, held_out)
     return {
         "b": Value(f"{kind} {name}", gender, "LOCAL"),
