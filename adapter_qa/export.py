@@ -20,7 +20,6 @@ from torch.onnx.errors import OnnxExporterError
 from transformers import PreTrainedModel
 
 from adapter_qa.errors import RunFailure
-from adapter_qa.fusion import fold_fusions
 
 OUTPUTS = ("start_logits", "end_logits")
 COMPARED = ((1, 1.0), (2, 0.1), (3, 0.4), (16, 0.15))  # batch, and share of the longest window
@@ -49,7 +48,7 @@ def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, op
     """Writes the graph; beyond 2 GB its weights go into a file of their own beside it.
 
     Args:
-        model: on the CPU, in evaluation mode, float32. Its fusions are folded.
+        model: on the CPU, in evaluation mode, float32, its fusions folded (`fusion.fold_fusions`).
         names: the inputs that it takes, in order.
         path: the file to write.
         opset: version of ONNX's operators.
@@ -57,7 +56,6 @@ def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, op
     Raises:
         RunFailure: the exporter cannot.
     """
-    fold_fusions(model)
     # Sizes of at least 2, of 1 the exporter would make constants; and a tensor for each, one alone would be one input.
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
     sizes = {

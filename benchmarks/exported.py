@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import os
 import tempfile
 from collections.abc import Callable
@@ -24,11 +23,13 @@ def measure_exported(options: argparse.Namespace) -> list[dict[str, Any]]:
     The model is that of --run, or Stack(mlm, Fuse(qa, ner)) with random weights, of --layers and --hidden_size.
     """
     from adapter_qa.export import ask_graph, export_graph, logits_of, open_graph
+    from adapter_qa.fusion import fold_fusions
     from answerer_qa import QuestionAnswerer
 
     what = f"{options.layers} layers of {options.hidden_size}, Stack[mlm, Fuse[qa, ner]]"
     if options.run is None:
         model = fusion_model(argparse.Namespace(**vars(options) | {"device": "cpu"}), exact=True)["model"]
+        fold_fusions(model)
     else:
         answerer = QuestionAnswerer(options.run, device="cpu")
         model, what = answerer.model, f"{Path(options.run).name}, {answerer.plan.block if answerer.plan else 'whole'}"
@@ -43,7 +44,7 @@ def measure_exported(options: argparse.Namespace) -> list[dict[str, Any]]:
         for shape in SHAPES
     ]
     path = Path(tempfile.mkdtemp()) / "model.onnx"
-    export_graph(copy.deepcopy(model), list(batches[0]), path, opset=25)
+    export_graph(model, list(batches[0]), path, opset=25)
     session = open_graph(path, torch.get_num_threads())
     rows: list[dict[str, Any]] = []
     for (windows, tokens), batch in zip(SHAPES, batches, strict=True):
