@@ -19,11 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.asking import STDIN, asked_records, read_pairs, write_lines
-from adapter_qa.errors import LineParser, RunFailure, UserError, inert, run_door
+from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.errors import RunError, UserError, escape_control_chars
+from adapter_qa.inference.requests import STDIN, asked_records, read_pairs, write_lines
 
 if TYPE_CHECKING:
-    from answerer_qa import QuestionAnswerer
+    from predictor_qa import QuestionAnswerer
 
 PORT = 7860
 SHOWN_ON_PAGE = 5  # candidates
@@ -66,7 +67,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: combinations that cannot be, all of them.
     """
-    parser = LineParser(
+    parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add_model_options(parser)
@@ -225,7 +226,7 @@ def load_answerer(options: argparse.Namespace, *, run: str | None = None, base: 
     Raises:
         UserError: it cannot be had.
     """
-    from answerer_qa import QuestionAnswerer  # torch: only after the input has been checked
+    from predictor_qa import QuestionAnswerer  # torch: only after the input has been checked
 
     return QuestionAnswerer(
         run,
@@ -241,7 +242,7 @@ def load_answerer(options: argparse.Namespace, *, run: str | None = None, base: 
 
 def answer_records(records: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
     """The records with `answer`, `score` (probability), `start` and `end` (characters of the context), and what else
-    `answerer_qa.Reply.document` has.
+    `predictor_qa.Answer.document` has.
 
     Raises:
         UserError: the model cannot be had.
@@ -261,14 +262,14 @@ def fitting(batch_size: int) -> Iterator[None]:
     Raises:
         RunFailure: it is so.
     """
-    from adapter_qa.failures import first_line, is_out_of_memory
+    from adapter_qa.core.resource_errors import first_line, is_out_of_memory
 
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        raise RunFailure(
+        raise RunError(
             f"out of memory ({first_line(error)}); lower --batch_size (now {batch_size}) or give --device cpu"
         ) from error
 
@@ -277,13 +278,19 @@ def show(answers: list[dict[str, Any]], *, as_json: bool) -> None:
     """Prints answers for people, or one JSON object a line."""
     for answer in answers:
         if as_json:
-            print(inert(json.dumps(answer, ensure_ascii=False)))  # in JSON, \uXXXX is the character itself
+            print(
+                escape_control_chars(json.dumps(answer, ensure_ascii=False))
+            )  # in JSON, \uXXXX is the character itself
             continue
         if len(answers) > 1:
-            print(inert(answer["question"]))
-        print(f"{inert(answer['answer']) or '(no answer)'}   (score {answer['score']:.3f}, at {answer['start']})")
+            print(escape_control_chars(answer["question"]))
+        print(
+            f"{escape_control_chars(answer['answer']) or '(no answer)'}   (score {answer['score']:.3f}, at {answer['start']})"
+        )
         for rank, one in enumerate(answer.get("n_best", []), start=1):
-            print(f"{rank:>4}. {one['score']:.3f}  {inert(one['answer']) or '(no answer)'}   (at {one['start']})")
+            print(
+                f"{rank:>4}. {one['score']:.3f}  {escape_control_chars(one['answer']) or '(no answer)'}   (at {one['start']})"
+            )
 
 
 # ---------------------------------------------------------------- the page
@@ -295,7 +302,7 @@ def serve(options: argparse.Namespace) -> int:
     Raises:
         UserError: the port is in use, or a model cannot be had.
     """
-    from adapter_qa.page import listen, serve_page
+    from adapter_qa.inference.web_demo import listen, serve_page
 
     listener = listen(PORT if options.port is None else options.port)
     answerers = {run: load_answerer(options, run=run) for run in options.runs}
@@ -316,4 +323,4 @@ def page_answer(
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

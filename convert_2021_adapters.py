@@ -13,12 +13,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.arguments import ModelOptions
-from adapter_qa.baseconfig import read_base_config
-from adapter_qa.errors import LineParser, UserError, inert, note, run_door
+from adapter_qa.config.options import ModelOptions
+from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.errors import UserError, escape_control_chars
+from adapter_qa.core.messages import log_note
+from adapter_qa.models.base_config import read_base_config
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
-    from adapter_qa.conversion import OldSave
+    from adapter_qa.models.legacy_2021 import OldSave
 
 EXAMPLES = """\
 examples:
@@ -34,16 +36,16 @@ def main(argv: list[str]) -> int:
     base = ModelOptions(options.model_name_or_path) if options.model_name_or_path else None
     base_config = read_base_config(base) if base else None
 
-    from adapter_qa.basemodel import quiet_libraries
-    from adapter_qa.conversion import find_old_saves
+    from adapter_qa.models.base_model import quiet_libraries
+    from adapter_qa.models.legacy_2021 import find_old_saves
 
     quiet_libraries()
     saves = find_old_saves(Path(options.old), base_config)
     show(saves)
     if not options.dry_run:
         write_all(saves, Path(options.new), base)
-        print(inert(f"written: {options.new}"))
-    print(inert(json.dumps([save.described() for save in saves], ensure_ascii=False)))
+        print(escape_control_chars(f"written: {options.new}"))
+    print(escape_control_chars(json.dumps([save.described() for save in saves], ensure_ascii=False)))
     return 0
 
 
@@ -53,7 +55,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: OLD is no folder, or NEW is there already.
     """
-    parser = LineParser(
+    parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("old", metavar="OLD", help="a folder saved in 2021, or one that holds such folders")
@@ -78,13 +80,13 @@ def show(saves: list[OldSave]) -> None:
     """A paragraph for each folder: its setup, then each adapter and the head."""
     for save in saves:
         found: dict[str, Any] = save.described()
-        print(inert(f"{found['folder']}: {found['setup']}"))
+        print(escape_control_chars(f"{found['folder']}: {found['setup']}"))
         for name, adapter in found["adapters"].items():
             left_out = f", without layers {adapter['leave_out']}" if adapter["leave_out"] else ""
             made_of = f"{adapter['kind']}, {adapter['non_linearity']}, reduction {adapter['reduction_factor']}"
             print(f"  {name}: {made_of}{left_out}")
-        print(f"  head: {inert(found['head'] or 'none')}")
-        note(save.plan.notes)
+        print(f"  head: {escape_control_chars(found['head'] or 'none')}")
+        log_note(save.plan.notes)
 
 
 def write_all(saves: list[OldSave], new: Path, base: ModelOptions | None) -> None:
@@ -93,9 +95,9 @@ def write_all(saves: list[OldSave], new: Path, base: ModelOptions | None) -> Non
     Raises:
         UserError: NEW cannot be written.
     """
-    from adapter_qa.basemodel import load_model, weights_fingerprint
-    from adapter_qa.composition import replace_folder
-    from adapter_qa.conversion import convert, recorded_model_name
+    from adapter_qa.core.files import replace_folder
+    from adapter_qa.models.base_model import load_model, weights_fingerprint
+    from adapter_qa.models.legacy_2021 import convert, recorded_model_name
 
     recorded: dict[str, Any] = {"name_or_path": None, "revision": "main", "fingerprint": None}
     if base is not None:
@@ -116,4 +118,4 @@ def write_all(saves: list[OldSave], new: Path, base: ModelOptions | None) -> Non
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -17,10 +17,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.errors import LineParser, RunFailure, UserError, inert, run_door
+from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.errors import RunError, UserError, escape_control_chars
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
-    from answerer_qa import QuestionAnswerer
+    from predictor_qa import QuestionAnswerer
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 GRAPH, ABOUT = "model.onnx", "export.json"
@@ -42,8 +43,8 @@ def main(argv: list[str]) -> int:
     out = Path(options.out)
     aside = out.with_name(out.name + ".writing")
 
-    from adapter_qa.composition import replace_folder
-    from answerer_qa import QuestionAnswerer
+    from adapter_qa.core.files import replace_folder
+    from predictor_qa import QuestionAnswerer
 
     answerer = QuestionAnswerer(
         options.run, base_model=options.model_name_or_path, language_adapter=options.load_lang_adapter, device="cpu"
@@ -54,12 +55,12 @@ def main(argv: list[str]) -> int:
         about = write_all(answerer, aside, options)
         replace_folder(aside, out)
     except OSError as error:
-        raise RunFailure(f"OUT {out}: cannot be written ({error.strerror or error}); give another folder") from error
+        raise RunError(f"OUT {out}: cannot be written ({error.strerror or error}); give another folder") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     size, difference = about["bytes"][GRAPH], about["largest_difference"]
-    print(inert(f"{out / GRAPH}: {size / 1e6:.1f} MB, logits within {difference:.1e} of the run's"))
-    print(inert(f'try it: python {shlex.quote(str(out / ANSWER.name))} "QUESTION" "CONTEXT"'))
+    print(escape_control_chars(f"{out / GRAPH}: {size / 1e6:.1f} MB, logits within {difference:.1e} of the run's"))
+    print(escape_control_chars(f'try it: python {shlex.quote(str(out / ANSWER.name))} "QUESTION" "CONTEXT"'))
     return 0
 
 
@@ -69,7 +70,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: OUT cannot be taken, or a package is not installed.
     """
-    parser = LineParser(
+    parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("run", metavar="RUN", help="run folder, its adapters-<task> folder, or one of 2021")
@@ -125,8 +126,15 @@ def write_all(answerer: QuestionAnswerer, folder: Path, options: argparse.Namesp
         UserError: the tokenizer pads on the left.
         RunFailure: the model cannot be exported, or its logits are others.
     """
-    from adapter_qa.export import example_inputs, export_graph, largest_difference, logits_of, plain_config
-    from adapter_qa.records import now, versions, write_json
+    from adapter_qa.core.files import write_json
+    from adapter_qa.inference.onnx_export import (
+        example_inputs,
+        export_graph,
+        largest_difference,
+        logits_of,
+        plain_config,
+    )
+    from adapter_qa.runs.run_record import now, versions
 
     model, tokenizer = answerer.model, answerer.tokenizer
     if tokenizer.padding_side != "right":
@@ -140,7 +148,7 @@ def write_all(answerer: QuestionAnswerer, folder: Path, options: argparse.Namesp
     export_graph(model, names, folder / GRAPH, opset=options.opset)
     difference = largest_difference(folder / GRAPH, inputs, wanted)
     if not difference <= options.tolerance:
-        raise RunFailure(
+        raise RunError(
             f"OUT {options.out}: not written; the exported model's logits are up to {difference:.1e} from the run's, "
             f"allowed are {options.tolerance:.1e}; try another --opset, or allow more with --tolerance"
         )
@@ -164,9 +172,9 @@ def write_all(answerer: QuestionAnswerer, folder: Path, options: argparse.Namesp
 
 def described(options: argparse.Namespace, answerer: QuestionAnswerer) -> dict[str, Any]:
     """What was exported, without the folders of the machine it lay on."""
-    from adapter_qa.card import public_name
-    from adapter_qa.files import read_json
-    from adapter_qa.saves import FULL_FILE, find_folder, read_setup
+    from adapter_qa.core.files import read_json
+    from adapter_qa.models.saved_adapters import FULL_FILE, find_folder, read_setup
+    from adapter_qa.runs.model_card import public_name
 
     folder = Path(options.run)
     if (folder / FULL_FILE).is_file():
@@ -178,7 +186,7 @@ def described(options: argparse.Namespace, answerer: QuestionAnswerer) -> dict[s
     name = options.model_name_or_path or base.get("name_or_path")
     return {
         "run": folder.resolve().parent.name if folder.name.startswith("adapters-") else folder.resolve().name,
-        "setup": str(answerer.plan.block) if answerer.plan is not None else "full fine-tuning",
+        "setup": str(answerer.setup.block) if answerer.setup is not None else "full fine-tuning",
         "base_model": Path(name).name if name is not None and Path(name).is_dir() else public_name(name),
         "base_fingerprint": base.get("fingerprint"),
         "trained_with": facts.get("versions"),
@@ -186,4 +194,4 @@ def described(options: argparse.Namespace, answerer: QuestionAnswerer) -> dict[s
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -19,17 +19,11 @@ from typing import IO, Any, get_args
 
 from tqdm import tqdm
 
-from adapter_qa.alignment import Alignment, Outcome, Passage, clean, realign
-from adapter_qa.errors import LineParser, UserError, inert, run_door
-from adapter_qa.files import MAX_BYTES
-from adapter_qa.squad import (
-    Question,
-    Record,
-    RecordError,
-    parse_question,
-    read_question_file,
-    read_records,
-)
+from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.errors import UserError, escape_control_chars
+from adapter_qa.core.files import MAX_BYTES
+from adapter_qa.data.alignment import Alignment, Outcome, Passage, clean, realign
+from adapter_qa.data.squad import Question, Record, RecordError, parse_question, read_question_file, read_records
 
 USAGE = """\
 What is written, for an input named squad-train.json:
@@ -68,13 +62,13 @@ def main(argv: list[str]) -> int:
         if not preparation.questions:
             raise UserError(f"{name}: no question is left; the reasons are in {rejects_path}")
         write_json(data_path, {"data": [flat_record(question) for question in preparation.questions]})
-        print(inert(data_path) + "\n")
+        print(escape_control_chars(data_path) + "\n")
     return 0
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """The command line."""
-    parser = LineParser(
+    parser = CollectingArgumentParser(
         prog="prepare_squad_pt.py",
         description="Cleans SQuAD files: HTML entities resolved, answers put back where they stand in their "
         "context, what cannot be aligned set aside with its reason.",
@@ -320,8 +314,8 @@ def print_counts(counts: dict[str, Any]) -> None:
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         shown = f"{value:,}" if isinstance(value, int) else value
-        print(f"{name.replace('_', ' '):<{width}}  {inert(shown):>12}")
+        print(f"{name.replace('_', ' '):<{width}}  {escape_control_chars(shown):>12}")
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

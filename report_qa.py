@@ -14,10 +14,12 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-from adapter_qa.errors import LineParser, UserError, inert, note, run_door
-from adapter_qa.report_files import existing_files, write_whole
-from adapter_qa.results import Group, find_runs, group_runs
-from adapter_qa.tables import as_csv, as_json, as_markdown, as_terminal
+from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.errors import UserError, escape_control_chars
+from adapter_qa.core.messages import log_note
+from adapter_qa.reporting.report_files import existing_files, write_whole
+from adapter_qa.reporting.runs import Group, find_runs, group_runs
+from adapter_qa.reporting.tables import as_csv, as_json, as_markdown, as_terminal
 
 FORMATS = {"csv": as_csv, "markdown": as_markdown, "json": as_json}
 STDOUT = "-"
@@ -37,13 +39,13 @@ def main(argv: list[str]) -> int:
     runs, unread = find_runs([Path(one) for one in options.runs])
     groups, twins = group_runs(runs)
     notes = [*unread, *twins]
-    note(notes)
+    log_note(notes)
     write_tables(groups, options)
     if not options.table:
-        from adapter_qa.report import write_report  # matplotlib: only after the runs were read
+        from adapter_qa.reporting.html_report import write_report  # matplotlib: only after the runs were read
 
         page = write_report(groups, notes, Path(options.output_dir))
-        print(f"report: {inert(page)}", file=sys.stderr if prints_a_file(options) else sys.stdout)
+        print(f"report: {escape_control_chars(page)}", file=sys.stderr if prints_a_file(options) else sys.stdout)
     return 0
 
 
@@ -53,7 +55,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: a combination that cannot be, a file that cannot be written, or a package that is missing.
     """
-    parser = LineParser(
+    parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="folder of a run, or one that holds runs")
@@ -137,8 +139,8 @@ def write_tables(groups: list[Group], options: argparse.Namespace) -> None:
         table, left_out = as_terminal(groups, width)
         sys.stdout.write(table)
         if left_out:
-            note([f"no room for {', '.join(left_out)}; a wider terminal, --csv and --markdown have all columns"])
+            log_note([f"no room for {', '.join(left_out)}; a wider terminal, --csv and --markdown have all columns"])
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

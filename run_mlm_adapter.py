@@ -9,25 +9,27 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.arguments import AdapterOptions, LanguageRunOptions, ModelOptions, TextOptions
-from adapter_qa.baseconfig import check_window, read_base_config
-from adapter_qa.checks import check_counts, check_files, check_run
-from adapter_qa.errors import UserError, gather, run_door
-from adapter_qa.failures import explained
-from adapter_qa.interruption import stopping_at_once
-from adapter_qa.parsing import DoorParser
-from adapter_qa.processes import leaving_together
-from adapter_qa.records import RunRecord, file_fingerprint
-from adapter_qa.texts import read_texts
+from adapter_qa.config.options import AdapterOptions, MLMDataOptions, MLMTrainingOptions, ModelOptions
+from adapter_qa.config.parser import ConfigParser
+from adapter_qa.config.validation import check_counts, check_files, check_run
+from adapter_qa.core.cli import run_cli
+from adapter_qa.core.distributed import destroy_process_group_on_exit
+from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.files import file_fingerprint
+from adapter_qa.core.resource_errors import report_resource_errors
+from adapter_qa.core.signals import raise_on_signal
+from adapter_qa.data.text import read_texts
+from adapter_qa.models.base_config import check_window, read_base_config
+from adapter_qa.runs.run_record import RunRecord
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
     import numpy as np
     from transformers import PreTrainedTokenizerFast
 
-    from adapter_qa.doors import Built
-    from adapter_qa.language import LanguageTrainer
-    from adapter_qa.planning import Plan
-    from adapter_qa.training_arguments import TrainingRun
+    from adapter_qa.models.adapter_setup import AdapterSetup
+    from adapter_qa.training.mlm import MLMTrainer
+    from adapter_qa.training.training_args import TrainerArguments
+    from adapter_qa.training.workflow import ModelBundle
 
 EXAMPLES = """\
   run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
@@ -37,42 +39,43 @@ EXAMPLES = """\
 """
 
 
-@leaving_together()
-@stopping_at_once()
-@explained()
+@destroy_process_group_on_exit()
+@raise_on_signal()
+@report_resource_errors()
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, text, adapter, run_options = read_options(argv)
-    base_config, (texts, facts) = gather([partial(read_base_config, model_options), partial(read_parts, text)])
+    base_config, (texts, facts) = run_all([partial(read_base_config, model_options), partial(read_parts, text)])
     check_window(text.block_size, "--block_size", base_config)
 
-    from adapter_qa import basemodel, doors, training
-    from adapter_qa.planning import plan_setup
+    from adapter_qa.models import base_model
+    from adapter_qa.models.adapter_setup import resolve_setup
+    from adapter_qa.training import workflow
 
-    plan = plan_setup("mlm", base_config, adapter, random_init=model_options.random_init)
+    setup = resolve_setup("mlm", base_config, adapter, random_init=model_options.random_init)
     data_name = text.train_file or text.validation_file or "none"
     groups = (text, adapter)
-    run, record = doors.start_run("run_mlm_adapter.py", argv, data_name, plan, model_options, run_options, *groups)
-    if doors.already_finished(record, run):
+    run, record = workflow.start_run("run_mlm_adapter.py", argv, data_name, setup, model_options, run_options, *groups)
+    if workflow.already_finished(record, run):
         return 0
 
-    record.note(data=facts)
-    tokenizer = basemodel.load_tokenizer(model_options) if texts else None
+    record.update(data=facts)
+    tokenizer = base_model.load_tokenizer(model_options) if texts else None
     blocks = cut_blocks(texts, tokenizer, text, record)
     about = {"block_size": text.block_size, "language": adapter.language}
-    built = doors.build(record, model_options, plan, "mlm", run, tokenizer, about)
+    bundle = workflow.build(record, model_options, setup, "mlm", run, tokenizer, about)
     if run.dry_run:
-        doors.print_plan(built, plan, count_parts(blocks, run))
+        workflow.print_dry_run(bundle, setup, count_parts(blocks, run))
         return 0
 
     assert tokenizer is not None
-    trainer = make_trainer(built, plan, text, run, tokenizer, blocks, record)
+    trainer = make_trainer(bundle, setup, text, run, tokenizer, blocks, record)
     if run.do_train:
-        training.train(trainer, record)
-        doors.keep(trainer, built, plan, record, tokenizer)
+        workflow.train(trainer, record)
+        workflow.save_results(trainer, bundle, setup, record, tokenizer)
     if run.do_eval:
-        doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
-    training.finish(trainer, record)
+        workflow.record_metrics(trainer, record, "eval", trainer.evaluate())
+    workflow.finish(trainer, record)
     return 0
 
 
@@ -82,8 +85,8 @@ def read_options(argv: list[str]) -> tuple[Any, ...]:
     Raises:
         UserError: every problem that the options alone show.
     """
-    groups = (ModelOptions, TextOptions, AdapterOptions, LanguageRunOptions)
-    options = DoorParser(groups, str(__doc__), EXAMPLES).read(argv)
+    groups = (ModelOptions, MLMDataOptions, AdapterOptions, MLMTrainingOptions)
+    options = ConfigParser(groups, str(__doc__), EXAMPLES).read(argv)
     text, run = options[1], options[-1]
     problems = check_run(run, ("loss",)) + check_files(text)
     problems += check_counts(text, ["max_train_samples", "max_eval_samples"])
@@ -106,7 +109,7 @@ def read_options(argv: list[str]) -> tuple[Any, ...]:
     return options
 
 
-def read_parts(text: TextOptions) -> tuple[dict[str, list[str]], dict[str, Any]]:
+def read_parts(text: MLMDataOptions) -> tuple[dict[str, list[str]], dict[str, Any]]:
     """Texts of the files that are given.
 
     Returns:
@@ -117,12 +120,12 @@ def read_parts(text: TextOptions) -> tuple[dict[str, list[str]], dict[str, Any]]
     """
     files = {"train": text.train_file, "eval": text.validation_file}
     given = {part: path for part, path in files.items() if path is not None}
-    texts = gather(partial(read_texts, path) for path in given.values())
+    texts = run_all(partial(read_texts, path) for path in given.values())
     return dict(zip(given, texts, strict=True)), {part: file_fingerprint(path) for part, path in given.items()}
 
 
 def cut_blocks(
-    texts: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast | None, text: TextOptions, record: RunRecord
+    texts: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast | None, text: MLMDataOptions, record: RunRecord
 ) -> dict[str, np.ndarray]:
     """Training and evaluation blocks, (blocks, block_size) int64 each; without an evaluation file, the last blocks of
     the training text are held out.
@@ -130,7 +133,7 @@ def cut_blocks(
     Raises:
         UserError: too little text.
     """
-    from adapter_qa.language import make_blocks
+    from adapter_qa.data.masked_lm import make_blocks
 
     if tokenizer is None:
         return {}
@@ -148,9 +151,9 @@ def cut_blocks(
     return blocks
 
 
-def count_parts(blocks: dict[str, np.ndarray], run: TrainingRun) -> dict[str, dict[str, int]]:
+def count_parts(blocks: dict[str, np.ndarray], run: TrainerArguments) -> dict[str, dict[str, int]]:
     """Blocks and steps of training and evaluation, for the plan of a dry run."""
-    from adapter_qa.doors import eval_steps, train_steps
+    from adapter_qa.training.workflow import eval_steps, train_steps
 
     sizes = {part: len(blocks.get(part, ())) for part in ("train", "eval")}
     steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
@@ -158,21 +161,22 @@ def count_parts(blocks: dict[str, np.ndarray], run: TrainingRun) -> dict[str, di
 
 
 def make_trainer(
-    built: Built,
-    plan: Plan | None,
-    text: TextOptions,
-    run: TrainingRun,
+    bundle: ModelBundle,
+    setup: AdapterSetup | None,
+    text: MLMDataOptions,
+    run: TrainerArguments,
     tokenizer: PreTrainedTokenizerFast,
     blocks: dict[str, np.ndarray],
     record: RunRecord,
-) -> LanguageTrainer:
+) -> MLMTrainer:
     """The trainer with everything of this run in it."""
-    from adapter_qa.language import Blocks, LanguageTrainer, masked_once
-    from adapter_qa.training import run_callbacks
+    from adapter_qa.data.masked_lm import Blocks, masked_once
+    from adapter_qa.training.mlm import MLMTrainer
+    from adapter_qa.training.workflow import run_callbacks
 
-    return LanguageTrainer(
-        model=built.model,
-        plan=plan,
+    return MLMTrainer(
+        model=bundle.model,
+        setup=setup,
         tokenizer=tokenizer,
         mlm_probability=text.mlm_probability,
         args=run,
@@ -183,4 +187,4 @@ def make_trainer(
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -11,32 +11,35 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.arguments import (
+from adapter_qa.config.options import (
     QA_METRICS,
     QA_OPTIONS,
     FusionOptions,
-    RunOptions,
-    SquadOptions,
+    QADataOptions,
+    TrainingOptions,
     answering_options,
 )
-from adapter_qa.baseconfig import check_window, read_base_config
-from adapter_qa.checks import check_counts, check_files, check_run
-from adapter_qa.errors import UserError, gather, note, run_door
-from adapter_qa.failures import explained
-from adapter_qa.interruption import stopping_at_once
-from adapter_qa.metrics import squad_metrics
-from adapter_qa.parsing import DoorParser
-from adapter_qa.processes import leaving_together
-from adapter_qa.records import RunRecord, file_fingerprint
-from adapter_qa.squad import Question, is_aligned, load_hub_squad, read_squad
+from adapter_qa.config.parser import ConfigParser
+from adapter_qa.config.validation import check_counts, check_files, check_run
+from adapter_qa.core.cli import run_cli
+from adapter_qa.core.distributed import destroy_process_group_on_exit
+from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.files import file_fingerprint
+from adapter_qa.core.messages import log_note
+from adapter_qa.core.resource_errors import report_resource_errors
+from adapter_qa.core.signals import raise_on_signal
+from adapter_qa.data.squad import Question, is_aligned, load_hub_squad, read_squad
+from adapter_qa.data.squad_metrics import squad_metrics
+from adapter_qa.models.base_config import check_window, read_base_config
+from adapter_qa.runs.run_record import RunRecord
 
 if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
     from transformers import PreTrainedTokenizerFast
 
-    from adapter_qa.doors import Built
-    from adapter_qa.planning import Plan
-    from adapter_qa.training_arguments import TrainingRun
-    from adapter_qa.windows import Windows
+    from adapter_qa.data.windows import Windows
+    from adapter_qa.models.adapter_setup import AdapterSetup
+    from adapter_qa.training.training_args import TrainerArguments
+    from adapter_qa.training.workflow import ModelBundle
     from trainer_qa import QuestionAnsweringTrainer
     from utils_qa import Answers
 
@@ -49,51 +52,52 @@ EXAMPLES = """\
 """
 
 
-@leaving_together()
-@stopping_at_once()
-@explained()
+@destroy_process_group_on_exit()
+@raise_on_signal()
+@report_resource_errors()
 def main(argv: list[str]) -> int:
     """Table of contents of a run; returns the exit code."""
     model_options, squad, adapter, lang, fusion, run_options = read_options(argv)
     steps = partial(read_base_config, model_options), partial(read_parts, squad, run_options)
-    base_config, (questions, facts) = gather(steps)
+    base_config, (questions, facts) = run_all(steps)
     check_window(squad.max_seq_length, "--max_seq_length", base_config)
 
-    from adapter_qa import basemodel, doors, training
-    from adapter_qa.planning import plan_setup
+    from adapter_qa.models import base_model
+    from adapter_qa.models.adapter_setup import resolve_setup
+    from adapter_qa.training import workflow
 
-    plan = plan_setup("qa", base_config, adapter, lang, fusion, random_init=model_options.random_init)
-    check_head(plan, run_options)
+    setup = resolve_setup("qa", base_config, adapter, lang, fusion, random_init=model_options.random_init)
+    check_head(setup, run_options)
     data_name = squad.dataset_name or squad.train_file or squad.validation_file or squad.test_file or "none"
     groups = (squad, adapter, lang, fusion)
-    run, record = doors.start_run("run_qa_adapter.py", argv, data_name, plan, model_options, run_options, *groups)
-    if doors.already_finished(record, run):
+    run, record = workflow.start_run("run_qa_adapter.py", argv, data_name, setup, model_options, run_options, *groups)
+    if workflow.already_finished(record, run):
         return 0
 
-    record.note(data=facts)
-    tokenizer = basemodel.load_tokenizer(model_options) if questions else None
+    record.update(data=facts)
+    tokenizer = base_model.load_tokenizer(model_options) if questions else None
     with run.main_process_first(desc="windows"):  # the others find them kept
         windows = window_parts(questions, tokenizer, squad, record)
     answering = {"windows": answering_options(squad), "language": adapter.language}
-    built = doors.build(record, model_options, plan, "qa", run, tokenizer, answering)
+    bundle = workflow.build(record, model_options, setup, "qa", run, tokenizer, answering)
     if run.dry_run:
-        doors.print_plan(built, plan, count_parts(questions, windows, run))
+        workflow.print_dry_run(bundle, setup, count_parts(questions, windows, run))
         return 0
 
     assert tokenizer is not None
-    trainer = make_trainer(built, plan, squad, fusion, run, tokenizer, questions, windows, record)
+    trainer = make_trainer(bundle, setup, squad, fusion, run, tokenizer, questions, windows, record)
     if run.do_train:
-        training.train(trainer, record)
-        doors.keep(trainer, built, plan, record, tokenizer)
+        workflow.train(trainer, record)
+        workflow.save_results(trainer, bundle, setup, record, tokenizer)
     if run.do_eval:
-        doors.keep_metrics(trainer, record, "eval", trainer.evaluate())
+        workflow.record_metrics(trainer, record, "eval", trainer.evaluate())
         if squad.version_2_with_negative:
-            record.note(best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result")
+            record.update(best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result")
     if run.do_predict:
         loader = trainer.get_test_dataloader(windows["predict"])
         metrics = trainer.answer(windows["predict"], questions["predict"], "predict", loader)
-        doors.keep_metrics(trainer, record, "predict", metrics)
-    training.finish(trainer, record)
+        workflow.record_metrics(trainer, record, "predict", metrics)
+    workflow.finish(trainer, record)
     return 0
 
 
@@ -103,7 +107,7 @@ def read_options(argv: list[str]) -> tuple[Any, ...]:
     Raises:
         UserError: every problem that the options alone show.
     """
-    options = DoorParser(QA_OPTIONS, str(__doc__), EXAMPLES).read(argv)
+    options = ConfigParser(QA_OPTIONS, str(__doc__), EXAMPLES).read(argv)
     squad, run = options[1], options[-1]
     problems = check_run(run, QA_METRICS) + check_files(squad)
     problems += check_counts(
@@ -119,22 +123,22 @@ def read_options(argv: list[str]) -> tuple[Any, ...]:
     return options
 
 
-def check_head(plan: Plan | None, run: RunOptions) -> None:
+def check_head(setup: AdapterSetup | None, run: TrainingOptions) -> None:
     """Refuses to evaluate or predict with an adapter whose saved folder has no question answering head.
 
     Raises:
         UserError: it is so.
     """
-    if plan is None or plan.takes_up_head or run.do_train or run.dry_run or plan.tasks[0].folder is None:
+    if setup is None or setup.loads_saved_head or run.do_train or run.dry_run or setup.tasks[0].folder is None:
         return
-    head = plan.saved.head if plan.saved is not None else None
+    head = setup.saved.head if setup.saved is not None else None
     held = f" (its head belongs to {head.model_class})" if head is not None else ""
     raise UserError(
-        f"{plan.tasks[0].folder}: comes without a question answering head{held}; add --do_train to train one"
+        f"{setup.tasks[0].folder}: comes without a question answering head{held}; add --do_train to train one"
     )
 
 
-def read_parts(squad: SquadOptions, run: RunOptions) -> tuple[dict[str, list[Question]], dict[str, Any]]:
+def read_parts(squad: QADataOptions, run: TrainingOptions) -> tuple[dict[str, list[Question]], dict[str, Any]]:
     """Questions of each part of the run that is asked for; a dry run counts every file it is given.
 
     Returns:
@@ -148,11 +152,11 @@ def read_parts(squad: SquadOptions, run: RunOptions) -> tuple[dict[str, list[Que
         for part, (file, _) in PARTS.items()
         if vars(run)[f"do_{part}"] or (run.dry_run and vars(squad)[file] is not None)
     ]
-    found = dict(zip(wanted, gather(partial(read_part, squad, part) for part in wanted), strict=True))
+    found = dict(zip(wanted, run_all(partial(read_part, squad, part) for part in wanted), strict=True))
     return {part: one[0] for part, one in found.items()}, {part: one[1] for part, one in found.items()}
 
 
-def read_part(squad: SquadOptions, part: str) -> tuple[list[Question], dict[str, Any]]:
+def read_part(squad: QADataOptions, part: str) -> tuple[list[Question], dict[str, Any]]:
     """Questions of one part, and for run.json where they come from and how many they are.
 
     Raises:
@@ -171,7 +175,7 @@ def read_part(squad: SquadOptions, part: str) -> tuple[list[Question], dict[str,
     return found, {**facts, "questions": len(found)}
 
 
-def usable_questions(questions: list[Question], part: str, squad: SquadOptions) -> list[Question]:
+def usable_questions(questions: list[Question], part: str, squad: QADataOptions) -> list[Question]:
     """Training questions whose first answer stands where they say; for evaluation all, as the official scorer has it.
 
     Raises:
@@ -187,7 +191,7 @@ def usable_questions(questions: list[Question], part: str, squad: SquadOptions) 
     if not usable:
         raise UserError(f"{name}: no answer stands at its answer_start; run prepare_squad_pt.py on the file first")
     if len(usable) < len(questions):
-        note(
+        log_note(
             [
                 f"{name}: {len(questions) - len(usable)} of {len(questions)} questions are left out of training, their "
                 "answers do not stand at answer_start; prepare_squad_pt.py realigns most"
@@ -199,17 +203,17 @@ def usable_questions(questions: list[Question], part: str, squad: SquadOptions) 
 def window_parts(
     questions: dict[str, list[Question]],
     tokenizer: PreTrainedTokenizerFast | None,
-    squad: SquadOptions,
+    squad: QADataOptions,
     record: RunRecord,
 ) -> dict[str, Windows]:
     """Windows of every part; long questions that were cut are counted."""
-    from adapter_qa.window_cache import kept_windows
+    from adapter_qa.data.windows import make_windows
 
     began = time.perf_counter()
     parts: dict[str, Windows] = {}
     for part, found in questions.items():
         assert tokenizer is not None
-        parts[part] = kept_windows(
+        parts[part] = make_windows(
             found,
             tokenizer,
             max_seq_length=squad.max_seq_length,
@@ -219,16 +223,16 @@ def window_parts(
         cut = parts[part].cut_questions
         record.document["data"][part] |= {"windows": len(parts[part]), "cut_questions": cut}
         if cut:
-            note([f"{part}: {cut} questions were too long for the window and lost their end"])
+            log_note([f"{part}: {cut} questions were too long for the window and lost their end"])
     record.document["times"]["windows"] = round(time.perf_counter() - began, 3)
     return parts
 
 
 def count_parts(
-    questions: dict[str, list[Question]], windows: dict[str, Windows], run: TrainingRun
+    questions: dict[str, list[Question]], windows: dict[str, Windows], run: TrainerArguments
 ) -> dict[str, dict[str, int]]:
     """Questions, windows and steps of training and evaluation, for the plan of a dry run."""
-    from adapter_qa.doors import eval_steps, train_steps
+    from adapter_qa.training.workflow import eval_steps, train_steps
 
     sizes = {part: len(windows[part]) if part in windows else 0 for part in ("train", "eval")}
     steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
@@ -254,19 +258,19 @@ def score(questions: Sequence[Question], answers: Answers, version_2: bool) -> d
 
 
 def make_trainer(
-    built: Built,
-    plan: Plan | None,
-    squad: SquadOptions,
+    bundle: ModelBundle,
+    setup: AdapterSetup | None,
+    squad: QADataOptions,
     fusion: FusionOptions,
-    run: TrainingRun,
+    run: TrainerArguments,
     tokenizer: PreTrainedTokenizerFast,
     questions: dict[str, list[Question]],
     windows: dict[str, Windows],
     record: RunRecord,
 ) -> QuestionAnsweringTrainer:
     """The trainer with everything of this run in it."""
-    from adapter_qa.training import run_callbacks
-    from adapter_qa.windows import WindowCollator
+    from adapter_qa.data.window_dataset import WindowCollator
+    from adapter_qa.training.workflow import run_callbacks
     from trainer_qa import QuestionAnsweringTrainer
     from utils_qa import choose_answers
 
@@ -283,8 +287,8 @@ def make_trainer(
         multiple=8 if run.fp16 or run.bf16 else 1,
     )
     trainer = QuestionAnsweringTrainer(
-        model=built.model,
-        plan=plan,
+        model=bundle.model,
+        setup=setup,
         regularize_fusion=fusion.fusion_regularization,
         decay_fusion_values=fusion.fusion_decay_values,
         args=run,
@@ -300,9 +304,9 @@ def make_trainer(
         bucketed=run.bucket_by_length and not squad.pad_to_max_length,
         callbacks=run_callbacks(run, record),
     )
-    record.note(padding=trainer.padding())
+    record.update(padding=trainer.padding())
     return trainer
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -13,10 +13,11 @@ import shlex
 import sys
 from pathlib import Path
 
-from adapter_qa.errors import LineParser, gather, inert, refuse, run_door
-from adapter_qa.failures import explained
-from adapter_qa.interruption import Interruption, stopping_at_once
-from adapter_qa.search_space import TRAINER, Sweep, read_sweep
+from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.errors import escape_control_chars, raise_if_any, run_all
+from adapter_qa.core.resource_errors import report_resource_errors
+from adapter_qa.core.signals import DeferredSignal, raise_on_signal
+from adapter_qa.sweeps.search_space import TRAINER, Sweep, read_sweep
 
 SCRIPT = Path(__file__).resolve().with_name(TRAINER)
 SHOWN = 3  # trials of a dry run
@@ -28,30 +29,30 @@ examples:
 """
 
 
-@stopping_at_once()
-@explained()
+@raise_on_signal()
+@report_resource_errors()
 def main(argv: list[str]) -> int:
     """Table of contents; returns the exit code."""
     options, sweep = read_options(argv)
     folder = Path(options.output_dir or Path("outputs") / "sweeps" / Path(options.sweep).stem)
     for line in described(sweep, folder):
-        print(inert(line), flush=True)
+        print(escape_control_chars(line), flush=True)
 
-    from adapter_qa import sweeping, trial_book
+    from adapter_qa.sweeps import study, worker
 
     if options.dry_run:
-        for command in sweeping.first_commands(sweep, SCRIPT, folder, SHOWN):
-            print(inert(shlex.join(command)))
+        for command in worker.first_commands(sweep, SCRIPT, folder, SHOWN):
+            print(escape_control_chars(shlex.join(command)))
         return 0
 
-    if not (folder / trial_book.SWEEP_FILE).exists():
-        sweeping.probe(sweep, SCRIPT)
-    with trial_book.storage_explained():
-        storage = trial_book.open_storage(folder, options.storage)
-        book = trial_book.TrialBook(sweep, folder, storage, folder.resolve().name, options.lease)
-        with Interruption() as interruption:
-            sweeping.Worker(book, SCRIPT, interruption).work()
-        sweeping.conclude(book, SCRIPT)
+    if not (folder / study.SWEEP_FILE).exists():
+        worker.probe(sweep, SCRIPT)
+    with study.storage_explained():
+        storage = study.open_storage(folder, options.storage)
+        book = study.TrialStore(sweep, folder, storage, folder.resolve().name, options.lease)
+        with DeferredSignal() as interruption:
+            worker.Worker(book, SCRIPT, interruption).work()
+        worker.conclude(book, SCRIPT)
     return 0
 
 
@@ -61,7 +62,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
     Raises:
         UserError: every problem with either, or optuna is not installed.
     """
-    parser = LineParser(
+    parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("sweep", metavar="SWEEP.yaml", help="what is searched; see sweeps/qa.yaml")
@@ -90,7 +91,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
         problems.append("optuna is not installed; pip install -r requirements-sweep.txt")
     if options.output_dir is not None and Path(options.output_dir).is_file():
         problems.append(f"--output_dir {options.output_dir}: is a file; give a folder")
-    _, sweep = gather([lambda: refuse(problems), lambda: read_sweep(Path(options.sweep))])
+    _, sweep = run_all([lambda: raise_if_any(problems), lambda: read_sweep(Path(options.sweep))])
     return options, sweep
 
 
@@ -102,4 +103,4 @@ def described(sweep: Sweep, folder: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

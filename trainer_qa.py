@@ -13,14 +13,14 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
-from adapter_qa.attention import ATTENTION_FILE, FusionAttention, show_attention
-from adapter_qa.batching import IGNORED, LongestFirst, encoder_inputs, padding_share
-from adapter_qa.composition import check_setup
-from adapter_qa.processes import first_decides
-from adapter_qa.records import write_json
-from adapter_qa.setup_trainer import SetupTrainer
-from adapter_qa.squad import Question
-from adapter_qa.windows import Windows
+from adapter_qa.core.distributed import on_main_process
+from adapter_qa.core.files import write_json
+from adapter_qa.data.samplers import IGNORED, LongestFirst, encoder_inputs, padding_share
+from adapter_qa.data.squad import Question
+from adapter_qa.data.windows import Windows
+from adapter_qa.models.build import check_setup
+from adapter_qa.models.fusion_attention import ATTENTION_FILE, FusionAttention, show_attention
+from adapter_qa.training.adapter_trainer import AdapterTrainer
 from utils_qa import Answers, SpanCollector, WindowSpans, window_spans
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
@@ -30,8 +30,8 @@ ChooseAnswers = Callable[[Sequence[Question], Windows, WindowSpans], Answers]
 ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
 
 
-class QuestionAnsweringTrainer(SetupTrainer):
-    """`SetupTrainer` for question answering.
+class QuestionAnsweringTrainer(AdapterTrainer):
+    """`AdapterTrainer` for question answering.
 
     The best spans of each window are found where the logits are, batch by batch, so that memory does not grow with
     the length of the windows.
@@ -44,7 +44,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         n_best_size: spans kept for each window.
         max_answer_length: longest span, in tokens.
         padding_competes: the loss counts padding among the wrong answers, as the reference implementation does.
-        others: as for `SetupTrainer`.
+        others: as for `AdapterTrainer`.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, Any, None]:
         """Loss of a batch; its best spans (`utils_qa.window_spans`), of all processes, go to `collected`."""
-        self._discount_fillers(inputs, self.args.eval_batch_size)
+        self._mask_duplicate_rows(inputs, self.args.eval_batch_size)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
@@ -152,16 +152,16 @@ class QuestionAnsweringTrainer(SetupTrainer):
             answers, or is unanswerable by a v2 file's word. `answers_runtime` is the time in seconds from spans to
             written files, `scores_runtime` that of the scores.
         """
-        check_setup(self.model, self.plan)
+        check_setup(self.model, self.setup)
         began = time.time()
         self.collected = SpanCollector(LongestFirst(windows.lengths()).order, self.n_best_size, self.args.device)
-        fusion = self.plan.fusion if self.plan is not None else None
+        fusion = self.setup.fusion if self.setup is not None else None
         self.attention = FusionAttention(self.model, fusion, windows.layout)
         with self.attention.recording():
             output = self.evaluation_loop(
                 loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix
             )
-        metrics = first_decides(partial(self._choose_write_score, windows, questions, prefix))
+        metrics = on_main_process(partial(self._choose_write_score, windows, questions, prefix))
         metrics |= {name: value for name, value in (output.metrics or {}).items() if name == f"{prefix}_loss"}
         metrics[f"{prefix}_questions"] = len(questions)
         metrics[f"{prefix}_windows"] = len(windows)
@@ -186,7 +186,7 @@ class QuestionAnsweringTrainer(SetupTrainer):
         attention = self.attention
         if attention.places:
             attention.sums, attention.counts = self.accelerator.reduce((attention.sums, attention.counts))
-            first_decides(self._write_attention)
+            on_main_process(self._write_attention)
 
     def _write_attention(self) -> None:
         """What is left to do of `_keep_attention` once the sums are there, by one process."""

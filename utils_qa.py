@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from adapter_qa.squad import Question
-from adapter_qa.windows import Windows
+from adapter_qa.data.squad import Question
+from adapter_qa.data.windows import Windows
 
 QUESTIONS_AT_ONCE = 1024  # bounds the memory of choosing and writing
 NO_SPAN_ODDS = 1e6  # null odds of a question without any valid span: above every threshold, and still valid JSON
@@ -251,7 +251,7 @@ class Answers:
         text = self.questions[index].context[start:end]
         return Candidate(text, start, end, logit, float(self.scores[row]) - logit, float(self.probabilities[row]))
 
-    def _listed(self, block: slice) -> dict[str, list[Listed]]:
+    def _listed(self, block: slice) -> dict[str, list[NBestEntry]]:
         """The n-best lists of a block of questions as they are written; in columns, since there are so many values."""
         questions = self.questions[block]
         borders = self.borders[block.start : block.start + len(questions) + 1]
@@ -262,12 +262,12 @@ class Answers:
         texts = [contexts[index][low:high] for index, low, high in zip(owner, start, end, strict=True)]
         logits = self.start_logits[rows].tolist()
         ends = (self.scores[rows] - self.start_logits[rows]).tolist()
-        listed = list(map(Listed, texts, start, end, logits, ends, self.probabilities[rows].tolist()))
+        listed = list(map(NBestEntry, texts, start, end, logits, ends, self.probabilities[rows].tolist()))
         borders = (borders - borders[0]).tolist()
         return {one.id: listed[borders[index] : borders[index + 1]] for index, one in enumerate(questions)}
 
 
-class Listed(msgspec.Struct, gc=False):
+class NBestEntry(msgspec.Struct, gc=False):
     """A candidate in the n-best file: the ecosystem's keys, and the characters of the context that it spans."""
 
     text: str

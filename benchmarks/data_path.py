@@ -19,11 +19,12 @@ import torch
 from measuring import as_rows, timed
 from transformers import AutoTokenizer, BertTokenizerFast
 
-from adapter_qa.batching import LongestFirst
-from adapter_qa.metrics import squad_metrics
-from adapter_qa.records import write_json
-from adapter_qa.squad import Question, read_squad
-from adapter_qa.windows import WindowCollator, Windows, make_windows
+from adapter_qa.core.files import write_json
+from adapter_qa.data.samplers import LongestFirst
+from adapter_qa.data.squad import Question, read_squad
+from adapter_qa.data.squad_metrics import squad_metrics
+from adapter_qa.data.window_dataset import WindowCollator
+from adapter_qa.data.windows import Windows, make_windows
 from utils_qa import SpanCollector, WindowSpans, choose_answers, window_spans
 
 PADDED = 384

@@ -22,17 +22,17 @@ def measure_exported(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     The model is that of --run, or Stack(mlm, Fuse(qa, ner)) with random weights, of --layers and --hidden_size.
     """
-    from adapter_qa.export import ask_graph, export_graph, logits_of, open_graph
-    from adapter_qa.fusion import fold_fusions
-    from answerer_qa import QuestionAnswerer
+    from adapter_qa.inference.onnx_export import ask_graph, export_graph, logits_of, open_graph
+    from adapter_qa.models.fusion import use_inference_fusion
+    from predictor_qa import QuestionAnswerer
 
     what = f"{options.layers} layers of {options.hidden_size}, Stack[mlm, Fuse[qa, ner]]"
     if options.run is None:
         model = fusion_model(argparse.Namespace(**vars(options) | {"device": "cpu"}), exact=True)["model"]
-        fold_fusions(model)
+        use_inference_fusion(model)
     else:
         answerer = QuestionAnswerer(options.run, device="cpu")
-        model, what = answerer.model, f"{Path(options.run).name}, {answerer.plan.block if answerer.plan else 'whole'}"
+        model, what = answerer.model, f"{Path(options.run).name}, {answerer.setup.block if answerer.setup else 'whole'}"
     model.eval()
     draw = torch.Generator().manual_seed(0)
     batches = [

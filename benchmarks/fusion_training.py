@@ -18,12 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import BertConfig, BertForQuestionAnswering
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from adapter_qa.arguments import AdapterOptions, FusionOptions, LangAdapterOptions
-from adapter_qa.batching import BucketSampler, encoder_inputs
-from adapter_qa.composition import build_setup, fusion_values, hold_frozen
-from adapter_qa.fusion import REGULARIZATION, FusionLayer, fusion_regularization
-from adapter_qa.planning import plan_setup
-from adapter_qa.windows import WindowCollator
+from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions
+from adapter_qa.data.samplers import BucketSampler, encoder_inputs
+from adapter_qa.data.window_dataset import WindowCollator
+from adapter_qa.models.adapter_setup import resolve_setup
+from adapter_qa.models.build import build_setup, cast_frozen_weights, fusion_values
+from adapter_qa.models.fusion import REGULARIZATION, FusionLayer, fusion_regularization
 from trainer_qa import span_loss
 
 PADDED = 384
@@ -123,20 +123,20 @@ def fusion_model(options: argparse.Namespace, *, exact: bool) -> dict[str, Any]:
         num_attention_heads=options.hidden_size // 64, intermediate_size=4 * options.hidden_size,
     )  # fmt: skip
     model: Any = BertForQuestionAnswering(config)
-    plan = plan_setup(
+    setup = resolve_setup(
         "qa",
         config.to_dict(),
         AdapterOptions(madx2=True, adapter_non_linearity="gelu"),
-        LangAdapterOptions(load_lang_adapter="new", lang_adapter_non_linearity="gelu"),
+        LanguageAdapterOptions(load_lang_adapter="new", lang_adapter_non_linearity="gelu"),
         FusionOptions(fuse_adapters=["qa=new", "ner=new"]),
         random_init=True,
     )
-    assert plan is not None
-    build_setup(model, plan)
+    assert setup is not None
+    build_setup(model, setup)
     if not exact:
         put_library_fusion_back(model)
     elif options.dtype != "float32":
-        hold_frozen(model, getattr(torch, options.dtype))
+        cast_frozen_weights(model, getattr(torch, options.dtype))
     model.to(options.device).train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-5, fused=exact)

@@ -15,12 +15,13 @@ from measuring import as_rows, timed
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM
 
-from adapter_qa.arguments import AdapterOptions
-from adapter_qa.batching import IGNORED
-from adapter_qa.composition import build_setup
-from adapter_qa.language import Blocks, LanguageTrainer
-from adapter_qa.planning import plan_setup
-from adapter_qa.training_arguments import TrainingRun
+from adapter_qa.config.options import AdapterOptions
+from adapter_qa.data.masked_lm import Blocks
+from adapter_qa.data.samplers import IGNORED
+from adapter_qa.models.adapter_setup import resolve_setup
+from adapter_qa.models.build import build_setup
+from adapter_qa.training.mlm import MLMTrainer
+from adapter_qa.training.training_args import TrainerArguments
 
 VOCABULARY = 29_794  # of BERTimbau
 BLOCK, MASKED = 128, 0.15
@@ -35,15 +36,15 @@ def measure_language(options: argparse.Namespace) -> list[dict[str, Any]]:
     )  # fmt: skip
     model: Any = BertForMaskedLM(config)
     adapter = AdapterOptions(adapter_config="pfeiffer+inv", adapter_reduction_factor=2, madx2=True)
-    plan = plan_setup("mlm", config.to_dict(), adapter)
-    assert plan is not None
-    build_setup(model, plan)
+    setup = resolve_setup("mlm", config.to_dict(), adapter)
+    assert setup is not None
+    build_setup(model, setup)
     draw = np.random.default_rng(0)
     ids = draw.integers(1000, VOCABULARY, (options.steps * options.batch_size, BLOCK))
     labels = np.where(draw.random(ids.shape) < MASKED, ids, IGNORED)
-    run = TrainingRun(tempfile.mkdtemp(), report_to=[], use_cpu=options.device == "cpu")
-    trainer = LanguageTrainer(
-        model=model.to(options.device).train(), plan=plan, args=run, tokenizer=tiny_tokenizer([]),
+    run = TrainerArguments(tempfile.mkdtemp(), report_to=[], use_cpu=options.device == "cpu")
+    trainer = MLMTrainer(
+        model=model.to(options.device).train(), setup=setup, args=run, tokenizer=tiny_tokenizer([]),
         mlm_probability=MASKED, train_dataset=Blocks(ids, labels),
     )  # fmt: skip
     losses = {"vocabulary for every token": plain_loss, "ours": our_loss}
@@ -55,18 +56,18 @@ def measure_language(options: argparse.Namespace) -> list[dict[str, Any]]:
     return as_rows(what, len(ids), "blocks/s", timed(ways, options.rounds))
 
 
-def plain_loss(trainer: LanguageTrainer, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def plain_loss(trainer: MLMTrainer, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Logits of all tokens, most of which no loss counts."""
     return functional.cross_entropy(trainer.model(input_ids=ids).logits.flatten(0, 1).float(), labels.flatten())
 
 
-def our_loss(trainer: LanguageTrainer, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def our_loss(trainer: MLMTrainer, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """As the trainer computes it."""
     total, weight, _ = trainer.task_loss(trainer.model, {"input_ids": ids, "labels": labels})
     return total / weight
 
 
-def train_with(loss: Callable[..., torch.Tensor], trainer: LanguageTrainer, options: argparse.Namespace) -> None:
+def train_with(loss: Callable[..., torch.Tensor], trainer: MLMTrainer, options: argparse.Namespace) -> None:
     """Optimizer steps over all blocks."""
     blocks: Any = trainer.train_dataset
     optimizer = torch.optim.AdamW([one for one in trainer.model.parameters() if one.requires_grad], 1e-5, fused=True)

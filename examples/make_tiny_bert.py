@@ -36,10 +36,12 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
-from adapter_qa.errors import UserError, run_door
-from adapter_qa.language import mask_tokens
-from adapter_qa.squad import read_squad
-from adapter_qa.windows import WindowCollator, Windows, make_windows
+from adapter_qa.core.cli import run_cli
+from adapter_qa.core.errors import UserError
+from adapter_qa.data.masked_lm import mask_tokens
+from adapter_qa.data.squad import read_squad
+from adapter_qa.data.window_dataset import WindowCollator
+from adapter_qa.data.windows import Windows, make_windows
 from trainer_qa import span_loss
 
 SAMPLE = Path(__file__).resolve().parent / "sample"
@@ -279,4 +281,4 @@ def pretrain(
 
 
 if __name__ == "__main__":
-    sys.exit(run_door(main))
+    sys.exit(run_cli(main))

@@ -9,7 +9,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ["ADAPTER_QA_CACHE"] = tempfile.mkdtemp()
 
 import numpy as np
 import torch
@@ -35,13 +33,13 @@ from transformers import (
     RobertaTokenizerFast,
 )
 
-from adapter_qa.arguments import AdapterOptions, FusionOptions, ModelOptions, SquadOptions, answering_options
-from adapter_qa.baseconfig import read_base_config
-from adapter_qa.basemodel import load_model
-from adapter_qa.composition import build_setup, save_setup
-from adapter_qa.planning import plan_setup
-from adapter_qa.squad import Question
-from adapter_qa.windows import Windows
+from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, answering_options
+from adapter_qa.data.squad import Question
+from adapter_qa.data.windows import Windows
+from adapter_qa.models.adapter_setup import resolve_setup
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.models.base_model import load_model
+from adapter_qa.models.build import build_setup, save_setup
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -67,7 +65,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
 
 
-class Readings(TorchDispatchMode):
+class DeviceReadCounter(TorchDispatchMode):
     """Counts the numbers that the computation asks the device for: on a GPU each waits for all that was before."""
 
     def __init__(self) -> None:
@@ -187,19 +185,19 @@ class SavedRuns:
 def saved_runs(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> SavedRuns:
     folder = tmp_path_factory.mktemp("saved runs, é")
     options = ModelOptions(str(tiny_bert))
-    windows = answering_options(SquadOptions(max_seq_length=64, doc_stride=16))
+    windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
     facts = {"base_model": {"name_or_path": str(tiny_bert), "revision": "main"}, "tokenizer": None, "windows": windows}
     for name, fused in (("qa", None), ("fusion", ["qa=new", "ner=new"])):
         torch.manual_seed(len(name))
-        plan = plan_setup("qa", read_base_config(options), AdapterOptions(), None, FusionOptions(fuse_adapters=fused),
+        setup = resolve_setup("qa", read_base_config(options), AdapterOptions(), None, FusionOptions(fuse_adapters=fused),
                           random_init=True)  # fmt: skip
-        assert plan is not None
+        assert setup is not None
         model = load_model(options, "qa")
-        build_setup(model, plan)
+        build_setup(model, setup)
         for weight_name, weight in model.named_parameters():
             if "adapter" in weight_name or "qa_outputs" in weight_name:
                 torch.nn.init.normal_(weight, std=0.3)
-        save_setup(model, plan, folder / name / plan.folder_name, facts)
+        save_setup(model, setup, folder / name / setup.folder_name, facts)
     torch.manual_seed(1)
     whole = load_model(options, "qa")
     torch.nn.init.normal_(whole.qa_outputs.weight, std=0.3)

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import torch
 from conftest import made_questions, run_script, write_squad
-from old_saves import OldWorld
 from safetensors.torch import load_file, save_file
+from support.old_saves import OldWorld
 from transformers import PreTrainedModel
 
 import ask_qa
@@ -28,11 +28,11 @@ import prepare_squad_pt
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
-from adapter_qa.arguments import AdapterOptions, FusionOptions, LangAdapterOptions, ModelOptions
-from adapter_qa.basemodel import load_model, read_base_config
-from adapter_qa.composition import build_setup, save_setup
-from adapter_qa.errors import run_door
-from adapter_qa.planning import plan_setup
+from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions, ModelOptions
+from adapter_qa.core.cli import run_cli
+from adapter_qa.models.adapter_setup import resolve_setup
+from adapter_qa.models.base_model import load_model, read_base_config
+from adapter_qa.models.build import build_setup, save_setup
 
 DOORS: dict[str, Callable[[list[str]], int]] = {
     "qa": run_qa_adapter.main, "mlm": run_mlm_adapter.main, "ner": run_ner_adapter.main,
@@ -871,11 +871,11 @@ def save(base: Path, folder: Path, task: str, *options: Any, random_init: bool =
     """A saved setup as a run leaves it, with random weights."""
     model_options = ModelOptions(str(base), random_init=random_init)
     model = load_model(model_options, task)
-    plan = plan_setup(task, read_base_config(model_options), *options, random_init=random_init)
-    assert plan is not None
-    build_setup(model, plan)
+    setup = resolve_setup(task, read_base_config(model_options), *options, random_init=random_init)
+    assert setup is not None
+    build_setup(model, setup)
     facts = {"base_model": {"name_or_path": str(base), "revision": "main"}, "tokenizer": None, "language": None}
-    save_setup(model, plan, folder, facts | ({"windows": WINDOWS} if task == "qa" else {}))
+    save_setup(model, setup, folder, facts | ({"windows": WINDOWS} if task == "qa" else {}))
 
 
 @pytest.fixture(scope="module")
@@ -893,7 +893,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_robert
     save(base, folder / "houlsby", "qa", AdapterOptions(adapter_config="houlsby"))
     save(base, folder / "mlm", "mlm", AdapterOptions())
     fused = FusionOptions(fuse_adapters=["a=new", "b=new"])
-    save(base, folder / "fusion", "qa", AdapterOptions(), LangAdapterOptions(), fused, random_init=True)
+    save(base, folder / "fusion", "qa", AdapterOptions(), LanguageAdapterOptions(), fused, random_init=True)
     old = OldWorld(base)
     old.save_all(folder / "old", ("qa_squad", "ner_lener"))
     old.save_fusion(folder / "old" / old.fusion.name)
@@ -929,7 +929,7 @@ class Place:
 
     def run(self, row: Bad, *more: str) -> int:
         self.monkeypatch.setattr(sys, "argv", ["door.py", *self.words(row), *more])
-        return run_door(DOORS[row.door])
+        return run_cli(DOORS[row.door])
 
 
 @pytest.fixture

@@ -15,26 +15,26 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import made_questions, write_squad
-from old_saves import OldWorld
-from transformers import AutoTokenizer
+from support.old_saves import OldWorld
 
-import answerer_qa
 import ask_qa
 import convert_2021_adapters
+import predictor_qa
 import prepare_squad_pt
 import run_qa_adapter
-from adapter_qa import files, window_cache
-from adapter_qa.arguments import AdapterOptions, ModelOptions
-from adapter_qa.basemodel import load_model, load_tokenizer, read_base_config
-from adapter_qa.composition import build_setup, save_setup
-from adapter_qa.errors import LONGEST_PROBLEM, OBEYED, UserError, inert, note, run_door
-from adapter_qa.planning import plan_setup
-from adapter_qa.saves import read_setup
-from adapter_qa.weights import check_states, read_weights, weight_names
+from adapter_qa.config.options import AdapterOptions, ModelOptions
+from adapter_qa.core import files
+from adapter_qa.core.cli import run_cli
+from adapter_qa.core.errors import LONGEST_PROBLEM, OBEYED, UserError, escape_control_chars
+from adapter_qa.core.messages import log_note
+from adapter_qa.models.adapter_setup import resolve_setup
+from adapter_qa.models.base_model import load_model, load_tokenizer, read_base_config
+from adapter_qa.models.build import build_setup, save_setup
+from adapter_qa.models.saved_adapters import read_setup
+from adapter_qa.models.weights import check_states, read_weights, weight_names
 from prepare_squad_pt import ARCHIVE_MEMBERS
 
 WINDOWS = {
@@ -62,7 +62,7 @@ def target(tmp_path: Path) -> Path:
 
 def run(main: Any, words: list[Any], monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(sys, "argv", ["door.py", *map(str, words)])
-    return run_door(main)
+    return run_cli(main)
 
 
 def refusal(call: Any, *args: Any) -> str:
@@ -139,20 +139,6 @@ def test_saves_of_2021_that_are_pickles(
     assert run(ask_qa.main, words, monkeypatch) == 2
     assert run(convert_2021_adapters.main, [old, tmp_path / "new"], monkeypatch) == 2
     assert not target.exists() and not list(tmp_path.glob("new*"))
-
-
-def test_kept_windows_that_are_pickles(
-    tmp_path: Path, target: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("ADAPTER_QA_CACHE", str(tmp_path))
-    monkeypatch.setattr(window_cache, "WORTH_KEEPING", 0)
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    sizes = {"max_seq_length": 48, "doc_stride": 8}
-    path = tmp_path / f"{window_cache.digest(made_questions(2), tokenizer, sizes)}.npz"
-    np.savez(path, before=np.array([Evil(target)], dtype=object))
-    assert len(window_cache.kept_windows(made_questions(2), tokenizer, max_seq_length=48, doc_stride=8)) >= 2
-    assert f"note: {path}: cannot be read (" in capsys.readouterr().err
-    assert not target.exists()
 
 
 @pytest.fixture(scope="module")
@@ -268,11 +254,11 @@ def saved(tmp_path: Path, tiny_bert: Path) -> Path:
     """A QA adapter as a run leaves it."""
     options = ModelOptions(str(tiny_bert))
     model = load_model(options, "qa")
-    plan = plan_setup("qa", read_base_config(options), AdapterOptions())
-    assert plan is not None
-    build_setup(model, plan)
+    setup = resolve_setup("qa", read_base_config(options), AdapterOptions())
+    assert setup is not None
+    build_setup(model, setup)
     base = {"name_or_path": str(tiny_bert), "revision": "main"}
-    save_setup(model, plan, tmp_path / "adapters-qa", {"base_model": base, "tokenizer": None, "windows": WINDOWS})
+    save_setup(model, setup, tmp_path / "adapters-qa", {"base_model": base, "tokenizer": None, "windows": WINDOWS})
     return tmp_path / "adapters-qa"
 
 
@@ -288,14 +274,14 @@ def test_a_saved_folder_whose_base_would_run_code(key: str, saved: Path, tiny_be
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     (base / "config.json").write_text(json.dumps(config | {key: "org/evil"}))
     change_facts(saved, base_model={"name_or_path": "./base"})
-    assert refusal(answerer_qa.QuestionAnswerer, saved) == (
+    assert refusal(predictor_qa.QuestionAnswerer, saved) == (
         f"{base / 'config.json'}: sets {key}, which can run code; remove it if you trust the rest"
     )
 
 
 def test_a_saved_folder_whose_base_is_elsewhere_says_so(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change_facts(saved, base_model={"name_or_path": "stranger/model"})
-    assert refusal(answerer_qa.QuestionAnswerer, saved).startswith(
+    assert refusal(predictor_qa.QuestionAnswerer, saved).startswith(
         "--model_name_or_path stranger/model: no config.json"
     )
     assert f"note: {saved}: names stranger/model as its base model; it is fetched" in capsys.readouterr().err
@@ -308,7 +294,7 @@ def test_a_saved_folder_whose_tokenizer_would_run_code(
     with_code(stranger, target, "tokenizer_config.json")
     change_facts(saved, tokenizer=str(stranger))
     monkeypatch.setattr("builtins.input", never_asked)
-    assert refusal(answerer_qa.QuestionAnswerer, saved).startswith(f"{stranger}: no tokenizer can be loaded (")
+    assert refusal(predictor_qa.QuestionAnswerer, saved).startswith(f"{stranger}: no tokenizer can be loaded (")
     assert not target.exists()
 
 
@@ -408,17 +394,19 @@ def test_a_compressed_file_is_not_unpacked_unasked(tmp_path: Path) -> None:
 
 def test_inert_text() -> None:
     text = "São “Luís” 👩‍👩‍👧 e\u0301 \u05d0 ok"
-    assert inert(text) == text
-    assert inert(ESCAPES) == "\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u202e\\u000d"
-    assert json.loads(inert(json.dumps({"a": f"x{ESCAPES}\u2028"}, ensure_ascii=False))) == {"a": f"x{ESCAPES}\u2028"}
-    assert inert("\ud83d") == "\\ud83d"
+    assert escape_control_chars(text) == text
+    assert escape_control_chars(ESCAPES) == "\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u202e\\u000d"
+    assert json.loads(escape_control_chars(json.dumps({"a": f"x{ESCAPES}\u2028"}, ensure_ascii=False))) == {
+        "a": f"x{ESCAPES}\u2028"
+    }
+    assert escape_control_chars("\ud83d") == "\\ud83d"
 
 
 def test_errors_and_notes_are_inert_and_short(capsys: pytest.CaptureFixture[str]) -> None:
     error = UserError([f"a{ESCAPES}\nb", "x" * 10_000])
     assert error.problems[0] == "a\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u202e\\u000d\\u000ab"
     assert len(error.problems[1]) == LONGEST_PROBLEM + len(" ... ")
-    note([f"n{ESCAPES}\nb"])
+    log_note([f"n{ESCAPES}\nb"])
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from adapter_qa.windows import WindowCollator, Windows, make_windows
+from adapter_qa.data.window_dataset import WindowCollator
+from adapter_qa.data.windows import Windows, make_windows
 from utils_qa import NO_SPAN_ODDS, SpanCollector, WindowSpans, best_spans, choose_answers, window_spans
 
 TEXT = st.text(st.sampled_from("aáàa\u0301 ç\u00a0bcd.,-\u200bé🙂א\tZ1"), min_size=1, max_size=120).filter(str.strip)

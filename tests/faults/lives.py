@@ -30,9 +30,9 @@ from safetensors.torch import load_file
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
-from adapter_qa import doors, entities, language  # noqa: F401  (imported here once and not in every life)
-from adapter_qa.checkpoints import checkpoint_steps, fault_of
-from adapter_qa.errors import run_door
+from adapter_qa.core.cli import run_cli
+from adapter_qa.runs.checkpoints import checkpoint_error, checkpoint_steps
+from adapter_qa.training import workflow  # noqa: F401  (imported here once and not in every life)
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DOORS = {"qa": run_qa_adapter, "mlm": run_mlm_adapter, "ner": run_ner_adapter}
@@ -160,7 +160,7 @@ def live(door: str, words: list[str], folder: Path, log: Path, stop: Stop) -> No
     multiprocessing.set_start_method("fork", force=True)  # for workers, as in a process that was not forked itself
     sys.argv = [DOORS[door].__name__ + ".py", *words]
     Counter(folder, log, stop).install()
-    code = run_door(DOORS[door].main)
+    code = run_cli(DOORS[door].main)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -223,7 +223,11 @@ def outcome(folder: Path) -> dict[str, Any]:
     """All of a finished run that must not depend on how often it was killed: weights, history, best epoch, answers."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert run["status"] == "finished"
-    assert [fault_of(path) for path in folder.glob("checkpoint-*")].count(None) == len(checkpoint_steps(folder)) > 0
+    assert (
+        [checkpoint_error(path) for path in folder.glob("checkpoint-*")].count(None)
+        == len(checkpoint_steps(folder))
+        > 0
+    )
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     saved = Path(run["saved"])
     return {

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 from lives import DOORS, Operation, Run, Stop
 
-from adapter_qa.checkpoints import checkpoint_steps
+from adapter_qa.runs.checkpoints import checkpoint_steps
 
 CHECKPOINT = "checkpoint.writing"
 HERE = Path(__file__).resolve().parent

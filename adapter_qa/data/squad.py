@@ -1,0 +1,372 @@
+"""SQuAD-style questions: their one form in memory, and reading them from files and the hub."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from adapter_qa.core.errors import UserError
+from adapter_qa.core.files import decode, is_text, kind, parse_json, read_bytes
+
+QUESTION_FILE_SUFFIXES = (".json", ".jsonl", ".csv")
+MAX_PROBLEMS = 10  # lines of one error message; the rest is counted
+
+ANSWER_FORMS = "[{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
+LARGEST_START = 2**31  # beyond any text; windows count in 32 bits
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question about one context.
+
+    Attributes:
+        answer_texts: gold answers; empty when the question is unanswerable (v2) or answers were not given.
+        answer_starts: as many character indices into `context`. Published data holds wrong ones, and -1 stands
+            for an answer known not to be there: see `is_aligned`.
+    """
+
+    id: str
+    question: str
+    context: str
+    answer_texts: tuple[str, ...]
+    answer_starts: tuple[int, ...]
+    title: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One question as it was found, unchecked.
+
+    Attributes:
+        where: its place in the source, such as `data[3].paragraphs[0].qas[2]` or `line 7`.
+        fields: the flat record, keys as in SQuAD; anything at all when `problem` is set.
+        problem: why no record could be made of it; empty otherwise.
+    """
+
+    where: str
+    fields: Any
+    problem: str = ""
+
+
+class RecordError(ValueError):
+    """A record that is no question; the message says where it stands and all that is wrong with it."""
+
+
+def is_aligned(question: Question, k: int = 0) -> bool:
+    """Whether gold answer `k` is more than whitespace and stands in the context at its index."""
+    text, start = question.answer_texts[k], question.answer_starts[k]
+    return start >= 0 and text.strip() != "" and question.context.startswith(text, start)
+
+
+def read_squad(path: str | Path, *, need_answers: bool) -> list[Question]:
+    """Reads the questions of a .json, .jsonl or .csv file, SQuAD v1.1 or v2.0.
+
+    A .json file may be nested SQuAD, flat `{"data": [...]}` or a plain list; a .jsonl file holds one flat record
+    a line; a .csv file has the columns id, question, context and either `answers` (JSON, or the Python literal
+    that pandas and datasets write) or `answer_text` and `answer_start`. `is_impossible` empties the answers.
+
+    Args:
+        need_answers: every record must have answers (none at all meaning unanswerable); otherwise they may be
+            missing.
+
+    Raises:
+        UserError: the file cannot be read, or records are wrong: at most `MAX_PROBLEMS` of them are listed.
+            Answers that do not stand at their index are no error here.
+    """
+    path = Path(path)
+    return to_questions(read_question_file(path), str(path), need_answers)
+
+
+def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: bool) -> list[Question]:
+    """Reads the questions of a SQuAD-like dataset with `datasets.load_dataset`; no code of the dataset runs.
+
+    Raises:
+        UserError: the dataset cannot be fetched, or records are wrong.
+    """
+    import datasets  # seconds to import, and of no use to those who read files
+
+    try:
+        rows = datasets.load_dataset(name, config, split=split)
+    except Exception as error:  # the library documents no closed set: network, hub, parser and value errors
+        reason = " ".join(str(error).split()) or "no reason given"
+        wanted = f"dataset {name!r}, configuration {config!r}, split {split!r}"
+        raise UserError(f"{wanted}: cannot be loaded: {type(error).__name__}: {reason}") from error
+    records = [Record(f"row {index}", row) for index, row in enumerate(rows)]
+    return to_questions(records, f"{name} ({split})", need_answers)
+
+
+def read_question_file(path: Path) -> list[Record]:
+    """The records of a question file, unchecked.
+
+    Raises:
+        UserError: unknown extension, or as `read_records`.
+    """
+    if path.suffix.lower() not in QUESTION_FILE_SUFFIXES:
+        raise UserError(f"{path}: extension {path.suffix!r}; allowed: {', '.join(QUESTION_FILE_SUFFIXES)}")
+    return read_records(str(path), read_bytes(path))
+
+
+def read_records(name: str, content: bytes, suffix: str | None = None) -> list[Record]:
+    """Splits the content of a question file into flat records, without checking them.
+
+    Args:
+        name: path or name of the file, which errors quote.
+        content: UTF-8, with or without a byte order mark.
+        suffix: one of `QUESTION_FILE_SUFFIXES`, which chooses the format; None: that of the name.
+
+    Raises:
+        UserError: the content as a whole is not what the extension promises.
+    """
+    text = decode(name, content)
+    suffix = suffix or Path(name).suffix.lower()
+    if suffix == ".csv":
+        return list(_csv_records(name, text))
+    if suffix == ".jsonl":
+        return list(_line_records(text))
+    return list(_json_records(name, text))
+
+
+def parse_question(record: Record, *, need_answers: bool) -> Question:
+    """Turns a flat record into a question; ids that are whole numbers become text.
+
+    Raises:
+        RecordError: keys are missing, or of the wrong type.
+    """
+    if record.problem:
+        raise RecordError(f"{record.where}: {record.problem}")
+    fields = record.fields
+    if not isinstance(fields, dict):
+        raise RecordError(f"{record.where}: {kind(fields)} instead of an object")
+    problems = [_id_problem(fields.get("id")), _text_problem(fields, "question")]
+    problems += [_text_problem(fields, "context"), _title_problem(fields.get("title"))]
+    problems.append(_answers_problem(fields, need_answers))
+    found = [problem for problem in problems if problem]
+    if found:
+        known = f" (id {fields['id']!r})" if not problems[0] else ""
+        raise RecordError(f"{record.where}{known}: {'; '.join(found)}")
+    texts, starts = _answer_lists(fields)
+    return Question(
+        id=str(fields["id"]),
+        question=fields["question"],
+        context=fields["context"],
+        answer_texts=tuple(texts),
+        answer_starts=tuple(starts),
+        title=fields.get("title") or "",
+    )
+
+
+def to_questions(records: list[Record], source: str, need_answers: bool) -> list[Question]:
+    """Checks all records.
+
+    Args:
+        records: of one file.
+        source: its name, for messages.
+        need_answers: as for `read_squad`.
+
+    Raises:
+        UserError: there are none, or some are wrong: at most `MAX_PROBLEMS` of them are listed.
+    """
+    questions, problems = [], []
+    for record in records:
+        try:
+            questions.append(parse_question(record, need_answers=need_answers))
+        except RecordError as error:
+            problems.append(f"{source}: {error}")
+    uses = Counter(question.id for question in questions)
+    repeated = [identifier for identifier, count in uses.items() if count > 1]
+    if repeated:
+        extra = len(questions) - len(uses)
+        problems.insert(0, f"{source}: ids must differ; {extra} records repeat one, such as {repeated[0]!r}")
+    if not records:
+        problems = [f"{source}: holds no questions"]
+    if len(problems) > MAX_PROBLEMS:
+        problems = [*problems[:MAX_PROBLEMS], f"{source}: and {len(problems) - MAX_PROBLEMS} more problems"]
+    if problems:
+        raise UserError(problems)
+    return questions
+
+
+def _json_records(name: str, text: str) -> Iterator[Record]:
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from error
+    items = content.get("data") if isinstance(content, dict) else content
+    if not isinstance(items, list):
+        raise UserError(f"{name}: the top level must be a list or an object whose 'data' is a list")
+    for index, item in enumerate(items):
+        if isinstance(item, dict) and "paragraphs" in item:
+            yield from _article_records(item, f"data[{index}]")
+        else:
+            yield Record(f"data[{index}]", item)
+
+
+def _article_records(article: dict[str, Any], where: str) -> Iterator[Record]:
+    """Flattens one article of nested SQuAD."""
+    if not isinstance(article["paragraphs"], list):
+        yield Record(where, article, "'paragraphs' is not a list")
+        return
+    for index, paragraph in enumerate(article["paragraphs"]):
+        place = f"{where}.paragraphs[{index}]"
+        if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
+            yield Record(place, paragraph, "is not an object with a list 'qas'")
+            continue
+        shared = {"title": article.get("title")}
+        if "context" in paragraph:
+            shared["context"] = paragraph["context"]
+        for number, fields in enumerate(paragraph["qas"]):
+            flat = {**fields, **shared} if isinstance(fields, dict) else fields
+            yield Record(f"{place}.qas[{number}]", flat)
+
+
+def _line_records(text: str) -> Iterator[Record]:
+    # Not splitlines: U+2028 and the like may stand inside a JSON string.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield Record(f"line {number}", parse_json(line, one_line=True))
+        except ValueError as error:
+            yield Record(f"line {number}", line, str(error))
+
+
+def _csv_records(name: str, text: str) -> Iterator[Record]:
+    csv.field_size_limit(2**31 - 1)  # the default refuses contexts over 128 KiB
+    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = rows.fieldnames or []
+        twice = [column for column, count in Counter(header).items() if count > 1]
+        if twice:
+            raise UserError(f"{name}: more than one column {', '.join(twice)}; each needs its own name")
+        missing = [column for column in ("id", "question", "context") if column not in header]
+        if missing:
+            raise UserError(
+                f"{name}: no column {', '.join(missing)}; needed, comma-separated: id, question, context; "
+                f"found: {', '.join(header)}"
+            )
+        for row in rows:
+            where = f"line {rows.line_num}"
+            if None in row or None in row.values():
+                yield Record(where, row, f"not as many values as the {len(header)} columns")
+                continue
+            try:
+                yield Record(where, _csv_fields(row))
+            except ValueError as error:
+                yield Record(where, row, str(error))
+    except csv.Error as error:
+        raise UserError(f"{name}: not CSV after line {rows.line_num}: {error}") from error
+
+
+def _csv_fields(row: dict[str, str]) -> dict[str, Any]:
+    """A row as a flat record; ValueError when a cell cannot be understood."""
+    fields: dict[str, Any] = {key: row[key] for key in ("id", "title", "question", "context") if key in row}
+    impossible = row.get("is_impossible", "").strip().lower()
+    if impossible not in ("", "true", "false"):
+        raise ValueError(f"'is_impossible' is {row['is_impossible']!r}; allowed: true, false or nothing")
+    fields["is_impossible"] = impossible == "true"
+    if row.get("answers"):
+        fields["answers"] = _parse_literal(row["answers"])
+    elif "answers" not in row and "answer_text" in row and "answer_start" in row:
+        text, start = row["answer_text"], row["answer_start"].strip()
+        number = re.fullmatch(r"(-?[0-9]+)(\.0)?", start)  # pandas writes 12.0 in columns that have gaps
+        if (text or start) and not number:
+            raise ValueError(f"'answer_start' is {start!r}; it must be a whole number")
+        fields["answers"] = {
+            "text": [text] if number else [],
+            "answer_start": [int(number[1])] if number else [],
+        }
+    return fields
+
+
+class _ArraysToLists(ast.NodeTransformer):
+    """`array([1, 2], dtype=int32)` and `np.int64(7)`, the notation of numpy, become their first argument."""
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        return self.visit(node.args[0]) if node.args else node
+
+
+def _parse_literal(cell: str) -> Any:
+    """The value of a cell that holds JSON or a Python literal (nothing is executed); ValueError otherwise."""
+    try:
+        return json.loads(cell)
+    except (ValueError, RecursionError):
+        return _parse_python_literal(cell)
+
+
+def _parse_python_literal(cell: str) -> Any:
+    try:
+        return ast.literal_eval(_ArraysToLists().visit(ast.parse(cell.strip(), mode="eval")))
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # as literal_eval lists
+        raise ValueError("'answers' is neither JSON nor a Python literal") from error
+
+
+def _id_problem(identifier: object) -> str:
+    if identifier is None or (isinstance(identifier, str) and not identifier.strip()):
+        return "no 'id'"
+    if type(identifier) is not int and not is_text(identifier):
+        return f"'id' is {kind(identifier)}; it must be valid text or a whole number"
+    return ""
+
+
+def _title_problem(title: object) -> str:
+    if title is not None and not is_text(title):
+        return f"'title' is {kind(title)}; it must be valid text"
+    return ""
+
+
+def _text_problem(fields: dict[str, Any], key: str) -> str:
+    if key not in fields:
+        return f"no {key!r}"
+    value = fields[key]
+    if not isinstance(value, str):
+        return f"{key!r} is {kind(value)}; it must be text"
+    if not value.strip():
+        return f"{key!r} is empty"
+    return "" if is_text(value) else f"{key!r} has a lone surrogate, which is not valid text"
+
+
+def _answers_problem(fields: dict[str, Any], need_answers: bool) -> str:
+    impossible = fields.get("is_impossible")
+    if impossible is not None and not isinstance(impossible, bool):
+        return f"'is_impossible' is {kind(impossible)}; it must be true or false"
+    if impossible:
+        return ""
+    answers = fields.get("answers")
+    if answers is None:
+        return "no 'answers'" if need_answers else ""
+    if isinstance(answers, dict):
+        well_formed = all(isinstance(answers.get(key), list) for key in ("text", "answer_start"))
+    else:
+        well_formed = isinstance(answers, list) and all(
+            isinstance(answer, dict) and "text" in answer and "answer_start" in answer for answer in answers
+        )
+    if not well_formed:
+        return f"'answers' must be {ANSWER_FORMS}"
+    texts, starts = _answer_lists(fields)
+    if len(texts) != len(starts):
+        return f"'answers' has {len(texts)} of 'text' but {len(starts)} of 'answer_start'"
+    if not all(map(is_text, texts)):
+        return "an answer's 'text' is not valid text"
+    for start in starts:
+        if type(start) is not int or abs(start) >= LARGEST_START:  # true and false are ints to isinstance
+            shown = kind(start) if type(start) is not int else "beyond any text"
+            return f"an 'answer_start' is {shown}; it must be a whole number, the index of a character"
+    return ""
+
+
+def _answer_lists(fields: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """Texts and starts of either form of `answers`; none for an unanswerable question."""
+    answers = fields.get("answers")
+    if fields.get("is_impossible") or answers is None:
+        return [], []
+    if isinstance(answers, dict):
+        return answers["text"], answers["answer_start"]
+    return [answer["text"] for answer in answers], [answer["answer_start"] for answer in answers]

@@ -1,0 +1,84 @@
+"""Batches by length (adapter_qa/data/samplers.py): nothing lost, nothing doubled, the same everywhere, little padding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from accelerate.data_loader import BatchSamplerShard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, RandomSampler
+
+from adapter_qa.data.samplers import BucketSampler, LongestFirst, padding_share
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 400), min_size=1, max_size=300),
+    size=st.integers(1, 20),
+    seed=st.integers(0, 5),
+    epoch=st.integers(0, 3),
+)
+def test_every_example_once_and_the_longest_first(lengths: list[int], size: int, seed: int, epoch: int) -> None:
+    sampler = BucketSampler(np.array(lengths), size, seed)
+    sampler.set_epoch(epoch)
+    order = list(sampler)
+    assert sorted(order) == list(range(len(lengths))) and len(sampler) == len(lengths)
+    assert order == list(sampler)
+    if len(lengths) >= size and len(lengths) % size == 0:
+        assert max(lengths) in [lengths[index] for index in order[:size]]
+
+
+def test_order_follows_from_seed_and_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(20, 380, 1000)
+    orders = {}
+    for seed, epoch in [(1, 0), (1, 1), (2, 0)]:
+        sampler = BucketSampler(lengths, 16, seed)
+        sampler.set_epoch(epoch)
+        orders[seed, epoch] = tuple(sampler)
+    assert len(set(orders.values())) == 3
+
+
+def test_batches_change_from_epoch_to_epoch() -> None:
+    lengths = np.random.default_rng(0).integers(20, 380, 4000)
+    sampler = BucketSampler(lengths, 16, 0)
+    batches = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        order = np.array(list(sampler)).reshape(-1, 16)
+        batches.append({frozenset(batch.tolist()) for batch in order})
+    assert len(batches[0]) == len(batches[1]) == 250 and not batches[0] & batches[1]
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_steps_of_similar_length(processes: int) -> None:
+    """Each takes every n-th batch of the one order, so that none waits long for another."""
+    lengths = np.random.default_rng(0).integers(20, 380, 64 * 32)
+    sampler = BucketSampler(lengths, 8 * processes, 0)
+    shards = [
+        [np.array(batch) for batch in BatchSamplerShard(BatchSampler(sampler, 8, False), processes, rank)]
+        for rank in range(processes)
+    ]
+    assert sorted(np.concatenate([np.concatenate(shard) for shard in shards])) == list(range(len(lengths)))
+    spread = []
+    for step in zip(*shards, strict=True):
+        sizes = lengths[np.concatenate(step)]
+        spread.append(sizes.max() - sizes.min())
+    assert np.median(spread) < 0.1 * 360
+
+
+def test_padding_of_buckets_and_of_the_plain_ways() -> None:
+    draw = np.random.default_rng(0)
+    lengths = np.clip(draw.gamma(7, 26, 8000).astype(int), 40, 384)  # like SQuAD-pt: mean about 181
+    plain = padding_share(RandomSampler(range(len(lengths))), lengths, 16)
+    fixed = padding_share(range(len(lengths)), lengths, 16, fixed=384)
+    buckets = padding_share(BucketSampler(lengths, 16, 0), lengths, 16)
+    assert fixed == pytest.approx(1 - lengths.mean() / 384)
+    assert buckets < 0.02 < 0.3 < plain < fixed
+    assert padding_share(LongestFirst(lengths), lengths, 16) < 0.002
+
+
+def test_padding_counted_by_hand() -> None:
+    lengths = np.array([3, 5, 2, 9, 4])
+    assert padding_share([0, 1, 2, 3, 4], lengths, 2) == pytest.approx(1 - 23 / (5 * 2 + 9 * 2 + 4))
+    assert padding_share([0, 1, 2, 3, 4], lengths, 2, multiple=8) == pytest.approx(1 - 23 / (8 * 2 + 16 * 2 + 8))

@@ -1,0 +1,414 @@
+"""Reading questions (adapter_qa/data/squad.py): every file form gives the same questions, every defect its own line."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas
+import pytest
+
+from adapter_qa.core.errors import UserError
+from adapter_qa.data.squad import (
+    MAX_PROBLEMS,
+    Question,
+    RecordError,
+    is_aligned,
+    load_hub_squad,
+    parse_question,
+    read_records,
+    read_squad,
+)
+
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+CONTEXT = 'A Universidade fica em "Campo Grande", no Mato Grosso do Sul.\nÉ federal, d\'água e 🎓.'
+ANSWERED = Question("q1", "Onde fica?", CONTEXT, ("Campo Grande", "em"), (24, 20), "UFMS")
+UNANSWERABLE = Question("2", "Quem a fundou?", CONTEXT, (), (), "UFMS")
+BOTH = [ANSWERED, UNANSWERABLE]
+
+
+def flat(question: Question) -> dict[str, Any]:
+    return {
+        "id": question.id,
+        "title": question.title,
+        "context": question.context,
+        "question": question.question,
+        "answers": {"text": list(question.answer_texts), "answer_start": list(question.answer_starts)},
+    }
+
+
+def pairs(question: Question) -> list[dict[str, Any]]:
+    answers = zip(question.answer_texts, question.answer_starts, strict=True)
+    return [{"text": text, "answer_start": start} for text, start in answers]
+
+
+def nested(questions: list[Question]) -> dict[str, Any]:
+    qas = [{"id": q.id, "question": q.question, "answers": pairs(q)} for q in questions]
+    return {"version": "v1.1", "data": [{"title": "UFMS", "paragraphs": [{"context": CONTEXT, "qas": qas}]}]}
+
+
+def write(path: Path, content: str | bytes | object) -> Path:
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        text = content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+        path.write_bytes(text.encode("utf-8"))
+    return path
+
+
+def problems(path: Path, *, need_answers: bool = True) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        read_squad(path, need_answers=need_answers)
+    assert all(str(path) in problem and "\n" not in problem for problem in caught.value.problems)
+    return [problem.removeprefix(f"{path}: ") for problem in caught.value.problems]
+
+
+def problem_of(tmp_path: Path, **changes: Any) -> str:
+    """The one line for a flat record with some keys changed, or dropped where the change is `...`."""
+    record = {key: value for key, value in (flat(ANSWERED) | changes).items() if value is not ...}
+    (line,) = problems(write(tmp_path / "q.json", [record]))
+    return line
+
+
+# --- forms ---------------------------------------------------------------------------------------------------
+
+
+JSON_FORMS: dict[str, Callable[[], object]] = {
+    "nested": lambda: nested(BOTH),
+    "flat": lambda: {"data": [flat(q) for q in BOTH]},
+    "list": lambda: [flat(q) for q in BOTH],
+    "list_of_pairs": lambda: [flat(q) | {"answers": pairs(q)} for q in BOTH],
+    "number_as_id": lambda: [flat(ANSWERED), flat(UNANSWERABLE) | {"id": 2}],
+    "articles_in_a_list": lambda: nested([ANSWERED])["data"] + nested([UNANSWERABLE])["data"],
+}
+
+
+@pytest.mark.parametrize("form", JSON_FORMS)
+def test_json_forms(tmp_path: Path, form: str) -> None:
+    assert read_squad(write(tmp_path / "q.json", JSON_FORMS[form]()), need_answers=True) == BOTH
+
+
+def test_answers_of_an_impossible_question_are_dropped(tmp_path: Path) -> None:
+    record = flat(UNANSWERABLE) | {"is_impossible": True, "plausible_answers": pairs(ANSWERED)}
+    given = record | {"answers": pairs(ANSWERED)}
+    missing = {key: value for key, value in record.items() if key != "answers"} | {"id": "3"}
+    questions = read_squad(write(tmp_path / "q.json", [given, missing]), need_answers=True)
+    assert [(q.id, q.answer_texts, q.answer_starts) for q in questions] == [("2", (), ()), ("3", (), ())]
+
+
+def test_jsonl_splits_at_newlines_only(tmp_path: Path) -> None:
+    separated = flat(UNANSWERABLE) | {"context": "linha\u2028separada\x85aqui"}
+    lines = [json.dumps(record, ensure_ascii=False) for record in (flat(ANSWERED), separated)]
+    first, second = read_squad(write(tmp_path / "q.jsonl", "\r\n\r\n".join(lines) + "\r\n"), need_answers=True)
+    assert first == ANSWERED
+    assert second.context == "linha\u2028separada\x85aqui"
+
+
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"], ids=["plain", "bom"])
+@pytest.mark.parametrize("suffix", [".json", ".jsonl", ".csv"])
+def test_byte_order_mark(tmp_path: Path, prefix: bytes, suffix: str) -> None:
+    record = flat(ANSWERED) | {"answers": json.dumps(flat(ANSWERED)["answers"])} if suffix == ".csv" else flat(ANSWERED)
+    path = tmp_path / f"q{suffix}"
+    if suffix == ".csv":
+        write_csv(path, [record])
+        content = path.read_bytes()
+    else:
+        content = json.dumps([record] if suffix == ".json" else record).encode()
+    assert read_squad(write(path, prefix + content), need_answers=True) == [ANSWERED]
+
+
+def write_csv(path: Path, rows: list[dict[str, Any]], line_end: str = "\r\n") -> Path:
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator=line_end)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("line_end", ["\r\n", "\n"])
+@pytest.mark.parametrize("notation", [json.dumps, repr], ids=["json", "python"])
+def test_csv_with_answers(tmp_path: Path, notation: Callable[[object], str], line_end: str) -> None:
+    for answers in (lambda q: flat(q)["answers"], pairs):
+        rows = [flat(q) | {"answers": notation(answers(q))} for q in BOTH]
+        assert read_squad(write_csv(tmp_path / "q.csv", rows, line_end), need_answers=True) == BOTH
+
+
+def test_csv_written_by_pandas_and_datasets(tmp_path: Path) -> None:
+    path = tmp_path / "q.csv"
+    datasets.Dataset.from_list([flat(q) for q in BOTH]).to_csv(path)
+    assert "array(['Campo Grande', 'em'], dtype=object)" in path.read_text(encoding="utf-8")
+    assert read_squad(path, need_answers=True) == BOTH
+    for records in ([flat(q) for q in BOTH], [flat(q) | {"answers": pairs(q)} for q in BOTH]):
+        pandas.DataFrame(records).to_csv(path)
+        assert read_squad(path, need_answers=True) == BOTH
+
+
+def test_csv_with_text_and_start(tmp_path: Path) -> None:
+    keys = ("id", "question", "context")
+    rows = [{key: flat(q)[key] for key in keys} for q in BOTH]
+    rows[0] |= {"answer_text": "Campo Grande", "answer_start": "24.0"}  # what pandas makes of a column with gaps
+    rows[1] |= {"answer_text": "", "answer_start": ""}
+    first, second = read_squad(write_csv(tmp_path / "q.csv", rows), need_answers=True)
+    assert (first.answer_texts, first.answer_starts, first.title) == (("Campo Grande",), (24,), "")
+    assert (second.answer_texts, second.answer_starts) == ((), ())
+
+
+def test_csv_is_impossible(tmp_path: Path) -> None:
+    rows = [flat(ANSWERED) | {"id": str(n), "answers": str(pairs(ANSWERED))} for n in range(3)]
+    for row, word in zip(rows, ("True", "false", ""), strict=True):
+        row["is_impossible"] = word
+    questions = read_squad(write_csv(tmp_path / "q.csv", rows), need_answers=True)
+    assert [len(q.answer_texts) for q in questions] == [0, 2, 2]
+    rows[0]["is_impossible"] = "talvez"
+    assert problems(write_csv(tmp_path / "q.csv", rows)) == [
+        "line 3: 'is_impossible' is 'talvez'; allowed: true, false or nothing"  # the context spans two lines
+    ]
+
+
+def test_long_csv_field(tmp_path: Path) -> None:
+    row = flat(ANSWERED) | {"context": "x" * 200_000, "answers": "[]"}  # over the csv module's own 131,072
+    assert len(read_squad(write_csv(tmp_path / "q.csv", [row]), need_answers=True)[0].context) == 200_000
+
+
+def test_answers_may_be_missing_when_not_needed(tmp_path: Path) -> None:
+    record = {key: value for key, value in flat(ANSWERED).items() if key not in ("answers", "title")}
+    wanted = [Question("q1", "Onde fica?", CONTEXT, (), ())]
+    assert read_squad(write(tmp_path / "q.json", [record]), need_answers=False) == wanted
+    assert read_squad(write(tmp_path / "q.json", [record | {"answers": None}]), need_answers=False) == wanted
+    assert read_squad(write_csv(tmp_path / "q.csv", [record]), need_answers=False) == wanted
+    assert read_squad(write_csv(tmp_path / "q.csv", [record | {"answers": ""}]), need_answers=False) == wanted
+
+
+# --- alignment of a question ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "aligned"),
+    [
+        ("Campo Grande", 24, True),
+        ("Campo Grande", 23, False),
+        ("🎓.", len(CONTEXT) - 2, True),
+        (".", -1, False),  # context[-1:] would match
+        ("", 3, False),
+        (" ", 1, False),
+        ("Sul", 10_000, False),
+    ],
+)
+def test_is_aligned(tmp_path: Path, text: str, start: int, aligned: bool) -> None:
+    record = flat(ANSWERED) | {"answers": {"text": ["A", text], "answer_start": [0, start]}}
+    (question,) = read_squad(write(tmp_path / "q.json", [record]), need_answers=True)  # misaligned is no error
+    assert is_aligned(question)
+    assert is_aligned(question, 1) is aligned
+
+
+# --- defects of a file ---------------------------------------------------------------------------------------
+
+
+def test_missing_file_and_unknown_extension(tmp_path: Path) -> None:
+    assert problems(tmp_path / "none.json") == ["cannot be read: No such file or directory"]
+    (tmp_path / "folder.json").mkdir()
+    assert problems(tmp_path / "folder.json") == ["cannot be read: Is a directory"]
+    assert problems(tmp_path / "q.txt") == ["extension '.txt'; allowed: .json, .jsonl, .csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("q.json", b"", "the file is empty"),
+        ("q.jsonl", b"\xef\xbb\xbf \r\n", "the file is empty"),
+        ("q.json", '{"data": "São"}'.encode("latin-1"), "not UTF-8 at byte 11: save the file as UTF-8"),
+        ("q.json", b'{"data": [\n{"id": "1', "not JSON at line 2, column 8: Unterminated string starting at"),
+        ("q.json", b'{"data": [\n {},', "not JSON at line 2, column"),
+        ("q.json", b'{"id": 1}\n{"id": 2}', "not JSON at line 2, column 1: Extra data; one record a line is read"),
+        ("q.json", b"[" * 100_000, "JSON that cannot be read: "),
+        ("q.json", b'{"dados": []}', "the top level must be a list or an object whose 'data' is a list"),
+        ("q.json", b'"data"', "the top level must be a list or an object whose 'data' is a list"),
+        ("q.json", b"[]", "holds no questions"),
+        ("q.json", b'{"data": [{"paragraphs": []}]}', "holds no questions"),
+        ("q.csv", b"id,question,context\r\n", "holds no questions"),
+        ("q.csv", b"id;question;context\r\n1;2;3", "no column id, question, context; needed, comma-separated: "),
+        ("q.csv", b'id,question,context\r\n1,"2,3', "not CSV after line 1: "),
+    ],
+)
+def test_defects_of_a_file(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
+    (line,) = problems(write(tmp_path / name, content))
+    assert line.startswith(expected)
+
+
+def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    whole = json.dumps(nested(BOTH), ensure_ascii=False).encode("utf-8")
+    for size in range(len(whole)):
+        (line,) = problems(write(tmp_path / "q.json", whole[:size]))
+        assert line.startswith(("not JSON at line 1, column", "not UTF-8 at byte", "the file is empty"))
+
+
+def test_repeated_ids(tmp_path: Path) -> None:
+    records = [flat(ANSWERED), flat(UNANSWERABLE), flat(UNANSWERABLE) | {"id": 2}, flat(UNANSWERABLE)]
+    path = write(tmp_path / "q.json", records)
+    assert problems(path) == ["ids must differ; 2 records repeat one, such as '2'"]
+
+
+def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.json", [{}] * (MAX_PROBLEMS + 5))
+    lines = problems(path)
+    assert len(lines) == MAX_PROBLEMS + 1
+    assert lines[0] == "data[0]: no 'id'; no 'question'; no 'context'; no 'answers'"
+    assert lines[-1] == "and 5 more problems"
+    assert len(problems(write(path, [{}] * MAX_PROBLEMS))) == MAX_PROBLEMS
+
+
+# --- defects of a record -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("id", ..., "no 'id'"),
+        ("id", "", "no 'id'"),
+        ("id", None, "no 'id'"),
+        ("id", 1.5, "'id' is a number; it must be valid text or a whole number"),
+        ("id", True, "'id' is true/false; it must be valid text or a whole number"),
+        ("question", ..., "no 'question'"),
+        ("question", ["?"], "'question' is a list; it must be text"),
+        ("question", " \n", "'question' is empty"),
+        ("context", None, "'context' is null; it must be text"),
+        ("context", "", "'context' is empty"),
+        ("title", 7, "'title' is a number; it must be valid text"),
+        ("answers", ..., "no 'answers'"),
+        ("answers", None, "no 'answers'"),
+        ("answers", "Campo Grande", "'answers' must be [{'text', 'answer_start'}, ...] or"),
+        ("answers", {"text": "x", "answer_start": 1}, "'answers' must be [{'text', 'answer_start'}, ...] or"),
+        ("answers", [{"text": "x"}], "'answers' must be [{'text', 'answer_start'}, ...] or"),
+        ("answers", {"text": ["x"], "answer_start": []}, "'answers' has 1 of 'text' but 0 of 'answer_start'"),
+        ("answers", {"text": [3], "answer_start": [3]}, "an answer's 'text' is not valid text"),
+        ("answers", {"text": ["x"], "answer_start": ["3"]}, "an 'answer_start' is text; it must be a whole number"),
+        ("answers", {"text": ["x"], "answer_start": [3.0]}, "an 'answer_start' is a number; it must be a whole number"),
+        (
+            "answers",
+            {"text": ["x"], "answer_start": [True]},
+            "an 'answer_start' is true/false; it must be a whole number",
+        ),
+        ("answers", {"text": ["x"], "answer_start": [float("nan")]}, "an 'answer_start' is NaN; it must be a whole"),
+        ("answers", {"text": ["x"], "answer_start": [2**31]}, "an 'answer_start' is beyond any text; it must be a"),
+        ("is_impossible", "no", "'is_impossible' is text; it must be true or false"),
+    ],
+)
+def test_defects_of_a_record(tmp_path: Path, key: str, value: Any, expected: str) -> None:
+    line = problem_of(tmp_path, **{key: value})
+    place = "data[0]: " if key == "id" else "data[0] (id 'q1'): "
+    assert line.startswith(place + expected)
+
+
+@pytest.mark.parametrize("key", ["question", "context"])
+def test_lone_surrogates_are_refused(tmp_path: Path, key: str) -> None:
+    path = write(tmp_path / "q.json", json.dumps([flat(ANSWERED) | {key: "\ud83d"}]))
+    assert problems(path) == [f"data[0] (id 'q1'): {key!r} has a lone surrogate, which is not valid text"]
+
+
+def test_places_of_defects(tmp_path: Path) -> None:
+    articles = nested(BOTH)
+    articles["data"][0]["paragraphs"][0]["qas"][1].pop("id")
+    articles["data"].append({"paragraphs": {}})
+    articles["data"].append({"paragraphs": [{"context": "x"}, {"qas": [{"id": 5, "question": "?", "answers": []}]}]})
+    assert problems(write(tmp_path / "q.json", articles)) == [
+        "data[0].paragraphs[0].qas[1]: no 'id'",
+        "data[1]: 'paragraphs' is not a list",
+        "data[2].paragraphs[0]: is not an object with a list 'qas'",
+        "data[2].paragraphs[1].qas[0] (id 5): no 'context'",
+    ]
+    lines = [json.dumps(flat(ANSWERED)), "[1]", '{"id":', ""]
+    assert problems(write(tmp_path / "q.jsonl", "\n".join(lines))) == [
+        "line 2: a list instead of an object",
+        "line 3: not JSON at column 7: Expecting value",
+    ]
+
+
+def test_defects_of_csv_rows(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "q.csv",
+        "id,question,context,answers\n1,Onde?,Lá,[]\n2,Onde?\n3,Onde?,Lá,[],x\n4,Onde?,Lá,Lá [0]\n5,Onde?,Lá,\n",
+    )
+    assert problems(path) == [
+        "line 3: not as many values as the 4 columns",
+        "line 4: not as many values as the 4 columns",
+        "line 5: 'answers' is neither JSON nor a Python literal",
+        "line 6 (id '5'): no 'answers'",
+    ]
+    path = write(tmp_path / "q.csv", "id,question,context,answer_text,answer_start\n1,Onde?,Lá,Lá,zero\n")
+    assert problems(path) == ["line 2: 'answer_start' is 'zero'; it must be a whole number"]
+
+
+def test_nothing_in_a_csv_cell_is_executed(tmp_path: Path) -> None:
+    target = tmp_path / "executed"
+    cell = f"open({str(target)!r}, 'w')"
+    path = write_csv(tmp_path / "q.csv", [{"id": 1, "question": "?", "context": "x", "answers": cell}])
+    problems(path)
+    assert not target.exists()
+
+
+def test_one_record_at_a_time() -> None:
+    """What the preparation script does: good records are read although others are bad."""
+    records = read_records("q.json", json.dumps([flat(ANSWERED), {"id": "x"}]).encode())
+    assert parse_question(records[0], need_answers=True) == ANSWERED
+    with pytest.raises(RecordError, match=r"^data\[1\] \(id 'x'\): no 'question'; no 'context'; no 'answers'$"):
+        parse_question(records[1], need_answers=True)
+
+
+# --- the hub -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def local_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set of one JSON-lines file, which `load_dataset` takes in place of a name on the hub."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "dataset"
+    folder.mkdir()
+    write(folder / "validation.jsonl", "\n".join(json.dumps(flat(q)) for q in BOTH))
+    return folder
+
+
+def test_hub_dataset(local_dataset: Path) -> None:
+    assert load_hub_squad(str(local_dataset), None, "validation", need_answers=True) == BOTH
+
+
+@pytest.mark.parametrize(("config", "split"), [(None, "nowhere"), ("no_such_config", "validation")])
+def test_hub_dataset_that_cannot_be_loaded(local_dataset: Path, config: str | None, split: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_hub_squad(str(local_dataset), config, split, need_answers=True)
+    (line,) = caught.value.problems
+    assert line.startswith(f"dataset {str(local_dataset)!r}, configuration {config!r}, split {split!r}: cannot be")
+    assert "\n" not in line
+
+
+def test_hub_dataset_that_is_no_squad(local_dataset: Path) -> None:
+    write(local_dataset / "validation.jsonl", '{"text": "x"}')
+    with pytest.raises(UserError) as caught:
+        load_hub_squad(str(local_dataset), None, "validation", need_answers=False)
+    assert caught.value.problems == [f"{local_dataset} (validation): row 0: no 'id'; no 'question'; no 'context'"]
+
+
+# --- published data ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "questions", "answers", "aligned"),
+    [
+        ("squad_v1_pt_sample.json", 2790, 2790, 1788),
+        ("squad_v2_pt.json", 9578, 4886, 4658),
+        ("faquad_train.json", 837, 2511, 2481),
+        ("xquad_en.json", 1190, 1190, 1190),
+    ],
+)
+def test_published_files(name: str, questions: int, answers: int, aligned: int) -> None:
+    path = DATA / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    found = read_squad(path, need_answers=True)
+    places = [(question, k) for question in found for k in range(len(question.answer_texts))]
+    assert (len(found), len(places)) == (questions, answers)
+    assert sum(is_aligned(question, k) for question, k in places) == aligned

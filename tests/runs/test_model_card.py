@@ -1,0 +1,145 @@
+"""Model cards: their code loads what was saved, their first lines are what the hub reads, no path of the machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import ModelCard
+from safetensors.torch import save_file
+from support.setups import SETUPS, Maker, saves_of
+
+import run_qa_adapter
+from adapter_qa.runs.model_card import public_name, write_card
+from predictor_qa import QuestionAnswerer
+
+IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
+# Runs the code of each card by itself, and prints how far its model's outputs are from those that were kept.
+RUN_CODE = """
+import json, re, sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+far = {}
+for kept in sorted(Path().glob("*.kept")):
+    folder = kept.with_suffix("")
+    code = re.search("```python\\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    space = {}
+    exec(code, space)
+    wanted = load_file(kept)
+    with torch.no_grad():
+        outputs = space["model"](wanted.pop("ids"))
+    far[folder.name] = max((outputs[name] - one).abs().max().item() for name, one in wanted.items())
+print(json.dumps(far))
+"""
+
+
+def keep_outputs(model: Any, folder: Path) -> None:
+    """What a model puts out, beside its saved folder."""
+    with torch.no_grad():
+        outputs = {name: one.contiguous() for name, one in model(IDS).items() if "logits" in name}
+    save_file({"ids": IDS, **outputs}, folder.with_name(f"{folder.name}.kept"))
+
+
+def run_code(folder: Path) -> dict[str, float]:
+    """Runs the code of the cards in a folder, in a process that knows nothing of this trainer."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", RUN_CODE], cwd=folder, capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("base", ["bert", "roberta"])
+def test_the_code_of_every_card_loads_what_was_saved(base: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    tiny: Path = request.getfixturevalue(f"tiny_{base}")
+    (tmp_path / tiny.name).symlink_to(tiny)
+    maker = Maker(tiny, tmp_path, std=0.1)
+    saves = saves_of(maker)
+    for name, (_, options) in SETUPS.items():
+        model, _, folder = maker.make(f"a {name}", *options(saves))
+        keep_outputs(model, folder)
+        write_card(folder, {})
+    far = run_code(tmp_path)
+    assert set(far) == {f"a {name}" for name in SETUPS}
+    for name, difference in far.items():
+        # The library multiplies a fusion's matrices in another order than `fusion.FusionLayer`; all else is the same.
+        assert difference <= (2e-6 if "Fuse" in SETUPS[name.removeprefix("a ")][0] else 0), name
+
+
+def train(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> dict[str, Any]:
+    """An epoch of the door; returns run.json."""
+    words = ["--model_name_or_path", str(base), "--do_train", "--do_eval", "--num_train_epochs", "1", "--report_to"]
+    words += ["none", "--max_seq_length", "64", "--doc_stride", "16", "--learning_rate", "1e-2", "--language", "pt"]
+    words += ["--train_file", str(files[0]), "--validation_file", str(files[1]), "--output_dir", str(folder), *more]
+    assert run_qa_adapter.main(words) == 0
+    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+
+
+def metadata(folder: Path) -> Any:
+    return ModelCard.load(folder / "README.md").data
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_the_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, whole: bool) -> None:
+    """Its scores, counts and hashes are those of run.json; its code loads the model; it names no folder."""
+    more = ["--train_adapter", "False", "--learning_rate", "1e-3"] if whole else []
+    run = train(tiny_bert, squad_files, tmp_path / "run", "--license", "cc-by-4.0", *more)
+    saved = tmp_path / "run" if whole else tmp_path / "run" / "adapters-qa"
+    text = (saved / "README.md").read_text(encoding="utf-8")
+    assert not re.search(rf"{re.escape(str(tmp_path))}|{re.escape(str(tiny_bert.parent))}|/tmp", text)
+    data = metadata(saved)
+    assert (data.language, data.license, data.pipeline_tag) == ("pt", "cc-by-4.0", "question-answering")
+    assert data.library_name == ("transformers" if whole else "adapters") and data.base_model is None
+    scores = {one.metric_type: one.metric_value for one in data.eval_results}
+    evaluated = run["metrics"]["eval"]
+    assert scores == {"f1": round(evaluated["eval_f1"], 4), "exact_match": round(evaluated["eval_exact"], 4)}
+    assert {one.dataset_name for one in data.eval_results} == {"dev.json"}
+    for part in ("train", "eval"):
+        assert run["data"][part]["sha256"] in text
+    assert f"| trained | {run['parameters']['trainable']:,} |" in text
+    assert f"| learning_rate | {0.001 if whole else 0.01} |" in text
+    assert f"Base model: `{tiny_bert.name}`" in text
+    answerer = QuestionAnswerer(tmp_path / "run", device="cpu")
+    keep_outputs(answerer.model, saved)
+    (saved.parent / tiny_bert.name).symlink_to(tiny_bert)
+    assert run_code(saved.parent) == {saved.name: 0}
+
+
+def test_a_base_and_data_of_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
+    maker = Maker(tiny_bert, tmp_path)
+    maker.facts |= {"base_model": {"name_or_path": "org/bert", "revision": "v2"}, "tokenizer": "org/other"}
+    folder = maker.make("adapters-ner", "ner")[2]
+    run = {
+        "options": {"hub_model_id": "ana/ner-pt", "load_best_model_at_end": True},
+        "data": {"eval": {"dataset": "org/data", "config": "v1", "split": "validation", "sentences": 3}},
+        "metrics": {"eval": {"eval_f1": 50.123456, "eval_precision": 40.0, "eval_PESSOA_f1": 1.0}},
+    }
+    write_card(folder, run)
+    data, text = metadata(folder), (folder / "README.md").read_text(encoding="utf-8")
+    assert (data.base_model, data.datasets, data.metrics) == ("org/bert", ["org/data"], ["f1", "precision"])
+    assert [(one.metric_type, one.metric_value, one.dataset_split) for one in data.eval_results] == [
+        ("f1", 50.1235, "validation"),
+        ("precision", 40.0, "validation"),
+    ]
+    assert "base, folder = 'org/bert', snapshot_download('ana/ner-pt')\n" in text
+    assert "from_pretrained(base, revision='v2', label2id={'O': 0, 'B-X': 1, 'I-X': 2}, id2label=" in text
+    assert "AutoTokenizer.from_pretrained('org/other')" in text
+    assert "- eval: `org/data v1 validation`; 3 sentences" in text
+    assert "license" not in data.to_dict() and "Not stated. Fill in `license`" in text
+
+
+@pytest.mark.parametrize(
+    ("name", "public"),
+    [("/home/ana/models/bert", "bert"), ("../base", "base"), ("org/bert", "org/bert"), ("bert", "bert"), (None, None)],
+)
+def test_public_names(name: str | None, public: str | None) -> None:
+    assert public_name(name) == public

@@ -1,0 +1,84 @@
+"""Stands in for run_qa_adapter.py where tests look at sweeps: the same command line, run.json, lock, signals and exit
+codes, without a model. An evaluation takes FAKE_SECONDS; F1 after the n-th of four is 10 n + the seed.
+
+Every start is a line of starts.txt beside the run's folder: its name, and the evaluations that it goes on from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from adapter_qa.core.cli import run_cli
+from adapter_qa.core.errors import ReportedError, UserError
+from adapter_qa.core.files import write_json
+from adapter_qa.core.signals import DeferredSignal
+from adapter_qa.runs.run_record import RUN_FILE, lock_run_dir
+
+EVALUATIONS = 4
+REFUSED = "refused"  # a value of --run_name; the others end a run in other ways
+CRASHES = "crashes"
+BROKEN = "broken"
+KILLED = "killed"
+STOPPED = "stopped"
+
+
+def option(argv: list[str], name: str) -> str | None:
+    """The value of an option, written either way; None without it."""
+    for index, word in enumerate(argv):
+        if word == f"--{name}":
+            return argv[index + 1]
+        if word.startswith(f"--{name}="):
+            return word.partition("=")[2]
+    return None
+
+
+def main(argv: list[str]) -> int:
+    """A run."""
+    how, seed = option(argv, "run_name"), int(option(argv, "seed") or 0)
+    if how == REFUSED:
+        raise UserError(["--run_name refused: is refused", "--seed: too"])
+    if "--dry_run" in argv:
+        return 0
+    folder = Path(str(option(argv, "output_dir")))
+    folder.mkdir(exist_ok=True)
+    lock_run_dir(folder)
+    file = folder / RUN_FILE
+    run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"history": []}
+    with (folder.parent / "starts.txt").open("a", encoding="utf-8") as stream:
+        print(folder.name, len(run["history"]), file=stream)
+    if run.get("status") == "finished":
+        return 0
+    write_json(file, run | {"status": "running"})
+    with DeferredSignal() as interruption:
+        while len(run["history"]) < EVALUATIONS:
+            time.sleep(float(os.environ["FAKE_SECONDS"]))
+            if interruption.number is not None:
+                write_json(file, run | {"status": "interrupted"})
+                break
+            run["history"].append({"eval_f1": 10.0 * (len(run["history"]) + 1) + seed})
+            write_json(file, run | {"status": "running"})
+            end(how)
+    if how != BROKEN:
+        run["metrics"] = {"eval": {"eval_f1": run["history"][-1]["eval_f1"]}}
+    write_json(file, run | {"status": "finished"})
+    return 0
+
+
+def end(how: str | None) -> None:
+    """Ends a run as its --run_name has it."""
+    if how == CRASHES:
+        raise ReportedError("the disk is full")
+    if how in (KILLED, STOPPED):
+        os.kill(os.getpid(), signal.SIGKILL if how == KILLED else signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli(main))

@@ -1,0 +1,111 @@
+"""Setups of every kind with random weights, built, saved and named, for the tests of what is done with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from adapter_qa.config.options import (
+    AdapterOptions,
+    FusionOptions,
+    LanguageAdapterOptions,
+    ModelOptions,
+    QADataOptions,
+    answering_options,
+)
+from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.models.base_model import load_model
+from adapter_qa.models.build import build_setup, save_setup
+
+A, L, F = AdapterOptions, LanguageAdapterOptions, FusionOptions
+
+
+class Maker:
+    """Builds, fills with random weights and saves setups on one tiny base."""
+
+    def __init__(self, base: Path, folder: Path, std: float = 0.3):
+        self.options = ModelOptions(str(base))
+        self.config = read_base_config(self.options)
+        self.folder, self.std = folder, std
+        windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
+        self.facts = {"base_model": {"name_or_path": str(base), "revision": "main"}, "windows": windows}
+
+    def setup(self, task: str, a: A | None = None, l: L | None = None, f: F | None = None) -> AdapterSetup:  # noqa: E741
+        setup = resolve_setup(task, self.config, a or A(), l, f)
+        assert setup is not None
+        return setup
+
+    def model(self, setup: AdapterSetup) -> PreTrainedModel:
+        model = load_model(self.options, setup.task, ["O", "B-X", "I-X"] if setup.task == "ner" else None)
+        build_setup(model, setup)
+        return model.eval()
+
+    def make(self, name: str, task: str, *options: Any) -> tuple[PreTrainedModel, AdapterSetup, Path]:
+        """A setup whose trainable weights are random, saved under `name`."""
+        setup = self.setup(task, *options)
+        model = self.model(setup)
+        torch.manual_seed(len(name))
+        for weight in model.parameters():
+            if weight.requires_grad:
+                torch.nn.init.normal_(weight, std=self.std)
+        folder = self.folder / name
+        save_setup(model, setup, folder, self.facts)
+        return model, setup, folder
+
+
+def saves_of(maker: Maker) -> dict[str, Path]:
+    """Saved adapters of every kind."""
+    houlsby = A(adapter_config="houlsby", houlsby_MHA_lastlayer=True)
+    mlm = maker.make("mlm", "mlm", A(madx2=True, language="pt"))[2]
+    return {
+        "mlm": mlm,
+        "qa": maker.make("qa", "qa", A(madx2=True), L(load_lang_adapter=str(mlm)))[2],
+        "ner": maker.make("ner", "ner", A(madx2=True, adapter_reduction_factor=4))[2],
+        "qa_all": maker.make("qa_all", "qa", A())[2],
+        "ner_all": maker.make("ner_all", "ner", A())[2],
+        "hqa": maker.make("hqa", "qa", houlsby)[2],
+        "hner": maker.make("hner", "ner", houlsby)[2],
+    }
+
+
+Options = Callable[[dict[str, Path]], tuple[str, Any, Any, Any]]
+SETUPS: dict[str, tuple[str, Options]] = {
+    "qa": ("Stack[qa]", lambda s: ("qa", A(), None, None)),
+    "lang+qa": ("Stack[mlm, qa]", lambda s: ("qa", A(madx2=True), L(load_lang_adapter=str(s["mlm"])), None)),
+    "ner": ("Stack[ner]", lambda s: ("ner", A(), None, None)),
+    "lang+ner": ("Stack[mlm, ner]", lambda s: ("ner", A(madx2=True), L(load_lang_adapter=str(s["mlm"])), None)),
+    "mlm": ("Stack[mlm]", lambda s: ("mlm", A(), None, None)),
+    "fusion": ("Fuse[qa, ner]", lambda s: ("qa", A(), None, F(fuse_adapters=[f"qa={s['qa']}", f"ner={s['ner']}"]))),
+    "lang+fusion": (
+        "Stack[mlm, Fuse[qa, ner]]",
+        lambda s: (
+            "qa",
+            A(),
+            L(load_lang_adapter=str(s["mlm"])),
+            F(fuse_adapters=[f"qa={s['qa']}", f"ner={s['ner']}"]),
+        ),
+    ),
+    "lang in fusion": (
+        "Fuse[mlm, qa, ner]",
+        lambda s: (
+            "qa",
+            A(),
+            L(load_lang_adapter=str(s["mlm"])),
+            F(fuse_adapters=[f"qa={s['qa']}", f"ner={s['ner']}"], adapter_composition="fuse"),
+        ),
+    ),
+    "houlsby": ("Stack[qa]", lambda s: ("qa", A(adapter_config="houlsby+inv", houlsby_MHA_lastlayer=True), None, None)),
+    "houlsby fusion": (
+        "Stack[mlm, Fuse[a, b]]",
+        lambda s: ("qa", A(), L(load_lang_adapter=str(s["mlm"])), F(fuse_adapters=[f"a={s['hqa']}", f"b={s['hner']}"])),
+    ),
+    "madx2 over whole adapters": (
+        "Fuse[qa, ner]",
+        lambda s: ("qa", A(madx2=True), None, F(fuse_adapters=[f"qa={s['qa_all']}", f"ner={s['ner_all']}"])),
+    ),
+}

@@ -1,0 +1,368 @@
+"""The preparation script (prepare_squad_pt.py): what it writes, counts, rejects and refuses; archives; real files."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import prepare_squad_pt
+from adapter_qa.core.errors import UserError
+from adapter_qa.data.squad import Question, is_aligned, read_squad
+from prepare_squad_pt import ARCHIVE_MEMBERS, main, split_from_name
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared" / "data"
+TRAIN, DEV = ARCHIVE_MEMBERS
+
+CONTEXT = " A lenda &quot;Venite&quot; fica no Ipê, em setembro de 1876. "
+CLEAN = 'A lenda "Venite" fica no Ipê, em setembro de 1876.'
+
+
+def qa(identifier: str, *answers: tuple[str, int], **more: Any) -> dict[str, Any]:
+    given = [{"text": text, "answer_start": start} for text, start in answers]
+    return {"id": identifier, "question": f"Pergunta {identifier}? ", "answers": given, **more}
+
+
+def squad(*qas: dict[str, Any], context: str = CONTEXT) -> dict[str, Any]:
+    return {"data": [{"title": "S&amp;P", "paragraphs": [{"context": context, "qas": list(qas)}]}]}
+
+
+QAS = (
+    qa("as it was", ("&quot;Venite&quot;", CONTEXT.index("&quot;"))),
+    qa("moved", ("fica", 0)),
+    qa("loose", ("Setembro de  1876", 0)),
+    qa("lost", ("Notre Dame", 0)),
+    qa("half lost", ("Notre Dame", 0), ("Ipê", 0)),
+    qa("empty", (" ", 0)),
+    qa("impossible", is_impossible=True),
+    qa("twice", ("fica", 0)),
+    qa("broken", ("fica", 0), question=None),
+    qa("twice", ("Ipê", 0)),
+)
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    return path
+
+
+def prepared(folder: Path, stem: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
+    """Data, rejects and counts, as written."""
+    names = (f"pt_{stem}.json", f"pt_{stem}_rejects.json", f"pt_{stem}_counts.json")
+    data, rejects, counts = (json.loads((folder / name).read_text(encoding="utf-8")) for name in names)
+    assert data.keys() == {"data"}
+    return data["data"], rejects, counts
+
+
+def refusal(*arguments: object) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        main([str(argument) for argument in arguments])
+    return caught.value.problems
+
+
+# --- one file ------------------------------------------------------------------------------------------------
+
+
+def test_training_data(tmp_path: Path) -> None:
+    assert main([str(write(tmp_path / "squad.json", squad(*QAS)))]) == 0
+    data, rejects, counts = prepared(tmp_path, "squad")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("pt_squad.json", "pt_squad_counts.json", "pt_squad_rejects.json", "squad.json")
+    ]
+    assert [(record["id"], record["answers"]) for record in data] == [
+        ("as it was", {"answer_start": [8], "text": ['"Venite"']}),
+        ("moved", {"answer_start": [17], "text": ["fica"]}),
+        ("loose", {"answer_start": [33], "text": ["setembro de 1876"]}),
+        ("half lost", {"answer_start": [25], "text": ["Ipê"]}),
+        ("impossible", {"answer_start": [], "text": []}),
+        ("twice", {"answer_start": [25], "text": ["Ipê"]}),
+    ]
+    assert all(record.keys() == {"id", "title", "context", "question", "answers"} for record in data)
+    assert {record["context"] for record in data} == {CLEAN}
+    assert (data[0]["title"], data[0]["question"]) == ("S&P", "Pergunta as it was?")
+    assert [(entry["reason"], entry["detail"], entry["kept"]) for entry in rejects] == [
+        (
+            "bad record",
+            "data[0].paragraphs[0].qas[8] (id 'broken'): 'question' is null; it must be text",
+            False,
+        ),
+        ("answer not in the context", "'Notre Dame'", False),
+        ("answer not in the context", "'Notre Dame'", True),
+        ("empty answer", "''", False),
+    ]
+    assert rejects[1]["where"] == "data[0].paragraphs[0].qas[3]"
+    assert rejects[1]["record"] == QAS[3] | {"title": "S&amp;P", "context": CONTEXT}
+    assert counts == {
+        "input": "squad.json",
+        "split": "train",
+        "read": 10,
+        "kept": 6,
+        "kept_unanswerable": 1,
+        "duplicates": 1,
+        "rejected": {"answer not in the context": 1, "bad record": 1, "empty answer": 1},
+        "answers": {"as it was": 1, "moved": 3, "loose": 1, "not found": 2, "empty": 1},
+        "entities_unescaped": 4,  # two in the context, which is cleaned once, and two in an answer
+    }
+
+
+def test_evaluation_data_keeps_texts_that_still_score(tmp_path: Path) -> None:
+    path = write(tmp_path / "squad-dev.json", squad(*QAS))
+    main([str(path)])
+    data, rejects, counts = prepared(tmp_path, "squad-dev")
+    answers = {record["id"]: record["answers"] for record in data}
+    assert answers["lost"] == {"answer_start": [-1], "text": ["Notre Dame"]}
+    assert answers["half lost"] == {"answer_start": [-1, 25], "text": ["Notre Dame", "Ipê"]}
+    assert "empty" not in answers
+    assert [entry["kept"] for entry in rejects] == [False, True, True, False]
+    assert (counts["split"], counts["kept"], counts["answers"]["not found"]) == ("eval", 7, 2)
+    main([str(tmp_path / "pt_squad-dev.json")])  # -1 is read, and stays
+    assert prepared(tmp_path, "pt_squad-dev")[0] == data
+    main([str(path), "--split", "train", "--overwrite"])
+    assert prepared(tmp_path, "squad-dev")[2]["kept"] == 6
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *(("squad-train-v1.1.json", "train"), ("squad_v2_pt.json", "train"), ("squad-dev-v1.1.json", "eval")),
+        *(("Validacao.json", "eval"), ("TEST.jsonl", "eval")),
+    ],
+)
+def test_split_from_name(name: str, split: str) -> None:
+    assert split_from_name(name) == split
+
+
+def test_what_cleaning_empties_is_rejected(tmp_path: Path) -> None:
+    emptied = squad(qa("no question", ("x", 0), question="&nbsp;"), qa("fine", ("x", 0)), context="x")
+    emptied["data"] += squad(qa("no context"), context="&#32;")["data"]
+    main([str(write(tmp_path / "squad.json", emptied))])
+    data, rejects, _ = prepared(tmp_path, "squad")
+    assert [record["id"] for record in data] == ["fine"]
+    assert [(entry["record"]["id"], entry["reason"]) for entry in rejects] == [
+        ("no question", "empty question"),
+        ("no context", "empty context"),
+    ]
+
+
+def test_a_rejected_lone_surrogate_is_written_as_it_came(tmp_path: Path) -> None:
+    path = tmp_path / "squad.json"
+    path.write_text(json.dumps(squad(qa("fine", ("x", 0)), qa("\ud83d", ("x", 0)), context="x")))
+    main([str(path)])
+    assert prepared(tmp_path, "squad")[1][0]["record"]["id"] == "\ud83d"
+
+
+def test_json_whatever_was_read(tmp_path: Path) -> None:
+    path = tmp_path / "perguntas.csv"
+    path.write_text("id,question,context,answers\n1,Onde?,No Sul.,\"{'text': ['Sul'], 'answer_start': [0]}\"\n2,?\n")
+    main([str(path), "--output_dir", str(tmp_path / "new" / "folder")])
+    data, rejects, _ = prepared(tmp_path / "new" / "folder", "perguntas")
+    assert data[0]["answers"] == {"answer_start": [3], "text": ["Sul"]}
+    assert rejects[0]["reason"] == "bad record"
+
+
+def test_nothing_left(tmp_path: Path) -> None:
+    (line,) = refusal(write(tmp_path / "squad.json", squad(QAS[3])))
+    assert line.startswith("squad.json: no question is left; the reasons are in ")
+    assert sorted(path.name for path in tmp_path.glob("pt_*")) == [*("pt_squad_counts.json", "pt_squad_rejects.json")]
+
+
+def test_refuses_to_overwrite(tmp_path: Path) -> None:
+    path = write(tmp_path / "squad.json", squad(*QAS))
+    main([str(path)])
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    (line,) = refusal(path)
+    assert line.startswith("already there: ") and line.endswith("give --overwrite or another --output_dir")
+    (tmp_path / "pt_squad.json").unlink()
+    refusal(path)  # the other two are worth protecting as well
+    main([str(path), "--overwrite"])
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = write(tmp_path / "pt_squad.json", "old")
+    real = Path.write_bytes
+
+    def run_out_of_space(path: Path, content: bytes) -> int:
+        real(path, content[: len(content) // 2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", run_out_of_space)
+    with pytest.raises(UserError, match="pt_squad.json: cannot be written: No space left on device"):
+        prepare_squad_pt.write_json(target, {"data": []})
+    assert json.loads(target.read_text()) == "old"
+
+
+def test_bad_input(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "none.json") == [f"{tmp_path / 'none.json'}: no such file"]
+    assert "allowed: .json, .jsonl, .csv" in refusal(write(tmp_path / "squad.txt", []))[0]
+    (tmp_path / "cut.json").write_text('{"data": [')
+    assert "not JSON at line 1" in refusal(tmp_path / "cut.json")[0]
+    write(tmp_path / "file", "in the way")
+    (line,) = refusal(write(tmp_path / "squad.json", squad(*QAS)), "--output_dir", tmp_path / "file")
+    assert "cannot be written: " in line
+
+
+# --- archives ------------------------------------------------------------------------------------------------
+
+
+def tar(path: Path, members: list[tuple[str, bytes]], links: tuple[tuple[str, bytes], ...] = ()) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, kind in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, f"pt/{TRAIN}"
+            archive.addfile(info)
+    return path
+
+
+def zipped(path: Path, members: list[tuple[str, bytes]], links: tuple[tuple[str, bytes], ...] = ()) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+        for name, _ in links:
+            link = zipfile.ZipInfo(name)
+            link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(link, f"pt/{TRAIN}")
+    return path
+
+
+CONTENT = json.dumps(squad(*QAS)).encode()
+Pack = Callable[..., Path]
+packs = pytest.mark.parametrize(("pack", "name"), [(tar, "squad.tar.gz"), (tar, "squad.tgz"), (zipped, "squad.zip")])
+
+
+@packs
+def test_archive(tmp_path: Path, pack: Pack, name: str) -> None:
+    archive = pack(tmp_path / name, [("pt/leiame.txt", b"?"), (f"pt/{DEV}", CONTENT), (f"pt/{TRAIN}", CONTENT)])
+    assert main([str(archive), "--output_dir", str(tmp_path / "out")]) == 0
+    assert prepared(tmp_path / "out", "squad-train-v1.1")[2]["kept"] == 6
+    assert prepared(tmp_path / "out", "squad-dev-v1.1")[2]["kept"] == 7
+
+
+@packs
+def test_paths_inside_an_archive_lead_nowhere(tmp_path: Path, pack: Pack, name: str) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    members = [(f"../{TRAIN}", CONTENT), (f"{tmp_path}/{DEV}", CONTENT), ("../evil.json", b"[]")]
+    main([str(pack(folder / name, members)), "--output_dir", str(folder / "out")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
+    assert sorted(path.name for path in folder.iterdir()) == sorted([name, "out"])
+    assert len(list((folder / "out").iterdir())) == 6
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["symlink", "hardlink"])
+@packs
+def test_links_are_refused(tmp_path: Path, pack: Pack, name: str, kind: bytes) -> None:
+    archive = pack(tmp_path / name, [(f"pt/{TRAIN}", CONTENT)], ((f"pt/{DEV}", kind),))
+    assert refusal(archive) == [f"{archive}: {DEV} is a link or device, not a file"]
+
+
+@packs
+def test_incomplete_ambiguous_or_oversized_archives(
+    tmp_path: Path, pack: Pack, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = pack(tmp_path / name, [(f"a/{TRAIN}", CONTENT), ("b/squad-dev.json", CONTENT)])
+    assert refusal(archive) == [f"{archive}: holds no {DEV}"]
+    pack(archive, [("x", b"")])
+    assert refusal(archive) == [f"{archive}: holds no {TRAIN} and no {DEV}"]
+    pack(archive, [(f"a/{TRAIN}", CONTENT), (f"b/{TRAIN}", CONTENT)])
+    assert refusal(archive) == [f"{archive}: holds {TRAIN} more than once"]
+    pack(archive, [(TRAIN, CONTENT), (DEV, CONTENT)])
+    monkeypatch.setattr(prepare_squad_pt, "MAX_BYTES", len(CONTENT) - 1)
+    assert refusal(archive) == [f"{archive}: {TRAIN} has {len(CONTENT):,} bytes; allowed: {len(CONTENT) - 1:,}"]
+
+
+@packs
+def test_damaged_archives(tmp_path: Path, pack: Pack, name: str) -> None:
+    archive = pack(tmp_path / name, [(TRAIN, CONTENT), (DEV, CONTENT)])
+    whole = archive.read_bytes()
+    for damaged in (b"", b"neither tar nor zip", whole[: len(whole) // 2]):
+        archive.write_bytes(damaged)
+        (line,) = refusal(archive)
+        assert line.startswith(f"{archive}: not a readable archive: ")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+def test_nothing_is_written_when_one_member_is_broken(tmp_path: Path) -> None:
+    archive = tar(tmp_path / "squad.tgz", [(TRAIN, CONTENT), (DEV, b'{"data": [')])
+    assert refusal(archive)[0].startswith(f"{DEV}: not JSON at line 1")
+    assert list(tmp_path.iterdir()) == [archive]
+
+
+# --- as a command --------------------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "prepare_squad_pt.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_command_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "squad.json", squad(*QAS))
+    done = run(path)
+    assert (done.returncode, done.stderr) == (0, "")
+    table = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
+    assert (table["read"], table["kept"], table["  loose"]) == ("10", "6", "1")
+    again = run(path)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr.startswith("error: already there: ") and again.stderr.count("\n") == 1
+
+
+def test_help_shows_examples() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    assert done.stdout.count("python prepare_squad_pt.py ") == 2
+
+
+# --- published data ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kept", "unanswerable", "rejected", "outcomes"),
+    [
+        ("squad_v1_pt_sample", 1988, 0, {"answer not in the context": 802}, (1788, 0, 200, 802, 0)),
+        ("squad_v2_pt", 9486, 4692, {"empty answer": 92}, (4658, 136, 0, 0, 92)),
+        ("faquad_train", 837, 0, {}, (2481, 30, 0, 0, 0)),
+        ("xquad_en", 1190, 0, {}, (1190, 0, 0, 0, 0)),
+    ],
+)
+def test_published_files(
+    tmp_path: Path, name: str, kept: int, unanswerable: int, rejected: dict[str, int], outcomes: tuple[int, ...]
+) -> None:
+    path = DATA / f"{name}.json"
+    if not path.exists():
+        pytest.skip(f"{path} is not here")
+    main([str(path), "--output_dir", str(tmp_path)])
+    data, rejects, counts = prepared(tmp_path, name)
+    assert (counts["kept"], counts["kept_unanswerable"], counts["rejected"]) == (kept, unanswerable, rejected)
+    assert tuple(counts["answers"].values()) == outcomes
+    assert len(data) == kept and len(rejects) == sum(rejected.values()) == counts["read"] - kept
+    questions = read_squad(tmp_path / f"pt_{name}.json", need_answers=True)
+    assert all(is_aligned(question, k) for question in questions for k in range(len(question.answer_texts)))
+    assert same_ids_and_cleaner(read_squad(path, need_answers=True), questions)
+
+    # Preparing what is prepared changes nothing.
+    main([str(tmp_path / f"pt_{name}.json")])
+    first, second = ((tmp_path / f"{prefix}_{name}.json").read_bytes() for prefix in ("pt", "pt_pt"))
+    assert first == second
+    assert prepared(tmp_path, f"pt_{name}")[1] == []
+
+
+def same_ids_and_cleaner(before: list[Question], after: list[Question]) -> bool:
+    """Order and ids are those of the file, and no entity is left anywhere."""
+    kept = {question.id for question in after}
+    assert not any(mark in q.context + q.question for q in after for mark in ("&quot;", "&#39;", "&amp;"))
+    return [question.id for question in before if question.id in kept] == [question.id for question in after]
