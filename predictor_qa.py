@@ -23,7 +23,8 @@ from adapter_qa.config.options import ModelOptions, QADataOptions, answering_opt
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.core.messages import log_note
-from adapter_qa.data.samplers import LongestFirst, encoder_inputs
+from adapter_qa.data.batches import encoder_inputs
+from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.squad import Question, Record, to_questions
 from adapter_qa.data.window_dataset import WindowCollator
 from adapter_qa.data.windows import make_windows

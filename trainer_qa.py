@@ -15,7 +15,9 @@ from transformers.trainer_utils import speed_metrics
 
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.files import write_json
-from adapter_qa.data.samplers import IGNORED, LongestFirst, encoder_inputs, padding_share
+from adapter_qa.data.batches import encoder_inputs, padding_share
+from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.squad import Question
 from adapter_qa.data.windows import Windows
 from adapter_qa.models.build import check_setup

@@ -19,7 +19,8 @@ from transformers import BertConfig, BertForQuestionAnswering
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions
-from adapter_qa.data.samplers import BucketSampler, encoder_inputs
+from adapter_qa.data.batches import encoder_inputs
+from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.data.window_dataset import WindowCollator
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup, cast_frozen_weights, fusion_values

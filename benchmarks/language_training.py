@@ -17,7 +17,7 @@ from transformers import BertConfig, BertForMaskedLM
 
 from adapter_qa.config.options import AdapterOptions
 from adapter_qa.data.masked_lm import Blocks
-from adapter_qa.data.samplers import IGNORED
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup
 from adapter_qa.training.mlm import MLMTrainer

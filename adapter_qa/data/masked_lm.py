@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.samplers import IGNORED
+from adapter_qa.data.labels import IGNORED
 
 KEPT, REPLACED = 0.1, 0.1  # of the chosen tokens: left as they are, replaced at random (BERT, section 3.1)
 

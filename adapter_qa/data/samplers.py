@@ -1,38 +1,26 @@
-"""Which examples go into a batch together: of similar length, so that little is padded; and how an encoder takes it."""
+"""Samplers that put examples of similar length into a batch, so that little is padded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
-import torch
 from torch.utils.data import Sampler
 
-IGNORED = -100  # label of what no loss counts, PyTorch's own default for it
-BATCHES_SORTED_TOGETHER = 50  # enough to leave little padding, few enough that batches stay mixed
-
-
-def encoder_inputs(batch: dict[str, torch.Tensor], names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The named tensors of a batch as an encoder takes them.
-
-    The mask becomes (batch, 1, length). Of one of two dimensions the library asks whether it is without padding, for
-    which it would wait for the GPU in every step.
-    """
-    inputs = {name: batch[name] for name in names}
-    return {**inputs, "attention_mask": inputs["attention_mask"][:, None]}
+BATCHES_SORTED_TOGETHER = 50  # enough batches to leave little padding, few enough that batches stay mixed
 
 
 class BucketSampler(Sampler[int]):
-    """Every example once an epoch, in random batches of similar length.
+    """Random batches of examples of similar length; an epoch holds every example once.
 
-    The examples are shuffled; stretches of `BATCHES_SORTED_TOGETHER` batches are sorted by length; the batches are
-    shuffled; the one with the longest example comes first, so that memory that does not suffice fails at once. All of
-    it follows from seed and epoch alone: the same in every process and after a resume.
+    The examples are shuffled. Every `BATCHES_SORTED_TOGETHER` batches of them are sorted by length. Then the batches
+    are shuffled, and the batch with the longest example moves to the front, so that a run without enough memory fails
+    in its first step. The order depends on seed and epoch alone: it is the same in every process and after a resume.
 
     Args:
-        lengths: (examples,) tokens of each.
-        batch_size: examples that are in the model at once, over all processes.
-        seed: of the shuffling.
+        lengths: (examples,) number of tokens.
+        batch_size: examples per step over all processes.
+        seed: seed of the shuffling.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, seed: int):
@@ -42,21 +30,21 @@ class BucketSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of an epoch, from 0; data loaders call it."""
+        """Choose the order of an epoch, counted from 0; called by accelerate's data loader."""
         self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __iter__(self) -> Iterator[int]:
-        draw = np.random.default_rng((self.seed, self.epoch))
-        order = draw.permutation(len(self.lengths))
+        rng = np.random.default_rng((self.seed, self.epoch))
+        order = rng.permutation(len(self.lengths))
         stretch = BATCHES_SORTED_TOGETHER * self.batch_size
         pieces = [order[first : first + stretch] for first in range(0, len(order), stretch)]
         order = np.concatenate([piece[np.argsort(-self.lengths[piece], kind="stable")] for piece in pieces])
         full = len(order) // self.batch_size * self.batch_size
         batches = order[:full].reshape(-1, self.batch_size)
-        batches = batches[draw.permutation(len(batches))]
+        batches = batches[rng.permutation(len(batches))]
         if len(batches):
             longest = int(self.lengths[batches].max(axis=1).argmax())
             batches[[0, longest]] = batches[[longest, 0]]
@@ -65,7 +53,11 @@ class BucketSampler(Sampler[int]):
 
 
 class LongestFirst(Sampler[int]):
-    """Examples from the longest to the shortest: least padding, and the largest batch comes first."""
+    """Examples from the longest to the shortest: the least padding, and the largest batch comes first.
+
+    Attributes:
+        order: (examples,) int64, indices of the examples.
+    """
 
     def __init__(self, lengths: np.ndarray):
         self.order = np.argsort(-lengths, kind="stable")
@@ -75,24 +67,3 @@ class LongestFirst(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.order.tolist())
-
-
-def padding_share(
-    order: Iterable[int], lengths: np.ndarray, batch_size: int, *, fixed: int | None = None, multiple: int = 1
-) -> float:
-    """Share of padding among all tokens that are computed with.
-
-    Args:
-        order: the examples as they go into batches.
-        lengths: (examples,) tokens of each.
-        batch_size: examples a batch.
-        fixed: the length that every batch is padded to; None: its own longest.
-        multiple: to which that one is rounded up.
-    """
-    sizes = lengths[np.fromiter(order, np.int64)]
-    starts = np.arange(0, len(sizes), batch_size)
-    longest = -(-np.maximum.reduceat(sizes, starts) // multiple) * multiple
-    if fixed is not None:
-        longest = np.full(len(starts), fixed)
-    counts = np.diff(np.append(starts, len(sizes)))
-    return 1 - float(sizes.sum()) / float((longest * counts).sum())

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.data.conll import OUTSIDE, Sentence
-from adapter_qa.data.samplers import IGNORED
+from adapter_qa.data.labels import IGNORED
 
 FEW_SENTENCES = 1000  # below, tokenizing is over before a progress bar could be read
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from adapter_qa.data.samplers import IGNORED
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.windows import Windowed
 
 

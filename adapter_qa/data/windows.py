@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.samplers import IGNORED
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.squad import Question, is_aligned
 
 TEXTS_AT_ONCE = 250  # tokenized in one call: fills the tokenizer's threads, bounds its memory

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
-from adapter_qa.data.samplers import IGNORED, BucketSampler
+from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.build import cast_frozen_weights, frozen_adapters, fusion_values
 from adapter_qa.models.fusion import fusion_regularization

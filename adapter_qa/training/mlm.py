@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.trainer_utils import EvalLoopOutput
 
 from adapter_qa.data.masked_lm import mask_tokens
-from adapter_qa.data.samplers import IGNORED
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 
 LARGEST_EXPONENT = math.log(sys.float_info.max)  # of e: JSON has no infinity

@@ -11,7 +11,8 @@ from seqeval.metrics import classification_report
 from torch.nn import functional
 from transformers import EvalPrediction
 
-from adapter_qa.data.samplers import IGNORED, encoder_inputs
+from adapter_qa.data.batches import encoder_inputs
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.token_classification import TokenClassificationDataset, sentence_labels
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import BatchSampler, RandomSampler
 
-from adapter_qa.data.samplers import BucketSampler, LongestFirst, padding_share
+from adapter_qa.data.batches import padding_share
+from adapter_qa.data.samplers import BucketSampler, LongestFirst
 
 
 @settings(max_examples=100, deadline=None)

@@ -14,7 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.squad import Question, read_squad
 from adapter_qa.data.window_dataset import WindowCollator
-from adapter_qa.data.windows import IGNORED, Windows, make_windows
+from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.windows import Windows, make_windows
 
 TEXT = st.text(st.sampled_from("aáàa\u0301 ç\u00a0bcd.,-\u200bé🙂א\tZ1"), min_size=1, max_size=120).filter(str.strip)
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -18,13 +18,14 @@ from transformers import PreTrainedTokenizerFast
 import run_mlm_adapter
 from adapter_qa.config.options import AdapterOptions, MLMTrainingOptions, ModelOptions
 from adapter_qa.core.errors import UserError
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.masked_lm import Blocks, make_blocks, mask_tokens, masked_once
 from adapter_qa.data.text import read_texts
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
-from adapter_qa.training.mlm import IGNORED, MLMTrainer
+from adapter_qa.training.mlm import MLMTrainer
 from adapter_qa.training.training_args import resolve_training_args
 
 TEXTS = ["Ana nasceu em Recife.", "Bruno é pintor.", "Carla nasceu em São Luís e é juíza."]

@@ -20,6 +20,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerFast
 from adapter_qa.config.options import AdapterOptions, ModelOptions, TrainingOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.conll import Sentence, label_names, read_sentences
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.token_classification import (
     TokenClassificationCollator,
     TokenClassificationDataset,
@@ -31,7 +32,7 @@ from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
-from adapter_qa.training.ner import IGNORED, NERTrainer, entity_scores
+from adapter_qa.training.ner import NERTrainer, entity_scores
 from adapter_qa.training.training_args import resolve_training_args
 
 NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]

@@ -20,7 +20,8 @@ from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOption
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.squad import Question
 from adapter_qa.data.window_dataset import WindowCollator
-from adapter_qa.data.windows import IGNORED, make_windows
+from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
