@@ -1,4 +1,4 @@
-"""Files that others wrote, read as bounded bytes, text or JSON: data whatever is in them, a line for each defect."""
+"""Bounded readers for untrusted files, the writers of atomic files and folders, and hashes of files."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.messages import log_note
 
-MAX_BYTES = 512 * 1024**2  # SQuAD v1.1 is 30 MB: room enough, yet what is made to fill the memory is refused
+MAX_BYTES = 512 * 1024**2  # SQuAD v1.1 has 30 MB; a file that is made to fill the memory is refused
 
 
 def read_bytes(path: str | Path, most: int = MAX_BYTES) -> bytes:
-    """The content of a file of at most `most` bytes.
+    """Return the content of a file of at most `most` bytes.
 
     Raises:
-        UserError: it cannot be read, or is larger.
+        UserError: the file cannot be read or is larger than `most`.
     """
     try:
         with open(path, "rb") as stream:
-            size = os.fstat(stream.fileno()).st_size  # 0 of a device, which may never end
+            size = os.fstat(stream.fileno()).st_size  # 0 for a device, which may never end
             content = stream.read(min(size or most, most) + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read: {reason}") from error
     return _bounded(path, content, most)
 
 
 def read_stdin(most: int = MAX_BYTES) -> bytes:
-    """What comes on standard input, to its end; says so where somebody is to type it.
+    """Read standard input to its end; a note on a terminal says how to end it.
 
     Raises:
-        UserError: it is larger than `most` bytes.
+        UserError: the input is larger than `most` bytes.
     """
     if sys.stdin.isatty():
         log_note(["reading standard input; end it with Ctrl-D"])
@@ -45,17 +47,20 @@ def read_stdin(most: int = MAX_BYTES) -> bytes:
 
 
 def _bounded(name: str | Path, content: bytes, most: int) -> bytes:
-    """The content, unless it is larger than what is read."""
     if len(content) > most:
         raise UserError(f"{name}: is larger than {most:,} bytes, the most that is read; give a part of it")
     return content
 
 
 def decode(name: str | Path, content: bytes) -> str:
-    """UTF-8 as text, without its byte order mark.
+    """Decode UTF-8 and remove the byte order mark.
+
+    Args:
+        name: of the file, for messages.
+        content: its bytes.
 
     Raises:
-        UserError: it is no UTF-8, or there is nothing in it.
+        UserError: the content is not UTF-8, or has nothing but white space.
     """
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
@@ -67,23 +72,23 @@ def decode(name: str | Path, content: bytes) -> str:
 
 
 def read_text(path: str | Path, most: int = MAX_BYTES) -> str:
-    """The text of a UTF-8 file of at most `most` bytes.
+    """Return the text of a UTF-8 file of at most `most` bytes.
 
     Raises:
-        UserError: as `read_bytes` and `decode`.
+        UserError: the file cannot be read, is too large, empty or not UTF-8.
     """
     return decode(path, read_bytes(path, most))
 
 
 def parse_json(text: str, *, one_line: bool = False) -> Any:
-    """The value of a JSON document.
+    """Parse a JSON document.
 
     Args:
         text: the document.
-        one_line: it is a line of a file, whose number goes without saying.
+        one_line: whether it is one line of a file, so that messages name the column only.
 
     Raises:
-        ValueError: it is none; the message says where it goes wrong.
+        ValueError: the text is not JSON; the message names the position.
     """
     try:
         return json.loads(text)
@@ -96,15 +101,15 @@ def parse_json(text: str, *, one_line: bool = False) -> Any:
         elif error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             hint = "; the file seems to be cut off"
         raise ValueError(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}{hint}") from error
-    except (ValueError, RecursionError) as error:  # absurd numbers, absurd nesting
+    except (ValueError, RecursionError) as error:  # numbers of too many digits, nesting too deep
         raise ValueError(f"JSON that cannot be read: {error}") from error
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
-        UserError: the file cannot be read, or holds no object.
+        UserError: the file cannot be read, is not JSON, or holds another value than an object.
     """
     text = read_text(path)
     try:
@@ -117,7 +122,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
 
 def kind(value: object) -> str:
-    """What a JSON value is, in words."""
+    """Describe the type of a JSON value in words."""
     kinds = {dict: "an object", list: "a list", str: "text", bool: "true/false", type(None): "null"}
     if isinstance(value, float) and value != value:
         return "NaN"
@@ -125,7 +130,10 @@ def kind(value: object) -> str:
 
 
 def is_text(value: object) -> bool:
-    """Whether it is text; no lone surrogates: JSON can spell them, but no tokenizer and no UTF-8 file takes them."""
+    """Return whether a value is a string without lone surrogates.
+
+    JSON can express lone surrogates, but neither tokenizers nor UTF-8 files accept them.
+    """
     if not isinstance(value, str):
         return False
     try:
@@ -135,61 +143,123 @@ def is_text(value: object) -> bool:
     return True
 
 
-WRITING = ".writing"  # at the end of a file's name while it is being written
+# ---------------------------------------------------------------- writing
+
+TEMPORARY_SUFFIX = ".writing"  # of files and folders that are being written; a killed run leaves them behind
 
 
-def file_fingerprint(path: str | Path) -> dict[str, Any]:
-    """Name, size in bytes and sha256 of a data file."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return {"file": str(path), "bytes": os.path.getsize(path), "sha256": digest.hexdigest()}
+def temporary_path(path: Path, writer: str = "") -> Path:
+    """Return the name beside `path` under which it is written before it is renamed.
+
+    Args:
+        path: a file or a folder.
+        writer: name of the writing process, if several processes may write `path` at the same time.
+    """
+    return path.with_name(path.name + (f".{writer}" if writer else "") + TEMPORARY_SUFFIX)
 
 
-def write_json(path: Path, document: Any) -> None:
-    """Writes a JSON document as `write_text` does."""
-    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+@contextmanager
+def atomic_file(path: Path, writer: str = "") -> Iterator[Path]:
+    """Yield a temporary path; the file written there replaces `path` if the block ends without an error.
+
+    `path` is never half written: the content is on the disk before the file is renamed. After an error the temporary
+    file is removed.
+
+    Args:
+        path: the file to write.
+        writer: as in `temporary_path`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    temporary = temporary_path(path, writer)
+    try:
+        yield temporary
+        fsync_path(temporary)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file aside and renames it, so that it is never half written, by a power cut either."""
-    aside = path.with_name(path.name + WRITING)
-    aside.write_text(text, encoding="utf-8")
-    fsync_path(aside)
-    os.replace(aside, path)
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new, empty temporary folder, which replaces `folder` if the block ends without an error.
+
+    After an error the temporary folder is removed, and an older `folder` is unchanged.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    temporary = temporary_path(folder)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        replace_folder(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes], writer: str = "") -> None:
+    """Write a file from consecutive chunks; arguments and errors as in `atomic_file`."""
+    with atomic_file(path, writer) as temporary, temporary.open("wb") as stream:
+        stream.writelines(chunks)
+
+
+def write_bytes(path: Path, content: bytes, writer: str = "") -> None:
+    """Write a file; arguments and errors as in `atomic_file`."""
+    write_chunks(path, [content], writer)
+
+
+def write_text(path: Path, text: str, writer: str = "") -> None:
+    """Write a UTF-8 file; arguments and errors as in `atomic_file`."""
+    write_bytes(path, text.encode("utf-8"), writer)
+
+
+def write_json(path: Path, document: Any, writer: str = "") -> None:
+    """Write an indented JSON file; arguments and errors as in `atomic_file`."""
+    write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", writer)
+
+
+def replace_folder(temporary: Path, folder: Path) -> None:
+    """Rename `temporary` to `folder`; an older `folder` is removed after the new one is completely on the disk."""
+    fsync_tree(temporary)
+    old = folder.with_name(folder.name + ".old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def fsync_tree(folder: Path) -> None:
-    """`fsync_path` for a folder and all that is in it."""
+    """Call `fsync_path` for a folder and everything in it."""
     for path in [*folder.rglob("*"), folder]:
         fsync_path(path)
 
 
 def fsync_path(path: Path) -> None:
-    """Waits until a file's content, or a folder's list of names, would survive a power cut."""
+    """Wait until a file's content, or a folder's list of names, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # some network file systems cannot do it for folders
+        if error.errno != errno.EINVAL:  # some network file systems do not support it for folders
             raise
     finally:
         os.close(descriptor)
 
 
-def sha256(path: Path) -> str:
-    """Digest of a file, as hexadecimal digits."""
-    with path.open("rb") as stream:
+# ---------------------------------------------------------------- hashes
+
+
+def sha256(path: str | Path) -> str:
+    """Return the SHA-256 digest of a file as hexadecimal digits."""
+    with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def replace_folder(aside: Path, folder: Path) -> None:
-    """Renames `aside` to `folder`; an older `folder` goes away only once the new one is complete, on the disk too."""
-    fsync_tree(aside)
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(aside, folder)
-    shutil.rmtree(old, ignore_errors=True)
+def file_fingerprint(path: str | Path) -> dict[str, Any]:
+    """Return name, size in bytes and SHA-256 of a data file, as run.json records them."""
+    return {"file": str(path), "bytes": os.path.getsize(path), "sha256": sha256(path)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from adapter_qa.core.files import WRITING
+from adapter_qa.core.files import TEMPORARY_SUFFIX
 
 PAGE = "report.html"
 PICTURES = ("cost", "parameters", "curves", "attention", "errors")  # each followed by a number and .png
@@ -22,6 +22,6 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    aside = path.with_name(path.name + WRITING)
+    aside = path.with_name(path.name + TEMPORARY_SUFFIX)
     aside.write_bytes(content)
     os.replace(aside, path)

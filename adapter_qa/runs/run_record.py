@@ -24,7 +24,7 @@ from typing import IO, Any
 
 from adapter_qa.core.distributed import is_main_process, process_count
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import WRITING, write_json
+from adapter_qa.core.files import TEMPORARY_SUFFIX, write_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.runs.checkpoints import newest_checkpoint
 
@@ -131,7 +131,7 @@ def open_run(
         record.replaces = overwrite
         if not overwrite:
             _resume_or_reject(record, folder)
-    elif folder.is_dir() and {path.name for path in folder.iterdir()} - {LOCK_FILE, RUN_FILE + WRITING}:
+    elif folder.is_dir() and {path.name for path in folder.iterdir()} - {LOCK_FILE, RUN_FILE + TEMPORARY_SUFFIX}:
         raise UserError(
             f"--output_dir {folder}: is not empty and holds no run; give another folder or empty it yourself"
         )
