@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import made_questions, run_script, write_squad
 from safetensors.torch import load_file, save_file
 from support.old_saves import OldWorld
+from support.questions import make_questions, write_squad
+from support.scripts import run_script
 from transformers import PreTrainedModel
 
 import ask_qa
@@ -884,9 +885,9 @@ def stock(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_robert
     folder = tmp_path_factory.mktemp("corpus") / "stock"
     shutil.copytree(tiny_bert, folder / "base")
     base = folder / "base"
-    write_squad(folder / "train.json", made_questions(12, 1))
-    write_squad(folder / "dev.json", made_questions(4, 2))
-    (folder / "text.txt").write_text("\n".join(one.context for one in made_questions(20, 3)), encoding="utf-8")
+    write_squad(folder / "train.json", make_questions(12, 1))
+    write_squad(folder / "dev.json", make_questions(4, 2))
+    (folder / "text.txt").write_text("\n".join(one.context for one in make_questions(20, 3)), encoding="utf-8")
     (folder / "train.conll").write_text(CONLL * 4, encoding="utf-8")
     save(base, folder / "qa", "qa", AdapterOptions())
     save(base, folder / "madx2", "qa", AdapterOptions(madx2=True))

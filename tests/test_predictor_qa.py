@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, SavedRuns, made_questions
+from support.questions import make_questions
+from support.saved_runs import SavedRuns
+from support.scripts import ROOT
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 import ask_qa
@@ -89,7 +91,7 @@ def found_with_numbers(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def test_candidates_and_their_probabilities(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) -> None:
     """Listing fewer of them changes none: the probabilities are over all that the run keeps."""
-    one = made_questions(1, 3)[0]
+    one = make_questions(1, 3)[0]
     words = [saved_runs.qa, "--question", one.question, "--context", one.context]
     few, all_of_them = (asked([*words, "--n_best", n], capsys)[0] for n in (3, 1000))
     assert len(few["n_best"]) == 3 and few["n_best"] == all_of_them["n_best"][:3]
@@ -109,7 +111,7 @@ def test_candidates_and_their_probabilities(saved_runs: SavedRuns, capsys: pytes
 
 def test_no_answer(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) -> None:
     """Its odds are null start and end logit less the best span's; above the threshold it is the answer."""
-    one = made_questions(1, 3)[0]
+    one = make_questions(1, 3)[0]
     words = [saved_runs.qa, "--question", one.question, "--context", one.context, "--version_2_with_negative"]
     plain = asked(words, capsys)[0]
     answerer = QuestionAnswerer(saved_runs.qa)
@@ -138,7 +140,7 @@ def test_no_answer(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) ->
 
 def test_a_whole_model_that_no_run_made(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) -> None:
     """`--base` asks it with the usual windows; the best span is that of its own logits."""
-    one = made_questions(1, 4)[0]
+    one = make_questions(1, 4)[0]
     answer = asked(["--base", saved_runs.whole, "--question", one.question, "--context", one.context], capsys)[0]
     model = AutoModelForQuestionAnswering.from_pretrained(saved_runs.whole).eval()
     tokenizer = AutoTokenizer.from_pretrained(saved_runs.whole)

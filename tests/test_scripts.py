@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from conftest import ROOT, made_questions, run_script, write_squad
+from support.questions import make_questions, write_squad
+from support.scripts import ROOT, run_script
 
 import ask_qa
 import convert_2021_adapters
@@ -142,7 +143,7 @@ def test_language_and_entity_runs_report_their_metrics(chain: Chain) -> None:
 
 @pytest.mark.parametrize("run", ["fusion", "fusion/adapters-fusion", "qa"])
 def test_saved_run_answers_as_the_trained_one_did(chain: Chain, run: str, tmp_path: Path) -> None:
-    questions = made_questions(8, 2)  # those of the evaluation file
+    questions = make_questions(8, 2)  # those of the evaluation file
     lines = [
         json.dumps({"id": one.id, "question": one.question, "context": one.context, "note": 1}) for one in questions
     ]
@@ -184,7 +185,7 @@ def test_full_fine_tuning_saves_a_model_that_answers(chain: Chain) -> None:
     assert (chain.folder / "full" / "model.safetensors").is_file()
     run = read(chain.folder / "full" / "run.json")
     assert run["setup"] == "full fine-tuning" and run["parameters"]["trainable"] == run["parameters"]["base"]
-    question = made_questions(8, 2)[0]
+    question = make_questions(8, 2)[0]
     words = ("full", "--question", question.question, "--context", question.context, "--json")
     answer = json.loads(chain.run("ask_qa.py", *words).stdout)
     assert answer["answer"] == read(chain.folder / "full" / "eval_predictions.json")["q0"]
@@ -195,13 +196,13 @@ def test_random_base_is_kept_beside_the_adapters_and_answers(chain: Chain, tmp_p
               "--load_lang_adapter", "new", "--output_dir", tmp_path / "drawn")  # fmt: skip
     moved = tmp_path / "moved"
     (tmp_path / "drawn").rename(moved)
-    question = made_questions(8, 2)[3]
+    question = make_questions(8, 2)[3]
     words = (moved, "--question", question.question, "--context", question.context, "--json")
     assert json.loads(chain.run("ask_qa.py", *words).stdout)["answer"] == read(moved / "eval_predictions.json")["q3"]
 
 
 def test_v2_run_writes_null_odds_and_best_thresholds(chain: Chain, tmp_path: Path) -> None:
-    questions = made_questions(12, 5)
+    questions = make_questions(12, 5)
     empty = [type(one)(f"n{one.id}", one.question, one.context, (), ()) for one in questions[:6]]
     path = write_squad(tmp_path / "v2.json", [*questions, *empty])
     words = ["--model_name_or_path", chain.base, "--validation_file", path, "--do_eval", "--max_seq_length", "64",

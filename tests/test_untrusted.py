@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import made_questions, write_squad
 from support.old_saves import OldWorld
+from support.questions import make_questions, write_squad
 
 import ask_qa
 import convert_2021_adapters
@@ -145,7 +145,7 @@ def test_saves_of_2021_that_are_pickles(
 def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tuple[Path, list[str]]:
     """The folder of a run that its run.json says was not finished, and its words."""
     folder = tmp_path_factory.mktemp("interrupted")
-    write_squad(folder / "train.json", made_questions(8, 1))
+    write_squad(folder / "train.json", make_questions(8, 1))
     words = [
         "--model_name_or_path", str(tiny_bert), "--do_train", "--train_file", str(folder / "train.json"),
         "--max_seq_length", "64", "--doc_stride", "16", "--num_train_epochs", "1", "--report_to", "none",

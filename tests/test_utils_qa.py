@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import made_questions, window_offsets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.questions import make_questions, window_offsets
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adapter_qa.data.window_dataset import WindowCollator
@@ -78,7 +78,7 @@ def test_best_spans_in_bfloat16_add_in_float32() -> None:
 @pytest.mark.parametrize("left", [False, True])
 def test_window_spans_count_from_the_window_whatever_the_padding(tiny_bert: Path, left: bool) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    windows = make_windows(made_questions(4), tokenizer, max_seq_length=100, doc_stride=20)
+    windows = make_windows(make_questions(4), tokenizer, max_seq_length=100, doc_stride=20)
     batch = WindowCollator(tokenizer.pad_token_id, left, length=100)([windows[index] for index in range(4)])
     start = torch.zeros(4, 100)
     end = torch.zeros(4, 100)
@@ -127,7 +127,7 @@ def brute_answers(
 
 @pytest.mark.parametrize("seed", range(5))
 def test_answers_over_several_windows_against_brute_force(tiny_bert: Path, seed: int) -> None:
-    questions = made_questions(6, seed, sentences=7)
+    questions = make_questions(6, seed, sentences=7)
     windows = make_windows(questions, AutoTokenizer.from_pretrained(tiny_bert), max_seq_length=40, doc_stride=14)
     assert len(windows) > 2 * len(questions)
     spans, start, end = spans_of(windows, seed, n_best=8, longest=6)
@@ -146,7 +146,7 @@ def test_answers_over_several_windows_against_brute_force(tiny_bert: Path, seed:
 
 
 def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None:
-    question = made_questions(1, sentences=7)[0]
+    question = make_questions(1, sentences=7)[0]
     windows = make_windows([question], AutoTokenizer.from_pretrained(tiny_bert), max_seq_length=40, doc_stride=14)
     spans, start, end = spans_of(windows, 0, n_best=4, longest=6)
     nulls = start[:, 0] + end[:, 0]
@@ -167,20 +167,20 @@ def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None
 
 def test_question_without_any_span(tiny_bert: Path) -> None:
     windows = make_windows(
-        made_questions(1), AutoTokenizer.from_pretrained(tiny_bert), max_seq_length=100, doc_stride=20
+        make_questions(1), AutoTokenizer.from_pretrained(tiny_bert), max_seq_length=100, doc_stride=20
     )
     nothing = np.full((1, 3), -np.inf, dtype=np.float32)
     zeros = np.zeros((1, 3), dtype=np.int64)
     null = np.array([0.5], dtype=np.float32)
     spans = WindowSpans(nothing, zeros, zeros, nothing, null, null)
-    plain = choose_answers(made_questions(1), windows, spans, n_best_size=3)
+    plain = choose_answers(make_questions(1), windows, spans, n_best_size=3)
     assert plain.texts() == {"q0": ""} and len(plain.n_best["q0"]) == 1
-    v2 = choose_answers(made_questions(1), windows, spans, n_best_size=3, version_2=True)
+    v2 = choose_answers(make_questions(1), windows, spans, n_best_size=3, version_2=True)
     assert v2.texts() == {"q0": ""} and v2.null_odds == {"q0": NO_SPAN_ODDS}
 
 
 def test_written_files_are_what_the_ecosystem_reads(tiny_bert: Path, tmp_path: Path) -> None:
-    questions = made_questions(3)
+    questions = make_questions(3)
     windows = make_windows(questions, AutoTokenizer.from_pretrained(tiny_bert), max_seq_length=100, doc_stride=20)
     spans, _, _ = spans_of(windows, 1, n_best=5, longest=6)
     answers = choose_answers(questions, windows, spans, n_best_size=5, version_2=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import run_script
 from support.old_saves import OldWorld
+from support.scripts import run_script
 
 import run_qa_adapter
 from adapter_qa.config.deepspeed import read_deepspeed

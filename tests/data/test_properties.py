@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import made_questions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from support.questions import make_questions
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import ask_qa
@@ -201,7 +201,7 @@ def assert_valid(questions: list[Question]) -> None:
         assert all(type(start) is int and abs(start) < 2**31 for start in one.answer_starts)
 
 
-GOOD = made_questions(2, 1)
+GOOD = make_questions(2, 1)
 DOCUMENTS = [as_nested(GOOD), {"data": [flat(one) for one in GOOD]}, [flat(one) for one in GOOD]]
 
 
@@ -409,7 +409,7 @@ def test_any_tokenizer_is_loaded_or_refused(tiny_bert: Path, name: str, data: st
     (folder / name).write_text(json.dumps(data.draw(changed(document))), encoding="utf-8")
     tokenizer = attempt(load_tokenizer, ModelOptions(str(tiny_bert), tokenizer_name=str(folder)))
     if tokenizer is not None:
-        attempt(make_windows, made_questions(1), tokenizer, max_seq_length=48, doc_stride=8)
+        attempt(make_windows, make_questions(1), tokenizer, max_seq_length=48, doc_stride=8)
 
 
 WEIGHTS = {f"bert.encoder.layer.{layer}.output.adapters.qa.up.weight": torch.ones(3, 2) for layer in range(3)}

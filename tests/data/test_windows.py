@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import made_questions, window_offsets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.questions import make_questions, window_offsets
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adapter_qa.core.errors import UserError
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.squad import Question, read_squad
 from adapter_qa.data.window_dataset import WindowCollator
-from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.windows import Windows, make_windows
 
 TEXT = st.text(st.sampled_from("aáàa\u0301 ç\u00a0bcd.,-\u200bé🙂א\tZ1"), min_size=1, max_size=120).filter(str.strip)
@@ -36,7 +36,7 @@ def decoded(windows: Windows, index: int, question: Question) -> str:
 
 
 def test_every_labelled_window_decodes_to_its_answer(tokenizer: PreTrainedTokenizerFast) -> None:
-    questions = made_questions(40, sentences=6)
+    questions = make_questions(40, sentences=6)
     windows = make_windows(questions, tokenizer, max_seq_length=48, doc_stride=12)
     assert len(windows) > len(questions)
     labelled = np.flatnonzero(windows.start != windows.cls)
@@ -108,7 +108,7 @@ def scanned(question: Question, offsets: np.ndarray, inside: np.ndarray) -> tupl
 def test_windows_are_the_tokenizers_own_overflow(tokenizer: PreTrainedTokenizerFast, side: str) -> None:
     tokenizer.padding_side = side
     try:
-        questions = made_questions(15, sentences=7)
+        questions = make_questions(15, sentences=7)
         assert assert_as_the_tokenizer_has_it(questions * 2, tokenizer, 40, 10) > 30
     finally:
         tokenizer.padding_side = "right"
@@ -162,7 +162,7 @@ def test_any_text_makes_windows_whose_labels_hold_the_answer(
 
 
 def test_too_long_question_is_cut_and_counted(tokenizer: PreTrainedTokenizerFast) -> None:
-    short, long = made_questions(2, sentences=6)
+    short, long = make_questions(2, sentences=6)
     long = Question(long.id, "Onde nasceu " * 40 + "?", long.context, long.answer_texts, long.answer_starts)
     windows = make_windows([short, long], tokenizer, max_seq_length=48, doc_stride=12)
     assert windows.cut_questions == 1
@@ -189,11 +189,11 @@ def test_long_question_that_fits_with_its_context_stays_whole(tiny_bert: Path) -
 def test_stride_without_room_is_refused(tiny_bert: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     with pytest.raises(UserError, match="--doc_stride 44 leaves no room in --max_seq_length 48.*at most 43"):
-        make_windows(made_questions(1), tokenizer, max_seq_length=48, doc_stride=44)
+        make_windows(make_questions(1), tokenizer, max_seq_length=48, doc_stride=44)
 
 
 def test_labels_without_an_answer_and_with_a_wrong_offset(tiny_bert: Path) -> None:
-    one = made_questions(1)[0]
+    one = make_questions(1)[0]
     none = Question("none", one.question, one.context, (), ())
     wrong = Question("wrong", one.question, one.context, ("Recife",), (0,))
     windows = make_windows([none, wrong], AutoTokenizer.from_pretrained(tiny_bert), max_seq_length=100, doc_stride=20)
@@ -204,7 +204,7 @@ def test_labels_without_an_answer_and_with_a_wrong_offset(tiny_bert: Path) -> No
 @pytest.mark.parametrize("left", [False, True])
 def test_collator_pads_and_shifts_labels(tiny_bert: Path, left: bool) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    windows = make_windows(made_questions(5), tokenizer, max_seq_length=100, doc_stride=20)
+    windows = make_windows(make_questions(5), tokenizer, max_seq_length=100, doc_stride=20)
     batch = WindowCollator(tokenizer.pad_token_id, left, multiple=8)([windows[index] for index in range(5)])
     length = batch["input_ids"].shape[1]
     assert length % 8 == 0 and 0 <= length - windows.lengths().max() < 8

@@ -13,7 +13,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
-from conftest import made_questions
+from support.questions import make_questions
 from support.setups import SETUPS, Maker, saves_of
 from transformers import BertForQuestionAnswering, BertTokenizerFast
 
@@ -105,8 +105,8 @@ def test_what_is_written(exported: tuple[Path, Path], tiny_bert: Path) -> None:
 
 def test_it_answers_as_the_run_does_without_torch(exported: tuple[Path, Path]) -> None:
     run, out = exported
-    long = [replace(one, id=f"long {one.id}") for one in made_questions(2, 6, sentences=10)]
-    asked = [*made_questions(3, 5), *long]
+    long = [replace(one, id=f"long {one.id}") for one in make_questions(2, 6, sentences=10)]
+    asked = [*make_questions(3, 5), *long]
     answerer = QuestionAnswerer(run, device="cpu")
     answers = answerer.answer(asked).texts()
     assert (
@@ -127,7 +127,7 @@ def test_no_answer(exported: tuple[Path, Path], tmp_path: Path, away: float) -> 
     run, _ = exported
     copied, out = tmp_path / "run", tmp_path / "out"
     shutil.copytree(run, copied)
-    question = made_questions(1, 5)[0]
+    question = make_questions(1, 5)[0]
     setup = json.loads((copied / "adapter_setup.json").read_text(encoding="utf-8"))
     setup["trainer"]["windows"]["version_2"] = True
     (copied / "adapter_setup.json").write_text(json.dumps(setup), encoding="utf-8")
@@ -151,7 +151,7 @@ def test_a_fully_fine_tuned_model(tiny_bert: Path, tmp_path: Path, capsys: pytes
     (run / "full_setup.json").write_text(json.dumps({"trainer": facts}), encoding="utf-8")
     assert export_qa.main([str(run), str(out), "--opset", "18"]) == 0
     assert f"python {out}/answer.py" in capsys.readouterr().out
-    question = made_questions(1, 5)[0]
+    question = make_questions(1, 5)[0]
     wanted = QuestionAnswerer(run, device="cpu").answer([question]).texts()[question.id]
     assert wanted and answer(out, question.question, question.context) == wanted
 

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, SavedRuns
+from support.saved_runs import SavedRuns
+from support.scripts import ROOT
 
 from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.inference.web_demo import LONGEST, answer_html, input_problems, listen

@@ -13,7 +13,7 @@ import pytest
 import torch
 from adapters import Fuse, Stack
 from adapters.methods.modeling import BertFusion
-from conftest import made_questions
+from support.questions import make_questions
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -68,8 +68,8 @@ def bundle(base: Path, adapter: AdapterOptions, lang: LanguageAdapterOptions | N
 def windows_of(base: Path, side: str = "right") -> tuple[Windows, WindowCollator]:
     """Windows of several lengths; some questions have several."""
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side=side)
-    questions = made_questions(4, 1, sentences=1) + [
-        type(one)(f"long{one.id}", one.question, one.context, (), ()) for one in made_questions(3, 2, sentences=6)
+    questions = make_questions(4, 1, sentences=1) + [
+        type(one)(f"long{one.id}", one.question, one.context, (), ()) for one in make_questions(3, 2, sentences=6)
     ]
     windows = make_windows(questions, tokenizer, **SIZES)
     assert len(windows) > len(questions) and len(set(windows.lengths().tolist())) > 2

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 from adapters import Fuse, Stack
-from conftest import SHARED, run_script
 from safetensors.torch import load_file
 from support.old_saves import MEMBERS, OldWorld
+from support.scripts import SHARED, run_script
 from transformers import AutoModelForQuestionAnswering
 
 import convert_2021_adapters

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT, made_questions, run_script, write_squad
 from PIL import Image
 from support.made_runs import change_run, made_run
+from support.questions import make_questions, write_squad
+from support.scripts import ROOT, run_script
 
 import report_qa
 from adapter_qa.core.errors import UserError
@@ -67,7 +68,7 @@ def answered_run(folder: Path, data: Path, questions: list[Question], wrong: int
 
 @pytest.fixture
 def data(tmp_path: Path) -> tuple[Path, list[Question]]:
-    questions = made_questions(10)
+    questions = make_questions(10)
     return write_squad(tmp_path / "dev.json", questions), questions
 
 
@@ -124,7 +125,7 @@ def test_context_lengths_are_quarters() -> None:
 
 
 def test_every_division_holds_every_question_once() -> None:
-    questions = made_questions(30)
+    questions = make_questions(30)
     found = divisions(questions, [1, 2, 1] * 10)
     assert [one.name for one in found] == ["question word", "answer length", "context length", "windows"]
     for division in found:
@@ -146,7 +147,7 @@ def test_answers_are_read_and_scored(tmp_path: Path, data: tuple[Path, list[Ques
 
 
 def test_unanswerable_questions_are_a_category_of_their_own(tmp_path: Path) -> None:
-    questions = [*made_questions(2), Question("none", "Onde?", "Nada.", (), ())]
+    questions = [*make_questions(2), Question("none", "Onde?", "Nada.", (), ())]
     path = write_squad(tmp_path / "dev.json", questions)
     made_run(tmp_path / "run", 100 / 3, validation_file=str(path), version_2_with_negative=True)
     change_run(tmp_path / "run", data={"eval": file_fingerprint(path)})

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT, run_script
 from support.made_runs import change_run, made_run
+from support.scripts import ROOT, run_script
 
 import report_qa
 from adapter_qa.core.errors import UserError

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
 from huggingface_hub import constants
+from support.scripts import ROOT
 
 import run_qa_adapter
 from adapter_qa.core.errors import UserError

@@ -19,7 +19,7 @@ import numpy
 import pytest
 import torch
 import transformers
-from conftest import ROOT
+from support.scripts import ROOT
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import file_fingerprint, write_json

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from support.scripts import ROOT
 
 SCRIPTS = sorted((ROOT / "sweeps").glob("*.sh"))
 EVERY = (

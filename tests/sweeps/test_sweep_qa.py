@@ -18,9 +18,9 @@ from unittest.mock import Mock
 import optuna
 import pytest
 import yaml
-from conftest import ROOT, run_script
 from optuna.trial import TrialState
 from support import fake_trainer
+from support.scripts import ROOT, run_script
 
 import sweep_qa
 from adapter_qa.core.errors import Interrupted, RunError, UserError

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import DeviceReadCounter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.device_reads import DeviceReadCounter
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from adapter_qa.config.options import AdapterOptions, ModelOptions, TrainingOptions

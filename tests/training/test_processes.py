@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT, made_questions, write_squad
 from safetensors.torch import load_file
+from support.questions import make_questions, write_squad
+from support.scripts import ROOT
 
 import run_qa_adapter
 from adapter_qa.core.errors import UserError
@@ -52,8 +53,8 @@ def words(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Words:
     config = json.loads((folder / "config.json").read_text())
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (folder / "config.json").write_text(json.dumps(config))
-    train = write_squad(folder / "train.json", made_questions(23, 1))
-    dev = write_squad(folder / "dev.json", made_questions(9, 2))
+    train = write_squad(folder / "train.json", make_questions(23, 1))
+    dev = write_squad(folder / "dev.json", make_questions(9, 2))
 
     def command(output: Path, batch: int, *others: str) -> list[str]:
         setup = ["--random_init", "True", "--load_lang_adapter", "new", "--fuse_adapters", "qa=new", "ner=new"]
@@ -204,7 +205,7 @@ def test_every_door_trains_under_zero_3(words: Words, tmp_path: Path, door: str)
     base, files = asked[1], asked.index("--train_file")
     questions = asked[files : files + 4]
     texts, sentences = tmp_path / "texts.txt", tmp_path / "sentences.conll"
-    texts.write_text("\n".join(one.context for one in made_questions(60, 5)), encoding="utf-8")
+    texts.write_text("\n".join(one.context for one in make_questions(60, 5)), encoding="utf-8")
     sentences.write_text("Ana B-PER\nnasceu O\nem O\nRecife B-LOC\n\n" * 12, encoding="utf-8")
     data = {
         "run_mlm_adapter.py": ["--train_file", str(texts), "--block_size", "32", "--max_train_samples", "16"],

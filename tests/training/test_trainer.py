@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import DeviceReadCounter, made_questions
 from safetensors.torch import load_file
+from support.device_reads import DeviceReadCounter
+from support.questions import make_questions
 from transformers import AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
 
 import run_qa_adapter
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, TrainingOptions
 from adapter_qa.core.errors import UserError
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.squad import Question
 from adapter_qa.data.window_dataset import WindowCollator
-from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
 from adapter_qa.models.base_config import read_base_config
@@ -53,7 +54,7 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
     """A trainer whose evaluations score what the test says, in order."""
     model, setup = fused_model(base)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    train, dev = made_questions(12, 1), made_questions(4, 2)
+    train, dev = make_questions(12, 1), make_questions(4, 2)
     scripted = iter(scores)
     trainer_options = {name: options.pop(name) for name in ("regularize_fusion", "callbacks") if name in options}
     run = TrainingOptions(
