@@ -133,11 +133,11 @@ def cut_blocks(
     Raises:
         UserError: too little text.
     """
-    from adapter_qa.data.masked_lm import make_blocks
+    from adapter_qa.data.masked_lm import split_into_blocks
 
     if tokenizer is None:
         return {}
-    blocks = {part: make_blocks(found, tokenizer, text.block_size) for part, found in texts.items()}
+    blocks = {part: split_into_blocks(found, tokenizer, text.block_size) for part, found in texts.items()}
     facts = record.document["data"]
     if "eval" not in blocks:
         held_out = max(1, round(len(blocks["train"]) * text.validation_split_percentage / 100))
@@ -170,7 +170,7 @@ def make_trainer(
     record: RunRecord,
 ) -> MLMTrainer:
     """The trainer with everything of this run in it."""
-    from adapter_qa.data.masked_lm import Blocks, masked_once
+    from adapter_qa.data.masked_lm import MaskedLMDataset, make_fixed_mask_dataset
     from adapter_qa.training.mlm import MLMTrainer
     from adapter_qa.training.workflow import run_callbacks
 
@@ -180,8 +180,10 @@ def make_trainer(
         tokenizer=tokenizer,
         mlm_probability=text.mlm_probability,
         args=run,
-        train_dataset=Blocks(blocks["train"]) if run.do_train else None,
-        eval_dataset=masked_once(blocks["eval"], tokenizer, text.mlm_probability, run.seed) if run.do_eval else None,
+        train_dataset=MaskedLMDataset(blocks["train"]) if run.do_train else None,
+        eval_dataset=make_fixed_mask_dataset(blocks["eval"], tokenizer, text.mlm_probability, run.seed)
+        if run.do_eval
+        else None,
         callbacks=run_callbacks(run, record),
     )
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM
 
 from adapter_qa.config.options import AdapterOptions
-from adapter_qa.data.masked_lm import Blocks
+from adapter_qa.data.masked_lm import MaskedLMDataset
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup
@@ -45,7 +45,7 @@ def measure_language(options: argparse.Namespace) -> list[dict[str, Any]]:
     run = TrainerArguments(tempfile.mkdtemp(), report_to=[], use_cpu=options.device == "cpu")
     trainer = MLMTrainer(
         model=model.to(options.device).train(), setup=setup, args=run, tokenizer=tiny_tokenizer([]),
-        mlm_probability=MASKED, train_dataset=Blocks(ids, labels),
+        mlm_probability=MASKED, train_dataset=MaskedLMDataset(ids, labels),
     )  # fmt: skip
     losses = {"vocabulary for every token": plain_loss, "ours": our_loss}
     ways: dict[str, Callable[[], Any]] = {

@@ -1,4 +1,4 @@
-"""Putting answers back where they stand in their context, after cleaning both: the care machine translation needs."""
+"""Clean contexts and answers and correct the answers' start indices, which machine translation often breaks."""
 
 from __future__ import annotations
 
@@ -9,204 +9,230 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from enum import StrEnum
+from functools import cache, cached_property
 from html.entities import html5
-from typing import Literal
 
 from adapter_qa.data.squad import Question
 
-# How an answer was found: where it was said to be; elsewhere; with other case, accents, quotes, dashes or spacing;
-# or not, because the context does not hold it or because there is nothing to look for.
-Outcome = Literal["as it was", "moved", "loose", "not found", "empty"]
-
-UNALIGNED = -1  # answer_start of an answer that the context does not hold
+UNALIGNED = -1  # start index of an answer that the context does not contain
 
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
 _LONGEST_ENTITY = 1 + max(map(len, html5))
 
-_TYPOGRAPHY = {
+_PLAIN_PUNCTUATION = {
     **dict.fromkeys("‘’‚‛‹›′´`ʼ", "'"),
     **dict.fromkeys("“”„‟«»″", '"'),
     **dict.fromkeys("‐‑‒–—―−﹘﹣－", "-"),
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Tracked:
-    """A text made from another one.
+class MatchType(StrEnum):
+    """How an answer was found in its context. The values are keys of the counts file.
 
     Attributes:
-        origin: for each character of `text`, the index of the character that it came from; never decreasing.
-        entities: HTML entities resolved on the way.
+        EXACT: at its start index.
+        MOVED: at another index.
+        NORMALIZED: with other case, accents, quotes, dashes or white space; see `normalize`.
+        NOT_FOUND: the context does not contain it.
+        EMPTY: it contains only white space.
+    """
+
+    EXACT = "as it was"
+    MOVED = "moved"
+    NORMALIZED = "loose"
+    NOT_FOUND = "not found"
+    EMPTY = "empty"
+
+
+@dataclass(frozen=True, slots=True)
+class MappedText:
+    """A text derived from a source text, with a mapping between their characters.
+
+    Attributes:
+        text: the derived text.
+        source_indices: for every character of `text`, the index of its source character; never decreasing.
+        entities: number of HTML entities that were replaced.
     """
 
     text: str
-    origin: Sequence[int]
+    source_indices: Sequence[int]
     entities: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Alignment:
-    """Where an answer stands. Unless `start` is `UNALIGNED`, `context.startswith(text, start)` holds."""
+class AlignedAnswer:
+    """A clean answer and its position in the clean context.
+
+    Attributes:
+        text: the answer; for a normalized match, the text of the context.
+        start: index of its first character in the context, or `UNALIGNED`.
+        match: how it was found.
+    """
 
     text: str
     start: int
-    outcome: Outcome
+    match: MatchType
 
 
-class Passage:
-    """A context ready for alignment: cleaned once, and folded once if ever needed, for all of its questions."""
+class AlignmentContext:
+    """A clean context, which is normalized at most once for all its questions.
+
+    Attributes:
+        cleaned: the clean context with the mapping to the raw one.
+        text: its text.
+    """
 
     def __init__(self, raw: str):
         self.cleaned = clean(raw)
         self.text = self.cleaned.text
 
     @cached_property
-    def folded(self) -> Tracked:
-        return fold(self.text)
+    def normalized(self) -> MappedText:
+        """The normalized text, mapped to `text`."""
+        return normalize(self.text)
 
 
-def clean(raw: str) -> Tracked:
-    """`raw` without HTML entities and without whitespace around it.
+def clean(raw: str) -> MappedText:
+    """Replace HTML entities by their characters and strip surrounding white space, in linear time.
 
-    Entities need their semicolon (`&para` may be Portuguese), and what comes out is unescaped again until none is
-    left, since machine-translated files hold `&amp;quot;`. Cleaning a clean text changes nothing. Linear time.
+    An entity must end in a semicolon, because `&para` may be Portuguese. Entities are replaced until none is left,
+    because machine-translated files contain `&amp;quot;`. Cleaning a clean text changes nothing.
     """
     may_have_entities = "&" in raw and ";" in raw
-    whole = _unescape(raw) if may_have_entities else Tracked(raw, range(len(raw)))
-    start, stop = len(whole.text) - len(whole.text.lstrip()), len(whole.text.rstrip())
-    return Tracked(whole.text[start:stop], whole.origin[start:stop], whole.entities)
+    unescaped = _unescape(raw) if may_have_entities else MappedText(raw, range(len(raw)))
+    start, end = len(unescaped.text) - len(unescaped.text.lstrip()), len(unescaped.text.rstrip())
+    return MappedText(unescaped.text[start:end], unescaped.source_indices[start:end], unescaped.entities)
 
 
-def fold(text: str) -> Tracked:
-    """`text` without what a loose match overlooks: case, accents, shape of quotes and dashes, amount of whitespace."""
-    folded: list[str] = []
-    origin = array("I")
+def normalize(text: str) -> MappedText:
+    """Remove differences of case, accents, quotation marks, dashes and amount of white space."""
+    normalized: list[str] = []
+    source_indices = array("I")
     for index, character in enumerate(text):
-        plain = _FOLDED[character]
-        if plain and not (plain == " " and folded and folded[-1] == " "):
-            folded.append(plain)
-            origin.append(index)
-    return Tracked("".join(folded), origin)
+        plain = _normalize_character(character)
+        if plain and not (plain == " " and normalized and normalized[-1] == " "):
+            normalized.append(plain)
+            source_indices.append(index)
+    return MappedText("".join(normalized), source_indices)
 
 
-def align_answer(passage: Passage, raw_text: str, raw_start: int) -> Alignment:
-    """Finds the cleaned answer in the cleaned context, as near as can be to where it was said to be.
+def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> AlignedAnswer:
+    """Find a cleaned answer in the cleaned context, as close as possible to its start index.
 
-    An exact occurrence goes before a loose one (see `fold`), whose text becomes the context's own.
+    An exact match is preferred to a normalized one, however close the latter is.
 
     Args:
-        raw_start: character index in the context as it was before cleaning; need not be right.
+        context: the context.
+        raw_text: the answer before cleaning.
+        raw_start: its start index in the context before cleaning; may be wrong.
 
     Returns:
-        The cleaned answer with start `UNALIGNED` when it is empty or not found.
+        The answer; its start is `UNALIGNED` if it is empty or not found.
     """
     answer = clean(raw_text)
     if not answer.text:
-        return Alignment("", UNALIGNED, "empty")
-    near = bisect_left(passage.cleaned.origin, raw_start + answer.origin[0])
-    if passage.text.startswith(answer.text, near):
-        return Alignment(answer.text, near, "as it was")
-    start = _nearest(passage.text, answer.text, near)
+        return AlignedAnswer("", UNALIGNED, MatchType.EMPTY)
+    expected = bisect_left(context.cleaned.source_indices, raw_start + answer.source_indices[0])
+    if context.text.startswith(answer.text, expected):
+        return AlignedAnswer(answer.text, expected, MatchType.EXACT)
+    start = _nearest_occurrence(context.text, answer.text, expected)
     if start >= 0:
-        return Alignment(answer.text, start, "moved")
-    span = _find_loosely(passage, answer.text, near)
+        return AlignedAnswer(answer.text, start, MatchType.MOVED)
+    span = _nearest_normalized_match(context, answer.text, expected)
     if span is None:
-        return Alignment(answer.text, UNALIGNED, "not found")
-    return Alignment(passage.text[span], span.start, "loose")
+        return AlignedAnswer(answer.text, UNALIGNED, MatchType.NOT_FOUND)
+    return AlignedAnswer(context.text[span], span.start, MatchType.NORMALIZED)
 
 
-def realign(question: Question, passage: Passage, *, keep_unaligned: bool) -> tuple[Question, list[Alignment]]:
-    """Cleans a question and aligns its answers.
+def align_question(
+    question: Question, context: AlignmentContext, *, keep_unaligned: bool
+) -> tuple[Question, list[AlignedAnswer]]:
+    """Clean a question and align its answers.
 
     Args:
-        passage: the question's context.
-        keep_unaligned: keep answers that the context does not hold, with start `UNALIGNED`: no span can be trained
-            on them, but predictions can be compared with their text. Empty answers serve neither and always go.
+        question: a question with raw texts.
+        context: the question's context.
+        keep_unaligned: keep answers that the context does not contain, with start `UNALIGNED`. Evaluation can compare
+            predictions with their text; training has no span for them. Empty answers are always dropped.
 
     Returns:
-        The question with the answers that remain, and what became of each of its answers, in order.
+        The cleaned question with the remaining answers, and the alignment of every original answer, in order.
     """
     answers = zip(question.answer_texts, question.answer_starts, strict=True)
-    alignments = [align_answer(passage, text, start) for text, start in answers]
-    unwanted = {"empty"} if keep_unaligned else {"empty", "not found"}
-    remaining = [alignment for alignment in alignments if alignment.outcome not in unwanted]
+    aligned = [align_answer(context, text, start) for text, start in answers]
+    dropped = {MatchType.EMPTY} if keep_unaligned else {MatchType.EMPTY, MatchType.NOT_FOUND}
+    remaining = [answer for answer in aligned if answer.match not in dropped]
     cleaned = Question(
         id=question.id,
         question=clean(question.question).text,
-        context=passage.text,
-        answer_texts=tuple(alignment.text for alignment in remaining),
-        answer_starts=tuple(alignment.start for alignment in remaining),
+        context=context.text,
+        answer_texts=tuple(answer.text for answer in remaining),
+        answer_starts=tuple(answer.start for answer in remaining),
         title=clean(question.title).text,
     )
-    return cleaned, alignments
+    return cleaned, aligned
 
 
-def _nearest(text: str, piece: str, near: int) -> int:
-    """Start of the occurrence of `piece` nearest to `near`, the left one of two; -1 when there is none."""
-    left = text.rfind(piece, 0, near + len(piece))
-    right = text.find(piece, near + 1)
-    if left < 0 or (right >= 0 and right - near < near - left):
+def _nearest_occurrence(text: str, pattern: str, index: int) -> int:
+    """Return the start of the occurrence of `pattern` closest to `index`, the left one of two; -1 if there is none."""
+    left = text.rfind(pattern, 0, index + len(pattern))
+    right = text.find(pattern, index + 1)
+    if left < 0 or (right >= 0 and right - index < index - left):
         return right
     return left
 
 
-def _find_loosely(passage: Passage, answer: str, near: int) -> slice | None:
-    """The nearest loose occurrence of a clean answer in `passage.text`."""
-    folded = passage.folded
-    piece = fold(answer).text.strip()
-    if not piece:  # nothing but combining marks
+def _nearest_normalized_match(context: AlignmentContext, answer: str, index: int) -> slice | None:
+    """Return the span of `context.text` closest to `index` that equals the clean answer after normalization."""
+    normalized = context.normalized
+    pattern = normalize(answer).text.strip()
+    if not pattern:  # nothing but combining marks
         return None
-    first = _nearest(folded.text, piece, bisect_left(folded.origin, near))
+    first = _nearest_occurrence(normalized.text, pattern, bisect_left(normalized.source_indices, index))
     if first < 0:
         return None
-    # Up to the next character that was kept: between it and the last one of the match, which is no space, only
-    # combining marks can stand, and they belong to the match.
-    after = first + len(piece)
-    stop = folded.origin[after] if after < len(folded.text) else len(passage.text)
-    return slice(folded.origin[first], stop)
+    # The match extends to the next character that normalization kept. Only combining marks can stand between that
+    # character and the last one of the match, which is not a space; they belong to the match.
+    following = first + len(pattern)
+    end = normalized.source_indices[following] if following < len(normalized.text) else len(context.text)
+    return slice(normalized.source_indices[first], end)
 
 
-def _unescape(raw: str) -> Tracked:
-    """Resolves entities until none is left, in one pass: only a semicolon can complete one."""
+def _unescape(raw: str) -> MappedText:
+    """Replace entities until none is left. One pass is enough: only a semicolon can complete an entity."""
     text: list[str] = []
-    origin = array("I")
+    source_indices = array("I")
     entities = 0
     for index, character in enumerate(raw):
         text.append(character)
-        origin.append(index)
+        source_indices.append(index)
         while text and text[-1] == ";":
             tail = "".join(text[-_LONGEST_ENTITY:])
             entity = tail[tail.rfind("&") :]
             if not _ENTITY.fullmatch(entity) or (entity[1] != "#" and entity[1:] not in html5):
                 break
-            value, start = html.unescape(entity), origin[-len(entity)]
-            del text[-len(entity) :], origin[-len(entity) :]
+            value, start = html.unescape(entity), source_indices[-len(entity)]
+            del text[-len(entity) :], source_indices[-len(entity) :]
             text.extend(value)
-            origin.extend([start] * len(value))
+            source_indices.extend([start] * len(value))
             entities += 1
-    return Tracked("".join(text), origin, entities)
+    return MappedText("".join(text), source_indices, entities)
 
 
-class _FoldTable(dict[str, str]):
-    """What `fold` makes of a character: one character, or none for a combining mark; worked out when first met.
+@cache
+def _normalize_character(character: str) -> str:
+    """Return the normalized character; empty for a combining mark.
 
-    A character that would become several (the German sharp s, a Hangul syllable) stays as it is, so that whatever
-    is found in a folded text covers whole characters of the text itself.
+    A character whose normalization has several characters (the German sharp s, a Hangul syllable) stays unchanged, so
+    that a match in a normalized text always covers whole characters of the original text.
     """
-
-    def __missing__(self, character: str) -> str:
-        if character.isspace():
-            folded = " "
-        else:
-            base = _without_marks(_TYPOGRAPHY.get(character, character))
-            folded = _without_marks(base.casefold())
-        self[character] = folded if len(folded) <= 1 else character
-        return self[character]
+    if character.isspace():
+        return " "
+    base = _without_marks(_PLAIN_PUNCTUATION.get(character, character))
+    normalized = _without_marks(base.casefold())
+    return normalized if len(normalized) <= 1 else character
 
 
 def _without_marks(text: str) -> str:
     return "".join(mark for mark in unicodedata.normalize("NFD", text) if not unicodedata.combining(mark))
-
-
-_FOLDED = _FoldTable()

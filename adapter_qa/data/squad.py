@@ -1,4 +1,4 @@
-"""SQuAD-style questions: their one form in memory, and reading them from files and the hub."""
+"""SQuAD questions: their representation in memory, and readers for files and Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import decode, is_text, kind, parse_json, read_bytes
 
 QUESTION_FILE_SUFFIXES = (".json", ".jsonl", ".csv")
-MAX_PROBLEMS = 10  # lines of one error message; the rest is counted
+MAX_PROBLEMS = 10  # lines of one error message; further problems are only counted
 
 ANSWER_FORMS = "[{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
-LARGEST_START = 2**31  # beyond any text; windows count in 32 bits
+ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question about one context.
+    """A question about a context.
 
     Attributes:
-        answer_texts: gold answers; empty when the question is unanswerable (v2) or answers were not given.
-        answer_starts: as many character indices into `context`. Published data holds wrong ones, and -1 stands
-            for an answer known not to be there: see `is_aligned`.
+        answer_texts: gold answers; empty if the question is unanswerable (v2) or its answers are not known.
+        answer_starts: index in `context` of the first character of each gold answer. Published data contains wrong
+            indices; -1 marks an answer that the context does not contain. See `is_aligned`.
     """
 
     id: str
@@ -43,12 +43,12 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One question as it was found, unchecked.
+    """An unchecked record of a question file.
 
     Attributes:
-        where: its place in the source, such as `data[3].paragraphs[0].qas[2]` or `line 7`.
-        fields: the flat record, keys as in SQuAD; anything at all when `problem` is set.
-        problem: why no record could be made of it; empty otherwise.
+        where: position in the source, such as `data[3].paragraphs[0].qas[2]` or `line 7`.
+        fields: the flat record with the keys of SQuAD; any JSON value if the file is malformed here.
+        problem: why the record cannot be read; empty if it can.
     """
 
     where: str
@@ -57,57 +57,65 @@ class Record:
 
 
 class RecordError(ValueError):
-    """A record that is no question; the message says where it stands and all that is wrong with it."""
+    """A record that is not a valid question. The message gives its position and all its defects."""
 
 
-def is_aligned(question: Question, k: int = 0) -> bool:
-    """Whether gold answer `k` is more than whitespace and stands in the context at its index."""
-    text, start = question.answer_texts[k], question.answer_starts[k]
+def is_aligned(question: Question, index: int = 0) -> bool:
+    """Return whether a gold answer is more than whitespace and the context contains it at its start index."""
+    text, start = question.answer_texts[index], question.answer_starts[index]
     return start >= 0 and text.strip() != "" and question.context.startswith(text, start)
 
 
 def read_squad(path: str | Path, *, need_answers: bool) -> list[Question]:
-    """Reads the questions of a .json, .jsonl or .csv file, SQuAD v1.1 or v2.0.
+    """Read the questions of a .json, .jsonl or .csv file in the format of SQuAD v1.1 or v2.0.
 
-    A .json file may be nested SQuAD, flat `{"data": [...]}` or a plain list; a .jsonl file holds one flat record
-    a line; a .csv file has the columns id, question, context and either `answers` (JSON, or the Python literal
-    that pandas and datasets write) or `answer_text` and `answer_start`. `is_impossible` empties the answers.
+    A .json file contains nested SQuAD, flat `{"data": [...]}` or a plain list. A .jsonl file contains one flat record
+    per line. A .csv file has the columns id, question, context and either `answers` (JSON, or the Python literal that
+    pandas and datasets write) or `answer_text` and `answer_start`. `is_impossible` discards the answers.
 
     Args:
-        need_answers: every record must have answers (none at all meaning unanswerable); otherwise they may be
-            missing.
+        path: the file.
+        need_answers: whether every record must have answers. An empty list of answers means unanswerable.
 
     Raises:
-        UserError: the file cannot be read, or records are wrong: at most `MAX_PROBLEMS` of them are listed.
-            Answers that do not stand at their index are no error here.
+        UserError: the file cannot be read, or records are invalid; at most `MAX_PROBLEMS` are listed. Answers that
+            are not at their start index are valid here.
     """
     path = Path(path)
-    return to_questions(read_question_file(path), str(path), need_answers)
+    return to_questions(read_question_file(path), str(path), need_answers=need_answers)
 
 
 def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: bool) -> list[Question]:
-    """Reads the questions of a SQuAD-like dataset with `datasets.load_dataset`; no code of the dataset runs.
+    """Load the questions of a dataset in SQuAD format with `datasets.load_dataset`. Code of the dataset never runs.
+
+    Args:
+        name: name on the Hugging Face hub, or path of a local dataset.
+        config: name of the dataset's configuration.
+        split: name of the split.
+        need_answers: as for `read_squad`.
 
     Raises:
-        UserError: the dataset cannot be fetched, or records are wrong.
+        UserError: the dataset cannot be loaded, or records are invalid.
     """
-    import datasets  # seconds to import, and of no use to those who read files
+    import datasets  # takes seconds, and reading files does not need it
 
     try:
         rows = datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the library documents no closed set: network, hub, parser and value errors
         reason = " ".join(str(error).split()) or "no reason given"
-        wanted = f"dataset {name!r}, configuration {config!r}, split {split!r}"
-        raise UserError(f"{wanted}: cannot be loaded: {type(error).__name__}: {reason}") from error
+        raise UserError(
+            f"dataset {name!r}, configuration {config!r}, split {split!r}: cannot be loaded: "
+            f"{type(error).__name__}: {reason}"
+        ) from error
     records = [Record(f"row {index}", row) for index, row in enumerate(rows)]
-    return to_questions(records, f"{name} ({split})", need_answers)
+    return to_questions(records, f"{name} ({split})", need_answers=need_answers)
 
 
 def read_question_file(path: Path) -> list[Record]:
-    """The records of a question file, unchecked.
+    """Read the records of a question file without checking them.
 
     Raises:
-        UserError: unknown extension, or as `read_records`.
+        UserError: the extension is unknown, the file cannot be read, or its content does not fit the extension.
     """
     if path.suffix.lower() not in QUESTION_FILE_SUFFIXES:
         raise UserError(f"{path}: extension {path.suffix!r}; allowed: {', '.join(QUESTION_FILE_SUFFIXES)}")
@@ -115,15 +123,15 @@ def read_question_file(path: Path) -> list[Record]:
 
 
 def read_records(name: str, content: bytes, suffix: str | None = None) -> list[Record]:
-    """Splits the content of a question file into flat records, without checking them.
+    """Split the content of a question file into flat records without checking them.
 
     Args:
-        name: path or name of the file, which errors quote.
-        content: UTF-8, with or without a byte order mark.
-        suffix: one of `QUESTION_FILE_SUFFIXES`, which chooses the format; None: that of the name.
+        name: path or name of the file, for error messages.
+        content: UTF-8 with or without a byte order mark.
+        suffix: one of `QUESTION_FILE_SUFFIXES`, which selects the format; None: the suffix of `name`.
 
     Raises:
-        UserError: the content as a whole is not what the extension promises.
+        UserError: the content does not have the format.
     """
     text = decode(name, content)
     suffix = suffix or Path(name).suffix.lower()
@@ -135,23 +143,22 @@ def read_records(name: str, content: bytes, suffix: str | None = None) -> list[R
 
 
 def parse_question(record: Record, *, need_answers: bool) -> Question:
-    """Turns a flat record into a question; ids that are whole numbers become text.
+    """Convert a flat record to a question. An integer id becomes text.
 
     Raises:
-        RecordError: keys are missing, or of the wrong type.
+        RecordError: keys are missing or have the wrong type.
     """
     if record.problem:
         raise RecordError(f"{record.where}: {record.problem}")
     fields = record.fields
     if not isinstance(fields, dict):
         raise RecordError(f"{record.where}: {kind(fields)} instead of an object")
-    problems = [_id_problem(fields.get("id")), _text_problem(fields, "question")]
-    problems += [_text_problem(fields, "context"), _title_problem(fields.get("title"))]
-    problems.append(_answers_problem(fields, need_answers))
-    found = [problem for problem in problems if problem]
-    if found:
-        known = f" (id {fields['id']!r})" if not problems[0] else ""
-        raise RecordError(f"{record.where}{known}: {'; '.join(found)}")
+    id_problem = _id_problem(fields.get("id"))
+    problems = [id_problem, _text_problem(fields, "question"), _text_problem(fields, "context")]
+    problems += [_title_problem(fields.get("title")), _answers_problem(fields, need_answers)]
+    if any(problems):
+        identifier = "" if id_problem else f" (id {fields['id']!r})"
+        raise RecordError(f"{record.where}{identifier}: {'; '.join(filter(None, problems))}")
     texts, starts = _answer_lists(fields)
     return Question(
         id=str(fields["id"]),
@@ -163,16 +170,16 @@ def parse_question(record: Record, *, need_answers: bool) -> Question:
     )
 
 
-def to_questions(records: list[Record], source: str, need_answers: bool) -> list[Question]:
-    """Checks all records.
+def to_questions(records: list[Record], source: str, *, need_answers: bool) -> list[Question]:
+    """Check the records of a file and convert them to questions.
 
     Args:
-        records: of one file.
-        source: its name, for messages.
+        records: all records of the file.
+        source: name of the file, for error messages.
         need_answers: as for `read_squad`.
 
     Raises:
-        UserError: there are none, or some are wrong: at most `MAX_PROBLEMS` of them are listed.
+        UserError: there are no records, ids repeat, or records are invalid; at most `MAX_PROBLEMS` are listed.
     """
     questions, problems = [], []
     for record in records:
@@ -180,10 +187,10 @@ def to_questions(records: list[Record], source: str, need_answers: bool) -> list
             questions.append(parse_question(record, need_answers=need_answers))
         except RecordError as error:
             problems.append(f"{source}: {error}")
-    uses = Counter(question.id for question in questions)
-    repeated = [identifier for identifier, count in uses.items() if count > 1]
+    counts = Counter(question.id for question in questions)
+    repeated = [identifier for identifier, count in counts.items() if count > 1]
     if repeated:
-        extra = len(questions) - len(uses)
+        extra = len(questions) - len(counts)
         problems.insert(0, f"{source}: ids must differ; {extra} records repeat one, such as {repeated[0]!r}")
     if not records:
         problems = [f"{source}: holds no questions"]
@@ -210,25 +217,25 @@ def _json_records(name: str, text: str) -> Iterator[Record]:
 
 
 def _article_records(article: dict[str, Any], where: str) -> Iterator[Record]:
-    """Flattens one article of nested SQuAD."""
+    """Flatten an article of nested SQuAD."""
     if not isinstance(article["paragraphs"], list):
         yield Record(where, article, "'paragraphs' is not a list")
         return
     for index, paragraph in enumerate(article["paragraphs"]):
-        place = f"{where}.paragraphs[{index}]"
+        paragraph_where = f"{where}.paragraphs[{index}]"
         if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
-            yield Record(place, paragraph, "is not an object with a list 'qas'")
+            yield Record(paragraph_where, paragraph, "is not an object with a list 'qas'")
             continue
         shared = {"title": article.get("title")}
         if "context" in paragraph:
             shared["context"] = paragraph["context"]
         for number, fields in enumerate(paragraph["qas"]):
             flat = {**fields, **shared} if isinstance(fields, dict) else fields
-            yield Record(f"{place}.qas[{number}]", flat)
+            yield Record(f"{paragraph_where}.qas[{number}]", flat)
 
 
 def _line_records(text: str) -> Iterator[Record]:
-    # Not splitlines: U+2028 and the like may stand inside a JSON string.
+    # Not splitlines: a JSON string may contain U+2028 and other separators.
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -239,13 +246,13 @@ def _line_records(text: str) -> Iterator[Record]:
 
 
 def _csv_records(name: str, text: str) -> Iterator[Record]:
-    csv.field_size_limit(2**31 - 1)  # the default refuses contexts over 128 KiB
+    csv.field_size_limit(2**31 - 1)  # the default limit is 128 KiB
     rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         header = rows.fieldnames or []
-        twice = [column for column, count in Counter(header).items() if count > 1]
-        if twice:
-            raise UserError(f"{name}: more than one column {', '.join(twice)}; each needs its own name")
+        repeated = [column for column, count in Counter(header).items() if count > 1]
+        if repeated:
+            raise UserError(f"{name}: more than one column {', '.join(repeated)}; each needs its own name")
         missing = [column for column in ("id", "question", "context") if column not in header]
         if missing:
             raise UserError(
@@ -266,7 +273,11 @@ def _csv_records(name: str, text: str) -> Iterator[Record]:
 
 
 def _csv_fields(row: dict[str, str]) -> dict[str, Any]:
-    """A row as a flat record; ValueError when a cell cannot be understood."""
+    """Convert a row to a flat record.
+
+    Raises:
+        ValueError: a cell has the wrong format.
+    """
     fields: dict[str, Any] = {key: row[key] for key in ("id", "title", "question", "context") if key in row}
     impossible = row.get("is_impossible", "").strip().lower()
     if impossible not in ("", "true", "false"):
@@ -276,7 +287,7 @@ def _csv_fields(row: dict[str, str]) -> dict[str, Any]:
         fields["answers"] = _parse_literal(row["answers"])
     elif "answers" not in row and "answer_text" in row and "answer_start" in row:
         text, start = row["answer_text"], row["answer_start"].strip()
-        number = re.fullmatch(r"(-?[0-9]+)(\.0)?", start)  # pandas writes 12.0 in columns that have gaps
+        number = re.fullmatch(r"(-?[0-9]+)(\.0)?", start)  # pandas writes 12.0 in columns with missing values
         if (text or start) and not number:
             raise ValueError(f"'answer_start' is {start!r}; it must be a whole number")
         fields["answers"] = {
@@ -287,21 +298,22 @@ def _csv_fields(row: dict[str, str]) -> dict[str, Any]:
 
 
 class _ArraysToLists(ast.NodeTransformer):
-    """`array([1, 2], dtype=int32)` and `np.int64(7)`, the notation of numpy, become their first argument."""
+    """Replaces the numpy notation `array([1, 2], dtype=int32)` and `np.int64(7)` by the first argument."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         return self.visit(node.args[0]) if node.args else node
 
 
 def _parse_literal(cell: str) -> Any:
-    """The value of a cell that holds JSON or a Python literal (nothing is executed); ValueError otherwise."""
+    """Parse a cell as JSON or else as a Python literal. Nothing is executed.
+
+    Raises:
+        ValueError: the cell is neither.
+    """
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):
-        return _parse_python_literal(cell)
-
-
-def _parse_python_literal(cell: str) -> Any:
+        pass  # try the other notation
     try:
         return ast.literal_eval(_ArraysToLists().visit(ast.parse(cell.strip(), mode="eval")))
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # as literal_eval lists
@@ -356,14 +368,14 @@ def _answers_problem(fields: dict[str, Any], need_answers: bool) -> str:
     if not all(map(is_text, texts)):
         return "an answer's 'text' is not valid text"
     for start in starts:
-        if type(start) is not int or abs(start) >= LARGEST_START:  # true and false are ints to isinstance
+        if type(start) is not int or abs(start) >= ANSWER_START_LIMIT:  # isinstance counts bool as int
             shown = kind(start) if type(start) is not int else "beyond any text"
             return f"an 'answer_start' is {shown}; it must be a whole number, the index of a character"
     return ""
 
 
 def _answer_lists(fields: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Texts and starts of either form of `answers`; none for an unanswerable question."""
+    """Return texts and starts of either form of `answers`; both are empty for an unanswerable question."""
     answers = fields.get("answers")
     if fields.get("is_impossible") or answers is None:
         return [], []
