@@ -1,11 +1,13 @@
-"""The base model: its tokenizer, its weights or random ones. `baseconfig` has looked at its configuration before."""
+"""Load the base model: its tokenizer, and its weights or random ones. `base_config` has checked its config.json."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -25,47 +27,58 @@ from adapter_qa.core.files import read_json
 from adapter_qa.models.base_config import WEIGHT_FILES, read_base_config
 from adapter_qa.models.weights import weight_names
 
-HEADS = {"qa": AutoModelForQuestionAnswering, "mlm": AutoModelForMaskedLM, "ner": AutoModelForTokenClassification}
+MODEL_CLASSES = {
+    "qa": AutoModelForQuestionAnswering,
+    "mlm": AutoModelForMaskedLM,
+    "ner": AutoModelForTokenClassification,
+}
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
-SAMPLED_VALUES = 1024  # of each tensor in a fingerprint: tells models apart, costs milliseconds
+SAMPLED_VALUES = 1024  # of each tensor in a fingerprint: enough to distinguish models, and takes milliseconds
+
+
+# ---------------------------------------------------------------- tokenizer
 
 
 def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
-    """The model's fast tokenizer.
+    """Load the model's fast tokenizer.
 
     Args:
-        options: where it is.
-        split_words: it will be given lists of words; byte-level tokenizers then need a space before each.
+        options: the base model.
+        split_words: the input will be lists of words; byte-level tokenizers then need a space before each word.
 
     Raises:
-        UserError: there is none, or only a slow one, or it is of another kind of model.
+        UserError: there is no tokenizer, it has no fast version, or it belongs to another model.
     """
     name = options.tokenizer_name or options.model_name_or_path
-    words = {"add_prefix_space": True} if split_words else {}
+    word_options = {"add_prefix_space": True} if split_words else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
+        tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
             name,
             revision=options.model_revision,
             cache_dir=options.cache_dir,
             use_fast=True,
-            trust_remote_code=False,  # left out, the library would ask whoever sits at the terminal
-            **words,
+            trust_remote_code=False,  # without it, the library asks on the terminal
+            **word_options,
         )
-        tokenizer(["a"], ["b"])  # some settings in its files show only when it is used
-    except Exception as error:  # of a damaged tokenizer.json the library raises Exception itself
+        tokenizer(["a"], ["b"])  # some defects in its files appear only in use
+    except Exception as error:  # a damaged tokenizer.json makes the library raise a plain Exception
         raise UserError(f"{name}: no tokenizer can be loaded ({_reason(error)}); give --tokenizer_name") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"{name}: the tokenizer has no fast version, which windows need for character offsets")
-    lacking = [token for token in SPECIAL_TOKENS if token not in tokenizer.special_tokens_map]
-    if lacking:
-        raise UserError(f"{name}: the tokenizer has no {', '.join(lacking)}; it belongs to another kind of model")
-    size = read_base_config(options).get("vocab_size")
-    largest = max(tokenizer.get_vocab().values())
-    if isinstance(size, int) and largest >= size:
+    missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.special_tokens_map]
+    if missing:
+        raise UserError(f"{name}: the tokenizer has no {', '.join(missing)}; it belongs to another kind of model")
+    vocab_size = read_base_config(options).get("vocab_size")
+    largest_id = max(tokenizer.get_vocab().values())
+    if isinstance(vocab_size, int) and largest_id >= vocab_size:
         raise UserError(
-            f"{name}: the tokenizer has {largest + 1} tokens, the base model {size}; give the model's own tokenizer"
+            f"{name}: the tokenizer has {largest_id + 1} tokens, the base model {vocab_size}; give the model's own "
+            "tokenizer"
         )
     return tokenizer
+
+
+# ---------------------------------------------------------------- model
 
 
 def load_model(
@@ -73,38 +86,65 @@ def load_model(
     task: str,
     labels: list[str] | None = None,
     *,
-    as_plan: bool = False,
-    with_head: bool = False,
+    shapes_only: bool = False,
+    require_head: bool = False,
 ) -> PreTrainedModel:
-    """The base model with the head of a task, in float32.
+    """Load the base model with the head of a task, in float32.
 
     Args:
-        options: where it is; `random_init` draws the weights instead of reading them.
+        options: the base model; with `random_init`, random weights are drawn.
         task: "qa", "mlm" or "ner".
         labels: names of the classes, for "ner".
-        as_plan: shapes only (meta device): enough to count and to check, in no time and no memory.
-        with_head: the weights of the head are to be there, too; else they are drawn.
+        shapes_only: put the model on the meta device, without values. This is enough to count and check parameters.
+        require_head: the saved weights must include the head; otherwise a head that they lack is random.
 
     Raises:
-        UserError: no model can be made of the configuration, or the weights cannot be read or are of another one.
+        UserError: no model can be made from the configuration, or the weights are damaged or of another model.
     """
+    if shapes_only or options.random_init:
+        return _model_from_config(options, task, labels, "meta" if shapes_only else None)
     name = options.model_name_or_path
-    attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
-    try:
-        config = _library_config(options, labels)
-        if as_plan:
-            with torch.device("meta"):
-                return HEADS[task].from_config(config, **attention)
-        if options.random_init:
-            return HEADS[task].from_config(config, **attention)
-    except Exception as error:  # values that config.json can hold make the library raise nearly everything
-        raise UserError(
-            f"{options.config_name or name}: no model can be made of its config.json ({_reason(error)})"
-        ) from error
     if Path(name).is_dir():
         _check_weight_files(Path(name))
+    model, loading_info = _load_pretrained(options, task, labels)
+    missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
+    missing = [key for key in missing if require_head or key.startswith(f"{model.base_model_prefix}.")]
+    missing = [key for key in missing if ".pooler." not in key]
+    if missing:  # the library has filled them with random values
+        raise UserError(
+            f"{name}: {len(missing)} weights are missing or of another shape, e.g. {missing[0]}; its weights and its "
+            "config.json do not belong together"
+        )
+    return model
+
+
+def _model_from_config(
+    options: ModelOptions, task: str, labels: list[str] | None, device: str | None
+) -> PreTrainedModel:
+    """Make a model with random weights, on the default device or on the given one."""
+    config = _library_config(options, labels)
     try:
-        model, found = HEADS[task].from_pretrained(
+        with torch.device(device) if device is not None else nullcontext():
+            model = MODEL_CLASSES[task].from_config(  # type: ignore[no-untyped-call]
+                config, **_attention_options(options)
+            )
+    except Exception as error:  # values in config.json can cause any exception
+        raise _config_error(options, error) from error
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _load_pretrained(
+    options: ModelOptions, task: str, labels: list[str] | None
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """Load a model with its weights.
+
+    Returns:
+        The model, and the library's `loading_info`: names of missing and of mismatched weights.
+    """
+    name, config = options.model_name_or_path, _library_config(options, labels)
+    try:
+        model, loading_info = MODEL_CLASSES[task].from_pretrained(
             name,
             config=config,
             dtype=torch.float32,
@@ -113,49 +153,66 @@ def load_model(
             trust_remote_code=False,
             revision=options.model_revision,
             cache_dir=options.cache_dir,
-            **attention,
+            **_attention_options(options),
         )
-    except Exception as error:  # as above, and all that a damaged .bin brings
+    except Exception as error:  # config.json and a damaged .bin can cause any exception
         raise UserError(f"{name}: the weights cannot be loaded ({_reason(error)})") from error
-    lacking = sorted({*found["missing_keys"], *found["mismatched_keys"]})
-    lacking = [key for key in lacking if with_head or key.startswith(f"{model.base_model_prefix}.")]
-    lacking = [key for key in lacking if ".pooler." not in key]
-    if lacking:  # the library would draw them at random
-        raise UserError(
-            f"{name}: {len(lacking)} weights are missing or of another shape, e.g. {lacking[0]}; its weights and its "
-            "config.json do not belong together"
-        )
-    return model
+    return model, loading_info
+
+
+def _attention_options(options: ModelOptions) -> dict[str, str]:
+    return {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
 
 
 def _library_config(options: ModelOptions, labels: list[str] | None) -> PretrainedConfig:
-    """The model's configuration as the library has it, with the names of the classes."""
-    name = options.config_name or options.model_name_or_path
-    where = {"revision": options.model_revision, "cache_dir": options.cache_dir}
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False, **where)
-    vars(config).pop("adapters", None)  # 2021's empty note of adapters, which the library of today would write into
-    if labels is not None:
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
+    """Return the model's configuration as an object of the library, with the names of the classes.
+
+    Raises:
+        UserError: the library does not accept config.json.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            options.config_name or options.model_name_or_path,
+            revision=options.model_revision,
+            cache_dir=options.cache_dir,
+            trust_remote_code=False,
+        )
+        # adapter-transformers 2.x wrote an empty "adapters" here, which today's library would write into.
+        vars(config).pop("adapters", None)
+        if labels is not None:
+            config.num_labels = len(labels)
+            config.id2label = dict(enumerate(labels))
+            config.label2id = {label: index for index, label in enumerate(labels)}
+    except Exception as error:  # values in config.json can cause any exception
+        raise _config_error(options, error) from error
     return config
 
 
+def _config_error(options: ModelOptions, error: Exception) -> UserError:
+    name = options.config_name or options.model_name_or_path
+    return UserError(f"{name}: no model can be made of its config.json ({_reason(error)})")
+
+
+def _reason(error: Exception) -> str:
+    """Return the library's message in one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 def _check_weight_files(folder: Path) -> None:
-    """Looks at names and headers of a model folder's weight files, which takes no time.
+    """Check names and headers of the weight files in a model's folder, without reading the weights.
 
     Raises:
-        UserError: a file is damaged, one of several is missing, or an index leads out of the folder.
+        UserError: a file is damaged, a file of several is missing, or an index names a file outside the folder.
     """
-    files = [path for path in (folder / name for name in WEIGHT_FILES) if path.is_file()][:1]
-    if files[0].suffix == ".json":
-        names = read_json(files[0]).get("weight_map")
-        plain = isinstance(names, dict) and all(
-            isinstance(one, str) and Path(one).name == one for one in names.values()
-        )
-        if not isinstance(names, dict) or not plain:
-            raise UserError(f"{files[0]}: 'weight_map' must be an object of weights with the names of files beside it")
-        files = [folder / name for name in sorted(set(names.values()))]
+    first = next(path for path in (folder / name for name in WEIGHT_FILES) if path.is_file())
+    files = [first]
+    if first.suffix == ".json":
+        weight_map = read_json(first).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(
+            isinstance(name, str) and Path(name).name == name for name in weight_map.values()
+        ):
+            raise UserError(f"{first}: 'weight_map' must be an object of weights with the names of files beside it")
+        files = [folder / name for name in sorted(set(weight_map.values()))]
     for path in files:
         if not path.is_file():
             raise UserError(f"{path}: is missing, but the folder's index names it; the model is incomplete")
@@ -163,15 +220,11 @@ def _check_weight_files(folder: Path) -> None:
             weight_names(path)
 
 
-def _reason(error: Exception) -> str:
-    """What the library says, in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-
-
 def weights_fingerprint(model: PreTrainedModel) -> str:
-    """sha256 over names, shapes and evenly spaced values of the base model's own weights, heads and adapters left out.
+    """Return a SHA-256 over names, shapes and evenly spaced values of the base model's weights.
 
-    Tells whether adapters are put on the base they were trained on, whatever file format that base came in.
+    Heads and adapters are left out. The fingerprint shows whether adapters are used with the base that they were
+    trained on; it does not depend on the file format of the base.
     """
     digest = hashlib.sha256()
     prefix = model.base_model_prefix + "."
@@ -185,15 +238,20 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()
 
 
-def quiet_libraries() -> None:
-    """Silences what misleads here: notices on setups being switched and on heads that start fresh on purpose, and
-    under DeepSpeed PyTorch's word on calls that have another name now, in every step, and on a schedule that it takes
-    to be ahead of the optimizer.
+# ---------------------------------------------------------------- messages
+
+
+def silence_library_notices() -> None:
+    """Silence notices of the libraries that are misleading here.
+
+    - PyTorch under DeepSpeed: a scheduler that seems to step before the optimizer; deprecated names, in every step.
+    - adapters: no adapter is activated, while a setup is being built.
+    - transformers: weights of a head are newly initialized, which is intended.
     """
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`")
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     logging.getLogger("adapters.model_mixin").addFilter(lambda record: "none are activated" not in record.getMessage())
-    # A filter and not a level: at level ERROR transformers 4.57 reports on tensor parallelism instead.
+    # A filter, because at level ERROR transformers 4.57 writes a report on tensor parallelism instead.
     logging.getLogger("transformers.modeling_utils").addFilter(
         lambda record: "newly initialized" not in record.getMessage()
     )

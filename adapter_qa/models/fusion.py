@@ -1,13 +1,15 @@
-"""AdapterFusion (Pfeiffer et al., 2021, arXiv 2005.00247, section 3.2), exact and with a fraction of the arithmetic.
+"""AdapterFusion (Pfeiffer et al., 2021, arXiv 2005.00247, section 3.2): the same function with less arithmetic.
 
-The library multiplies every adapter's output u by the key and the value matrix: (1 + 2N)h² multiply-adds a token and
-layer for N adapters of width h. But u = U z + b, with z of few dimensions, and scores and mixture are linear in it, so
-that the matrices can be multiplied by U and b, once a step, in place of every token:
+The library multiplies the output u of every adapter by the key and value matrices: (1 + 2N)h² multiply-adds for each
+token and layer, for N adapters and width h. But u = U z + b is linear in the bottleneck z, and scores and mixture are
+linear in u. So the matrices are multiplied by U and b once per step, and no longer by every token:
 
-    (Q x + a) · (K u + c) = z · (KU)ᵀ(Q x + a) + (K b + c) · (Q x + a)          Σ p V u = Σ p (VU z + V b)
+    scores   (Q x + a) · (K u + c) = z · (K U)ᵀ(Q x + a) + (K b + c) · (Q x + a)
+    mixture  Σ p V u = Σ p (V U z + V b)
 
-With R the dimensions of all z together and one more for each adapter, that is 2Rh a token, a quarter of h² for two
-adapters of reduction 16, and 3Rh² a step. The library's up-projections, Rh a token, are not needed either.
+With R, the sum of all bottleneck sizes plus one for each adapter, this takes 2Rh multiply-adds for each token and 3Rh²
+for each step. For two adapters of reduction 16, 2Rh is a quarter of h². The up-projections, Rh for each token, are
+saved as well.
 """
 
 from __future__ import annotations
@@ -24,57 +26,58 @@ from adapters.methods.bottleneck import BottleneckLayer, BottleneckState
 from adapters.methods.modeling import Adapter, BertFusion
 from torch import nn
 
-REGULARIZATION = 0.01  # of value matrices towards the identity; the reference implementation's constant
+REGULARIZATION = 0.01  # weight of `fusion_regularization`; from AdapterFusion's reference implementation
 
 
-def use_fast_fusion(place: BottleneckLayer, name: str) -> None:
-    """Puts `FusionLayer` in place of the library's layer, where it computes the same.
+def use_fast_fusion(site: BottleneckLayer, fusion_name: str) -> None:
+    """Replace the library's fusion layer at an adapter site by a `FusionLayer`, if it computes the same function.
 
     Args:
-        place: has the fusion and its adapters.
-        name: of the fusion.
+        site: an adapter site that has the fusion and at least one of its adapters.
+        fusion_name: names of the fused adapters, joined by commas.
     """
-    layer = place.adapter_fusion_layer[name]
-    if FusionLayer.can_replace(layer, _fused(place, name.split(","))):
-        place.adapter_fusion_layer[name] = FusionLayer(layer)
-        place.compose_fuse = MethodType(compose_fuse, place)
+    layer = site.adapter_fusion_layer[fusion_name]
+    if FusionLayer.can_replace(layer, _fused_adapters(site, fusion_name.split(","))):
+        site.adapter_fusion_layer[fusion_name] = FusionLayer(layer)
+        site.compose_fuse = MethodType(compose_fuse, site)
 
 
 def use_inference_fusion(model: nn.Module) -> None:
-    """Puts `InferenceFusion` in place of every `FusionLayer`; the model can no longer train."""
-    for place in model.modules():
-        if isinstance(place, BottleneckLayer):
-            for name, layer in place.adapter_fusion_layer.items():
+    """Replace every `FusionLayer` of a model by an `InferenceFusion`. The model can no longer be trained."""
+    for site in model.modules():
+        if isinstance(site, BottleneckLayer):
+            for name, layer in site.adapter_fusion_layer.items():
                 if type(layer) is FusionLayer:
-                    place.adapter_fusion_layer[name] = InferenceFusion(layer, _fused(place, name.split(",")))
+                    site.adapter_fusion_layer[name] = InferenceFusion(layer, _fused_adapters(site, name.split(",")))
 
 
-def _fused(place: BottleneckLayer, names: Iterable[str]) -> list[Adapter]:
-    """Those of the named adapters that stand at a place."""
-    return [place.adapters[name] for name in names if name in place.adapters]
+def _fused_adapters(site: BottleneckLayer, names: Iterable[str]) -> list[Adapter]:
+    """Return those of the named adapters that are at an adapter site."""
+    return [site.adapters[name] for name in names if name in site.adapters]
 
 
-def compose_fuse(place: BottleneckLayer, setup: Fuse, state: BottleneckState, lvl: int = 0) -> BottleneckState:
-    """What the library calls at a place with a fusion; in place of its own method, which wants the adapters' outputs.
+def compose_fuse(site: BottleneckLayer, setup: Fuse, state: BottleneckState, lvl: int = 0) -> BottleneckState:
+    """Apply a fusion at an adapter site.
 
-    As there, the last adapter's configuration says what query and residual are.
+    It replaces the library's method of this name, which needs the outputs of all adapters. Like the library's, it
+    takes query and residual as the configuration of the last adapter says.
     """
-    config, _ = place.adapters_config.get_fusion(setup.name)
-    hidden, query, residual = place.adapters[setup.last()].pre_forward(
+    config, _ = site.adapters_config.get_fusion(setup.name)
+    hidden, query, residual = site.adapters[setup.last()].pre_forward(
         state.hidden_states, state.input_tensor, state.layer_norm, fusion_config=config
     )
-    fusion = place.adapter_fusion_layer[setup.name]
-    mixed, weights = fusion(query, hidden, _fused(place, setup), residual)
+    fusion = site.adapter_fusion_layer[setup.name]
+    mixed, weights = fusion(query, hidden, _fused_adapters(site, setup), residual)
     if ForwardContext.get_context().output_adapter_fusion_attentions:
-        place._store_fusion_attentions(setup.name, weights.detach().cpu().numpy())
+        site._store_fusion_attentions(setup.name, weights.detach().cpu().numpy())  # noqa: SLF001, as the library does
     return state._replace(hidden_states=mixed, adapter_residual=residual, last=setup.last())
 
 
 class FusionLayer(nn.Module):
-    """The library's fusion layer with the same parameters under the same names, in cheaper arithmetic.
+    """A fusion layer with the parameters of the library's layer, under the same names, and less arithmetic.
 
     Args:
-        layer: the library's layer, whose parameters are taken over; `can_replace` must hold.
+        layer: the library's layer, whose parameters are used; `can_replace` must be true for it.
     """
 
     def __init__(self, layer: BertFusion):
@@ -82,93 +85,110 @@ class FusionLayer(nn.Module):
         self.query, self.key, self.value, self.dropout = layer.query, layer.key, layer.value, layer.dropout
 
     @staticmethod
-    def can_replace(layer: BertFusion, fused: Sequence[Adapter]) -> bool:
-        """Whether a layer is the dynamic fusion of the paper, without temperature and with the residual added last, and
-        its adapters are linear from their bottleneck on: neither hypercomplex products nor layers left out at random.
+    def can_replace(layer: BertFusion, adapters: Sequence[Adapter]) -> bool:
+        """Return whether a `FusionLayer` computes the same function as a layer of the library.
+
+        The layer must be the paper's dynamic fusion, without temperature, with the residual added to the mixture. Its
+        adapters must be linear from the bottleneck on: without hypercomplex products and stochastic depth.
         """
         config = layer.config
-        whole = config["query"] and config["key"] and config["value"]
-        plain = not config["temperature"] and not config["residual_before"]
-        linear = all(isinstance(one.adapter_up, nn.Linear) and "DropPath" not in one._modules for one in fused)
-        return bool(whole and plain and linear)
+        has_all_matrices = config["query"] and config["key"] and config["value"]
+        is_plain = not config["temperature"] and not config["residual_before"]
+        is_linear = all(
+            isinstance(adapter.adapter_up, nn.Linear) and not hasattr(adapter, "DropPath") for adapter in adapters
+        )
+        return bool(has_all_matrices and is_plain and is_linear)
 
     def forward(
-        self, query: torch.Tensor, hidden: torch.Tensor, fused: Sequence[Adapter], residual: torch.Tensor
+        self, query: torch.Tensor, hidden: torch.Tensor, adapters: Sequence[Adapter], residual: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mixes what adapters make of a layer's output.
+        """Mix the outputs of the adapters.
 
         Args:
-            query: (batch, tokens, h), what the adapters are chosen by.
-            hidden: (batch, tokens, h), what goes into them.
-            fused: the N adapters.
+            query: (batch, tokens, h), by which the adapters are weighted.
+            hidden: (batch, tokens, h), the adapters' input.
+            adapters: the N adapters.
             residual: (batch, tokens, h), added to the mixture.
 
         Returns:
-            (batch, tokens, h), and the weights of the adapters, (batch, tokens, N).
+            The mixture, (batch, tokens, h), and the weights of the adapters, (batch, tokens, N).
         """
-        inner = [one.adapter_down(hidden) for one in fused]
-        ranks = [one.shape[-1] for one in inner]
-        projection, constant, directions = self._products(fused)
-        asked = nn.functional.linear(query, projection, constant)
-        parts = asked.split([*ranks, len(fused)], -1)
-        scores = torch.stack([(one * part).sum(-1) for one, part in zip(inner, parts, strict=False)], -1) + parts[-1]
+        bottlenecks = [adapter.adapter_down(hidden) for adapter in adapters]
+        sizes = [bottleneck.shape[-1] for bottleneck in bottlenecks]
+        projection, constant, directions = self._products(adapters)
+        projected = nn.functional.linear(query, projection, constant)
+        *queries, bias_scores = torch.split(projected, [*sizes, len(adapters)], -1)
+        products = [(bottleneck * part).sum(-1) for bottleneck, part in zip(bottlenecks, queries, strict=True)]
+        scores = torch.stack(products, -1) + bias_scores
         weights = torch.softmax(self.dropout(scores), -1)
-        weighed = [one * weights[..., index : index + 1] for index, one in enumerate(inner)]
-        return torch.cat([*weighed, weights], -1) @ directions + residual, weights
+        weighted = [bottleneck * weights[..., index : index + 1] for index, bottleneck in enumerate(bottlenecks)]
+        return torch.cat([*weighted, weights], -1) @ directions + residual, weights
 
-    def _products(self, fused: Sequence[Adapter]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of query and key with the up-projections and their biases, (R, h) and (R,); of value with them, (R, h)."""
-        ups = torch.cat([one.adapter_up.weight.t() * one.scaling for one in fused])
-        biases = torch.stack([one.adapter_up.bias * one.scaling for one in fused])
+    def _products(self, adapters: Sequence[Adapter]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Multiply the matrices by the adapters' up-projections and biases.
+
+        Returns:
+            [KU, Kb + c]ᵀQ, (R, h); [KU, Kb + c]ᵀa, (R,); and [VU, Vb]ᵀ, (R, h).
+        """
+        ups = torch.cat([adapter.adapter_up.weight.t() * adapter.scaling for adapter in adapters])
+        biases = torch.stack([adapter.adapter_up.bias * adapter.scaling for adapter in adapters])
         keys = torch.cat([nn.functional.linear(ups, self.key.weight), self.key(biases)])
         return keys @ self.query.weight, keys @ self.query.bias, self.value(torch.cat([ups, biases]))
 
 
 class InferenceFusion(FusionLayer):
-    """`FusionLayer` in a model that trains no more, nor do its adapters: all matrices are multiplied out once.
+    """A `FusionLayer` whose matrix products are computed once, for a model that is no longer trained.
 
     Args:
-        layer: the layer.
-        fused: the adapters it will be called with.
+        layer: the layer to replace.
+        adapters: the adapters that it fuses.
     """
 
     projection: torch.Tensor
     constant: torch.Tensor
     directions: torch.Tensor
 
-    def __init__(self, layer: FusionLayer, fused: Sequence[Adapter]):
-        nn.Module.__init__(self)
+    def __init__(self, layer: FusionLayer, adapters: Sequence[Adapter]):
+        nn.Module.__init__(self)  # not FusionLayer's: the matrices themselves are not kept
         self.dropout = layer.dropout
+        in_float64 = [copy.deepcopy(adapter).double() for adapter in adapters]
         with torch.no_grad():
-            products = copy.deepcopy(layer).double()._products([copy.deepcopy(one).double() for one in fused])
+            products = copy.deepcopy(layer).double()._products(in_float64)  # noqa: SLF001, a method of the base class
         for name, product in zip(("projection", "constant", "directions"), products, strict=True):
             self.register_buffer(name, product.to(layer.value.weight))
 
-    def _products(self, fused: Sequence[Adapter]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _products(self, adapters: Sequence[Adapter]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         return self.projection, self.constant, self.directions
 
 
 class IdentityRegularizer(torch.autograd.Function):
-    """Σ (V − I)² = Σ V² − 2 tr V + h, summed in float64, and its gradient 2(V − I); no other h×h tensor is made."""
+    """‖V - I‖² of a matrix V, with a gradient of its own so that no other (h, h) tensor is made.
+
+    ‖V - I‖² = ΣV² - 2 tr V + h, summed in float64; its gradient is 2(V - I).
+    """
 
     @staticmethod
     def forward(ctx: Any, weight: torch.Tensor) -> torch.Tensor:
-        """The sum, a scalar of the dtype of the weight."""
+        """Return the value for a weight of shape (h, h): a scalar of the same dtype."""
         ctx.save_for_backward(weight)
         squares = torch.linalg.vector_norm(weight, dtype=torch.float64).square()
-        return (squares - 2 * weight.diagonal().double().sum() + weight.shape[0]).to(weight.dtype)
+        value: torch.Tensor = squares - 2 * weight.diagonal().double().sum() + weight.shape[0]
+        return value.to(weight.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *outer: torch.Tensor) -> torch.Tensor:
-        """2(V − I), scaled."""
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of the weight, (h, h)."""
         (weight,) = ctx.saved_tensors
-        scale = 2 * outer[0]
-        gradient = weight * scale
+        scale = 2 * grad_outputs[0]
+        gradient: torch.Tensor = weight * scale
         gradient.diagonal().sub_(scale)
         return gradient
 
 
 def fusion_regularization(values: Sequence[torch.Tensor]) -> torch.Tensor:
-    """0.01 · Σ ‖V − I‖² over value matrices, (h, h) each: a scalar (AdapterFusion's reference implementation)."""
-    pulls = [IdentityRegularizer.apply(weight) for weight in values]
-    return REGULARIZATION * torch.stack(pulls).sum()
+    """Return 0.01 · Σ ‖V - I‖², a scalar, over value matrices of shape (h, h).
+
+    It keeps the mixture close to the adapters' outputs (AdapterFusion's reference implementation).
+    """
+    distances = [IdentityRegularizer.apply(weight) for weight in values]  # type: ignore[no-untyped-call]
+    return REGULARIZATION * torch.stack(distances).sum()

@@ -1,0 +1,138 @@
+"""Save a model's adapters, as a folder for `adapter_setup.setup_from_saved` or as the state of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import adapters
+import torch
+from adapters.configuration import build_full_config
+from adapters.utils import HEAD_CONFIG_NAME, SAFE_HEAD_WEIGHTS_NAME, SETUP_CONFIG_NAME
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import PreTrainedModel
+
+from adapter_qa.core.errors import UserError
+from adapter_qa.core.files import atomic_folder, write_json, write_text
+from adapter_qa.models.adapter_model import as_adapter_model
+from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.build import check_setup
+from adapter_qa.models.parameters import head_names
+from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
+
+
+def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metadata: Mapping[str, Any]) -> None:
+    """Write an `adapters-<task>` folder, completely or not at all.
+
+    Args:
+        model: the trained model.
+        setup: its setup.
+        folder: the folder; an older one is replaced.
+        metadata: what the JSON holds besides the composition: base model, windows, language, versions.
+
+    Raises:
+        RuntimeError: the model does not match the setup.
+        OSError: the folder cannot be written.
+    """
+    check_setup(model, setup)
+    adapter_model = as_adapter_model(model)
+    # The library cannot load a head that is tied to the embeddings, as the head for masked tokens is.
+    document = setup_document(setup, metadata, with_head=setup.task != "mlm")
+    with atomic_folder(folder) as temporary:
+        for source in setup.adapters:
+            notes: dict[str, Any] = {ATTENTION_ONLY_LAST_LAYER: True} if source.attention_only_last_layer else {}
+            if source.language:
+                notes["language"] = source.language
+            adapter_model.save_adapter(
+                str(temporary / source.name), source.name, with_head=False, use_safetensors=True, meta_dict=notes
+            )
+        if setup.fusion is not None:
+            target = str(temporary / setup.fusion.name)
+            adapter_model.save_adapter_fusion(target, setup.fusion, use_safetensors=True)
+        _save_head(model, temporary)
+        write_json(temporary / SETUP_CONFIG_NAME, document)
+
+
+def setup_document(setup: AdapterSetup, metadata: Mapping[str, Any], *, with_head: bool) -> dict[str, Any]:
+    """Return the content of adapter_setup.json: the library's keys, and ours under "trainer".
+
+    Args:
+        setup: the setup.
+        metadata: further keys for "trainer".
+        with_head: whether `load_adapter_setup` of the adapters library loads the head too.
+    """
+    return {
+        "adapter_setup": setup.block.to_dict(),
+        "head_setup": with_head,
+        "version": f"adapters.{adapters.__version__}",
+        "trainer": {
+            "task": setup.task,
+            "setup": str(setup.block),
+            "language_adapter": setup.language.name if setup.language else None,
+            "tasks": [source.name for source in setup.tasks],
+            "fused": setup.fused,
+            "composition": setup.composition,
+            **metadata,
+        },
+    }
+
+
+def _save_head(model: PreTrainedModel, folder: Path) -> None:
+    """Save the head in the library's format, without weights that are tied to the embeddings."""
+    head = head_names(model)
+    save_file(
+        {name: _for_file(weight) for name, weight in model.named_parameters() if name in head},
+        folder / SAFE_HEAD_WEIGHTS_NAME,
+    )
+    config = build_full_config(
+        None,
+        model.config,
+        name=None,
+        model_name=as_adapter_model(model).model_name,
+        model_class=type(model).__name__,
+        save_id2label=True,
+    )
+    config["num_labels"] = model.config.num_labels
+    write_text(folder / HEAD_CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return every trainable weight by name, on the CPU, ready for safetensors."""
+    return {name: _for_file(weight) for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def frozen_adapters(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return every frozen weight of an adapter by name, on the CPU, ready for safetensors."""
+    return {
+        name: _for_file(weight)
+        for name, weight in model.named_parameters()
+        if "adapters." in name and not weight.requires_grad
+    }
+
+
+def _for_file(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().cpu().contiguous()
+
+
+def load_trainable(model: nn.Module, path: Path) -> None:
+    """Load the weights that `trainable_state` returned, from a safetensors file.
+
+    Raises:
+        UserError: the file is damaged, or holds other weights than those that are trainable now.
+    """
+    try:
+        state = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); remove this checkpoint to resume from an older one"
+        ) from error
+    shapes = {name: weight.shape for name, weight in model.named_parameters() if weight.requires_grad}
+    if {name: weight.shape for name, weight in state.items()} != shapes:
+        raise UserError(
+            f"{path}: holds other weights than those that train now; the run was started with another setup"
+        )
+    model.load_state_dict(state, strict=False)
