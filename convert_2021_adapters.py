@@ -36,10 +36,10 @@ def main(argv: list[str]) -> int:
     base = ModelOptions(options.model_name_or_path) if options.model_name_or_path else None
     base_config = read_base_config(base) if base else None
 
-    from adapter_qa.models.base_model import quiet_libraries
+    from adapter_qa.models.base_model import silence_library_notices
     from adapter_qa.models.legacy_2021 import find_old_saves
 
-    quiet_libraries()
+    silence_library_notices()
     saves = find_old_saves(Path(options.old), base_config)
     show(saves)
     if not options.dry_run:

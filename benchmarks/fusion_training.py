@@ -23,8 +23,9 @@ from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.data.window_dataset import WindowCollator
 from adapter_qa.models.adapter_setup import resolve_setup
-from adapter_qa.models.build import build_setup, cast_frozen_weights, fusion_values
+from adapter_qa.models.build import build_setup, cast_frozen_weights
 from adapter_qa.models.fusion import REGULARIZATION, FusionLayer, fusion_regularization
+from adapter_qa.models.parameters import fusion_values
 from trainer_qa import span_loss
 
 PADDED = 384

@@ -32,7 +32,8 @@ from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOption
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
-from adapter_qa.models.build import build_setup, save_setup
+from adapter_qa.models.build import build_setup
+from adapter_qa.models.save import save_setup
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
 

@@ -33,7 +33,8 @@ from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAda
 from adapter_qa.core.cli import run_cli
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_model import load_model, read_base_config
-from adapter_qa.models.build import build_setup, save_setup
+from adapter_qa.models.build import build_setup
+from adapter_qa.models.save import save_setup
 
 DOORS: dict[str, Callable[[list[str]], int]] = {
     "qa": run_qa_adapter.main, "mlm": run_mlm_adapter.main, "ner": run_ner_adapter.main,

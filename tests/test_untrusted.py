@@ -32,7 +32,8 @@ from adapter_qa.core.errors import LONGEST_PROBLEM, OBEYED, UserError, escape_co
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_model import load_model, load_tokenizer, read_base_config
-from adapter_qa.models.build import build_setup, save_setup
+from adapter_qa.models.build import build_setup
+from adapter_qa.models.save import save_setup
 from adapter_qa.models.saved_adapters import read_setup
 from adapter_qa.models.weights import check_states, read_weights, weight_names
 from prepare_squad_pt import ARCHIVE_MEMBERS

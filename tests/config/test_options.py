@@ -37,7 +37,7 @@ from adapter_qa.config.training_options import NOT_ON_A_COMMAND_LINE, training_o
 from adapter_qa.config.validation import check_counts, check_files, check_run, parse_fuse_adapters
 from adapter_qa.core.cli import CollectingArgumentParser
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.base_model import quiet_libraries
+from adapter_qa.models.base_model import silence_library_notices
 from adapter_qa.training.training_args import TrainerArguments, as_record, choose_precision, resolve_training_args
 
 DOORS: dict[str, tuple[Any, ...]] = {
@@ -555,7 +555,7 @@ def loggers() -> Iterator[list[logging.Logger]]:
 
 
 def test_only_two_notices_are_silenced(loggers: list[logging.Logger]) -> None:
-    quiet_libraries()
+    silence_library_notices()
     adapters_logger, transformers_logger = loggers
     heard = [
         bool(logger.filter(logger.makeRecord(logger.name, logging.WARNING, "", 0, message, (), None)))

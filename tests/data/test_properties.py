@@ -39,7 +39,8 @@ from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
-from adapter_qa.models.build import build_setup, save_setup
+from adapter_qa.models.build import build_setup
+from adapter_qa.models.save import save_setup
 from adapter_qa.models.weights import read_weights, weight_names
 from prepare_squad_pt import prepare
 from utils_qa import WindowSpans, choose_answers, window_spans
@@ -395,7 +396,7 @@ def test_any_config_json_makes_a_model_or_is_refused(tiny_bert: Path, data: st.D
     (folder / "config.json").write_text(json.dumps(data.draw(changed(config))), encoding="utf-8")
     options = ModelOptions(str(folder))
     if attempt(read_base_config, options) is not None:
-        attempt(load_model, options, "qa", as_plan=True)
+        attempt(load_model, options, "qa", shapes_only=True)
         attempt(load_model, options, "qa")
         attempt(load_tokenizer, options)
 

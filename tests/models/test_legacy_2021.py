@@ -142,7 +142,7 @@ def logits_of(base: Path, plan: AdapterSetup) -> torch.Tensor:
 
 
 def class_of(base: Path) -> str:
-    return type(load_model(ModelOptions(str(base)), "qa", as_plan=True)).__name__
+    return type(load_model(ModelOptions(str(base)), "qa", shapes_only=True)).__name__
 
 
 def in_class(folder: Path, model_class: str) -> Path:

@@ -22,7 +22,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 import run_qa_adapter
 from adapter_qa.core.errors import Interrupted, ReportedError, RunError, UserError
 from adapter_qa.data.samplers import BucketSampler
-from adapter_qa.models.build import trainable_state
+from adapter_qa.models.save import trainable_state
 from adapter_qa.runs.checkpoints import checkpoint_error, checkpoint_steps, newest_checkpoint
 from adapter_qa.training import workflow
 from trainer_qa import QuestionAnsweringTrainer

@@ -26,7 +26,9 @@ from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
-from adapter_qa.models.build import build_setup, cast_frozen_weights, fusion_values, trainable_state
+from adapter_qa.models.build import build_setup, cast_frozen_weights
+from adapter_qa.models.parameters import fusion_values
+from adapter_qa.models.save import trainable_state
 from adapter_qa.training import adapter_trainer as setup_trainer
 from adapter_qa.training.resumable_trainer import read_progress
 from adapter_qa.training.training_args import resolve_training_args
