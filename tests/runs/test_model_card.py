@@ -116,7 +116,7 @@ def test_the_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_
 
 def test_a_base_and_data_of_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
     maker = Maker(tiny_bert, tmp_path)
-    maker.facts |= {"base_model": {"name_or_path": "org/bert", "revision": "v2"}, "tokenizer": "org/other"}
+    maker.metadata |= {"base_model": {"name_or_path": "org/bert", "revision": "v2"}, "tokenizer": "org/other"}
     folder = maker.make("adapters-ner", "ner")[2]
     run = {
         "options": {"hub_model_id": "ana/ner-pt", "load_best_model_at_end": True},

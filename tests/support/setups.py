@@ -1,4 +1,4 @@
-"""Setups of every kind with random weights, built, saved and named, for the tests of what is done with them."""
+"""Setups of every kind with random weights, built and saved, for tests of what is done with them."""
 
 from __future__ import annotations
 
@@ -20,33 +20,52 @@ from adapter_qa.config.options import (
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
-from adapter_qa.models.build import build_setup, save_setup
+from adapter_qa.models.build import build_setup
+from adapter_qa.models.save import save_setup
 
 A, L, F = AdapterOptions, LanguageAdapterOptions, FusionOptions
 
 
 class Maker:
-    """Builds, fills with random weights and saves setups on one tiny base."""
+    """Builds setups on one base model, gives them random weights and saves them.
+
+    Args:
+        base: folder of the base model.
+        folder: where setups are saved.
+        std: standard deviation of the random weights.
+
+    Attributes:
+        options: the base model.
+        config: its config.json.
+        metadata: is saved with every setup.
+    """
 
     def __init__(self, base: Path, folder: Path, std: float = 0.3):
         self.options = ModelOptions(str(base))
         self.config = read_base_config(self.options)
         self.folder, self.std = folder, std
         windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
-        self.facts = {"base_model": {"name_or_path": str(base), "revision": "main"}, "windows": windows}
+        self.metadata: dict[str, Any] = {
+            "base_model": {"name_or_path": str(base), "revision": "main"},
+            "windows": windows,
+        }
 
-    def setup(self, task: str, a: A | None = None, l: L | None = None, f: F | None = None) -> AdapterSetup:  # noqa: E741
-        setup = resolve_setup(task, self.config, a or A(), l, f)
+    def setup(
+        self, task: str, adapter: A | None = None, lang: L | None = None, fusion: F | None = None
+    ) -> AdapterSetup:
+        """Resolve the setup of a task; options that are None have their defaults."""
+        setup = resolve_setup(task, self.config, adapter or A(), lang, fusion)
         assert setup is not None
         return setup
 
     def model(self, setup: AdapterSetup) -> PreTrainedModel:
+        """Build a setup in a new model."""
         model = load_model(self.options, setup.task, ["O", "B-X", "I-X"] if setup.task == "ner" else None)
         build_setup(model, setup)
         return model.eval()
 
     def make(self, name: str, task: str, *options: Any) -> tuple[PreTrainedModel, AdapterSetup, Path]:
-        """A setup whose trainable weights are random, saved under `name`."""
+        """Build a setup, draw its trainable weights and save it under `name`; return model, setup and folder."""
         setup = self.setup(task, *options)
         model = self.model(setup)
         torch.manual_seed(len(name))
@@ -54,12 +73,12 @@ class Maker:
             if weight.requires_grad:
                 torch.nn.init.normal_(weight, std=self.std)
         folder = self.folder / name
-        save_setup(model, setup, folder, self.facts)
+        save_setup(model, setup, folder, self.metadata)
         return model, setup, folder
 
 
 def saves_of(maker: Maker) -> dict[str, Path]:
-    """Saved adapters of every kind."""
+    """Save adapters of every kind; return their folders by name."""
     houlsby = A(adapter_config="houlsby", houlsby_MHA_lastlayer=True)
     mlm = maker.make("mlm", "mlm", A(madx2=True, language="pt"))[2]
     return {
@@ -73,8 +92,9 @@ def saves_of(maker: Maker) -> dict[str, Path]:
     }
 
 
-Options = Callable[[dict[str, Path]], tuple[str, Any, Any, Any]]
-SETUPS: dict[str, tuple[str, Options]] = {
+# From the folders of `saves_of` to the arguments of `Maker.setup`.
+Options = Callable[[dict[str, Path]], tuple[str, A, L | None, F | None]]
+SETUPS: dict[str, tuple[str, Options]] = {  # name: the composition as text, and how to make it
     "qa": ("Stack[qa]", lambda s: ("qa", A(), None, None)),
     "lang+qa": ("Stack[mlm, qa]", lambda s: ("qa", A(madx2=True), L(load_lang_adapter=str(s["mlm"])), None)),
     "ner": ("Stack[ner]", lambda s: ("ner", A(), None, None)),
