@@ -1,35 +1,29 @@
 #!/usr/bin/env python
-"""Trains a language adapter (MAD-X: Pfeiffer + invertible) by masked language modelling, the base model frozen. The
-epoch with the lowest evaluation loss is kept.
+"""Train a language adapter (MAD-X: Pfeiffer + invertible) by masked language modelling, with the base model frozen.
+
+The epoch with the lowest evaluation loss is kept.
 """
 
 from __future__ import annotations
 
 import sys
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from adapter_qa.config.options import AdapterOptions, MLMDataOptions, MLMTrainingOptions, ModelOptions
-from adapter_qa.config.parser import ConfigParser
-from adapter_qa.config.validation import check_counts, check_files, check_run
+from adapter_qa.config.options import MLMRunConfig
+from adapter_qa.config.parser import parse_config
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
-from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import file_fingerprint
+from adapter_qa.core.errors import run_all
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
-from adapter_qa.data.text import read_texts
 from adapter_qa.models.base_config import check_window, read_base_config
-from adapter_qa.runs.run_record import RunRecord
+from adapter_qa.training.mlm_data import load_texts, make_split_blocks, text_sources
 
-if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
+if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
-    from transformers import PreTrainedTokenizerFast
 
-    from adapter_qa.models.adapter_setup import AdapterSetup
     from adapter_qa.training.mlm import MLMTrainer
-    from adapter_qa.training.training_args import TrainerArguments
-    from adapter_qa.training.workflow import ModelBundle
+    from adapter_qa.training.workflow import ModelBundle, RunContext
 
 EXAMPLES = """\
   run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
@@ -43,148 +37,67 @@ EXAMPLES = """\
 @raise_on_signal()
 @report_resource_errors()
 def main(argv: list[str]) -> int:
-    """Table of contents of a run; returns the exit code."""
-    model_options, text, adapter, run_options = read_options(argv)
-    base_config, (texts, facts) = run_all([partial(read_base_config, model_options), partial(read_parts, text)])
-    check_window(text.block_size, "--block_size", base_config)
+    """Run the script and return its exit code."""
+    config = parse_config(MLMRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
+    base_config, texts = run_all([lambda: read_base_config(config.model), lambda: load_texts(config)])
+    check_window(config.data.block_size, "--block_size", base_config)
 
-    from adapter_qa.models import base_model
     from adapter_qa.models.adapter_setup import resolve_setup
+    from adapter_qa.models.base_model import load_tokenizer
     from adapter_qa.training import workflow
 
-    setup = resolve_setup("mlm", base_config, adapter, random_init=model_options.random_init)
-    data_name = text.train_file or text.validation_file or "none"
-    groups = (text, adapter)
-    run, record = workflow.start_run("run_mlm_adapter.py", argv, data_name, setup, model_options, run_options, *groups)
-    if workflow.already_finished(record, run):
+    setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)
+    data_name = config.data.train_file or config.data.validation_file or "none"
+    run = workflow.start_run("run_mlm_adapter.py", argv, config, setup, data_name)
+    if workflow.is_finished(run):
         return 0
 
-    record.update(data=facts)
-    tokenizer = base_model.load_tokenizer(model_options) if texts else None
-    blocks = cut_blocks(texts, tokenizer, text, record)
-    about = {"block_size": text.block_size, "language": adapter.language}
-    bundle = workflow.build(record, model_options, setup, "mlm", run, tokenizer, about)
-    if run.dry_run:
-        workflow.print_dry_run(bundle, setup, count_parts(blocks, run))
+    run.record.update(data=text_sources(config))
+    tokenizer = load_tokenizer(config.model) if texts else None
+    blocks = {} if tokenizer is None else make_split_blocks(texts, tokenizer, config, run.record)
+    metadata = {"block_size": config.data.block_size, "language": config.adapter.language}
+    bundle = workflow.build_model(run, "mlm", tokenizer, metadata)
+    if config.training.dry_run:
+        workflow.print_dry_run(run, bundle, count_splits(run, blocks))
         return 0
 
-    assert tokenizer is not None
-    trainer = make_trainer(bundle, setup, text, run, tokenizer, blocks, record)
-    if run.do_train:
-        workflow.train(trainer, record)
-        workflow.save_results(trainer, bundle, setup, record, tokenizer)
-    if run.do_eval:
-        workflow.record_metrics(trainer, record, "eval", trainer.evaluate())
-    workflow.finish(trainer, record)
+    trainer = make_trainer(run, bundle, blocks)
+    if config.training.do_train:
+        workflow.train(run, trainer)
+        workflow.save_model(run, bundle, trainer)
+    if config.training.do_eval:
+        workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
+    workflow.finish_run(run, trainer)
     return 0
 
 
-def read_options(argv: list[str]) -> tuple[Any, ...]:
-    """Model, text, adapter and run options, checked.
-
-    Raises:
-        UserError: every problem that the options alone show.
-    """
-    groups = (ModelOptions, MLMDataOptions, AdapterOptions, MLMTrainingOptions)
-    options = ConfigParser(groups, str(__doc__), EXAMPLES).read(argv)
-    text, run = options[1], options[-1]
-    problems = check_run(run, ("loss",)) + check_files(text)
-    problems += check_counts(text, ["max_train_samples", "max_eval_samples"])
-    if run.do_train and text.train_file is None:
-        problems.append("--do_train needs --train_file")
-    if run.do_eval and text.validation_file is None and text.train_file is None:
-        problems.append("--do_eval needs --validation_file, or --train_file to take a share of")
-    if run.do_predict:
-        problems.append("--do_predict: a language adapter predicts nothing; leave it out")
-    if not 0 < text.mlm_probability < 1:
-        problems.append(f"--mlm_probability {text.mlm_probability}: must lie between 0 and 1, e.g. 0.15")
-    if not 0 < text.validation_split_percentage < 100:
-        problems.append(f"--validation_split_percentage {text.validation_split_percentage}: must lie between 0 and 100")
-    if text.block_size < 8:
-        problems.append(f"--block_size {text.block_size}: must be at least 8 tokens")
-    if problems:
-        raise UserError(problems)
-    run.prediction_loss_only = True  # logits over the vocabulary are not wanted
-    run.label_names = ["labels"]
-    return options
-
-
-def read_parts(text: MLMDataOptions) -> tuple[dict[str, list[str]], dict[str, Any]]:
-    """Texts of the files that are given.
-
-    Returns:
-        Paragraphs, and for run.json where they come from, both by part.
-
-    Raises:
-        UserError: unreadable text.
-    """
-    files = {"train": text.train_file, "eval": text.validation_file}
-    given = {part: path for part, path in files.items() if path is not None}
-    texts = run_all(partial(read_texts, path) for path in given.values())
-    return dict(zip(given, texts, strict=True)), {part: file_fingerprint(path) for part, path in given.items()}
-
-
-def cut_blocks(
-    texts: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast | None, text: MLMDataOptions, record: RunRecord
-) -> dict[str, np.ndarray]:
-    """Training and evaluation blocks, (blocks, block_size) int64 each; without an evaluation file, the last blocks of
-    the training text are held out.
-
-    Raises:
-        UserError: too little text.
-    """
-    from adapter_qa.data.masked_lm import split_into_blocks
-
-    if tokenizer is None:
-        return {}
-    blocks = {part: split_into_blocks(found, tokenizer, text.block_size) for part, found in texts.items()}
-    facts = record.document["data"]
-    if "eval" not in blocks:
-        held_out = max(1, round(len(blocks["train"]) * text.validation_split_percentage / 100))
-        if held_out >= len(blocks["train"]):
-            raise UserError(f"{text.train_file}: {len(blocks['train'])} blocks cannot be split; give --validation_file")
-        blocks["train"], blocks["eval"] = blocks["train"][:-held_out], blocks["train"][-held_out:]
-        facts["eval"] = {"held_out_of": text.train_file}
-    for part in blocks:
-        blocks[part] = blocks[part][: vars(text)[f"max_{part}_samples"]]
-        facts[part]["blocks"] = len(blocks[part])
-    return blocks
-
-
-def count_parts(blocks: dict[str, np.ndarray], run: TrainerArguments) -> dict[str, dict[str, int]]:
-    """Blocks and steps of training and evaluation, for the plan of a dry run."""
+def count_splits(run: RunContext[MLMRunConfig], blocks: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
+    """Return blocks and steps of training and evaluation, for a dry run."""
     from adapter_qa.training.workflow import eval_steps, train_steps
 
-    sizes = {part: len(blocks.get(part, ())) for part in ("train", "eval")}
-    steps = {"train": train_steps(sizes["train"], run), "eval": eval_steps(sizes["eval"], run)}
-    return {part: {"blocks": sizes[part], "steps": steps[part]} for part in sizes}
+    sizes = {name: len(blocks.get(name, ())) for name in ("train", "eval")}
+    steps = {"train": train_steps(sizes["train"], run.args), "eval": eval_steps(sizes["eval"], run.args)}
+    return {name: {"blocks": sizes[name], "steps": steps[name]} for name in sizes}
 
 
-def make_trainer(
-    bundle: ModelBundle,
-    setup: AdapterSetup | None,
-    text: MLMDataOptions,
-    run: TrainerArguments,
-    tokenizer: PreTrainedTokenizerFast,
-    blocks: dict[str, np.ndarray],
-    record: RunRecord,
-) -> MLMTrainer:
-    """The trainer with everything of this run in it."""
+def make_trainer(run: RunContext[MLMRunConfig], bundle: ModelBundle, blocks: dict[str, np.ndarray]) -> MLMTrainer:
+    """Return the trainer of a run. Evaluation blocks are masked once, so that all epochs are measured on the same."""
     from adapter_qa.data.masked_lm import MaskedLMDataset, make_fixed_mask_dataset
+    from adapter_qa.training.callbacks import make_callbacks
     from adapter_qa.training.mlm import MLMTrainer
-    from adapter_qa.training.workflow import run_callbacks
 
+    args, probability, tokenizer = run.args, run.config.data.mlm_probability, bundle.tokenizer
     return MLMTrainer(
         model=bundle.model,
-        setup=setup,
+        setup=run.setup,
         tokenizer=tokenizer,
-        mlm_probability=text.mlm_probability,
-        args=run,
-        train_dataset=MaskedLMDataset(blocks["train"]) if run.do_train else None,
-        eval_dataset=make_fixed_mask_dataset(blocks["eval"], tokenizer, text.mlm_probability, run.seed)
-        if run.do_eval
+        mlm_probability=probability,
+        args=args,
+        train_dataset=MaskedLMDataset(blocks["train"]) if args.do_train else None,
+        eval_dataset=make_fixed_mask_dataset(blocks["eval"], tokenizer, probability, args.seed)
+        if args.do_eval
         else None,
-        callbacks=run_callbacks(run, record),
+        callbacks=make_callbacks(args, run.record),
     )
 
 

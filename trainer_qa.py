@@ -1,92 +1,100 @@
-"""The trainer that evaluates by answers: it predicts spans, and lets what it is given choose answers and score them."""
+"""The trainer for extractive question answering: it evaluates by answers and not by logits.
+
+A batch's logits become its best spans on the device. The spans of all batches become answers, answer files and scores.
+
+| override | replaces in `transformers.Trainer` | guarded by |
+| --- | --- | --- |
+| `prediction_step` | collecting of all logits in memory | tests/training/test_trainer.py, test_processes.py |
+| `evaluate` | metrics from logits and labels | tests/test_scripts.py: scores from files |
+| `_get_eval_sampler` | order of the data | tests/training/test_trainer.py: predictions in order |
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset, Sampler
+from transformers import PreTrainedTokenizerFast
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
+from adapter_qa.config.options import QADataOptions
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.files import write_json
 from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.squad import Question
-from adapter_qa.data.windows import Windows
+from adapter_qa.data.squad_metrics import squad_metrics
+from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
-from adapter_qa.models.fusion_attention import ATTENTION_FILE, FusionAttention, show_attention
-from adapter_qa.training.adapter_trainer import AdapterTrainer
-from utils_qa import Answers, SpanCollector, WindowSpans, window_spans
+from adapter_qa.models.fusion_attention import FusionAttention
+from adapter_qa.runs.layout import ATTENTION_FILE
+from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
+from adapter_qa.training.training_args import TrainerArguments
+from utils_qa import Answers, SpanCollector, choose_answers, window_spans
+
+if TYPE_CHECKING:  # tensorboard is imported by its callback, and only if it is asked for
+    from torch.utils.tensorboard import SummaryWriter
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
-FOR_THE_MODEL = ("input_ids", "attention_mask", "token_type_ids")  # the last one where the encoder has types
+ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # the last one only if the encoder has types
 
-ChooseAnswers = Callable[[Sequence[Question], Windows, WindowSpans], Answers]
 ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
 
 
 class QuestionAnsweringTrainer(AdapterTrainer):
-    """`AdapterTrainer` for question answering.
+    """`AdapterTrainer` for extractive question answering.
 
-    The best spans of each window are found where the logits are, batch by batch, so that memory does not grow with
-    the length of the windows.
+    The best spans of each window are chosen on the device, batch by batch, so memory does not grow with the length of
+    the windows.
 
     Args:
-        eval_questions: the questions that `eval_dataset` was made from; none where nothing is evaluated.
+        options: how spans are chosen, and whether padding is a possible answer in the loss (--pad_to_max_length, as
+            in the reference scripts).
+        eval_questions: the questions of `eval_dataset`; empty if there is no evaluation.
         eval_dataset: windows to evaluate on.
-        choose_answers: from questions, windows and spans to answers.
-        score_answers: from questions and answers to metrics without a prefix; called where there are gold answers.
-        n_best_size: spans kept for each window.
-        max_answer_length: longest span, in tokens.
-        padding_competes: the loss counts padding among the wrong answers, as the reference implementation does.
-        others: as for `AdapterTrainer`.
+        score_answers: scores of answers; None: the official SQuAD scores.
+        kwargs: as for `AdapterTrainer`.
     """
 
     def __init__(
         self,
         *,
+        options: QADataOptions,
         eval_questions: Sequence[Question],
-        eval_dataset: Windows | None,
-        choose_answers: ChooseAnswers,
-        score_answers: ScoreAnswers,
-        n_best_size: int,
-        max_answer_length: int,
-        padding_competes: bool = False,
-        **others: Any,
+        eval_dataset: WindowDataset | None,
+        score_answers: ScoreAnswers | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(eval_dataset=eval_dataset, **others)
+        super().__init__(eval_dataset=eval_dataset, **kwargs)
+        self.options = options
         self.eval_questions = eval_questions
         self.eval_windows = eval_dataset
-        self.choose_answers = choose_answers
-        self.score_answers = score_answers
-        self.n_best_size = n_best_size
-        self.max_answer_length = max_answer_length
-        self.padding_competes = padding_competes
-        self.collected: SpanCollector
+        self.score_answers = score_answers or self.official_scores
+        self.collector: SpanCollector
         self.attention: FusionAttention
 
-    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """`span_losses` of a batch added up, and the number of its windows whose gold span is known."""
-        outputs = model(**encoder_inputs(inputs, [name for name in FOR_THE_MODEL if name in inputs]))
-        mask = None if self.padding_competes else inputs["attention_mask"]
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
+        """Return the sum of `span_losses` of a batch, and the number of its windows with a known gold span."""
+        outputs = model(**encoder_inputs(inputs, [name for name in ENCODER_INPUTS if name in inputs]))
+        mask = None if self.options.pad_to_max_length else inputs["attention_mask"]
         losses = span_losses(outputs.start_logits, outputs.end_logits, inputs, mask)
-        return losses.sum(), (inputs["start_positions"] != IGNORED).sum().to(losses), outputs
+        return TaskLoss(losses.sum(), (inputs["start_positions"] != IGNORED).sum().to(losses), outputs)
 
     def prediction_step(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, Any],
+        inputs: dict[str, torch.Tensor],
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[torch.Tensor | None, Any, None]:
-        """Loss of a batch; its best spans (`utils_qa.window_spans`), of all processes, go to `collected`."""
+    ) -> tuple[torch.Tensor | None, None, None]:
+        """Compute the loss of a batch, and add the best spans of all processes to `collector`."""
         self._mask_duplicate_rows(inputs, self.args.eval_batch_size)
         inputs = self._prepare_inputs(inputs)
         with torch.no_grad(), self.compute_loss_context_manager():
@@ -97,14 +105,15 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             inputs,
             outputs.start_logits,
             outputs.end_logits,
-            n_best_size=self.n_best_size,
-            max_answer_length=self.max_answer_length,
+            n_best_size=self.options.n_best_size,
+            max_answer_length=self.options.max_answer_length,
         )
-        spans = self.gather_function(spans)  # here, since `Trainer` would copy all of them with every batch
-        self.collected.take(spans)
-        size = len(outputs.start_logits)
-        before = self.args.process_index * size  # windows of other processes, which come first when gathered
-        self.attention.add(inputs, min(max(len(spans[0]) - before, 0), size))  # the last batch repeats windows
+        spans = self.gather_function(spans)  # gathered here: `Trainer` would copy all earlier ones with every batch
+        self.collector.add_batch(spans)
+        rows = len(outputs.start_logits)
+        rows_before = self.args.process_index * rows  # those of other processes come first when gathered
+        # The last batch may repeat windows; the attention must not count them twice.
+        self.attention.add(inputs, min(max(len(spans[0]) - rows_before, 0), rows))
         return loss.detach(), None, None
 
     def evaluate(
@@ -113,116 +122,161 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Answers the evaluation questions, writes the answers, and returns and logs the metrics.
+        """Answer the evaluation questions, write the answers, and return and log the metrics.
 
-        The arguments are those that `Trainer` calls it with; it evaluates on what the trainer was made with.
+        The arguments are those that `Trainer` passes; the data are those that the trainer was made with.
+
+        Raises:
+            ValueError: if the trainer was made without evaluation data.
         """
-        assert self.eval_windows is not None
+        if self.eval_windows is None:
+            raise ValueError("the trainer has no evaluation data")
         loader = self.get_eval_dataloader()
         metrics = self.answer(self.eval_windows, self.eval_questions, metric_key_prefix, loader)
         self.log(metrics)
-        self._keep_attention()
+        self._save_attention()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
     def _get_eval_sampler(self, eval_dataset: Any) -> Sampler[int]:
-        """The longest windows first; `answer` puts the predictions back into the order of the windows."""
+        """Return the longest windows first; `answer` puts the spans back into the order of the windows."""
         return LongestFirst(eval_dataset.lengths())
 
-    def padding(self) -> dict[str, float]:
-        """Share of padding among the tokens of the first training epoch and of an evaluation."""
-        collator: Any = self.data_collator
-        made = {"fixed": collator.length, "multiple": collator.multiple}
-        shares = {}
-        for part, windows, sampler, size in (
-            ("train", self.train_dataset, self._get_train_sampler, self.args.train_batch_size),
-            ("eval", self.eval_windows, self._get_eval_sampler, self.args.eval_batch_size),
-        ):
-            if isinstance(windows, Windows):
-                shares[part] = round(padding_share(sampler(windows) or (), windows.lengths(), size, **made), 4)
-        return shares
-
     def answer(
-        self, windows: Windows, questions: Sequence[Question], prefix: str, loader: DataLoader
+        self, dataset: WindowDataset, questions: Sequence[Question], prefix: str, loader: DataLoader[Any]
     ) -> dict[str, float]:
-        """Answers questions with the model as it stands; the one path of evaluating and predicting.
+        """Answer questions with the current weights. Evaluation and prediction both come here.
 
         Writes `<prefix>_predictions.json`, `<prefix>_nbest_predictions.json` and, for v2, `<prefix>_null_odds.json`.
 
         Returns:
-            Metrics with the prefix, the same in all processes. Scores are among them if every question came with gold
-            answers, or is unanswerable by a v2 file's word. `answers_runtime` is the time in seconds from spans to
+            Metrics with the prefix, the same in all processes. They include scores if every question came with gold
+            answers, or is marked unanswerable in a v2 file. `answers_runtime` is the time in seconds from spans to
             written files, `scores_runtime` that of the scores.
         """
         check_setup(self.model, self.setup)
-        began = time.time()
-        self.collected = SpanCollector(LongestFirst(windows.lengths()).order, self.n_best_size, self.args.device)
+        started = time.time()
+        windows = dataset.windows
+        order = LongestFirst(dataset.lengths()).order
+        self.collector = SpanCollector(order, self.options.n_best_size, self.args.device)
         fusion = self.setup.fusion if self.setup is not None else None
         self.attention = FusionAttention(self.model, fusion, windows.layout)
         with self.attention.recording():
             output = self.evaluation_loop(
                 loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix
             )
-        metrics = on_main_process(partial(self._choose_write_score, windows, questions, prefix))
+
+        def write_and_score() -> dict[str, float]:
+            return self._write_and_score(dataset, questions, prefix)
+
+        metrics = on_main_process(write_and_score)
         metrics |= {name: value for name, value in (output.metrics or {}).items() if name == f"{prefix}_loss"}
         metrics[f"{prefix}_questions"] = len(questions)
-        metrics[f"{prefix}_windows"] = len(windows)
-        metrics.update(speed_metrics(prefix, began, num_samples=len(windows)))
+        metrics[f"{prefix}_windows"] = len(dataset)
+        metrics.update(speed_metrics(prefix, started, num_samples=len(dataset)))
         return metrics
 
-    def _choose_write_score(self, windows: Windows, questions: Sequence[Question], prefix: str) -> dict[str, float]:
-        """What is left to do of `answer` once the spans are there, by one process."""
-        from_spans = time.perf_counter()
-        answers = self.choose_answers(questions, windows, self.collected.spans)
+    def _write_and_score(self, dataset: WindowDataset, questions: Sequence[Question], prefix: str) -> dict[str, float]:
+        """Choose, write and score the answers; the main process does."""
+        spans_ready = time.perf_counter()
+        answers = choose_answers(
+            questions,
+            dataset.windows,
+            self.collector.spans,
+            n_best_size=self.options.n_best_size,
+            version_2=self.options.version_2_with_negative,
+            null_score_diff_threshold=self.options.null_score_diff_threshold,
+        )
         self.folder.mkdir(parents=True, exist_ok=True)
         answers.write(self.folder, prefix)
         written = time.perf_counter()
         metrics = {f"{prefix}_{name}": value for name, value in self.score_answers(questions, answers).items()}
-        metrics[f"{prefix}_answers_runtime"] = round(written - from_spans, 4)
+        metrics[f"{prefix}_answers_runtime"] = round(written - spans_ready, 4)
         metrics[f"{prefix}_scores_runtime"] = round(time.perf_counter() - written, 4)
-        self._show_answers(questions[:SHOWN_ANSWERS], answers, prefix)
+        for writer in self._tensorboard_writers():
+            writer.add_text(f"{prefix}/answers", answers_table(questions[:SHOWN_ANSWERS], answers), self._step)
         return metrics
 
-    def _keep_attention(self) -> None:
-        """Writes the fusion attention of the evaluation that was, and shows it in TensorBoard."""
+    def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
+        """Return the SQuAD metrics in percent; none if gold answers are unknown (a v1 question without an answer).
+
+        For v2, `best_f1` and `best_exact` with their thresholds stand beside the scores at
+        --null_score_diff_threshold. They are tuned on the questions they are measured on.
+        """
+        version_2 = self.options.version_2_with_negative
+        if not version_2 and not all(question.answer_texts for question in questions):
+            return {}
+        scores = squad_metrics(answers.texts(), questions, version_2=version_2)
+        if version_2:
+            tuned = squad_metrics(answers.span_texts(), questions, version_2=True, null_odds=answers.null_odds)
+            scores |= {name: value for name, value in tuned.items() if name.startswith("best_")}
+        return scores
+
+    def _save_attention(self) -> None:
+        """Write the fusion attention of the last evaluation, and show it in TensorBoard."""
         attention = self.attention
-        if attention.places:
+        if attention.sites:
             attention.sums, attention.counts = self.accelerator.reduce((attention.sums, attention.counts))
             on_main_process(self._write_attention)
 
     def _write_attention(self) -> None:
-        """What is left to do of `_keep_attention` once the sums are there, by one process."""
         document = self.attention.document()
         write_json(self.folder / ATTENTION_FILE, document)
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
-                show_attention(callback.tb_writer, document, self.state.global_step, drawn=not self.is_in_train)
+        for writer in self._tensorboard_writers():
+            log_fusion_attention(writer, document, self._step, with_figure=not self.is_in_train)
 
-    def _show_answers(self, questions: Sequence[Question], answers: Answers, prefix: str) -> None:
-        """A few answers as text in TensorBoard."""
-        lines = ["| question | gold | answer |", "| --- | --- | --- |"]
-        for question in questions:
-            gold = question.answer_texts[0] if question.answer_texts else ""
-            cells = (question.question, gold, answers.chosen[question.id].text)
-            lines.append("| " + " | ".join(cell.replace("|", "¦").replace("\n", " ") for cell in cells) + " |")
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None:
-                callback.tb_writer.add_text(f"{prefix}/answers", "\n".join(lines), self.state.global_step)
+    @property
+    def _step(self) -> int:
+        return int(self.state.global_step)
+
+    def _tensorboard_writers(self) -> list[SummaryWriter]:
+        callbacks = self.callback_handler.callbacks
+        return [
+            callback.tb_writer
+            for callback in callbacks
+            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None
+        ]
+
+    def padding(self) -> dict[str, float]:
+        """Return the share of padding among the tokens of the first training epoch and of an evaluation, 0 to 1."""
+        collator: Any = self.data_collator
+        shares = {}
+        for split, windows, make_sampler, batch_size in (
+            ("train", self.train_dataset, self._get_train_sampler, self.args.train_batch_size),
+            ("eval", self.eval_windows, self._get_eval_sampler, self.args.eval_batch_size),
+        ):
+            if isinstance(windows, WindowDataset):
+                order = make_sampler(windows) or ()
+                share = padding_share(
+                    order, windows.lengths(), batch_size, fixed=collator.length, multiple=collator.multiple
+                )
+                shares[split] = round(share, 4)
+        return shares
+
+
+def make_collator(tokenizer: PreTrainedTokenizerFast, options: QADataOptions, args: TrainerArguments) -> WindowCollator:
+    """Return the collator of a run; half precision pads to multiples of 8 for the GPU's matrix units."""
+    return WindowCollator(
+        pad_id=int(tokenizer.pad_token_id),
+        left=tokenizer.padding_side == "left",
+        length=options.max_seq_length if options.pad_to_max_length else None,
+        multiple=8 if args.fp16 or args.bf16 else 1,
+    )
 
 
 def span_losses(
     start_logits: torch.Tensor, end_logits: torch.Tensor, labels: dict[str, torch.Tensor], mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Mean of start and end cross entropy of each window (Devlin et al., BERT, section 4.2), in float32.
+    """Return the mean of start and end cross entropy of each window (Devlin et al., BERT, section 4.2), in float32.
 
     Args:
         start_logits, end_logits: (windows, length).
-        labels: `start_positions` and `end_positions`, (windows,) int64, `IGNORED` where the gold span is not known.
-        mask: (windows, length), 0 at padding, which is left out of the softmax; None: it is counted there, as in the
+        labels: `start_positions` and `end_positions`, (windows,) int64, `IGNORED` if the gold span is unknown.
+        mask: (windows, length), 0 at padding, which is left out of the softmax. None counts padding there, as in the
             reference implementation, whose loss depends on how far a batch is padded.
 
     Returns:
-        (windows,), 0 where the gold span is not known.
+        (windows,) float32, 0 if the gold span is unknown.
     """
     losses = torch.zeros(len(start_logits), device=start_logits.device)
     for name, logits in (("start_positions", start_logits), ("end_positions", end_logits)):
@@ -234,6 +288,35 @@ def span_losses(
 def span_loss(
     start_logits: torch.Tensor, end_logits: torch.Tensor, labels: dict[str, torch.Tensor], mask: torch.Tensor | None
 ) -> torch.Tensor:
-    """Mean of `span_losses` over the windows whose gold span is known; 0 if there is none."""
+    """Return the mean of `span_losses` over the windows with a known gold span; 0 if there is none."""
     known = (labels["start_positions"] != IGNORED).sum().clamp(min=1)
     return span_losses(start_logits, end_logits, labels, mask).sum() / known
+
+
+def log_fusion_attention(writer: SummaryWriter, document: dict[str, Any], step: int, *, with_figure: bool) -> None:
+    """Log the mean weight of every adapter at every site in TensorBoard.
+
+    Args:
+        writer: of TensorBoard.
+        document: `FusionAttention.document`.
+        step: optimizer step.
+        with_figure: add the heat map, if matplotlib is installed.
+    """
+    for site, weights in zip(document["places"], document["all"], strict=True):
+        for name, weight in zip(document["adapters"], weights, strict=True):
+            writer.add_scalar(f"fusion_attention/{site}/{name}", weight, step)
+    if with_figure and find_spec("matplotlib") is not None:
+        from adapter_qa.reporting.figures import attention_figure
+
+        writer.add_figure("fusion_attention", attention_figure(document), step)
+    writer.flush()
+
+
+def answers_table(questions: Sequence[Question], answers: Answers) -> str:
+    """Return questions, gold answers and answers as a Markdown table."""
+    lines = ["| question | gold | answer |", "| --- | --- | --- |"]
+    for question in questions:
+        gold = question.answer_texts[0] if question.answer_texts else ""
+        cells = (question.question, gold, answers.chosen[question.id].text)
+        lines.append("| " + " | ".join(cell.replace("|", "¦").replace("\n", " ") for cell in cells) + " |")
+    return "\n".join(lines)

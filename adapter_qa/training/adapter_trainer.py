@@ -1,184 +1,225 @@
-"""The trainer under all three doors: `transformers.Trainer` that knows what of the model trains.
+"""The trainer of all three tasks: `transformers.Trainer` for a model with an `AdapterSetup`.
 
-It is not the library's `AdapterTrainer`: that one adds the gradient of the fusion regulariser after the optimizer's
-step, where resuming, gradient scaling and ZeRO go wrong, and its exemption of value matrices from decay never matches.
+It does not derive from the library's `AdapterTrainer`. That class adds the gradient of the fusion regulariser after
+the optimizer step, which breaks resuming, gradient scaling and ZeRO, and its exemption of the value matrices from
+weight decay never matches a name.
 
-That its runs can be broken off and go on is `resumable_trainer`'s subject.
+How a run is interrupted and resumed is the subject of `resumable_trainer`.
+
+| override | replaces in `transformers.Trainer` | guarded by (tests/training) |
+| --- | --- | --- |
+| `compute_loss` | loss by the model's forward pass | `test_trainer.py`, `test_processes.py`: losses by hand |
+| `get_batch_samples` | fetching of the batches of a step | `test_processes.py`: rows repeated in the last batch |
+| `prediction_step` | one batch of an evaluation | `test_processes.py`: predictions of two processes |
+| `evaluation_loop` | mean of the batches' losses | `test_trainer.py`: loss of an evaluation |
+| `get_decay_parameter_names` | names that weight decay acts on | `test_trainer.py`: value matrices |
+| `_get_train_sampler` | random order, --group_by_length | `test_resuming.py`: buckets resume |
+| `_get_eval_sampler` | order of an evaluation | `test_ner.py`: --group_by_length |
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel
+from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
 
+from adapter_qa.config.options import FusionOptions
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.build import cast_frozen_weights, frozen_adapters, fusion_values
+from adapter_qa.models.build import cast_frozen_weights
 from adapter_qa.models.fusion import fusion_regularization
+from adapter_qa.models.parameters import fusion_values
+from adapter_qa.models.save import frozen_adapters
 from adapter_qa.training.deepspeed_weights import enable_deepspeed, gather_params, swap_weights
 from adapter_qa.training.resumable_trainer import ResumableTrainer
 from adapter_qa.training.training_args import TrainerArguments
 
-EPS = 1e-12  # below every weight of a batch with anything labelled; keeps a batch without from dividing by 0
+EPS = 1e-12  # smaller than the weight of any batch with a label; a batch without labels is divided by it
+
+
+class TaskLoss(NamedTuple):
+    """The loss of a batch as a fraction, so that fractions of several batches can be added.
+
+    Attributes:
+        total: sum of the losses of all that is labelled, scalar float32.
+        weight: number (or sum of class weights) of all that is labelled, scalar float32.
+        outputs: of the model.
+    """
+
+    total: torch.Tensor
+    weight: torch.Tensor
+    outputs: ModelOutput
 
 
 class AdapterTrainer(ResumableTrainer):
-    """`ResumableTrainer` for a model with a `AdapterSetup`.
+    """`ResumableTrainer` for a model with an `AdapterSetup`.
 
-    Beyond that: the fusion regulariser is part of the training loss; value matrices are exempt from weight decay;
-    batches hold examples of similar length; several processes compute the losses of one with the same batches, and
-    DeepSpeed may divide the weights among them.
+    The fusion regulariser is a part of the training loss. Value matrices of a fusion are exempt from weight decay.
+    Batches hold examples of similar length. Several processes compute the same losses as one process with the same
+    batches. DeepSpeed may partition the weights.
 
     Args:
-        setup: the setup; None for full fine-tuning.
-        regularize_fusion: add `fusion.fusion_regularization` to the training loss.
-        decay_fusion_values: let weight decay act on the value matrices too. It pulls them to zero, the regulariser
-            to the identity.
-        bucketed: train on batches of similar length (`BucketSampler`); datasets tell with `lengths()`.
-        others: as for `Trainer`.
+        model: with its adapters, as `models.build.build_setup` leaves it.
+        setup: the adapters; None for full fine-tuning.
+        fusion: whether the regulariser is added, and whether weight decay acts on value matrices. Decay pulls them
+            to zero, the regulariser to the identity.
+        bucketed: train on batches of similar length (`BucketSampler`); datasets give lengths by `lengths()`.
+        kwargs: as for `Trainer`.
     """
+
+    args: TrainerArguments
 
     def __init__(
         self,
         *,
         model: PreTrainedModel,
         setup: AdapterSetup | None,
-        regularize_fusion: bool = True,
-        decay_fusion_values: bool = False,
+        fusion: FusionOptions | None = None,
         bucketed: bool = True,
-        **others: Any,
+        **kwargs: Any,
     ):
-        args: TrainerArguments = others["args"]
+        args: TrainerArguments = kwargs["args"]
         if args.deepspeed is not None:
             enable_deepspeed(args)
-        super().__init__(model=model, **others)
-        self.bucketed = bucketed
+        super().__init__(model=model, **kwargs)
+        fusion = fusion or FusionOptions()
         self.setup = setup
-        self.decay_fusion_values = decay_fusion_values
-        self.frozen: dict[str, torch.Tensor] = {}  # as they were before DeepSpeed rounds and divides them
-        if self.is_deepspeed_enabled and self.args.should_save:
+        self.bucketed = bucketed
+        self.decay_fusion_values = fusion.fusion_decay_values
+        self.regularized = [weight for _, weight in fusion_values(model)] if fusion.fusion_regularization else []
+        self.frozen: dict[str, torch.Tensor] = {}  # frozen adapters before DeepSpeed rounds and partitions them
+        if self.is_deepspeed_enabled and args.should_save:
             self.frozen = {name: weight.clone() for name, weight in frozen_adapters(model).items()}
-        elif setup is not None and not self.is_deepspeed_enabled and (self.args.bf16 or self.args.fp16):
-            cast_frozen_weights(model, torch.bfloat16 if self.args.bf16 else torch.float16)
-        self.regularized = [weight for _, weight in fusion_values(model)] if regularize_fusion else []
-        self.evaluated: list[torch.Tensor] = []  # total and weight of each batch of an evaluation
-        # The loss is a mean over the batch and is divided by the accumulation steps, whatever the model's signature.
+        elif setup is not None and not self.is_deepspeed_enabled and (args.bf16 or args.fp16):
+            cast_frozen_weights(model, torch.bfloat16 if args.bf16 else torch.float16)
+        self.eval_losses: list[torch.Tensor] = []  # (2,) total and weight of each batch of an evaluation
+        # The loss is a mean over the batch. `Trainer` divides it by the accumulation steps only if this is False.
         self.model_accepts_loss_kwargs = False
 
-    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """The loss of a batch as a total and its weight, scalars, whose quotient it is; and the model's output.
-
-        Raises:
-            NotImplementedError: the task's trainer has it.
-        """
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
+        """Return the loss of a batch; each task's trainer defines it."""
         raise NotImplementedError
 
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, Any],
+        inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
-    ) -> Any:
-        """The task's loss; while training, over the batch of all processes and with the fusion regulariser."""
+    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
+        """Return the task's loss; in training over the batch of all processes and with the fusion regulariser."""
         total, weight, outputs = self.task_loss(model, inputs)
         if model.training:
-            if self.args.world_size > 1:  # the gradient's mean over processes is then that of the whole batch
+            if self.args.world_size > 1:  # the gradient's mean over processes then equals that of the whole batch
                 weight = self.accelerator.reduce(weight, "mean")
             loss = total / weight.clamp(min=EPS)
             if self.regularized:
                 loss = loss + self._fusion_regularization().to(loss)
         else:
-            self.evaluated.append(torch.stack([total, weight]).detach())
+            self.eval_losses.append(torch.stack([total, weight]).detach())
             loss = total / weight.clamp(min=EPS)
         return (loss, outputs) if return_outputs else loss
 
     def _fusion_regularization(self) -> torch.Tensor:
-        """The fusion regulariser, over whole matrices."""
+        """Return the fusion regulariser, over whole matrices also under ZeRO-3."""
         plugin = self.args.deepspeed_plugin
-        divided = plugin is not None and plugin.zero_stage == 3
-        return fusion_regularization(gather_params(self.regularized) if divided else self.regularized)
+        partitioned = plugin is not None and plugin.zero_stage == 3
+        return fusion_regularization(gather_params(self.regularized) if partitioned else self.regularized)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
-        """The library's; of several processes, the rows that fill up the last batch of an epoch do not count."""
+        """Fetch the batches of a step; mask the rows that only fill up the last batch of an epoch."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             self._mask_duplicate_rows(batches[-1], self.args.train_batch_size)
         return batches, items
 
-    def _mask_duplicate_rows(self, batch: dict[str, torch.Tensor], rows: int) -> None:
-        """Takes the labels from rows that are there only to give every process a whole last batch.
+    def _mask_duplicate_rows(self, batch: dict[str, torch.Tensor], batch_size: int) -> None:
+        """Set the labels of rows to `IGNORED` that are only there to give every process a full last batch.
 
-        accelerate hands batches to processes in turn and fills the last round up from the beginning of the data.
+        accelerate gives the batches to the processes in turn, and fills up the last round with rows from the
+        beginning of the data.
 
         Args:
-            batch: the last batch that was fetched.
-            rows: of a whole batch of one process.
+            batch: the batch fetched last.
+            batch_size: rows of a full batch of one process.
         """
-        loading = self.accelerator.gradient_state
-        if self.args.world_size == 1 or not loading.end_of_dataloader or loading.remainder <= 0:
+        gradient_state = self.accelerator.gradient_state
+        if self.args.world_size == 1 or not gradient_state.end_of_dataloader or gradient_state.remainder <= 0:
             return
-        own = max(loading.remainder - self.args.process_index * rows, 0)
+        own_rows = max(gradient_state.remainder - self.args.process_index * batch_size, 0)
         for name in self.label_names:
             if name in batch:
-                batch[name][own:] = IGNORED
+                batch[name][own_rows:] = IGNORED
 
-    def prediction_step(self, model: Any, inputs: Any, *others: Any, **named: Any) -> Any:
-        """The library's, without the rows that fill up the last batch."""
+    def prediction_step(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[torch.Tensor | None, Any, Any]:
+        """Evaluate a batch without the rows that only fill it up."""
         self._mask_duplicate_rows(inputs, self.args.eval_batch_size)
-        return super().prediction_step(model, inputs, *others, **named)
+        step: tuple[torch.Tensor | None, Any, Any] = super().prediction_step(
+            model, inputs, prediction_loss_only, ignore_keys
+        )
+        return step
 
     def evaluation_loop(
         self,
-        dataloader: DataLoader,
+        dataloader: DataLoader[Any],
         description: str,
         prediction_loss_only: bool | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """The library's loop; the loss is the mean over all that is labelled, however it came into batches.
-
-        It is 0 where nothing is labelled.
-        """
-        self.evaluated = []
+        """Run an evaluation. Its loss is the mean over all that is labelled in all batches; 0 without any label."""
+        self.eval_losses = []
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        pairs = torch.stack(self.evaluated).double().sum(0) if self.evaluated else torch.zeros(2)
+        pairs = torch.stack(self.eval_losses).double().sum(0) if self.eval_losses else torch.zeros(2)
         total, weight = self.accelerator.gather(pairs.float()[None]).double().sum(0).tolist()
         metrics = {**(output.metrics or {}), f"{metric_key_prefix}_loss": total / max(weight, EPS)}
         return output._replace(metrics=metrics)
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
-        """Names that weight decay acts on."""
-        names = super().get_decay_parameter_names(model)
+        """Return the names of the weights that weight decay acts on."""
+        names: list[str] = super().get_decay_parameter_names(model)
         if self.decay_fusion_values:
             return names
         values = {name for name, _ in fusion_values(model)}
         return [name for name in names if name not in values]
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        """In buckets with --group_by_length, too: the library's way of it has another order in a resumed run."""
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
+        """Return the order of training.
+
+        --group_by_length gives buckets, too: the library's own grouping has another order in a resumed run.
+        """
         if not self.bucketed and not self.args.group_by_length:
-            return super()._get_train_sampler(train_dataset)
+            sampler: Sampler[int] | None = super()._get_train_sampler(train_dataset)
+            return sampler
         dataset: Any = self.train_dataset
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return BucketSampler(dataset.lengths(), self.args.train_batch_size * self.args.world_size, seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> Sampler[int] | None:
-        """Evaluation in the order of the data, which predictions are matched with; `Trainer` itself would let
-        --group_by_length shuffle it. Several processes share it out in order.
+        """Return the order of the data, in which predictions are matched with it.
+
+        The library would let --group_by_length shuffle it. Several processes share the data in order: no sampler.
         """
-        return SequentialSampler(eval_dataset) if self.args.world_size <= 1 else None  # type: ignore[arg-type]
+        if self.args.world_size > 1:
+            return None
+        return SequentialSampler(eval_dataset)  # type: ignore[arg-type]  # ours have a length
 
     @contextmanager
     def full_model(self) -> Iterator[PreTrainedModel]:
-        """The model as it is to be saved, by the process that saves; all processes must enter."""
+        """Give the model with whole float32 weights, to be saved; all processes must enter."""
         if self.deepspeed is None:
             yield self.model
             return

@@ -1,4 +1,4 @@
-"""Named entities: word labels to token labels, class weights, entity scores, and the trainer."""
+"""The trainer of a NER adapter, and the scores of entities."""
 
 from __future__ import annotations
 
@@ -14,20 +14,16 @@ from transformers import EvalPrediction
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.token_classification import TokenClassificationDataset, sentence_labels
-from adapter_qa.training.adapter_trainer import AdapterTrainer
-
-# ---------------------------------------------------------------- words to tokens
-
-
-# ---------------------------------------------------------------- learning and scoring
+from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
 
 
 def entity_scores(gold: list[list[str]], predicted: list[list[str]]) -> dict[str, float]:
-    """Entity-level precision, recall and F1 in percent by seqeval, over all entities (micro) and for each type: an
-    entity counts if its type and both its ends are right.
+    """Return entity-level precision, recall and F1 in percent by seqeval, over all entities (micro) and by type.
+
+    An entity counts as right if its type and both its borders are right.
 
     Returns:
-        `precision`, `recall`, `f1`, `entities`, and the first three again as `<TYPE>_precision` and so on.
+        `precision`, `recall`, `f1` and `entities` (their number), and for each type `<TYPE>_precision` and so on.
     """
     report = classification_report(gold, predicted, output_dict=True, zero_division=0)
     scores: dict[str, float] = {}
@@ -45,13 +41,13 @@ def entity_scores(gold: list[list[str]], predicted: list[list[str]]) -> dict[str
 
 
 class NERTrainer(AdapterTrainer):
-    """`AdapterTrainer` for entity labels.
+    """`AdapterTrainer` for named entity recognition.
 
     Args:
         names: all labels.
-        weights: (classes,) float32, of the classes in the loss; None weighs them alike.
-        eval_dataset: what is evaluated on; its labels are on the first piece of each word.
-        others: as for `AdapterTrainer`.
+        weights: (classes,) float32, weights of the classes in the loss; None: all 1.
+        eval_dataset: evaluation inputs, labelled on the first token of each word; None without evaluation.
+        kwargs: as for `AdapterTrainer`.
     """
 
     def __init__(
@@ -60,20 +56,20 @@ class NERTrainer(AdapterTrainer):
         names: Sequence[str],
         weights: np.ndarray | None,
         eval_dataset: TokenClassificationDataset | None,
-        **others: Any,
+        **kwargs: Any,
     ):
         super().__init__(
             eval_dataset=eval_dataset,
             compute_metrics=self.score,
             preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
-            **others,
+            **kwargs,
         )
         self.names = names
         self.weights = None if weights is None else torch.from_numpy(weights)
-        self.scored = eval_dataset
+        self.scored_dataset = eval_dataset
 
-    def task_loss(self, model: torch.nn.Module, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        """Weighted cross entropy of the labelled tokens of a batch, in float32, and the sum of their weights."""
+    def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
+        """Return the weighted cross entropy of the labelled tokens, float32, and the sum of their weights."""
         labels = inputs["labels"].flatten()
         outputs = model(**encoder_inputs(inputs, [name for name in inputs if name != "labels"]))
         logits = outputs.logits.float().flatten(0, 1)
@@ -82,12 +78,18 @@ class NERTrainer(AdapterTrainer):
         counted = (labels != IGNORED).to(logits)
         if weights is not None:
             counted = counted * weights[labels.clamp(min=0)]
-        return total, counted.sum(), outputs
+        return TaskLoss(total, counted.sum(), outputs)
 
     def score(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Entity scores of `self.scored`, whose predictions these are; none where labels are not known."""
-        if self.scored is None:
+        """Return the entity scores of predictions for `scored_dataset`; none if its labels are unknown."""
+        if self.scored_dataset is None:
             return {}
-        predicted = sentence_labels(np.asarray(prediction.predictions), self.scored, self.names)
-        gold = sentence_labels(np.asarray(prediction.label_ids), self.scored, self.names)
+        predicted = sentence_labels(np.asarray(prediction.predictions), self.scored_dataset, self.names)
+        gold = sentence_labels(np.asarray(prediction.label_ids), self.scored_dataset, self.names)
         return entity_scores(gold, predicted)
+
+    def predict_labels(self, dataset: TokenClassificationDataset) -> list[list[str]]:
+        """Return the predicted label of every word of every sentence; nothing is scored."""
+        self.scored_dataset = None
+        rows = self.predict(dataset, metric_key_prefix="predict").predictions
+        return sentence_labels(np.asarray(rows), dataset, self.names)

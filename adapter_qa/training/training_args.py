@@ -1,34 +1,34 @@
-"""From the training options as asked for to `transformers.TrainingArguments`: what they leave open is decided."""
+"""From the options of the user to `transformers.TrainingArguments`: what the options leave open is decided here."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import torch
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 
 from adapter_qa.config.deepspeed import read_deepspeed
-from adapter_qa.config.options import TrainingOptions
+from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, TrainingOptions
 from adapter_qa.core.distributed import process_count
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.messages import log_note
 from adapter_qa.training.deepspeed_weights import disable_zero3_init
 
-# Compute capability from which NVIDIA GPUs have matrix units for the type: Ampere, Volta (CUDA C++ Programming Guide).
-NEED_THE_MODEL = ("galore", "apollo", "lomo", "adalomo")  # optimizers made for its layers
-BF16_SINCE, FP16_SINCE = (8, 0), (7, 0)
+OPTIMIZERS_WITH_MODEL = ("galore", "apollo", "lomo", "adalomo")  # they are built from the model's layers
+# Compute capability of the first NVIDIA GPUs with matrix units for the type: Ampere, Volta (CUDA Programming Guide).
+BF16_CAPABILITY, FP16_CAPABILITY = (8, 0), (7, 0)
 
 
 @dataclass
 class TrainerArguments(TrainingArguments):
-    """`transformers.TrainingArguments` and what this trainer has beside them; `resolve_training_args` makes it.
+    """`transformers.TrainingArguments` with the options that only this trainer has; see `resolve_training_args`.
 
-    `push_at_end` stands for the library's `push_to_hub`, which would push checkpoints and the run's whole folder.
+    `push_at_end` replaces the library's `push_to_hub`, which would push checkpoints and the whole folder of the run.
     """
 
     bucket_by_length: bool = True
@@ -41,138 +41,175 @@ class TrainerArguments(TrainingArguments):
         self.output_dir_is_derived = self.output_dir is None
         self.idle_gpus = 0
         super().__post_init__()
-        if self.ddp_find_unused_parameters is None:  # all that trains is used in every step; looking for it costs time
+        if self.ddp_find_unused_parameters is None:  # every step uses all that trains; the search would cost time
             self.ddp_find_unused_parameters = False
-        self.remove_unused_columns = False  # windows carry what evaluation needs beside the model's inputs
+        self.remove_unused_columns = False  # evaluation needs more of a window than the model's inputs
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type == "cuda"
-        if self.n_gpu > 1:  # the library would put a copy of the model on each and multiply the batch
+        if self.n_gpu > 1:  # the library would copy the model to each GPU and multiply the batch size
             self.idle_gpus, self._n_gpu = self.n_gpu - 1, 1
 
 
-def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
-    """Decides precision, evaluation and best epoch where the options leave them open, and reads the DeepSpeed file.
+class Precision(NamedTuple):
+    """The precision of a training, float32 if neither is set.
 
-    Several processes of one run find each other here.
+    Attributes:
+        bf16: bfloat16.
+        fp16: float16 with loss scaling.
+        notes: lines for the user on what was chosen.
+    """
+
+    bf16: bool
+    fp16: bool
+    notes: list[str]
+
+
+def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
+    """Decide precision, evaluation and best epoch where the options leave them open, and read the DeepSpeed file.
+
+    Several processes of one run connect here.
 
     Raises:
-        UserError: the library refuses the options.
+        UserError: if the library refuses the options.
     """
-    values = dict(vars(options))
-    values["eval_strategy"] = options.evaluates()
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    evaluates = options.effective_eval_strategy
+    values["eval_strategy"] = evaluates
     if options.load_best_model_at_end is None:
-        values["load_best_model_at_end"] = values["eval_strategy"] != "no" and (
-            options.save_strategy == values["eval_strategy"]
-        )
+        values["load_best_model_at_end"] = evaluates != "no" and options.save_strategy == evaluates
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
-    values["bf16"], values["fp16"], said = choose_precision(options)
-    if not torch.accelerator.is_available() and (values["bf16"] or process_count() > 1):
-        # The library takes bfloat16 on the CPU only where it is told to use it, and several processes on it without
-        # that for as many runs of one.
+    precision = choose_precision(options)
+    values["bf16"], values["fp16"] = precision.bf16, precision.fp16
+    if not torch.accelerator.is_available() and (precision.bf16 or process_count() > 1):
+        # Without use_cpu the library refuses bfloat16 on the CPU, and takes several processes for separate runs.
         values["use_cpu"] = True
     if options.deepspeed is not None:
-        warmup = options.warmup_steps > 0 or options.warmup_ratio > 0
-        values["deepspeed"], notes = read_deepspeed(str(options.deepspeed), warmup=warmup)
-        if not options.do_train:
-            values["deepspeed"], notes = None, ["--deepspeed is for training; this run evaluates without it"]
-        log_note(notes)
-    log_note(said)
-    _prepare_launch(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
-    here = ["none", "all", *get_available_reporting_integrations()]
-    strange = [name for name in options.report_to or [] if name not in here]
-    if strange:
-        raise UserError(f"--report_to {' '.join(strange)}: unknown or not installed; here there are {', '.join(here)}")
+        values["deepspeed"] = _deepspeed_config(options)
+    log_note(precision.notes)
+    _prepare_environment(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
+    raise_if_any(_report_to_problems(options.report_to or []))
     try:  # None stands for the library's own default
-        run = TrainerArguments(**{name: value for name, value in values.items() if value is not None})
-        check_learning(run)
-        if run.deepspeed is not None:
+        args = TrainerArguments(**{name: value for name, value in values.items() if value is not None})
+        check_optimizer_and_schedule(args)
+        if args.deepspeed is not None:
             disable_zero3_init()
-            _check_agreement(run)
-        if run.world_size != process_count():
-            raise RuntimeError(f"{process_count()} processes were started, but the library knows {run.world_size}")
+            _check_deepspeed_values(args)
+        if args.world_size != process_count():
+            raise RuntimeError(f"{process_count()} processes were started, but the library sees {args.world_size}")
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(" ".join(str(error).split())) from error
-    if run.idle_gpus:
+    if args.idle_gpus:
+        gpus = args.idle_gpus + 1
         log_note(
-            [f"{run.idle_gpus + 1} GPUs are here and this run takes one; torchrun --nproc_per_node {run.idle_gpus + 1} "
-             "in place of python takes all, CUDA_VISIBLE_DEVICES chooses"]
-        )  # fmt: skip
-    return run
+            [
+                f"{gpus} GPUs are available and this run uses one; torchrun --nproc_per_node {gpus} in place of python "
+                "uses all, CUDA_VISIBLE_DEVICES chooses"
+            ]
+        )
+    return args
 
 
-def _prepare_launch(*, deepspeed: bool, use_cpu: bool) -> None:
-    """Environment variables that the libraries look for and a launcher leaves unset."""
+def _deepspeed_config(options: TrainingOptions) -> dict[str, Any] | None:
+    """Return the DeepSpeed configuration in current terms; None for a run that does not train."""
+    warmup = options.warmup_steps > 0 or options.warmup_ratio > 0
+    config, notes = read_deepspeed(str(options.deepspeed), warmup=warmup)
+    if not options.do_train:
+        log_note(["--deepspeed is for training; this run evaluates without it"])
+        return None
+    log_note(notes)
+    return config
+
+
+def _report_to_problems(names: list[str]) -> list[str]:
+    """Return a problem if --report_to names a logger that is unknown or not installed."""
+    available = ["none", "all", *get_available_reporting_integrations()]
+    unknown = [name for name in names if name not in available]
+    if not unknown:
+        return []
+    return [f"--report_to {' '.join(unknown)}: unknown or not installed; available are {', '.join(available)}"]
+
+
+def _prepare_environment(*, deepspeed: bool, use_cpu: bool) -> None:
+    """Set environment variables that the libraries read and a launcher may leave unset."""
     if use_cpu or not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
         if process_count() > 1:  # accelerate would call the device cpu:0, which torch does not know
             os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
-    if deepspeed and "RANK" not in os.environ:  # a single process without a launcher, for which DeepSpeed asks MPI
+    if deepspeed and "RANK" not in os.environ:  # one process without a launcher: DeepSpeed would ask MPI for its peers
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        alone = {
+        os.environ |= {
             "RANK": "0",
             "LOCAL_RANK": "0",
             "WORLD_SIZE": "1",
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
         }
-        os.environ.update(alone)
 
 
-def _check_agreement(run: TrainerArguments) -> None:
-    """Holds what the DeepSpeed file says against the options; the library would do so once the model is loaded.
-
-    Raises:
-        ValueError: they differ.
-    """
-    differing = run.hf_deepspeed_config.mismatches
-    if differing:
-        raise ValueError(f"--deepspeed: the file contradicts the options ({'; '.join(differing)}); write auto there")
-
-
-def check_learning(run: TrainerArguments) -> None:
-    """Tries the schedule, and whether the optimizer is installed, which the library looks at when training begins.
+def _check_deepspeed_values(args: TrainerArguments) -> None:
+    """Compare the DeepSpeed file with the options. The library would do so only after the model is loaded.
 
     Raises:
-        ValueError, TypeError, ImportError, RuntimeError: it cannot be.
+        ValueError: if they differ.
     """
-    if not str(run.optim).startswith(NEED_THE_MODEL):
-        Trainer.get_optimizer_cls_and_kwargs(run)
-    settings = run.lr_scheduler_kwargs or {}
+    mismatches = args.hf_deepspeed_config.mismatches
+    if mismatches:
+        raise ValueError(f"--deepspeed: the file contradicts the options ({'; '.join(mismatches)}); write auto there")
+
+
+def check_optimizer_and_schedule(args: TrainerArguments) -> None:
+    """Build the schedule, and look whether the optimizer is installed. The library does so only when training begins.
+
+    Raises:
+        ValueError, TypeError, ImportError, RuntimeError: if the library refuses one of them.
+    """
+    if not str(args.optim).startswith(OPTIMIZERS_WITH_MODEL):
+        Trainer.get_optimizer_cls_and_kwargs(args)
+    settings = args.lr_scheduler_kwargs or {}
     if not isinstance(settings, dict):
         raise ValueError(f"--lr_scheduler_kwargs {settings}: must be a JSON object")
     try:
         get_scheduler(
-            run.lr_scheduler_type,
+            args.lr_scheduler_type,
             torch.optim.SGD([torch.zeros(1, requires_grad=True)]),
             num_warmup_steps=1,
             num_training_steps=2,
             scheduler_specific_kwargs=dict(settings),
         )
     except (ValueError, TypeError) as error:
-        kind = SchedulerType(run.lr_scheduler_type).value
+        kind = SchedulerType(args.lr_scheduler_type).value
         raise ValueError(f"--lr_scheduler_type {kind} with --lr_scheduler_kwargs {settings}: {error}") from error
 
 
-def choose_precision(options: TrainingOptions) -> tuple[bool, bool, list[str]]:
-    """Whether to compute in bfloat16, whether in float16, and a line that says what was chosen for the user."""
+def choose_precision(options: TrainingOptions) -> Precision:
+    """Choose the precision: the options' if they say one, else the best that the device has in hardware."""
     accelerated = torch.accelerator.is_available() and not options.use_cpu
     if options.bf16 is not None or options.fp16 is not None:
         if options.fp16 and not accelerated:
-            return bool(options.bf16), False, ["--fp16 needs an accelerator; on the CPU the run is in float32"]
-        return bool(options.bf16), bool(options.fp16), []
+            notes = ["--fp16 needs an accelerator; on the CPU the run is in float32"]
+            return Precision(bool(options.bf16), fp16=False, notes=notes)
+        return Precision(bool(options.bf16), bool(options.fp16), notes=[])
     if not accelerated or not torch.cuda.is_available():
-        return False, False, []
+        return Precision(bf16=False, fp16=False, notes=[])
     capability, name = torch.cuda.get_device_capability(), torch.cuda.get_device_name()
-    bf16 = capability >= BF16_SINCE
-    fp16 = not bf16 and capability >= FP16_SINCE
+    bf16 = capability >= BF16_CAPABILITY
+    fp16 = not bf16 and capability >= FP16_CAPABILITY
     chosen = "bfloat16" if bf16 else "float16" if fp16 else "float32"
-    return bf16, fp16, [f"precision: {chosen}, which {name} does well; --bf16 or --fp16 decides otherwise"]
+    note = f"precision: {chosen}, which {name} computes in hardware; --bf16 or --fp16 decides otherwise"
+    return Precision(bf16, fp16, [note])
 
 
-def as_record(*options: Any) -> dict[str, Any]:
-    """Options as plain values for run.json: every field of our dataclasses, TrainingArguments by its own `to_dict`."""
+def data_and_adapter_options(config: QARunConfig | NERRunConfig | MLMRunConfig) -> list[Any]:
+    """Return the option groups of a run other than the base model and the training arguments, in order."""
+    groups = {field.name: getattr(config, field.name) for field in fields(config)}
+    return [group for name, group in groups.items() if name not in ("model", "training")]
+
+
+def options_record(config: QARunConfig | NERRunConfig | MLMRunConfig, args: TrainerArguments) -> dict[str, Any]:
+    """Return every option's value as plain JSON for run.json; training arguments as they were resolved."""
     record: dict[str, Any] = {}
-    for group in options:
-        record.update(group.to_dict() if isinstance(group, TrainingArguments) else vars(group))
-    return json.loads(json.dumps(record, default=str))
+    for group in (config.model, *data_and_adapter_options(config)):
+        record |= {field.name: getattr(group, field.name) for field in fields(group)}
+    plain: dict[str, Any] = json.loads(json.dumps(record | args.to_dict(), default=str))
+    return plain

@@ -1,0 +1,55 @@
+"""Trainer callbacks that keep run.json up to date."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from adapter_qa.runs.run_record import RunRecord
+from adapter_qa.training.training_args import TrainerArguments
+
+
+class RunHistoryCallback(TrainerCallback):
+    """Writes the metrics of every evaluation during training to run.json."""
+
+    def __init__(self, record: RunRecord):
+        self.record = record
+        self.is_training = False
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count the evaluations from here on as part of the training's history."""
+        self.is_training = True
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop counting: the evaluation after training is a result and not history."""
+        self.is_training = False
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the evaluations so far and the best step."""
+        if self.is_training and state.is_world_process_zero:
+            self.record.update(**training_history(state))
+
+
+def training_history(state: TrainerState) -> dict[str, Any]:
+    """Return evaluations, training losses, the best step, and how far the training came, as run.json has them."""
+    evaluations = [entry for entry in state.log_history if any(key.startswith("eval_") for key in entry)]
+    return {
+        "history": evaluations,
+        "losses": [entry for entry in state.log_history if "loss" in entry],
+        "best": {"step": state.best_global_step, "metric": state.best_metric},
+        "steps": state.global_step,
+        "epochs": state.epoch,
+    }
+
+
+def make_callbacks(args: TrainerArguments, record: RunRecord) -> list[TrainerCallback]:
+    """Return the callbacks of a run: its history, and early stopping if a patience is given."""
+    callbacks: list[TrainerCallback] = [RunHistoryCallback(record)]
+    if args.early_stopping_patience is not None and args.do_train:
+        callbacks.append(EarlyStoppingCallback(args.early_stopping_patience))
+    return callbacks

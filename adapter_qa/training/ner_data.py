@@ -1,0 +1,94 @@
+"""Sentences and encoder inputs of the splits of a NER run.
+
+Nothing heavy is imported before inputs are made, so that errors in the files are reported at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from adapter_qa.config.options import NERRunConfig, Split
+from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.files import file_fingerprint
+from adapter_qa.data.conll import OUTSIDE, Sentence, label_names, read_sentences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from adapter_qa.data.token_classification import TokenClassificationDataset
+    from adapter_qa.models.adapter_setup import AdapterSetup
+    from adapter_qa.runs.run_record import RunRecord
+
+
+def load_sentences(config: NERRunConfig) -> dict[str, list[Sentence]]:
+    """Load the sentences of every split that is used, by split name.
+
+    Raises:
+        UserError: if a file cannot be read, or the training file names no entity.
+    """
+
+    def loader(split: Split) -> Any:
+        return lambda: read_sentences(str(split.file), need_labels=split.name != "predict")
+
+    splits = config.splits()
+    loaded = run_all([loader(split) for split in splits])
+    sentences = {split.name: read[: split.limit] for split, read in zip(splits, loaded, strict=True)}
+    if "train" in sentences and label_names(sentences["train"]) == [OUTSIDE]:
+        raise UserError(
+            f"{config.data.train_file}: names no entity, all its labels are {OUTSIDE}; there is nothing to learn"
+        )
+    return sentences
+
+
+def sentence_sources(config: NERRunConfig, sentences: dict[str, list[Sentence]]) -> dict[str, dict[str, Any]]:
+    """Return where the sentences come from and how many they are, by split, for run.json."""
+    return {
+        split.name: file_fingerprint(str(split.file)) | {"sentences": len(sentences[split.name])}
+        for split in config.splits()
+    }
+
+
+def known_labels(setup: AdapterSetup | None, sentences: dict[str, list[Sentence]]) -> list[str]:
+    """Return the labels of the loaded adapter's head, or else those of the training sentences.
+
+    Raises:
+        UserError: if the sentences have labels that are not among them.
+    """
+    saved = setup.saved.head if setup is not None and setup.saved is not None and setup.loads_saved_head else None
+    names = list(saved.labels) if saved is not None else label_names(sentences.get("train", []))
+    labelled = [sentence for split in ("train", "eval") for sentence in sentences.get(split, [])]
+    unknown = set(label_names(labelled)) - set(names)
+    if unknown:
+        raise UserError(f"labels {', '.join(sorted(unknown))} are not among those trained: {', '.join(names)}")
+    return names
+
+
+def make_split_inputs(
+    sentences: dict[str, list[Sentence]],
+    tokenizer: PreTrainedTokenizerFast,
+    labels: list[str],
+    config: NERRunConfig,
+    record: RunRecord,
+) -> dict[str, TokenClassificationDataset]:
+    """Tokenize the sentences of every split, align labels to tokens, and record counts.
+
+    --label_all_tokens and --next_sentence act on training only: evaluation labels the first token of each word, and
+    one sentence at a time.
+    """
+    from adapter_qa.data.token_classification import tokenize_and_align_labels
+
+    inputs: dict[str, TokenClassificationDataset] = {}
+    for name, split in sentences.items():
+        is_training = name == "train"
+        inputs[name] = tokenize_and_align_labels(
+            [Sentence(sentence.words, ()) for sentence in split] if name == "predict" else split,
+            tokenizer,
+            labels,
+            max_seq_length=config.data.max_seq_length,
+            label_all_tokens=is_training and config.data.label_all_tokens,
+            next_sentence=is_training and config.data.next_sentence,
+        )
+        counts = {"inputs": len(inputs[name]), "cut_sentences": inputs[name].cut_sentences}
+        record.document["data"][name] |= counts
+    record.update()
+    return inputs
