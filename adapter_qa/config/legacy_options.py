@@ -28,7 +28,7 @@ UNUSED = {
     "use_auth_token": "the token of 'hf auth login' is used by itself",
     "local_rank": "the launcher's environment says it, torchrun's as well as torch.distributed.launch's",
 }
-OLD_NAMES = frozenset((*RENAMED, *UNUSED))
+LEGACY_NAMES = frozenset((*RENAMED, *UNUSED))
 
 
 def translate_legacy_args(words: Sequence[str]) -> tuple[list[str], list[str]]:

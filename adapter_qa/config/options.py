@@ -1,21 +1,17 @@
-"""Options: one dataclass a subject. `parsing` reads them, `checks` refuses what no run may ask for, and of `TrainingOptions`
-`training_arguments.resolve_training_args` makes what the trainer takes.
+"""All options of the training scripts: one frozen dataclass for each subject, and one for each script's configuration.
+
+Units and limits stand in the fields. `config.parser` reads the options, `config.validation` checks them.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
-from adapter_qa.config.training_options import training_options
+from adapter_qa.config.training_options import LibraryTrainingOptions
 
-if TYPE_CHECKING:
-    from transformers import TrainingArguments as LibraryOptions
-else:  # torch and transformers are not imported here: --help and mistakes are answered at once
-    LibraryOptions = training_options()
-
-# The 2021 names and the library's present ones (adapters 1.x documentation, "Configuration strings").
+# The names of adapter-transformers 2.x and the present ones (adapters 1.x documentation, "Configuration strings").
 ADAPTER_CONFIGS = {
     "pfeiffer": "seq_bn",
     "pfeiffer+inv": "seq_bn_inv",
@@ -26,18 +22,89 @@ ADAPTER_CONFIGS = {
     "double_seq_bn": "double_seq_bn",
     "double_seq_bn_inv": "double_seq_bn_inv",
 }
-STRATEGIES = ["no", "steps", "epoch"]
+STRATEGIES = ("no", "steps", "epoch")
 NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
 # Names become module names and folder names, two of them in a fusion's.
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]{1,120}")
+MIN_INPUT_LENGTH = 8  # tokens
+
+T = TypeVar("T")
+SplitName = Literal["train", "eval", "predict"]
 
 
-def option(default: Any, text: str) -> Any:
-    """A dataclass field with its default and its help text; mutable defaults are not needed by any option."""
-    return field(default=default, metadata={"help": text})
+@dataclass(frozen=True)
+class Limits:
+    """The values that a numeric option may have. None leaves a side open.
+
+    Attributes:
+        minimum: the smallest value.
+        maximum: the largest value.
+        above: the value must be greater than this.
+        below: the value must be less than this.
+    """
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def allow(self, value: float) -> bool:
+        """Return whether a value lies within the limits."""
+        return (
+            (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+
+    def __str__(self) -> str:
+        """Return the limits in words, e.g. "above 0 and at most 1"."""
+        if self.minimum is not None and self.maximum is not None:
+            return f"between {self.minimum:.10g} and {self.maximum:.10g}"
+        words = {"at least": self.minimum, "above": self.above, "at most": self.maximum, "below": self.below}
+        return " and ".join(f"{word} {limit:.10g}" for word, limit in words.items() if limit is not None)
 
 
-@dataclass
+NOT_NEGATIVE = Limits(minimum=0)
+AT_LEAST_ONE = Limits(minimum=1)
+SHARE = Limits(minimum=0, maximum=1)
+SEED = Limits(minimum=0, maximum=2**32 - 1)  # what numpy accepts
+
+
+def option(
+    default: T,
+    help_text: str,
+    *,
+    unit: str | None = None,
+    limits: Limits | None = None,
+    choices: tuple[str, ...] | None = None,
+) -> T:
+    """Return a dataclass field that is a command-line option.
+
+    Args:
+        default: its value if it is not given.
+        help_text: one or more sentences for --help, which adds the unit, the limits and the default.
+        unit: of a number, in the plural.
+        limits: of a number; `validation.field_problems` checks them.
+        choices: the words that are allowed.
+    """
+    return field(default=default, metadata=_metadata(help_text, unit, limits, choices))
+
+
+def library_option(name: str, *, unit: str | None = None, limits: Limits) -> Any:
+    """Return a field of `LibraryTrainingOptions` with limits added."""
+    original = LibraryTrainingOptions.__dataclass_fields__[name]
+    return field(default=original.default, metadata=_metadata(original.metadata["help"], unit, limits, None))
+
+
+def _metadata(
+    help_text: str, unit: str | None, limits: Limits | None, choices: tuple[str, ...] | None
+) -> dict[str, Any]:
+    entries = {"help": help_text, "unit": unit, "limits": limits, "choices": choices}
+    return {key: entry for key, entry in entries.items() if entry is not None}
+
+
+@dataclass(frozen=True)
 class ModelOptions:
     """The base model and its tokenizer."""
 
@@ -50,32 +117,31 @@ class ModelOptions:
     )
     tokenizer_name: str | None = option(None, "Folder or hub id of the tokenizer, if it is not the model's own.")
     model_revision: str = option("main", "Branch, tag or commit of a hub id.")
-    cache_dir: str | None = option(None, "Where hub downloads are kept; without it the hub's own cache.")
-    attn_implementation: str | None = field(
-        default=None,
-        metadata={"help": "How attention is computed. Without it sdpa.", "choices": ["sdpa", "eager"]},
+    cache_dir: str | None = option(None, "Folder for downloads from the hub. Without it the hub's own cache.")
+    attn_implementation: str | None = option(
+        None, "Implementation of attention. Without it sdpa.", choices=("sdpa", "eager")
     )
     random_init: bool = option(
         False,
-        "Start from a configuration without weights. Here the word 'new' in place of an adapter's path makes a fresh "
-        "one. For dry runs, tests and benchmarks.",
+        "Start from random weights. The word 'new' then stands for a fresh adapter where an adapter's path is "
+        "expected. For dry runs, tests and benchmarks.",
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class AdapterOptions:
     """The adapter that is trained."""
 
     _argument_group_name = "adapter"
     adapter_config: str | None = option(
         None,
-        "Kind of a fresh adapter: pfeiffer, houlsby, pfeiffer+inv, houlsby+inv (today's seq_bn, double_seq_bn, "
-        "..._inv), or an adapter_config.json. Without it pfeiffer, for a language adapter pfeiffer+inv.",
+        "Kind of a fresh adapter: pfeiffer, houlsby, pfeiffer+inv, houlsby+inv (in adapters 1.x seq_bn, "
+        "double_seq_bn, ..._inv), or an adapter_config.json. Without it pfeiffer, for a language adapter pfeiffer+inv.",
     )
     adapter_non_linearity: str | None = option(
         None,
-        "Activation of a fresh adapter, e.g. gelu, relu, swish. Without it the kind's own (pfeiffer: relu). What was "
-        "gelu in 2021 is gelu_new.",
+        "Activation of a fresh adapter, e.g. gelu, relu, swish. Without it the kind's own (pfeiffer: relu). The gelu "
+        "of adapter-transformers 2.x is gelu_new.",
     )
     adapter_reduction_factor: float | None = option(
         None,
@@ -83,61 +149,61 @@ class AdapterOptions:
     )
     load_adapter: str | None = option(
         None,
-        "A saved adapters-<task> folder, a fusion included, to evaluate, to predict with or to train further.",
+        "A saved adapters-<task> folder, with a fusion if it has one, to evaluate, predict with or train further.",
     )
     language: str | None = option(
-        None, "Language code of the data, e.g. pt. Recorded; a language adapter of another one is refused."
+        None, "Language code of the data, e.g. pt. It is recorded; a language adapter of another language is refused."
     )
     madx2: bool = option(
-        False, "MAD-X 2.0: no adapter and no fusion layer in the last layer, loaded adapters included."
+        False, "MAD-X 2.0: no adapter and no fusion in the last layer, also if the adapters are loaded."
     )
     houlsby_MHA_lastlayer: bool = option(
-        False, "In the last layer, the trained houlsby adapter stands after the attention block only."
+        False, "Place the trained houlsby adapter in the last layer after the attention block only."
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class LanguageAdapterOptions:
     """The frozen language adapter under the task adapter."""
 
     _argument_group_name = "language adapter"
     load_lang_adapter: str | None = option(
         None,
-        "Saved language adapter; it is stacked under the task and frozen. The word 'none' leaves out the one that "
-        "--load_adapter brings.",
+        "Saved language adapter, stacked under the task adapter and frozen. The word 'none' leaves out the one that "
+        "--load_adapter includes.",
     )
-    lang_adapter_config: str | None = option(None, "Its kind, or its adapter_config.json; a loaded one must be of it.")
-    lang_adapter_non_linearity: str | None = option(None, "Its activation; a loaded one must have it.")
-    lang_adapter_reduction_factor: float | None = option(None, "Its reduction factor; a loaded one must have it.")
+    lang_adapter_config: str | None = option(None, "Its kind, or its adapter_config.json; a loaded one must match.")
+    lang_adapter_non_linearity: str | None = option(None, "Its activation; a loaded one must match.")
+    lang_adapter_reduction_factor: float | None = option(None, "Its reduction factor; a loaded one must match.")
 
 
-@dataclass
+@dataclass(frozen=True)
 class FusionOptions:
     """AdapterFusion (Pfeiffer et al., 2021, arXiv 2005.00247)."""
 
     _argument_group_name = "fusion"
-    train_adapter: bool = option(True, "Train an adapter or a fusion, the base frozen. False: full fine-tuning.")
+    train_adapter: bool = option(
+        True, "Train an adapter or a fusion and freeze the base model. False: full fine-tuning."
+    )
     fuse_adapters: list[str] | None = option(
         None, "NAME=PATH NAME=PATH [...]: two or more saved adapters; a fusion layer over them is trained."
     )
-    adapter_composition: str = field(
-        default="stack",
-        metadata={
-            "help": "How the language adapter joins the fused ones: stack puts it under the fusion, fuse makes it one "
-            "more member of the fusion.",
-            "choices": ["stack", "fuse"],
-        },
+    adapter_composition: str = option(
+        "stack",
+        "How the language adapter joins the fused ones: stack puts it under the fusion, fuse makes it one more member "
+        "of the fusion.",
+        choices=("stack", "fuse"),
     )
     fusion_regularization: bool = option(
         True,
         "Add 0.01 times the squared distance of every fusion value matrix from the identity to the loss.",
     )
     fusion_decay_values: bool = option(
-        False, "Apply --weight_decay to the fusion's value matrices too, as the library does unawares."
+        False, "Apply --weight_decay to the fusion's value matrices too, as the library does unintentionally."
     )
 
 
-@dataclass
+@dataclass(frozen=True)
 class QADataOptions:
     """Questions: where they come from, how they are windowed, how spans are chosen."""
 
@@ -145,89 +211,125 @@ class QADataOptions:
     train_file: str | None = option(None, "SQuAD to train on: .json (nested or flat), .jsonl or .csv.")
     validation_file: str | None = option(None, "SQuAD to evaluate on.")
     test_file: str | None = option(None, "Questions to predict answers for.")
-    dataset_name: str | None = option(None, "Hub id of a data set with splits train, validation, test, instead.")
+    dataset_name: str | None = option(
+        None, "Hub id of a data set with splits train, validation and test, instead of files."
+    )
     dataset_config_name: str | None = option(None, "Configuration of that data set.")
-    max_train_samples: int | None = option(None, "Train on the first N questions; more than there are means all.")
-    max_eval_samples: int | None = option(None, "Evaluate on the first N questions; more than there are means all.")
-    max_predict_samples: int | None = option(None, "Predict the first N questions; more than there are means all.")
-    max_seq_length: int = option(384, "Length of a window in tokens, question and special tokens included.")
-    doc_stride: int = option(128, "Tokens that neighbouring windows of a long context share.")
+    max_train_samples: int | None = option(
+        None, "Train on the first N only; all if there are fewer.", unit="questions", limits=AT_LEAST_ONE
+    )
+    max_eval_samples: int | None = option(
+        None, "Evaluate on the first N only; all if there are fewer.", unit="questions", limits=AT_LEAST_ONE
+    )
+    max_predict_samples: int | None = option(
+        None, "Predict the first N only; all if there are fewer.", unit="questions", limits=AT_LEAST_ONE
+    )
+    max_seq_length: int = option(384, "Length of a window, question and special tokens included.", unit="tokens")
+    doc_stride: int = option(
+        128, "Overlap of neighbouring windows of a long context.", unit="tokens", limits=NOT_NEGATIVE
+    )
     pad_to_max_length: bool = option(
         False,
-        "Pad every window to --max_seq_length instead of the batch's longest, and count padding among wrong answers "
-        "in the loss, as the reference scripts do.",
+        "Pad every window to --max_seq_length instead of the longest of its batch, and count padding among wrong "
+        "answers in the loss, as the reference scripts do.",
     )
     version_2_with_negative: bool = option(False, "SQuAD v2: some questions have no answer.")
     null_score_diff_threshold: float = option(
-        0.0, "v2: answer nothing if the no-answer score exceeds the best span's by more than this (logits)."
+        0.0, "SQuAD v2: answer nothing if the no-answer score exceeds the best span's by more than this.", unit="logits"
     )
-    n_best_size: int = option(20, "Spans kept for each question in eval_nbest_predictions.json.")
-    max_answer_length: int = option(30, "Longest answer, in tokens.")
+    n_best_size: int = option(
+        20, "Answers kept for each question in eval_nbest_predictions.json.", unit="spans", limits=AT_LEAST_ONE
+    )
+    max_answer_length: int = option(30, "Length of the longest answer.", unit="tokens", limits=AT_LEAST_ONE)
 
 
-@dataclass
+@dataclass(frozen=True)
 class MLMDataOptions:
-    """Text of a language adapter."""
+    """Text for a language adapter."""
 
     _argument_group_name = "text"
-    train_file: str | None = option(None, "Text to train on: .txt (a paragraph a line), SQuAD .json or .conll.")
+    train_file: str | None = option(None, "Text to train on: .txt (one paragraph per line), SQuAD .json or .conll.")
     validation_file: str | None = option(None, "Text to evaluate on; without it a share of the training blocks.")
-    validation_split_percentage: float = option(5.0, "That share, in percent of the blocks.")
-    block_size: int = option(128, "Length of a block in tokens, special tokens included.")
-    mlm_probability: float = option(0.15, "Share of tokens that are masked, drawn anew in each epoch.")
-    max_train_samples: int | None = option(None, "Train on the first N blocks; more than there are means all.")
-    max_eval_samples: int | None = option(None, "Evaluate on the first N blocks; more than there are means all.")
+    validation_split_percentage: float = option(
+        5.0, "That share of the blocks.", unit="percent", limits=Limits(above=0, below=100)
+    )
+    block_size: int = option(
+        128, "Length of a block, special tokens included.", unit="tokens", limits=Limits(minimum=MIN_INPUT_LENGTH)
+    )
+    mlm_probability: float = option(
+        0.15, "Share of tokens that are masked, drawn anew in each epoch.", limits=Limits(above=0, below=1)
+    )
+    max_train_samples: int | None = option(
+        None, "Train on the first N only; all if there are fewer.", unit="blocks", limits=AT_LEAST_ONE
+    )
+    max_eval_samples: int | None = option(
+        None, "Evaluate on the first N only; all if there are fewer.", unit="blocks", limits=AT_LEAST_ONE
+    )
 
 
-@dataclass
+@dataclass(frozen=True)
 class NERDataOptions:
     """Sentences with entity labels."""
 
     _argument_group_name = "sentences and labels"
-    train_file: str | None = option(None, "Sentences to train on: CoNLL (token label a line) or JSON lines.")
+    train_file: str | None = option(
+        None, "Sentences to train on: CoNLL (a token and its label on each line) or JSON lines."
+    )
     validation_file: str | None = option(None, "Sentences to evaluate on.")
     test_file: str | None = option(None, "Sentences to predict the labels of.")
-    max_train_samples: int | None = option(None, "Train on the first N sentences; more than there are means all.")
-    max_eval_samples: int | None = option(None, "Evaluate on the first N sentences; more means all.")
-    max_predict_samples: int | None = option(None, "Predict the first N sentences; more means all.")
-    max_seq_length: int = option(384, "Longest piece in tokens; longer sentences are cut at words, none is lost.")
-    label_all_tokens: bool = option(False, "Label every word piece of a word, not only the first.")
+    max_train_samples: int | None = option(
+        None, "Train on the first N only; all if there are fewer.", unit="sentences", limits=AT_LEAST_ONE
+    )
+    max_eval_samples: int | None = option(
+        None, "Evaluate on the first N only; all if there are fewer.", unit="sentences", limits=AT_LEAST_ONE
+    )
+    max_predict_samples: int | None = option(
+        None, "Predict the first N only; all if there are fewer.", unit="sentences", limits=AT_LEAST_ONE
+    )
+    max_seq_length: int = option(
+        384,
+        "Length of the longest input; longer sentences are cut between words, and all their words are kept.",
+        unit="tokens",
+        limits=Limits(minimum=MIN_INPUT_LENGTH),
+    )
+    label_all_tokens: bool = option(False, "Label every token of a word, not only its first.")
     next_sentence: bool = option(False, "Pair each training sentence with the next one as its right context.")
     weighted_loss: bool = option(False, "Weight the classes by inverse frequency in the loss.")
     weighted_loss_constant: float = option(
-        0.5, "c in: weight of a class = c + its inverse frequency, normalised to sum to 1 over the classes."
+        0.5,
+        "The c in: weight of a class = c + its inverse frequency, normalised to sum to 1 over the classes.",
+        limits=NOT_NEGATIVE,
     )
 
 
-@dataclass
-class TrainingOptions(LibraryOptions):
-    """Options of `transformers.TrainingArguments` with the defaults of this trainer, as they were asked for.
+@dataclass(frozen=True)
+class TrainingOptions(LibraryTrainingOptions):
+    """Options of `transformers.TrainingArguments` with the defaults of this project, and a few more.
 
-    Where evaluation is asked for beside training, both are done each epoch and the best epoch comes back at the end.
+    With --do_train and --do_eval, the model is evaluated and saved after each epoch, and the best epoch is kept.
     """
 
     _argument_group_name = "training (transformers.TrainingArguments)"
-    learning_rate: float = option(1e-4, "Initial learning rate of AdamW.")
-    # The library's types know no "decide from the rest".
-    eval_strategy: str | None = field(  # type: ignore[assignment]
-        default=None,
-        metadata={"help": "When to evaluate. Without it: epoch, if --do_train and --do_eval.", "choices": STRATEGIES},
+    learning_rate: float = option(1e-4, "Initial learning rate of AdamW.", limits=NOT_NEGATIVE)
+    # The library's types don't allow None, which here means "decided by the other options".
+    eval_strategy: str | None = option(  # type: ignore[assignment]
+        None, "When to evaluate. Without it: epoch, if --do_train and --do_eval.", choices=STRATEGIES
     )
-    save_strategy: str = field(default="epoch", metadata={"help": "When a checkpoint is saved.", "choices": STRATEGIES})
-    logging_strategy: str = field(
-        default="steps", metadata={"help": "When loss and learning rate are logged.", "choices": STRATEGIES}
+    save_strategy: str = option("epoch", "When a checkpoint is saved.", choices=STRATEGIES)
+    logging_strategy: str = option("steps", "When loss and learning rate are logged.", choices=STRATEGIES)
+    logging_steps: float = option(
+        0.01, "Steps between two logs; below 1 a share of all steps.", unit="steps", limits=Limits(above=0)
     )
-    logging_steps: float = option(0.01, "Steps between two logs; below 1 a share of all steps.")
     load_best_model_at_end: bool | None = option(  # type: ignore[assignment]
-        None, "Bring the best epoch back at the end. Without it: if there is evaluation while training."
+        None, "Load the best epoch at the end. Without it: if the model is evaluated during training."
     )
     output_dir: str | None = option(
         None, "Folder of the run. Without it the folder is derived from model, data, setup and hyperparameters."
     )
-    metric_for_best_model: str | None = option("f1", "What is best: f1, exact or loss; for text: loss.")
-    save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.")
+    metric_for_best_model: str | None = option("f1", "Metric that decides which epoch is best, e.g. f1, exact or loss.")
+    save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.", limits=AT_LEAST_ONE)
     report_to: list[str] | None = field(
-        default_factory=lambda: ["tensorboard"], metadata={"help": "Where curves go: tensorboard, none, ..."}
+        default_factory=lambda: ["tensorboard"], metadata={"help": "Where curves are written: tensorboard, none, ..."}
     )
     bf16: bool | None = option(  # type: ignore[assignment]
         None,
@@ -236,40 +338,229 @@ class TrainingOptions(LibraryOptions):
     )
     fp16: bool | None = option(None, "Compute in float16 with loss scaling; see --bf16.")  # type: ignore[assignment]
     bucket_by_length: bool = option(
-        True, "Train on batches of similar length; they are drawn anew each epoch. Not where all are padded alike."
+        True,
+        "Train on batches of similar length, drawn anew in each epoch. Without effect if all inputs are padded to one "
+        "length.",
     )
     early_stopping_patience: int | None = option(
-        None, "Stop after this many evaluations without a better one. Without it: never."
+        None,
+        "Stop after this many evaluations without an improvement. Without it: never.",
+        unit="evaluations",
+        limits=AT_LEAST_ONE,
     )
     push_to_hub: bool = option(
         False,
         "When the run is finished, push what was saved, with its card, to --hub_model_id. The same command for a "
         "finished run pushes it, too.",
     )
-    hub_model_id: str | None = option(None, "Repository on the hub, e.g. name/qa-pt; it is made where there is none.")
-    license: str | None = option(None, "Licence of what is trained, for its card, e.g. apache-2.0.")
-    dry_run: bool = option(False, "Check everything, print the plan, last line one JSON document, and stop.")
+    hub_model_id: str | None = option(None, "Repository on the hub, e.g. name/qa-pt; it is created if it is missing.")
+    license: str | None = option(None, "Licence of the trained weights, for the model card, e.g. apache-2.0.")
+    dry_run: bool = option(False, "Check everything, print the setup and, as last line, one JSON document, and stop.")
 
-    def evaluates(self) -> str:
-        """When there is evaluation while training: no, steps or epoch."""
-        return str(self.eval_strategy or ("epoch" if self.do_train and self.do_eval else "no"))
+    # Options of the library whose values the library does not check.
+    weight_decay: float = library_option("weight_decay", limits=NOT_NEGATIVE)
+    max_grad_norm: float = library_option("max_grad_norm", limits=NOT_NEGATIVE)
+    adam_beta1: float = library_option("adam_beta1", limits=SHARE)
+    adam_beta2: float = library_option("adam_beta2", limits=SHARE)
+    adam_epsilon: float = library_option("adam_epsilon", limits=NOT_NEGATIVE)
+    num_train_epochs: float = library_option("num_train_epochs", unit="epochs", limits=NOT_NEGATIVE)
+    max_steps: int = library_option("max_steps", unit="steps", limits=Limits(minimum=-1))
+    warmup_ratio: float = library_option("warmup_ratio", limits=SHARE)
+    warmup_steps: int = library_option("warmup_steps", unit="steps", limits=NOT_NEGATIVE)
+    label_smoothing_factor: float = library_option("label_smoothing_factor", limits=SHARE)
+    seed: int = library_option("seed", limits=SEED)
+    data_seed: int | None = library_option("data_seed", limits=SEED)
+    dataloader_num_workers: int = library_option("dataloader_num_workers", unit="processes", limits=NOT_NEGATIVE)
+    dataloader_prefetch_factor: int | None = library_option(
+        "dataloader_prefetch_factor", unit="batches", limits=AT_LEAST_ONE
+    )
+    eval_delay: float = library_option("eval_delay", limits=NOT_NEGATIVE)
+    eval_steps: float | None = library_option("eval_steps", unit="steps", limits=Limits(above=0))
+    save_steps: float = library_option("save_steps", unit="steps", limits=Limits(above=0))
+    neftune_noise_alpha: float | None = library_option("neftune_noise_alpha", limits=NOT_NEGATIVE)
+    per_device_train_batch_size: int = library_option("per_device_train_batch_size", limits=AT_LEAST_ONE)
+    per_device_eval_batch_size: int = library_option("per_device_eval_batch_size", limits=AT_LEAST_ONE)
+    gradient_accumulation_steps: int = library_option(
+        "gradient_accumulation_steps", unit="batches", limits=AT_LEAST_ONE
+    )
+    eval_accumulation_steps: int | None = library_option("eval_accumulation_steps", unit="batches", limits=AT_LEAST_ONE)
+
+    @property
+    def effective_eval_strategy(self) -> str:
+        """When the model is evaluated during training: "no", "steps" or "epoch"."""
+        return self.eval_strategy or ("epoch" if self.do_train and self.do_eval else "no")
+
+    @property
+    def best_metric(self) -> str:
+        """The metric that decides which epoch is best, without the library's prefix."""
+        return str(self.metric_for_best_model).removeprefix("eval_")
+
+    @property
+    def best_is_greatest(self) -> bool:
+        """Whether a greater value of `best_metric` is better."""
+        return not self.best_metric.endswith("loss")
 
 
-@dataclass
+@dataclass(frozen=True)
 class MLMTrainingOptions(TrainingOptions):
-    """The same for masked language modelling, where the evaluation loss decides."""
+    """The same for masked language modelling, where the evaluation loss decides which epoch is best."""
 
-    _argument_group_name = TrainingOptions._argument_group_name
-    metric_for_best_model: str | None = option("loss", "What is best: loss.")
-
-
-# What run_qa_adapter.py takes, in the order of its parser; and what its evaluation computes.
-QA_OPTIONS = (ModelOptions, QADataOptions, AdapterOptions, LanguageAdapterOptions, FusionOptions, TrainingOptions)
-QA_METRICS = ("f1", "exact", "loss")
+    metric_for_best_model: str | None = option("loss", "Metric that decides which epoch is best: loss.")
 
 
-def answering_options(squad: QADataOptions) -> dict[str, Any]:
-    """What asking needs to know of windows and spans, for the saved folder."""
-    names = ("max_seq_length", "doc_stride", "n_best_size", "max_answer_length")
-    v2 = {"version_2": squad.version_2_with_negative, "null_score_diff_threshold": squad.null_score_diff_threshold}
-    return {name: vars(squad)[name] for name in names} | v2
+Training = TypeVar("Training", bound=TrainingOptions)
+
+
+def resolve_training_options(options: Training, *, labels_key: str | None = None) -> Training:
+    """Return the options with those decided that follow from others.
+
+    Args:
+        options: as the user gave them.
+        labels_key: the model's input that holds the labels; None leaves it to the library.
+    """
+    greater = options.greater_is_better
+    return replace(
+        options,
+        do_eval=options.do_eval or options.effective_eval_strategy != "no",
+        greater_is_better=options.best_is_greatest if greater is None else greater,
+        label_names=options.label_names if labels_key is None else [labels_key],
+    )
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a run's data.
+
+    Attributes:
+        name: of the part in files and metrics.
+        option: the option that names its file.
+        file: that file, if given.
+        dataset_split: its name in a data set of the hub.
+        limit: the number of examples to use; None means all.
+        enabled: whether the run trains on it, evaluates on it or predicts it.
+    """
+
+    name: SplitName
+    option: str
+    file: str | None
+    dataset_split: str
+    limit: int | None
+    enabled: bool
+
+
+def _train_split(data: QADataOptions | MLMDataOptions | NERDataOptions, training: TrainingOptions) -> Split:
+    return Split("train", "train_file", data.train_file, "train", data.max_train_samples, training.do_train)
+
+
+def _eval_split(data: QADataOptions | MLMDataOptions | NERDataOptions, training: TrainingOptions) -> Split:
+    return Split("eval", "validation_file", data.validation_file, "validation", data.max_eval_samples, training.do_eval)
+
+
+def _predict_split(data: QADataOptions | NERDataOptions, training: TrainingOptions) -> Split:
+    return Split("predict", "test_file", data.test_file, "test", data.max_predict_samples, training.do_predict)
+
+
+def _read_splits(splits: tuple[Split, ...], training: TrainingOptions) -> tuple[Split, ...]:
+    return tuple(split for split in splits if split.enabled or (training.dry_run and split.file is not None))
+
+
+@dataclass(frozen=True)
+class QARunConfig:
+    """All options of run_qa_adapter.py, in the order of its --help."""
+
+    METRICS: ClassVar[tuple[str, ...]] = ("f1", "exact", "loss")  # that its evaluation computes
+    model: ModelOptions
+    data: QADataOptions
+    adapter: AdapterOptions
+    language_adapter: LanguageAdapterOptions
+    fusion: FusionOptions
+    training: TrainingOptions
+
+    def resolved(self) -> QARunConfig:
+        """Return the configuration with those options decided that follow from others."""
+        return replace(self, training=resolve_training_options(self.training))
+
+    def all_splits(self) -> tuple[Split, ...]:
+        """Return every part that the data may have."""
+        data, training = self.data, self.training
+        return _train_split(data, training), _eval_split(data, training), _predict_split(data, training)
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
+        return _read_splits(self.all_splits(), self.training)
+
+
+@dataclass(frozen=True)
+class NERRunConfig:
+    """All options of run_ner_adapter.py, in the order of its --help."""
+
+    METRICS: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "loss")
+    model: ModelOptions
+    data: NERDataOptions
+    adapter: AdapterOptions
+    language_adapter: LanguageAdapterOptions
+    training: TrainingOptions
+
+    def resolved(self) -> NERRunConfig:
+        """Return the configuration with those options decided that follow from others."""
+        return replace(self, training=resolve_training_options(self.training, labels_key="labels"))
+
+    def all_splits(self) -> tuple[Split, ...]:
+        """Return every part that the data may have."""
+        data, training = self.data, self.training
+        return _train_split(data, training), _eval_split(data, training), _predict_split(data, training)
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
+        return _read_splits(self.all_splits(), self.training)
+
+
+@dataclass(frozen=True)
+class MLMRunConfig:
+    """All options of run_mlm_adapter.py, in the order of its --help."""
+
+    METRICS: ClassVar[tuple[str, ...]] = ("loss",)
+    model: ModelOptions
+    data: MLMDataOptions
+    adapter: AdapterOptions
+    training: MLMTrainingOptions
+
+    def resolved(self) -> MLMRunConfig:
+        """Return the configuration with those options decided that follow from others."""
+        training = resolve_training_options(self.training, labels_key="labels")
+        # Logits over the vocabulary would fill the memory, and no metric needs them.
+        return replace(self, training=replace(training, prediction_loss_only=True))
+
+    def all_splits(self) -> tuple[Split, ...]:
+        """Return every part that the data may have."""
+        return _train_split(self.data, self.training), _eval_split(self.data, self.training)
+
+    def splits(self) -> tuple[Split, ...]:
+        """Return the parts that the run reads: all with a file, as evaluation may take a share of the training file."""
+        return tuple(split for split in self.all_splits() if split.file is not None)
+
+
+RunConfig = QARunConfig | NERRunConfig | MLMRunConfig
+
+
+class AnsweringOptions(TypedDict):
+    """What answering questions needs to know of windows and spans; the "windows" entry of a saved folder."""
+
+    max_seq_length: int
+    doc_stride: int
+    n_best_size: int
+    max_answer_length: int
+    version_2: bool
+    null_score_diff_threshold: float
+
+
+def answering_options(data: QADataOptions) -> AnsweringOptions:
+    """Return the options that a saved folder keeps for answering questions."""
+    return {
+        "max_seq_length": data.max_seq_length,
+        "doc_stride": data.doc_stride,
+        "n_best_size": data.n_best_size,
+        "max_answer_length": data.max_answer_length,
+        "version_2": data.version_2_with_negative,
+        "null_score_diff_threshold": data.null_score_diff_threshold,
+    }

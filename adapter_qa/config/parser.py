@@ -1,103 +1,164 @@
-"""The parser that the training doors share: an options file first, then the command line, problems in one line each.
+"""From a command line, with or without a file of options, to the frozen configuration of a run.
 
-A YAML or JSON file given as first argument sets options; what follows on the command line wins.
+A YAML or JSON file given as first argument sets options; what follows on the command line overrides it.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import importlib.util
 import json
-import math
 import re
 from collections.abc import Sequence
+from copy import copy
+from dataclasses import Field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
 import yaml
 
-from adapter_qa.config.legacy_options import OLD_NAMES, translate_legacy_args
-from adapter_qa.config.training_options import parser_module
+from adapter_qa.config.legacy_options import LEGACY_NAMES, translate_legacy_args
+from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
+from adapter_qa.config.validation import field_problems, validate_config
 from adapter_qa.core.cli import CollectingArgumentParser
-from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import is_text, kind, parse_json, read_text
+from adapter_qa.core.errors import UserError, raise_if_any
+from adapter_qa.core.files import kind, parse_json, read_text
 from adapter_qa.core.messages import log_note
+
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
+TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
+OPTION_FILE_SUFFIXES = (".yaml", ".yml", ".json")
+
+Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
+
+
+def load_hf_argparser() -> ModuleType | None:
+    """Return transformers' `hf_argparser`, loaded alone; None if transformers is not installed.
+
+    That file needs the standard library and PyYAML only. Importing transformers as a whole takes seconds, which --help
+    and a mistyped option should not take.
+    """
+    package = importlib.util.find_spec("transformers")
+    if package is None or not package.submodule_search_locations:
+        return None
+    path = Path(package.submodule_search_locations[0]) / "hf_argparser.py"
+    spec = importlib.util.spec_from_file_location("hf_argparser", path)
+    if spec is None or spec.loader is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
 
 if TYPE_CHECKING:
     from transformers import HfArgumentParser
     from transformers.hf_argparser import string_to_bool
-else:  # see `library_options`
-    _parser = parser_module()
-    HfArgumentParser, string_to_bool = _parser.HfArgumentParser, _parser.string_to_bool
 
-NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
-TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
+    INSTALLED: bool
+else:
+    _library = load_hf_argparser()
+    INSTALLED = _library is not None
+    HfArgumentParser = _library.HfArgumentParser if INSTALLED else argparse.ArgumentParser
+    string_to_bool = _library.string_to_bool if INSTALLED else None
 
 
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Defaults are shown, except None, which every help text explains in words; examples keep their lines."""
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Formatter that shows defaults, except None, which the help texts explain in words. Examples keep their lines."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """One spelling, with underscores; the one with dashes works too."""
+        """Return the spelling with underscores only; the one with dashes works too."""
         if not action.option_strings:
             return super()._format_action_invocation(action)
         return f"{action.option_strings[0]} {self._format_args(action, 'VALUE')}".strip()
 
 
-class ConfigParser(CollectingArgumentParser, HfArgumentParser):
-    """`HfArgumentParser` that reads a file first, and refuses what it does not know."""
+class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
+    """`HfArgumentParser` that reads a file of options first, and reports all problems at once.
 
-    def __init__(self, dataclass_types: Sequence[type], description: str, examples: str):
+    Args:
+        config_class: its fields are the groups of options.
+        description: text above the options in --help.
+        examples: command lines below them, indented by two spaces.
+
+    Raises:
+        UserError: if transformers is not installed.
+    """
+
+    config_class: type[Config]
+
+    def __init__(self, config_class: type[Config], description: str = "", examples: str = ""):
+        if not INSTALLED:
+            raise UserError("transformers is not installed: pip install -r requirements.txt")
         super().__init__(
-            list(dataclass_types),
+            [get_type_hints(config_class)[group.name] for group in fields(config_class)],
             description=description,
             epilog="examples:\n" + examples,
             usage="%(prog)s [OPTIONS.yaml] --model_name_or_path MODEL [--option value ...]",
-            formatter_class=_Help,
+            formatter_class=HelpFormatter,
             allow_abbrev=False,
         )
+        self.config_class = config_class
         self._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own takes -1e-4 for an option
         for action in self._actions:
-            if action.option_strings[0].startswith("--no_"):  # the parser's own twins of options that are on by default
+            if action.option_strings[0].startswith("--no_"):  # the library adds one for each option that is on
                 action.help = argparse.SUPPRESS
-            if action.type is string_to_bool:  # one whose default is None has no short form otherwise
+            if action.type is string_to_bool:  # if the default is None, the library's parser requires a value
                 action.nargs, action.const = "?", True
 
+    @staticmethod
+    def _parse_dataclass_field(parser: argparse.ArgumentParser, field: Field[Any]) -> None:
+        """Add the option of a field, its unit and limits in the help text, where argparse wants each % doubled."""
+        plain = copy(field)
+        metadata = dict(field.metadata)
+        metadata["help"] = help_text(metadata).replace("%", "%%")
+        metadata.pop("unit", None)
+        metadata.pop("limits", None)
+        plain.metadata = metadata  # type: ignore[assignment]
+        HfArgumentParser._parse_dataclass_field(parser, plain)
+
     def known_names(self) -> list[str]:
-        """Every option's name without dashes."""
+        """Return the name of every option, without dashes."""
         return [text[2:] for action in self._actions for text in action.option_strings if text.startswith("--")]
 
-    def read(self, argv: list[str]) -> tuple[Any, ...]:
-        """Parses a command line whose first word may be a YAML or JSON file of options.
+    def option_type(self, name: str) -> Any:
+        """Return the type of an option's value, e.g. int; None if there is no option of this name."""
+        return next((action.type for action in self._actions if f"--{name}" in action.option_strings), None)
+
+    def parse(self, argv: Sequence[str]) -> Config:
+        """Parse a command line whose first word may be a YAML or JSON file of options.
 
         Returns:
-            One instance for each dataclass, in order.
+            The resolved configuration. `validation.validate_config` has not checked it yet.
 
         Raises:
-            UserError: unknown options with the nearest known name, or wrong types.
+            UserError: if there are unknown options, for which it names the nearest known name, or values of a wrong
+                type.
         """
         from_file: list[str] = []
-        if argv and Path(argv[0]).suffix in (".yaml", ".yml", ".json"):
+        if argv and Path(argv[0]).suffix in OPTION_FILE_SUFFIXES:
             from_file = self._file_to_argv(Path(argv[0]))
             argv = argv[1:]
-        words, notes = translate_legacy_args(from_file + argv)
+        words, notes = translate_legacy_args([*from_file, *argv])
         if notes and "train_adapter" in self.known_names() and not any(map(TRAIN_ADAPTER.match, words)):
-            notes.append("without --train_adapter an adapter is trained; in 2021 that meant full fine-tuning")
+            notes.append(
+                "without --train_adapter an adapter is trained; adapter-transformers 2.x fine-tuned all weights"
+            )
         log_note(notes)
         self.wrong = []
-        *options, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
+        groups: list[Any]
+        *groups, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
         unknown = [self._unknown(word, "command line") for word in rest if word.startswith("-")]
         if rest and not unknown:
             unknown = [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
         problems = self.wrong + unknown
-        for group in options:
-            problems += _value_problems(group)
         if problems:
-            raise UserError(problems)
-        return tuple(options)
+            raise UserError(problems + field_problems(groups))
+        return self.config_class(*groups).resolved()
 
     def _unknown(self, name: str, where: str) -> str:
         bare = name.lstrip("-").split("=")[0]
@@ -106,10 +167,10 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser):
         return f"{where}: unknown option {bare}; {hint}"
 
     def _file_to_argv(self, path: Path) -> list[str]:
-        """An options file as command-line words, so that both go through the same type checks.
+        """Return an options file as command-line words, so that both get the same type checks.
 
         Raises:
-            UserError: the file is missing, is no mapping, or names options that do not exist.
+            UserError: if the file is missing, holds no mapping, or names options that do not exist.
         """
         text = read_text(path)
         try:
@@ -121,38 +182,70 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser):
         return self.words_of(values, str(path))
 
     def words_of(self, values: dict[Any, Any], where: str) -> list[str]:
-        """Options by name, as YAML has them, as command-line words.
+        """Return options, as YAML holds them, as command-line words.
 
         Args:
-            values: a value, or a list of words, by option.
-            where: what they stand in, for messages.
+            values: a value, or a list of words, for each option.
+            where: where they stand, for messages.
 
         Raises:
-            UserError: options that do not exist, or values that cannot be meant.
+            UserError: if options do not exist or their values are of a wrong kind.
         """
-        known = {text[2:]: action for action in self._actions for text in action.option_strings}
-        problems = [self._unknown(str(name), where) for name in values if str(name) not in {*known, *OLD_NAMES}]
+        actions: dict[str, argparse.Action] = {
+            text[2:]: action for action in self._actions for text in action.option_strings
+        }
+        problems = [self._unknown(str(name), where) for name in values if str(name) not in {*actions, *LEGACY_NAMES}]
         words: list[str] = []
+        value: Any
         for name, value in values.items():
-            action = known.get(str(name))
-            problem = _file_problem(value, action) if action is not None else None
+            action = actions.get(str(name))
+            problem = _yaml_problem(value, action) if action is not None else None
             if problem is not None:
                 problems.append(f"{where}: {name} {problem}")
             elif isinstance(value, list):
                 words += [f"--{name}", *map(str, value)]
             elif value is not None:
                 words.append(f"--{name}={_as_word(value, action)}")
-        if problems:
-            raise UserError(problems)
+        raise_if_any(problems)
         return words
 
 
-def _file_problem(value: Any, action: argparse.Action) -> str | None:
-    """Why a value in an options file cannot be meant for an option, if so."""
+def parse_config(config_class: type[Config], argv: Sequence[str], *, description: str, examples: str) -> Config:
+    """Parse and check a command line.
+
+    Args:
+        config_class: `QARunConfig`, `NERRunConfig` or `MLMRunConfig`.
+        argv: the command line without the script's name. Its first word may be a file of options.
+        description: text above the options in --help.
+        examples: command lines below them, indented by two spaces.
+
+    Returns:
+        The configuration, with those options decided that follow from others.
+
+    Raises:
+        UserError: with every problem that the options alone show.
+    """
+    config = ConfigParser(config_class, description, examples).parse(argv)
+    raise_if_any(validate_config(config))
+    return config
+
+
+def help_text(metadata: dict[str, Any]) -> str:
+    """Return the help text of a field, followed by its unit and limits."""
+    sentences = [metadata["help"]]
+    if "unit" in metadata:
+        sentences.append(f"Unit: {metadata['unit']}.")
+    if "limits" in metadata:
+        sentences.append(f"Allowed: {metadata['limits']}.")
+    return " ".join(sentences)
+
+
+def _yaml_problem(value: Any, action: argparse.Action) -> str | None:
+    """Return why a value of an options file is of the wrong kind for its option; None if it is not."""
     if isinstance(value, list):
         if action.nargs not in ("+", "*"):
             return "is a list; the option takes one value"
-        if not all(isinstance(one, (str, int, float)) and not str(one).startswith("--") for one in value):
+        if not all(isinstance(word, (str, int, float)) and not str(word).startswith("--") for word in value):
             return "must be a list of words"
     if isinstance(value, bool) and action.type is str and not action.choices:
         return f"is {str(value).lower()} to YAML; put the word in quotes"
@@ -160,19 +253,7 @@ def _file_problem(value: Any, action: argparse.Action) -> str | None:
 
 
 def _as_word(value: Any, action: argparse.Action | None) -> str:
-    """A value of an options file as a word of the command line. YAML takes the word no for false."""
+    """Return a value of an options file as a word of the command line. YAML reads the word no as false."""
     if value is False and action is not None and action.choices and "no" in action.choices:
         return "no"
     return json.dumps(value) if isinstance(value, dict) else str(value)
-
-
-def _value_problems(options: Any) -> list[str]:
-    """Values that no option can have, whatever it is for."""
-    problems = []
-    for name, value in vars(options).items():
-        words = value if isinstance(value, list) else [value]
-        if any(isinstance(one, float) and not math.isfinite(one) for one in words):
-            problems.append(f"--{name} {value}: must be a finite number")
-        if any(isinstance(one, str) and ("\0" in one or not is_text(one)) for one in words):
-            problems.append(f"--{name} {value}: holds a NUL or is no UTF-8, which cannot be recorded")
-    return problems

@@ -1,108 +1,876 @@
-"""The options of `transformers.TrainingArguments`, and the parser made for them, without what importing them costs.
+"""The options of `transformers.TrainingArguments`, without the seconds that importing the library takes.
 
-`import transformers` loads torch, 2 to 3 seconds that --help and a mistyped option should not take. So the parser's
-file is loaded by itself (it needs the standard library and yaml alone), and the options are read from the library's
-source, where names, types, defaults and help are literals. `tests/test_arguments.py` holds them against the class.
+Generated: python tests/support/generate_training_options.py > adapter_qa/config/training_options.py
 """
 
-from __future__ import annotations
-
-import ast
-import importlib.util
-from dataclasses import field, make_dataclass
-from enum import Enum
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Optional, Union
-
-from adapter_qa.core.errors import UserError
-
-PACKAGE = "transformers"
-CLASS = "TrainingArguments"
-# Where the class stands, and the files of the enumerations that its options are of.
-SOURCE = "training_args.py"
-ENUMERATIONS = (SOURCE, "trainer_utils.py", "debug_utils.py")
-NOT_ON_A_COMMAND_LINE = ("_n_gpu", "parallelism_config")  # set by the class itself; an object
-PLAIN_TYPES: dict[str, Any] = {one.__name__: one for one in (bool, int, float, str, list, dict)} | {"None": None}
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 
-def package_folder() -> Path:
-    """Where transformers is installed; nothing of it is run.
+class DebugOption(StrEnum):
+    """Values of the enumeration of this name in transformers."""
 
-    Raises:
-        UserError: it is not installed.
-    """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(f"{PACKAGE} is not installed; pip install -r requirements.txt")
-    return Path(spec.submodule_search_locations[0])
+    UNDERFLOW_OVERFLOW = "underflow_overflow"
+    TPU_METRICS_DEBUG = "tpu_metrics_debug"
 
 
-def parser_module() -> ModuleType:
-    """transformers' `hf_argparser`, loaded as a module of its own."""
-    spec = importlib.util.spec_from_file_location("hf_argparser", package_folder() / "hf_argparser.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+class FSDPOption(StrEnum):
+    """Values of the enumeration of this name in transformers."""
+
+    FULL_SHARD = "full_shard"
+    SHARD_GRAD_OP = "shard_grad_op"
+    NO_SHARD = "no_shard"
+    HYBRID_SHARD = "hybrid_shard"
+    HYBRID_SHARD_ZERO2 = "hybrid_shard_zero2"
+    OFFLOAD = "offload"
+    AUTO_WRAP = "auto_wrap"
 
 
-def training_options() -> type:
-    """A dataclass with the fields of `TrainingArguments`, without its methods.
+class HubStrategy(StrEnum):
+    """Values of the enumeration of this name in transformers."""
 
-    A default that is computed when the library is imported is None here, which stands for "the library's own".
-    """
-    folder = package_folder()
-    trees = {name: ast.parse((folder / name).read_text(encoding="utf-8")) for name in ENUMERATIONS}
-    known: dict[str, Any] = {"Optional": Optional, "Union": Union, "Any": Any}
-    for tree in trees.values():
-        known |= _enumerations(tree)
-    body = next(node for node in trees[SOURCE].body if isinstance(node, ast.ClassDef) and node.name == CLASS).body
-    fields = [
-        _field(node, known)
-        for node in body
-        if isinstance(node, ast.AnnAssign) and _name(node) not in NOT_ON_A_COMMAND_LINE
-    ]
-    return make_dataclass("LibraryOptions", fields)
+    END = "end"
+    EVERY_SAVE = "every_save"
+    CHECKPOINT = "checkpoint"
+    ALL_CHECKPOINTS = "all_checkpoints"
 
 
-def _enumerations(tree: ast.Module) -> dict[str, type[Enum]]:
-    """The enumerations of text that a file defines, by name."""
-    found: dict[str, type[Enum]] = {}
-    for node in tree.body:
-        if not (isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "ExplicitEnum" for base in node.bases)):
-            continue
-        members = {
-            ast.unparse(one.targets[0]): ast.literal_eval(one.value) for one in node.body if isinstance(one, ast.Assign)
-        }
-        found[node.name] = Enum(node.name, members, type=str)  # type: ignore[assignment]
-    return found
+class IntervalStrategy(StrEnum):
+    """Values of the enumeration of this name in transformers."""
+
+    NO = "no"
+    STEPS = "steps"
+    EPOCH = "epoch"
 
 
-def _name(node: ast.AnnAssign) -> str:
-    return ast.unparse(node.target)
+class OptimizerNames(StrEnum):
+    """Values of the enumeration of this name in transformers."""
+
+    ADAMW_TORCH = "adamw_torch"
+    ADAMW_TORCH_FUSED = "adamw_torch_fused"
+    ADAMW_TORCH_XLA = "adamw_torch_xla"
+    ADAMW_TORCH_NPU_FUSED = "adamw_torch_npu_fused"
+    ADAMW_APEX_FUSED = "adamw_apex_fused"
+    ADAFACTOR = "adafactor"
+    ADAMW_ANYPRECISION = "adamw_anyprecision"
+    ADAMW_TORCH_4BIT = "adamw_torch_4bit"
+    ADAMW_TORCH_8BIT = "adamw_torch_8bit"
+    ADEMAMIX = "ademamix"
+    SGD = "sgd"
+    ADAGRAD = "adagrad"
+    ADAMW_BNB = "adamw_bnb_8bit"
+    ADAMW_8BIT = "adamw_8bit"
+    ADEMAMIX_8BIT = "ademamix_8bit"
+    LION_8BIT = "lion_8bit"
+    LION = "lion_32bit"
+    PAGED_ADAMW = "paged_adamw_32bit"
+    PAGED_ADAMW_8BIT = "paged_adamw_8bit"
+    PAGED_ADEMAMIX = "paged_ademamix_32bit"
+    PAGED_ADEMAMIX_8BIT = "paged_ademamix_8bit"
+    PAGED_LION = "paged_lion_32bit"
+    PAGED_LION_8BIT = "paged_lion_8bit"
+    RMSPROP = "rmsprop"
+    RMSPROP_BNB = "rmsprop_bnb"
+    RMSPROP_8BIT = "rmsprop_bnb_8bit"
+    RMSPROP_32BIT = "rmsprop_bnb_32bit"
+    GALORE_ADAMW = "galore_adamw"
+    GALORE_ADAMW_8BIT = "galore_adamw_8bit"
+    GALORE_ADAFACTOR = "galore_adafactor"
+    GALORE_ADAMW_LAYERWISE = "galore_adamw_layerwise"
+    GALORE_ADAMW_8BIT_LAYERWISE = "galore_adamw_8bit_layerwise"
+    GALORE_ADAFACTOR_LAYERWISE = "galore_adafactor_layerwise"
+    LOMO = "lomo"
+    ADALOMO = "adalomo"
+    GROKADAMW = "grokadamw"
+    SCHEDULE_FREE_RADAM = "schedule_free_radam"
+    SCHEDULE_FREE_ADAMW = "schedule_free_adamw"
+    SCHEDULE_FREE_SGD = "schedule_free_sgd"
+    APOLLO_ADAMW = "apollo_adamw"
+    APOLLO_ADAMW_LAYERWISE = "apollo_adamw_layerwise"
+    STABLE_ADAMW = "stable_adamw"
 
 
-def _field(node: ast.AnnAssign, known: dict[str, Any]) -> tuple[str, Any, Any]:
-    """Name, type and `dataclasses.field` of one option; its annotation is made of names that are known alone."""
-    annotation = eval(ast.unparse(node.annotation), {"__builtins__": {}}, {**PLAIN_TYPES, **known})
-    assert isinstance(node.value, ast.Call)
-    words = {str(one.arg): one.value for one in node.value.keywords}
-    about = words["metadata"]
-    assert isinstance(about, ast.Dict)
-    metadata = {
-        ast.literal_eval(key): ast.literal_eval(value)
-        for key, value in zip(about.keys, about.values, strict=True)
-        if key is not None and _is_literal(value)
-    }
-    metadata.setdefault("help", "")
-    if "default_factory" in words:
-        factory = PLAIN_TYPES[ast.unparse(words["default_factory"])]
-        return _name(node), annotation, field(default_factory=factory, metadata=metadata)
-    default = ast.literal_eval(words["default"]) if _is_literal(words["default"]) else None
-    return _name(node), annotation, field(default=default, metadata=metadata)
+class SaveStrategy(StrEnum):
+    """Values of the enumeration of this name in transformers."""
+
+    NO = "no"
+    STEPS = "steps"
+    EPOCH = "epoch"
+    BEST = "best"
 
 
-def _is_literal(node: ast.expr) -> bool:
-    """Whether nothing has to be run to know its value."""
-    return not any(isinstance(one, (ast.Name, ast.Call, ast.Attribute, ast.JoinedStr)) for one in ast.walk(node))
+class SchedulerType(StrEnum):
+    """Values of the enumeration of this name in transformers."""
+
+    LINEAR = "linear"
+    COSINE = "cosine"
+    COSINE_WITH_RESTARTS = "cosine_with_restarts"
+    POLYNOMIAL = "polynomial"
+    CONSTANT = "constant"
+    CONSTANT_WITH_WARMUP = "constant_with_warmup"
+    INVERSE_SQRT = "inverse_sqrt"
+    REDUCE_ON_PLATEAU = "reduce_lr_on_plateau"
+    COSINE_WITH_MIN_LR = "cosine_with_min_lr"
+    COSINE_WARMUP_WITH_MIN_LR = "cosine_warmup_with_min_lr"
+    WARMUP_STABLE_DECAY = "warmup_stable_decay"
+
+
+@dataclass(frozen=True)
+class LibraryTrainingOptions:
+    """The fields of `transformers.TrainingArguments`: names, types, defaults and help texts are the library's."""
+
+    output_dir: str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "The output directory where the model predictions and checkpoints will be written. Defaults to "
+                "'trainer_output' if not provided."
+            ),
+        },
+    )
+    overwrite_output_dir: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Overwrite the content of the output directory. Use this to continue training if output_dir points to a"
+                " checkpoint directory."
+            ),
+        },
+    )
+    do_train: bool = field(default=False, metadata={"help": "Whether to run training."})
+    do_eval: bool = field(default=False, metadata={"help": "Whether to run eval on the dev set."})
+    do_predict: bool = field(default=False, metadata={"help": "Whether to run predictions on the test set."})
+    eval_strategy: IntervalStrategy | str = field(default="no", metadata={"help": "The evaluation strategy to use."})
+    prediction_loss_only: bool = field(
+        default=False,
+        metadata={"help": "When performing evaluation and predictions, only returns the loss."},
+    )
+    per_device_train_batch_size: int = field(
+        default=8,
+        metadata={"help": "Batch size per device accelerator core/CPU for training."},
+    )
+    per_device_eval_batch_size: int = field(
+        default=8,
+        metadata={"help": "Batch size per device accelerator core/CPU for evaluation."},
+    )
+    per_gpu_train_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Deprecated, the use of `--per_device_train_batch_size` is preferred. Batch size per GPU/TPU core/CPU "
+                "for training."
+            ),
+        },
+    )
+    per_gpu_eval_batch_size: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Deprecated, the use of `--per_device_eval_batch_size` is preferred. Batch size per GPU/TPU core/CPU "
+                "for evaluation."
+            ),
+        },
+    )
+    gradient_accumulation_steps: int = field(
+        default=1,
+        metadata={"help": "Number of updates steps to accumulate before performing a backward/update pass."},
+    )
+    eval_accumulation_steps: int | None = field(
+        default=None,
+        metadata={"help": "Number of predictions steps to accumulate before moving the tensors to the CPU."},
+    )
+    eval_delay: float = field(
+        default=0,
+        metadata={
+            "help": (
+                "Number of epochs or steps to wait for before the first evaluation can be performed, depending on the "
+                "eval_strategy."
+            ),
+        },
+    )
+    torch_empty_cache_steps: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Number of steps to wait before calling `torch.<device>.empty_cache()`.This can help avoid CUDA "
+                "out-of-memory errors by lowering peak VRAM usage at a cost of about [10% slower "
+                "performance](https://github.com/huggingface/transformers/issues/31372).If left unset or set to None, "
+                "cache will not be emptied."
+            ),
+        },
+    )
+    learning_rate: float = field(default=5e-05, metadata={"help": "The initial learning rate for AdamW."})
+    weight_decay: float = field(default=0.0, metadata={"help": "Weight decay for AdamW if we apply some."})
+    adam_beta1: float = field(default=0.9, metadata={"help": "Beta1 for AdamW optimizer"})
+    adam_beta2: float = field(default=0.999, metadata={"help": "Beta2 for AdamW optimizer"})
+    adam_epsilon: float = field(default=1e-08, metadata={"help": "Epsilon for AdamW optimizer."})
+    max_grad_norm: float = field(default=1.0, metadata={"help": "Max gradient norm."})
+    num_train_epochs: float = field(default=3.0, metadata={"help": "Total number of training epochs to perform."})
+    max_steps: int = field(
+        default=-1,
+        metadata={"help": "If > 0: set total number of training steps to perform. Override num_train_epochs."},
+    )
+    lr_scheduler_type: SchedulerType | str = field(default="linear", metadata={"help": "The scheduler type to use."})
+    lr_scheduler_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Extra parameters for the lr_scheduler such as {'num_cycles': 1} for the cosine with hard restarts."
+            ),
+        },
+    )
+    warmup_ratio: float = field(
+        default=0.0,
+        metadata={"help": "Linear warmup over warmup_ratio fraction of total steps."},
+    )
+    warmup_steps: int = field(default=0, metadata={"help": "Linear warmup over warmup_steps."})
+    log_level: str = field(
+        default="passive",
+        metadata={
+            "help": (
+                "Logger log level to use on the main node. Possible choices are the log levels as strings: 'debug', "
+                "'info', 'warning', 'error' and 'critical', plus a 'passive' level which doesn't set anything and lets "
+                "the application set the level. Defaults to 'passive'."
+            ),
+            "choices": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
+        },
+    )
+    log_level_replica: str = field(
+        default="warning",
+        metadata={
+            "help": "Logger log level to use on replica nodes. Same choices and defaults as ``log_level``",
+            "choices": ("detail", "debug", "info", "warning", "error", "critical", "passive"),
+        },
+    )
+    log_on_each_node: bool = field(
+        default=True,
+        metadata={
+            "help": (
+                "When doing a multinode distributed training, whether to log once per node or just once on the main "
+                "node."
+            ),
+        },
+    )
+    logging_dir: str | None = field(default=None, metadata={"help": "Tensorboard log dir."})
+    logging_strategy: IntervalStrategy | str = field(default="steps", metadata={"help": "The logging strategy to use."})
+    logging_first_step: bool = field(default=False, metadata={"help": "Log the first global_step"})
+    logging_steps: float = field(
+        default=500,
+        metadata={
+            "help": (
+                "Log every X updates steps. Should be an integer or a float in range `[0,1)`. If smaller than 1, will "
+                "be interpreted as ratio of total training steps."
+            ),
+        },
+    )
+    logging_nan_inf_filter: bool = field(default=True, metadata={"help": "Filter nan and inf losses for logging."})
+    save_strategy: SaveStrategy | str = field(
+        default="steps",
+        metadata={"help": "The checkpoint save strategy to use."},
+    )
+    save_steps: float = field(
+        default=500,
+        metadata={
+            "help": (
+                "Save checkpoint every X updates steps. Should be an integer or a float in range `[0,1)`. If smaller "
+                "than 1, will be interpreted as ratio of total training steps."
+            ),
+        },
+    )
+    save_total_limit: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "If a value is passed, will limit the total amount of checkpoints. Deletes the older checkpoints in "
+                "`output_dir`. When `load_best_model_at_end` is enabled, the 'best' checkpoint according to "
+                "`metric_for_best_model` will always be retained in addition to the most recent ones. For example, for "
+                "`save_total_limit=5` and `load_best_model_at_end=True`, the four last checkpoints will always be "
+                "retained alongside the best model. When `save_total_limit=1` and `load_best_model_at_end=True`, it is "
+                "possible that two checkpoints are saved: the last one and the best one (if they are different). "
+                "Default is unlimited checkpoints"
+            ),
+        },
+    )
+    save_safetensors: bool = field(
+        default=True,
+        metadata={
+            "help": "Use safetensors saving and loading for state dicts instead of default torch.load and torch.save.",
+        },
+    )
+    save_on_each_node: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "When doing multi-node distributed training, whether to save models and checkpoints on each node, or "
+                "only on the main one"
+            ),
+        },
+    )
+    save_only_model: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "When checkpointing, whether to only save the model, or also the optimizer, scheduler & rng state.Note "
+                "that when this is true, you won't be able to resume training from checkpoint.This enables you to save "
+                "storage by not storing the optimizer, scheduler & rng state.You can only load the model using "
+                "from_pretrained with this option set to True."
+            ),
+        },
+    )
+    restore_callback_states_from_checkpoint: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether to restore the callback states from the checkpoint. If `True`, will override callbacks passed "
+                "to the `Trainer` if they exist in the checkpoint."
+            ),
+        },
+    )
+    no_cuda: bool = field(
+        default=False,
+        metadata={"help": "This argument is deprecated. It will be removed in version 5.0 of 🤗 Transformers."},
+    )
+    use_cpu: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether or not to use cpu. If left to False, we will use the available torch device/backend "
+                "(cuda/mps/xpu/hpu etc.)"
+            ),
+        },
+    )
+    use_mps_device: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "This argument is deprecated. `mps` device will be used if available similar to `cuda` device. It will "
+                "be removed in version 5.0 of 🤗 Transformers"
+            ),
+        },
+    )
+    seed: int = field(default=42, metadata={"help": "Random seed that will be set at the beginning of training."})
+    data_seed: int | None = field(default=None, metadata={"help": "Random seed to be used with data samplers."})
+    jit_mode_eval: bool = field(
+        default=False,
+        metadata={"help": "Whether or not to use PyTorch jit trace for inference"},
+    )
+    bf16: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether to use bf16 (mixed) precision instead of 32-bit. Requires Ampere or higher NVIDIA architecture"
+                " or using CPU (use_cpu) or Ascend NPU. This is an experimental API and it may change."
+            ),
+        },
+    )
+    fp16: bool = field(default=False, metadata={"help": "Whether to use fp16 (mixed) precision instead of 32-bit"})
+    fp16_opt_level: str = field(
+        default="O1",
+        metadata={
+            "help": (
+                "For fp16: Apex AMP optimization level selected in ['O0', 'O1', 'O2', and 'O3']. See details at "
+                "https://nvidia.github.io/apex/amp.html"
+            ),
+        },
+    )
+    half_precision_backend: str = field(
+        default="auto",
+        metadata={"help": "The backend to be used for half precision.", "choices": ("auto", "apex", "cpu_amp")},
+    )
+    bf16_full_eval: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether to use full bfloat16 evaluation instead of 32-bit. This is an experimental API and it may "
+                "change."
+            ),
+        },
+    )
+    fp16_full_eval: bool = field(
+        default=False,
+        metadata={"help": "Whether to use full float16 evaluation instead of 32-bit"},
+    )
+    tf32: bool | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Whether to enable tf32 mode, available in Ampere and newer GPU architectures. This is an experimental "
+                "API and it may change."
+            ),
+        },
+    )
+    local_rank: int = field(default=-1, metadata={"help": "For distributed training: local_rank"})
+    ddp_backend: str | None = field(
+        default=None,
+        metadata={
+            "help": "The backend to be used for distributed training",
+            "choices": ("nccl", "gloo", "mpi", "ccl", "hccl", "cncl", "mccl"),
+        },
+    )
+    tpu_num_cores: int | None = field(
+        default=None,
+        metadata={"help": "TPU: Number of TPU cores (automatically passed by launcher script)"},
+    )
+    tpu_metrics_debug: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Deprecated, the use of `--debug tpu_metrics_debug` is preferred. TPU: Whether to print debug metrics"
+            ),
+        },
+    )
+    debug: str | list[DebugOption] = field(
+        default="",
+        metadata={
+            "help": (
+                "Whether or not to enable debug mode. Current options: `underflow_overflow` (Detect underflow and "
+                "overflow in activations and weights), `tpu_metrics_debug` (print debug metrics on TPU)."
+            ),
+        },
+    )
+    dataloader_drop_last: bool = field(
+        default=False,
+        metadata={"help": "Drop the last incomplete batch if it is not divisible by the batch size."},
+    )
+    eval_steps: float | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Run an evaluation every X steps. Should be an integer or a float in range `[0,1)`. If smaller than 1, "
+                "will be interpreted as ratio of total training steps."
+            ),
+        },
+    )
+    dataloader_num_workers: int = field(
+        default=0,
+        metadata={
+            "help": (
+                "Number of subprocesses to use for data loading (PyTorch only). 0 means that the data will be loaded in"
+                " the main process."
+            ),
+        },
+    )
+    dataloader_prefetch_factor: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Number of batches loaded in advance by each worker. 2 means there will be a total of 2 * num_workers "
+                "batches prefetched across all workers. "
+            ),
+        },
+    )
+    past_index: int = field(
+        default=-1,
+        metadata={"help": "If >=0, uses the corresponding part of the output as the past state for next step."},
+    )
+    run_name: str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "An optional descriptor for the run. Notably used for trackio, wandb, mlflow comet and swanlab logging."
+            ),
+        },
+    )
+    disable_tqdm: bool | None = field(
+        default=None,
+        metadata={"help": "Whether or not to disable the tqdm progress bars."},
+    )
+    remove_unused_columns: bool = field(
+        default=True,
+        metadata={"help": "Remove columns not required by the model when using an nlp.Dataset."},
+    )
+    label_names: list[str] | None = field(
+        default=None,
+        metadata={"help": "The list of keys in your dictionary of inputs that correspond to the labels."},
+    )
+    load_best_model_at_end: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether or not to load the best model found during training at the end of training. When this option "
+                "is enabled, the best checkpoint will always be saved. See `save_total_limit` for more."
+            ),
+        },
+    )
+    metric_for_best_model: str | None = field(
+        default=None,
+        metadata={"help": "The metric to use to compare two different models."},
+    )
+    greater_is_better: bool | None = field(
+        default=None,
+        metadata={"help": "Whether the `metric_for_best_model` should be maximized or not."},
+    )
+    ignore_data_skip: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "When resuming training, whether or not to skip the first epochs and batches to get to the same "
+                "training data."
+            ),
+        },
+    )
+    fsdp: list[FSDPOption] | str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Whether or not to use PyTorch Fully Sharded Data Parallel (FSDP) training (in distributed training "
+                "only). The base option should be `full_shard`, `shard_grad_op` or `no_shard` and you can add "
+                "CPU-offload to `full_shard` or `shard_grad_op` like this: full_shard offload` or `shard_grad_op "
+                "offload`. You can add auto-wrap to `full_shard` or `shard_grad_op` with the same syntax: full_shard "
+                "auto_wrap` or `shard_grad_op auto_wrap`."
+            ),
+        },
+    )
+    fsdp_min_num_params: int = field(
+        default=0,
+        metadata={
+            "help": (
+                "This parameter is deprecated. FSDP's minimum number of parameters for Default Auto Wrapping. (useful "
+                "only when `fsdp` field is passed)."
+            ),
+        },
+    )
+    fsdp_config: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Config to be used with FSDP (Pytorch Fully Sharded Data Parallel). The value is either a fsdp json "
+                "config file (e.g., `fsdp_config.json`) or an already loaded json file as `dict`."
+            ),
+        },
+    )
+    fsdp_transformer_layer_cls_to_wrap: str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "This parameter is deprecated. Transformer layer class name (case-sensitive) to wrap, e.g, `BertLayer`,"
+                " `GPTJBlock`, `T5Block` .... (useful only when `fsdp` flag is passed)."
+            ),
+        },
+    )
+    accelerator_config: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Config to be used with the internal Accelerator object initialization. The value is either a "
+                "accelerator json config file (e.g., `accelerator_config.json`) or an already loaded json file as "
+                "`dict`."
+            ),
+        },
+    )
+    deepspeed: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Enable deepspeed and pass the path to deepspeed json config file (e.g. `ds_config.json`) or an already"
+                " loaded json file as a dict"
+            ),
+        },
+    )
+    label_smoothing_factor: float = field(
+        default=0.0,
+        metadata={"help": "The label smoothing epsilon to apply (zero means no label smoothing)."},
+    )
+    optim: OptimizerNames | str = field(default="adamw_torch_fused", metadata={"help": "The optimizer to use."})
+    optim_args: str | None = field(default=None, metadata={"help": "Optional arguments to supply to optimizer."})
+    adafactor: bool = field(default=False, metadata={"help": "Whether or not to replace AdamW by Adafactor."})
+    group_by_length: bool = field(
+        default=False,
+        metadata={"help": "Whether or not to group samples of roughly the same length together when batching."},
+    )
+    length_column_name: str = field(
+        default="length",
+        metadata={"help": "Column name with precomputed lengths to use when grouping by length."},
+    )
+    report_to: None | str | list[str] = field(
+        default=None,
+        metadata={"help": "The list of integrations to report the results and logs to."},
+    )
+    project: str = field(
+        default="huggingface",
+        metadata={"help": "The name of the project to use for logging. Currenly, only used by Trackio."},
+    )
+    trackio_space_id: str | None = field(
+        default="trackio",
+        metadata={
+            "help": (
+                "The Hugging Face Space ID to deploy to when using Trackio. Should be a complete Space name like "
+                "'username/reponame' or 'orgname/reponame', or just 'reponame' in which case the Space will be created "
+                "in the currently-logged-in Hugging Face user's namespace. If `None`, will log to a local directory. "
+                "Note that this Space will be public unless you set `hub_private_repo=True` or your organization's "
+                "default is to create private Spaces."
+            ),
+        },
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "When using distributed training, the value of the flag `find_unused_parameters` passed to "
+                "`DistributedDataParallel`."
+            ),
+        },
+    )
+    ddp_bucket_cap_mb: int | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "When using distributed training, the value of the flag `bucket_cap_mb` passed to "
+                "`DistributedDataParallel`."
+            ),
+        },
+    )
+    ddp_broadcast_buffers: bool | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "When using distributed training, the value of the flag `broadcast_buffers` passed to "
+                "`DistributedDataParallel`."
+            ),
+        },
+    )
+    dataloader_pin_memory: bool = field(default=True, metadata={"help": "Whether or not to pin memory for DataLoader."})
+    dataloader_persistent_workers: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "If True, the data loader will not shut down the worker processes after a dataset has been consumed "
+                "once. This allows to maintain the workers Dataset instances alive. Can potentially speed up training, "
+                "but will increase RAM usage."
+            ),
+        },
+    )
+    skip_memory_metrics: bool = field(
+        default=True,
+        metadata={"help": "Whether or not to skip adding of memory profiler reports to metrics."},
+    )
+    use_legacy_prediction_loop: bool = field(
+        default=False,
+        metadata={"help": "Whether or not to use the legacy prediction_loop in the Trainer."},
+    )
+    push_to_hub: bool = field(
+        default=False,
+        metadata={"help": "Whether or not to upload the trained model to the model hub after training."},
+    )
+    resume_from_checkpoint: str | None = field(
+        default=None,
+        metadata={"help": "The path to a folder with a valid checkpoint for your model."},
+    )
+    hub_model_id: str | None = field(
+        default=None,
+        metadata={"help": "The name of the repository to keep in sync with the local `output_dir`."},
+    )
+    hub_strategy: HubStrategy | str = field(
+        default="every_save",
+        metadata={"help": "The hub strategy to use when `--push_to_hub` is activated."},
+    )
+    hub_token: str | None = field(default=None, metadata={"help": "The token to use to push to the Model Hub."})
+    hub_private_repo: bool | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Whether to make the repo private. If `None` (default), the repo will be public unless the "
+                "organization's default is private. This value is ignored if the repo already exists. If reporting to "
+                "Trackio with deployment to Hugging Face Spaces enabled, the same logic determines whether the Space is"
+                " private."
+            ),
+        },
+    )
+    hub_always_push: bool = field(
+        default=False,
+        metadata={"help": "Unless `True`, the Trainer will skip pushes if the previous one wasn't finished yet."},
+    )
+    hub_revision: str | None = field(
+        default=None,
+        metadata={
+            "help": "The revision to use when pushing to the Hub. Can be a branch name, a tag, or a commit hash.",
+        },
+    )
+    gradient_checkpointing: bool = field(
+        default=False,
+        metadata={"help": "If True, use gradient checkpointing to save memory at the expense of slower backward pass."},
+    )
+    gradient_checkpointing_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Gradient checkpointing key word arguments such as `use_reentrant`. Will be passed to "
+                "`torch.utils.checkpoint.checkpoint` through `model.gradient_checkpointing_enable`."
+            ),
+        },
+    )
+    include_inputs_for_metrics: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "This argument is deprecated and will be removed in version 5 of 🤗 Transformers. Use "
+                "`include_for_metrics` instead."
+            ),
+        },
+    )
+    include_for_metrics: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": (
+                "List of strings to specify additional data to include in the `compute_metrics` function.Options: "
+                "'inputs', 'loss'."
+            ),
+        },
+    )
+    eval_do_concat_batches: bool = field(
+        default=True,
+        metadata={
+            "help": (
+                "Whether to recursively concat inputs/losses/labels/predictions across batches. If `False`, will "
+                "instead store them as lists, with each batch kept separate."
+            ),
+        },
+    )
+    fp16_backend: str = field(
+        default="auto",
+        metadata={"help": "Deprecated. Use half_precision_backend instead", "choices": ("auto", "apex", "cpu_amp")},
+    )
+    push_to_hub_model_id: str | None = field(
+        default=None,
+        metadata={"help": "The name of the repository to which push the `Trainer`."},
+    )
+    push_to_hub_organization: str | None = field(
+        default=None,
+        metadata={"help": "The name of the organization in with to which push the `Trainer`."},
+    )
+    push_to_hub_token: str | None = field(default=None, metadata={"help": "The token to use to push to the Model Hub."})
+    mp_parameters: str = field(
+        default="",
+        metadata={"help": "Used by the SageMaker launcher to send mp-specific args. Ignored in Trainer"},
+    )
+    auto_find_batch_size: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether to automatically decrease the batch size in half and rerun the training loop again each time a"
+                " CUDA Out-of-Memory was reached"
+            ),
+        },
+    )
+    full_determinism: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether to call enable_full_determinism instead of set_seed for reproducibility in distributed "
+                "training. Important: this will negatively impact the performance, so only use it for debugging."
+            ),
+        },
+    )
+    torchdynamo: str | None = field(
+        default=None,
+        metadata={"help": "This argument is deprecated, use `--torch_compile_backend` instead."},
+    )
+    ray_scope: str | None = field(
+        default="last",
+        metadata={
+            "help": (
+                'The scope to use when doing hyperparameter search with Ray. By default, `"last"` will be used. Ray '
+                "will then use the last checkpoint of all trials, compare those, and select the best one. However, "
+                "other options are also available. See the Ray documentation "
+                "(https://docs.ray.io/en/latest/tune/api_docs/analysis.html#ray.tune.ExperimentAnalysis.get_best_trial)"
+                " for more options."
+            ),
+        },
+    )
+    ddp_timeout: int = field(
+        default=1800,
+        metadata={"help": "Overrides the default timeout for distributed training (value should be given in seconds)."},
+    )
+    torch_compile: bool = field(
+        default=False,
+        metadata={"help": "If set to `True`, the model will be wrapped in `torch.compile`."},
+    )
+    torch_compile_backend: str | None = field(
+        default=None,
+        metadata={"help": "Which backend to use with `torch.compile`, passing one will trigger a model compilation."},
+    )
+    torch_compile_mode: str | None = field(
+        default=None,
+        metadata={"help": "Which mode to use with `torch.compile`, passing one will trigger a model compilation."},
+    )
+    include_tokens_per_second: bool = field(
+        default=False,
+        metadata={"help": "If set to `True`, the speed metrics will include `tgs` (tokens per second per device)."},
+    )
+    include_num_input_tokens_seen: str | bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether to track the number of input tokens seen. Can be `'all'` to count all tokens, `'non_padding'` "
+                "to count only non-padding tokens, or a boolean (`True` maps to `'all'`, `False` to `'no'`)."
+            ),
+        },
+    )
+    neftune_noise_alpha: float | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Activates neftune noise embeddings into the model. NEFTune has been proven to drastically improve "
+                "model performances for instruction fine-tuning. Check out the original paper here: "
+                "https://huggingface.co/papers/2310.05914 and the original code here: "
+                "https://github.com/neelsjain/NEFTune. Only supported for `PreTrainedModel` and `PeftModel` classes."
+            ),
+        },
+    )
+    optim_target_modules: None | str | list[str] = field(
+        default=None,
+        metadata={
+            "help": (
+                "Target modules for the optimizer defined in the `optim` argument. Only used for the GaLore optimizer "
+                "at the moment."
+            ),
+        },
+    )
+    batch_eval_metrics: bool = field(
+        default=False,
+        metadata={"help": "Break eval metrics calculation into batches to save memory."},
+    )
+    eval_on_start: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether to run through the entire `evaluation` step at the very beginning of training as a sanity "
+                "check."
+            ),
+        },
+    )
+    use_liger_kernel: bool = field(
+        default=False,
+        metadata={"help": "Whether or not to enable the Liger Kernel for model training."},
+    )
+    liger_kernel_config: dict[str, bool] | None = field(
+        default=None,
+        metadata={
+            "help": (
+                "Configuration to be used for Liger Kernel. When use_liger_kernel=True, this dict is passed as keyword "
+                "arguments to the `_apply_liger_kernel_to_instance` function, which specifies which kernels to apply. "
+                "Available options vary by model but typically include: 'rope', 'swiglu', 'cross_entropy', "
+                "'fused_linear_cross_entropy', 'rms_norm', etc. If None, use the default kernel configurations."
+            ),
+        },
+    )
+    eval_use_gather_object: bool = field(
+        default=False,
+        metadata={
+            "help": (
+                "Whether to run recursively gather object in a nested list/tuple/dictionary of objects from all "
+                "devices."
+            ),
+        },
+    )
+    average_tokens_across_devices: bool = field(
+        default=True,
+        metadata={
+            "help": (
+                "Whether or not to average tokens across devices. If enabled, will use all_reduce to synchronize "
+                "num_tokens_in_batch for precise loss calculation. Reference: "
+                "https://github.com/huggingface/transformers/issues/34242"
+            ),
+        },
+    )
