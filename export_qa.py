@@ -134,7 +134,7 @@ def write_all(answerer: QuestionAnswerer, folder: Path, options: argparse.Namesp
         logits_of,
         plain_config,
     )
-    from adapter_qa.runs.run_record import now, versions
+    from adapter_qa.runs.provenance import now, versions
 
     model, tokenizer = answerer.model, answerer.tokenizer
     if tokenizer.padding_side != "right":
@@ -173,7 +173,8 @@ def write_all(answerer: QuestionAnswerer, folder: Path, options: argparse.Namesp
 def described(options: argparse.Namespace, answerer: QuestionAnswerer) -> dict[str, Any]:
     """What was exported, without the folders of the machine it lay on."""
     from adapter_qa.core.files import read_json
-    from adapter_qa.models.saved_adapters import FULL_FILE, find_folder, read_setup
+    from adapter_qa.models.file_names import FULL_FILE
+    from adapter_qa.models.saved_adapters import find_folder, read_setup
     from adapter_qa.runs.model_card import public_name
 
     folder = Path(options.run)

@@ -1,1 +1,3 @@
-"""Rooms of the trainer: one subject each, importable on a CPU, silent on import."""
+"""Extractive question answering with language, task and fusion adapters: the packages behind the scripts."""
+
+__version__ = "0.2.0"

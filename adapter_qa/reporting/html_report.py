@@ -1,4 +1,4 @@
-"""The report: one HTML page that holds all it shows, and the same pictures as PNG files beside it."""
+"""Write the report: one self-contained HTML page, and its pictures as PNG files beside it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import jinja2
 import msgspec
@@ -14,30 +13,33 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import read_json
+from adapter_qa.core.files import read_json, write_bytes
+from adapter_qa.data.squad import Question
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.error_analysis import (
-    Answered,
-    Shown,
+    CategoryScores,
+    Examples,
+    PropertyScores,
+    RunAnswers,
+    break_down,
     count_windows,
-    divisions,
     evaluated_questions,
     mean_f1,
     read_answers,
-    sample,
+    sample_examples,
 )
-from adapter_qa.reporting.report_files import PAGE, existing_files, write_whole
+from adapter_qa.reporting.layout import PAGE, existing_files
 from adapter_qa.reporting.runs import Group
-from adapter_qa.reporting.tables import cells, columns_for
-from adapter_qa.runs.run_record import now
+from adapter_qa.reporting.tables import columns_for, table_rows
+from adapter_qa.runs.layout import ATTENTION_FILE
+from adapter_qa.runs.provenance import now
 
-ATTENTION_FILE = "fusion_attention.json"
 TEMPLATE = "report.html.jinja"
-RIGHT_SHOWN, WRONG_SHOWN = 4, 8  # sampled answers of a group
+RIGHT_EXAMPLES, WRONG_EXAMPLES = 4, 8  # of a group
 
 
 class Attention(msgspec.Struct):
-    """fusion_attention.json: `figures.attention_figure` tells what is in it."""
+    """Content of fusion_attention.json; `models.fusion_attention.FusionAttentionDocument` describes it."""
 
     adapters: list[str]
     places: list[str]
@@ -52,237 +54,295 @@ class Picture:
     """A figure of the page.
 
     Attributes:
-        file: its PNG file's name.
-        about: what it shows, for those who cannot see it, too.
-        data: the PNG in base64.
+        file: Name of its PNG file.
+        caption: What it shows, also for readers who cannot see it.
+        data: The PNG in base64.
     """
 
     file: str
-    about: str
+    caption: str
     data: str
 
 
-@dataclass
+@dataclass(frozen=True)
+class AnsweredGroup:
+    """A group with the answers of its runs, one `RunAnswers` per seed."""
+
+    group: Group
+    answers: list[RunAnswers]
+
+    @property
+    def label(self) -> str:
+        """The group's number and setup."""
+        return figures.group_label(self.group)
+
+
+@dataclass(frozen=True)
+class GroupExamples:
+    """Examples of a group's answers.
+
+    Attributes:
+        label: The group's number and setup.
+        folder: Folder of the run that gave the answers.
+        examples: Right and wrong answers.
+    """
+
+    label: str
+    folder: str
+    examples: Examples
+
+
+@dataclass(frozen=True)
+class ErrorAnalysis:
+    """Errors of groups that were evaluated on the same questions.
+
+    Attributes:
+        picture: F1 by category.
+        labels: Labels of the compared groups.
+        properties: The same as numbers.
+        examples: Answers of each group.
+    """
+
+    picture: Picture
+    labels: list[str]
+    properties: list[PropertyScores]
+    examples: list[GroupExamples]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Groups that were evaluated on the same questions.
 
     Attributes:
-        data: what the questions are.
-        numbered: the groups, with their numbers in the table.
-        cost, errors: pictures, where there is something to show.
-        tables: of the errors: name, headings and rows of each property.
-        samples: label of each group, folder of the run, right and wrong answers.
+        data: Name of the questions.
+        cost: F1 over parameters and time.
+        errors: None if no answers could be read.
     """
 
     data: str
-    numbered: list[tuple[int, Group]]
-    cost: Picture | None = None
-    errors: Picture | None = None
-    tables: list[tuple[str, list[str], list[list[str]]]] = field(default_factory=list)
-    samples: list[tuple[str, str, list[Shown], list[Shown]]] = field(default_factory=list)
+    cost: Picture
+    errors: ErrorAnalysis | None
 
 
 @dataclass
 class Report:
-    """The page in the making.
+    """Pictures and notes that are collected while the page is made.
 
     Attributes:
-        notes: what a reader should know, above all what was left out and why.
-        files: PNG files by name, which are written when all is done.
+        notes: What a reader should know, above all what was left out and why.
+        files: PNG files by name. They are written once everything is drawn.
     """
 
     notes: list[str]
     files: dict[str, bytes] = field(default_factory=dict)
 
-    def picture(self, name: str, figure: Figure, about: str) -> Picture:
-        """Draws a figure."""
+    def add_picture(self, name: str, figure: Figure, caption: str) -> Picture:
+        """Draw a figure and keep it for the report's folder."""
         file, content = f"{name}.png", figures.as_png(figure)
         self.files[file] = content
-        return Picture(file, about, base64.b64encode(content).decode())
+        return Picture(file, caption, base64.b64encode(content).decode())
+
+    def add_problems(self, error: UserError, consequence: str) -> None:
+        """Note why something was left out."""
+        self.notes += [f"{problem}; {consequence}" for problem in error.problems]
 
 
 def write_report(groups: Sequence[Group], notes: Sequence[str], folder: Path) -> Path:
-    """Writes the page and its pictures in the place of an earlier report's, which stays until all is drawn.
+    """Write the page and its pictures. An earlier report in the folder is removed once everything is drawn.
 
     Args:
-        groups: as `results.group_runs` sorts them.
-        notes: what the reading of the runs had to say.
-        folder: is made where there is none.
+        groups: As `runs.group_runs` returns them.
+        notes: What the page should say about reading the runs.
+        folder: Folder of the report; created if it does not exist.
 
     Returns:
-        The page's path.
+        Path of the page.
 
     Raises:
-        UserError: the folder cannot be written to.
+        UserError: if the folder cannot be written to.
     """
     report = Report(list(notes))
-    page = render(report, list(enumerate(groups, 1)))
+    page = render_page(report, groups)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in existing_files(folder):
             old.unlink()
         for name, content in report.files.items():
-            write_whole(folder / name, content)
-        write_whole(folder / PAGE, page.encode("utf-8", "backslashreplace"))  # lone surrogates, which JSON can spell
+            write_bytes(folder / name, content)
+        # JSON can spell lone surrogates, which UTF-8 cannot encode.
+        write_bytes(folder / PAGE, page.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); give another folder") from error
     return folder / PAGE
 
 
-def render(report: Report, numbered: list[tuple[int, Group]]) -> str:
-    """The page's HTML; whatever came from files is escaped."""
-    groups = [group for _, group in numbered]
-    compared = comparisons(numbered)
-    for place, one in enumerate(compared, 1):
-        compare(report, one, place)
+def render_page(report: Report, groups: Sequence[Group]) -> str:
+    """Return the page's HTML. The template escapes all text that comes from files."""
     columns = columns_for(groups)
-    head, *rows = cells(groups, columns)
+    headings, *rows = table_rows(groups, columns)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template(TEMPLATE).render(
-        made=now(),
-        runs=sum(len(group.runs) for group in groups),
-        head=head,
-        right=[one.number for one in columns],
-        rows=[(number, group.first.finished, row) for (number, group), row in zip(numbered, rows, strict=True)],
-        comparisons=compared,
-        parameters=parameters(report, numbered),
-        curves=curves(report, numbered),
-        attentions=attentions(report, numbered),
-        failures=[(run, "; ".join(run.document.why)) for one in groups for run in one.runs if not run.finished],
+        created=now(),
+        run_count=sum(len(group.runs) for group in groups),
+        headings=headings,
+        is_number=[column.is_number for column in columns],
+        rows=list(zip(groups, rows, strict=True)),
+        unfinished=[run for group in groups for run in group.runs if not run.finished],
+        comparisons=compare_groups(report, groups),
+        parameters=draw_parameters(report, groups),
+        curves=draw_curves(report, groups),
+        attentions=draw_attentions(report, groups),
         notes=report.notes,
     )
 
 
-def comparisons(numbered: Sequence[tuple[int, Group]]) -> list[Comparison]:
-    """Finished question answering groups by the questions they were evaluated on."""
-    found: dict[tuple[Any, ...], Comparison] = {}
-    for number, group in numbered:
-        facts, options = group.first.document.data.get("eval"), group.first.document.options
-        if group.first.task != "qa" or not group.first.finished or group.f1().mean is None or facts is None:
+def compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]:
+    """Compare finished question answering groups that were evaluated on the same questions."""
+    same_questions: dict[tuple[str, int | None, bool], list[Group]] = {}
+    names: dict[tuple[str, int | None, bool], str] = {}
+    for group in groups:
+        source, options = group.first.document.data.get("eval"), group.first.document.options
+        if group.first.task != "qa" or not group.first.finished or group.f1().mean is None or source is None:
             continue
-        name = str(facts.file or options.get("dataset_name"))
-        count = f"{facts.questions:,} questions of " if facts.questions is not None else ""
-        key = (facts.sha256 or name, facts.questions, options.get("version_2_with_negative"))
-        found.setdefault(key, Comparison(f"{count}{name}", [])).numbered.append((number, group))
-    return list(found.values())
+        name = str(source.file or options.get("dataset_name"))
+        key = (source.sha256 or name, source.questions, options.get("version_2_with_negative") is True)
+        count = f"{source.questions:,} questions of " if source.questions is not None else ""
+        names.setdefault(key, f"{count}{name}")
+        same_questions.setdefault(key, []).append(group)
+    comparisons = []
+    for number, (key, members) in enumerate(same_questions.items(), 1):
+        cost = report.add_picture(
+            f"cost_{number}",
+            figures.cost_figure(members),
+            "F1 against the number of trained parameters and against training time; the numbers are those of the "
+            "table, bars are standard deviations over seeds",
+        )
+        comparisons.append(Comparison(names[key], cost, analyse_errors(report, members, number)))
+    return comparisons
 
 
-def compare(report: Report, one: Comparison, place: int) -> None:
-    """Pictures, tables and samples of groups on the same questions; what cannot be had is noted."""
-    one.cost = report.picture(
-        f"cost_{place}",
-        figures.cost_figure(one.numbered),
-        "F1 against the number of trained parameters and against training time; the numbers are those of the table, "
-        "bars are standard deviations over seeds",
-    )
+def analyse_errors(report: Report, groups: Sequence[Group], number: int) -> ErrorAnalysis | None:
+    """Analyse the errors of groups with the same questions, and note what cannot be analysed.
+
+    Args:
+        report: The report.
+        groups: The groups.
+        number: Number of the comparison, for the name of the picture.
+
+    Returns:
+        The analysis; None without the questions or any answers.
+    """
     try:
-        questions = evaluated_questions(one.numbered[0][1].first)
+        questions = evaluated_questions(groups[0].first)
     except UserError as error:
-        report.notes += [f"{problem}; no error analysis" for problem in error.problems]
-        return
-    answered: list[tuple[str, Group, list[Answered]]] = []
-    for number, group in tqdm(one.numbered[: figures.MOST_COMPARED], desc="answers", leave=False, disable=None):
+        report.add_problems(error, "no error analysis")
+        return None
+    answered: list[AnsweredGroup] = []
+    for group in tqdm(groups[: figures.MAX_COMPARED], desc="answers", leave=False, disable=None):
         try:
-            found = [read_answers(run, questions) for run in group.runs]
+            answered.append(AnsweredGroup(group, [read_answers(run, questions) for run in group.runs]))
         except UserError as error:
-            report.notes += [f"{problem}; left out of the error analysis" for problem in error.problems]
-            continue
-        answered.append((figures.group_label(number, group), group, found))
-    if len(one.numbered) > figures.MOST_COMPARED:
-        report.notes.append(f"error analysis of the first {figures.MOST_COMPARED} of {len(one.numbered)} groups only")
-    if answered:
-        analyse(report, one, place, questions, answered)
-
-
-def analyse(
-    report: Report, one: Comparison, place: int, questions: list[Any], answered: list[tuple[str, Group, list[Answered]]]
-) -> None:
-    """Errors by property, and samples."""
-    run = answered[0][1].first
-    windows = None
-    try:
-        windows = count_windows(run, questions)
-    except UserError as error:
-        report.notes += [f"{problem}; F1 by windows is left out" for problem in error.problems]
-    labels = [label for label, _, _ in answered]
-    panels: dict[str, dict[str, tuple[int, list[float]]]] = {}
-    for division in divisions(questions, windows):
-        panels[division.name] = {
-            label: (len(part), [mean_f1(found, part) for _, _, found in answered])
-            for label, part in division.parts.items()
-        }
-        rows = [
-            [part, f"{count:,}", *(f"{f1:.2f}" for f1 in f1s)] for part, (count, f1s) in panels[division.name].items()
-        ]
-        one.tables.append((division.name, ["", "questions", *labels], rows))
-    one.errors = report.picture(
-        f"errors_{place}",
-        figures.errors_figure(labels, panels),
+            report.add_problems(error, "left out of the error analysis")
+    if len(groups) > figures.MAX_COMPARED:
+        report.notes.append(f"error analysis of the first {figures.MAX_COMPARED} of {len(groups)} groups only")
+    if not answered:
+        return None
+    labels = [member.label for member in answered]
+    properties = score_properties(report, answered, questions)
+    picture = report.add_picture(
+        f"errors_{number}",
+        figures.errors_figure(labels, properties),
         "F1 by question word, answer length, context length and number of windows; means over seeds",
     )
-    one.samples = [
-        (label, str(group.first.folder), *sample(found[0], RIGHT_SHOWN, WRONG_SHOWN))
-        for label, group, found in answered
+    examples = [
+        GroupExamples(
+            member.label,
+            str(member.group.first.folder),
+            sample_examples(member.answers[0], RIGHT_EXAMPLES, WRONG_EXAMPLES),
+        )
+        for member in answered
+    ]
+    return ErrorAnalysis(picture, labels, properties, examples)
+
+
+def score_properties(
+    report: Report, answered: Sequence[AnsweredGroup], questions: list[Question]
+) -> list[PropertyScores]:
+    """Return the F1 of each group in each category of the questions."""
+    windows = None
+    try:
+        windows = count_windows(answered[0].group.first, questions)
+    except UserError as error:
+        report.add_problems(error, "F1 by windows is left out")
+    return [
+        PropertyScores(
+            breakdown.name,
+            [
+                CategoryScores(name, len(members), [mean_f1(member.answers, members) for member in answered])
+                for name, members in breakdown.categories.items()
+            ],
+        )
+        for breakdown in break_down(questions, windows)
     ]
 
 
-def parameters(report: Report, numbered: Sequence[tuple[int, Group]]) -> Picture | None:
-    """Bars for each different table of parameters."""
-    distinct: dict[Any, tuple[int, Group]] = {}
-    for number, group in numbered:
-        table = group.first.document.parameters
-        if table is not None and table.base > 0:
-            key = (group.first.setup, msgspec.json.encode(table), group.first.trainable())
-            distinct.setdefault(key, (number, group))
+def draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
+    """Draw bars for each distinct setup and its parameters; None if no run recorded its parameters."""
+    distinct: dict[tuple[str, bytes, int | None], Group] = {}
+    for group in groups:
+        parameters = group.first.document.parameters
+        if parameters is not None and parameters.base > 0:
+            key = (group.first.setup, msgspec.json.encode(parameters), group.first.trainable())
+            distinct.setdefault(key, group)
     if not distinct:
         return None
-    about = "Parameters added to the base, by part, and parameters trained, both in percent of the base with its head"
-    return report.picture("parameters_1", figures.parameters_figure(list(distinct.values())), about)
+    caption = "Parameters added to the base, by part, and parameters trained, both in percent of the base with its head"
+    return report.add_picture("parameters_1", figures.parameters_figure(list(distinct.values())), caption)
 
 
-def curves(report: Report, numbered: Sequence[tuple[int, Group]]) -> list[Picture]:
-    """Learning curves of every group that has some."""
-    found = []
-    for number, group in tqdm(numbered, desc="curves", leave=False, disable=None):
+def draw_curves(report: Report, groups: Sequence[Group]) -> list[Picture]:
+    """Draw the learning curves of every group that has some."""
+    pictures = []
+    for group in tqdm(groups, desc="curves", leave=False, disable=None):
         if any(run.document.history or run.document.losses for run in group.runs):
-            about = f"{figures.group_label(number, group)}: scores and losses by step and epoch, a line for each seed"
-            found.append(report.picture(f"curves_{number}", figures.curves_figure(number, group), about))
-    return found
+            caption = f"{figures.group_label(group)}: scores and losses by step and epoch, a line for each seed"
+            pictures.append(report.add_picture(f"curves_{group.number}", figures.curves_figure(group), caption))
+    return pictures
 
 
-def attentions(report: Report, numbered: Sequence[tuple[int, Group]]) -> list[Picture]:
-    """Heat maps of the first run of each group that recorded its fusion's attention."""
-    found = []
-    for number, group in numbered:
+def draw_attentions(report: Report, groups: Sequence[Group]) -> list[Picture]:
+    """Draw heat maps of the first run of each group that recorded the attention of its fusion."""
+    pictures = []
+    for group in groups:
         path = group.first.folder / ATTENTION_FILE
         if not path.is_file():
             continue
         try:
-            document = read_attention(path)
+            attention = read_attention(path)
         except UserError as error:
             report.notes += error.problems
             continue
-        label = figures.group_label(number, group)
-        about = f"{label}, {group.first.folder}: mean fusion weights over {document.windows:,} windows"
-        figure = figures.attention_figure(msgspec.to_builtins(document))
-        found.append(report.picture(f"attention_{number}", figure, about))
-    return found
+        label = figures.group_label(group)
+        caption = f"{label}, {group.first.folder}: mean fusion weights over {attention.windows:,} windows"
+        figure = figures.attention_figure(msgspec.to_builtins(attention))
+        pictures.append(report.add_picture(f"attention_{group.number}", figure, caption))
+    return pictures
 
 
 def read_attention(path: Path) -> Attention:
-    """A recorded fusion attention.
+    """Read recorded fusion attention.
 
     Raises:
-        UserError: the file cannot be read or holds something else.
+        UserError: if the file cannot be read, or its weights do not have the shape (places, adapters).
     """
     try:
-        found = msgspec.convert(read_json(path), Attention)
+        attention = msgspec.convert(read_json(path), Attention)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: not as the trainer writes it: {error}") from error
-    shape = [len(found.adapters)] * len(found.places)
-    parts = [part for part in (found.question, found.context) if part] + [found.all]
-    if not shape or not all([len(row) for row in part] == shape for part in parts):
-        raise UserError(f"{path}: needs a weight for each of its {len(found.places)} places and adapters")
-    return found
+    row_lengths = [len(attention.adapters)] * len(attention.places)
+    parts = [part for part in (attention.question, attention.context) if part] + [attention.all]
+    if not row_lengths or not all([len(row) for row in part] == row_lengths for part in parts):
+        raise UserError(f"{path}: needs a weight for each of its {len(attention.places)} places and adapters")
+    return attention

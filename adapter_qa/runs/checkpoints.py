@@ -1,188 +1,212 @@
-"""Checkpoints on disk: written aside and renamed, verified before a run goes on from them, rotated.
+"""Checkpoints on disk: written to a temporary folder and renamed, verified before a run resumes from them, rotated.
 
-A checkpoint is a folder `checkpoint-<step>` in the folder of its run. Its manifest.json, written last, has size and
-sha256 of every file, and names the checkpoint that holds the best weights so far. What is in the other files is the
-trainer's business. `checkpoint.writing` and `checkpoint.removing` are what a killed run may leave; they are never read.
+A checkpoint is a folder `checkpoint-<step>` in the folder of its run. Its manifest.json, written last, lists size and
+SHA-256 of every file, and names the checkpoint with the best weights so far. The trainer decides on the other files.
+A killed run may leave `checkpoint.writing` and `checkpoint.removing`; they are never read.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import fsync_path, fsync_tree, sha256
 from adapter_qa.core.messages import log_note
+from adapter_qa.runs.layout import (
+    CHECKPOINT_NAME,
+    MANIFEST_FILE,
+    REMOVED_CHECKPOINT,
+    TEMPORARY_CHECKPOINT,
+    checkpoint_path,
+)
 
-MANIFEST = "manifest.json"
-NAME = re.compile(r"checkpoint-(\d+)")
-ASIDE, OUTGOING = "checkpoint.writing", "checkpoint.removing"
-NO_MANIFEST = f"has no {MANIFEST}"
+NO_MANIFEST = f"has no {MANIFEST_FILE}"
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint of an optimizer step is, in the folder of its run."""
-    return folder / f"checkpoint-{step}"
+@dataclass(frozen=True)
+class FileEntry:
+    """A file in a manifest.
+
+    Attributes:
+        bytes: its size.
+        sha256: digest of its content, as hexadecimal digits.
+    """
+
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of a checkpoint's manifest.json.
+
+    Attributes:
+        step: optimizer step of the checkpoint.
+        best: step of the checkpoint with the best weights so far; None if they are not loaded at the end.
+        files: by path relative to the checkpoint.
+    """
+
+    step: int
+    best: int | None
+    files: dict[str, FileEntry]
 
 
 def checkpoint_steps(folder: Path) -> list[int]:
-    """Steps of all checkpoints in a folder, whole or not, in order."""
-    found = [NAME.fullmatch(path.name) for path in folder.glob("checkpoint-*") if path.is_dir()]
-    return sorted(int(match.group(1)) for match in found if match)
+    """Return the steps of all checkpoints in a folder, complete or not, in ascending order."""
+    matches = [CHECKPOINT_NAME.fullmatch(path.name) for path in folder.glob("checkpoint-*") if path.is_dir()]
+    return sorted(int(match[1]) for match in matches if match)
 
 
 # ---------------------------------------------------------------- writing
 
 
-def empty_aside(folder: Path) -> Path:
-    """A new folder in the same file system for what is not complete yet; what a killed run left there goes away."""
-    aside = folder / ASIDE
+def create_temporary(folder: Path) -> Path:
+    """Create an empty temporary folder for the next checkpoint; leftovers of a killed run are removed."""
+    temporary = folder / TEMPORARY_CHECKPOINT
     remove_leftovers(folder)
-    aside.mkdir(parents=True)
-    return aside
+    temporary.mkdir(parents=True)
+    return temporary
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what was being written or removed when a run was killed."""
-    for name in (ASIDE, OUTGOING):
+    """Remove what was being written or removed when a run was killed."""
+    for name in (TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT):
         if (folder / name).exists():
             shutil.rmtree(folder / name)
 
 
-def commit(aside: Path, step: int, best: int | None) -> Path:
-    """Makes a checkpoint of the files in a folder: manifest last, everything on the disk, then renamed.
+def commit(temporary: Path, step: int, best: int | None) -> Path:
+    """Turn a temporary folder into a checkpoint: write the manifest, wait for the disk, rename.
 
     Args:
-        aside: from `empty_aside`, with all files of the checkpoint.
-        step: its optimizer step; a checkpoint of that step that exists is replaced.
-        best: step of the checkpoint with the best weights so far; None if they are not to come back.
+        temporary: from `create_temporary`, with all files of the checkpoint.
+        step: optimizer step; an existing checkpoint of this step is replaced.
+        best: as in `Manifest`.
 
     Returns:
-        Where it is now.
+        The path of the checkpoint.
 
     Raises:
-        OSError: the disk is full, or the like.
+        OSError: the disk is full, for example.
     """
-    files = {path.relative_to(aside).as_posix(): path for path in sorted(aside.rglob("*")) if path.is_file()}
-    listed = {name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for name, path in files.items()}
-    manifest = aside / MANIFEST
-    manifest.write_text(json.dumps({"step": step, "best": best, "files": listed}, indent=2) + "\n", encoding="utf-8")
-    fsync_tree(aside)
-    final = checkpoint_path(aside.parent, step)
+    files = {path.relative_to(temporary).as_posix(): path for path in sorted(temporary.rglob("*")) if path.is_file()}
+    entries = {name: FileEntry(path.stat().st_size, sha256(path)) for name, path in files.items()}
+    text = json.dumps(asdict(Manifest(step, best, entries)), indent=2) + "\n"
+    (temporary / MANIFEST_FILE).write_text(text, encoding="utf-8")
+    fsync_tree(temporary)
+    final = checkpoint_path(temporary.parent, step)
     discard(final)
-    os.rename(aside, final)
-    fsync_path(aside.parent)
+    os.rename(temporary, final)
+    fsync_path(temporary.parent)
     return final
 
 
 def discard(path: Path) -> None:
-    """Removes a checkpoint, if it is there: renamed first, so that half of it is never taken for one."""
+    """Remove a checkpoint if it exists. It is renamed first, so that a partly removed one is never read."""
     if path.exists():
-        outgoing = path.with_name(OUTGOING)
-        if outgoing.exists():
-            shutil.rmtree(outgoing)
-        os.rename(path, outgoing)
-        shutil.rmtree(outgoing)
+        removed = path.with_name(REMOVED_CHECKPOINT)
+        if removed.exists():
+            shutil.rmtree(removed)
+        os.rename(path, removed)
+        shutil.rmtree(removed)
 
 
 def rotate(folder: Path, step: int, best: int | None, limit: int | None) -> None:
-    """Removes checkpoints up to a step that are no longer wanted.
+    """Remove old checkpoints beyond a limit.
 
     Args:
-        folder: of the run.
-        step: of the newest one, which stays. Later ones are another, damaged past; they stay until they are reached.
-        best: step of the one that stays whatever its age; None: there is none.
-        limit: checkpoints to keep, the newest first; the best one is among them, but with 1 comes on top. None or 0:
-            all.
+        folder: the folder of the run.
+        step: step of the newest checkpoint, which stays. Checkpoints of later steps were passed over as damaged; they
+            stay until the run reaches their step again.
+        best: step of the checkpoint that stays at any age, or None.
+        limit: number of checkpoints to keep, newest first. It includes the best one, except that 1 keeps the newest and
+            the best. None or 0 keeps all.
     """
     if not limit:
         return
-    steps = [one for one in checkpoint_steps(folder) if one <= step]
     kept = {step} | ({best} if best is not None else set())
-    others = [one for one in reversed(steps) if one not in kept]
-    for one in others[max(limit - len(kept), 0) :]:
-        discard(checkpoint_path(folder, one))
+    candidates = [old for old in reversed(checkpoint_steps(folder)) if old <= step and old not in kept]
+    for old in candidates[max(limit - len(kept), 0) :]:
+        discard(checkpoint_path(folder, old))
 
 
 # ---------------------------------------------------------------- reading
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps that is whole, and whose best one is. Those passed over are said.
+    """Return the latest checkpoint that is complete and whose best checkpoint is complete; note those passed over.
 
     Returns:
-        None if there is none, or only ones from before there were manifests.
+        None if there are no checkpoints, or only those of early versions, which have no manifest.
 
     Raises:
-        UserError: there are checkpoints, but all of them are damaged, or their best ones are.
+        UserError: there are checkpoints, but all of them or their best ones are damaged.
     """
-    passed_over: dict[Path, str] = {}
+    errors: dict[Path, str] = {}
     for step in reversed(checkpoint_steps(folder)):
         path = checkpoint_path(folder, step)
-        fault = checkpoint_error(path) or _best_checkpoint_error(path)
-        if fault is None:
-            log_note(f"{name}: {reason}; the run goes on from {path.name}" for name, reason in passed_over.items())
+        error = checkpoint_error(path) or _best_checkpoint_error(path)
+        if error is None:
+            log_note(f"{damaged}: {reason}; the run resumes from {path.name}" for damaged, reason in errors.items())
             return path
-        passed_over[path] = fault
-    if any(fault != NO_MANIFEST for fault in passed_over.values()):
+        errors[path] = error
+    if any(error != NO_MANIFEST for error in errors.values()):
         raise UserError(
-            [f"{path}: {fault}; put it back, or begin anew with --overwrite_output_dir"
-             for path, fault in passed_over.items()]
-        )  # fmt: skip
-    log_note(
-        f"{path}: {fault}, its completeness cannot be proven; the run begins anew"
-        for path, fault in passed_over.items()
-    )
+            [
+                f"{path}: {error}; restore it, or start again with --overwrite_output_dir"
+                for path, error in errors.items()
+            ]
+        )
+    log_note(f"{path}: {error}, so it cannot be verified; the run starts again" for path, error in errors.items())
     return None
 
 
 def _best_checkpoint_error(path: Path) -> str | None:
-    best = read_manifest(path)["best"]
-    if best is None or best == read_manifest(path)["step"]:
+    manifest = read_manifest(path)
+    if manifest.best is None or manifest.best == manifest.step:
         return None
-    fault = checkpoint_error(checkpoint_path(path.parent, best))
-    return None if fault is None else f"the best weights so far are in checkpoint-{best}, which {fault}"
+    error = checkpoint_error(checkpoint_path(path.parent, manifest.best))
+    return None if error is None else f"the best weights so far are in checkpoint-{manifest.best}, which {error}"
 
 
 def checkpoint_error(path: Path) -> str | None:
-    """What is wrong with a checkpoint, as the end of a sentence; None if it is as it was written."""
+    """Return what is wrong with a checkpoint as the end of a sentence; None if it is as it was written."""
     if not path.is_dir():
         return "is missing"
-    if not (path / MANIFEST).is_file():
+    if not (path / MANIFEST_FILE).is_file():
         return NO_MANIFEST
     try:
-        listed = read_manifest(path)["files"]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return f"has a {MANIFEST} that cannot be read ({error})"
-    # Names in the manifest are looked up among those found, and never opened as paths.
-    found = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
-    for name, expected in listed.items():
-        if name not in found:
+        manifest = read_manifest(path)
+    except (OSError, ValueError) as error:
+        return f"has a {MANIFEST_FILE} that cannot be read ({error})"
+    # Names in the manifest are looked up among the existing files and never opened as paths.
+    files = {file.relative_to(path).as_posix(): file for file in path.rglob("*") if file.is_file()}
+    for name, entry in manifest.files.items():
+        if name not in files:
             return f"lacks {name}"
-        size = found[name].stat().st_size
-        if size != expected["bytes"]:
-            return f"has a {name} of {size} bytes, which was written with {expected['bytes']}"
-        if sha256(found[name]) != expected["sha256"]:
+        size = files[name].stat().st_size
+        if size != entry.bytes:
+            return f"has a {name} of {size} bytes, which was written with {entry.bytes}"
+        if sha256(files[name]) != entry.sha256:
             return f"has a {name} that was changed since it was written"
     return None
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint: `step`, `best` and `files`, each file with `bytes` and `sha256`.
+def read_manifest(path: Path) -> Manifest:
+    """Return the manifest of a checkpoint.
 
     Raises:
-        OSError, ValueError, TypeError, KeyError, AttributeError: it is not what `commit` writes.
+        OSError: the file cannot be read.
+        ValueError: the file is not what `commit` writes.
     """
-    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    files = {
-        name: {"bytes": int(one["bytes"]), "sha256": str(one["sha256"])} for name, one in manifest["files"].items()
-    }
-    return {
-        "step": int(manifest["step"]),
-        "best": None if manifest["best"] is None else int(manifest["best"]),
-        "files": files,
-    }
+    document = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+    try:
+        files = {name: FileEntry(int(file["bytes"]), str(file["sha256"])) for name, file in document["files"].items()}
+        best = document["best"]
+        return Manifest(int(document["step"]), None if best is None else int(best), files)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError("it is not a manifest of this trainer") from error

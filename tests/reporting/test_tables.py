@@ -135,7 +135,7 @@ def test_sorted_by_f1_unfinished_last_tasks_apart(tmp_path: Path) -> None:
 def test_a_run_at_work_is_running(tmp_path: Path) -> None:
     made_run(tmp_path, 50.0, status="running")
     hold = (
-        "import sys; from pathlib import Path; from adapter_qa.runs.run_record import lock_run_dir; "
+        "import sys; from pathlib import Path; from adapter_qa.runs.lock import lock_run_dir; "
         "lock_run_dir(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(

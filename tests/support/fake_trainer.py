@@ -20,7 +20,8 @@ from adapter_qa.core.cli import run_cli
 from adapter_qa.core.errors import ReportedError, UserError
 from adapter_qa.core.files import write_json
 from adapter_qa.core.signals import DeferredSignal
-from adapter_qa.runs.run_record import RUN_FILE, lock_run_dir
+from adapter_qa.runs.layout import RUN_FILE
+from adapter_qa.runs.lock import lock_run_dir
 
 EVALUATIONS = 4
 REFUSED = "refused"  # a value of --run_name; the others end a run in other ways

@@ -53,8 +53,8 @@ def write_squad(path: Path, questions: list[Question]) -> Path:
 
 def window_offsets(windows: Windows, index: int) -> np.ndarray:
     """Return (tokens, 2) int: each token's start and end character in the context, -1 outside it."""
-    inside = windows[index]["in_context"]
+    inside = windows[index].context_mask
     offsets = np.full((len(inside), 2), -1)
     tokens = np.flatnonzero(inside)
-    offsets[tokens] = windows.characters(np.full(len(tokens), index), tokens)
+    offsets[tokens] = windows.char_spans(np.full(len(tokens), index), tokens)
     return offsets

@@ -24,7 +24,8 @@ from support.scripts import ROOT, run_script
 
 import sweep_qa
 from adapter_qa.core.errors import Interrupted, RunError, UserError
-from adapter_qa.runs.run_record import LOCK_FILE, is_locked
+from adapter_qa.runs.layout import LOCK_FILE
+from adapter_qa.runs.lock import is_locked
 from adapter_qa.sweeps import study
 from adapter_qa.sweeps import worker as worker_module
 from adapter_qa.sweeps.search_space import Sweep, read_sweep
@@ -636,7 +637,7 @@ def test_a_trial_waits_for_the_process_that_a_killed_worker_left(
     folder = file.parent / "sweep" / "trials" / "0000"
     folder.mkdir(parents=True)
     swap_weights = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from adapter_qa.runs.run_record import lock_run_dir, Path; "
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from adapter_qa.runs.lock import lock_run_dir; "
     )
     swap_weights += f"lock_run_dir(Path({str(folder)!r})); print('held', flush=True); sys.stdin.read()"
     pipe = subprocess.PIPE

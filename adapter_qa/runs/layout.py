@@ -1,0 +1,89 @@
+"""Names of the files and folders in the folder of a run or a sweep.
+
+    run.json, run.lock               the record of the run; the lock of the process that works in the folder
+    checkpoint-<step>/               manifest.json, trained.safetensors, progress.json and the trainer's own files
+    frozen.safetensors               the frozen adapters, which checkpoints do not hold
+    base/                            the base model of a run with --random_init
+    adapters-<task>/, README.md      what was trained and its model card; `models.saved_adapters` defines the contents
+    <split>_results.json             metrics; all_results.json has those of all splits
+    <split>_predictions.json         answers, beside <split>_nbest_predictions.json and <split>_null_odds.json
+    <split>_predictions.conll        labels of a token classifier
+    fusion_attention.json            mean attention of a fusion
+    runs/                            TensorBoard logs
+    sweep.json, journal.log, trials/<number>/       the report, the storage and the runs of a sweep
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from adapter_qa.core.files import TEMPORARY_SUFFIX
+from adapter_qa.models.file_names import FULL_FILE
+
+RUN_FILE = "run.json"
+LOCK_FILE = "run.lock"
+CARD_FILE = "README.md"
+FROZEN_FILE = "frozen.safetensors"
+ATTENTION_FILE = "fusion_attention.json"
+ALL_RESULTS_FILE = "all_results.json"
+BASE_FOLDER = "base"
+LOGS_FOLDER = "runs"
+
+# In a checkpoint. The names of its other files are the library's.
+MANIFEST_FILE = "manifest.json"
+TRAINED_FILE = "trained.safetensors"
+PROGRESS_FILE = "progress.json"
+
+CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
+TEMPORARY_CHECKPOINT = "checkpoint" + TEMPORARY_SUFFIX
+REMOVED_CHECKPOINT = "checkpoint.removing"
+
+SWEEP_FILE = "sweep.json"
+JOURNAL_FILE = "journal.log"
+TRIALS_FOLDER = "trials"
+
+# Patterns of a fully fine-tuned model that is saved in the run's folder.
+FULL_MODEL_FILES = (
+    FULL_FILE, "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
+    "special_tokens_map.json", "tokenizer*.json", "vocab.*", "merges.txt",
+)  # fmt: skip
+# Patterns of what a run may remove when it replaces an earlier one. Not listed: RUN_FILE, which is removed last, and
+# LOCK_FILE, which stays. README.md may be the user's; it is a card only beside FULL_FILE.
+REMOVABLE = (
+    "checkpoint-*", TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT,
+    *(f"{name}{TEMPORARY_SUFFIX}" for name in ("*.json", "*.conll", CARD_FILE, FROZEN_FILE)),
+    "adapters-*", BASE_FOLDER, LOGS_FOLDER, FROZEN_FILE, "trainer_state.json",
+    "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json", ATTENTION_FILE,
+    *FULL_MODEL_FILES,
+)  # fmt: skip
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return the path of an optimizer step's checkpoint in the folder of its run."""
+    return folder / f"checkpoint-{step}"
+
+
+def results_file(split: str) -> str:
+    """Return the name of a split's metrics."""
+    return f"{split}_results.json"
+
+
+def predictions_file(split: str, suffix: str = ".json") -> str:
+    """Return the name of a split's answers, or with ".conll" of its labels."""
+    return f"{split}_predictions{suffix}"
+
+
+def nbest_file(split: str) -> str:
+    """Return the name of a split's best candidates for each question."""
+    return f"{split}_nbest_predictions.json"
+
+
+def null_odds_file(split: str) -> str:
+    """Return the name of a split's odds that a question has no answer."""
+    return f"{split}_null_odds.json"
+
+
+def trial_folder(folder: Path, number: int) -> Path:
+    """Return the folder of a trial's run. It depends on the number only, so that every worker finds the checkpoints."""
+    return folder / TRIALS_FOLDER / f"{number:04d}"

@@ -1,0 +1,157 @@
+"""Atomic writers and fingerprints of files (adapter_qa/core/files.py)."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter_qa.core.files import (
+    atomic_file,
+    atomic_folder,
+    file_fingerprint,
+    sha256,
+    temporary_path,
+    write_bytes,
+    write_chunks,
+    write_json,
+    write_text,
+)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_json_is_indented_utf8_in_the_order_given(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    write_json(path, {"b": "São Luís", "a": [1, 0.1]})
+    text = path.read_text(encoding="utf-8")
+    assert text.endswith("}\n")
+    assert "São Luís" in text
+    assert list(json.loads(text)) == ["b", "a"]
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_content_is_on_the_disk_before_the_file_is_renamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    operations: list[tuple[str, str, bytes]] = []
+    sync, replace = os.fsync, os.replace
+
+    def recorded_sync(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        operations.append(("fsync", path.name, path.read_bytes()))
+        sync(descriptor)
+
+    def recorded_replace(source: Path, target: Path) -> None:
+        operations.append(("replace", source.name, source.read_bytes()))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_sync)
+    monkeypatch.setattr(os, "replace", recorded_replace)
+    write_chunks(tmp_path / "a", [b"one ", b"two"])
+    assert operations == [("fsync", "a.writing", b"one two"), ("replace", "a.writing", b"one two")]
+    assert (tmp_path / "a").read_bytes() == b"one two"
+
+
+def full_disk(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def interrupted_chunks() -> Iterator[bytes]:
+    yield b"half"
+    full_disk()
+
+
+def test_failed_write_keeps_the_old_file_and_removes_the_temporary_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    write_text(path, "old")
+    with pytest.raises(OSError, match="No space left"):
+        write_chunks(path, interrupted_chunks())
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_bytes(path, b"new")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_leftover_of_a_killed_run_is_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    temporary_path(path).write_text("a longer text that a killed run left")
+    write_text(path, "new")
+    assert path.read_text() == "new"
+    assert names(tmp_path) == ["a.json"]
+
+
+def test_writers_of_the_same_file_have_their_own_temporary_names(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    with atomic_file(path, "host-1") as first, atomic_file(path, "host-2") as second:
+        first.write_text("1")
+        second.write_text("2")
+        assert names(tmp_path) == ["sweep.json.host-1.writing", "sweep.json.host-2.writing"]
+    assert path.read_text() == "1"
+    assert names(tmp_path) == ["sweep.json"]
+
+
+def test_readers_never_see_half_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    documents = [{"round": number, "history": [number] * (3000 if number % 2 else 1)} for number in range(150)]
+    write_json(path, documents[0])
+
+    def write_all() -> None:
+        for document in documents:
+            write_json(path, document)
+
+    thread = threading.Thread(target=write_all)
+    thread.start()
+    seen = []
+    running = True
+    while running:
+        running = thread.is_alive()
+        seen.append(json.loads(path.read_text(encoding="utf-8")))
+    thread.join()
+    assert all(document in documents for document in seen)
+    assert seen[-1] == documents[-1]
+
+
+def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "adapters-qa"
+    folder.mkdir()
+    (folder / "old").touch()
+    temporary_path(folder).mkdir()
+    (temporary_path(folder) / "left by a killed run").touch()
+    with atomic_folder(folder) as temporary:
+        assert names(temporary) == []
+        (temporary / "new").touch()
+        assert names(folder) == ["old"]
+    assert names(folder) == ["new"]
+    assert names(tmp_path) == ["adapters-qa"]
+
+
+def test_failure_keeps_the_old_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "adapters-qa"
+    folder.mkdir()
+    (folder / "old").touch()
+    with pytest.raises(OSError, match="No space left"), atomic_folder(folder) as temporary:
+        (temporary / "new").touch()
+        full_disk()
+    assert names(folder) == ["old"]
+    assert names(tmp_path) == ["adapters-qa"]
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (1 << 20) + 1, 3_000_000])
+def test_fingerprints_of_files(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "data.json"
+    content = os.urandom(size)
+    path.write_bytes(content)
+    digest = hashlib.sha256(content).hexdigest()
+    assert file_fingerprint(path) == file_fingerprint(str(path)) == {"file": str(path), "bytes": size, "sha256": digest}
+    assert sha256(path) == digest
