@@ -22,6 +22,7 @@ from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAda
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.data.window_dataset import WindowCollator
+from adapter_qa.data.windows import Window
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup, cast_frozen_weights
 from adapter_qa.models.fusion import REGULARIZATION, FusionLayer, fusion_regularization
@@ -188,7 +189,7 @@ def random_batches(
             size = int(lengths[index])
             ids = draw.integers(1000, 29_000, size)
             types = np.arange(size) > 15
-            rows.append({"input_ids": ids, "type_ids": types, "in_context": types, "start": 20, "end": 22, "cls": 0})
+            rows.append(Window(ids, types, types, start_position=20, end_position=22, cls_position=0))
         yield {name: tensor.to(options.device) for name, tensor in collator(rows).items()}
 
 

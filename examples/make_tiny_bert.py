@@ -40,7 +40,7 @@ from adapter_qa.core.cli import run_cli
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.masked_lm import mask_tokens
 from adapter_qa.data.squad import read_squad
-from adapter_qa.data.window_dataset import WindowCollator
+from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows
 from trainer_qa import span_loss
 
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     model = BertForMaskedLM(config)
     sentences = tokenizer([one for text in texts for one in re.split(r'(?<=[.!?"]) (?=[^\W\d_])', text)])["input_ids"]
     set_out(model, sentences)
-    windows = make_windows(questions, tokenizer, max_seq_length=LONGEST, doc_stride=LONGEST // 2)
+    windows = make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=LONGEST, doc_stride=LONGEST // 2)
     words, spans = pretrain(model, tokenizer, sentences, windows, options.steps, options.seed)
     model.save_pretrained(options.output_dir)
     print(f"{options.output_dir}: {model.num_parameters():,} parameters")

@@ -1,4 +1,14 @@
-"""Batches of windows as torch tensors."""
+"""Windows for torch: the tokenizer of transformers as `make_windows` takes it, a dataset, and batches of tensors.
+
+    windows = make_windows(
+        questions,
+        pair_tokenizer(tokenizer),
+        max_seq_length=384,
+        doc_stride=128,
+        on_progress=progress_bar("train windows"),
+    )
+    loader = DataLoader(WindowDataset(windows), batch_size=16, collate_fn=WindowCollator(pad_id=0, left=False))
+"""
 
 from __future__ import annotations
 
@@ -7,20 +17,75 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerFast
 
-from adapter_qa.data.labels import IGNORED
-from adapter_qa.data.windows import Windowed
+from adapter_qa.data.windows import OnProgress, PairLayout, PairTokenizer, Window, Windows, pad_windows
+
+MIN_TEXTS_FOR_BAR = 1000  # fewer texts are tokenized before anybody could read a progress bar
+
+
+def pair_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PairTokenizer:
+    """Return a fast tokenizer as `make_windows` takes it; the underlying tokenizer is shared, not copied."""
+    return PairTokenizer(
+        tokenizer.backend_tokenizer,
+        name=f"{tokenizer.name_or_path} ({type(tokenizer).__name__})",
+        cls_token_id=int(tokenizer.cls_token_id),
+        pad_token_id=int(tokenizer.pad_token_id),
+        pad_left=tokenizer.padding_side == "left",
+        has_token_types="token_type_ids" in tokenizer.model_input_names,
+        split_special_tokens=tokenizer.split_special_tokens,
+    )
+
+
+def progress_bar(description: str) -> OnProgress:
+    """Return a callback for `make_windows` that shows a bar if there are more than `MIN_TEXTS_FOR_BAR` texts."""
+    bar: tqdm[None] | None = None
+
+    def update(done: int, total: int) -> None:
+        nonlocal bar
+        if total <= MIN_TEXTS_FOR_BAR:
+            return
+        if bar is None:
+            bar = tqdm(total=total, desc=description, unit="text")
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return update
+
+
+class WindowDataset(Dataset[Window]):
+    """Windows as a dataset of torch.
+
+    Args:
+        windows: the windows, in the order of the dataset.
+    """
+
+    def __init__(self, windows: Windows):
+        self.windows = windows
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def __getitem__(self, index: int) -> Window:
+        return self.windows[index]
+
+    def lengths(self) -> np.ndarray:
+        """Return (windows,) int64, the number of tokens of each window."""
+        return self.windows.lengths()
 
 
 @dataclass(frozen=True)
 class WindowCollator:
-    """Pads windows to a batch of tensors.
+    """Collator that pads windows to a batch of tensors.
 
     Attributes:
-        pad_id: token id of padding.
-        left: padding goes to the left.
-        length: pad to this many tokens; None pads to the longest window of the batch.
-        multiple: rounds that length up, for tensor cores.
+        pad_id: id of the padding token.
+        left: pad on the left.
+        length: tokens to pad to; None: the longest window of the batch.
+        multiple: the longest window's length is rounded up to a multiple of this, for tensor cores.
     """
 
     pad_id: int
@@ -28,40 +93,18 @@ class WindowCollator:
     length: int | None = None
     multiple: int = 1
 
-    def __call__(self, windows: Sequence[Windowed]) -> dict[str, torch.Tensor]:
-        """Tensors of a batch: `input_ids`, `attention_mask`, `token_type_ids` (where the encoder has types) and
-        `context_mask`, all (batch, length) int64, the last one bool; `start_positions`, `end_positions` (int64) and
-        `cls_positions`, `first_token` (int64, where the window begins), all (batch,).
-        """
-        longest = max(len(window["input_ids"]) for window in windows)
-        length = self.length or -(-longest // self.multiple) * self.multiple
-        shape = (len(windows), length)
-        ids = np.full(shape, self.pad_id, dtype=np.int64)
-        types = np.zeros(shape, dtype=np.int64)
-        attention = np.zeros(shape, dtype=np.int64)
-        context = np.zeros(shape, dtype=bool)
-        first = np.zeros(len(windows), dtype=np.int64)
-        for row, window in enumerate(windows):
-            size = len(window["input_ids"])
-            first[row] = length - size if self.left else 0
-            place = slice(first[row], first[row] + size)
-            ids[row, place] = window["input_ids"]
-            attention[row, place] = 1
-            context[row, place] = window["in_context"]
-            if window["type_ids"] is not None:
-                types[row, place] = window["type_ids"]
-        starts = np.array([window["start"] for window in windows])
-        ends = np.array([window["end"] for window in windows])
-        batch = {
-            "input_ids": ids,
-            "attention_mask": attention,
-            "token_type_ids": types,
-            "context_mask": context,
-            "start_positions": np.where(starts == IGNORED, IGNORED, starts + first),
-            "end_positions": np.where(ends == IGNORED, IGNORED, ends + first),
-            "cls_positions": np.array([window["cls"] for window in windows]) + first,
-            "first_token": first,
-        }
-        if windows[0]["type_ids"] is None:
-            del batch["token_type_ids"]
+    def __call__(self, windows: Sequence[Window]) -> dict[str, torch.Tensor]:
+        """Return the arrays of `pad_windows` as tensors."""
+        batch = pad_windows(windows, self.pad_id, pad_left=self.left, length=self.length, multiple=self.multiple)
         return {name: torch.from_numpy(array) for name, array in batch.items()}
+
+
+def question_mask(batch: dict[str, torch.Tensor], layout: PairLayout) -> torch.Tensor:
+    """Return (windows, length) bool, true at the question's tokens in a batch of `WindowCollator`."""
+    context_length = batch["context_mask"].sum(1)
+    question_length = batch["attention_mask"].sum(1) - layout.special_tokens - context_length
+    start = batch["first_token"] + len(layout.before)
+    if not layout.question_first:
+        start = start + context_length + len(layout.between)
+    positions = torch.arange(batch["context_mask"].shape[1], device=start.device)
+    return (positions >= start[:, None]) & (positions < (start + question_length)[:, None])

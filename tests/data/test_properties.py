@@ -34,7 +34,7 @@ from adapter_qa.data.conll import OUTSIDE, label_names, read_sentences
 from adapter_qa.data.squad import Question, is_aligned, read_records, read_squad
 from adapter_qa.data.text import read_texts
 from adapter_qa.data.token_classification import tokenize_and_align_labels
-from adapter_qa.data.window_dataset import WindowCollator
+from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference
 from adapter_qa.models.base_config import read_base_config
@@ -268,8 +268,8 @@ def test_answers_decode_to_the_text_they_claim(
     tokenizer: PreTrainedTokenizerFast, questions: list[Question], sizes: tuple[int, int], data: st.DataObject
 ) -> None:
     """Whatever the scores, of whatever text: an answer is the context between its offsets."""
-    windows = make_windows(questions, tokenizer, max_seq_length=sizes[0], doc_stride=sizes[1])
-    assert windows.lengths().max() <= sizes[0] and set(windows.question) == set(range(len(questions)))
+    windows = make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=sizes[0], doc_stride=sizes[1])
+    assert windows.lengths().max() <= sizes[0] and set(windows.question_index) == set(range(len(questions)))
     batch = WindowCollator(int(tokenizer.pad_token_id), left=False)([windows[index] for index in range(len(windows))])
     torch.manual_seed(data.draw(st.integers(0, 99)))
     logits = torch.randn(2, *batch["input_ids"].shape).round()
@@ -410,7 +410,7 @@ def test_any_tokenizer_is_loaded_or_refused(tiny_bert: Path, name: str, data: st
     (folder / name).write_text(json.dumps(data.draw(changed(document))), encoding="utf-8")
     tokenizer = attempt(load_tokenizer, ModelOptions(str(tiny_bert), tokenizer_name=str(folder)))
     if tokenizer is not None:
-        attempt(make_windows, make_questions(1), tokenizer, max_seq_length=48, doc_stride=8)
+        attempt(make_windows, make_questions(1), pair_tokenizer(tokenizer), max_seq_length=48, doc_stride=8)
 
 
 WEIGHTS = {f"bert.encoder.layer.{layer}.output.adapters.qa.up.weight": torch.ones(3, 2) for layer in range(3)}

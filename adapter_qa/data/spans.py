@@ -1,0 +1,392 @@
+"""Find the best spans of windows, and merge the spans of a question's windows into its answer.
+
+A *span* is a pair of tokens of one window. Character positions are those of the question's own context.
+
+This module needs numpy only: `answer.py` in every exported folder is written from its source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from adapter_qa.data.squad import Question
+from adapter_qa.data.windows import Windows
+
+QUESTIONS_PER_BLOCK = 1024  # whose candidates are merged at once; bounds memory
+NULL_SCORE_DIFF_WITHOUT_SPAN = 1e6  # of a question without any valid span: above all thresholds, and still valid JSON
+
+
+# ---------------------------------------------------------------- logits to spans
+
+
+def best_spans(
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    context_mask: np.ndarray,
+    *,
+    n_best_size: int,
+    max_answer_length: int,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Find the best spans of each window among all spans within the context of at most `max_answer_length` tokens.
+
+    A span's score is start logit plus end logit in float32; no pair is pruned. Among equal scores, the span that starts
+    first comes first, then the one that ends first. `utils_qa.best_spans` does the same with torch.
+
+    Args:
+        start_logits: (windows, length), any float dtype.
+        end_logits: (windows, length), any float dtype.
+        context_mask: (windows, length) bool.
+        n_best_size: spans to return for each window.
+        max_answer_length: longest span, in tokens.
+
+    Returns:
+        Scores (float32, -inf if a window has fewer spans), first and last tokens (int64), all (windows, n_best_size),
+        best first.
+    """
+    windows, length = start_logits.shape
+    width = min(max_answer_length, length)
+    start = np.where(context_mask, start_logits.astype(np.float32), np.float32(-np.inf))
+    end = np.where(context_mask, end_logits.astype(np.float32), np.float32(-np.inf))
+    padded = np.pad(end, ((0, 0), (0, width - 1)), constant_values=-np.inf)
+    # ends[w, i, k] is the end logit k tokens after i, a view of the padded logits.
+    ends = np.lib.stride_tricks.sliding_window_view(padded, width, axis=1)
+    scores = (start[:, :, None] + ends).reshape(windows, -1)
+    pairs = np.argsort(-scores, axis=1, kind="stable")[:, :n_best_size]
+    top = np.take_along_axis(scores, pairs, axis=1)
+    missing = ((0, 0), (0, n_best_size - pairs.shape[1]))
+    top, pairs = np.pad(top, missing, constant_values=-np.inf), np.pad(pairs, missing)
+    first = pairs // width
+    return top, first, first + pairs % width
+
+
+@dataclass(frozen=True)
+class WindowSpans:
+    """The best spans of windows; tokens are counted from each window's own beginning.
+
+    Attributes:
+        scores: (windows, n_best) float32, start plus end logit; -inf where there is no span.
+        first: (windows, n_best) int, first token.
+        last: (windows, n_best) int, last token.
+        start_logits: (windows, n_best) float32; the end logit is the score minus this.
+        null_starts: (windows,) float32, start logit of the classification token.
+        null_ends: (windows,) float32, end logit of the classification token.
+    """
+
+    scores: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    start_logits: np.ndarray
+    null_starts: np.ndarray
+    null_ends: np.ndarray
+
+
+def window_spans(
+    batch: dict[str, np.ndarray],
+    start_logits: np.ndarray,
+    end_logits: np.ndarray,
+    *,
+    n_best_size: int,
+    max_answer_length: int,
+) -> WindowSpans:
+    """Find the best spans of a batch of `pad_windows` from its logits, (windows, length)."""
+    scores, first, last = best_spans(
+        start_logits,
+        end_logits,
+        batch["context_mask"],
+        n_best_size=n_best_size,
+        max_answer_length=max_answer_length,
+    )
+    rows = np.arange(len(start_logits))
+    return WindowSpans(
+        scores,
+        first - batch["first_token"][:, None],
+        last - batch["first_token"][:, None],
+        start_logits[rows[:, None], first].astype(np.float32),
+        start_logits[rows, batch["cls_positions"]].astype(np.float32),
+        end_logits[rows, batch["cls_positions"]].astype(np.float32),
+    )
+
+
+# ---------------------------------------------------------------- spans to answers
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A possible answer to a question.
+
+    Attributes:
+        text: the answer; "" for no answer.
+        start: its first character in the context; 0 for no answer.
+        end: its end in the context, exclusive; 0 for no answer.
+        start_logit: logit of its first token.
+        end_logit: logit of its last token; the sum of both logits is the score.
+        probability: softmax of the scores over the question's n-best list.
+    """
+
+    text: str
+    start: int
+    end: int
+    start_logit: float
+    end_logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers to questions and their n-best lists, in arrays over all candidates.
+
+    The candidates of question i, best first, are `offsets[i]:offsets[i + 1]`; there is at least one.
+
+    Attributes:
+        questions: the questions.
+        offsets: (questions + 1,) int64.
+        start: (candidates,) int32, first character in the context; 0 for no answer.
+        end: (candidates,) int32, end in the context, exclusive; 0 for no answer.
+        scores: (candidates,) float32.
+        start_logits: (candidates,) float32; the end logit is the score minus this.
+        probabilities: (candidates,) float32.
+        best: (questions,) int64, index of the candidate with the best span; no answer if there is no span.
+        selected: (questions,) int64, index of the candidate that is the answer.
+        null_score_diff: (questions,) float64, score of no answer minus score of the best span; a question has no answer
+            if this is above the threshold. None for SQuAD v1.
+    """
+
+    questions: Sequence[Question]
+    offsets: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    scores: np.ndarray
+    start_logits: np.ndarray
+    probabilities: np.ndarray
+    best: np.ndarray
+    selected: np.ndarray
+    null_score_diff: np.ndarray | None = None
+
+    @property
+    def chosen(self) -> dict[str, Candidate]:
+        """Return the answer to each question by id."""
+        rows = self.selected.tolist()
+        return {question.id: self._candidate(index, rows[index]) for index, question in enumerate(self.questions)}
+
+    @property
+    def n_best(self) -> dict[str, list[Candidate]]:
+        """Return all candidates of each question by id, best first."""
+        return {question.id: self.candidates(index) for index, question in enumerate(self.questions)}
+
+    @property
+    def null_odds(self) -> dict[str, float]:
+        """Return `null_score_diff` by id; empty for SQuAD v1."""
+        if self.null_score_diff is None:
+            return {}
+        ids = (question.id for question in self.questions)
+        return dict(zip(ids, self.null_score_diff.tolist(), strict=True))
+
+    def candidates(self, index: int, most: int | None = None) -> list[Candidate]:
+        """Return the candidates of one question, or the first `most` of them, best first."""
+        rows = range(self.offsets[index], self.offsets[index + 1])[:most]
+        return [self._candidate(index, row) for row in rows]
+
+    def texts(self) -> dict[str, str]:
+        """Return the texts of the answers by id."""
+        return self._texts(self.selected)
+
+    def span_texts(self) -> dict[str, str]:
+        """Return the texts of the best spans by id, "" only if there is no span; v2 thresholds are tuned on these."""
+        return self._texts(self.best)
+
+    def _texts(self, rows: np.ndarray) -> dict[str, str]:
+        """Return the text of one candidate for each question by id."""
+        spans = zip(self.questions, self.start[rows].tolist(), self.end[rows].tolist(), strict=True)
+        return {question.id: question.context[start:end] for question, start, end in spans}
+
+    def _candidate(self, index: int, row: int) -> Candidate:
+        start, end = int(self.start[row]), int(self.end[row])
+        logit = float(self.start_logits[row])
+        text = self.questions[index].context[start:end]
+        return Candidate(text, start, end, logit, float(self.scores[row]) - logit, float(self.probabilities[row]))
+
+
+class _Candidates(NamedTuple):
+    """Candidates of several questions in columns, all (candidates,).
+
+    Attributes:
+        question: int64, index of the question.
+        start: int64, first character; 0 for no answer.
+        end: int64, end character, exclusive; 0 for no answer.
+        score: float64.
+        start_logit: float64.
+    """
+
+    question: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    score: np.ndarray
+    start_logit: np.ndarray
+
+    def take(self, rows: np.ndarray) -> _Candidates:
+        """Return the candidates at `rows`."""
+        return _Candidates(*(column[rows] for column in self))
+
+
+class _Block(NamedTuple):
+    """The answers to a block of questions: attributes as in `Answers`, except that candidates are counted per question.
+
+    Attributes:
+        sizes: (questions,) int64, number of candidates.
+        best: (questions,) int64, rank of the candidate in its question's list.
+        selected: (questions,) int64, rank of the candidate in its question's list.
+    """
+
+    sizes: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    scores: np.ndarray
+    start_logits: np.ndarray
+    probabilities: np.ndarray
+    best: np.ndarray
+    selected: np.ndarray
+    null_score_diff: np.ndarray
+
+
+def choose_answers(
+    questions: Sequence[Question],
+    windows: Windows,
+    spans: WindowSpans,
+    *,
+    n_best_size: int,
+    version_2: bool = False,
+    null_score_diff_threshold: float = 0.0,
+) -> Answers:
+    """Merge the spans of each question's windows into its n-best list, and choose the answer.
+
+    A span that is in two windows counts once, with its better score. In SQuAD v2 the score of "no answer" is its
+    minimum over the question's windows: all of them must see no answer (Devlin et al., BERT, section 4.3, and its
+    reference code).
+
+    Args:
+        questions: the questions that `windows` was made from.
+        windows: the windows.
+        spans: the spans of every window, in the same order.
+        n_best_size: candidates to keep for each question, not counting "no answer".
+        version_2: "no answer" is a candidate.
+        null_score_diff_threshold: logits by which "no answer" must be better than the best span.
+    """
+    threshold = null_score_diff_threshold if version_2 else None
+    blocks = []
+    for first in range(0, len(questions), QUESTIONS_PER_BLOCK):
+        numbers = np.arange(first, min(first + QUESTIONS_PER_BLOCK, len(questions)))
+        rows = slice(*np.searchsorted(windows.question_index, [numbers[0], numbers[-1] + 1]))
+        candidates = _best_candidates(windows, spans, rows, n_best_size)
+        if version_2:
+            nulls = _null_candidates(numbers, windows, spans, rows)
+        else:
+            nulls = _empty_candidates(np.setdiff1d(numbers, candidates.question))
+        blocks.append(_merge(candidates, nulls, numbers, threshold))
+    columns = [list(parts) for parts in zip(*blocks, strict=True)]
+    del blocks
+    merged = []
+    while columns:  # column after column, so that only one of them is in memory twice
+        merged.append(np.concatenate(columns.pop(0)))
+    block = _Block(*merged)
+    starts = np.cumsum(block.sizes) - block.sizes
+    return Answers(
+        questions,
+        np.append(starts, block.sizes.sum()),
+        block.start,
+        block.end,
+        block.scores,
+        block.start_logits,
+        block.probabilities,
+        starts + block.best,
+        starts + block.selected,
+        block.null_score_diff if version_2 else None,
+    )
+
+
+def _best_candidates(windows: Windows, spans: WindowSpans, rows: slice, n_best_size: int) -> _Candidates:
+    """Return the best distinct spans of each question in a range of windows.
+
+    They are sorted by question, then by score in descending order, then by position in the context.
+    """
+    row, column = np.nonzero(np.isfinite(spans.scores[rows]))
+    row += rows.start
+    candidates = _Candidates(
+        windows.question_index[row].astype(np.int64),
+        windows.char_spans(row, spans.first[row, column])[:, 0].astype(np.int64),
+        windows.char_spans(row, spans.last[row, column])[:, 1].astype(np.int64),
+        spans.scores[row, column].astype(np.float64),
+        spans.start_logits[row, column].astype(np.float64),
+    )
+    candidates = candidates.take(np.flatnonzero(candidates.end > candidates.start))  # tokens may have zero width
+    # One key of question, start and end: sorting by it takes a third of the time of sorting by three keys.
+    size = candidates.end.max(initial=0) + 1
+    key = (candidates.question * size + candidates.start) * size + candidates.end
+    by_key = np.lexsort((-candidates.score, key))
+    is_new = np.append(True, np.diff(key[by_key]) != 0)[: len(by_key)]
+    distinct = candidates.take(by_key[is_new])
+    ranked = distinct.take(np.lexsort((-distinct.score, distinct.question)))  # stable: equal scores by position
+    rank = np.arange(len(ranked.question)) - np.searchsorted(ranked.question, ranked.question)
+    return ranked.take(np.flatnonzero(rank < n_best_size))
+
+
+def _null_candidates(numbers: np.ndarray, windows: Windows, spans: WindowSpans, rows: slice) -> _Candidates:
+    """Return "no answer" for each question, from the one of its windows where its score is lowest."""
+    starts, ends = spans.null_starts[rows].astype(np.float64), spans.null_ends[rows].astype(np.float64)
+    question = windows.question_index[rows]
+    order = np.lexsort((starts + ends, question))
+    lowest = order[np.searchsorted(question[order], numbers)]
+    zeros = np.zeros(len(numbers), dtype=np.int64)
+    return _Candidates(numbers, zeros, zeros, starts[lowest] + ends[lowest], starts[lowest])
+
+
+def _empty_candidates(numbers: np.ndarray) -> _Candidates:
+    """Return an empty answer with score 0 for each question: the only candidate if SQuAD v1 has no valid span."""
+    zeros = np.zeros(len(numbers), dtype=np.int64)
+    return _Candidates(numbers, zeros, zeros, np.zeros(len(numbers)), np.zeros(len(numbers)))
+
+
+def _merge(candidates: _Candidates, nulls: _Candidates, numbers: np.ndarray, threshold: float | None) -> _Block:
+    """Merge spans and "no answer" into n-best lists, and choose the answers.
+
+    Args:
+        candidates: spans of the questions.
+        nulls: "no answer" as a candidate.
+        numbers: (questions,) int64, consecutive indices of the questions.
+        threshold: of the score difference; None for SQuAD v1.
+    """
+    both = _Candidates(*(np.concatenate(columns) for columns in zip(candidates, nulls, strict=True)))
+    both = both.take(np.lexsort((both.end == 0, -both.score, both.question)))  # of equal scores, spans come first
+    offsets = np.searchsorted(both.question, np.append(numbers, numbers[-1] + 1))
+    starts = offsets[:-1]
+    # The first row that is a span; if there is none, "no answer", the only row.
+    rows, is_span = np.arange(len(both.end)), both.end > 0
+    first_span = np.minimum.reduceat(np.where(is_span, rows, len(rows)), starts)
+    best = np.where(first_span < len(rows), first_span, starts)
+    selected, null_score_diff = best, np.zeros(len(numbers))
+    if threshold is not None:
+        null_row = np.flatnonzero(~is_span)
+        difference = both.score[null_row] - both.score[best]
+        null_score_diff = np.where(is_span[best], difference, NULL_SCORE_DIFF_WITHOUT_SPAN)
+        selected = np.where(null_score_diff > threshold, null_row, best)
+    return _Block(
+        np.diff(offsets),
+        both.start.astype(np.int32),
+        both.end.astype(np.int32),
+        both.score.astype(np.float32),
+        both.start_logit.astype(np.float32),
+        _softmax(both.score, offsets).astype(np.float32),
+        best - starts,
+        selected - starts,
+        null_score_diff,
+    )
+
+
+def _softmax(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the softmax within each group `offsets[i]:offsets[i + 1]`, none of which is empty."""
+    sizes = np.diff(offsets)
+    weights = np.exp(scores - np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes))
+    return weights / np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes)
