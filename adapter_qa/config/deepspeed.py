@@ -1,4 +1,4 @@
-"""DeepSpeed files of any year: keys that have another name today, and schedules that DeepSpeed refuses to run."""
+"""DeepSpeed configuration files, also those with the keys of old DeepSpeed versions."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from typing import Any
 
 from adapter_qa.core.errors import UserError
 
-# Off-loading was a switch before DeepSpeed 0.3.16 made it a block.
-SWITCHES = {
+# Before DeepSpeed 0.3.16 offloading was a boolean; since then it is an object.
+OFFLOAD_KEYS = {
     "cpu_offload": "offload_optimizer",
     "cpu_offload_params": "offload_param",
     "cpu_offload_param": "offload_param",
 }
+GATHER_KEY = "stage3_gather_16bit_weights_on_model_save"
+OLD_GATHER_KEY = "stage3_gather_fp16_weights_on_model_save"
 STAGES = (1, 2, 3)
-# What the options say and the file need not.
-SIZES = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-GATHER = ("stage3_gather_fp16_weights_on_model_save", "stage3_gather_16bit_weights_on_model_save")
+# Keys that the training options fill if the file leaves them out.
+AUTO_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 
 
 def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str]]:
-    """A DeepSpeed file in today's terms.
+    """Read a DeepSpeed file and bring it to the present form.
 
     Args:
         path: the JSON file.
-        warmup: the run has warm-up steps, which "auto" in the file stands for.
+        warmup: whether the training options ask for warm-up steps, which "auto" in the file stands for.
 
     Returns:
-        The configuration, and a line for each change.
+        The configuration, and a note for the user on each change.
 
     Raises:
-        UserError: the file cannot be read, or is no configuration.
+        UserError: if the file cannot be read or is not a DeepSpeed configuration.
     """
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -39,38 +40,38 @@ def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str
         raise UserError(f"--deepspeed {path}: cannot be read as JSON ({' '.join(str(error).split())})") from error
     zero = config.get("zero_optimization", {}) if isinstance(config, dict) else None
     if not isinstance(zero, dict):
-        raise UserError(f"--deepspeed {path}: holds no DeepSpeed configuration, an object with zero_optimization in it")
+        raise UserError(f"--deepspeed {path}: is not a DeepSpeed configuration, an object with zero_optimization in it")
     if zero.get("stage", 0) not in STAGES:
         raise UserError(f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}; it must be 1, 2 or 3")
     notes = _rename_legacy_keys(zero)
-    for name in SIZES:
+    for name in AUTO_KEYS:
         config.setdefault(name, "auto")
-    for precision in ("fp16", "bf16"):  # without a word on them DeepSpeed computes in float16
+    for precision in ("fp16", "bf16"):  # without these keys DeepSpeed computes in float16
         config.setdefault(precision, {}).setdefault("enabled", "auto")
     if "amp" in config:
         del config["amp"]
-        notes.append("its amp block, for apex, is left out; --fp16 and --bf16 say the precision")
+        notes.append("its amp block, for apex, is ignored; --fp16 and --bf16 set the precision")
     scheduler = config.get("scheduler", {})
     steps = scheduler.get("params", {}).get("warmup_num_steps", "auto")
     if str(scheduler.get("type", "")).startswith("Warmup") and (steps == 0 or (steps == "auto" and not warmup)):
         del config["scheduler"]
         notes.append(
-            f"its {scheduler['type']} schedule is left out, since DeepSpeed refuses it without warm-up steps; "
-            "--lr_scheduler_type decides, linear by default, from the first step on"
+            f"its {scheduler['type']} schedule is ignored, since DeepSpeed refuses it without warm-up steps; "
+            "--lr_scheduler_type sets the schedule, linear by default"
         )
-    return config, [f"--deepspeed {path}: {one}" for one in notes]
+    return config, [f"--deepspeed {path}: {note}" for note in notes]
 
 
 def _rename_legacy_keys(zero: dict[str, Any]) -> list[str]:
-    """Renames keys in place; returns a line for each."""
+    """Rename keys in place and return a note on each."""
     notes = []
-    pinned = bool(zero.pop("cpu_offload_use_pin_memory", False))
-    for old, new in SWITCHES.items():
+    pin_memory = bool(zero.pop("cpu_offload_use_pin_memory", False))
+    for old, new in OFFLOAD_KEYS.items():
         if old in zero:
             if zero.pop(old):
-                zero[new] = {"device": "cpu", "pin_memory": pinned}
-            notes.append(f"{old} is {new} now")
-    if GATHER[0] in zero:
-        zero[GATHER[1]] = zero.pop(GATHER[0])
-        notes.append(f"{GATHER[0]} is {GATHER[1]} now")
+                zero[new] = {"device": "cpu", "pin_memory": pin_memory}
+            notes.append(f"{old} is now {new}")
+    if OLD_GATHER_KEY in zero:
+        zero[GATHER_KEY] = zero.pop(OLD_GATHER_KEY)
+        notes.append(f"{OLD_GATHER_KEY} is now {GATHER_KEY}")
     return notes

@@ -1,62 +1,64 @@
-"""Command lines of 2021 in today's words.
+"""Command lines for adapter-transformers 2.x, translated to the present options.
 
-The options are those of the 2021 `run_qa_adapter.py`: its own, adapter-transformers 2.1.1's and the training arguments
-of transformers 4.8. Only what has another name or no use today is listed; the rest is understood as it stands.
+The old `run_qa_adapter.py` took its own options, those of adapter-transformers 2.1.1, and the training arguments of
+transformers 4.8. Listed here are the options that have another name or no use now; all others are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+# Old name: new name, and what to add to the note for the user.
 RENAMED = {
     "evaluation_strategy": ("eval_strategy", ""),
     "max_val_samples": (
         "max_eval_samples",
-        "; it counts questions, whose windows are all kept (2021 cut windows, too)",
+        "; it limits questions, not windows as in adapter-transformers 2.x",
     ),
-    "max_test_samples": ("max_predict_samples", "; it counts questions, whose windows are all kept"),
+    "max_test_samples": ("max_predict_samples", "; it limits questions, not windows"),
     "no_cuda": ("use_cpu", ""),
     "per_gpu_train_batch_size": ("per_device_train_batch_size", ""),
     "per_gpu_eval_batch_size": ("per_device_eval_batch_size", ""),
 }
+# Old name: why it is not needed.
 UNUSED = {
-    "fp16_backend": "mixed precision is PyTorch's own",
-    "fp16_opt_level": "it was for apex; mixed precision is PyTorch's own",
-    "sharded_ddp": "FairScale is gone; --deepspeed with a ZeRO-2 file shards the optimizer",
-    "overwrite_cache": "windows are made anew in every run",
-    "preprocessing_num_workers": "the tokenizer uses all cores by itself",
-    "use_auth_token": "the token of 'hf auth login' is used by itself",
-    "local_rank": "the launcher's environment says it, torchrun's as well as torch.distributed.launch's",
+    "fp16_backend": "PyTorch's own mixed precision is used",
+    "fp16_opt_level": "it was for apex; PyTorch's own mixed precision is used",
+    "sharded_ddp": "FairScale is not supported; --deepspeed with a ZeRO-2 file shards the optimizer",
+    "overwrite_cache": "windows are made in every run",
+    "preprocessing_num_workers": "the tokenizer uses all cores",
+    "use_auth_token": "the token of 'hf auth login' is used",
+    "local_rank": "it is read from the environment, which torchrun and torch.distributed.launch set",
 }
 LEGACY_NAMES = frozenset((*RENAMED, *UNUSED))
 
 
 def translate_legacy_args(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Old spellings replaced, options without use taken out with their values.
+    """Replace old option names, and remove options without use together with their values.
 
     Args:
         words: of a command line.
 
     Returns:
-        The words of today's command line, and one line for each old spelling, for the user.
+        The words of the present command line, and a note for the user on each old name.
     """
     kept: list[str] = []
-    notes: dict[str, None] = {}  # in order, each once
-    dropping = False
+    notes: dict[str, None] = {}  # a set that keeps the order
+    removing = False
     for word in words:
         if not word.startswith("--"):
-            if not dropping:
+            if not removing:
                 kept.append(word)
             continue
         given, equals, value = word[2:].partition("=")
         name = given.replace("-", "_")
-        dropping = name in UNUSED
-        if dropping:
+        removing = name in UNUSED
+        if removing:
             notes[f"--{given} is not needed any more: {UNUSED[name]}"] = None
         elif name in RENAMED:
-            new, remark = RENAMED[name]
-            notes[f"--{given} is --{new} now{remark}"] = None
-            kept.append(f"--{new}{equals}{value}")
+            new_name, remark = RENAMED[name]
+            notes[f"--{given} is now --{new_name}{remark}"] = None
+            kept.append(f"--{new_name}{equals}{value}")
         else:
             kept.append(word)
     return kept, list(notes)

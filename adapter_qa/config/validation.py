@@ -149,8 +149,9 @@ def training_problems(training: TrainingOptions, metrics: Sequence[str]) -> list
     metric = training.best_metric
     if metric not in metrics:
         problems.append(f"--metric_for_best_model {metric}: not computed here; choose from {', '.join(metrics)}")
-    if training.greater_is_better not in (None, training.best_is_greatest):
-        problems.append(f"--greater_is_better {training.greater_is_better}: wrong for {metric}; leave the option out")
+    given, expected = training.greater_is_better, training.best_is_greatest
+    if given not in (None, expected):
+        problems.append(f"--greater_is_better {given}: must be {expected} for {metric}; leave the option out")
     evaluation = training.effective_eval_strategy
     if training.early_stopping_patience is not None and training.do_train and evaluation == "no":
         problems.append("--early_stopping_patience needs evaluation while training; add --do_eval")
@@ -218,7 +219,9 @@ def _hub_problems(training: TrainingOptions) -> list[str]:
     if not (training.hub_token or training.push_to_hub_token or get_token()):
         problems.append("--push_to_hub needs a token: run hf auth login, or set HF_TOKEN, or give --hub_token")
     if training.hub_strategy not in (*HUB_STRATEGIES, None):
-        problems.append(f"--hub_strategy {training.hub_strategy}: a run is pushed once, at its end; leave it out")
+        problems.append(
+            f"--hub_strategy {training.hub_strategy}: a run is pushed once, at its end; leave the option out"
+        )
     if constants.HF_HUB_OFFLINE:
         problems.append("--push_to_hub: HF_HUB_OFFLINE is set; unset it, or push when the run is finished")
     return problems
