@@ -24,12 +24,9 @@ from support.questions import make_questions
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 import ask_qa
-import run_mlm_adapter
-import run_ner_adapter
-import run_qa_adapter
-from adapter_qa.config.options import QA_OPTIONS, AdapterOptions, ModelOptions
-from adapter_qa.config.parser import ConfigParser
-from adapter_qa.core.errors import OBEYED, UserError
+from adapter_qa.config.options import AdapterOptions, MLMRunConfig, ModelOptions, NERRunConfig, QARunConfig
+from adapter_qa.config.parser import ConfigParser, parse_config
+from adapter_qa.core.errors import CONTROL_CHARS, UserError
 from adapter_qa.data.conll import OUTSIDE, label_names, read_sentences
 from adapter_qa.data.squad import Question, is_aligned, read_records, read_squad
 from adapter_qa.data.text import read_texts
@@ -141,7 +138,7 @@ def attempt(call: Any, *args: Any, **named: Any) -> Any:
     try:
         return call(*args, **named)
     except UserError as error:
-        assert error.problems and all(problem.strip() and not OBEYED.search(problem) for problem in error.problems)
+        assert error.problems and all(problem.strip() and not CONTROL_CHARS.search(problem) for problem in error.problems)
         return None
 
 
@@ -319,7 +316,7 @@ def test_no_word_is_lost_on_the_way_to_the_encoder(
 # ---------------------------------------------------------------- options
 
 
-OPTION_NAMES = [name for name in ConfigParser(QA_OPTIONS, "", "").known_names() if name not in ("help", "deepspeed")]
+OPTION_NAMES = [name for name in ConfigParser(QARunConfig).known_names() if name not in ("help", "deepspeed")]
 words = st.sampled_from(
     [
         "0",
@@ -345,15 +342,17 @@ words = st.sampled_from(
 @given(st.lists(st.tuples(st.sampled_from(OPTION_NAMES), st.lists(words | texts, max_size=2)), max_size=4))
 def test_any_options_are_taken_or_refused(tiny_bert: Path, options: list[tuple[str, list[str]]]) -> None:
     line = [word for name, given in options for word in (f"--{name}", *given) if "\x00" not in word]
-    for door in (run_qa_adapter, run_mlm_adapter, run_ner_adapter):
-        attempt(door.read_options, ["--model_name_or_path", str(tiny_bert), *line])
+    for config_class in (QARunConfig, MLMRunConfig, NERRunConfig):
+        argv = ["--model_name_or_path", str(tiny_bert), *line]
+        attempt(parse_config, config_class, argv, description="", examples="")
 
 
 @settings(SLOW, max_examples=100)
 @given(st.dictionaries(st.sampled_from(OPTION_NAMES) | texts, values | words, max_size=4), st.booleans())
 def test_any_options_file_is_taken_or_refused(tiny_bert: Path, options: dict[str, Any], as_yaml: bool) -> None:
     path = written(json.dumps(options), "o.yaml" if as_yaml else "o.json")
-    attempt(run_qa_adapter.read_options, [str(path), "--model_name_or_path", str(tiny_bert)])
+    argv = [str(path), "--model_name_or_path", str(tiny_bert)]
+    attempt(parse_config, QARunConfig, argv, description="", examples="")
 
 
 # ---------------------------------------------------------------- models and saves
