@@ -1,4 +1,4 @@
-"""Command-line parsing and exit codes shared by every script."""
+"""Command-line parsing and exit codes shared by all scripts."""
 
 from __future__ import annotations
 
@@ -12,85 +12,83 @@ import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from adapter_qa.core.errors import ReportedError, UserError, raise_if_any
+from adapter_qa.core.errors import EXIT_BAD_INPUT, ReportedError, UserError, raise_if_any
 from adapter_qa.core.messages import print_error
 
 DEBUG = "--debug"
-
-
-LIBRARY_DEBUG = ("underflow_overflow", "tpu_metrics_debug")  # values of the option of that name in TrainingArguments
+LIBRARY_DEBUG_VALUES = ("underflow_overflow", "tpu_metrics_debug")  # of TrainingArguments' option `debug`
 
 
 class CollectingArgumentParser(argparse.ArgumentParser):
-    """`ArgumentParser` that says all values which cannot be, a line for each.
+    """An `ArgumentParser` that reports all invalid values at once, one line each.
 
     Attributes:
-        wrong: these lines, of the command line read last.
+        problems: these lines, for the command line that was parsed last.
     """
 
-    def __init__(self, *args: Any, **others: Any):
-        super().__init__(*args, **others)
-        self.wrong: list[str] = []
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self.problems: list[str] = []
 
-    def parse_args(self, *args: Any, **others: Any) -> Any:
-        """The library's.
-
-        Raises:
-            UserError: unknown options or values that cannot be, or a required one is missing.
-        """
-        self.wrong = []
-        return self._accepted(*self.parse_known_args(*args, **others))
-
-    def parse_intermixed_args(self, *args: Any, **others: Any) -> Any:
-        """The library's.
+    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line as `ArgumentParser.parse_args` does.
 
         Raises:
-            UserError: as `parse_args`.
+            UserError: options are unknown or missing, or values are invalid.
         """
-        self.wrong = []
-        return self._accepted(*self.parse_known_intermixed_args(*args, **others))
+        self.problems = []
+        return self._check(*self.parse_known_args(*args, **kwargs))
 
-    def _accepted(self, options: argparse.Namespace, rest: list[str]) -> argparse.Namespace:
-        unknown = [self._said(f"unrecognized arguments: {' '.join(rest)}")] if rest else []
-        raise_if_any(self.wrong + unknown)
+    def parse_intermixed_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line as `ArgumentParser.parse_intermixed_args` does.
+
+        Raises:
+            UserError: options are unknown or missing, or values are invalid.
+        """
+        self.problems = []
+        return self._check(*self.parse_known_intermixed_args(*args, **kwargs))
+
+    def _check(self, options: argparse.Namespace, unknown: list[str]) -> argparse.Namespace:
+        if unknown:
+            self.problems.append(self._problem(f"unrecognized arguments: {' '.join(unknown)}"))
+        raise_if_any(self.problems)
         return options
 
     def error(self, message: str) -> NoReturn:
-        """Lines and exit code 2 in place of a page of usage.
+        """Raise `UserError`, where argparse would print its usage and exit."""
+        raise UserError([*self.problems, self._problem(message)])
 
-        Raises:
-            UserError: always.
-        """
-        raise UserError([*self.wrong, self._said(message)])
-
-    def _said(self, message: str) -> str:
-        """What argparse has to say, without the second spelling, with dashes, of options that have one."""
+    def _problem(self, message: str) -> str:
+        """Add a pointer to --help; of options with two spellings, only the one with underscores is named."""
         return re.sub(r"/--[\w-]+", "", f"{message}; see {self.prog} --help")
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         try:
             return super()._get_values(action, arg_strings)
         except argparse.ArgumentError as error:
-            self.wrong.append(self._said(str(error)))
+            self.problems.append(self._problem(str(error)))
             return action.default
 
 
 def run_cli(main: Callable[[list[str]], int]) -> int:
-    """Runs a script's `main` on the command line and returns its exit code.
+    """Run a script's `main` with the arguments of the command line and return the exit code.
 
-    `--debug` without a value, anywhere on the line, shows the traceback of an error as well.
+    `--debug` without a value, anywhere on the command line, also shows the traceback of an error.
 
     Returns:
-        What `main` returns; otherwise that of the error, whose problems go to stderr: 2 for bad input, 1 for a run that
-        failed, 128 + signal for one that was stopped, SIGPIPE included.
+        What `main` returns. After an error, whose problems are printed on stderr: 2 for bad input, 1 for a failed run,
+        128 plus the signal for a stopped one, SIGPIPE included.
     """
-    argv, debug = take_debug(sys.argv[1:])
+    if sys.platform == "win32":
+        print("error: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    argv, debug = _take_debug(sys.argv[1:])
     try:
-        code = call_main(main, argv)
+        exit_code = _call_main(main, argv)
         sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # whoever reads the output has enough of it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python would complain at its end
+        return exit_code
+    except BrokenPipeError:  # the reader of the output closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         return 128 + signal.SIGPIPE
     except ReportedError as error:
         if debug:
@@ -104,12 +102,8 @@ def run_cli(main: Callable[[list[str]], int]) -> int:
         return 128 + signal.SIGINT
 
 
-def call_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Calls a script's `main`.
-
-    Raises:
-        UserError: a name on the command line or in a file is too long to be a path, wherever that was noticed.
-    """
+def _call_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
+    """Call `main`; raise `UserError` for a path that is too long, wherever it came from."""
     try:
         return main(argv)
     except OSError as error:
@@ -118,11 +112,14 @@ def call_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
         raise UserError(f"{error.filename}: {error.strerror}; give a shorter path") from error
 
 
-def take_debug(argv: list[str]) -> tuple[list[str], bool]:
-    """The command line without `--debug`, and whether it was there. With a value of the library's it is an option."""
-    ours = [
+def _take_debug(argv: list[str]) -> tuple[list[str], bool]:
+    """Return the command line without `--debug`, and whether it was there.
+
+    Followed by a value of `LIBRARY_DEBUG_VALUES`, `--debug` is an option of the library and stays.
+    """
+    own = [
         index
         for index, word in enumerate(argv)
-        if word == DEBUG and not (index + 1 < len(argv) and argv[index + 1] in LIBRARY_DEBUG)
+        if word == DEBUG and not (index + 1 < len(argv) and argv[index + 1] in LIBRARY_DEBUG_VALUES)
     ]
-    return [word for index, word in enumerate(argv) if index not in ours], bool(ours)
+    return [word for index, word in enumerate(argv) if index not in own], bool(own)

@@ -1,4 +1,4 @@
-"""Several processes of one run, as `torchrun` and the like start them: who is first, and what all must agree on."""
+"""The processes of one run, as `torchrun` starts them: which one is the main process, and decisions that all share."""
 
 from __future__ import annotations
 
@@ -14,49 +14,57 @@ Result = TypeVar("Result")
 
 
 def process_count() -> int:
-    """Processes of the run, by the launcher's word; 1 without one."""
+    """Return the number of processes of the run, as the launcher set it; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that writes and speaks."""
+    """Return whether this is the process of the run that writes files and prints."""
     return os.environ.get("RANK", "0") == "0"
 
 
-def on_main_process(step: Callable[[], Result]) -> Result:
-    """What a step comes to in the first process, for all of them; the others do not take it.
+def is_local_main() -> bool:
+    """Return whether this is the process of its machine that prints what all processes would print."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
 
-    The processes must have found each other (`training_arguments.resolve_training_args`), and all must call.
+
+def on_main_process(step: Callable[[], Result]) -> Result:
+    """Run a step in the main process and return its result in all processes.
+
+    All processes must call this, and the process group must exist (`training.training_args.resolve_training_args`).
 
     Raises:
-        ForPeople: the step did. Only the first process has something to say about it.
+        ReportedError: the step raised it. In the other processes it has no problems, so that they are printed once.
     """
     if process_count() == 1:
         return step()
-    from torch.distributed import broadcast_object_list  # late: doors look at `is_main_process` before anything slow
+    from torch.distributed import broadcast_object_list  # late: `is_main_process` is used before anything slow
 
-    outcome: list[tuple[Result | None, ReportedError | None] | None] = [None]
     if is_main_process():
         try:
-            outcome = [(step(), None)]
+            result = step()
         except ReportedError as error:
-            told = UserError([]) if isinstance(error, UserError) else RunError([])
-            broadcast_object_list([(None, told)])
+            broadcast_object_list([UserError([]) if isinstance(error, UserError) else RunError([])])
             raise
-    broadcast_object_list(outcome)
-    assert outcome[0] is not None
-    result, failure = outcome[0]
-    if failure is not None:
-        raise failure
-    return result  # type: ignore[return-value]
+        broadcast_object_list([(result,)])
+        return result
+    received: list[tuple[Result] | ReportedError | None] = [None]
+    broadcast_object_list(received)
+    outcome = received[0]
+    if isinstance(outcome, ReportedError):
+        raise outcome
+    if outcome is None:
+        raise RuntimeError("the main process sent no result")
+    return outcome[0]
 
 
 @contextmanager
 def destroy_process_group_on_exit() -> Iterator[None]:
-    """Around a script's `main`, as a decorator: once it is done, the processes let go of each other.
+    """Decorate a script's `main` so that the process group is destroyed after it.
 
-    Threads of the process group that are left to the end of the interpreter abort one run in seven or so (gloo,
-    "terminate called without an active exception"). They end with the group, which the model's wrapper holds on to.
+    Otherwise the threads of the group live until the interpreter exits, and about one run in seven aborts (gloo,
+    "terminate called without an active exception"). The threads end with the group, which the wrapper of the model
+    keeps alive until it is collected.
     """
     yield
     if process_count() > 1:
@@ -65,8 +73,3 @@ def destroy_process_group_on_exit() -> Iterator[None]:
         if distributed.is_initialized():
             gc.collect()
             distributed.destroy_process_group()
-
-
-def is_local_main() -> bool:
-    """Whether this process is the one of its machine that says what all of them would say."""
-    return os.environ.get("LOCAL_RANK", "0") == "0"

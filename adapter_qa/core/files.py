@@ -19,36 +19,36 @@ from adapter_qa.core.messages import log_note
 MAX_BYTES = 512 * 1024**2  # SQuAD v1.1 has 30 MB; a file that is made to fill the memory is refused
 
 
-def read_bytes(path: str | Path, most: int = MAX_BYTES) -> bytes:
-    """Return the content of a file of at most `most` bytes.
+def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
+    """Return the content of a file of at most `max_bytes` bytes.
 
     Raises:
-        UserError: the file cannot be read or is larger than `most`.
+        UserError: the file cannot be read or is larger than `max_bytes`.
     """
     try:
         with open(path, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size  # 0 for a device, which may never end
-            content = stream.read(min(size or most, most) + 1)
+            content = stream.read(min(size or max_bytes, max_bytes) + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read: {reason}") from error
-    return _bounded(path, content, most)
+    return _bounded(path, content, max_bytes)
 
 
-def read_stdin(most: int = MAX_BYTES) -> bytes:
+def read_stdin(max_bytes: int = MAX_BYTES) -> bytes:
     """Read standard input to its end; a note on a terminal says how to end it.
 
     Raises:
-        UserError: the input is larger than `most` bytes.
+        UserError: the input is larger than `max_bytes` bytes.
     """
     if sys.stdin.isatty():
         log_note(["reading standard input; end it with Ctrl-D"])
-    return _bounded("standard input", sys.stdin.buffer.read(most + 1), most)
+    return _bounded("standard input", sys.stdin.buffer.read(max_bytes + 1), max_bytes)
 
 
-def _bounded(name: str | Path, content: bytes, most: int) -> bytes:
-    if len(content) > most:
-        raise UserError(f"{name}: is larger than {most:,} bytes, the most that is read; give a part of it")
+def _bounded(name: str | Path, content: bytes, max_bytes: int) -> bytes:
+    if len(content) > max_bytes:
+        raise UserError(f"{name}: is larger than {max_bytes:,} bytes, the most that is read; give a part of it")
     return content
 
 
@@ -71,13 +71,13 @@ def decode(name: str | Path, content: bytes) -> str:
     return text
 
 
-def read_text(path: str | Path, most: int = MAX_BYTES) -> str:
-    """Return the text of a UTF-8 file of at most `most` bytes.
+def read_text(path: str | Path, max_bytes: int = MAX_BYTES) -> str:
+    """Return the text of a UTF-8 file of at most `max_bytes` bytes.
 
     Raises:
         UserError: the file cannot be read, is too large, empty or not UTF-8.
     """
-    return decode(path, read_bytes(path, most))
+    return decode(path, read_bytes(path, max_bytes))
 
 
 def parse_json(text: str, *, one_line: bool = False) -> Any:

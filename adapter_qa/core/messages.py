@@ -1,4 +1,4 @@
-"""Messages to people on stdout and stderr."""
+"""Messages to the user on stdout and stderr."""
 
 from __future__ import annotations
 
@@ -11,20 +11,24 @@ from adapter_qa.core.errors import Interrupted, ReportedError, RunError, escape_
 
 
 def print_main(text: str) -> None:
-    """Prints a text on stdout, once a run."""
+    """Print a text on stdout, in the main process only."""
     if is_main_process():
         print(text, flush=True)
 
 
 def log_note(lines: Iterable[str]) -> None:
-    """Says on stderr what a person should know and need not mend, a line each."""
+    """Print notes on stderr, one line each: what the user should know but need not fix. Once per machine."""
     for line in lines if is_local_main() else ():
         print(f"note: {escape_control_chars(line)}", file=sys.stderr, flush=True)
 
 
 def print_error(error: ReportedError) -> None:
-    """Says on stderr what happened, a line each. Bad input is the same for all processes of a run; a failure is not."""
+    """Print the problems of an error on stderr, one line each.
+
+    All processes of a run find the same mistakes in the input, so these are printed once per machine. Failures differ
+    between processes, so each process prints its own.
+    """
     prefix = "stopped" if isinstance(error, Interrupted) else "error"
-    where = "" if is_local_main() else f"[rank {os.environ['RANK']}] "
+    rank = "" if is_local_main() else f"[rank {os.environ['RANK']}] "
     for problem in error.problems if is_local_main() or isinstance(error, RunError) else ():
-        print(f"{where}{prefix}: {problem}", file=sys.stderr)
+        print(f"{rank}{prefix}: {problem}", file=sys.stderr)

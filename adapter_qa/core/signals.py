@@ -1,6 +1,6 @@
-"""SIGTERM and SIGINT (Ctrl-C): while a model trains they wait for a good moment, at any other time they stop at once.
+"""Handling of SIGTERM and SIGINT (Ctrl-C): raised at once, or deferred while a model trains.
 
-What is done at the good moment, saving a checkpoint, is the trainer's business.
+The trainer looks at a deferred signal after each step and saves a checkpoint.
 """
 
 from __future__ import annotations
@@ -10,103 +10,102 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any
+from types import FrameType, TracebackType
 
 from adapter_qa.core.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-Handlers = dict[int, Any]  # what signal.signal returned for each
+Handler = Callable[[int, FrameType | None], object] | int | None  # what signal.signal takes and returns
 
 
-def install(handler: Callable[[int, Any], None]) -> Handlers:
-    """Sets a handler for both signals, except where they are ignored (nohup and the like); returns the ones before."""
+def _install(handler: Callable[[int, FrameType | None], object]) -> dict[int, Handler]:
+    """Set a handler for both signals and return the previous ones. Ignored signals (nohup) stay ignored."""
     return {
         number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
     }
 
 
-def restore(handlers: Handlers) -> None:
-    """Sets the handlers that `install` returned."""
+def _restore(handlers: dict[int, Handler]) -> None:
     for number, handler in handlers.items():
         signal.signal(number, handler)
 
 
 @contextmanager
 def raise_on_signal() -> Iterator[None]:
-    """Within it, also as a decorator, both signals raise `Interrupted` with a line that says how to go on."""
+    """Raise `Interrupted` when either signal comes; also a decorator.
+
+    Raises:
+        Interrupted: a signal came; the message says how to resume.
+    """
     owner = os.getpid()
-    before = install(lambda number, frame: stop(number, owner))
+    previous = _install(lambda number, frame: _raise_interrupted(number, owner))
     try:
         yield
     finally:
-        restore(before)
+        _restore(previous)
 
 
-def stop(number: int, owner: int) -> None:
-    """Stops the process `owner`; one that was forked from it is left to it.
-
-    Raises:
-        Interrupted: this process is the owner.
-    """
+def _raise_interrupted(number: int, owner: int) -> None:
+    """Raise `Interrupted` in the process `owner`; forked processes return, because their owner ends them."""
     if os.getpid() == owner:
-        raise Interrupted(number, f"by {signal.Signals(number).name}; the same command goes on from what is done")
+        raise Interrupted(number, f"by {signal.Signals(number).name}; the same command resumes from what is done")
 
 
 class DeferredSignal:
-    """While it is entered, the first signal is kept for the trainer to look at, and a second stops at once.
-
-    A signal that nobody acted on before it is left raises `Interrupted` then.
+    """A context in which the first signal is stored for the trainer, and a second one raises `Interrupted`.
 
     Attributes:
-        number: the first signal; None until it comes.
+        number: the first signal; None until it comes. If it came, a normal exit from the context raises `Interrupted`.
     """
 
     def __init__(self) -> None:
         self.number: int | None = None
         self._owner = os.getpid()
-        self._before: Handlers = {}
+        self._previous: dict[int, Handler] = {}
 
     def __enter__(self) -> DeferredSignal:
         self.number, self._owner = None, os.getpid()
-        self._before = install(self._take)
+        self._previous = _install(self._handle)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        restore(self._before)
-        if kind is None and self.number is not None:
-            stop(self.number, self._owner)
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        _restore(self._previous)
+        if error_type is None and self.number is not None:
+            _raise_interrupted(self.number, self._owner)
 
-    def _take(self, number: int, frame: Any) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.number is not None:
-            stop(number, self._owner)
+            _raise_interrupted(number, self._owner)
         elif os.getpid() == self._owner:
             self.number = number
             name = signal.Signals(number).name
-            # Not print(): the signal may come in the middle of one, whose buffer cannot be entered twice.
-            os.write(2, f"{name}: saving a checkpoint after this step; once more stops at once\n".encode())
+            # Not print(): the signal may interrupt another print(), and its buffer must not be entered twice.
+            os.write(2, f"{name}: saving a checkpoint after this step; a second signal stops at once\n".encode())
 
 
 class WorkerInit:
-    """Start of a data loader's worker: signals of the whole group are left to the process that trains.
+    """The `worker_init_fn` of a data loader whose workers leave signals to the training process.
 
     Args:
-        then: what is called with the worker's number afterwards; None: nothing.
+        worker_init_fn: what the data loader had before; it is called as well.
     """
 
-    def __init__(self, then: Callable[[int], None] | None):
-        self.then = then
+    def __init__(self, worker_init_fn: Callable[[int], None] | None):
+        self.worker_init_fn = worker_init_fn
 
     def __call__(self, worker: int) -> None:
+        """Ignore SIGINT, and accept SIGTERM from the parent process only."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_end_with_parent, daemon=True).start()
-        if self.then is not None:
-            self.then(worker)
+        threading.Thread(target=_exit_with_parent, daemon=True).start()
+        if self.worker_init_fn is not None:
+            self.worker_init_fn(worker)
 
 
-def _end_with_parent() -> None:
-    """Ends the process at a SIGTERM of its parent, which ends workers so that do not end by themselves."""
+def _exit_with_parent() -> None:
+    """Exit at a SIGTERM of the parent process, which ends its workers this way if they do not end by themselves."""
     while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
         pass
     os._exit(0)

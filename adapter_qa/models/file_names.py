@@ -1,5 +1,9 @@
-"""Names in saved folders that code without heavy imports needs, too."""
+"""Names of the files in a saved folder, without heavy imports. Those of `adapter_*` and heads are the library's."""
 
 from __future__ import annotations
 
+SETUP_FILE = "adapter_setup.json"
+ADAPTER_CONFIG = "adapter_config.json"
+FUSION_CONFIG = "adapter_fusion_config.json"
+HEAD_CONFIG = "head_config.json"
 FULL_FILE = "full_setup.json"  # beside a fully fine-tuned model, in place of adapter_setup.json

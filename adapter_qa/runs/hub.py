@@ -16,7 +16,7 @@ from adapter_qa.core.distributed import is_main_process
 from adapter_qa.core.errors import RunError
 from adapter_qa.core.files import read_json, write_json
 from adapter_qa.core.messages import print_main
-from adapter_qa.models.saved_adapters import FULL_FILE
+from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.runs.model_card import CARD_FILE, public_name, write_card
 from adapter_qa.runs.run_record import RUN_FILE, RunRecord
 from adapter_qa.training.training_args import TrainerArguments

@@ -18,7 +18,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.core.files import read_json, write_text
-from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER, FULL_FILE
+from adapter_qa.models.file_names import FULL_FILE
+from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
 
 CARD_FILE = "README.md"
 # Task of a saved folder: class of its model in transformers, task name on the hub, metrics and their hub names.

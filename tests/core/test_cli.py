@@ -1,0 +1,49 @@
+"""Platforms that scripts refuse, and modules that must be importable there (adapter_qa/core/cli.py)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from support.scripts import ROOT
+
+from adapter_qa.core.cli import run_cli
+
+SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if "run_cli(main)" in path.read_text(encoding="utf-8"))
+# Windows has no fcntl and lacks these names in signal and os.
+IMPORT_WITHOUT_POSIX = """
+import importlib, os, signal, sys
+sys.modules["fcntl"] = None
+for module, names in ((signal, ("pthread_sigmask", "sigwaitinfo", "SIGKILL", "SIGPIPE")), (os, ("fork", "getppid"))):
+    for name in names:
+        delattr(module, name)
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+"""
+
+
+def test_windows_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[list[str]] = []
+
+    def main(argv: list[str]) -> int:
+        calls.append(argv)
+        return 0
+
+    monkeypatch.setattr(sys, "argv", ["run_qa_adapter.py"])
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert run_cli(main) == 2
+    assert capsys.readouterr().err == "error: Windows is not supported; use Linux, macOS or WSL\n"
+    assert calls == []
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert run_cli(main) == 0
+    assert calls == [[]]
+
+
+def test_scripts_can_be_imported_without_posix_modules() -> None:
+    assert "run_qa_adapter" in SCRIPTS
+    modules = [*SCRIPTS, "adapter_qa.runs.lock", "adapter_qa.runs.run_record", "adapter_qa.core.signals"]
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT_WITHOUT_POSIX, *modules], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
