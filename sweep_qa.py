@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Searches hyperparameters of run_qa_adapter.py with Optuna: SWEEP.yaml says what is searched and over which options,
-each trial is one process with a folder of its own. Every worker is started with the same command, on this machine or on
-others; the same command again goes on with what was stopped or killed, and does nothing for a sweep that is done.
+"""Search hyperparameters of run_qa_adapter.py with Optuna.
+
+SWEEP.yaml says which options are searched. Each trial is one process with its own folder. Start the same command once
+for each GPU, on this machine or on others: every start is a worker. The same command again resumes trials that were
+stopped or killed, and does nothing if the sweep is finished.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import escape_control_chars, raise_if_any, run_all
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import DeferredSignal, raise_on_signal
+from adapter_qa.runs.layout import SWEEP_FILE
 from adapter_qa.sweeps.search_space import TRAINER, Sweep, read_sweep
 
 SCRIPT = Path(__file__).resolve().with_name(TRAINER)
-SHOWN = 3  # trials of a dry run
+DRY_RUN_TRIALS = 3
 EXAMPLES = """\
 examples:
   sweep_qa.py sweeps/qa.yaml --dry_run
@@ -32,35 +35,35 @@ examples:
 @raise_on_signal()
 @report_resource_errors()
 def main(argv: list[str]) -> int:
-    """Table of contents; returns the exit code."""
-    options, sweep = read_options(argv)
-    folder = Path(options.output_dir or Path("outputs") / "sweeps" / Path(options.sweep).stem)
-    for line in described(sweep, folder):
+    """Run a worker of a sweep and return the exit code."""
+    args, sweep = read_args(argv)
+    folder = Path(args.output_dir or Path("outputs") / "sweeps" / Path(args.sweep).stem)
+    for line in describe(sweep, folder):
         print(escape_control_chars(line), flush=True)
 
     from adapter_qa.sweeps import study, worker
 
-    if options.dry_run:
-        for command in worker.first_commands(sweep, SCRIPT, folder, SHOWN):
+    if args.dry_run:
+        for command in worker.first_commands(sweep, SCRIPT, folder, DRY_RUN_TRIALS):
             print(escape_control_chars(shlex.join(command)))
         return 0
 
-    if not (folder / study.SWEEP_FILE).exists():
-        worker.probe(sweep, SCRIPT)
-    with study.storage_explained():
-        storage = study.open_storage(folder, options.storage)
-        book = study.TrialStore(sweep, folder, storage, folder.resolve().name, options.lease)
+    if not (folder / SWEEP_FILE).exists():
+        worker.check_first_trial(sweep, SCRIPT)
+    with study.report_storage_errors():
+        storage = study.open_storage(folder, args.storage)
+        store = study.TrialStore(sweep, folder, storage, folder.resolve().name, args.lease)
         with DeferredSignal() as interruption:
-            worker.Worker(book, SCRIPT, interruption).work()
-        worker.conclude(book, SCRIPT)
+            worker.Worker(store, SCRIPT, interruption).work()
+        worker.print_best(store, SCRIPT)
     return 0
 
 
-def read_options(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
-    """The command line, and the file that it names.
+def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
+    """Read the command line and the file of the sweep.
 
     Raises:
-        UserError: every problem with either, or optuna is not installed.
+        UserError: if either has problems, or optuna is not installed.
     """
     parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -68,7 +71,7 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
     parser.add_argument("sweep", metavar="SWEEP.yaml", help="what is searched; see sweeps/qa.yaml")
     parser.add_argument(
         "--output_dir",
-        help="folder of the sweep; its last part is the name of the study (default: outputs/sweeps/<name of the file>)",
+        help="folder of the sweep; its last part names the study (default: outputs/sweeps/<name of the file>)",
     )
     parser.add_argument(
         "--storage",
@@ -80,26 +83,29 @@ def read_options(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
         type=float,
         default=120.0,
         metavar="SECONDS",
-        help="a trial whose worker gives no sign of life for so long is taken over; the same for all (default: 120)",
+        help="another worker resumes a trial whose worker does not respond for this time; give all workers the same "
+        "value (default: 120)",
     )
-    parser.add_argument("--dry_run", action="store_true", help=f"print the commands of {SHOWN} trials, run nothing")
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--dry_run", action="store_true", help=f"print the commands of {DRY_RUN_TRIALS} trials, run nothing"
+    )
+    args = parser.parse_args(argv)
     problems = []
-    if not (math.isfinite(options.lease) and options.lease > 0):
-        problems.append(f"--lease {options.lease}: must be above 0 (seconds)")
+    if not (math.isfinite(args.lease) and args.lease > 0):
+        problems.append(f"--lease {args.lease}: must be above 0 (seconds)")
     if importlib.util.find_spec("optuna") is None:
-        problems.append("optuna is not installed; pip install -r requirements-sweep.txt")
-    if options.output_dir is not None and Path(options.output_dir).is_file():
-        problems.append(f"--output_dir {options.output_dir}: is a file; give a folder")
-    _, sweep = run_all([lambda: raise_if_any(problems), lambda: read_sweep(Path(options.sweep))])
-    return options, sweep
+        problems.append('optuna is not installed; pip install "adapter-qa[sweep]"')
+    if args.output_dir is not None and Path(args.output_dir).is_file():
+        problems.append(f"--output_dir {args.output_dir}: is a file; give a folder")
+    _, sweep = run_all([lambda: raise_if_any(problems), lambda: read_sweep(Path(args.sweep))])
+    return args, sweep
 
 
-def described(sweep: Sweep, folder: Path) -> list[str]:
-    """What is searched, a line for each entry."""
-    entries = [f"  {name}: {one.in_words()}" for name, one in sweep.search.items()]
-    kinds = f"sampler {sweep.sampler['kind']}, pruner {sweep.pruner['kind']}"
-    return [f"{folder}: {sweep.trials} trials, {sweep.metric}, {kinds}", *entries]
+def describe(sweep: Sweep, folder: Path) -> list[str]:
+    """Return lines that describe the sweep, one for each entry of the search."""
+    entries = [f"  {name}: {entry.describe()}" for name, entry in sweep.search.items()]
+    methods = f"sampler {sweep.sampler.kind}, pruner {sweep.pruner.kind}"
+    return [f"{folder}: {sweep.trials} trials, {sweep.metric}, {methods}", *entries]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Hyperparameter search: the file of a sweep, its trials, and the workers that run them."""

@@ -1,7 +1,7 @@
-"""The file of a sweep: what is searched, over which options of run_qa_adapter.py, how trials are drawn and pruned.
+"""Read and check the YAML file of a sweep: which options of run_qa_adapter.py are searched, and how trials are drawn.
 
-It is read and held against the trainer's own parser as a whole, every choice and both ends of every range, before
-anything slow is imported and before any trial.
+The whole file is checked before any slow import and before any trial: the trainer's own parser sees every choice and
+both ends of every range.
 """
 
 from __future__ import annotations
@@ -12,456 +12,506 @@ import itertools
 import json
 import math
 import shlex
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Generic, TypeVar
 
+import msgspec
 import yaml
+from msgspec import UNSET, Meta, Struct, UnsetType
 
-from adapter_qa.config.options import QA_METRICS, QA_OPTIONS
+from adapter_qa.config.options import QARunConfig
 from adapter_qa.config.parser import ConfigParser
-from adapter_qa.config.validation import check_files, check_run
+from adapter_qa.config.validation import validate_config
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import kind, read_text
 
 TRAINER = "run_qa_adapter.py"
-ENTRIES = ("trials", "metric", "seed", "sampler", "pruner", "launcher", "options", "search")
-# Settings of optuna's samplers and pruners that may be given, with the least value of each; `grid` is ours.
-SAMPLERS: dict[str, dict[str, int]] = {"tpe": {"n_startup_trials": 0}, "random": {}, "grid": {}}
-PRUNERS: dict[str, dict[str, int]] = {
-    "median": {"n_startup_trials": 0, "n_warmup_steps": 0, "interval_steps": 1, "n_min_trials": 1},
-    "hyperband": {"min_resource": 1, "max_resource": 1, "reduction_factor": 2},
-    "none": {},
-}
-OF_THE_SWEEP = ("output_dir", "overwrite_output_dir", "dry_run")  # options that a sweep decides for its trials
-MOST_COMBINATIONS = 100_000
+SET_BY_SWEEP = ("output_dir", "overwrite_output_dir", "dry_run")  # options that a sweep sets for each trial
+MAX_COMBINATIONS = 100_000
+MAX_NUMBER = 2**63
+
+Scalar = str | int | float | bool | None
+Natural = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=1)]
+Number = TypeVar("Number", int, float)
+AnyStruct = TypeVar("AnyStruct", bound=Struct)
 
 
-@dataclass(frozen=True)
-class Choices:
+# ---------------------------------------------------------------- samplers and pruners
+
+
+class Method(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """A sampler or pruner. A setting that the file does not give has optuna's default."""
+
+    @property
+    def kind(self) -> str:
+        """The name in the file."""
+        return str(self.__struct_config__.tag)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings that the file gives."""
+        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
+
+
+class TPE(Method, frozen=True, tag="tpe"):
+    """Optuna's tree-structured Parzen estimator."""
+
+    n_startup_trials: Natural | UnsetType = UNSET
+
+
+class RandomSearch(Method, frozen=True, tag="random"):
+    """Independent draws."""
+
+
+class GridSearch(Method, frozen=True, tag="grid"):
+    """Every combination once."""
+
+
+class MedianPruning(Method, frozen=True, tag="median"):
+    """Stop a trial whose metric is below the median of earlier trials."""
+
+    n_startup_trials: Natural | UnsetType = UNSET
+    n_warmup_steps: Natural | UnsetType = UNSET
+    interval_steps: Count | UnsetType = UNSET
+    n_min_trials: Count | UnsetType = UNSET
+
+
+class Hyperband(Method, frozen=True, tag="hyperband"):
+    """Optuna's Hyperband."""
+
+    min_resource: Count | UnsetType = UNSET
+    max_resource: Count | UnsetType = UNSET
+    reduction_factor: Annotated[int, Meta(ge=2)] | UnsetType = UNSET
+
+
+class NoPruning(Method, frozen=True, tag="none"):
+    """Every trial trains to its end."""
+
+
+Sampler = TPE | RandomSearch | GridSearch
+Pruner = MedianPruning | Hyperband | NoPruning
+SAMPLERS: dict[str, type[Method]] = {"tpe": TPE, "random": RandomSearch, "grid": GridSearch}
+PRUNERS: dict[str, type[Method]] = {"median": MedianPruning, "hyperband": Hyperband, "none": NoPruning}
+
+
+# ---------------------------------------------------------------- entries of the search
+
+
+class Choices(Struct, frozen=True):
     """An option with a few values, or a choice between named sets of options.
 
     Attributes:
-        values: the option's values, or the names of the sets.
-        sets: options by name of the set; None where the values are an option's.
+        choices: the option's values, or options by name of the set.
     """
 
-    values: tuple[Any, ...]
-    sets: dict[str, dict[str, Any]] | None = None
+    choices: tuple[Scalar, ...] | dict[str, dict[str, Any]]
 
     def options(self, name: str, value: Any) -> dict[str, Any]:
-        """The options that a choice stands for."""
-        return {name: value} if self.sets is None else self.sets[value]
+        """Return the trainer's options for one value of the entry called `name`."""
+        return self.choices[value] if isinstance(self.choices, dict) else {name: value}
 
-    def ends(self) -> tuple[Any, ...]:
-        """Values that show all that can be wrong."""
-        return self.values
+    def values_to_check(self) -> tuple[Any, ...]:
+        """Return the values that the trainer's parser must accept."""
+        return tuple(self.choices)
 
-    def points(self) -> tuple[Any, ...] | None:
-        """All values."""
-        return self.values
+    def grid_values(self) -> Sequence[Any] | None:
+        """Return all values; None if they cannot be counted."""
+        return tuple(self.choices)
 
-    def described(self) -> dict[str, Any]:
-        """As the file has it."""
-        return {"choices": list(self.values) if self.sets is None else self.sets}
-
-    def in_words(self) -> str:
-        """For people."""
-        return ", ".join(map(str, self.values))
+    def describe(self) -> str:
+        """Return the values in words."""
+        return ", ".join(map(str, self.choices))
 
 
-@dataclass(frozen=True)
-class Range:
-    """A number between two ends, both included.
+class Range(Struct, Generic[Number], frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The numbers between two ends, both included. The methods are those of `Choices`.
 
     Attributes:
-        low, high: the ends.
-        whole: integers only.
-        step: distance of two values; None: any value.
-        log: drawn evenly on a logarithmic scale.
+        low: the smallest value.
+        high: the largest value.
+        step: distance between two values; UNSET: every value in between.
+        log: draw uniformly on a logarithmic scale.
     """
 
-    low: float
-    high: float
-    whole: bool
-    step: float | None = None
+    low: Number
+    high: Number
+    step: Number | UnsetType = UNSET
     log: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the numbers against each other.
+
+        Raises:
+            ValueError: if no value lies between the ends, or the settings exclude each other.
+        """
+        step = None if self.step is UNSET else self.step
+        if not all(-MAX_NUMBER < number < MAX_NUMBER for number in (self.low, self.high, step or 0)):
+            raise ValueError("low, high and step must be finite numbers below 2**63")
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
+        if step is not None and not 0 < step <= self.high - self.low:
+            raise ValueError(f"step {step:g} must be above 0 and at most high - low")
+        if self.log and (step is not None or self.low <= 0):
+            raise ValueError("log: true needs low above 0 and no step")
+
     def options(self, name: str, value: Any) -> dict[str, Any]:
-        """The option with its value."""
+        """Return the option with its value."""
         return {name: value}
 
-    def ends(self) -> tuple[Any, ...]:
-        """The ends."""
+    def values_to_check(self) -> tuple[Any, ...]:
+        """Return both ends."""
         return (self.low, self.high)
 
-    def points(self) -> tuple[Any, ...] | None:
-        """All values; None where they cannot be counted."""
-        if self.step is None:
+    def grid_values(self) -> Sequence[Any] | None:
+        """Return all values, at most one more than `MAX_COMBINATIONS`; None without a step."""
+        if self.step is UNSET:
             return None
-        low, high, step = (Decimal(str(one)) for one in (self.low, self.high, self.step))  # 3 x 0.1 is above 0.3
-        count = min(int((high - low) / step) + 1, MOST_COMBINATIONS + 1)
-        return tuple((int if self.whole else float)(low + number * step) for number in range(count))
+        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))  # 3 x 0.1 exceeds 0.3
+        count = min(int((high - low) / step) + 1, MAX_COMBINATIONS + 1)
+        return [type(self.low)(low + number * step) for number in range(count)]
 
-    def described(self) -> dict[str, Any]:
-        """As the file has it."""
-        steps = {"step": self.step} if self.step is not None else {}
-        return {"low": self.low, "high": self.high, **steps, **({"log": True} if self.log else {})}
-
-    def in_words(self) -> str:
-        """For people."""
-        steps = f", step {self.step:g}" if self.step is not None else ""
-        return f"{self.low:g} to {self.high:g}{steps}{', log' if self.log else ''}"
+    def describe(self) -> str:
+        """Return the range in words."""
+        step = f", step {self.step:g}" if self.step is not UNSET else ""
+        return f"{self.low:g} to {self.high:g}{step}{', log' if self.log else ''}"
 
 
-@dataclass(frozen=True)
-class Sweep:
-    """A sweep as its file asks for it.
+SearchEntry = Choices | Range[int] | Range[float]
+
+
+# ---------------------------------------------------------------- the sweep
+
+
+class Sweep(Struct, frozen=True):
+    """A sweep as its file describes it.
 
     Attributes:
-        trials: how many there are.
-        metric: f1, exact or loss, of the evaluation after training.
-        seed: of the sampler.
-        sampler, pruner: kind and settings.
+        trials: number of trials.
+        metric: f1, exact or loss of the evaluation after training.
+        seed: seed of the sampler.
+        sampler: how the parameters of a trial are drawn.
+        pruner: which trials are stopped early.
         launcher: words in front of the trainer's script; empty: this Python.
-        options: what all trials share.
-        search: what they differ in, by option or by name of a choice between sets.
+        options: options that all trials share.
+        search: what trials differ in, by option or by name of a choice between sets.
     """
 
     trials: int
     metric: str
     seed: int
-    sampler: dict[str, Any]
-    pruner: dict[str, Any]
+    sampler: Sampler
+    pruner: Pruner
     launcher: tuple[str, ...]
     options: dict[str, Any]
-    search: dict[str, Choices | Range]
+    search: dict[str, SearchEntry]
 
     @property
     def maximize(self) -> bool:
-        """Whether more is better."""
+        """Whether a larger metric is better."""
         return self.metric != "loss"
 
-    def options_of(self, params: dict[str, Any]) -> dict[str, Any]:
-        """All options of a trial with these parameters."""
-        found = dict(self.options)
+    def trainer_args(self, params: Mapping[str, Any]) -> list[str]:
+        """Return the trainer's command line for a trial with the given parameters."""
+        options = dict(self.options)
         for name, value in params.items():
-            found |= self.search[name].options(name, value)
-        return found
-
-    def words(self, params: dict[str, Any]) -> list[str]:
-        """They as words of the trainer's command line."""
-        return trainer_parser().words_of(self.options_of(params), "sweep")
+            options |= self.search[name].options(name, value)
+        return trainer_parser().words_of(options, "sweep")
 
     def settings(self) -> dict[str, Any]:
-        """What must be the same for all workers of a sweep, as JSON has it. More trials may be asked for later."""
-        settings = {
-            "metric": self.metric,
-            "seed": self.seed,
-            "sampler": self.sampler,
-            "pruner": self.pruner,
-            "launcher": list(self.launcher),
-            "options": self.options,
-            "search": {name: one.described() for name, one in self.search.items()},
-        }
-        return dict(json.loads(json.dumps(settings, default=str)))  # YAML has dates, and keys that are no text
+        """Return, as JSON values, what all workers of a sweep must agree on: everything but the number of trials."""
+        settings = msgspec.to_builtins(self)
+        del settings["trials"]
+        return dict(json.loads(json.dumps(settings, default=str)))  # YAML has dates, and keys that are not text
 
     def combinations(self) -> list[dict[str, Any]] | None:
-        """All sets of parameters; None where they cannot be counted, or are more than `MOST_COMBINATIONS`."""
-        points = [one.points() for one in self.search.values()]
-        if not all(points) or math.prod(len(one or ()) for one in points) > MOST_COMBINATIONS:
+        """Return all sets of parameters; None if they cannot be counted or are more than `MAX_COMBINATIONS`."""
+        values = [entry.grid_values() for entry in self.search.values()]
+        countable = [entry_values for entry_values in values if entry_values is not None]
+        if len(countable) < len(values) or math.prod(map(len, countable)) > MAX_COMBINATIONS:
             return None
-        return [dict(zip(self.search, values, strict=True)) for values in itertools.product(*map(tuple, points))]  # type: ignore[arg-type]
+        return [dict(zip(self.search, combination, strict=True)) for combination in itertools.product(*countable)]
 
 
-@cache
-def trainer_parser() -> ConfigParser:
-    """The parser of run_qa_adapter.py."""
-    parser = ConfigParser(QA_OPTIONS, "", "")
-    parser.prog = TRAINER
-    return parser
+ENTRIES = Sweep.__struct_fields__
 
 
 def read_sweep(path: Path) -> Sweep:
-    """The sweep that a YAML file describes.
+    """Read the YAML file of a sweep.
 
     Raises:
-        UserError: every problem in it: unknown entries and options, ranges that are none, values that the trainer
-            refuses as far as options alone show it.
+        UserError: if the file is not YAML, has unknown entries or options, or values that a sweep or the trainer's
+            parser refuses. All problems are reported together.
     """
     text = read_text(path)
     try:
-        document = yaml.safe_load(text)
+        document = yaml.safe_load(text)  # msgspec.yaml would use the C parser, which crashes on deep nesting
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as a sweep: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: holds {kind(document)}; a sweep is a mapping with the entries {', '.join(ENTRIES)}")
-    problems = [
-        f"{path}: unknown entry {name}; a sweep has {', '.join(ENTRIES)}" for name in document if name not in ENTRIES
-    ]
-    steps: list[Callable[[], Any]] = [
-        partial(raise_if_any, problems),
-        partial(_read_head, path, document),
-        partial(_read_options, path, document.get("options")),
-        partial(_read_search, path, document.get("search")),
-    ]
-    _, head, options, search = run_all(steps)
-    head = dict(head)
-    trials = head.pop("trials")
-    sweep = Sweep(trials=trials or 0, options=options, search=search, **head)
-    _check_whole(path, sweep)
-    return _count_trials(path, sweep)
+    trials, seed, metric, sampler, pruner, launcher, options, search, _ = run_all(
+        [
+            lambda: _read_trials(path, document),
+            lambda: _convert(f"{path}: seed", document.get("seed", 42), Natural),
+            lambda: _read_metric(path, document.get("metric", "f1")),
+            lambda: _read_method(f"{path}: sampler", document.get("sampler", "tpe"), SAMPLERS),
+            lambda: _read_method(f"{path}: pruner", document.get("pruner", "none"), PRUNERS),
+            lambda: _read_launcher(path, document.get("launcher", "")),
+            lambda: _read_options(path, document.get("options")),
+            lambda: _read_search(path, document.get("search")),
+            lambda: raise_if_any(_unknown_entries(str(path), document, ENTRIES)),
+        ]
+    )
+    sweep = Sweep(trials or 0, metric, seed, sampler, pruner, launcher, options, search)
+    _check_with_trainer(path, sweep)
+    return _limit_trials(path, sweep)
 
 
-def _read_head(path: Path, document: dict[str, Any]) -> dict[str, Any]:
-    """Everything but options and search.
+# ---------------------------------------------------------------- reading
 
-    Raises:
-        UserError: values that are not allowed.
-    """
-    trials, seed, metric = document.get("trials"), document.get("seed", 42), document.get("metric", "f1")
-    launcher = document.get("launcher", "")
-    problems: list[str] = []
-    if not (trials is None or _is_whole(trials, 1)):
-        problems.append(f"{path}: trials {trials}: must be a whole number of at least 1")
-    if not _is_whole(seed, 0):
-        problems.append(f"{path}: seed {seed}: must be a whole number of at least 0")
-    if str(metric).removeprefix("eval_") not in QA_METRICS:
-        problems.append(f"{path}: metric {metric}: not computed; choose from {', '.join(QA_METRICS)}")
-    sampler = _read_kind(path, "sampler", document.get("sampler", "tpe"), SAMPLERS, problems)
-    pruner = _read_kind(path, "pruner", document.get("pruner", "none"), PRUNERS, problems)
-    words: list[str] = []
+
+def _convert(where: str, value: Any, expected: Any) -> Any:
+    """Return `value` as the type `expected`, or raise UserError."""
     try:
-        words = shlex.split(launcher) if isinstance(launcher, str) else [str(launcher)]
-    except ValueError as error:
-        problems.append(f"{path}: launcher {launcher}: {error}; write it as on a command line")
+        return msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where} {value}: {str(error).replace('`', '')}") from error
+
+
+def _read_struct(where: str, given: dict[Any, Any], struct: type[AnyStruct]) -> AnyStruct:
+    """Convert a mapping to a struct. msgspec stops at the first problem; here every field is reported."""
+    fields = msgspec.structs.fields(struct)
+    problems = _unknown_entries(where, given, [field.name for field in fields])
+    problems += [f"{where}: {field.name} is missing" for field in fields if field.required and field.name not in given]
+    checks = [
+        partial(_convert, f"{where}: {field.name}", given[field.name], field.type)
+        for field in fields
+        if field.name in given
+    ]
+    run_all([lambda: raise_if_any(problems), *checks])
+    try:
+        return msgspec.convert(given, struct)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _unknown_entries(where: str, given: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
+    allowed = f"choose from {', '.join(known)}" if known else "there are no settings"
+    return [f"{where}: unknown entry {name}; {allowed}" for name in given if name not in known]
+
+
+def _read_trials(path: Path, document: dict[Any, Any]) -> int | None:
+    """Return the number of trials; None for a grid that runs completely."""
+    trials: int | None = _convert(f"{path}: trials", document.get("trials"), Count | None)
+    if trials is None and _method_kind(document.get("sampler", "tpe")) != GridSearch().kind:
+        raise UserError(f"{path}: trials is missing; give the number of trials")
+    return trials
+
+
+def _read_metric(path: Path, metric: Any) -> str:
+    name = str(metric).removeprefix("eval_")
+    if name not in QARunConfig.METRICS:
+        raise UserError(f"{path}: metric {metric}: not computed; choose from {', '.join(QARunConfig.METRICS)}")
+    return name
+
+
+def _method_kind(entry: Any) -> str:
+    name = entry.get("kind") if isinstance(entry, dict) else entry
+    return "none" if name is None else str(name)
+
+
+def _read_method(where: str, entry: Any, methods: Mapping[str, type[Method]]) -> Method:
+    """Read a sampler or pruner: its name, or a mapping of `kind` and settings."""
+    name = _method_kind(entry)
+    if name not in methods:
+        raise UserError(f"{where} {name}: choose from {', '.join(methods)}")
+    settings = {key: value for key, value in entry.items() if key != "kind"} if isinstance(entry, dict) else {}
+    return _read_struct(f"{where} {name}", settings, methods[name])
+
+
+def _read_launcher(path: Path, launcher: Any) -> tuple[str, ...]:
     if not isinstance(launcher, str):
-        problems.append(f"{path}: launcher is {kind(launcher)}; write e.g. torchrun --nproc_per_node 4")
-    if trials is None and sampler.get("kind") != "grid":
-        problems.append(f"{path}: trials is missing; give their number")
-    raise_if_any(problems)
-    metric = str(metric).removeprefix("eval_")
-    return {
-        "trials": trials, "seed": seed, "metric": metric, "sampler": sampler, "pruner": pruner,
-        "launcher": tuple(words),
-    }  # fmt: skip
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _read_kind(
-    path: Path, entry: str, value: Any, kinds: dict[str, dict[str, int]], problems: list[str]
-) -> dict[str, Any]:
-    """A sampler or pruner: its name, or a mapping of `kind` and settings. Problems are added to the list."""
-    found: dict[str, Any] = {"kind": value} if not isinstance(value, dict) else dict(value)
-    name = "none" if found.get("kind") is None and "none" in kinds else str(found.get("kind"))
-    if name not in kinds:
-        problems.append(f"{path}: {entry} {name}: choose from {', '.join(kinds)}")
-        return found
-    for setting, number in found.items():
-        allowed = kinds[name]
-        if setting == "kind":
-            continue
-        if setting not in allowed:
-            problems.append(f"{path}: {entry}: {name} has no {setting}; it has {', '.join(allowed) or 'no settings'}")
-        elif not _is_whole(number, allowed[setting]):
-            problems.append(
-                f"{path}: {entry}: {setting} {number}: must be a whole number of at least {allowed[setting]}"
-            )
-    return {**found, "kind": name}
+        raise UserError(f"{path}: launcher is {kind(launcher)}; write e.g. torchrun --nproc_per_node 4")
+    try:
+        return tuple(shlex.split(launcher))
+    except ValueError as error:
+        raise UserError(f"{path}: launcher {launcher}: {error}; write it as on a command line") from error
 
 
 def _read_options(path: Path, options: Any) -> dict[str, Any]:
-    """What all trials share.
-
-    Raises:
-        UserError: no mapping, unknown options, or one that the sweep decides.
-    """
+    """Read the options that all trials share."""
     if not isinstance(options, dict):
-        raise UserError(f"{path}: options is {kind(options)}; give a mapping of what all trials share")
-    _check_names(path, "options", options)
-    return {str(name).replace("-", "_"): value for name, value in options.items()}
+        raise UserError(f"{path}: options is {kind(options)}; give a mapping of the options that all trials share")
+    _check_options(f"{path}: options", options)
+    return _with_underscores(options)
 
 
-def _check_names(path: Path, where: str, options: dict[str, Any]) -> None:
-    """Raises:
-    UserError: an option does not exist, cannot have its value's kind, or is decided by the sweep.
-    """
-    of_sweep = [name for name in options if str(name).replace("-", "_") in OF_THE_SWEEP]
-    problems = [f"{path}: {where}: {name} is decided by the sweep for each trial; leave it out" for name in of_sweep]
-    secret = [name for name in options if str(name).endswith("token")]  # would stand in sweep.json, logs and commands
-    problems += [f"{path}: {where}: {name} would be recorded; give it in the environment (HF_TOKEN)" for name in secret]
-    trainer_options = {name: value for name, value in options.items() if name not in {*of_sweep, *secret}}
-    run_all([partial(raise_if_any, problems), partial(trainer_parser().words_of, trainer_options, f"{path}: {where}")])
+def _with_underscores(mapping: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(name).replace("-", "_"): value for name, value in mapping.items()}
 
 
-def _read_search(path: Path, search: Any) -> dict[str, Choices | Range]:
-    """What trials differ in.
+def _check_options(where: str, options: dict[Any, Any]) -> None:
+    """Check names and types of the trainer's options.
 
     Raises:
-        UserError: no mapping, or anything wrong in one of its entries.
+        UserError: if an option does not exist, has a value of the wrong type, or may not be given in a sweep.
     """
+    set_by_sweep = [name for name in options if str(name).replace("-", "_") in SET_BY_SWEEP]
+    secrets = [name for name in options if str(name).endswith("token")]  # sweep.json, logs and commands would show it
+    problems = [f"{where}: {name} is set by the sweep for each trial; leave it out" for name in set_by_sweep]
+    problems += [f"{where}: {name} would be recorded; give it in the environment (HF_TOKEN)" for name in secrets]
+    allowed = {name: value for name, value in options.items() if name not in (*set_by_sweep, *secrets)}
+    run_all([lambda: raise_if_any(problems), lambda: trainer_parser().words_of(allowed, where)])
+
+
+def _read_search(path: Path, search: Any) -> dict[str, SearchEntry]:
+    """Read what trials differ in."""
     if not isinstance(search, dict) or not search:
-        held = "empty" if search == {} else kind(search)
-        raise UserError(f"{path}: search is {held}; give a mapping such as 'learning_rate: {{low: 1e-5, high: 1e-3}}'")
-    found = run_all(partial(_read_entry, path, str(name), entry) for name, entry in search.items())
-    return {str(name).replace("-", "_"): one for name, one in zip(search, found, strict=True)}
+        content = "empty" if search == {} else kind(search)
+        raise UserError(
+            f"{path}: search is {content}; give a mapping such as 'learning_rate: {{low: 1e-5, high: 1e-3}}'"
+        )
+    entries = run_all([partial(_read_entry, path, str(name), entry) for name, entry in search.items()])
+    return _with_underscores(dict(zip(search, entries, strict=True)))
 
 
-def _read_entry(path: Path, name: str, entry: Any) -> Choices | Range:
-    """One entry of the search.
-
-    Raises:
-        UserError: what is wrong with it.
-    """
+def _read_entry(path: Path, name: str, entry: Any) -> SearchEntry:
     where = f"{path}: search: {name}"
     if isinstance(entry, list):
         entry = {"choices": entry}
-    if not isinstance(entry, dict) or not ("choices" in entry) ^ ("low" in entry or "high" in entry):
+    if not isinstance(entry, dict) or ("choices" in entry) == ("low" in entry or "high" in entry):
         raise UserError(f"{where}: give choices: [...], or low and high")
+    if "choices" in entry and len(entry) > 1:
+        raise UserError(f"{where}: choices cannot be combined with other entries; give choices alone")
     if isinstance(entry.get("choices"), dict):
-        return _read_sets(path, name, entry)
-    _check_names(path, "search", {name: None})
-    types = {text[2:]: action.type for action in trainer_parser()._actions for text in action.option_strings}
-    if "choices" not in entry:
-        return _read_range(where, entry, types[name])
-    values = entry["choices"]
-    if not isinstance(values, list) or not values or len(entry) > 1:
-        raise UserError(f"{where}: choices must be a list of values, and stand alone")
-    plain = [one for one in values if one is None or isinstance(one, (str, int, float))]
-    if len(plain) < len(values):
+        return _read_option_sets(where, name, entry["choices"])
+    _check_options(f"{path}: search", {name: None})
+    option_type = trainer_parser().option_type(name)
+    if "choices" in entry:
+        return _read_choices(where, entry["choices"], option_type)
+    return _read_range(where, entry, option_type)
+
+
+def _read_choices(where: str, choices: Any, option_type: Any) -> Choices:
+    if not isinstance(choices, list) or not choices:
+        raise UserError(f"{where}: choices must be a list of values")
+    if not all(isinstance(value, Scalar) for value in choices):
         raise UserError(f"{where}: choices must be words, numbers, true, false or null; sets of options need names")
-    read = tuple(_as_option(one, types[name]) for one in values)
-    if len(set(map(str, read))) < len(read):
-        raise UserError(f"{where}: a choice is there twice; give each once")
-    return Choices(read)
+    values = tuple(_to_number(value, option_type) for value in choices)
+    if len(set(map(str, values))) < len(values):
+        raise UserError(f"{where}: a choice appears twice; give each once")
+    return Choices(values)
 
 
-def _as_option(value: Any, option_type: Any) -> Any:
-    """A choice as a number where the option's values are, so that 1e-4 and 0.0001 are the same one."""
-    number = _number(value)
-    if number is None or option_type not in (int, float):
+def _read_option_sets(where: str, name: str, sets: dict[Any, Any]) -> Choices:
+    if not sets:
+        raise UserError(f"{where}: choices must be named sets of options")
+    if name.replace("-", "_") in trainer_parser().known_names():
+        raise UserError(f"{where}: is an option; a choice between sets of options needs another name")
+    problems = [
+        f"{where}: {label} is {kind(options)}; give a mapping of options"
+        for label, options in sets.items()
+        if not isinstance(options, dict)
+    ]
+    mappings = {str(label): options for label, options in sets.items() if isinstance(options, dict)}
+    checks = [partial(_check_options, f"{where}: {label}", options) for label, options in mappings.items()]
+    run_all([lambda: raise_if_any(problems), *checks])
+    return Choices({label: _with_underscores(options) for label, options in mappings.items()})
+
+
+def _read_range(where: str, entry: dict[Any, Any], option_type: Any) -> Range[int] | Range[float]:
+    """Read a range; its numbers are whole numbers if the option's are."""
+    if option_type not in (int, float):
+        raise UserError(f"{where}: the option is not a number; give choices: [...]")
+    numbers = {name: value if name == "log" else _to_number(value, option_type) for name, value in entry.items()}
+    if option_type is float:
+        return _read_struct(where, numbers, Range[float])
+    if not entry.get("log"):
+        numbers.setdefault("step", 1)
+    return _read_struct(where, numbers, Range[int])
+
+
+def _to_number(value: Any, option_type: Any) -> Any:
+    """Return the number that `value` means for an option of type int or float, else `value` itself.
+
+    YAML reads 1e-5 as text, and 1e-4 and 0.0001 are the same choice.
+    """
+    if option_type not in (int, float) or isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return value
+    try:
+        number = value if isinstance(value, int) else float(value)
+    except ValueError:
+        return value
+    if not -MAX_NUMBER < number < MAX_NUMBER:
         return value
     return int(number) if option_type is int and number == int(number) else number
 
 
-def _read_sets(path: Path, name: str, entry: dict[str, Any]) -> Choices:
-    """A choice between named sets of options.
+# ---------------------------------------------------------------- checks with the trainer's parser
+
+
+@cache
+def trainer_parser() -> ConfigParser[QARunConfig]:
+    """Return the parser of run_qa_adapter.py."""
+    parser = ConfigParser(QARunConfig)
+    parser.prog = TRAINER
+    return parser
+
+
+def _check_with_trainer(path: Path, sweep: Sweep) -> None:
+    """Check the shared options together with every choice and both ends of every range.
 
     Raises:
-        UserError: what is wrong with it.
+        UserError: if an option is given in two places, or the trainer would refuse a value.
     """
-    where, sets = f"{path}: search: {name}", entry["choices"]
-    if len(entry) > 1 or not sets:
-        raise UserError(f"{where}: choices must be named sets of options, and stand alone")
-    if name.replace("-", "_") in trainer_parser().known_names():
-        raise UserError(f"{where}: is an option; a choice between sets of options needs another name")
-    problems = [
-        f"{where}: {label} is {kind(one)}; give a mapping of options" for label, one in sets.items()
-        if not isinstance(one, dict)
-    ]  # fmt: skip
-    named = {str(label): one for label, one in sets.items() if isinstance(one, dict)}
-    checks = [partial(_check_names, path, f"search: {name}: {label}", one) for label, one in named.items()]
-    run_all([partial(raise_if_any, problems), *checks])
-    return Choices(
-        tuple(named), {label: {k.replace("-", "_"): v for k, v in one.items()} for label, one in named.items()}
-    )
-
-
-def _read_range(where: str, entry: dict[str, Any], option_type: Any) -> Range:
-    """A range of numbers; whole ones where the option's are.
-
-    Raises:
-        UserError: what is wrong with it.
-    """
-    unknown = [str(one) for one in entry if one not in ("low", "high", "step", "log")]
-    if unknown:
-        raise UserError(f"{where}: unknown {', '.join(unknown)}; a range has low, high, step and log")
-    if option_type not in (int, float):
-        raise UserError(f"{where}: is no number; give choices: [...]")
-    whole, log = option_type is int, entry.get("log", False)
-    numbers = {one: _number(entry.get(one)) for one in ("low", "high", "step") if one in entry or one != "step"}
-    wrong = [
-        f"{where}: {one} {entry.get(one)}: must be a {'whole' if whole else 'finite'} number"
-        for one, number in numbers.items()
-        if number is None or (whole and number != int(number))
-    ]
-    if wrong or not isinstance(log, bool):
-        raise UserError(wrong or f"{where}: log {log}: must be true or false")
-    low, high, step = (numbers.get(one) for one in ("low", "high", "step"))
-    assert low is not None and high is not None
-    if not low < high:
-        raise UserError(f"{where}: low {low:g} must be below high {high:g}")
-    if step is not None and not 0 < step <= high - low:
-        raise UserError(f"{where}: step {step:g}: must be above 0 and at most high - low")
-    if log and (step is not None or low <= 0):
-        raise UserError(f"{where}: log: true needs low above 0 and goes without step")
-    if whole:
-        return Range(int(low), int(high), True, None if log else int(step or 1), log)
-    return Range(float(low), float(high), False, step, log)
-
-
-def _number(value: Any) -> int | float | None:
-    """A finite number; YAML takes 1e-5 for text. None if it is none."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    if isinstance(value, int):
-        return value
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _check_whole(path: Path, sweep: Sweep) -> None:
-    """Holds the shared options with every choice and both ends of every range against the trainer's parser.
-
-    Raises:
-        UserError: an option stands in two places, or the trainer would refuse a value.
-    """
-    owners: dict[str, list[str]] = {name: ["options"] for name in sweep.options}
-    for name, one in sweep.search.items():
-        for option in dict.fromkeys(option for value in one.ends() for option in one.options(name, value)):
-            owners.setdefault(option, []).append(f"search: {name}")
+    places: dict[str, list[str]] = {name: ["options"] for name in sweep.options}
+    for name, entry in sweep.search.items():
+        for option in dict.fromkeys(
+            option for value in entry.values_to_check() for option in entry.options(name, value)
+        ):
+            places.setdefault(option, []).append(f"search: {name}")
     raise_if_any(
-        [f"{path}: {name} stands in {' and '.join(them)}; give it once" for name, them in owners.items() if them[1:]]
+        [
+            f"{path}: {name} is given in {' and '.join(where)}; give it once"
+            for name, where in places.items()
+            if len(where) > 1
+        ]
     )
-    first = {name: one.ends()[0] for name, one in sweep.search.items()}
-    tried = [first | {name: value} for name, one in sweep.search.items() for value in one.ends()]
-    problems = dict.fromkeys(problem for params in tried for problem in _refused(sweep, params))
+    first = {name: entry.values_to_check()[0] for name, entry in sweep.search.items()}
+    candidates = [first | {name: value} for name, entry in sweep.search.items() for value in entry.values_to_check()]
+    problems = dict.fromkeys(problem for params in candidates for problem in _trainer_problems(sweep, params))
     raise_if_any([f"{path}: {problem}" for problem in problems])
 
 
-def _refused(sweep: Sweep, params: dict[str, Any]) -> list[str]:
-    """What the trainer's options, read alone, would be refused for."""
+def _trainer_problems(sweep: Sweep, params: dict[str, Any]) -> list[str]:
+    """Return what the trainer would refuse as far as the options alone show it."""
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # its notes come with each trial
-            _, squad, *_, run = trainer_parser().read(sweep.words(params))
+        with contextlib.redirect_stderr(io.StringIO()):  # every trial prints the notes itself
+            config = trainer_parser().parse(sweep.trainer_args(params))
     except UserError as error:
         return error.problems
-    problems = check_run(run, QA_METRICS) + check_files(squad)
-    if not run.do_eval:
+    problems = validate_config(config)
+    if not config.training.do_eval:
         problems.append(f"options: do_eval is not true; trials are compared by the evaluation's {sweep.metric}")
     return problems
 
 
-def _count_trials(path: Path, sweep: Sweep) -> Sweep:
-    """The sweep with the number of its trials; a grid has at most one for each combination.
+def _limit_trials(path: Path, sweep: Sweep) -> Sweep:
+    """Return the sweep with at most one trial for each combination of a grid.
 
     Raises:
-        UserError: a grid of what cannot be counted.
+        UserError: if the combinations of a grid cannot be counted or are too many.
     """
-    if sweep.sampler["kind"] != "grid":
+    if not isinstance(sweep.sampler, GridSearch):
         return sweep
     combinations = sweep.combinations()
     if combinations is None:
-        endless = [name for name, one in sweep.search.items() if one.points() is None]
-        why = f"{', '.join(endless)}: give choices or a step" if endless else f"more than {MOST_COMBINATIONS:,} trials"
-        raise UserError(f"{path}: sampler grid cannot be made: {why}")
-    return Sweep(**{**vars(sweep), "trials": min(sweep.trials or len(combinations), len(combinations))})
+        endless = [name for name, entry in sweep.search.items() if entry.grid_values() is None]
+        reason = (
+            f"{', '.join(endless)}: give choices or a step" if endless else f"more than {MAX_COMBINATIONS:,} trials"
+        )
+        raise UserError(f"{path}: sampler grid is not possible: {reason}")
+    return msgspec.structs.replace(sweep, trials=min(sweep.trials or len(combinations), len(combinations)))

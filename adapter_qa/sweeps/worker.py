@@ -1,8 +1,8 @@
-"""A worker of a sweep: takes trials one after the other, runs each as a process of the trainer, and tells what came of
-it. Any number of workers on any number of machines work on one sweep.
+"""Run the trials of a sweep, one after the other, each as a process of the trainer.
 
-A trial's process is followed through its run.json alone. It is asked to stop by SIGTERM, upon which the trainer saves a
-checkpoint: when the trial is pruned, when the worker is stopped, and, by the kernel, when the worker is killed.
+Any number of workers on any number of machines work on one sweep. A worker learns about a trial's progress from its
+run.json only. It stops a trial with SIGTERM, after which the trainer saves a checkpoint: when the trial is pruned and
+when the worker is stopped. If the worker is killed, the kernel sends that signal.
 """
 
 from __future__ import annotations
@@ -16,315 +16,320 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from optuna.trial import Trial, TrialState
 
 from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, RunError, UserError, escape_control_chars
 from adapter_qa.core.messages import log_note
 from adapter_qa.core.signals import DeferredSignal
-from adapter_qa.runs.run_record import RUN_FILE, is_locked
+from adapter_qa.runs.layout import RUN_FILE, SWEEP_FILE, trial_folder
+from adapter_qa.runs.lock import is_locked
 from adapter_qa.sweeps.search_space import Sweep
-from adapter_qa.sweeps.study import SWEEP_FILE, TrialStore, first_trials, trial_folder
+from adapter_qa.sweeps.study import TrialStore, first_trials
 
-POLL = 0.5  # seconds between two looks at a trial's process
-IDLE = 1.0  # seconds between two looks at the storage while others run the last trials
+POLL = 0.5  # seconds between two checks of a trial's process
+IDLE = 1.0  # seconds between two checks of the storage while other workers run the last trials
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-STOPPED = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
-BAD_INPUTS_IN_A_ROW = 3
-TAIL = 64 * 1024  # bytes of a log that are searched for the reason of a failure
+STOP_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+MAX_REFUSALS_IN_A_ROW = 3
+LOG_TAIL = 64 * 1024  # bytes at the end of a log that are searched for the reason of a failure
 
 
-@dataclass
+@dataclass(frozen=True)
 class TrialOutcome:
     """How a trial's process ended.
 
     Attributes:
-        exit_code: of the process; negative: the signal that killed it.
-        stop: why it was asked to stop: "pruned", "stopped" (the worker was), "lost" (the trial is another's), or None.
-        evaluations: how many there were.
-        seconds: that this process took.
+        exit_code: exit code of the process; -n if signal n killed it.
+        stop: why this worker stopped it: the trial was pruned, the worker was stopped, or another worker took the trial
+            over. None if the process ended by itself.
+        evaluations: number of evaluations of the trial.
+        seconds: time that this process took.
     """
 
     exit_code: int
-    stop: str | None
+    stop: Literal["pruned", "stopped", "lost"] | None
     evaluations: int
     seconds: float
+
+
+class TrialProcess:
+    """A process of the trainer whose output is appended to a log. As a context manager it stops the process at the end.
+
+    Args:
+        command: the command line.
+        log: the log file.
+    """
+
+    def __init__(self, command: list[str], log: Path):
+        libc = ctypes.CDLL(None)
+
+        def stop_with_parent() -> None:
+            libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+        self.log = log
+        self._log_start = log.stat().st_size if log.exists() else 0
+        with log.open("ab") as stream:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,  # else Ctrl-C in a terminal would reach it, beside the worker's signal
+                preexec_fn=stop_with_parent,  # noqa: PLW1509 - one system call, which needs no lock of another thread
+            )
+
+    def __enter__(self) -> TrialProcess:
+        """Return the process."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Stop the process if it is still running, and wait for its end."""
+        if self._process.poll() is None:
+            self.stop()
+            self._process.wait()
+
+    def wait(self, seconds: float | None) -> int | None:
+        """Return the exit code; None if the process does not end in the given time."""
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def stop(self) -> None:
+        """Ask the process to save a checkpoint and to end."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def failure_reasons(self) -> list[str]:
+        """Return the `error:` lines that the process printed, or else its last line."""
+        with self.log.open("rb") as stream:
+            stream.seek(max(self._log_start, self.log.stat().st_size - LOG_TAIL))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return errors or [line for line in lines if line.strip()][-1:] or ["it printed nothing"]
 
 
 class Worker:
     """One of the processes that work on a sweep.
 
     Args:
-        book: the trials.
+        store: the trials.
         script: the trainer.
-        interruption: entered; a signal that came is kept in it.
+        interruption: holds the signal that stops this worker; its context must be active.
     """
 
-    def __init__(self, book: TrialStore, script: Path, interruption: DeferredSignal):
-        self.book = book
-        self.sweep = book.sweep
+    def __init__(self, store: TrialStore, script: Path, interruption: DeferredSignal):
+        self.store = store
+        self.sweep = store.sweep
         self.script = script
         self.interruption = interruption
 
     def work(self) -> None:
-        """Takes and runs trials until every trial has come to its end, others' included: what another worker leaves
-        behind is taken up. Returns early at a signal, its trial given back.
+        """Run trials until all trials of the sweep have ended, including those that other workers abandon.
+
+        After a signal the current trial is released, and the method returns early.
 
         Raises:
-            UserError: trials in a row were refused as bad input.
-            Interrupted: a trial's process was stopped by somebody else, or a second signal came.
+            UserError: if several trials in a row were refused as bad input.
+            Interrupted: if somebody else stopped a trial's process, or a second signal came.
         """
-        refused, waiting = 0, False
-        self.book.write_report()
-        while not self.book.all_done() and self.interruption.number is None:
-            trial = self.book.claim()
+        refusals, waiting = 0, False
+        self.store.write_report()
+        while not self.store.all_done() and self.interruption.number is None:
+            trial = self.store.claim()
             if trial is None:
                 if not waiting:
-                    print("no trial is free; waiting for those of other workers", flush=True)
+                    print_line("no trial is free; waiting for the trials of other workers")
                 waiting = True
-                self.book.free_abandoned()
+                self.store.requeue_abandoned()
                 time.sleep(IDLE)
                 continue
             waiting = False
             try:
-                refused = refused + 1 if self.run(trial) == EXIT_BAD_INPUT else 0
+                refusals = refusals + 1 if self.run(trial) == EXIT_BAD_INPUT else 0
             finally:
-                self.book.release(trial.number)
-                self.book.write_report()
-            if refused == BAD_INPUTS_IN_A_ROW:
-                why = self.book.trials()[trial.number].user_attrs["why"]
-                raise UserError([f"{refused} trials in a row were refused, the last one for: {one}" for one in why])
-        self.book.write_report()
+                self.store.release(trial.number)
+                self.store.write_report()
+            if refusals == MAX_REFUSALS_IN_A_ROW:
+                reasons = self.store.trials()[trial.number].user_attrs["why"]
+                raise UserError(
+                    [f"{refusals} trials in a row were refused, the last one for: {why}" for why in reasons]
+                )
+        self.store.write_report()
 
     def run(self, trial: Trial) -> int | None:
-        """Runs a trial and tells what came of it.
+        """Run a trial and record its outcome.
 
         Returns:
-            Its process's exit code; None if there was none, or the trial is no longer this worker's.
+            The exit code of its process; None if no process was started, or another worker took the trial over.
         """
-        folder = trial_folder(self.book.folder, trial.number)
-        if not self.wait_until_free(trial, folder):
+        folder = trial_folder(self.store.folder, trial.number)
+        if not self._wait_until_unlocked(trial, folder):
             return None
         log = folder.with_suffix(".log")
-        print(
-            escape_control_chars(f"trial {trial.number} of {self.sweep.trials}: {in_words(trial.params)} (log: {log})"),
-            flush=True,
-        )
-        start = log.stat().st_size if log.exists() else 0
-        process = begin(trial_command(self.sweep, self.script, folder, trial.params), log)
-        try:
-            ending = self.follow(trial, process, folder)
-        finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                process.wait()
-        return self.record(trial, ending, folder, partial(reasons, log, start))
+        print_line(f"trial {trial.number} of {self.sweep.trials}: {describe_params(trial.params)} (log: {log})")
+        with TrialProcess(trial_command(self.sweep, self.script, folder, trial.params), log) as process:
+            outcome = self._follow(trial, process, folder)
+        return self._record(trial, process, outcome, folder)
 
-    def wait_until_free(self, trial: Trial, folder: Path) -> bool:
-        """Waits for the process that a killed worker has left behind, which is saving a checkpoint.
+    def _wait_until_unlocked(self, trial: Trial, folder: Path) -> bool:
+        """Wait for the process of a killed worker, which still saves a checkpoint.
 
         Returns:
-            Whether the trial may begin; not if it has become another's, or this worker is to stop.
+            Whether the trial may start; not if another worker took it over, or this worker was stopped.
         """
-        told = False
+        noted = False
         while is_locked(folder):
-            if self.interruption.number is not None or not self.book.keep(trial):
+            if self.interruption.number is not None or not self.store.renew_lease(trial):
                 return False
-            if not told:
-                print(
-                    f"trial {trial.number}: waiting for the process at work in {escape_control_chars(folder)}",
-                    flush=True,
-                )
-            told = True
+            if not noted:
+                print_line(f"trial {trial.number}: waiting for the process that still works in {folder}")
+            noted = True
             time.sleep(POLL)
         return self.interruption.number is None
 
-    def follow(self, trial: Trial, process: subprocess.Popen[bytes], folder: Path) -> TrialOutcome:
-        """Reports evaluations while a trial's process runs, and asks it to stop where there is a reason."""
-        began = time.monotonic()
-        known = len(self.book.trials()[trial.number].intermediate_values)
-        stop: str | None = None
+    def _follow(self, trial: Trial, process: TrialProcess, folder: Path) -> TrialOutcome:
+        """Report evaluations to the study while a trial's process runs, and stop the process if there is a reason."""
+        started = time.monotonic()
+        reported = len(self.store.trials()[trial.number].intermediate_values)
+        stop: Literal["pruned", "stopped", "lost"] | None = None
         while True:
-            code = wait_for(process, POLL)
-            ours = self.book.keep(trial)
-            fresh = list(enumerate(evaluations(folder, self.sweep.metric)))[known:]
-            reason = None if ours else "lost"
-            if reason is None and self.interruption.number is not None:
-                reason = "stopped"
-            while fresh and ours and stop != "pruned":  # one at a time: what is pruned is no matter of timing
-                step, value = fresh.pop(0)
-                trial.report(value, step)  # optuna's steps begin at 0, its pruners' settings count on it
-                print(f"trial {trial.number}: evaluation {step + 1}, {self.sweep.metric} {value:.4g}", flush=True)
-                known += 1
-                if code is None and stop is None and trial.should_prune():
-                    reason = reason or "pruned"
-                    break
-            if code is not None:
-                return TrialOutcome(code, stop, known, time.monotonic() - began)
-            if stop is None and reason is not None:
-                stop = reason
-                process.send_signal(signal.SIGTERM)
+            exit_code = process.wait(POLL)
+            owned = self.store.renew_lease(trial)
+            prune = False
+            new = read_evaluations(folder, self.sweep.metric)[reported:] if owned and stop != "pruned" else []
+            for value in new:
+                trial.report(value, reported)  # optuna counts steps from 0, and so do the settings of its pruners
+                reported += 1
+                print_line(f"trial {trial.number}: evaluation {reported}, {self.sweep.metric} {value:.4g}")
+                if exit_code is None and stop is None and trial.should_prune():
+                    prune = True
+                    break  # later evaluations must not count, so that timing does not decide what is pruned
+            if exit_code is not None:
+                return TrialOutcome(exit_code, stop, reported, time.monotonic() - started)
+            if stop is None:
+                stopped = self.interruption.number is not None
+                stop = "lost" if not owned else "stopped" if stopped else "pruned" if prune else None
+                if stop is not None:
+                    process.stop()
 
-    def record(self, trial: Trial, ending: TrialOutcome, folder: Path, why: Callable[[], list[str]]) -> int | None:
-        """Tells the study what came of a trial, and prints it.
-
-        Args:
-            trial, ending, folder: the trial, its process's end and its folder.
-            why: reads the reason of a failure.
+    def _record(self, trial: Trial, process: TrialProcess, outcome: TrialOutcome, folder: Path) -> int | None:
+        """Store and print a trial's outcome.
 
         Returns:
-            The exit code; None if the trial is no longer this worker's.
+            The exit code; None if another worker took the trial over.
 
         Raises:
-            Interrupted: its process was stopped by a signal that this worker did not send.
+            Interrupted: if the process was stopped by a signal that this worker did not send.
         """
-        number, code = trial.number, ending.exit_code
-        run = read_run(folder)
-        if ending.stop == "lost" or not self.book.still_ours(number):
+        number, code = trial.number, outcome.exit_code
+        if outcome.stop == "lost" or not self.store.owns(number):
             log_note([f"trial {number}: another worker has taken it over"])
             return None
-        seconds = round(trial.user_attrs.get("seconds", 0.0) + ending.seconds, 1)
+        seconds = round(trial.user_attrs.get("seconds", 0.0) + outcome.seconds, 1)
         trial.set_user_attr("seconds", seconds)
+        run = read_run(folder)
         value = run.get("metrics", {}).get("eval", {}).get(f"eval_{self.sweep.metric}")
         if code == 0 and isinstance(value, (int, float)) and math.isfinite(value):
-            self.book.close(number, TrialState.COMPLETE, float(value), exit_code=code)
-            what = f"{self.sweep.metric} {value:.4g}"
-        elif ending.stop == "pruned":
-            self.book.close(number, TrialState.PRUNED, exit_code=code)
-            what = "pruned"
-        elif ending.stop == "stopped":
+            self.store.record_outcome(number, TrialState.COMPLETE, float(value), exit_code=code)
+            result = f"{self.sweep.metric} {value:.4g}"
+        elif outcome.stop == "pruned":
+            self.store.record_outcome(number, TrialState.PRUNED, exit_code=code)
+            result = "pruned"
+        elif outcome.stop == "stopped":
             return code
-        elif code in STOPPED or (code not in (0, EXIT_BAD_INPUT) and run.get("status") == "interrupted"):
-            raise Interrupted(
-                signal.SIGTERM, f"trial {number}: its process was stopped; the same command goes on with it"
-            )
+        elif code in STOP_CODES or (code not in (0, EXIT_BAD_INPUT) and run.get("status") == "interrupted"):
+            raise Interrupted(signal.SIGTERM, f"trial {number}: its process was stopped; the same command resumes it")
         else:
-            lines = why() if code != 0 else [f"{folder / RUN_FILE}: holds no eval_{self.sweep.metric}"]
-            self.book.close(number, TrialState.FAIL, exit_code=code, why=lines)
-            what = f"failed with exit code {code}: {'; '.join(lines)}"
-        done = sum(one.state.is_finished() for one in self.book.trials())
-        taken = f"{ending.evaluations} evaluation{'s' if ending.evaluations != 1 else ''}, {seconds:.0f} s"
-        print(
-            escape_control_chars(
-                f"trial {number}: {in_words(trial.params)}: {what}, {taken} [{done}/{self.sweep.trials}]"
-            ),
-            flush=True,
+            reasons = process.failure_reasons() if code else [f"{folder / RUN_FILE}: has no eval_{self.sweep.metric}"]
+            self.store.record_outcome(number, TrialState.FAIL, exit_code=code, why=reasons)
+            result = f"failed with exit code {code}: {'; '.join(reasons)}"
+        done = sum(trial.state.is_finished() for trial in self.store.trials())
+        evaluations = f"{outcome.evaluations} evaluation{'s' if outcome.evaluations != 1 else ''}"
+        print_line(
+            f"trial {number}: {describe_params(trial.params)}: {result}, {evaluations}, {seconds:.0f} s "
+            f"[{done}/{self.sweep.trials}]"
         )
         return code
 
 
-def trial_command(sweep: Sweep, script: Path, folder: Path | None, params: dict[str, Any]) -> list[str]:
-    """The command line of a trial; without a folder the trainer derives one."""
-    words = ["--output_dir", str(folder)] if folder is not None else []
-    return [*(sweep.launcher or [sys.executable]), str(script), *sweep.words(params), *words]
+def trial_command(sweep: Sweep, script: Path, folder: Path | None, params: Mapping[str, Any]) -> list[str]:
+    """Return the command line of a trial; without a folder the trainer derives one."""
+    output_dir = ["--output_dir", str(folder)] if folder is not None else []
+    return [*(sweep.launcher or [sys.executable]), str(script), *sweep.trainer_args(params), *output_dir]
 
 
 def first_commands(sweep: Sweep, script: Path, folder: Path, count: int) -> list[list[str]]:
-    """The command lines of the first trials."""
+    """Return the command lines of the first trials."""
     return [
         trial_command(sweep, script, trial_folder(folder, number), params)
         for number, params in enumerate(first_trials(sweep, count))
     ]
 
 
-def probe(sweep: Sweep, script: Path) -> None:
-    """A dry run of the first trial, before there is any: what every trial would be refused for ends the sweep here.
+def check_first_trial(sweep: Sweep, script: Path) -> None:
+    """Start the first trial with --dry_run, to find before the sweep what every trial would be refused for.
 
     Raises:
-        UserError: what the trainer says of it.
-        RunFailure: it fails otherwise.
+        UserError: if the trainer refuses it.
+        RunError: if the trainer fails for another reason.
     """
-    words = sweep.words(first_trials(sweep, 1)[0])
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        with log.open("wb") as stream:
-            command = [sys.executable, str(script), *words, "--dry_run"]
-            done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, check=False)
-        if done.returncode == EXIT_BAD_INPUT:
-            raise UserError(reasons(log, 0))
-        if done.returncode != 0:
-            raise RunError([f"a dry run of the first trial fails: {one}" for one in reasons(log, 0)])
-
-
-def begin(command: list[str], log: Path) -> subprocess.Popen[bytes]:
-    """Starts a trial's process, its output at the end of a log.
-
-    It is of a session of its own, so that Ctrl-C in a terminal does not reach it beside this worker's one signal, which
-    would be the second one. The kernel sends it SIGTERM should this process be killed.
-    """
-    with log.open("ab") as stream:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-            # One system call, and no other thread of ours holds a lock that it could need.
-            preexec_fn=partial(ctypes.CDLL(None).prctl, PR_SET_PDEATHSIG, int(signal.SIGTERM)),  # noqa: PLW1509
-        )
-
-
-def wait_for(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """Exit code of a process that ends within some seconds, else None."""
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
+    args = sweep.trainer_args(first_trials(sweep, 1)[0])
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        TrialProcess([sys.executable, str(script), *args, "--dry_run"], Path(folder) / "log") as process,
+    ):
+        code = process.wait(None)
+        reasons = process.failure_reasons()
+    if code == EXIT_BAD_INPUT:
+        raise UserError(reasons)
+    if code != 0:
+        raise RunError([f"a dry run of the first trial fails: {reason}" for reason in reasons])
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """run.json of a trial; empty if there is none yet."""
+    """Return run.json of a trial; empty if it does not exist yet."""
     try:
         return dict(json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
     except FileNotFoundError:
         return {}
 
 
-def evaluations(folder: Path, metric: str) -> list[float]:
-    """What each evaluation of a training has measured so far."""
+def read_evaluations(folder: Path, metric: str) -> list[float]:
+    """Return the metric of every evaluation during a trial's training so far."""
     history = read_run(folder).get("history", [])
     return [float(entry[f"eval_{metric}"]) for entry in history if f"eval_{metric}" in entry]
 
 
-def reasons(log: Path, start: int) -> list[str]:
-    """Why a process failed, from what it has printed since byte `start`: its `error:` lines, or else the last line."""
-    with log.open("rb") as stream:
-        stream.seek(max(start, log.stat().st_size - TAIL))
-        lines = stream.read().decode("utf-8", "replace").splitlines()
-    told = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-    return told or [line for line in lines if line.strip()][-1:] or ["it printed nothing"]
-
-
-def in_words(params: dict[str, Any]) -> str:
-    """Parameters in a line."""
+def describe_params(params: Mapping[str, Any]) -> str:
+    """Return parameters in one line."""
     return " ".join(
         f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
     )
 
 
-def conclude(book: TrialStore, script: Path) -> None:
-    """Prints the best trial and the command that does it again.
+def print_line(text: str) -> None:
+    """Print a line at once, with control characters escaped."""
+    print(escape_control_chars(text), flush=True)
+
+
+def print_best(store: TrialStore, script: Path) -> None:
+    """Print the best trial and the command that repeats it.
 
     Raises:
-        RunFailure: no trial came to a value.
+        RunError: if no trial finished.
     """
-    best = book.best()
-    failed = [one for one in book.trials() if one.state == TrialState.FAIL]
+    best = store.best()
+    report = store.folder / SWEEP_FILE
+    failed = sum(trial.state == TrialState.FAIL for trial in store.trials())
     if failed:
-        log_note([f"{len(failed)} of {book.sweep.trials} trials failed; {book.folder / SWEEP_FILE} says why"])
+        log_note([f"{failed} of {store.sweep.trials} trials failed; {report} has the reasons"])
     if best is None:
-        raise RunError(f"no trial was finished; {book.folder / SWEEP_FILE} has all of them")
-    print(
-        escape_control_chars(
-            f"best: trial {best.number}, {in_words(best.params)}, {book.sweep.metric} {best.value:.4g}"
-        )
-    )
-    print(escape_control_chars(f"folder: {trial_folder(book.folder, best.number)}"))
-    print(
-        escape_control_chars(f"again: {shlex.join(trial_command(book.sweep, script, None, best.params))}"), flush=True
-    )
+        raise RunError(f"no trial finished; {report} has the reasons")
+    print_line(f"best: trial {best.number}, {describe_params(best.params)}, {store.sweep.metric} {best.value:.4g}")
+    print_line(f"folder: {trial_folder(store.folder, best.number)}")
+    print_line(f"again: {shlex.join(trial_command(store.sweep, script, None, best.params))}")

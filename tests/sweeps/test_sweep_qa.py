@@ -28,7 +28,7 @@ from adapter_qa.runs.layout import LOCK_FILE
 from adapter_qa.runs.lock import is_locked
 from adapter_qa.sweeps import study
 from adapter_qa.sweeps import worker as worker_module
-from adapter_qa.sweeps.search_space import Sweep, read_sweep
+from adapter_qa.sweeps.search_space import TPE, MedianPruning, Sweep, read_sweep
 from adapter_qa.sweeps.study import TrialStore, first_trials, open_storage
 
 FAKE = Path(fake_trainer.__file__)
@@ -112,9 +112,9 @@ def test_the_example_is_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for part in ("train", "dev"):
         (tmp_path / "data" / f"pt_squad-{part}-v1.1.json").write_text("{}", encoding="utf-8")
     sweep = read_sweep(ROOT / "sweeps" / "qa.yaml")
-    assert (sweep.trials, sweep.metric, sweep.seed, sweep.sampler) == (40, "f1", 42, {"kind": "tpe"})
-    assert sweep.pruner == {"kind": "median", "n_startup_trials": 5, "n_warmup_steps": 2}
-    assert {name: one.in_words() for name, one in sweep.search.items()} == {
+    assert (sweep.trials, sweep.metric, sweep.seed, sweep.sampler) == (40, "f1", 42, TPE())
+    assert sweep.pruner == MedianPruning(n_startup_trials=5, n_warmup_steps=2)
+    assert {name: entry.describe() for name, entry in sweep.search.items()} == {
         "learning_rate": "1e-05 to 0.001, log",
         "adapter_reduction_factor": "2, 4, 16",
         "weight_decay": "0 to 0.1, step 0.02",
@@ -125,7 +125,7 @@ def test_the_example_is_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         assert 1e-5 <= params["learning_rate"] <= 1e-3 and params["adapter_reduction_factor"] in (2, 4, 16)
         assert params["warmup_steps"] in range(0, 1001, 100) and isinstance(params["warmup_steps"], int)
         assert min(abs(params["weight_decay"] - step * 0.02) for step in range(6)) < 1e-12
-    words = sweep.words({"learning_rate": 3e-4, "setup": "houlsby"})
+    words = sweep.trainer_args({"learning_rate": 3e-4, "setup": "houlsby"})
     assert words[-2:] == ["--learning_rate=0.0003", "--adapter_config=houlsby"]
 
 
@@ -154,16 +154,16 @@ def test_a_grid_has_each_combination_once(write: Callable[..., Path]) -> None:
 
 
 WRONG: list[tuple[dict[str, Any], list[str]]] = [
-    ({"trials": 0}, ["trials 0: must be a whole number of at least 1"]),
-    ({"trials": ..., "sampler": "tpe"}, ["trials is missing; give their number"]),
+    ({"trials": 0}, ["trials 0: Expected int >= 1"]),
+    ({"trials": ..., "sampler": "tpe"}, ["trials is missing; give the number of trials"]),
     (
         {"trails": 3},
-        ["unknown entry trails; a sweep has trials, metric, seed, sampler, pruner, launcher, options, search"],
+        ["unknown entry trails; choose from trials, metric, seed, sampler, pruner, launcher, options, search"],
     ),
     (
         {"seed": -1, "metric": "bleu", "sampler": "gp", "pruner": "sha", "launcher": ["torchrun"]},
         [
-            "seed -1: must be a whole number of at least 0",
+            "seed -1: Expected int >= 0",
             "metric bleu: not computed; choose from f1, exact, loss",
             "sampler gp: choose from tpe, random, grid",
             "pruner sha: choose from median, hyperband, none",
@@ -173,23 +173,24 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"pruner": {"kind": "median", "n_min_trials": 0, "patience": 2}, "sampler": {"kind": "grid", "x": 1}},
         [
-            "sampler: grid has no x; it has no settings",
-            "pruner: n_min_trials 0: must be a whole number of at least 1",
-            "pruner: median has no patience; it has n_startup_trials, n_warmup_steps, interval_steps, n_min_trials",
+            "sampler grid: unknown entry x; there are no settings",
+            "pruner median: unknown entry patience; choose from n_startup_trials, n_warmup_steps, interval_steps, "
+            "n_min_trials",
+            "pruner median: n_min_trials 0: Expected int >= 1",
         ],
     ),
     ({"launcher": "a 'b"}, ["launcher a 'b: No closing quotation; write it as on a command line"]),
     (
         {"options": {"learning_rat": 1, "output-dir": "x", "hub_token": "y"}},
         [
-            "options: output-dir is decided by the sweep for each trial; leave it out",
+            "options: output-dir is set by the sweep for each trial; leave it out",
             "options: hub_token would be recorded; give it in the environment (HF_TOKEN)",
             "options: unknown option learning_rat; did you mean learning_rate?",
         ],
     ),
     ({"options": {"do_eval": False}}, ["options: do_eval is not true; trials are compared by the evaluation's f1"]),
-    ({"options": {"warmup_ratio": 7}}, ["--warmup_ratio 7: must lie between 0 and 1"]),
-    ({"options": {"seed": 7}}, ["seed stands in options and search: seed; give it once"]),
+    ({"options": {"warmup_ratio": 7}}, ["--warmup_ratio 7: must be between 0 and 1"]),
+    ({"options": {"seed": 7}}, ["seed is given in options and search: seed; give it once"]),
     ({"search": {}}, ["search is empty; give a mapping such as 'learning_rate: {low: 1e-5, high: 1e-3}'"]),
     (
         {
@@ -210,15 +211,15 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
         },
         [
             "search: unknown option learning_rat; did you mean learning_rate?",
-            "search: seed: low 1.5: must be a whole number",
+            "search: seed: low 1.5: Expected int, got float",
             "search: learning_rate: low 0.001 must be below high 1e-05",
-            "search: weight_decay: log: true needs low above 0 and goes without step",
-            "search: adam_beta1: unknown steps; a range has low, high, step and log",
-            "search: adam_beta2: step 1: must be above 0 and at most high - low",
-            "search: bf16: is no number; give choices: [...]",
+            "search: weight_decay: log: true needs low above 0 and no step",
+            "search: adam_beta1: unknown entry steps; choose from low, high, step, log",
+            "search: adam_beta2: step 1 must be above 0 and at most high - low",
+            "search: bf16: the option is not a number; give choices: [...]",
             "search: warmup_steps: give choices: [...], or low and high",
-            "search: lr_scheduler_type: choices must be a list of values, and stand alone",
-            "search: doc_stride: a choice is there twice; give each once",
+            "search: lr_scheduler_type: choices must be a list of values",
+            "search: doc_stride: a choice appears twice; give each once",
             "search: max_seq_length: choices must be words, numbers, true, false or null; sets of options need names",
             "search: language: give choices: [...], or low and high",
         ],
@@ -235,21 +236,21 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
         [
             "search: seed: is an option; a choice between sets of options needs another name",
             "search: setup: b is a number; give a mapping of options",
-            "search: setup: c: dry_run is decided by the sweep for each trial; leave it out",
+            "search: setup: c: dry_run is set by the sweep for each trial; leave it out",
             "search: setup: c: unknown option sed; did you mean seed?",
         ],
     ),
     (
         {"search": {"setup": {"choices": {"b": {"seed": 1}}}, "seed": [2]}},
-        ["seed stands in search: setup and search: seed; give it once"],
+        ["seed is given in search: setup and search: seed; give it once"],
     ),
     (
         {"search": {"learning_rate": {"low": 0.1, "high": 1}}},
-        ["sampler grid cannot be made: learning_rate: give choices or a step"],
+        ["sampler grid is not possible: learning_rate: give choices or a step"],
     ),
     (
         {"search": {"seed": {"low": 1, "high": 1000}, "warmup_steps": {"low": 1, "high": 101}}},
-        ["sampler grid cannot be made: more than 100,000 trials"],
+        ["sampler grid is not possible: more than 100,000 trials"],
     ),
 ]  # fmt: skip
 
@@ -292,9 +293,9 @@ def test_the_command_line_is_looked_at_with_the_file(
         sweep_qa.main([str(file), "--lease", "0", "--output_dir", str(file)])
     assert caught.value.problems == [
         "--lease 0.0: must be above 0 (seconds)",
-        "optuna is not installed; pip install -r requirements-sweep.txt",
+        'optuna is not installed; pip install "adapter-qa[sweep]"',
         f"--output_dir {file}: is a file; give a folder",
-        f"{file}: trials -1: must be a whole number of at least 1",
+        f"{file}: trials -1: Expected int >= 1",
     ]
 
 
@@ -381,7 +382,7 @@ def test_more_trials_may_be_asked_for_and_nothing_else(write: Callable[..., Path
     with pytest.raises(UserError) as caught:
         sweep_main(write(trials=2, seed=1, options={"language": "pt"}))
     assert caught.value.problems == [
-        "sweep sweep: was begun with other settings (seed, options); give another --output_dir"
+        "sweep sweep: was started with other settings (seed, options); give another --output_dir"
     ]
 
 
@@ -404,13 +405,13 @@ def test_failed_trials_count_and_the_sweep_goes_on(
     assert [(one["state"], one["exit_code"], one["why"]) for one in document["trials"]] == [
         ("finished", 0, None),
         ("failed", 1, ["the disk is full"]),
-        ("failed", 0, [f"{run_json}: holds no eval_f1"]),
+        ("failed", 0, [f"{run_json}: has no eval_f1"]),
         ("failed", 2, ["--run_name refused: is refused", "--seed: too"]),
         ("failed", -9, ["it printed nothing"]),
         ("finished", 0, None),
     ]
     told = capsys.readouterr()
-    assert told.err == f"note: 4 of 6 trials failed; {file.parent / 'sweep' / 'sweep.json'} says why\n"
+    assert told.err == f"note: 4 of 6 trials failed; {file.parent / 'sweep' / 'sweep.json'} has the reasons\n"
     assert (
         "trial 3: run_name=refused: failed with exit code 2: --run_name refused: is refused; --seed: too, " in told.out
     )
@@ -421,7 +422,7 @@ def test_a_sweep_without_a_result_is_a_failure(write: Callable[..., Path]) -> No
     file = write(trials=1, options={"run_name": fake_trainer.CRASHES})
     with pytest.raises(RunError) as caught:
         sweep_main(file)
-    assert caught.value.problems == [f"no trial was finished; {file.parent / 'sweep' / 'sweep.json'} has all of them"]
+    assert caught.value.problems == [f"no trial finished; {file.parent / 'sweep' / 'sweep.json'} has the reasons"]
 
 
 def test_three_refusals_in_a_row_end_it(write: Callable[..., Path]) -> None:
@@ -438,7 +439,7 @@ def test_a_trial_stopped_by_somebody_else_is_not_lost(write: Callable[..., Path]
     for evaluated in (1, 2):
         with pytest.raises(Interrupted) as caught:
             sweep_main(file)
-        assert caught.value.problems == ["trial 0: its process was stopped; the same command goes on with it"]
+        assert caught.value.problems == ["trial 0: its process was stopped; the same command resumes it"]
         assert caught.value.exit_code == 143
         trial = report(file)["trials"][0]
         assert trial["state"] == "waiting" and len(trial["evaluations"]) == evaluated
@@ -482,9 +483,9 @@ def test_hyperband_prunes_by_its_own_settings(write: Callable[..., Path], monkey
 
 
 def test_a_database_that_gives_way_is_told_in_a_line() -> None:
-    with pytest.raises(RunError) as caught, study.storage_explained():
+    with pytest.raises(RunError) as caught, study.report_storage_errors():
         raise optuna.exceptions.StorageInternalError("gone away\nand more")
-    assert caught.value.problems == ["the storage failed (gone away); the same command goes on"]
+    assert caught.value.problems == ["the storage failed (gone away); the same command resumes the sweep"]
 
 
 def test_a_smaller_loss_is_better(write: Callable[..., Path]) -> None:
@@ -492,7 +493,7 @@ def test_a_smaller_loss_is_better(write: Callable[..., Path]) -> None:
     book = TrialStore(sweep, Path("unused"), optuna.storages.InMemoryStorage(), "loss", 60)
     for value in (2.0, 1.0, 3.0):
         trial = book.claim()
-        assert trial is not None and book.close(trial.number, TrialState.COMPLETE, value)
+        assert trial is not None and book.record_outcome(trial.number, TrialState.COMPLETE, value)
     best = book.best()
     assert best is not None and (best.number, best.value, book.study.best_trial.number) == (1, 1.0, 1)
 
@@ -502,7 +503,7 @@ def test_a_smaller_loss_is_better(write: Callable[..., Path]) -> None:
     [
         ("nonsense", "cannot be opened (Could not parse SQLAlchemy URL from given URL string); give a URL such as "
         "mysql+pymysql://USER@HOST/DATABASE"),
-        ("oracle://user:secret@host/db", "the driver of oracle is not installed; pip install it"),
+        ("oracle://user:secret@host/db", "the driver of oracle is not installed; install it with pip"),
     ],
 )  # fmt: skip
 def test_a_storage_that_cannot_be_opened(write: Callable[..., Path], url: str, why: str) -> None:
@@ -559,10 +560,10 @@ def test_trials_are_shared_out_and_no_more_are_made(books: Callable[[int], list[
     assert two.claim() is None
     assert [trial.state for trial in one.study.trials] == [TrialState.RUNNING] * 3 + [TrialState.WAITING]
     for book, number in ((one, 0), (one, 2)):
-        assert book.close(number, TrialState.COMPLETE, 1.0)
-    assert not one.close(1, TrialState.COMPLETE, 1.0)  # the other's
+        assert book.record_outcome(number, TrialState.COMPLETE, 1.0)
+    assert not one.record_outcome(1, TrialState.COMPLETE, 1.0)  # the other's
     del two.trials
-    assert two.close(1, TrialState.FAIL, why=["x"])
+    assert two.record_outcome(1, TrialState.FAIL, why=["x"])
     assert one.all_done() and two.all_done() and one.claim() is None
 
 
@@ -577,19 +578,19 @@ def test_what_a_dead_worker_leaves_is_taken_up_with_its_parameters_and_evaluatio
     assert mine is not None and mine.number == 1
     for second in range(0, 61, 10):  # as long as one lease lasts, as seen from here
         clock[0] = 1000.0 + second
-        one.free_abandoned()
+        one.requeue_abandoned()
         assert states(one) == [TrialState.RUNNING] * 2
     clock[0] = 1061.0
-    assert one.keep(mine)
+    assert one.renew_lease(mine)
     assert states(two) == [TrialState.WAITING, TrialState.RUNNING]
-    assert capsys.readouterr().err == f"note: trial 0: no sign of life from {dead.worker}; it goes on elsewhere\n"
+    assert capsys.readouterr().err == f"note: trial 0: {dead.worker} does not respond; another worker resumes it\n"
     taken = two.claim()
     assert taken is not None and (taken.number, taken.params) == (0, left.params)
     assert two.trials()[0].intermediate_values == {0: 11.0}
     # It was only held up: it finds the trial another's, and neither ends it nor gives it back.
-    assert not dead.keep(left) and not dead.close(0, TrialState.COMPLETE, 1.0)
+    assert not dead.renew_lease(left) and not dead.record_outcome(0, TrialState.COMPLETE, 1.0)
     dead.release(0)
-    assert states(one) == [TrialState.RUNNING] * 2 and two.still_ours(0)
+    assert states(one) == [TrialState.RUNNING] * 2 and two.owns(0)
 
 
 def test_a_lease_that_is_renewed_is_respected(books: Callable[[int], list[TrialStore]], clock: list[float]) -> None:
@@ -598,8 +599,8 @@ def test_a_lease_that_is_renewed_is_respected(books: Callable[[int], list[TrialS
     assert trial is not None
     for _ in range(20):
         clock[0] += 30
-        assert one.keep(trial)
-        two.free_abandoned()
+        assert one.renew_lease(trial)
+        two.requeue_abandoned()
     assert states(two) == [TrialState.RUNNING]
 
 
@@ -609,12 +610,12 @@ def test_who_was_held_up_itself_does_not_judge_others(
     one, two = books(2)
     trial = one.claim()
     assert trial is not None
-    two.free_abandoned()
+    two.requeue_abandoned()
     clock[0] += 100  # e.g. both wait for the journal, whose lock a killed worker has left
-    two.free_abandoned()
-    assert one.keep(trial)
+    two.requeue_abandoned()
+    assert one.renew_lease(trial)
     clock[0] += 20
-    two.free_abandoned()
+    two.requeue_abandoned()
     assert states(two) == [TrialState.RUNNING]
 
 
@@ -624,7 +625,7 @@ def test_a_worker_killed_before_it_could_sign_its_trial(
     one, two = books(2)
     unsigned = one.study.ask()  # no lease, no parameters yet
     for _ in range(8):
-        two.free_abandoned()
+        two.requeue_abandoned()
         clock[0] += 10
     taken = two.claim()
     assert taken is not None and (taken.number, taken.params) == (unsigned.number, {"seed": 1})
@@ -636,16 +637,14 @@ def test_a_trial_waits_for_the_process_that_a_killed_worker_left(
     file = write(trials=1)
     folder = file.parent / "sweep" / "trials" / "0000"
     folder.mkdir(parents=True)
-    swap_weights = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from adapter_qa.runs.lock import lock_run_dir; "
-    )
+    swap_weights = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; from adapter_qa.runs.lock import lock_run_dir; "
     swap_weights += f"lock_run_dir(Path({str(folder)!r})); print('held', flush=True); sys.stdin.read()"
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", swap_weights], stdin=pipe, stdout=pipe, text=True) as orphan:
         assert orphan.stdout is not None and orphan.stdout.readline() == "held\n"
         assert is_locked(folder)
         worker = start_worker(file)
-        lines_until(worker, f"trial 0: waiting for the process at work in {folder}")
+        lines_until(worker, f"trial 0: waiting for the process that still works in {folder}")
         assert not (folder.parent / "starts.txt").exists()
         assert orphan.stdin is not None
         orphan.stdin.close()
@@ -670,11 +669,11 @@ def test_a_stopped_worker_gives_its_trial_back_with_a_checkpoint(
     os.killpg(worker.pid, number)  # as a terminal does: all processes of the group
     last = lines_until(worker, "stopped: ")[-1]
     assert worker.wait() == code
-    assert last == f"stopped: by {signal.Signals(number).name}; the same command goes on from what is done"
+    assert last == f"stopped: by {signal.Signals(number).name}; the same command resumes from what is done"
     assert [one["state"] for one in report(file)["trials"]] == ["waiting"]
     assert (file.parent / "sweep" / "trials" / "0000.log").read_text(encoding="utf-8").splitlines() == [
-        "SIGTERM: saving a checkpoint after this step; once more stops at once",
-        "stopped: by SIGTERM; the same command goes on from what is done",
+        "SIGTERM: saving a checkpoint after this step; a second signal stops at once",
+        "stopped: by SIGTERM; the same command resumes from what is done",
     ]
     done = len(report(file)["trials"][0]["evaluations"])
     assert sweep_main(file) == 0
