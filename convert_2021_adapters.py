@@ -1,26 +1,28 @@
 #!/usr/bin/env python
-"""Rewrites adapters, fusions and heads saved in 2021 (adapter-transformers 2.x) in the present format: safetensors, and
-one JSON that puts a setup together. Logits stay the same, bit for bit. OLD is a saved folder, or a folder that holds
-some; nothing in it is changed.
+"""Convert adapters, fusions and heads of adapter-transformers 2.x (2021) to the current format.
+
+The current format is safetensors, and one JSON file that describes the composition. Logits stay bit-identical. OLD is a
+saved folder, or a folder that holds saved folders; nothing in it is changed.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
-from adapter_qa.core.errors import UserError, escape_control_chars
+from adapter_qa.core.errors import UserError, escape_control_chars, raise_if_any
+from adapter_qa.core.files import atomic_folder
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.base_config import read_base_config
 
-if TYPE_CHECKING:  # torch and transformers wait inside the functions that need them: --help and mistakes take no time
-    from adapter_qa.models.legacy_2021 import OldSave
+if TYPE_CHECKING:  # torch and transformers are imported where they are needed: --help and option errors are fast
+    from adapter_qa.models.legacy_2021 import LegacySave
+    from adapter_qa.models.metadata import BaseModelRecord
 
 EXAMPLES = """\
 examples:
@@ -31,90 +33,100 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    """Table of contents; returns the exit code."""
+    """Convert what the command line names; return the exit code."""
     options = read_options(argv)
     base = ModelOptions(options.model_name_or_path) if options.model_name_or_path else None
     base_config = read_base_config(base) if base else None
 
     from adapter_qa.models.base_model import silence_library_notices
-    from adapter_qa.models.legacy_2021 import find_old_saves
+    from adapter_qa.models.legacy_2021 import find_legacy_saves
 
     silence_library_notices()
-    saves = find_old_saves(Path(options.old), base_config)
-    show(saves)
+    saves = find_legacy_saves(Path(options.old), base_config)
+    for save in saves:
+        for line in describe(save):
+            print(escape_control_chars(line))
+        log_note(save.setup.notes)
     if not options.dry_run:
-        write_all(saves, Path(options.new), base)
+        convert_all(saves, Path(options.new), record_base(base) if base else None)
         print(escape_control_chars(f"written: {options.new}"))
-    print(escape_control_chars(json.dumps([save.described() for save in saves], ensure_ascii=False)))
+    print(escape_control_chars(json.dumps([save.summary() for save in saves], ensure_ascii=False)))
     return 0
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
-    """The command line.
+    """Read the command line.
 
     Raises:
-        UserError: OLD is no folder, or NEW is there already.
+        UserError: if OLD is not a folder, or NEW exists already.
     """
     parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("old", metavar="OLD", help="a folder saved in 2021, or one that holds such folders")
-    parser.add_argument("new", metavar="NEW", help="folder to make, with the same folders in it")
+    parser.add_argument("old", metavar="OLD", help="a folder of adapter-transformers 2.x, or one that holds some")
+    parser.add_argument("new", metavar="NEW", help="the folder to create, with the same folders in it")
     parser.add_argument(
         "--model_name_or_path",
-        help="the base model; recorded for ask_qa.py, and the adapters must fit it (default: the one they name)",
+        help="the base model, which the adapters must fit; recorded for ask_qa.py (default: the one they recorded)",
     )
-    parser.add_argument("--dry_run", action="store_true", help="list what is found, write nothing; last line JSON")
-    options = parser.parse_args(argv)
+    parser.add_argument(
+        "--dry_run", action="store_true", help="list the folders and write nothing; the last line is JSON"
+    )
+    options: argparse.Namespace = parser.parse_args(argv)
     problems = []
     if not Path(options.old).is_dir():
         problems.append(f"OLD {options.old}: no such folder")
     if Path(options.new).exists() and not options.dry_run:
-        problems.append(f"NEW {options.new}: is there already; give a folder that is not")
-    if problems:
-        raise UserError(problems)
+        problems.append(f"NEW {options.new}: exists already; give a folder that does not")
+    raise_if_any(problems)
     return options
 
 
-def show(saves: list[OldSave]) -> None:
-    """A paragraph for each folder: its setup, then each adapter and the head."""
-    for save in saves:
-        found: dict[str, Any] = save.described()
-        print(escape_control_chars(f"{found['folder']}: {found['setup']}"))
-        for name, adapter in found["adapters"].items():
-            left_out = f", without layers {adapter['leave_out']}" if adapter["leave_out"] else ""
-            made_of = f"{adapter['kind']}, {adapter['non_linearity']}, reduction {adapter['reduction_factor']}"
-            print(f"  {name}: {made_of}{left_out}")
-        print(f"  head: {escape_control_chars(found['head'] or 'none')}")
-        log_note(save.plan.notes)
+def describe(save: LegacySave) -> list[str]:
+    """Return lines about a folder: its setup, then each adapter, then the head."""
+    summary = save.summary()
+    lines = [f"{summary['folder']}: {summary['setup']}"]
+    for name, adapter in summary["adapters"].items():
+        leave_out = f", without layers {adapter['leave_out']}" if adapter["leave_out"] else ""
+        properties = f"{adapter['kind']}, {adapter['non_linearity']}, reduction {adapter['reduction_factor']}"
+        lines.append(f"  {name}: {properties}{leave_out}")
+    return [*lines, f"  head: {summary['head'] or 'none'}"]
 
 
-def write_all(saves: list[OldSave], new: Path, base: ModelOptions | None) -> None:
-    """Converts every folder, aside first, so that NEW is whole or not there.
+def record_base(base: ModelOptions) -> BaseModelRecord:
+    """Return the base model of the command line, as converted folders record it."""
+    from adapter_qa.models.base_model import load_model, weights_fingerprint
+    from adapter_qa.models.metadata import BaseModelRecord
+
+    folder = Path(base.model_name_or_path)
+    name = str(folder.resolve()) if folder.is_dir() else base.model_name_or_path
+    return BaseModelRecord(name, "main", weights_fingerprint(load_model(base, "qa")))
+
+
+def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None) -> None:
+    """Convert every folder. NEW is written completely or not at all.
+
+    Args:
+        saves: the folders to convert.
+        new: the folder to create.
+        base: the base model; None for the one that each folder recorded.
 
     Raises:
-        UserError: NEW cannot be written.
+        UserError: if NEW cannot be written.
     """
-    from adapter_qa.core.files import replace_folder
-    from adapter_qa.models.base_model import load_model, weights_fingerprint
-    from adapter_qa.models.legacy_2021 import convert, recorded_model_name
+    from adapter_qa.models.legacy_2021 import convert
+    from adapter_qa.models.metadata import BaseModelRecord
+    from adapter_qa.runs.model_card import TASKS, write_card
 
-    recorded: dict[str, Any] = {"name_or_path": None, "revision": "main", "fingerprint": None}
-    if base is not None:
-        local = Path(base.model_name_or_path)
-        recorded["name_or_path"] = str(local.resolve()) if local.is_dir() else base.model_name_or_path
-        recorded["fingerprint"] = weights_fingerprint(load_model(base, "qa"))
-    aside = new.with_name(new.name + ".writing")
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        for save in saves:
-            named = recorded if base is not None else recorded | {"name_or_path": recorded_model_name(save)}
-            convert(save, aside / save.relative, named)
-        replace_folder(aside, new)
+        with atomic_folder(new) as temporary:
+            for save in saves:
+                folder = temporary / save.path
+                convert(save, folder, base or BaseModelRecord(save.base_model_name(), "main"))
+                if save.setup.task in TASKS:
+                    write_card(folder, {})
     except OSError as error:
         raise UserError(f"NEW {new}: cannot be written ({error.strerror or error})") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 if __name__ == "__main__":

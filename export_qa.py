@@ -172,25 +172,25 @@ def write_all(answerer: QuestionAnswerer, folder: Path, options: argparse.Namesp
 
 def described(options: argparse.Namespace, answerer: QuestionAnswerer) -> dict[str, Any]:
     """What was exported, without the folders of the machine it lay on."""
-    from adapter_qa.core.files import read_json
     from adapter_qa.models.file_names import FULL_FILE
+    from adapter_qa.models.metadata import read_metadata
     from adapter_qa.models.saved_adapters import find_folder, read_setup
     from adapter_qa.runs.model_card import public_name
 
     folder = Path(options.run)
     if (folder / FULL_FILE).is_file():
-        facts = read_json(folder / FULL_FILE)["trainer"]
+        metadata = read_metadata(folder / FULL_FILE)
     else:
         folder = find_folder("RUN", options.run)
-        facts = read_setup(folder).facts
-    base = facts.get("trained_from") or facts.get("base_model", {})
-    name = options.model_name_or_path or base.get("name_or_path")
+        metadata = read_setup(folder).metadata
+    base = metadata.trained_from or metadata.base_model
+    name = options.model_name_or_path or base.name_or_path
     return {
         "run": folder.resolve().parent.name if folder.name.startswith("adapters-") else folder.resolve().name,
         "setup": str(answerer.setup.block) if answerer.setup is not None else "full fine-tuning",
         "base_model": Path(name).name if name is not None and Path(name).is_dir() else public_name(name),
-        "base_fingerprint": base.get("fingerprint"),
-        "trained_with": facts.get("versions"),
+        "base_fingerprint": base.fingerprint,
+        "trained_with": metadata.versions or None,
     }
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
+from transformers import PreTrainedModel
 
 from adapter_qa.config.options import ModelOptions, QADataOptions, answering_options
 from adapter_qa.core.errors import UserError
@@ -26,15 +27,17 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.squad import Question, Record, to_questions
-from adapter_qa.data.window_dataset import WindowCollator
+from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer, progress_bar
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference
 from adapter_qa.models.base_config import read_base_config, window_limit
-from adapter_qa.models.base_model import load_model, load_tokenizer, quiet_libraries, weights_fingerprint
-from adapter_qa.models.build import AdapterModel, build_setup, check_setup
+from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices, weights_fingerprint
+from adapter_qa.models.build import build_setup, check_setup
+from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.fusion import use_inference_fusion
 from adapter_qa.models.fusion_attention import FusionAttention
-from adapter_qa.models.saved_adapters import FULL_FILE, find_folder, is_adapter_dir, read_facts, read_setup
+from adapter_qa.models.metadata import RunMetadata, read_metadata
+from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
 from utils_qa import Answers, Candidate, SpanCollector, choose_answers, window_spans
 
 
@@ -113,9 +116,9 @@ class QuestionAnswerer:
     ):
         if (run is None) == (base is None):
             raise UserError("give a run or a base, one of the two")
-        quiet_libraries()
+        silence_library_notices()
         self.device = find_device(device)
-        folder, facts, options = full_model(base) if base is not None else saved_run(Path(str(run)), base_model)
+        folder, metadata, options = full_model(base) if base is not None else saved_run(Path(str(run)), base_model)
         base_config = read_base_config(options, "--base" if base is not None else "--model_name_or_path")
         if base is not None:
             check_architecture(base, base_config)
@@ -126,13 +129,13 @@ class QuestionAnswerer:
             log_note(self.setup.notes)
         elif language_adapter is not None:
             raise UserError(f"--load_lang_adapter {language_adapter}: {folder} is a whole model and takes no adapters")
-        self.options = windows_of(folder, facts, window_limit(base_config))
+        self.options = windows_of(folder, metadata, window_limit(base_config))
         self.options |= no_answer_options(self.options, str(folder), no_answer, null_score_diff_threshold)
         self.tokenizer = load_tokenizer(options)
         self.batch_size = batch_size
-        model: AdapterModel = load_model(options, "qa", with_head=self.setup is None)
+        model = load_model(options, "qa", require_head=self.setup is None)
         if self.setup is not None:
-            compare_base(model, folder, facts, options.model_name_or_path)
+            compare_base(model, folder, metadata, options.model_name_or_path)
             build_setup(model, self.setup)
             use_inference_fusion(model)
         self.model = model.to(self.device).eval()
@@ -144,7 +147,7 @@ class QuestionAnswerer:
             UserError: question or context is empty, or no valid text.
         """
         answers, attention = self._answered(as_questions([(question, context)]))
-        return replace(as_replies(answers)[0], attention=attention.document() if attention.places else None)
+        return replace(as_replies(answers)[0], attention=attention.document() if attention.sites else None)
 
     def ask_many(self, pairs: Iterable[tuple[str, str]], n_best: int | None = None) -> list[Answer]:
         """Answers pairs of question and context, in their order; a progress bar shows the windows.
@@ -172,20 +175,21 @@ class QuestionAnswerer:
         spans_of = {name: self.options[name] for name in ("n_best_size", "max_answer_length")}
         windows = make_windows(
             questions,
-            self.tokenizer,
+            pair_tokenizer(self.tokenizer),
             max_seq_length=self.options["max_seq_length"],
             doc_stride=self.options["doc_stride"],
+            on_progress=progress_bar("windows"),
         )
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
         longest_first = LongestFirst(windows.lengths())
         collected = SpanCollector(longest_first.order, self.options["n_best_size"], self.device)
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
-        batches = DataLoader(windows, self.batch_size, sampler=longest_first, collate_fn=collator)
+        batches = DataLoader(WindowDataset(windows), self.batch_size, sampler=longest_first, collate_fn=collator)
         with attention.recording(), torch.inference_mode():
             for batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
                 on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
                 output = self.model(**encoder_inputs(on_device, self.tokenizer.model_input_names))
-                collected.take(window_spans(on_device, output.start_logits, output.end_logits, **spans_of))
+                collected.add_batch(window_spans(on_device, output.start_logits, output.end_logits, **spans_of))
                 attention.add(on_device, len(batch["input_ids"]))
         answers = choose_answers(
             questions,
@@ -211,7 +215,7 @@ def as_questions(pairs: Iterable[tuple[str, str]]) -> list[Question]:
 def as_replies(answers: Answers, n_best: int | None = None) -> list[Answer]:
     """Every question's answer with its candidates, or the first `n_best` of them."""
     replies = []
-    odds = answers.odds.tolist() if answers.odds is not None else [None] * len(answers.questions)
+    odds = answers.null_score_diff.tolist() if answers.null_score_diff is not None else [None] * len(answers.questions)
     for index, (chosen, null_odds) in enumerate(zip(answers.chosen.values(), odds, strict=True)):
         candidates = answers.candidates(index)
         null = next((one.probability for one in candidates if one.end == 0), None) if null_odds is not None else None
@@ -238,23 +242,23 @@ def find_device(given: str | None) -> torch.device:
     return torch.device(given)
 
 
-def saved_run(run: Path, base_model: str | None) -> tuple[Path, dict[str, Any], ModelOptions]:
+def saved_run(run: Path, base_model: str | None) -> tuple[Path, RunMetadata, ModelOptions]:
     """The folder of a run that answers, what it wrote there of itself, and the base model.
 
     Raises:
         UserError: there is none.
     """
     if (run / FULL_FILE).is_file():
-        facts = read_facts(run / FULL_FILE, read_json(run / FULL_FILE))
-        return run, facts, _base_options(run, facts, base_model)
+        metadata = read_metadata(run / FULL_FILE)
+        return run, metadata, _base_options(run, metadata, base_model)
     if (run / "config.json").is_file() and is_for_questions(read_json(run / "config.json")):
         raise UserError(f"RUN {run}: is a whole model that no run here has made; ask it with --base {run}")
     folder = find_folder("RUN", str(run))
-    facts = read_setup(folder).facts
-    return folder, facts, _base_options(folder, facts, base_model)
+    metadata = read_setup(folder).metadata
+    return folder, metadata, _base_options(folder, metadata, base_model)
 
 
-def full_model(given: str) -> tuple[Path, dict[str, Any], ModelOptions]:
+def full_model(given: str) -> tuple[Path, RunMetadata, ModelOptions]:
     """A model that was fine-tuned whole, by whomever; what a run of ours wrote of itself, if it was one.
 
     Raises:
@@ -264,8 +268,8 @@ def full_model(given: str) -> tuple[Path, dict[str, Any], ModelOptions]:
     if is_adapter_dir(folder) or any(is_adapter_dir(path) for path in folder.glob("adapters-*")):
         raise UserError(f"--base {given}: holds adapters; ask it as RUN, without --base")
     known = (folder / FULL_FILE).is_file()
-    facts = read_facts(folder / FULL_FILE, read_json(folder / FULL_FILE)) if known else {}
-    return folder, facts, ModelOptions(given)
+    metadata = read_metadata(folder / FULL_FILE) if known else RunMetadata()
+    return folder, metadata, ModelOptions(given)
 
 
 def is_for_questions(base_config: dict[str, Any]) -> bool:
@@ -287,9 +291,9 @@ def check_architecture(given: str, base_config: dict[str, Any]) -> None:
         )
 
 
-def compare_base(model: AdapterModel, folder: Path, facts: dict[str, Any], name: str) -> None:
+def compare_base(model: PreTrainedModel, folder: Path, metadata: RunMetadata, name: str) -> None:
     """Warns where the base model, still without adapters, is not the one that a run was trained on."""
-    trained_on = facts.get("base_model", {}).get("fingerprint")
+    trained_on = metadata.base_model.fingerprint
     if trained_on is not None and weights_fingerprint(model) != trained_on:
         print(
             f"warning: {name} is not the base model that {folder} was trained on; its answers will not be those of the "
@@ -329,13 +333,13 @@ def check_answers(setup: AdapterSetup) -> None:
     )
 
 
-def windows_of(folder: Path, facts: dict[str, Any], limit: int) -> dict[str, Any]:
+def windows_of(folder: Path, metadata: RunMetadata, limit: int) -> dict[str, Any]:
     """Window and span options that a run recorded, or the usual ones.
 
     Raises:
         UserError: the encoder reads no such windows.
     """
-    windows = facts.get("windows") or usual_windows(limit)
+    windows = metadata.windows.as_options() if metadata.windows else usual_windows(limit)
     if windows["max_seq_length"] > limit:
         raise UserError(f"{folder}: its windows have {windows['max_seq_length']} tokens, the base model reads {limit}")
     return windows
@@ -349,23 +353,23 @@ def usual_windows(limit: int) -> dict[str, Any]:
     )
 
 
-def _base_options(folder: Path, facts: dict[str, Any], base_model: str | None) -> ModelOptions:
+def _base_options(folder: Path, metadata: RunMetadata, base_model: str | None) -> ModelOptions:
     """The base model; a recorded path that begins with a dot is relative to the saved folder.
 
     Raises:
         UserError: neither the folder nor the user names it.
     """
-    recorded = facts.get("base_model", {})
-    name = recorded.get("name_or_path")
+    recorded = metadata.base_model
+    name = recorded.name_or_path
     if base_model is None and name is None:
         raise UserError(f"{folder}: does not say which base model its adapters stand on; give --model_name_or_path")
     if name is not None and name.startswith("."):
         name = str((folder / name).resolve())
-    for kind, other in (("base model", name if base_model is None else None), ("tokenizer", facts.get("tokenizer"))):
+    for kind, other in (("base model", name if base_model is None else None), ("tokenizer", metadata.tokenizer)):
         if other is not None and not Path(other).is_dir():
             log_note([f"{folder}: names {other} as its {kind}; it is fetched from the hub if it is not here already"])
     return ModelOptions(
         model_name_or_path=base_model or str(name),
-        model_revision=recorded.get("revision") or "main",
-        tokenizer_name=facts.get("tokenizer"),
+        model_revision=recorded.revision or "main",
+        tokenizer_name=metadata.tokenizer,
     )

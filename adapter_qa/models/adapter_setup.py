@@ -1,57 +1,59 @@
-"""What is to stand in a model, decided from options and saved JSON alone, before a model exists.
+"""Decide which adapters a model gets and how they are composed, from options and saved JSON, before a model exists.
 
-All that cannot work is refused here: option pairs, folders that do not fit the base, adapters that cannot fuse.
+Everything that cannot work is rejected here: conflicting options, folders that do not fit the base model, adapters that
+cannot be fused.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from adapters import AdapterConfig, Fuse, Stack
+from adapters import Fuse, Stack
 from adapters.utils import ACTIVATION_RENAME
 
 from adapter_qa.config.options import ADAPTER_CONFIGS, NEW, AdapterOptions, FusionOptions, LanguageAdapterOptions
 from adapter_qa.config.validation import parse_fuse_adapters
-from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import read_json
-from adapter_qa.models.saved_adapters import (
+from adapter_qa.core.errors import UserError, raise_if_any, run_all
+from adapter_qa.models.adapter_source import (
     ACTIVATIONS,
-    LANGUAGE,
+    KIND_KEYS,
+    LANGUAGE_REDUCTION,
+    LOCATIONS,
     SMALLEST_REDUCTION,
+    TASK_REDUCTION,
     AdapterSource,
-    SavedAdapterSetup,
     check_language_adapter,
-    check_saved_files,
-    config_of,
-    find_folder,
-    is_reduction,
+    is_valid_reduction,
+    new_config,
     read_adapter,
     read_any_adapter,
+)
+from adapter_qa.models.saved_adapters import (
+    LANGUAGE_ADAPTER,
+    SavedAdapterSetup,
+    check_saved_files,
+    find_folder,
     read_setup,
 )
 
-TASK_REDUCTION = 16  # Pfeiffer et al. (2021), section 3: the reduction the library defaults to
-LANGUAGE_REDUCTION = 2  # MAD-X (Pfeiffer et al., 2020), section 4.2: language adapters of half the hidden size
-LOCATIONS = ("mh_adapter", "output_adapter")
-KIND = ("mh_adapter", "output_adapter", "inv_adapter")  # what tells pfeiffer, houlsby and their +inv apart
-LONGEST_FUSION_NAME = 250  # it becomes a folder's, and file systems end at 255 bytes
-WITHOUT = "none"  # in place of a language adapter's path
+LONGEST_FUSION_NAME = 250  # it becomes the name of a folder, which file systems limit to 255 bytes
+NO_LANGUAGE_ADAPTER = "none"  # as value of --load_lang_adapter
 
 
 @dataclass(frozen=True)
 class AdapterSetup:
-    """A setup, decided.
+    """The adapters of a model and their composition.
 
     Attributes:
-        task: "qa", "ner" or "mlm": names the head and the saved folder of an unfused setup.
+        task: "qa", "ner" or "mlm"; decides the head and the name of the saved folder.
         language: the frozen language adapter, if any.
-        tasks: the task adapters; more than one are fused.
+        tasks: the task adapters; two or more are fused.
         composition: "stack" or "fuse", how the language adapter joins the fusion.
         layers: number of layers of the encoder.
-        saved: the folder whose fusion and head are taken up, if any.
+        saved: the saved folder whose fusion and head are loaded, if any.
     """
 
     task: str
@@ -63,6 +65,7 @@ class AdapterSetup:
 
     @property
     def fused(self) -> bool:
+        """Whether the task adapters are fused."""
         return len(self.tasks) > 1
 
     @property
@@ -75,12 +78,11 @@ class AdapterSetup:
         """The fusion block, if the setup has one."""
         if not self.fused:
             return None
-        inside = self.adapters if self.composition == "fuse" else self.tasks
-        return Fuse(*[source.name for source in inside])
+        return Fuse(*[source.name for source in (self.adapters if self.composition == "fuse" else self.tasks)])
 
     @property
     def block(self) -> Stack | Fuse:
-        """The composition as the library takes it, e.g. `Stack[mlm, Fuse[qa, ner]]`."""
+        """The composition for the library, e.g. `Stack[mlm, Fuse[qa, ner]]`."""
         fusion = self.fusion
         if fusion is not None and (self.language is None or self.composition == "fuse"):
             return fusion
@@ -88,19 +90,55 @@ class AdapterSetup:
 
     @property
     def loads_saved_head(self) -> bool:
-        """Whether the saved folder's head is one of this task."""
+        """Whether the saved folder has a head for this task."""
         return self.saved is not None and self.saved.head is not None and self.saved.head.task == self.task
 
     @property
     def notes(self) -> list[str]:
-        """What a person should know of how the saved folders were read."""
+        """For the user: assumptions that were made to read the saved folders."""
         notes = [self.saved.note if self.saved and self.language else None, *[source.note for source in self.adapters]]
         return [note for note in notes if note is not None]
 
     @property
     def folder_name(self) -> str:
-        """`adapters-fusion`, or `adapters-<task>` of a single adapter."""
+        """Name of the folder to save to: `adapters-fusion`, or `adapters-<task>` for a single adapter."""
         return f"adapters-{'fusion' if self.fused else self.task}"
+
+
+class ConfigOptions(NamedTuple):
+    """The options that describe the configuration of one adapter.
+
+    Attributes:
+        prefix: what the names of the options start with.
+        kind: a key of `ADAPTER_CONFIGS` or the path of an adapter_config.json.
+        reduction_factor: hidden size divided by bottleneck size.
+        non_linearity: activation.
+    """
+
+    prefix: str
+    kind: str | None
+    reduction_factor: float | None
+    non_linearity: str | None
+
+    @classmethod
+    def of_task(cls, options: AdapterOptions) -> ConfigOptions:
+        """Select the options of the task adapters."""
+        reduction, non_linearity = options.adapter_reduction_factor, options.adapter_non_linearity
+        return cls("--adapter", options.adapter_config, reduction, non_linearity)
+
+    @classmethod
+    def of_language(cls, options: LanguageAdapterOptions) -> ConfigOptions:
+        """Select the options of the language adapter."""
+        reduction, non_linearity = options.lang_adapter_reduction_factor, options.lang_adapter_non_linearity
+        return cls("--lang_adapter", options.lang_adapter_config, reduction, non_linearity)
+
+    def new_config(self, kind: str, reduction: int) -> dict[str, Any]:
+        """Return the configuration of a new adapter, with defaults for the kind and its reduction factor."""
+        kind = self.kind or kind
+        return new_config(kind, self.reduction_factor, self.non_linearity, default_reduction=reduction)
+
+
+# ---------------------------------------------------------------- decisions
 
 
 def resolve_setup(
@@ -112,338 +150,306 @@ def resolve_setup(
     *,
     random_init: bool = False,
 ) -> AdapterSetup | None:
-    """Decides the setup from the options and the JSON of the saved folders they name.
+    """Decide the setup of a run from its options and from the saved folders that they name.
+
+    Args:
+        task: "qa", "ner" or "mlm".
+        base_config: config.json of the base model.
+        adapter: options of the task adapters.
+        lang: options of the language adapter; None for the defaults.
+        fusion: options of the fusion; None for the defaults.
+        random_init: whether the word "new" may replace the path of a saved adapter.
 
     Returns:
-        The plan; None for full fine-tuning.
+        The setup; None for full fine-tuning.
 
     Raises:
-        UserError: every problem found.
+        UserError: if options conflict with each other or with the saved folders; lists every problem.
     """
     lang = lang or LanguageAdapterOptions()
     fusion = fusion or FusionOptions()
-    problems = _option_clashes(adapter, lang, fusion)
-    if problems:
-        raise UserError(problems)
+    raise_if_any(_option_problems(adapter, lang, fusion))
     if not fusion.train_adapter:
         return None
-    layers = int(base_config["num_hidden_layers"])
     if adapter.load_adapter is not None:
         setup = setup_from_saved("--load_adapter", adapter.load_adapter, task, base_config)
     else:
-        tasks = _task_sources(task, base_config, adapter, fusion, random_init=random_init)
-        setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, layers)
-    setup = with_language(setup, base_config, lang, random_init=random_init)
+        tasks = _task_adapters(task, base_config, adapter, fusion, random_init=random_init)
+        setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, int(base_config["num_hidden_layers"]))
+    setup = _with_language_adapter(setup, base_config, lang, random_init=random_init)
     setup = _with_layer_options(setup, adapter)
-    problems = _setup_problems(setup, adapter, lang)
-    if problems:
-        raise UserError(problems)
+    raise_if_any(_setup_problems(setup, adapter, lang))
     return setup
 
 
-def setup_from_saved(option: str, given: str, task: str, base_config: dict[str, Any]) -> AdapterSetup:
-    """The plan that takes up a saved folder, a single adapter's or a whole setup's, of whatever year.
+def setup_from_saved(option: str, path: str, task: str, base_config: dict[str, Any]) -> AdapterSetup:
+    """Return the setup in a saved folder: a single adapter, or a whole setup, of any version of the library.
+
+    Args:
+        option: name of the option, for messages.
+        path: folder or hub id.
+        task: "qa", "ner" or "mlm".
+        base_config: config.json of the base model.
 
     Raises:
-        UserError: not found, damaged, or for another encoder.
+        UserError: if there is no such folder, or it is damaged, or belongs to another encoder.
     """
-    saved = read_setup(find_folder(option, given))
+    return setup_of_folder(read_setup(find_folder(option, path)), task, base_config)
+
+
+def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, Any]) -> AdapterSetup:
+    """Return the setup that the files of a saved folder make; arguments and errors as in `setup_from_saved`."""
+
+    def reader(name: str) -> Callable[[], AdapterSource]:
+        return lambda: read_adapter(saved.adapters[name], name, base_config)
+
     names = [*saved.tasks, *([saved.language] if saved.language else [])]
-    steps = [partial(read_adapter, saved.adapters[name], name, base_config) for name in names]
-    *sources, _ = run_all([*steps, partial(check_saved_files, saved)])
+    *sources, _ = run_all([*map(reader, names), lambda: check_saved_files(saved)])
     tasks = tuple(sources[: len(saved.tasks)])
     language = sources[-1] if saved.language else None
     return AdapterSetup(task, language, tasks, saved.composition, int(base_config["num_hidden_layers"]), saved)
 
 
-def setup_for_inference(option: str, given: str, base_config: dict[str, Any], language: str | None) -> AdapterSetup:
-    """The plan that answers questions with a saved folder, and nothing else said.
+def setup_for_inference(option: str, path: str, base_config: dict[str, Any], language: str | None) -> AdapterSetup:
+    """Return the setup that answers questions with a saved folder.
 
     Args:
-        option: its name, for messages.
-        given: path or hub id.
+        option: name of the option, for messages.
+        path: folder or hub id.
         base_config: config.json of the base model.
-        language: as --load_lang_adapter.
+        language: the value of --load_lang_adapter.
 
     Raises:
-        UserError: as `setup_from_saved`, or the folder's adapters cannot stand together.
+        UserError: as in `setup_from_saved`, or if the adapters cannot be used together.
     """
     lang = LanguageAdapterOptions(load_lang_adapter=language)
-    setup = with_language(setup_from_saved(option, given, "qa", base_config), base_config, lang)
-    problems = _setup_problems(setup, AdapterOptions(), lang)
-    if problems:
-        raise UserError(problems)
+    setup = _with_language_adapter(setup_from_saved(option, path, "qa", base_config), base_config, lang)
+    raise_if_any(_setup_problems(setup, AdapterOptions(), lang))
     return setup
 
 
-def with_language(
+# ---------------------------------------------------------------- adapters
+
+
+def _task_adapters(
+    task: str, base_config: dict[str, Any], adapter: AdapterOptions, fusion: FusionOptions, *, random_init: bool
+) -> tuple[AdapterSource, ...]:
+    """Return the adapters to fuse, or one new adapter to train."""
+    kind, reduction = ("pfeiffer+inv", LANGUAGE_REDUCTION) if task == "mlm" else ("pfeiffer", TASK_REDUCTION)
+    config = ConfigOptions.of_task(adapter).new_config(kind, reduction)
+    if fusion.fuse_adapters is None:
+        return (AdapterSource(LANGUAGE_ADAPTER if task == "mlm" else task, config, language=adapter.language),)
+
+    def reader(name: str, path: str) -> Callable[[], AdapterSource]:
+        new = AdapterSource(name, config)
+        return lambda: _saved_or_new(f"--fuse_adapters {name}", path, new, base_config, random_init=random_init)
+
+    paths, _ = parse_fuse_adapters(fusion.fuse_adapters)
+    return tuple(run_all(reader(name, path) for name, path in paths.items()))
+
+
+def _with_language_adapter(
     setup: AdapterSetup, base_config: dict[str, Any], lang: LanguageAdapterOptions, *, random_init: bool = False
 ) -> AdapterSetup:
-    """The plan with the language adapter that --load_lang_adapter names, or without any.
+    """Return the setup with the language adapter of --load_lang_adapter, or without one.
 
     Raises:
-        UserError: the plan has one already, or the one that is named cannot be taken.
+        UserError: if the setup has a language adapter already, or the named adapter cannot be used.
     """
-    if lang.load_lang_adapter is None:
+    path, option = lang.load_lang_adapter, f"--load_lang_adapter {lang.load_lang_adapter}"
+    if path is None:
         return setup
-    if lang.load_lang_adapter == WITHOUT:
+    if path == NO_LANGUAGE_ADAPTER:
         if setup.language is not None and setup.composition == "fuse":
-            raise UserError(f"--load_lang_adapter {WITHOUT}: {setup.language.name} is a member of the fusion there")
+            raise UserError(f"{option}: {setup.language.name} is part of the fusion and cannot be left out")
         return replace(setup, language=None)
-    if setup.language is not None:
-        assert setup.saved is not None
+    if setup.language is not None and setup.saved is not None:
         raise UserError(
-            f"--load_lang_adapter {lang.load_lang_adapter}: {setup.saved.folder} already holds the language adapter "
-            f"{setup.language.name}; leave the option out, or give {WITHOUT} to ask without one"
+            f"{option}: {setup.saved.folder} already holds the language adapter {setup.language.name}; leave the "
+            f"option out, or give {NO_LANGUAGE_ADAPTER} to use the task adapter without it"
         )
-    return replace(setup, language=_language_source(base_config, lang, random_init=random_init))
+    config = ConfigOptions.of_language(lang).new_config("pfeiffer+inv", LANGUAGE_REDUCTION)
+    new = AdapterSource(LANGUAGE_ADAPTER, config)
+    language = _saved_or_new("--load_lang_adapter", path, new, base_config, random_init=random_init)
+    if language.folder is not None:
+        check_language_adapter("--load_lang_adapter", path)
+    return replace(setup, language=language)
 
 
-def _option_clashes(adapter: AdapterOptions, lang: LanguageAdapterOptions, fusion: FusionOptions) -> list[str]:
-    """Pairs of options that cannot be together, whatever the files hold."""
-    given = {
-        "--load_adapter": adapter.load_adapter,
-        "--load_lang_adapter": lang.load_lang_adapter,
-        "--fuse_adapters": fusion.fuse_adapters,
-    }
+def _saved_or_new(
+    option: str, path: str, new: AdapterSource, base_config: dict[str, Any], *, random_init: bool
+) -> AdapterSource:
+    """Return the adapter saved at a path, or `new` if the path is the word "new"."""
+    if path != NEW:
+        return read_any_adapter(option, path, new.name, base_config)
+    if not random_init:
+        raise UserError(f"{option} {NEW}: a new adapter can replace a saved one only with --random_init True")
+    return new
+
+
+def _with_layer_options(setup: AdapterSetup, options: AdapterOptions) -> AdapterSetup:
+    """Return the setup with --madx2 applied to every adapter, and --houlsby_MHA_lastlayer to new task adapters."""
+    last = setup.layers - 1
+
+    def changed(source: AdapterSource, *, is_task: bool) -> AdapterSource:
+        leave_out = source.config["leave_out"]
+        if options.madx2 and last not in leave_out:
+            leave_out = [*leave_out, last]
+        attention_only = options.houlsby_MHA_lastlayer and is_task and source.folder is None
+        return replace(
+            source,
+            config={**source.config, "leave_out": leave_out},
+            attention_only_last_layer=source.attention_only_last_layer or attention_only,
+        )
+
+    language = changed(setup.language, is_task=False) if setup.language else None
+    return replace(setup, language=language, tasks=tuple(changed(source, is_task=True) for source in setup.tasks))
+
+
+# ---------------------------------------------------------------- problems with options
+
+
+def _option_problems(adapter: AdapterOptions, lang: LanguageAdapterOptions, fusion: FusionOptions) -> list[str]:
+    """Return conflicts and invalid values that the options alone show."""
     problems = []
     if not fusion.train_adapter:
+        values = {
+            "--load_adapter": adapter.load_adapter,
+            "--load_lang_adapter": lang.load_lang_adapter,
+            "--fuse_adapters": fusion.fuse_adapters,
+        }
         problems += [
-            f"{name} goes with --train_adapter True; full fine-tuning has no adapters"
-            for name, value in given.items()
+            f"{name} requires --train_adapter True; full fine-tuning has no adapters"
+            for name, value in values.items()
             if value is not None
         ]
     if fusion.fuse_adapters is not None:
         problems += parse_fuse_adapters(fusion.fuse_adapters)[1]
         if adapter.load_adapter is not None:
             problems.append(
-                "--load_adapter and --fuse_adapters exclude each other; a saved fusion is taken up by the first"
+                "--load_adapter and --fuse_adapters exclude each other; a saved fusion is loaded with --load_adapter"
             )
-    without = lang.load_lang_adapter in (None, WITHOUT)
-    if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or without):
+    has_language_adapter = lang.load_lang_adapter not in (None, NO_LANGUAGE_ADAPTER)
+    if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or not has_language_adapter):
         problems.append("--adapter_composition fuse needs --fuse_adapters and --load_lang_adapter")
-    for option, value in (
-        ("--adapter_non_linearity", adapter.adapter_non_linearity),
-        ("--lang_adapter_non_linearity", lang.lang_adapter_non_linearity),
-    ):
-        if value is not None and value.lower() not in ACTIVATIONS:
-            problems.append(f"{option} {value}: no such activation; common ones are gelu, gelu_new, relu, swish, tanh")
-    for option, kind in (
-        ("--adapter_config", adapter.adapter_config),
-        ("--lang_adapter_config", lang.lang_adapter_config),
-    ):
-        if kind is not None and kind not in ADAPTER_CONFIGS and not Path(kind).is_file():
-            problems.append(
-                f"{option} {kind}: give {', '.join(ADAPTER_CONFIGS)}, or the path of an adapter_config.json"
-            )
-    for option, factor in (
-        ("--adapter_reduction_factor", adapter.adapter_reduction_factor),
-        ("--lang_adapter_reduction_factor", lang.lang_adapter_reduction_factor),
-    ):
-        if factor is not None and not is_reduction(factor):
-            problems.append(f"{option} {factor:g}: must be a number of at least {SMALLEST_REDUCTION:g}")
+    for options in (ConfigOptions.of_task(adapter), ConfigOptions.of_language(lang)):
+        problems += _config_problems(options)
     return problems
 
 
-def _task_sources(
-    task: str, base_config: dict[str, Any], adapter: AdapterOptions, fusion: FusionOptions, *, random_init: bool
-) -> tuple[AdapterSource, ...]:
-    """The task adapters: those to fuse, or one fresh one."""
-    fresh = fresh_config(
-        adapter.adapter_config or ("pfeiffer+inv" if task == "mlm" else "pfeiffer"),
-        adapter.adapter_reduction_factor,
-        adapter.adapter_non_linearity,
-        usual_reduction=LANGUAGE_REDUCTION if task == "mlm" else TASK_REDUCTION,
-    )
-    if fusion.fuse_adapters is None:
-        return (AdapterSource(LANGUAGE if task == "mlm" else task, fresh, language=adapter.language),)
-    wanted = parse_fuse_adapters(fusion.fuse_adapters)[0]
-    return tuple(
-        run_all(
-            partial(_new_or_saved, f"--fuse_adapters {name}", path, name, fresh, base_config, random_init)
-            for name, path in wanted.items()
+def _config_problems(options: ConfigOptions) -> list[str]:
+    """Return invalid values among the options of one adapter."""
+    problems = []
+    prefix, kind, reduction_factor, non_linearity = options
+    if non_linearity is not None and non_linearity.lower() not in ACTIVATIONS:
+        problems.append(
+            f"{prefix}_non_linearity {non_linearity}: no such activation; "
+            "common ones are gelu, gelu_new, relu, swish, tanh"
         )
-    )
-
-
-def _language_source(base_config: dict[str, Any], lang: LanguageAdapterOptions, *, random_init: bool) -> AdapterSource:
-    """The language adapter under the task."""
-    fresh = fresh_config(
-        lang.lang_adapter_config or "pfeiffer+inv",
-        lang.lang_adapter_reduction_factor,
-        lang.lang_adapter_non_linearity,
-        usual_reduction=LANGUAGE_REDUCTION,
-    )
-    path = str(lang.load_lang_adapter)
-    source = _new_or_saved("--load_lang_adapter", path, LANGUAGE, fresh, base_config, random_init)
-    if source.folder is not None:
-        check_language_adapter("--load_lang_adapter", path)
-    return source
-
-
-def _new_or_saved(
-    option: str, path: str, name: str, fresh: dict[str, Any], base_config: dict[str, Any], random_init: bool
-) -> AdapterSource:
-    if path != NEW:
-        return read_any_adapter(option, path, name, base_config)
-    if not random_init:
-        raise UserError(f"{option} {NEW}: a fresh adapter stands in for a saved one only with --random_init True")
-    return AdapterSource(name, fresh)
-
-
-def fresh_config(
-    kind: str, reduction_factor: float | None, non_linearity: str | None, *, usual_reduction: int = TASK_REDUCTION
-) -> dict[str, Any]:
-    """Full configuration of a fresh adapter.
-
-    Args:
-        kind: a key of `ADAPTER_CONFIGS`, or the path of an adapter_config.json whose configuration is taken.
-        reduction_factor: hidden size divided by bottleneck size; None keeps the file's, or takes the usual one.
-        non_linearity: activation; None keeps the kind's own.
-        usual_reduction: for the kinds that have a name.
-
-    Raises:
-        UserError: the file holds no bottleneck adapter.
-    """
-    if kind in ADAPTER_CONFIGS:
-        named = {"reduction_factor": usual_reduction, "leave_out": []}
-        config = AdapterConfig.load(ADAPTER_CONFIGS[kind], **named).to_dict()
-    else:
-        config = _config_in_file(Path(kind))
-    wanted = {"reduction_factor": reduction_factor, "non_linearity": non_linearity}
-    return config | {key: value for key, value in wanted.items() if value is not None}
-
-
-def _config_in_file(path: Path) -> dict[str, Any]:
-    """The configuration in an adapter_config.json, whole (under "config") or bare."""
-    document = read_json(path)
-    config = config_of(document if "config" in document else {"config": document, "version": None}, path)
-    if not {*KIND, "non_linearity"} <= set(config):
-        raise UserError(f"{path}: holds no configuration of a pfeiffer or houlsby adapter")
-    return config
-
-
-def _with_layer_options(setup: AdapterSetup, options: AdapterOptions) -> AdapterSetup:
-    """MAD-X 2.0 leaves the last layer out of every adapter; the last-layer trick is for fresh adapters only."""
-    last = setup.layers - 1
-    sources = []
-    for source in setup.adapters:
-        left_out = source.config["leave_out"]
-        if options.madx2 and last not in left_out:
-            left_out = [*left_out, last]
-        attention_only_last_layer = source.attention_only_last_layer or (
-            options.houlsby_MHA_lastlayer and source in setup.tasks and source.folder is None
+    if kind is not None and kind not in ADAPTER_CONFIGS and not Path(kind).is_file():
+        kinds = ", ".join(ADAPTER_CONFIGS)
+        problems.append(f"{prefix}_config {kind}: give {kinds}, or the path of an adapter_config.json")
+    if reduction_factor is not None and not is_valid_reduction(reduction_factor):
+        problems.append(
+            f"{prefix}_reduction_factor {reduction_factor:g}: must be a number of at least {SMALLEST_REDUCTION:g}"
         )
-        sources.append(
-            replace(
-                source,
-                config={**source.config, "leave_out": left_out},
-                attention_only_last_layer=attention_only_last_layer,
-            )
-        )
-    language = sources.pop(0) if setup.language else None
-    return replace(setup, language=language, tasks=tuple(sources))
+    return problems
+
+
+# ---------------------------------------------------------------- problems with saved adapters
 
 
 def _setup_problems(setup: AdapterSetup, adapter: AdapterOptions, lang: LanguageAdapterOptions) -> list[str]:
-    """What the saved folders make impossible, and options that contradict them."""
+    """Return conflicts between options and saved adapters, and between the adapters."""
     problems = []
     names = [source.name for source in setup.adapters]
     if len(set(names)) < len(names):
         problems.append(
-            f"adapters need different names, given are {', '.join(names)}; {LANGUAGE} is the language adapter"
+            f"adapters need different names, given are {', '.join(names)}; {LANGUAGE_ADAPTER} is the language adapter"
         )
     if not setup.fused:
-        problems += _contradictions(
-            "--adapter",
-            setup.tasks[0],
-            adapter.adapter_config,
-            adapter.adapter_reduction_factor,
-            adapter.adapter_non_linearity,
-        )
+        problems += _contradictions(ConfigOptions.of_task(adapter), setup.tasks[0])
     if setup.language:
-        problems += _contradictions(
-            "--lang_adapter",
-            setup.language,
-            lang.lang_adapter_config,
-            lang.lang_adapter_reduction_factor,
-            lang.lang_adapter_non_linearity,
-        )
+        problems += _contradictions(ConfigOptions.of_language(lang), setup.language)
         if adapter.language and setup.language.language and adapter.language != setup.language.language:
             problems.append(
                 f"--language {adapter.language}: the language adapter was trained for {setup.language.language}"
             )
-    for source in setup.tasks:
-        if adapter.houlsby_MHA_lastlayer and not (source.config["mh_adapter"] and source.config["output_adapter"]):
-            problems.append(
-                f"--houlsby_MHA_lastlayer: {source.name} is no houlsby adapter; give --adapter_config houlsby"
-            )
-        elif adapter.houlsby_MHA_lastlayer and not source.attention_only_last_layer:
-            problems.append(
-                f"--houlsby_MHA_lastlayer: {source.folder} was trained with one after the last feed-forward block; "
-                "leave the option out"
-            )
-    if adapter.houlsby_MHA_lastlayer and adapter.madx2:
-        problems.append(
-            "--houlsby_MHA_lastlayer and --madx2 exclude each other: one halves the last layer, one empties it"
-        )
-    if setup.fused:
-        problems += _fusion_problems(setup)
-    return problems
+    if adapter.houlsby_MHA_lastlayer:
+        problems += _last_layer_problems(setup, adapter)
+    fusion = setup.fusion
+    return problems + (_fusion_problems(setup, fusion) if fusion is not None else [])
 
 
-def _contradictions(
-    prefix: str, source: AdapterSource, kind: str | None, reduction: float | None, non_linearity: str | None
-) -> list[str]:
-    """Options that a loaded adapter contradicts, naming both values. A fresh adapter was made from them."""
+def _contradictions(options: ConfigOptions, source: AdapterSource) -> list[str]:
+    """Return options that a saved adapter's configuration contradicts. A new adapter is configured by them."""
     if source.folder is None:
         return []
-    asked = {"reduction_factor": reduction, "non_linearity": non_linearity}
-    wanted: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
-    if kind is not None:
-        full = fresh_config(kind, reduction, non_linearity)
-        told = KIND if kind in ADAPTER_CONFIGS else (*KIND, "reduction_factor", "non_linearity")
-        wanted |= {key: full[key] for key in told}
+    values = {"reduction_factor": options.reduction_factor, "non_linearity": options.non_linearity}
+    expected: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
+    if options.kind is not None:
+        config = options.new_config(options.kind, TASK_REDUCTION)
+        # A kind's name leaves reduction and activation open, a file does not.
+        keys = KIND_KEYS if options.kind in ADAPTER_CONFIGS else (*KIND_KEYS, *values)
+        expected |= {key: config[key] for key in keys}
+
+    def is_legacy_name(key: str, value: object) -> bool:
+        return source.is_legacy and key == "non_linearity" and ACTIVATION_RENAME.get(value) == source.config[key]
+
     return [
-        f"{prefix}_* options ask for {key} {value}, but {source.folder} was trained with {source.config[key]}; "
+        f"{options.prefix}_* options ask for {key} {value}, but {source.folder} was trained with {source.config[key]}; "
         "leave the option out"
-        for key, value in wanted.items()
-        if value != source.config[key] and not _means(value, source, key)
+        for key, value in expected.items()
+        if value != source.config[key] and not is_legacy_name(key, value)
     ]
 
 
-def _means(value: Any, source: AdapterSource, key: str) -> bool:
-    """Whether an activation's name is what an adapter of 2021 calls its own."""
-    return source.old and key == "non_linearity" and ACTIVATION_RENAME.get(value) == source.config[key]
+def _last_layer_problems(setup: AdapterSetup, adapter: AdapterOptions) -> list[str]:
+    """Return what prevents --houlsby_MHA_lastlayer."""
+    problems = []
+    for source in setup.tasks:
+        if not all(source.config[location] for location in LOCATIONS):
+            problems.append(
+                f"--houlsby_MHA_lastlayer: {source.name} is not a houlsby adapter; give --adapter_config houlsby"
+            )
+        elif not source.attention_only_last_layer:
+            problems.append(
+                f"--houlsby_MHA_lastlayer: {source.folder} was trained with an adapter after the last feed-forward "
+                "block; leave the option out"
+            )
+    if adapter.madx2:
+        problems.append(
+            "--houlsby_MHA_lastlayer and --madx2 exclude each other: in the last layer, the first removes one of two "
+            "modules, the second removes both"
+        )
+    return problems
 
 
-def _fusion_problems(setup: AdapterSetup) -> list[str]:
-    """Setups that the library cannot run: different kinds, and places where the last fused adapter is missing.
+def _fusion_problems(setup: AdapterSetup, fusion: Fuse) -> list[str]:
+    """Return what prevents the library from running a fusion.
 
-    The library takes residual and query of a fusion from the last fused adapter, so wherever any adapter of the setup
-    has a module, that one must have one too.
+    Fused adapters must be of the same kind. The library takes residual and query of the fusion from the last fused
+    adapter, so that one needs a module at every site where any adapter of the setup has one.
     """
-    assert setup.fusion is not None
-    fused = [source for source in setup.adapters if source.name in setup.fusion.children]
-    if len(setup.fusion.name) > LONGEST_FUSION_NAME:
-        return [f"the names of the fused adapters have {len(setup.fusion.name)} letters together; give shorter ones"]
-    kinds = {one.name: (bool(one.config["mh_adapter"]), bool(one.config["output_adapter"])) for one in fused}
+    if len(fusion.name) > LONGEST_FUSION_NAME:
+        return [f"the names of the fused adapters have {len(fusion.name)} letters together; give shorter names"]
+    fused = [source for source in setup.adapters if source.name in fusion.children]
+    kinds = {source.name: _kind_name(source) for source in fused}
     if len(set(kinds.values())) > 1:
-        words = {
-            (True, True): "houlsby",
-            (False, True): "pfeiffer",
-            (True, False): "attention only",
-            (False, False): "none",
-        }
-        listed = ", ".join(f"{name} {words[kind]}" for name, kind in kinds.items())
+        listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
         return [f"adapters of different kinds cannot be fused: {listed}; train them with one --adapter_config"]
-    key = fused[-1]
-    for layer in range(setup.layers):
-        for location in LOCATIONS:
-            here = [source.name for source in setup.adapters if source.stands_at(layer, location, setup.layers)]
-            if here and key.name not in here:
-                return [
-                    f"layer {layer} ({location}): {', '.join(here)} stand there but {key.name}, last in the fusion, "
-                    "does not; add --madx2 True, or fuse adapters with the same layers"
-                ]
+    sites = {source.name: source.sites(setup.layers) for source in setup.adapters}
+    last = fused[-1].name
+    missing = sorted(set().union(*sites.values()) - sites[last])
+    if missing:
+        names = [name for name in sites if missing[0] in sites[name]]
+        return [
+            f"{missing[0]}: {', '.join(names)} {'has' if len(names) == 1 else 'have'} a module there, but {last}, the "
+            "last adapter in the fusion, has none; add --madx2 True, or fuse adapters with the same layers"
+        ]
     return []
+
+
+def _kind_name(source: AdapterSource) -> str:
+    names = {(True, True): "houlsby", (False, True): "pfeiffer", (True, False): "attention only"}
+    return names.get((bool(source.config["mh_adapter"]), bool(source.config["output_adapter"])), "none")

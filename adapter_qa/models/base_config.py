@@ -1,4 +1,4 @@
-"""config.json of the base model, read as data before any library acts on it, and what follows from it."""
+"""config.json of the base model, read as data before any library uses it."""
 
 from __future__ import annotations
 
@@ -7,38 +7,51 @@ from pathlib import Path
 from typing import Any
 
 from adapter_qa.config.options import ModelOptions
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 
-ENCODERS = ("bert", "roberta", "xlm-roberta")  # those whose setups are tested here
+# Supported encoders: "model_type" in config.json, and the number of position embeddings that no token uses. RoBERTa
+# numbers positions from padding_idx + 1 = 2.
+#
+# To add an encoder:
+# - `adapters` must support it, with bottleneck adapters in `layer.N.attention.output` and `layer.N.output`
+#   (`adapter_source.MODULE` finds them in the names of weights);
+# - its config.json must have the keys of `SIZES`, its tokenizer a fast version with the tokens of
+#   `base_model.SPECIAL_TOKENS`;
+# - add a tiny model of it to tests/conftest.py, and run tests/models with it.
+ENCODERS = {"bert": 0, "roberta": 2, "xlm-roberta": 2}
+
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-SIZES = {  # what the library takes where config.json is silent
+SIZES = {  # transformers' defaults for keys that config.json omits
     "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
     "max_position_embeddings": 512,
 }  # fmt: skip
-LARGEST_SIZE = 2**24  # beyond that, a mistake or a trap
-HARMLESS_ATTENTION = (None, "eager", "sdpa")
+LARGEST_SIZE = 2**24  # a larger one is a mistake or an attack
+SAFE_ATTENTION = (None, "eager", "sdpa")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def read_base_config(options: ModelOptions, option: str = "--model_name_or_path") -> dict[str, Any]:
-    """config.json of the base model, as plain data with all its `SIZES`, checked before any library acts on it.
+    """Read and check config.json of the base model.
 
-    A crafted `_attn_implementation_internal`, or `_attn_implementation`, makes transformers 4.57 run code from the hub
-    (CVE-2026-4372); whatever has such a name is refused here.
+    A crafted `_attn_implementation_internal` or `_attn_implementation` makes transformers 4.57 run code from the hub
+    (CVE-2026-4372), so keys with such a name are rejected.
 
     Args:
-        options: where it is.
-        option: what names the model, for messages.
+        options: the base model.
+        option: name of the option that names the model, for messages.
+
+    Returns:
+        The content of the file, with defaults for missing `SIZES`.
 
     Raises:
-        UserError: no such folder or hub id, no weights, an encoder that is not supported, sizes that cannot be, a
-            dangerous key.
+        UserError: if there is no such model, or it has no weights, or config.json has an unsupported encoder, an
+            invalid size or a dangerous key.
     """
     name = options.model_name_or_path
     if options.config_name is not None:
@@ -47,7 +60,7 @@ def read_base_config(options: ModelOptions, option: str = "--model_name_or_path"
     if not folder.is_dir() and not HUB_ID.fullmatch(name):
         raise UserError(f"{option} {name}: no such folder; give a model folder or a hub id such as org/name")
     try:
-        path = folder / "config.json" if folder.is_dir() else _from_hub(name, options)
+        path = folder / "config.json" if folder.is_dir() else _download(name, options)
         config = {**SIZES, **read_json(path)}
     except (OSError, ValueError, UserError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -56,63 +69,68 @@ def read_base_config(options: ModelOptions, option: str = "--model_name_or_path"
     model = Path(options.model_name_or_path)
     if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in WEIGHT_FILES):
         problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model or --random_init True")
-    if problems:
-        raise UserError(problems)
+    raise_if_any(problems)
     return config
 
 
+def _download(name: str, options: ModelOptions) -> Path:
+    from transformers.utils.hub import cached_file  # imports torch, which a local folder does not need yet
+
+    return Path(str(cached_file(name, "config.json", revision=options.model_revision, cache_dir=options.cache_dir)))
+
+
 def _config_problems(config: dict[str, Any]) -> list[str]:
-    """What is wrong with a config.json."""
+    """Return what is wrong with the content of a config.json."""
     problems = [
         f"sets {key}, which can run code; remove it if you trust the rest"
         for key, value in config.items()
         if key.endswith("attn_implementation") or key == "_attn_implementation_internal"
-        if value not in HARMLESS_ATTENTION
+        if value not in SAFE_ATTENTION
     ]
     if config.get("quantization_config") is not None:
         problems.append("is of a quantized model (quantization_config); give the model in full precision")
-    if config.get("model_type") not in ENCODERS:
-        problems.append(f"model_type {config.get('model_type')}; supported are {', '.join(ENCODERS)}")
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in ENCODERS:
+        problems.append(f"model_type {model_type}; supported: {', '.join(ENCODERS)}")
     if holds_adapters(config):
         problems.append(
-            "a whole model saved with adapters inside, which would come back random; give the plain base, and "
-            "the adapters by the folder that save_adapter or save_adapter_fusion wrote"
+            "is of a whole model saved with adapters inside, which would be loaded with random values; give the plain "
+            "base model, and the adapters by the folder that save_adapter or save_adapter_fusion wrote"
         )
-    wrong = [key for key in SIZES if type(config[key]) is not int or not 0 < config[key] <= LARGEST_SIZE]
-    problems += [f"{key} {config[key]!r}; it must be a whole number above 0" for key in wrong]
-    if not wrong and config["hidden_size"] % config["num_attention_heads"]:
+    invalid = [key for key in SIZES if type(config[key]) is not int or not 0 < config[key] <= LARGEST_SIZE]
+    problems += [f"{key} {config[key]!r}; it must be a whole number above 0" for key in invalid]
+    if not invalid and config["hidden_size"] % config["num_attention_heads"]:
         problems.append(
-            f"hidden_size {config['hidden_size']} cannot be shared by num_attention_heads "
+            f"hidden_size {config['hidden_size']} is not divisible by num_attention_heads "
             f"{config['num_attention_heads']}"
         )
     return problems
 
 
-def _from_hub(name: str, options: ModelOptions) -> Path:
-    """The downloaded config.json of a hub id."""
-    from transformers.utils import cached_file  # loads torch, which those who name a folder need not wait for yet
-
-    where = {"revision": options.model_revision, "cache_dir": options.cache_dir}
-    return Path(str(cached_file(name, "config.json", **where)))
-
-
 def holds_adapters(config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of a whole model saved with adapters inside; in 2021 every one had the key."""
+    """Return whether a config.json is that of a whole model saved with adapters inside.
+
+    adapter-transformers 2.x wrote the key "adapters" for every model, with an empty list for one without adapters.
+    """
     adapters = config.get("adapters")
     return bool(isinstance(adapters, dict) and adapters.get("adapters")) or bool(config.get("adapter_fusion_models"))
 
 
-def window_limit(config: dict[str, Any]) -> int:
-    """Longest input in tokens. RoBERTa-type encoders number positions from padding_idx + 1, which costs two."""
-    limit = int(config["max_position_embeddings"])
-    return limit if config["model_type"] == "bert" else limit - 2
+def window_limit(base_config: dict[str, Any]) -> int:
+    """Return the length of the longest input, in tokens."""
+    return int(base_config["max_position_embeddings"]) - ENCODERS[base_config["model_type"]]
 
 
 def check_window(max_length: int, option: str, base_config: dict[str, Any]) -> None:
-    """Refuses windows that the encoder has no positions for.
+    """Check that the encoder has enough positions for a window.
+
+    Args:
+        max_length: of a window, in tokens.
+        option: name of the option that sets it, for messages.
+        base_config: config.json of the base model.
 
     Raises:
-        UserError: it is so.
+        UserError: if the window is too long.
     """
     limit = window_limit(base_config)
     if max_length > limit:

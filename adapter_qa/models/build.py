@@ -24,9 +24,10 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.adapter_source import AdapterSource
 from adapter_qa.models.fusion import use_fast_fusion
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
-from adapter_qa.models.saved_adapters import AdapterSource, SavedHead
+from adapter_qa.models.saved_adapters import SavedHead
 from adapter_qa.models.weights import read_weights, weights_file
 
 

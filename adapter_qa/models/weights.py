@@ -1,4 +1,4 @@
-"""Weight files, read safely: safetensors, or a `.bin` of tensors and nothing else; nobody's pickle is run."""
+"""Read weight files safely: safetensors, or a `.bin` of tensors only. No code inside a pickle is run."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 
 from adapter_qa.core.errors import UserError
 
-STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")  # what `Trainer` unpickles of a checkpoint
+TRAINER_STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")  # what `Trainer` unpickles
 
 
 def weights_file(folder: Path, *names: str) -> Path:
-    """The first of the named files that a folder holds; the present format's name comes first.
+    """Return the first of the named files that a folder holds; give the name of the current format first.
 
     Raises:
-        UserError: it holds none of them.
+        UserError: if the folder holds none of them.
     """
     for name in names:
         if (folder / name).is_file():
@@ -28,61 +28,27 @@ def weights_file(folder: Path, *names: str) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """All weights of a file by name, on the CPU.
-
-    A `.bin` is unpickled with `weights_only=True`, which makes tensors and plain containers and refuses the rest.
+    """Read all weights of a file by name, to the CPU.
 
     Raises:
-        UserError: it cannot be read, or holds anything but tensors.
+        UserError: if the file cannot be read, or holds anything other than tensors.
     """
     if path.suffix == ".safetensors":
         try:
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: the weights cannot be read ({error}); the file is damaged") from error
+            raise _unreadable(path, error) from error
     state = _unpickle(path)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds other things than tensors by name; the file is damaged")
+        raise UserError(f"{path}: holds something other than named tensors; the file is damaged")
     return dict(state)
 
 
-def check_states(checkpoint: Path) -> None:
-    """Looks at the states of a checkpoint that is to be resumed, which somebody may have sent.
-
-    Raises:
-        UserError: one holds anything but tensors, arrays and plain values; nothing of it was run.
-    """
-    from transformers.trainer import safe_globals  # loads the trainer, for which those who ask need not wait
-
-    for pattern in STATES:
-        for path in sorted(checkpoint.glob(pattern)):
-            with safe_globals():  # the arrays of numpy's generator
-                _unpickle(path)
-
-
-def _unpickle(path: Path) -> Any:
-    """Tensors and plain values of a file of `torch.save`, on the CPU; nothing else is made.
-
-    Raises:
-        UserError: it holds anything else, or is damaged.
-    """
-    try:
-        # Said in so many words, so that no environment variable says otherwise.
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path}: holds more than tensors and plain values, which alone are loaded; it may be damaged or harmful"
-        ) from error
-    except Exception as error:  # of a damaged file the unpickler raises nearly everything
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: cannot be read ({reason}); the file is damaged") from error
-
-
 def weight_names(path: Path) -> list[str]:
-    """Names of the weights in a file; of a safetensors file only the header is read.
+    """Return the names of the weights in a file; of a safetensors file only the header is read.
 
     Raises:
-        UserError: as `read_weights`.
+        UserError: as in `read_weights`.
     """
     if path.suffix != ".safetensors":
         return list(read_weights(path))
@@ -90,4 +56,41 @@ def weight_names(path: Path) -> list[str]:
         with safe_open(path, "pt") as file:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
-        raise UserError(f"{path}: the weights cannot be read ({error}); the file is damaged") from error
+        raise _unreadable(path, error) from error
+
+
+def check_states(checkpoint: Path) -> None:
+    """Check the state files of a checkpoint before `Trainer` unpickles them; they may come from someone else.
+
+    Raises:
+        UserError: if a file holds anything other than tensors, arrays and plain values; nothing in it was run.
+    """
+    from transformers.trainer import safe_globals  # imports the trainer, which answering questions does not need
+
+    for pattern in TRAINER_STATES:
+        for path in sorted(checkpoint.glob(pattern)):
+            with safe_globals():  # type: ignore[no-untyped-call]  # allows the arrays of NumPy's random state
+                _unpickle(path)
+
+
+def _unpickle(path: Path) -> Any:
+    """Read tensors and plain values from a file of `torch.save`, to the CPU.
+
+    Raises:
+        UserError: if the file holds anything else, or is damaged.
+    """
+    try:
+        # Explicit, so that TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD has no effect.
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path}: holds more than tensors and plain values, and nothing else is loaded; it may be damaged or "
+            "harmful"
+        ) from error
+    except Exception as error:  # for a damaged file the unpickler raises nearly every type
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: cannot be read ({reason}); the file is damaged") from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: the weights cannot be read ({error}); the file is damaged")

@@ -1,0 +1,113 @@
+"""What the trainer records beside saved weights, under "trainer" in adapter_setup.json or full_setup.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, TypeVar, cast
+
+import msgspec
+
+from adapter_qa.config.options import AnsweringOptions
+from adapter_qa.core.errors import UserError
+from adapter_qa.core.files import read_json
+
+AtLeastZero = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1, lt=2**20)]
+Document = TypeVar("Document")
+
+
+class BaseModelRecord(msgspec.Struct, frozen=True):
+    """The base model that a run used.
+
+    Attributes:
+        name_or_path: hub id or folder; a path that begins with a dot is relative to the saved folder.
+        revision: its revision on the hub.
+        fingerprint: see `base_model.weights_fingerprint`.
+    """
+
+    name_or_path: str | None = None
+    revision: str | None = None
+    fingerprint: str | None = None
+
+
+class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How contexts are cut into windows and how answers are chosen; checked when it is read."""
+
+    max_seq_length: Count
+    doc_stride: AtLeastZero
+    n_best_size: Count
+    max_answer_length: Count
+    version_2: bool
+    null_score_diff_threshold: float
+
+    def as_options(self) -> AnsweringOptions:
+        """Return the options in the form that `answering_options` returns."""
+        return cast(AnsweringOptions, msgspec.structs.asdict(self))
+
+
+class RunMetadata(msgspec.Struct, frozen=True):
+    """The record of a run in a folder that it saved. Folders from other programs have none: all defaults.
+
+    Attributes:
+        task: "qa", "ner" or "mlm".
+        setup: the composition as text, e.g. `Stack[mlm, qa]`; None after full fine-tuning.
+        language_adapter: name of the language adapter.
+        tasks: names of the task adapters.
+        fused: whether the task adapters are fused.
+        composition: "stack" or "fuse", how the language adapter joins the fusion.
+        base_model: the base model, needed to load the folder.
+        trained_from: after full fine-tuning, the base model that the training started from.
+        tokenizer: hub id or folder of the tokenizer if it is not that of the base model.
+        language: language code of the data.
+        versions: version of each package that affects results.
+        windows: options for windows and answers, of a QA run.
+    """
+
+    task: str | None = None
+    setup: str | None = None
+    language_adapter: str | None = None
+    tasks: tuple[str, ...] = ()
+    fused: bool = False
+    composition: str = "stack"
+    base_model: BaseModelRecord = BaseModelRecord()
+    trained_from: BaseModelRecord | None = None
+    tokenizer: str | None = None
+    language: str | None = None
+    versions: dict[str, str] = {}
+    windows: WindowOptions | None = None
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of all adapters, the language adapter first."""
+        return ((self.language_adapter,) if self.language_adapter else ()) + self.tasks
+
+
+class _FullSetup(msgspec.Struct):
+    """The content of full_setup.json."""
+
+    trainer: RunMetadata
+
+
+def read_document(path: Path, kind: type[Document]) -> Document:
+    """Read a JSON file that this trainer writes.
+
+    Args:
+        path: the file.
+        kind: the type of its content.
+
+    Raises:
+        UserError: if the file cannot be read, or a field is missing or has a value of another type.
+    """
+    try:
+        return msgspec.convert(read_json(path), kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise UserError(f"{path}: not written by this trainer, or damaged ({error})") from error
+
+
+def read_metadata(path: Path) -> RunMetadata:
+    """Read the metadata in a full_setup.json.
+
+    Raises:
+        UserError: see `read_document`.
+    """
+    return read_document(path, _FullSetup).trainer
