@@ -1,0 +1,1 @@
+"""Comparison of finished runs: tables, pictures and the HTML report."""

@@ -1,6 +1,6 @@
-"""Where a run's answers are right and wrong: F1 by question word, length of the answer and the context, and windows.
+"""Break down a run's F1 by question word, length of the answer and the context, and number of windows.
 
-Every figure is the official scorer's over the questions of one category.
+Every figure is the official score over the questions of one category.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import math
 import os
 import random
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,12 +18,12 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import file_fingerprint, read_json
 from adapter_qa.data.squad import Question, is_aligned, read_squad
 from adapter_qa.data.squad_metrics import squad_metrics
-from adapter_qa.reporting.runs import Run, mean_std
+from adapter_qa.reporting.runs import Run
+from adapter_qa.runs.layout import BASE_FOLDER, predictions_file
 
-PREDICTIONS = "eval_predictions.json"
 # Portuguese interrogatives as Cunha and Cintra list them (Nova Gramática do Português Contemporâneo: the pronouns que,
-# quem, qual, quanto; the adverbs por que, onde, como, quando), and the English words of the same meaning. The one that
-# stands first in a question counts ("Em que ano" is "que"), of those that begin together the one listed first.
+# quem, qual, quanto; the adverbs por que, onde, como, quando), and the English words of the same meaning. The first one
+# in a question counts ("Em que ano" is "que"). If several start at the same character, the first one listed counts.
 QUESTION_WORDS = (
     ("quem / who", r"quem|who|whom|whose"),
     ("quando / when", r"quando|when"),
@@ -34,24 +35,24 @@ QUESTION_WORDS = (
     ("como / how", r"como|how"),
 )
 OTHER_WORD = "other"
-ANSWER_WORDS = (1, 2, 4, 8)  # upper ends of the classes of answer lengths, in words; longer ones are a class, too
+MAX_ANSWER_WORDS = (1, 2, 4, 8)  # upper limits of the categories of answer length; one more category is above them
 NO_ANSWER = "no answer"
-QUARTERS = 4  # classes of context lengths, each with about as many questions
-CONTEXT_SHOWN = 90  # characters on either side of the gold answer
-SAME_SCORE = 1e-6  # percent; the official scores are sums of the same figures
-ONE, SEVERAL = "one window", "several windows"
+CONTEXT_CATEGORIES = 4  # each with about as many questions
+CONTEXT_CHARS = 90  # of an example, on either side of the gold answer
+SCORE_TOLERANCE = 1e-6  # percent; a recomputed score differs from the recorded one by rounding only
+ONE_WINDOW, SEVERAL_WINDOWS = "one window", "several windows"
 
-_WORDS = [(name, re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)) for name, pattern in QUESTION_WORDS]
+_WORD_PATTERNS = [(name, re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)) for name, pattern in QUESTION_WORDS]
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What a run answered.
+class RunAnswers:
+    """The answers of a run.
 
     Attributes:
-        questions: those it was evaluated on.
-        answers: text by question id.
-        version_2: scored as SQuAD v2.0.
+        questions: The questions that the run was evaluated on.
+        answers: Text by question id.
+        version_2: Whether they are scored as SQuAD v2.0.
     """
 
     questions: list[Question]
@@ -59,34 +60,58 @@ class Answered:
     version_2: bool
 
     def score(self, questions: Sequence[Question]) -> dict[str, float]:
-        """Official scores over some of the questions."""
+        """Return the official scores over some of the questions."""
         return squad_metrics(self.answers, questions, version_2=self.version_2)
 
 
 @dataclass(frozen=True)
-class Division:
-    """Questions divided by one property.
+class Breakdown:
+    """Questions by the categories of one property.
 
     Attributes:
-        name: the property.
-        parts: questions of each category that has some, in order.
+        name: The property.
+        categories: Questions of each category that is not empty, in order.
     """
 
     name: str
-    parts: dict[str, list[Question]]
+    categories: dict[str, list[Question]]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """An answer beside the gold.
+class CategoryScores:
+    """F1 in one category of questions.
 
     Attributes:
-        question: as asked.
-        before, gold, after: the context around the first gold answer, where that stands at its index; else only
-            `after`, the context's beginning.
-        golds: all different gold answers.
-        answer: what the run said.
-        f1: in percent.
+        name: The category.
+        questions: Number of questions.
+        f1: In percent, averaged over seeds, for each compared group.
+    """
+
+    name: str
+    questions: int
+    f1: list[float]
+
+
+@dataclass(frozen=True)
+class PropertyScores:
+    """F1 by the categories of one property of the questions."""
+
+    name: str
+    categories: list[CategoryScores]
+
+
+@dataclass(frozen=True)
+class AnswerExample:
+    """An answer beside the gold answers.
+
+    Attributes:
+        question: The question's text.
+        before: Context before the first gold answer; empty if the context does not have that answer at its index.
+        gold: The first gold answer as it stands in the context; empty like `before`.
+        after: Context after the first gold answer, else the context's beginning.
+        golds: All distinct gold answers.
+        answer: The run's answer.
+        f1: In percent.
     """
 
     question: str
@@ -98,179 +123,198 @@ class Shown:
     f1: float
 
 
-def read_answers(run: Run, questions: list[Question]) -> Answered:
-    """The answers beside a run's record.
+@dataclass(frozen=True)
+class Examples:
+    """Examples of right (exact match) and wrong answers of a run."""
 
-    Args:
-        run: a finished one.
-        questions: `evaluated_questions` of the run.
-
-    Raises:
-        UserError: there are none, or they are not those that the record scores.
-    """
-    path = run.folder / PREDICTIONS
-    answers = read_json(path)
-    if not all(isinstance(answers.get(one.id), str) for one in questions):
-        raise UserError(f"{path}: does not answer every question of the validation file")
-    answered = Answered(questions, answers, run.document.options.get("version_2_with_negative") is True)
-    recorded, found = run.evaluation().eval_f1, answered.score(questions)["f1"]
-    if recorded is None or not math.isclose(recorded, found, abs_tol=SAME_SCORE):
-        raise UserError(
-            f"{path}: scores F1 {found:.2f}, the run recorded {recorded}; not its answers, or not its questions"
-        )
-    return answered
+    right: list[AnswerExample]
+    wrong: list[AnswerExample]
 
 
 def evaluated_questions(run: Run) -> list[Question]:
-    """The questions that a run was evaluated on.
+    """Read the questions that a run was evaluated on.
 
     Raises:
-        UserError: they did not come from a file, or the file has gone or changed since.
+        UserError: if they did not come from a file, or the file is missing or has changed.
     """
-    given, facts = run.document.options.get("validation_file"), run.document.data.get("eval")
-    if not isinstance(given, str) or facts is None:
+    file, source = run.document.options.get("validation_file"), run.document.data.get("eval")
+    if not isinstance(file, str) or source is None:
         raise UserError(f"{run.folder}: its evaluation questions came from no file")
-    path = run.locate(given)
+    path = run.locate(file)
     if path is None:
-        raise UserError(f"{given}: has gone since {run.folder} was evaluated on it")
+        raise UserError(f"{file}: has gone since {run.folder} was evaluated on it")
     try:
-        found = file_fingerprint(path)["sha256"]
+        sha256 = file_fingerprint(path)["sha256"]
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if found != facts.sha256:
+    if sha256 != source.sha256:
         raise UserError(f"{path}: has changed since {run.folder} was evaluated on it")
-    most = run.document.options.get("max_eval_samples")
-    return read_squad(path, need_answers=True)[: most if isinstance(most, int) else None]
+    limit = run.document.options.get("max_eval_samples")
+    return read_squad(path, need_answers=True)[: limit if isinstance(limit, int) else None]
 
 
-def divisions(questions: Sequence[Question], windows: Sequence[int] | None) -> list[Division]:
-    """The questions divided in each of the ways of the report.
+def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
+    """Read the answers of a finished run.
 
     Args:
-        questions: at least one.
-        windows: how many windows each has; None where that is not known, and then there is no such division.
+        run: The run.
+        questions: `evaluated_questions` of the run.
+
+    Raises:
+        UserError: if answers are missing, or their F1 is not the one that the run recorded.
     """
-    lengths = quarters([words(one.context) for one in questions])
-    found = [
-        divide("question word", questions, [question_word(one.question) for one in questions], WORD_ORDER),
-        divide("answer length", questions, [answer_length(one) for one in questions], LENGTH_ORDER),
-        divide("context length", questions, *lengths),
+    path = run.folder / predictions_file("eval")
+    answers = read_json(path)
+    if not all(isinstance(answers.get(question.id), str) for question in questions):
+        raise UserError(f"{path}: does not answer every question of the validation file")
+    run_answers = RunAnswers(questions, answers, run.document.options.get("version_2_with_negative") is True)
+    recorded, recomputed = run.evaluation().eval_f1, run_answers.score(questions)["f1"]
+    if recorded is None or not math.isclose(recorded, recomputed, abs_tol=SCORE_TOLERANCE):
+        raise UserError(
+            f"{path}: its F1 is {recomputed:.2f}, but the run recorded {recorded}; "
+            "the answers or the questions are not those of the run"
+        )
+    return run_answers
+
+
+def break_down(questions: Sequence[Question], windows: Sequence[int] | None) -> list[Breakdown]:
+    """Break questions down by every property of the report.
+
+    Args:
+        questions: At least one.
+        windows: Number of windows of each question; None if unknown, which omits this property.
+    """
+    context_labels, context_order = length_categories([count_words(question.context) for question in questions])
+    properties = [
+        ("question word", [question_word(question.question) for question in questions], QUESTION_WORD_ORDER),
+        ("answer length", [answer_length(question) for question in questions], ANSWER_LENGTH_ORDER),
+        ("context length", context_labels, context_order),
     ]
     if windows is not None:
-        found.append(
-            divide("windows", questions, [ONE if count == 1 else SEVERAL for count in windows], (ONE, SEVERAL))
-        )
-    return found
+        window_labels = [ONE_WINDOW if count == 1 else SEVERAL_WINDOWS for count in windows]
+        properties.append(("windows", window_labels, (ONE_WINDOW, SEVERAL_WINDOWS)))
+    breakdowns = []
+    for name, labels, order in properties:
+        categories: dict[str, list[Question]] = {label: [] for label in order}
+        for question, label in zip(questions, labels, strict=True):
+            categories[label].append(question)
+        breakdowns.append(Breakdown(name, {label: members for label, members in categories.items() if members}))
+    return breakdowns
 
 
-def divide(name: str, questions: Sequence[Question], labels: Sequence[str], order: Sequence[str]) -> Division:
-    """Questions by label, labels in order, empty ones left out."""
-    parts: dict[str, list[Question]] = {label: [] for label in order}
-    for question, label in zip(questions, labels, strict=True):
-        parts[label].append(question)
-    return Division(name, {label: found for label, found in parts.items() if found})
-
-
-def words(text: str) -> int:
-    """Words, parted by whitespace."""
+def count_words(text: str) -> int:
+    """Return the number of words, separated by whitespace."""
     return len(text.split())
 
 
 def question_word(question: str) -> str:
-    """The category of the first question word; `OTHER_WORD` where there is none."""
-    found = [(match.start(), rank) for rank, (_, word) in enumerate(_WORDS) if (match := word.search(question))]
-    return _WORDS[min(found)[1]][0] if found else OTHER_WORD
+    """Return the category of the first question word; `OTHER_WORD` without one."""
+    matches = [
+        (match.start(), index) for index, (_, word) in enumerate(_WORD_PATTERNS) if (match := word.search(question))
+    ]
+    return _WORD_PATTERNS[min(matches)[1]][0] if matches else OTHER_WORD
 
 
 def answer_length(question: Question) -> str:
-    """The class of the first gold answer's length in words."""
+    """Return the category of the first gold answer's length in words."""
     if not question.answer_texts:
         return NO_ANSWER
-    count = words(question.answer_texts[0])
-    return LENGTH_ORDER[next((index for index, end in enumerate(ANSWER_WORDS) if count <= end), len(ANSWER_WORDS))]
+    count = count_words(question.answer_texts[0])
+    return ANSWER_LENGTH_ORDER[sum(count > limit for limit in MAX_ANSWER_WORDS)]
 
 
-def range_names(ends: Sequence[int], first: int) -> list[str]:
-    """Names of the ranges of whole numbers that end at some of them, and of what lies above."""
-    begins = [first, *(end + 1 for end in ends)]
-    names = [f"{begin}" if begin == end else f"{begin} to {end}" for begin, end in zip(begins, ends, strict=False)]
+def range_names(limits: Sequence[int], first: int) -> list[str]:
+    """Name the ranges of word counts that end at some limits, and the range above the last limit."""
+    begins = [first, *(limit + 1 for limit in limits)]
+    names = [f"{begin}" if begin == end else f"{begin} to {end}" for begin, end in zip(begins, limits, strict=False)]
     return [f"{name} words" if name != "1" else "1 word" for name in names] + [f"from {begins[-1]} words"]
 
 
-WORD_ORDER = (*(name for name, _ in QUESTION_WORDS), OTHER_WORD)
-LENGTH_ORDER = (*range_names(ANSWER_WORDS, 1), NO_ANSWER)
+QUESTION_WORD_ORDER = (*(name for name, _ in QUESTION_WORDS), OTHER_WORD)
+ANSWER_LENGTH_ORDER = (*range_names(MAX_ANSWER_WORDS, 1), NO_ANSWER)
 
 
-def quarters(lengths: Sequence[int]) -> tuple[list[str], list[str]]:
-    """The class of each length among `QUARTERS` that hold about as many, and the classes in order."""
+def length_categories(lengths: Sequence[int]) -> tuple[list[str], tuple[str, ...]]:
+    """Divide lengths into `CONTEXT_CATEGORIES` ranges that hold about as many each.
+
+    Returns:
+        The category of each length, and all categories in order.
+    """
     ordered = sorted(lengths)
-    last = [ordered[max(0, len(ordered) * quarter // QUARTERS - 1)] for quarter in range(1, QUARTERS)]
-    ends = sorted({end for end in last if end < ordered[-1]})
-    names = range_names(ends, ordered[0])
-    return [names[sum(length > end for end in ends)] for length in lengths], names
+    last = [ordered[max(0, len(ordered) * number // CONTEXT_CATEGORIES - 1)] for number in range(1, CONTEXT_CATEGORIES)]
+    limits = sorted({length for length in last if length < ordered[-1]})
+    names = range_names(limits, ordered[0])
+    return [names[sum(length > limit for limit in limits)] for length in lengths], tuple(names)
 
 
-def mean_f1(answered: Sequence[Answered], questions: Sequence[Question]) -> float:
-    """F1 over some questions, in percent, mean of several runs."""
-    mean = mean_std([one.score(questions)["f1"] for one in answered]).mean
-    assert mean is not None
-    return mean
+def mean_f1(runs: Sequence[RunAnswers], questions: Sequence[Question]) -> float:
+    """Return the F1 over some questions in percent, averaged over runs."""
+    return statistics.fmean(answers.score(questions)["f1"] for answers in runs)
 
 
-def count_windows(run: Run, questions: Sequence[Question]) -> list[int]:
-    """How many windows each question had in a run; the run's tokenizer is asked, and no hub.
+def count_windows(run: Run, questions: list[Question]) -> list[int]:
+    """Return the number of windows that the run made of each question.
 
     Raises:
-        UserError: the tokenizer is not on this machine.
+        UserError: if the tokenizer cannot be found on this machine; nothing is downloaded.
     """
-    os.environ["HF_HUB_OFFLINE"] = "1"  # before the libraries are imported, which look at it then
+    os.environ["HF_HUB_OFFLINE"] = "1"  # the libraries read it when they are imported
     import numpy as np
 
+    from adapter_qa.data.window_dataset import pair_tokenizer
     from adapter_qa.data.windows import make_windows
-    from adapter_qa.models.base_model import load_tokenizer, quiet_libraries
+    from adapter_qa.models.base_model import load_tokenizer, silence_library_notices
 
-    quiet_libraries()
+    silence_library_notices()
     options = run.document.options
-    tokenizer = load_tokenizer(base_of(run))
+    tokenizer = load_tokenizer(base_model_options(run))
     length, stride = int(options["max_seq_length"]), int(options["doc_stride"])
-    windows = make_windows(questions, tokenizer, max_seq_length=length, doc_stride=stride)
-    return np.bincount(windows.question, minlength=len(questions)).tolist()
+    windows = make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=length, doc_stride=stride)
+    counts: list[int] = np.bincount(windows.question_index, minlength=len(questions)).tolist()
+    return counts
 
 
-def base_of(run: Run) -> ModelOptions:
-    """The base model's options, paths as they are found from here."""
+def base_model_options(run: Run) -> ModelOptions:
+    """Return the options of the run's base model, with paths as seen from the current folder."""
     options = run.document.options
-    given = {name: options.get(name) for name in ("model_name_or_path", "config_name", "tokenizer_name", "cache_dir")}
+    names = {name: options.get(name) for name in ("model_name_or_path", "config_name", "tokenizer_name", "cache_dir")}
     if options.get("random_init") is True:
-        given |= {"model_name_or_path": str(run.folder / "base"), "config_name": None}
-    found = {name: None if path is None else str(run.locate(str(path)) or path) for name, path in given.items()}
+        names |= {"model_name_or_path": str(run.folder / BASE_FOLDER), "config_name": None}
+    paths = {name: None if path is None else str(run.locate(str(path)) or path) for name, path in names.items()}
     return ModelOptions(
-        str(found["model_name_or_path"]),
-        config_name=found["config_name"],
-        tokenizer_name=found["tokenizer_name"],
+        str(paths["model_name_or_path"]),
+        config_name=paths["config_name"],
+        tokenizer_name=paths["tokenizer_name"],
         model_revision=str(options.get("model_revision") or "main"),
-        cache_dir=found["cache_dir"],
+        cache_dir=paths["cache_dir"],
     )
 
 
-def sample(answered: Answered, right: int, wrong: int) -> tuple[list[Shown], list[Shown]]:
-    """Some right (exact match) and some wrong answers, always the same of the same questions."""
-    scores = {one.id: answered.score([one]) for one in answered.questions}
-    drawn = []
-    for count, wanted in ((right, True), (wrong, False)):
-        found = [one for one in answered.questions if (scores[one.id]["exact"] == 100) is wanted]
-        chosen = sorted(random.Random(count).sample(range(len(found)), min(count, len(found))))
-        drawn.append([shown(found[index], answered, scores[found[index].id]["f1"]) for index in chosen])
-    return drawn[0], drawn[1]
+def sample_examples(answers: RunAnswers, right: int, wrong: int) -> Examples:
+    """Draw at most so many right and wrong answers, always the same ones for the same questions."""
+    scores = {question.id: answers.score([question]) for question in answers.questions}
+
+    def draw(count: int, is_right: bool) -> list[AnswerExample]:
+        candidates = [question for question in answers.questions if (scores[question.id]["exact"] == 100) is is_right]
+        indices = sorted(random.Random(count).sample(range(len(candidates)), min(count, len(candidates))))
+        drawn = [candidates[index] for index in indices]
+        return [make_example(question, answers.answers[question.id], scores[question.id]["f1"]) for question in drawn]
+
+    return Examples(draw(right, True), draw(wrong, False))
 
 
-def shown(question: Question, answered: Answered, f1: float) -> Shown:
-    """One answer beside the gold and its surroundings."""
-    golds = list(dict.fromkeys(question.answer_texts))
-    context, begin, end = question.context, 0, 0
+def make_example(question: Question, answer: str, f1: float) -> AnswerExample:
+    """Return an answer beside the gold answers and the context around the first of them."""
+    context, start, end = question.context, 0, 0
     if question.answer_texts and is_aligned(question):
-        begin, end = question.answer_starts[0], question.answer_starts[0] + len(question.answer_texts[0])
-    first, past = max(0, begin - CONTEXT_SHOWN), min(len(context), end + CONTEXT_SHOWN)
-    before = ("…" if first else "") + context[first:begin]
-    after = context[end:past] + ("…" if past < len(context) else "")
-    return Shown(question.question, before, context[begin:end], after, golds, answered.answers[question.id], f1)
+        start, end = question.answer_starts[0], question.answer_starts[0] + len(question.answer_texts[0])
+    first, last = max(0, start - CONTEXT_CHARS), min(len(context), end + CONTEXT_CHARS)
+    return AnswerExample(
+        question.question,
+        before=("…" if first else "") + context[first:start],
+        gold=context[start:end],
+        after=context[end:last] + ("…" if last < len(context) else ""),
+        golds=list(dict.fromkeys(question.answer_texts)),
+        answer=answer,
+        f1=f1,
+    )

@@ -29,7 +29,7 @@ from adapter_qa.reporting.error_analysis import (
     sample_examples,
 )
 from adapter_qa.reporting.layout import PAGE, existing_files
-from adapter_qa.reporting.runs import Group
+from adapter_qa.reporting.runs import Group, Run
 from adapter_qa.reporting.tables import columns_for, table_rows
 from adapter_qa.runs.layout import ATTENTION_FILE
 from adapter_qa.runs.provenance import now
@@ -66,7 +66,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class AnsweredGroup:
-    """A group with the answers of its runs, one `RunAnswers` per seed."""
+    """A group with the answers of its runs.
+
+    Attributes:
+        group: The group.
+        answers: Answers of each run.
+    """
 
     group: Group
     answers: list[RunAnswers]
@@ -76,20 +81,9 @@ class AnsweredGroup:
         """The group's number and setup."""
         return figures.group_label(self.group)
 
-
-@dataclass(frozen=True)
-class GroupExamples:
-    """Examples of a group's answers.
-
-    Attributes:
-        label: The group's number and setup.
-        folder: Folder of the run that gave the answers.
-        examples: Right and wrong answers.
-    """
-
-    label: str
-    folder: str
-    examples: Examples
+    def examples(self) -> Examples:
+        """Return examples of the first run's answers."""
+        return sample_examples(self.answers[0], RIGHT_EXAMPLES, WRONG_EXAMPLES)
 
 
 @dataclass(frozen=True)
@@ -98,15 +92,13 @@ class ErrorAnalysis:
 
     Attributes:
         picture: F1 by category.
-        labels: Labels of the compared groups.
         properties: The same as numbers.
-        examples: Answers of each group.
+        groups: The compared groups.
     """
 
     picture: Picture
-    labels: list[str]
     properties: list[PropertyScores]
-    examples: list[GroupExamples]
+    groups: list[AnsweredGroup]
 
 
 @dataclass(frozen=True)
@@ -201,26 +193,30 @@ def render_page(report: Report, groups: Sequence[Group]) -> str:
 def compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]:
     """Compare finished question answering groups that were evaluated on the same questions."""
     same_questions: dict[tuple[str, int | None, bool], list[Group]] = {}
-    names: dict[tuple[str, int | None, bool], str] = {}
     for group in groups:
         source, options = group.first.document.data.get("eval"), group.first.document.options
-        if group.first.task != "qa" or not group.first.finished or group.f1().mean is None or source is None:
-            continue
-        name = str(source.file or options.get("dataset_name"))
-        key = (source.sha256 or name, source.questions, options.get("version_2_with_negative") is True)
-        count = f"{source.questions:,} questions of " if source.questions is not None else ""
-        names.setdefault(key, f"{count}{name}")
-        same_questions.setdefault(key, []).append(group)
+        if group.first.task == "qa" and group.first.finished and group.f1().mean is not None and source is not None:
+            version_2 = options.get("version_2_with_negative") is True
+            key = (source.sha256 or questions_name(group.first), source.questions, version_2)
+            same_questions.setdefault(key, []).append(group)
     comparisons = []
-    for number, (key, members) in enumerate(same_questions.items(), 1):
+    for number, ((_, count, _), members) in enumerate(same_questions.items(), 1):
+        name = questions_name(members[0].first)
         cost = report.add_picture(
             f"cost_{number}",
             figures.cost_figure(members),
             "F1 against the number of trained parameters and against training time; the numbers are those of the "
             "table, bars are standard deviations over seeds",
         )
-        comparisons.append(Comparison(names[key], cost, analyse_errors(report, members, number)))
+        data = name if count is None else f"{count:,} questions of {name}"
+        comparisons.append(Comparison(data, cost, analyse_errors(report, members, number)))
     return comparisons
+
+
+def questions_name(run: Run) -> str:
+    """Return the name of the file or dataset that a run was evaluated on."""
+    source = run.document.data["eval"]
+    return str(source.file or run.document.options.get("dataset_name"))
 
 
 def analyse_errors(report: Report, groups: Sequence[Group], number: int) -> ErrorAnalysis | None:
@@ -249,22 +245,13 @@ def analyse_errors(report: Report, groups: Sequence[Group], number: int) -> Erro
         report.notes.append(f"error analysis of the first {figures.MAX_COMPARED} of {len(groups)} groups only")
     if not answered:
         return None
-    labels = [member.label for member in answered]
     properties = score_properties(report, answered, questions)
     picture = report.add_picture(
         f"errors_{number}",
-        figures.errors_figure(labels, properties),
+        figures.errors_figure([member.label for member in answered], properties),
         "F1 by question word, answer length, context length and number of windows; means over seeds",
     )
-    examples = [
-        GroupExamples(
-            member.label,
-            str(member.group.first.folder),
-            sample_examples(member.answers[0], RIGHT_EXAMPLES, WRONG_EXAMPLES),
-        )
-        for member in answered
-    ]
-    return ErrorAnalysis(picture, labels, properties, examples)
+    return ErrorAnalysis(picture, properties, answered)
 
 
 def score_properties(

@@ -1,8 +1,8 @@
-"""Runs as their run.json tells them: found under folders, read with distrust, brought together over seeds.
+"""Find runs, check their run.json, and group those that differ in their seed only.
 
-Runs belong together where all their options and data are the same but for the seed and what does not change a result.
-Adapters that a run was given and that come from runs themselves count as the same where those runs belong together, so
-that a chain of runs, each step with its seed, makes one group a step.
+Two runs belong to one group if their options and data are the same except for the seed and for options that do not
+change the result. Adapters that a run was given may come from other runs; they count as the same if those other runs
+belong to one group. A chain of runs that was repeated with several seeds therefore makes one group per step.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 import re
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -24,18 +24,19 @@ from tqdm.auto import tqdm
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
-from adapter_qa.runs.run_record import ONLY_RESULTS, RUN_FILE, is_locked
+from adapter_qa.runs.layout import RUN_FILE, SWEEP_FILE
+from adapter_qa.runs.lock import is_locked
+from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
-SWEEP_FILE = "sweep.json"
 TASKS = {"run_qa_adapter.py": "qa", "run_ner_adapter.py": "ner", "run_mlm_adapter.py": "mlm"}
 SEEDS = re.compile("seed|data_seed")
 REFERENCES = ("load_lang_adapter", "load_adapter", "fuse_adapters")  # options whose paths may be runs
-LONGEST_CHAIN = 5  # runs that stand on runs; a language adapter under a QA adapter under a fusion are three
-LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message names
+MAX_CHAIN = 5  # runs built on runs; a language adapter under a QA adapter under a fusion makes three
+MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message names
 
 
 class Evaluation(msgspec.Struct):
-    """One evaluation: percentages, and when it was. The metrics of other tasks are among the unknown keys."""
+    """One evaluation: its scores in percent, and when it took place. Other metrics in the file are ignored."""
 
     eval_f1: float | None = None
     eval_exact: float | None = None
@@ -45,7 +46,7 @@ class Evaluation(msgspec.Struct):
     step: int | None = None
 
 
-class Loss(msgspec.Struct):
+class TrainingLoss(msgspec.Struct):
     """Mean training loss since the entry before."""
 
     loss: float
@@ -53,28 +54,38 @@ class Loss(msgspec.Struct):
     step: int
 
 
-class Best(msgspec.Struct):
+class BestCheckpoint(msgspec.Struct):
     """The step whose weights were kept."""
 
     step: int | None = None
-    metric: float | None = None
 
 
 class TrainMetrics(msgspec.Struct):
-    """Seconds of training, of the last process where a run was continued."""
+    """Metrics of the training.
+
+    Attributes:
+        train_runtime: Seconds. For a resumed run the time of all its steps, those before the interruption included.
+    """
 
     train_runtime: float | None = None
 
 
 class Metrics(msgspec.Struct):
-    """Results by part of the run."""
+    """Final results of the evaluation and of the training."""
 
     eval: Evaluation | None = None
     train: TrainMetrics | None = None
 
 
-class Parameters(msgspec.Struct):
-    """`composition.parameter_table`."""
+class ParameterCounts(msgspec.Struct):
+    """Numbers of parameters.
+
+    Attributes:
+        base: Base model with its head.
+        added: Everything that the setup adds to the base.
+        trainable: Parameters that the training changes.
+        parts: Numbers by adapter, fusion and head.
+    """
 
     base: int
     added: int
@@ -82,8 +93,8 @@ class Parameters(msgspec.Struct):
     parts: dict[str, int]
 
 
-class DataFacts(msgspec.Struct):
-    """Where the questions of one part came from."""
+class DataSource(msgspec.Struct):
+    """Where the questions of one split came from."""
 
     file: str | None = None
     sha256: str | None = None
@@ -91,21 +102,19 @@ class DataFacts(msgspec.Struct):
 
 
 class RunDocument(msgspec.Struct):
-    """What is read of run.json; other keys may be there."""
+    """The part of run.json that a report needs. Other keys are ignored."""
 
     status: str
     script: str
     options: dict[str, Any]
     setup: str | None = None
-    parameters: Parameters | None = None
+    parameters: ParameterCounts | None = None
     history: list[Evaluation] = []
-    losses: list[Loss] = []
-    best: Best | None = None
+    losses: list[TrainingLoss] = []
+    best: BestCheckpoint | None = None
     metrics: Metrics | None = None
-    data: dict[str, DataFacts] = {}
+    data: dict[str, DataSource] = {}
     why: list[str] = []
-    device: str | None = None
-    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,10 @@ class Run:
     """One run.
 
     Attributes:
-        folder: as it was found.
-        status: "finished", "failed", "interrupted", "running", "killed" (it says running, and no process is at work
-            there) or "pruned" (by the sweep above it).
-        document: its run.json.
+        folder: The path under which the run was found.
+        status: "finished", "failed", "interrupted", "running", "killed" (run.json says "running", but no process works
+            in the folder) or "pruned" (stopped by the sweep that it belongs to).
+        document: The content of its run.json.
     """
 
     folder: Path
@@ -125,76 +134,82 @@ class Run:
 
     @property
     def task(self) -> str:
-        """ "qa", "ner" or "mlm"."""
+        """The task: "qa", "ner" or "mlm"."""
         return TASKS[self.document.script]
 
     @property
     def trained(self) -> bool:
-        """Whether the run was to train, not only to evaluate what there was."""
+        """Whether the run was asked to train, and not only to evaluate."""
         return self.document.options.get("do_train") is True
 
     @property
     def setup(self) -> str:
-        """The composition in words."""
+        """The adapter setup as text, such as "Stack[mlm, qa]"."""
         name = self.document.setup or "unknown"
         return name if self.trained else f"{name}, not trained"
 
     @property
-    def seed(self) -> Any:
-        """The seed as it stands in the options."""
+    def seed(self) -> object:
+        """The value of the option `seed`."""
         return self.document.options.get("seed")
 
     @property
     def finished(self) -> bool:
-        """Whether it ended as it was meant to."""
+        """Whether the run reached its end."""
         return self.status == "finished"
 
     def evaluation(self) -> Evaluation:
-        """The result; where there is none yet, the best evaluation so far by F1, else by loss; else nothing at all."""
+        """Return the final evaluation.
+
+        A run without one gives its best evaluation so far, by F1, else by loss. A run without any evaluation gives an
+        empty one.
+        """
         metrics = self.document.metrics
         if metrics is not None and metrics.eval is not None:
             return metrics.eval
-        scored = [one for one in self.document.history if is_number(one.eval_f1)]
-        if scored:
-            return max(scored, key=lambda one: one.eval_f1 or 0.0)
-        held = [one for one in self.document.history if is_number(one.eval_loss)]
-        return min(held, key=lambda one: one.eval_loss or 0.0, default=Evaluation())
+        with_f1 = [entry for entry in self.document.history if is_number(entry.eval_f1)]
+        if with_f1:
+            return max(with_f1, key=lambda entry: entry.eval_f1 or 0.0)
+        with_loss = [entry for entry in self.document.history if is_number(entry.eval_loss)]
+        return min(with_loss, key=lambda entry: entry.eval_loss or 0.0, default=Evaluation())
 
     def best_epoch(self) -> float | None:
-        """The epoch whose weights were kept; None where nothing was trained or evaluated on the way."""
+        """Return the epoch whose weights were kept; None without training or without evaluations during it."""
         best = self.document.best
-        steps = {one.step: one.epoch for one in self.document.history}
-        return steps.get(best.step) if best is not None and best.step is not None else None
+        epochs = {entry.step: entry.epoch for entry in self.document.history}
+        return epochs.get(best.step) if best is not None and best.step is not None else None
 
     def train_seconds(self) -> float | None:
-        """Seconds of training; of a continued run those of its last process."""
+        """Return the training time in seconds, as `TrainMetrics` defines it."""
         metrics = self.document.metrics
         return metrics.train.train_runtime if metrics is not None and metrics.train is not None else None
 
     def trainable(self) -> int | None:
-        """Parameters that were trained."""
-        table = self.document.parameters
-        return None if table is None else table.trainable if self.trained else 0
+        """Return the number of parameters that were trained."""
+        parameters = self.document.parameters
+        if parameters is None:
+            return None
+        return parameters.trainable if self.trained else 0
 
     def locate(self, path: str) -> Path | None:
-        """A path of the run's command line, as it is found from here; None where nothing is there.
+        """Return a path of the run's command line as seen from the current folder; None if nothing exists there.
 
-        A relative path is tried from the folder that the run's own --output_dir was relative to, then from this one.
+        A relative path is tried from the folder in which the run was started, then from the current one.
         """
-        output, here = PurePath(str(self.document.options.get("output_dir"))), self.folder.resolve()
+        output_dir, folder = PurePath(str(self.document.options.get("output_dir"))), self.folder.resolve()
         bases = [Path()]
-        if not output.is_absolute() and here.parts[-len(output.parts) :] == output.parts:
-            bases.insert(0, Path(*here.parts[: -len(output.parts)]))
+        if not output_dir.is_absolute() and folder.parts[-len(output_dir.parts) :] == output_dir.parts:
+            bases.insert(0, Path(*folder.parts[: -len(output_dir.parts)]))
         return next((base / path for base in bases if (base / path).exists()), None)
 
 
 @dataclass(frozen=True)
 class MeanStd:
-    """Values over seeds.
+    """Mean and standard deviation over seeds.
 
     Attributes:
-        mean: None where there are no values.
-        deviation: the sample's standard deviation (n - 1); None for fewer than two values.
+        mean: None if there are no values.
+        deviation: Sample standard deviation (n - 1); None for fewer than two values.
     """
 
     mean: float | None
@@ -203,104 +218,113 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed only; or one run that did not finish.
+    """Runs that differ in their seed only, or one run that did not finish; a row of the table.
 
     Attributes:
-        runs: in order of their seeds, at least one.
-        settings: `settings_of` the runs.
+        number: Row in the table, from 1.
+        runs: In the order of their seeds, at least one.
+        settings: `comparable_settings` of the runs.
     """
 
+    number: int
     runs: list[Run]
     settings: dict[str, Any]
 
     @property
     def first(self) -> Run:
-        """The run to take from what all share."""
+        """The run that stands for what all of them share."""
         return self.runs[0]
 
     def f1(self) -> MeanStd:
-        """F1 in percent."""
+        """Return the F1 in percent."""
         return mean_std([run.evaluation().eval_f1 for run in self.runs])
 
     def exact(self) -> MeanStd:
-        """Exact match in percent."""
+        """Return the exact match in percent."""
         return mean_std([run.evaluation().eval_exact for run in self.runs])
 
     def perplexity(self) -> MeanStd:
-        """Perplexity of masked words."""
+        """Return the perplexity of the masked words."""
         return mean_std([run.evaluation().eval_perplexity for run in self.runs])
 
     def best_epoch(self) -> MeanStd:
-        """Epoch that was kept."""
+        """Return the epoch whose weights were kept."""
         return mean_std([run.best_epoch() for run in self.runs])
 
     def train_seconds(self) -> MeanStd:
-        """Seconds of training."""
+        """Return the training time in seconds."""
         return mean_std([run.train_seconds() for run in self.runs])
+
+    def trainable_percent(self) -> float | None:
+        """Return the trained parameters in percent of the base model with its head."""
+        parameters, trainable = self.first.document.parameters, self.first.trainable()
+        if parameters is None or trainable is None or not parameters.base:
+            return None
+        return 100 * trainable / parameters.base
 
 
 def is_number(value: float | None) -> bool:
-    """Whether there is a value, and a finite one."""
+    """Return whether a value is there and finite."""
     return value is not None and math.isfinite(value)
 
 
 def mean_std(values: Sequence[float | None]) -> MeanStd:
-    """Mean and standard deviation of the finite values."""
-    known = [float(value) for value in values if value is not None and math.isfinite(value)]
-    if not known:
+    """Return mean and standard deviation of the finite values."""
+    finite = [float(value) for value in values if value is not None and math.isfinite(value)]
+    if not finite:
         return MeanStd(None, None)
-    return MeanStd(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
+    return MeanStd(statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else None)
 
 
-def find_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """All runs in and under some folders.
+def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+    """Find all runs in and under some folders.
 
     Args:
-        folders: run folders, folders that hold some at any depth, or run.json files.
+        paths: Run folders, folders that contain some at any depth, or run.json files.
 
     Returns:
-        The runs, each once, by folder; and a line for each run.json that is none.
+        The runs by folder, each once, and a problem for each run.json that cannot be used.
 
     Raises:
-        UserError: a folder that is not there or holds no run.
+        UserError: if a folder does not exist or contains no run, or no run.json can be used.
     """
-    files = {given: list(_run_files(given)) for given in folders}
-    problems = [
-        f"{given}: {'holds no ' + RUN_FILE if given.exists() else 'no such folder'}; "
+    files = {path: list(_run_files(path)) for path in paths}
+    missing = [
+        f"{path}: {'holds no ' + RUN_FILE if path.exists() else 'no such folder'}; "
         "give a run's folder, or one that holds runs"
-        for given, found in files.items()
-        if not found
+        for path, run_files in files.items()
+        if not run_files
     ]
-    if problems:
-        raise UserError(problems)
-    each = {file.resolve(): file for found in files.values() for file in found}
-    runs, unread = [], []
-    for file in tqdm(each.values(), desc="runs", unit="run", leave=False, disable=None):
+    if missing:
+        raise UserError(missing)
+    unique = {file.resolve(): file for run_files in files.values() for file in run_files}
+    runs, problems = [], []
+    for file in tqdm(unique.values(), desc="runs", unit="run", leave=False, disable=None):
         try:
             runs.append(read_run(file.parent))
         except UserError as error:
-            unread += error.problems
+            problems += error.problems
     if not runs:
-        raise UserError(unread[:LISTED_PROBLEMS])
-    return runs, unread
+        raise UserError(problems[:MAX_LISTED_PROBLEMS])
+    return runs, problems
 
 
-def _run_files(given: Path) -> Iterator[Path]:
-    """run.json files in and under a folder, in order of their names."""
-    if given.name == RUN_FILE and given.is_file():
-        yield given
+def _run_files(path: Path) -> Iterator[Path]:
+    """Yield the run.json files in and under a folder, sorted by folder."""
+    if path.name == RUN_FILE and path.is_file():
+        yield path
         return
-    for folder, inner, files in os.walk(given):
-        inner.sort()
+    for folder, subfolders, files in os.walk(path):
+        subfolders.sort()
         if RUN_FILE in files:
             yield Path(folder) / RUN_FILE
 
 
 def read_run(folder: Path) -> Run:
-    """The run of a folder.
+    """Read the run in a folder.
 
     Raises:
-        UserError: its run.json cannot be read, or was not written by a training script.
+        UserError: if its run.json cannot be read, or does not come from a training script.
     """
     path = folder / RUN_FILE
     try:
@@ -312,108 +336,123 @@ def read_run(folder: Path) -> Run:
     return Run(folder, _status(folder, document.status), document)
 
 
-def _status(folder: Path, said: str) -> str:
-    if said == "running" and not is_locked(folder):
-        said = "killed"
-    if said != "finished" and any(_is_pruned(folder.resolve(), above) for above in folder.resolve().parents):
+def _status(folder: Path, recorded: str) -> str:
+    """Return the status of a run, corrected by what its run.json cannot know."""
+    status = "killed" if recorded == "running" and not is_locked(folder) else recorded
+    resolved = folder.resolve()
+    if status != "finished" and any(_is_pruned(resolved, parent) for parent in resolved.parents):
         return "pruned"
-    return said
+    return status
 
 
-def _is_pruned(folder: Path, above: Path) -> bool:
-    """Whether a sweep's folder above a run says that it was pruned."""
-    inside = folder.relative_to(above).parts
-    return any(PurePath(one).parts[-len(inside) :] == inside for one in _pruned_trials(above))
+def _is_pruned(folder: Path, parent: Path) -> bool:
+    """Return whether the sweep in a parent folder recorded the run as pruned."""
+    relative = folder.relative_to(parent).parts
+    return any(PurePath(trial).parts[-len(relative) :] == relative for trial in _pruned_trials(parent))
 
 
 @cache
-def _pruned_trials(above: Path) -> list[str]:
-    """Folders of the pruned trials of the sweep in a folder, as its sweep.json has them; none where there is none."""
-    if not (above / SWEEP_FILE).is_file():
+def _pruned_trials(folder: Path) -> list[str]:
+    """Return the folders of the pruned trials of the sweep in a folder; an empty list without a sweep."""
+    if not (folder / SWEEP_FILE).is_file():
         return []
     try:
-        trials = read_json(above / SWEEP_FILE).get("trials")
+        trials = read_json(folder / SWEEP_FILE).get("trials")
     except UserError:
-        return []  # of no use to anyone but the sweep, which will complain
-    found = [one for one in trials if isinstance(one, dict)] if isinstance(trials, list) else []
-    return [str(one.get("folder")) for one in found if str(one.get("state")).lower() == "pruned"]
+        return []  # a damaged sweep.json matters to sweep_qa.py, which reports it
+    if not isinstance(trials, list):
+        return []
+    return [
+        str(trial.get("folder"))
+        for trial in trials
+        if isinstance(trial, dict) and str(trial.get("state")).lower() == "pruned"
+    ]
 
 
-def settings_of(run: Run, depth: int = 0) -> dict[str, Any]:
-    """What decides a run's result beside its seed: options, and fingerprints of the data as `train_data`, `eval_data`.
+def comparable_settings(run: Run, depth: int = 0) -> dict[str, Any]:
+    """Return what determines a run's result apart from its seed.
 
     Args:
-        depth: how many runs stand on this one.
+        run: The run.
+        depth: Number of runs that are built on this one.
+
+    Returns:
+        Options by name, and fingerprints of the data as `train_data` and `eval_data`.
     """
     options = run.document.options
     settings = {
-        name: value for name, value in options.items() if not ONLY_RESULTS.fullmatch(name) and not SEEDS.fullmatch(name)
+        name: value
+        for name, value in options.items()
+        if not NEUTRAL_OPTIONS.fullmatch(name) and not SEEDS.fullmatch(name)
     }
     for name in REFERENCES:
         value = options.get(name)
         if isinstance(value, list):
-            settings[name] = [_without_seed(run, str(word), depth) for word in value]
+            settings[name] = [_resolve_reference(run, str(word), depth) for word in value]
         elif isinstance(value, str):
-            settings[name] = _without_seed(run, value, depth)
-    settings |= {f"{part}_data": facts.sha256[:12] for part, facts in run.document.data.items() if facts.sha256}
+            settings[name] = _resolve_reference(run, value, depth)
+    settings |= {f"{split}_data": source.sha256[:12] for split, source in run.document.data.items() if source.sha256}
     return settings
 
 
-def _without_seed(run: Run, word: str, depth: int) -> str:
-    """A path or NAME=PATH; where the path is a run's folder or in one, a digest of that run's settings in its place."""
-    name, separator, path = word.rpartition("=")
-    found = run.locate(path)
-    if found is None or depth == LONGEST_CHAIN:
+def _resolve_reference(run: Run, word: str, depth: int) -> str:
+    """Replace the path in PATH or NAME=PATH by a digest of the settings of the run there, if there is a run."""
+    name, separator, path_text = word.rpartition("=")
+    path = run.locate(path_text)
+    if path is None or depth == MAX_CHAIN:
         return word
-    for folder in (found, found.parent):
+    for folder in (path, path.parent):
         if (folder / RUN_FILE).is_file():
             try:
-                beneath = settings_of(read_run(folder), depth + 1)
+                settings = comparable_settings(read_run(folder), depth + 1)
             except UserError:
                 return word
-            return f"{name}{separator}run {digest(beneath)}"
+            return f"{name}{separator}run {_digest(settings)}"
     return word
 
 
-def digest(settings: dict[str, Any]) -> str:
-    """The first 12 hexadecimal digits of a sha256 over settings."""
+def _digest(settings: dict[str, Any]) -> str:
+    """Return the first 12 hexadecimal digits of a sha256 over settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
-    """Finished runs brought together over seeds, sorted by F1; then those that did not finish, each by itself.
+    """Group finished runs over seeds; each unfinished run is a group of its own.
 
-    Of two runs with the same settings and seed one counts, the one found last. Question answering comes first, then
-    named entities, then language adapters, these by perplexity.
+    Of several runs with the same settings and seed only the last in the sequence counts.
 
     Returns:
-        The groups, and a line for each run that does not count.
+        The finished groups, then the unfinished ones, and a note for each run that does not count. Question answering
+        comes first, sorted by F1, then named entities, then language adapters, sorted by perplexity.
     """
-    together: dict[tuple[str, Any], list[Run]] = {}
-    settings: dict[str, dict[str, Any]] = {}
-    alone: list[Group] = []
+    settings: dict[str, dict[str, Any]] = {}  # by digest
+    repeats: dict[tuple[str, str], list[Run]] = {}  # finished runs by digest of their settings and seed
+    unfinished: list[Group] = []
     for run in runs:
-        found = settings_of(run)
-        key = digest(found)
-        settings[key] = found
+        run_settings = comparable_settings(run)
         if run.finished:
-            together.setdefault((key, str(run.seed)), []).append(run)
+            digest = _digest(run_settings)
+            settings[digest] = run_settings
+            repeats.setdefault((digest, str(run.seed)), []).append(run)
         else:
-            alone.append(Group([run], found))
+            unfinished.append(Group(0, [run], run_settings))
     notes = [
-        f"{twin.folder}: the same options and seed as {twins[-1].folder}, which counts"
-        for twins in together.values()
-        for twin in twins[:-1]
+        f"{run.folder}: the same options and seed as {same[-1].folder}, which counts"
+        for same in repeats.values()
+        for run in same[:-1]
     ]
-    members: dict[str, list[Run]] = {}
-    for (key, _), twins in together.items():
-        members.setdefault(key, []).append(twins[-1])
-    groups = [Group(sorted(found, key=_by_seed), settings[key]) for key, found in members.items()]
-    return sorted(groups, key=_rank) + sorted(alone, key=_rank), notes
+    seeds: dict[str, list[Run]] = {}
+    for (digest, _), same in repeats.items():
+        seeds.setdefault(digest, []).append(same[-1])
+    finished = [Group(0, sorted(group, key=_seed_order), settings[digest]) for digest, group in seeds.items()]
+    ordered = sorted(finished, key=_rank) + sorted(unfinished, key=_rank)
+    return [replace(group, number=number) for number, group in enumerate(ordered, 1)], notes
 
 
-def _by_seed(run: Run) -> tuple[bool, Any]:
-    return (not isinstance(run.seed, int), run.seed if isinstance(run.seed, int) else str(run.seed))
+def _seed_order(run: Run) -> tuple[bool, int, str]:
+    """Return a sort key: whole numbers by value, then everything else as text."""
+    seed = run.seed
+    return (False, seed, "") if isinstance(seed, int) else (True, 0, str(seed))
 
 
 def _rank(group: Group) -> tuple[int, float, float, str]:
@@ -427,29 +466,30 @@ def _rank(group: Group) -> tuple[int, float, float, str]:
 
 
 SETUP = "setup"
-# Settings that another column tells; they are compared only among runs that have the same there.
-TOLD_BY = {
+# Settings that another column of the table implies. They are compared only among groups that agree in that column.
+IMPLIED_BY = {
     **dict.fromkeys(("train_adapter", "load_lang_adapter", "fuse_adapters", "adapter_composition", "do_train"), SETUP),
     "train_data": "train_file",
     "eval_data": "validation_file",
 }
 
 
-def differing(groups: Sequence[Group]) -> list[str]:
-    """Names of the settings that tell groups of one task apart, in the order of the options.
+def differing_settings(groups: Sequence[Group]) -> list[str]:
+    """Return the names of the settings in which groups of one task differ, in the order of the options.
 
-    What was trained is not compared with what was only evaluated, for which no option of training means anything.
+    Trained runs are not compared with runs that were only evaluated, for which training options mean nothing.
     """
     names = list(dict.fromkeys(name for group in groups for name in group.settings))
     return [name for name in names if _differs(name, groups)]
 
 
 def _differs(name: str, groups: Sequence[Group]) -> bool:
+    """Return whether a setting has several values among groups that are comparable in it."""
     values: dict[tuple[str, bool, str], set[str]] = {}
-    told_by = TOLD_BY.get(name)
+    implied_by = IMPLIED_BY.get(name)
     for group in groups:
         run = group.first
-        told = run.setup if told_by == SETUP else str(group.settings.get(told_by or ""))
+        context = run.setup if implied_by == SETUP else str(group.settings.get(implied_by or ""))
         value = json.dumps(group.settings.get(name), sort_keys=True)
-        values.setdefault((run.task, run.trained, told), set()).add(value)
-    return any(len(found) > 1 for found in values.values())
+        values.setdefault((run.task, run.trained, context), set()).add(value)
+    return any(len(distinct) > 1 for distinct in values.values())

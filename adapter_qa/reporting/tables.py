@@ -1,4 +1,4 @@
-"""The table of runs: one row a group of seeds, for a terminal, as CSV, Markdown or JSON."""
+"""The table of runs, one row per group of seeds, for a terminal and as CSV, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -8,122 +8,117 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from adapter_qa.core.errors import escape_control_chars
-from adapter_qa.reporting.runs import REFERENCES, Group, MeanStd, differing
+from adapter_qa.reporting.runs import REFERENCES, Group, MeanStd, differing_settings
 
 ELLIPSIS = "…"
-GAP = "  "  # between the columns of a terminal
-LEAST, LEAST_SETUP = 14, 30  # characters; Stack[mlm, Fuse[qa, ner]] has 25
+GAP = "  "  # between the columns in a terminal
+MIN_WIDTH, MIN_SETUP_WIDTH = 14, 30  # characters; Stack[mlm, Fuse[qa, ner]] has 25
+LEARNING_RATE = "learning_rate"
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column of the table for people.
+    """A column of the table that people read.
 
     Attributes:
-        head: its heading.
-        cell: the text of a group's cell.
-        number: aligned to the right.
-        worth: which columns a narrow terminal keeps; the least is left out first.
-        least: characters that long texts keep where a terminal is narrow; 0 where they are never shortened.
+        heading: Its heading.
+        text: Function that returns the text of a group's cell.
+        is_number: Whether it is aligned to the right.
+        priority: A narrow terminal omits the columns of the lowest priority first.
+        min_width: Characters to which a narrow terminal may shorten long texts; 0 if they are never shortened.
     """
 
-    head: str
-    cell: Callable[[Group], str]
-    number: bool = True
-    worth: int = 0
-    least: int = 0
+    heading: str
+    text: Callable[[Group], str]
+    is_number: bool = True
+    priority: int = 0
+    min_width: int = 0
 
 
 def columns_for(groups: Sequence[Group]) -> list[Column]:
-    """The columns that say something about these groups, in order."""
+    """Return the columns that are not empty for these groups."""
     several_tasks = len({group.first.task for group in groups}) > 1
     columns = [
         *([Column("task", lambda group: group.first.task, False, 95)] if several_tasks else []),
-        Column("setup", lambda group: group.first.setup, False, 100, LEAST_SETUP),
-        Column("F1", lambda group: score(group.f1()), True, 99),
-        Column("EM", lambda group: score(group.exact()), True, 70),
-        Column("perplexity", lambda group: score(group.perplexity()), True, 60),
+        Column("setup", lambda group: group.first.setup, False, 100, MIN_SETUP_WIDTH),
+        Column("F1", lambda group: format_score(group.f1()), True, 99),
+        Column("EM", lambda group: format_score(group.exact()), True, 70),
+        Column("perplexity", lambda group: format_score(group.perplexity()), True, 60),
         Column("n", lambda group: str(len(group.runs)), True, 90),
-        Column("best epoch", lambda group: plain(group.best_epoch().mean, 2), True, 40),
-        Column("trainable", lambda group: count(group.first.trainable()), True, 45),
-        Column("% of base", share, True, 20),
-        *[
-            Column(name, partial(option, name=name), False, 80 if name == "learning_rate" else 50, LEAST)
-            for name in shown_options(groups)
-        ],
-        Column("train time", lambda group: duration(group.train_seconds()), True, 30),
+        Column("best epoch", lambda group: format_epoch(group.best_epoch()), True, 40),
+        Column("trainable", lambda group: format_count(group.first.trainable()), True, 45),
+        Column("% of base", format_trainable_percent, True, 20),
+        *[option_column(name) for name in option_names(groups)],
+        Column("train time", lambda group: format_duration(group.train_seconds()), True, 30),
         Column("status", lambda group: group.first.status, False, 98),
-        Column("folder", folder, False, 85, LEAST),
+        Column("folder", format_folder, False, 85, MIN_WIDTH),
     ]
-    return [one for one in columns if any(one.cell(group) for group in groups)]
+    return [column for column in columns if any(column.text(group) for group in groups)]
 
 
-def shown_options(groups: Sequence[Group]) -> list[str]:
-    """The learning rate, and whatever else tells the groups apart."""
-    return ["learning_rate", *(name for name in differing(groups) if name != "learning_rate")]
+def option_names(groups: Sequence[Group]) -> list[str]:
+    """Return the learning rate and the options in which the groups differ."""
+    return [LEARNING_RATE, *(name for name in differing_settings(groups) if name != LEARNING_RATE)]
 
 
-def score(found: MeanStd) -> str:
-    """A mean with two decimals, and its standard deviation where there is one."""
-    if found.mean is None:
-        return ""
-    return f"{found.mean:.2f}" + (f" ± {found.deviation:.2f}" if found.deviation is not None else "")
+def option_column(name: str) -> Column:
+    """Return the column of an option. A learning rate is empty where nothing was trained."""
 
+    def text(group: Group) -> str:
+        if name == LEARNING_RATE and not group.first.trained:
+            return ""
+        return format_value(option_value(group, name))
 
-def plain(value: float | None, decimals: int) -> str:
-    """A number without needless zeros."""
-    return "" if value is None else f"{value:.{decimals}f}".rstrip("0").rstrip(".")
-
-
-def count(value: int | None) -> str:
-    """A whole number with its thousands parted."""
-    return "" if value is None else f"{value:,}"
-
-
-def trainable_percent(group: Group) -> float | None:
-    """Trained parameters in percent of the base with its head."""
-    table, trained = group.first.document.parameters, group.first.trainable()
-    return 100 * trained / table.base if table is not None and trained is not None and table.base else None
-
-
-def share(group: Group) -> str:
-    """`trainable_percent` as text."""
-    percent = trainable_percent(group)
-    return "" if percent is None else f"{percent:.2f}"
-
-
-def option(group: Group, name: str) -> str:
-    """An option's value; paths as they were given. Options of training are empty where nothing was trained."""
-    if name == "learning_rate" and not group.first.trained:
-        return ""
-    return as_text(option_value(group, name))
+    return Column(name, text, False, 80 if name == LEARNING_RATE else 50, MIN_WIDTH)
 
 
 def option_value(group: Group, name: str) -> Any:
-    """An option's value as it was given, of the first run."""
+    """Return the value of an option of the first run, paths as they were given."""
     return group.first.document.options.get(name) if name in REFERENCES else group.settings.get(name)
 
 
-def as_text(value: Any) -> str:
-    """A JSON value for people."""
+def format_score(score: MeanStd) -> str:
+    """Return a mean with two decimals, and its standard deviation if there is one."""
+    if score.mean is None:
+        return ""
+    return f"{score.mean:.2f}" + (f" ± {score.deviation:.2f}" if score.deviation is not None else "")
+
+
+def format_epoch(epoch: MeanStd) -> str:
+    """Return a mean epoch with up to two decimals."""
+    return "" if epoch.mean is None else f"{epoch.mean:.2f}".rstrip("0").rstrip(".")
+
+
+def format_count(count: int | None) -> str:
+    """Return a whole number with separated thousands."""
+    return "" if count is None else f"{count:,}"
+
+
+def format_trainable_percent(group: Group) -> str:
+    """Return the share of trained parameters with two decimals."""
+    percent = group.trainable_percent()
+    return "" if percent is None else f"{percent:.2f}"
+
+
+def format_value(value: Any) -> str:
+    """Return a JSON value as people read it."""
     if value is None:
         return "-"
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, list):
-        return " ".join(map(as_text, value))
+        return " ".join(map(format_value, value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def duration(found: MeanStd) -> str:
-    """Seconds as 12 s, 3:05 or 2:03:05 (hours first)."""
-    if found.mean is None:
+def format_duration(duration: MeanStd) -> str:
+    """Return seconds as 12 s, 3:05 or 2:03:05 (hours first)."""
+    if duration.mean is None:
         return ""
-    seconds = round(found.mean)
+    seconds = round(duration.mean)
     if seconds < 60:
         return f"{seconds} s"
     minutes, seconds = divmod(seconds, 60)
@@ -131,157 +126,164 @@ def duration(found: MeanStd) -> str:
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
-def folder(group: Group) -> str:
-    """The first run's folder, and how many more there are."""
+def format_folder(group: Group) -> str:
+    """Return the first run's folder and the number of further runs."""
     more = f" +{len(group.runs) - 1}" if len(group.runs) > 1 else ""
     return f"{group.first.folder}{more}"
 
 
-def cells(groups: Sequence[Group], columns: Sequence[Column]) -> list[list[str]]:
-    """The table's texts, heading first; nothing in them is obeyed by a terminal."""
+def table_rows(groups: Sequence[Group], columns: Sequence[Column]) -> list[list[str]]:
+    """Return the cells of the table, headings first, with control characters escaped."""
     return [
-        [one.head for one in columns],
-        *([escape_control_chars(one.cell(group)) for one in columns] for group in groups),
+        [column.heading for column in columns],
+        *([escape_control_chars(column.text(group)) for column in columns] for group in groups),
     ]
 
 
 def as_terminal(groups: Sequence[Group], width: int | None) -> tuple[str, list[str]]:
-    """The table in aligned columns.
+    """Return the table in aligned columns.
 
     Args:
-        groups: as sorted.
-        width: of the terminal, in characters; None for a pipe or file, where nothing is shortened.
+        groups: The rows.
+        width: Characters of a line; None for a pipe or a file, where nothing is shortened.
 
     Returns:
-        The table, and the headings of the columns that were left out for want of room.
+        The table, and the headings of the columns that were omitted because they did not fit.
     """
     columns = columns_for(groups)
-    rows = cells(groups, columns)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    kept = list(range(len(columns))) if width is None else fit(columns, widths, width)
+    rows = table_rows(groups, columns)
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    kept = dict(enumerate(widths)) if width is None else fit_columns(columns, widths, width)
     lines = [
-        GAP.join(aligned(row[index], widths[index], columns[index].number) for index in kept).rstrip() for row in rows
+        GAP.join(align(row[index], size, columns[index].is_number) for index, size in kept.items()).rstrip()
+        for row in rows
     ]
-    return "\n".join(lines) + "\n", [one.head for index, one in enumerate(columns) if index not in kept]
+    return "\n".join(lines) + "\n", [column.heading for index, column in enumerate(columns) if index not in kept]
 
 
-def fit(columns: Sequence[Column], widths: list[int], room: int) -> list[int]:
-    """Leaves out the columns worth least until the others fit, wide ones shortened; these then take what room is left.
+def fit_columns(columns: Sequence[Column], widths: Sequence[int], line_width: int) -> dict[int, int]:
+    """Omit columns of low priority and shorten wide ones until the rest fits into a line.
 
     Args:
-        columns: the columns.
-        widths: characters of each; changed to what they have in the end.
-        room: characters of a line.
+        columns: All columns.
+        widths: Characters that each column needs.
+        line_width: Characters of a line.
 
     Returns:
-        Which columns are kept; at least one.
+        Characters of each column that is kept, by its index; at least one.
     """
-    kept = list(range(len(columns)))
-    least = [
-        min(width, max(one.least, len(one.head))) if one.least else width
-        for one, width in zip(columns, widths, strict=True)
+    shortest = [
+        min(width, max(column.min_width, len(column.heading))) if column.min_width else width
+        for column, width in zip(columns, widths, strict=True)
     ]
-    while len(kept) > 1 and sum(least[index] + len(GAP) for index in kept) - len(GAP) > room:
-        kept.remove(min(kept, key=lambda index: columns[index].worth))
-    while (over := sum(widths[index] + len(GAP) for index in kept) - len(GAP) - room) > 0:
-        longest = max(kept, key=lambda index: widths[index] - least[index])
-        if widths[longest] == least[longest]:
-            break  # one column, wider than the terminal
-        widths[longest] = max(least[longest], widths[longest] - over)
+    kept = dict(enumerate(widths))
+    while len(kept) > 1 and sum(shortest[index] + len(GAP) for index in kept) - len(GAP) > line_width:
+        del kept[min(kept, key=lambda index: columns[index].priority)]
+    while (excess := sum(width + len(GAP) for width in kept.values()) - len(GAP) - line_width) > 0:
+        widest = max(kept, key=lambda index: kept[index] - shortest[index])
+        if kept[widest] == shortest[widest]:
+            break  # a single column, wider than the line
+        kept[widest] = max(shortest[widest], kept[widest] - excess)
     return kept
 
 
-def aligned(text: str, size: int, number: bool) -> str:
-    """A cell of the terminal's table."""
-    text = shorten(text, size)
-    return text.rjust(size) if number else text.ljust(size)
+def align(text: str, width: int, is_number: bool) -> str:
+    """Return a cell of the terminal's table."""
+    text = shorten(text, width)
+    return text.rjust(width) if is_number else text.ljust(width)
 
 
-def shorten(text: str, size: int) -> str:
-    """Text of at most `size` characters; of a longer one its beginning and its end."""
-    if len(text) <= size:
+def shorten(text: str, width: int) -> str:
+    """Return a text of at most `width` characters. A longer one loses its middle."""
+    if len(text) <= width:
         return text
-    end = (size - 1) * 2 // 3  # the ends of paths tell more
-    return text[: size - 1 - end] + ELLIPSIS + text[len(text) - end :]
+    end = (width - 1) * 2 // 3  # the end of a path says more than its beginning
+    return text[: width - 1 - end] + ELLIPSIS + text[len(text) - end :]
 
 
 def as_markdown(groups: Sequence[Group]) -> str:
-    """The table as Markdown of the GitHub kind."""
+    """Return the table as GitHub Markdown."""
     columns = columns_for(groups)
-    head, *rows = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in cells(groups, columns)]
-    rule = ["---:" if one.number else "---" for one in columns]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
+    rows = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in table_rows(groups, columns)]
+    rule = ["---:" if column.is_number else "---" for column in columns]
+    return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], rule, *rows[1:]))
 
 
 def as_csv(groups: Sequence[Group]) -> str:
-    """The table as CSV with raw numbers; always the same columns, then the options that differ."""
+    """Return the table as CSV with unrounded numbers: fixed columns, then the options that differ."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    options = shown_options(groups)
-    for number, group in enumerate(groups):
-        row = {**flat_row(group), **{name: option_value(group, name) for name in options}}
-        if number == 0:
+    names = option_names(groups)
+    for index, group in enumerate(groups):
+        row = {
+            **raw_values(group),
+            "seeds": " ".join(str(run.seed) for run in group.runs),
+            "folders": " ".join(str(run.folder) for run in group.runs),
+            **{name: option_value(group, name) for name in names},
+        }
+        if index == 0:
             writer.writerow(row)
         writer.writerow(map(csv_value, row.values()))
     return stream.getvalue()
 
 
 def csv_value(value: Any) -> Any:
-    """Lists as words, numbers as they are; None is an empty cell."""
-    return escape_control_chars(as_text(value)) if isinstance(value, (list, dict, bool, str)) else value
+    """Return numbers unchanged and other values as text; None makes an empty cell."""
+    return escape_control_chars(format_value(value)) if isinstance(value, (list, dict, bool, str)) else value
 
 
-def flat_row(group: Group) -> dict[str, Any]:
-    """The fixed columns of CSV."""
-    measures = {"f1": group.f1(), "exact": group.exact(), "perplexity": group.perplexity()}
-    measures |= {"best_epoch": group.best_epoch(), "train_seconds": group.train_seconds()}
-    return {
+def raw_values(group: Group) -> dict[str, Any]:
+    """Return the values of a group that CSV and JSON share."""
+    values: dict[str, Any] = {
         "task": group.first.task,
         "setup": group.first.setup,
         "status": group.first.status,
         "n": len(group.runs),
-        **{f"{name}_{part}": vars(found)[part] for name, found in measures.items() for part in ("mean", "deviation")},
-        "trainable": group.first.trainable(),
-        "trainable_percent": trainable_percent(group),
-        "seeds": " ".join(str(run.seed) for run in group.runs),
-        "folders": " ".join(str(run.folder) for run in group.runs),
     }
+    for name, measure in (
+        ("f1", group.f1()),
+        ("exact", group.exact()),
+        ("perplexity", group.perplexity()),
+        ("best_epoch", group.best_epoch()),
+        ("train_seconds", group.train_seconds()),
+    ):
+        values |= {f"{name}_mean": measure.mean, f"{name}_deviation": measure.deviation}
+    return values | {"trainable": group.first.trainable(), "trainable_percent": group.trainable_percent()}
 
 
 def as_json(groups: Sequence[Group]) -> str:
-    """A list of groups with raw numbers and every run's own; what is no number is null."""
-    options = shown_options(groups)
+    """Return a JSON list of groups with unrounded numbers and the values of every run; NaN and infinity are null."""
+    names = option_names(groups)
     document = []
     for group in groups:
-        flat = flat_row(group)
-        flat |= {"options": {name: option_value(group, name) for name in options}}
-        del flat["seeds"], flat["folders"]
-        flat["runs"] = [
-            {
-                "folder": str(run.folder),
-                "seed": run.seed,
-                "status": run.status,
-                "why": run.document.why,
-                "f1": run.evaluation().eval_f1,
-                "exact": run.evaluation().eval_exact,
-                "perplexity": run.evaluation().eval_perplexity,
-                "loss": run.evaluation().eval_loss,
-                "best_epoch": run.best_epoch(),
-                "train_seconds": run.train_seconds(),
-            }
-            for run in group.runs
-        ]
-        document.append(flat)
-    text = json.dumps(finite(document), indent=2, ensure_ascii=False, allow_nan=False)
-    return "".join(
-        f"{escape_control_chars(line)}\n" for line in text.split("\n")
-    )  # in JSON, \\uXXXX is the character itself
+        runs = []
+        for run in group.runs:
+            evaluation = run.evaluation()
+            runs.append(
+                {
+                    "folder": str(run.folder),
+                    "seed": run.seed,
+                    "status": run.status,
+                    "why": run.document.why,
+                    "f1": evaluation.eval_f1,
+                    "exact": evaluation.eval_exact,
+                    "perplexity": evaluation.eval_perplexity,
+                    "loss": evaluation.eval_loss,
+                    "best_epoch": run.best_epoch(),
+                    "train_seconds": run.train_seconds(),
+                }
+            )
+        options = {name: option_value(group, name) for name in names}
+        document.append({**raw_values(group), "options": options, "runs": runs})
+    text = json.dumps(replace_nonfinite(document), indent=2, ensure_ascii=False, allow_nan=False)
+    # Inside a JSON string, \uXXXX means the character itself.
+    return "".join(f"{escape_control_chars(line)}\n" for line in text.split("\n"))
 
 
-def finite(value: Any) -> Any:
-    """A JSON value with null for NaN and infinities, which strict readers refuse."""
+def replace_nonfinite(value: Any) -> Any:
+    """Return a JSON value with null for NaN and infinity, which strict readers refuse."""
     if isinstance(value, dict):
-        return {key: finite(one) for key, one in value.items()}
+        return {key: replace_nonfinite(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [finite(one) for one in value]
+        return [replace_nonfinite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,17 @@
+"""Names of the files in a report's folder.
+
+The module imports no plotting library, so that report_qa.py can check the folder before anything slow is imported.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PAGE = "report.html"
+PICTURES = ("cost", "parameters", "curves", "attention", "errors")  # file names go on with a number and .png
+
+
+def existing_files(folder: Path) -> list[Path]:
+    """Return the files that an earlier report left in a folder."""
+    patterns = (PAGE, *(f"{name}_[0-9]*.png" for name in PICTURES))
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
