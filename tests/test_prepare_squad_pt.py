@@ -1,27 +1,23 @@
-"""The preparation script (prepare_squad_pt.py): what it writes, counts, rejects and refuses; archives; real files."""
+"""The preparation script (prepare_squad_pt.py): its output files, counts and rejects, its refusals, published data."""
 
 from __future__ import annotations
 
-import io
+import errno
 import json
-import stat
-import subprocess
-import sys
-import tarfile
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.archives import Pack, archive_formats, write_tar
+from support.scripts import SHARED, run_script
 
-import prepare_squad_pt
+from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.squad import Question, is_aligned, read_squad
-from prepare_squad_pt import ARCHIVE_MEMBERS, main, split_from_name
+from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS
+from prepare_squad_pt import main, split_from_name, write_output
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = ROOT.parent / "shared" / "data"
+DATA = SHARED / "data"
 TRAIN, DEV = ARCHIVE_MEMBERS
 
 CONTEXT = " A lenda &quot;Venite&quot; fica no Ipê, em setembro de 1876. "
@@ -57,14 +53,14 @@ def write(path: Path, content: object) -> Path:
 
 
 def prepared(folder: Path, stem: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, Any]]:
-    """Data, rejects and counts, as written."""
+    """Return the data, rejects and counts that were written."""
     names = (f"pt_{stem}.json", f"pt_{stem}_rejects.json", f"pt_{stem}_counts.json")
     data, rejects, counts = (json.loads((folder / name).read_text(encoding="utf-8")) for name in names)
     assert data.keys() == {"data"}
     return data["data"], rejects, counts
 
 
-def refusal(*arguments: object) -> list[str]:
+def problems_of(*arguments: object) -> list[str]:
     with pytest.raises(UserError) as caught:
         main([str(argument) for argument in arguments])
     return caught.value.problems
@@ -115,7 +111,7 @@ def test_training_data(tmp_path: Path) -> None:
     }
 
 
-def test_evaluation_data_keeps_texts_that_still_score(tmp_path: Path) -> None:
+def test_evaluation_data_keeps_unaligned_answers(tmp_path: Path) -> None:
     path = write(tmp_path / "squad-dev.json", squad(*QAS))
     main([str(path)])
     data, rejects, counts = prepared(tmp_path, "squad-dev")
@@ -125,7 +121,7 @@ def test_evaluation_data_keeps_texts_that_still_score(tmp_path: Path) -> None:
     assert "empty" not in answers
     assert [entry["kept"] for entry in rejects] == [False, True, True, False]
     assert (counts["split"], counts["kept"], counts["answers"]["not found"]) == ("eval", 7, 2)
-    main([str(tmp_path / "pt_squad-dev.json")])  # -1 is read, and stays
+    main([str(tmp_path / "pt_squad-dev.json")])  # start -1 is read and kept
     assert prepared(tmp_path, "pt_squad-dev")[0] == data
     main([str(path), "--split", "train", "--overwrite"])
     assert prepared(tmp_path, "squad-dev")[2]["kept"] == 6
@@ -142,7 +138,7 @@ def test_split_from_name(name: str, split: str) -> None:
     assert split_from_name(name) == split
 
 
-def test_what_cleaning_empties_is_rejected(tmp_path: Path) -> None:
+def test_questions_that_are_empty_after_cleaning_are_rejected(tmp_path: Path) -> None:
     emptied = squad(qa("no question", ("x", 0), question="&nbsp;"), qa("fine", ("x", 0)), context="x")
     emptied["data"] += squad(qa("no context"), context="&#32;")["data"]
     main([str(write(tmp_path / "squad.json", emptied))])
@@ -154,14 +150,14 @@ def test_what_cleaning_empties_is_rejected(tmp_path: Path) -> None:
     ]
 
 
-def test_a_rejected_lone_surrogate_is_written_as_it_came(tmp_path: Path) -> None:
+def test_a_lone_surrogate_is_written_unchanged_to_the_rejects(tmp_path: Path) -> None:
     path = tmp_path / "squad.json"
     path.write_text(json.dumps(squad(qa("fine", ("x", 0)), qa("\ud83d", ("x", 0)), context="x")))
     main([str(path)])
     assert prepared(tmp_path, "squad")[1][0]["record"]["id"] == "\ud83d"
 
 
-def test_json_whatever_was_read(tmp_path: Path) -> None:
+def test_output_is_json_for_csv_input(tmp_path: Path) -> None:
     path = tmp_path / "perguntas.csv"
     path.write_text("id,question,context,answers\n1,Onde?,No Sul.,\"{'text': ['Sul'], 'answer_start': [0]}\"\n2,?\n")
     main([str(path), "--output_dir", str(tmp_path / "new" / "folder")])
@@ -170,81 +166,55 @@ def test_json_whatever_was_read(tmp_path: Path) -> None:
     assert rejects[0]["reason"] == "bad record"
 
 
-def test_nothing_left(tmp_path: Path) -> None:
-    (line,) = refusal(write(tmp_path / "squad.json", squad(QAS[3])))
+def test_a_file_without_usable_questions_is_refused(tmp_path: Path) -> None:
+    (line,) = problems_of(write(tmp_path / "squad.json", squad(QAS[3])))
     assert line.startswith("squad.json: no question is left; the reasons are in ")
     assert sorted(path.name for path in tmp_path.glob("pt_*")) == [*("pt_squad_counts.json", "pt_squad_rejects.json")]
 
 
-def test_refuses_to_overwrite(tmp_path: Path) -> None:
+def test_existing_files_are_refused_without_overwrite(tmp_path: Path) -> None:
     path = write(tmp_path / "squad.json", squad(*QAS))
     main([str(path)])
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
-    (line,) = refusal(path)
-    assert line.startswith("already there: ") and line.endswith("give --overwrite or another --output_dir")
+    (line,) = problems_of(path)
+    assert line.startswith("already there: ")
+    assert line.endswith("give --overwrite or another --output_dir")
     (tmp_path / "pt_squad.json").unlink()
-    refusal(path)  # the other two are worth protecting as well
+    problems_of(path)  # the other two files still exist
     main([str(path), "--overwrite"])
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = write(tmp_path / "pt_squad.json", "old")
-    real = Path.write_bytes
 
-    def run_out_of_space(path: Path, content: bytes) -> int:
-        real(path, content[: len(content) // 2])
-        raise OSError(28, "No space left on device")
+    def run_out_of_space(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", run_out_of_space)
-    with pytest.raises(UserError, match="pt_squad.json: cannot be written: No space left on device"):
-        prepare_squad_pt.write_json(target, {"data": []})
+    monkeypatch.setattr(files, "fsync_path", run_out_of_space)
+    with pytest.raises(UserError, match=r"pt_squad\.json: cannot be written: No space left on device"):
+        write_output(target, {"data": []})
     assert json.loads(target.read_text()) == "old"
+    assert list(tmp_path.iterdir()) == [target]
 
 
 def test_bad_input(tmp_path: Path) -> None:
-    assert refusal(tmp_path / "none.json") == [f"{tmp_path / 'none.json'}: no such file"]
-    assert "allowed: .json, .jsonl, .csv" in refusal(write(tmp_path / "squad.txt", []))[0]
+    assert problems_of(tmp_path / "none.json") == [f"{tmp_path / 'none.json'}: no such file"]
+    assert "allowed: .json, .jsonl, .csv" in problems_of(write(tmp_path / "squad.txt", []))[0]
     (tmp_path / "cut.json").write_text('{"data": [')
-    assert "not JSON at line 1" in refusal(tmp_path / "cut.json")[0]
+    assert "not JSON at line 1" in problems_of(tmp_path / "cut.json")[0]
     write(tmp_path / "file", "in the way")
-    (line,) = refusal(write(tmp_path / "squad.json", squad(*QAS)), "--output_dir", tmp_path / "file")
+    (line,) = problems_of(write(tmp_path / "squad.json", squad(*QAS)), "--output_dir", tmp_path / "file")
     assert "cannot be written: " in line
 
 
 # --- archives ------------------------------------------------------------------------------------------------
 
 
-def tar(path: Path, members: list[tuple[str, bytes]], links: tuple[tuple[str, bytes], ...] = ()) -> Path:
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-        for name, kind in links:
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, f"pt/{TRAIN}"
-            archive.addfile(info)
-    return path
-
-
-def zipped(path: Path, members: list[tuple[str, bytes]], links: tuple[tuple[str, bytes], ...] = ()) -> Path:
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in members:
-            archive.writestr(name, content)
-        for name, _ in links:
-            link = zipfile.ZipInfo(name)
-            link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
-            archive.writestr(link, f"pt/{TRAIN}")
-    return path
-
-
 CONTENT = json.dumps(squad(*QAS)).encode()
-Pack = Callable[..., Path]
-packs = pytest.mark.parametrize(("pack", "name"), [(tar, "squad.tar.gz"), (tar, "squad.tgz"), (zipped, "squad.zip")])
 
 
-@packs
+@archive_formats
 def test_archive(tmp_path: Path, pack: Pack, name: str) -> None:
     archive = pack(tmp_path / name, [("pt/leiame.txt", b"?"), (f"pt/{DEV}", CONTENT), (f"pt/{TRAIN}", CONTENT)])
     assert main([str(archive), "--output_dir", str(tmp_path / "out")]) == 0
@@ -252,7 +222,7 @@ def test_archive(tmp_path: Path, pack: Pack, name: str) -> None:
     assert prepared(tmp_path / "out", "squad-dev-v1.1")[2]["kept"] == 7
 
 
-@packs
+@archive_formats
 def test_paths_inside_an_archive_lead_nowhere(tmp_path: Path, pack: Pack, name: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -263,68 +233,32 @@ def test_paths_inside_an_archive_lead_nowhere(tmp_path: Path, pack: Pack, name: 
     assert len(list((folder / "out").iterdir())) == 6
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE], ids=["symlink", "hardlink"])
-@packs
-def test_links_are_refused(tmp_path: Path, pack: Pack, name: str, kind: bytes) -> None:
-    archive = pack(tmp_path / name, [(f"pt/{TRAIN}", CONTENT)], ((f"pt/{DEV}", kind),))
-    assert refusal(archive) == [f"{archive}: {DEV} is a link or device, not a file"]
-
-
-@packs
-def test_incomplete_ambiguous_or_oversized_archives(
-    tmp_path: Path, pack: Pack, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    archive = pack(tmp_path / name, [(f"a/{TRAIN}", CONTENT), ("b/squad-dev.json", CONTENT)])
-    assert refusal(archive) == [f"{archive}: holds no {DEV}"]
-    pack(archive, [("x", b"")])
-    assert refusal(archive) == [f"{archive}: holds no {TRAIN} and no {DEV}"]
-    pack(archive, [(f"a/{TRAIN}", CONTENT), (f"b/{TRAIN}", CONTENT)])
-    assert refusal(archive) == [f"{archive}: holds {TRAIN} more than once"]
-    pack(archive, [(TRAIN, CONTENT), (DEV, CONTENT)])
-    monkeypatch.setattr(prepare_squad_pt, "MAX_BYTES", len(CONTENT) - 1)
-    assert refusal(archive) == [f"{archive}: {TRAIN} has {len(CONTENT):,} bytes; allowed: {len(CONTENT) - 1:,}"]
-
-
-@packs
-def test_damaged_archives(tmp_path: Path, pack: Pack, name: str) -> None:
-    archive = pack(tmp_path / name, [(TRAIN, CONTENT), (DEV, CONTENT)])
-    whole = archive.read_bytes()
-    for damaged in (b"", b"neither tar nor zip", whole[: len(whole) // 2]):
-        archive.write_bytes(damaged)
-        (line,) = refusal(archive)
-        assert line.startswith(f"{archive}: not a readable archive: ")
-    assert list(tmp_path.iterdir()) == [archive]
-
-
 def test_nothing_is_written_when_one_member_is_broken(tmp_path: Path) -> None:
-    archive = tar(tmp_path / "squad.tgz", [(TRAIN, CONTENT), (DEV, b'{"data": [')])
-    assert refusal(archive)[0].startswith(f"{DEV}: not JSON at line 1")
+    archive = write_tar(tmp_path / "squad.tgz", [(TRAIN, CONTENT), (DEV, b'{"data": [')])
+    assert problems_of(archive)[0].startswith(f"{DEV}: not JSON at line 1")
     assert list(tmp_path.iterdir()) == [archive]
 
 
 # --- as a command --------------------------------------------------------------------------------------------
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(ROOT / "prepare_squad_pt.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_command_line(tmp_path: Path) -> None:
     path = write(tmp_path / "squad.json", squad(*QAS))
-    done = run(path)
-    assert (done.returncode, done.stderr) == (0, "")
-    table = dict(line.rsplit(maxsplit=1) for line in done.stdout.splitlines() if "  " in line)
+    process = run_script("prepare_squad_pt.py", path)
+    assert (process.returncode, process.stderr) == (0, "")
+    table = dict(line.rsplit(maxsplit=1) for line in process.stdout.splitlines() if "  " in line)
     assert (table["read"], table["kept"], table["  loose"]) == ("10", "6", "1")
-    again = run(path)
+    again = run_script("prepare_squad_pt.py", path)
     assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr.startswith("error: already there: ") and again.stderr.count("\n") == 1
+    assert again.stderr.startswith("error: already there: ")
+    assert again.stderr.count("\n") == 1
 
 
-def test_help_shows_examples() -> None:
-    done = run("--help")
-    assert done.returncode == 0
-    assert done.stdout.count("python prepare_squad_pt.py ") == 2
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.count("python prepare_squad_pt.py ") == 2
 
 
 # --- published data ------------------------------------------------------------------------------------------
@@ -349,20 +283,20 @@ def test_published_files(
     data, rejects, counts = prepared(tmp_path, name)
     assert (counts["kept"], counts["kept_unanswerable"], counts["rejected"]) == (kept, unanswerable, rejected)
     assert tuple(counts["answers"].values()) == outcomes
-    assert len(data) == kept and len(rejects) == sum(rejected.values()) == counts["read"] - kept
+    assert len(data) == kept
+    assert len(rejects) == sum(rejected.values()) == counts["read"] - kept
     questions = read_squad(tmp_path / f"pt_{name}.json", need_answers=True)
     assert all(is_aligned(question, k) for question in questions for k in range(len(question.answer_texts)))
-    assert same_ids_and_cleaner(read_squad(path, need_answers=True), questions)
+    assert_clean_and_in_order(read_squad(path, need_answers=True), questions)
 
-    # Preparing what is prepared changes nothing.
+    # Preparing prepared data changes nothing.
     main([str(tmp_path / f"pt_{name}.json")])
     first, second = ((tmp_path / f"{prefix}_{name}.json").read_bytes() for prefix in ("pt", "pt_pt"))
     assert first == second
     assert prepared(tmp_path, f"pt_{name}")[1] == []
 
 
-def same_ids_and_cleaner(before: list[Question], after: list[Question]) -> bool:
-    """Order and ids are those of the file, and no entity is left anywhere."""
+def assert_clean_and_in_order(before: list[Question], after: list[Question]) -> None:
     kept = {question.id for question in after}
-    assert not any(mark in q.context + q.question for q in after for mark in ("&quot;", "&#39;", "&amp;"))
-    return [question.id for question in before if question.id in kept] == [question.id for question in after]
+    assert not any(entity in q.context + q.question for q in after for entity in ("&quot;", "&#39;", "&amp;"))
+    assert [question.id for question in before if question.id in kept] == [question.id for question in after]

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.old_saves import OldWorld
+from reference.legacy_saves import LegacyModel
 from support.questions import make_questions, write_squad
 
 import ask_qa
@@ -28,15 +28,16 @@ import run_qa_adapter
 from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.core import files
 from adapter_qa.core.cli import run_cli
-from adapter_qa.core.errors import LONGEST_PROBLEM, OBEYED, UserError, escape_control_chars
+from adapter_qa.core.errors import CONTROL_CHARS, MAX_PROBLEM_CHARS, UserError, escape_control_chars
 from adapter_qa.core.messages import log_note
+from adapter_qa.data import squad_archive
+from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_model import load_model, load_tokenizer, read_base_config
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.saved_adapters import read_setup
 from adapter_qa.models.weights import check_states, read_weights, weight_names
-from prepare_squad_pt import ARCHIVE_MEMBERS
 
 WINDOWS = {
     "max_seq_length": 64, "doc_stride": 16, "n_best_size": 20, "max_answer_length": 30, "version_2": False,
@@ -131,7 +132,7 @@ def test_a_base_model_that_is_a_pickle(tmp_path: Path, tiny_bert: Path, target: 
 def test_saves_of_2021_that_are_pickles(
     name: str, tmp_path: Path, tiny_bert: Path, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = OldWorld(tiny_bert)
+    world = LegacyModel(tiny_bert)
     old = world.save_all(tmp_path / "old", ("qa_squad", "ner_lener"))
     world.save_fusion(old / world.fusion.name)
     world.save_head(old)
@@ -334,7 +335,7 @@ def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
 
 
 def test_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare_squad_pt, "MAX_ARCHIVE_BYTES", 1 << 20)
+    monkeypatch.setattr(squad_archive, "MAX_ARCHIVE_BYTES", 1 << 20)
     bomb = tar_of(tmp_path / "bomb.tgz", (tarfile.TarInfo("zeros"), bytes(1 << 21)))
     assert bomb.stat().st_size < 10_000
     assert refusal(prepare_squad_pt.main, [str(bomb)]) == (
@@ -344,7 +345,7 @@ def test_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest
 
 def test_a_header_that_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A long name is read whole, before anyone sees how long it is."""
-    monkeypatch.setattr(prepare_squad_pt, "MAX_ARCHIVE_BYTES", 1 << 20)
+    monkeypatch.setattr(squad_archive, "MAX_ARCHIVE_BYTES", 1 << 20)
     bomb = tar_of(tmp_path / "bomb.tgz", (tarfile.TarInfo("x" * (1 << 21)), b""))
     assert "unpacks to more than" in refusal(prepare_squad_pt.main, [str(bomb)])
 
@@ -406,7 +407,7 @@ def test_inert_text() -> None:
 def test_errors_and_notes_are_inert_and_short(capsys: pytest.CaptureFixture[str]) -> None:
     error = UserError([f"a{ESCAPES}\nb", "x" * 10_000])
     assert error.problems[0] == "a\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u202e\\u000d\\u000ab"
-    assert len(error.problems[1]) == LONGEST_PROBLEM + len(" ... ")
+    assert len(error.problems[1]) == MAX_PROBLEM_CHARS + len(" ... ")
     log_note([f"n{ESCAPES}\nb"])
     assert capsys.readouterr().err.count("\n") == 1
 
@@ -417,6 +418,6 @@ def test_questions_and_answers_are_printed_inert(as_json: bool, capsys: pytest.C
     ask_qa.show([answer, answer], as_json=as_json)
     printed = capsys.readouterr().out
     assert printed.count("\n") == (2 if as_json else 4)
-    assert OBEYED.search(printed.replace("\n", "")) is None
+    assert CONTROL_CHARS.search(printed.replace("\n", "")) is None
     if as_json:
         assert [json.loads(line) for line in printed.splitlines()] == [answer, answer]

@@ -29,6 +29,7 @@ from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
 from adapter_qa.data.conll import OUTSIDE, label_names, read_sentences
 from adapter_qa.data.squad import Question, is_aligned, read_records, read_squad
+from adapter_qa.data.squad_preparation import prepare_questions
 from adapter_qa.data.text import read_texts
 from adapter_qa.data.token_classification import tokenize_and_align_labels
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
@@ -39,7 +40,6 @@ from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.weights import read_weights, weight_names
-from prepare_squad_pt import prepare
 from utils_qa import WindowSpans, choose_answers, window_spans
 
 # Accents composed and decomposed, emoji with joiners and skin, flags, zero width, right to left, marks alone, controls,
@@ -248,9 +248,9 @@ def test_whatever_is_prepared_is_counted_and_aligned(data: st.DataObject, keep_u
     records = attempt(read_records, "a.json", json.dumps(document).encode())
     if records is None:
         return
-    prepared = prepare(records, keep_unaligned=keep_unaligned)
-    counts = prepared.summary()
-    assert counts["read"] == counts["kept"] + counts["duplicates"] + sum(counts["rejected"].values())
+    prepared = prepare_questions(records, keep_unaligned=keep_unaligned)
+    counts = prepared.counts()
+    assert len(records) == counts["read"] == counts["kept"] + counts["duplicates"] + sum(counts["rejected"].values())
     for question in prepared.questions:
         for k, start in enumerate(question.answer_starts):
             assert is_aligned(question, k) or (keep_unaligned and start == -1)

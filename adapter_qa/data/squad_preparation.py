@@ -1,0 +1,127 @@
+"""Clean and align the questions of a SQuAD file, with counts and with the reason for every rejected question."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from adapter_qa.data.alignment import AlignedAnswer, AlignmentContext, MatchType, align_question, clean
+from adapter_qa.data.squad import Question, Record, RecordError, parse_question
+
+
+class Preparation:
+    """The prepared questions of a file, its rejects and their counts.
+
+    Attributes:
+        keep_unaligned: whether answers that the context does not contain are kept.
+        questions: cleaned and aligned questions, in the order of the file.
+        rejects: JSON objects with `where`, `reason`, `detail`, `kept` (whether the question is kept without some of
+            its answers) and the original `record`.
+        duplicates: number of questions that are dropped because a later one has the same id.
+        entities: number of HTML entities that were replaced.
+        rejected: number of dropped questions by reason.
+        matches: number of answers by the way they were found.
+    """
+
+    def __init__(self, keep_unaligned: bool):
+        self.keep_unaligned = keep_unaligned
+        self.questions: list[Question] = []
+        self.rejects: list[dict[str, Any]] = []
+        self.duplicates = self.entities = 0
+        self.rejected: Counter[str] = Counter()
+        self.matches: Counter[MatchType] = Counter()
+        self._contexts: dict[str, AlignmentContext] = {}  # by raw text: questions share contexts
+
+    def add(self, record: Record, question: Question) -> None:
+        """Clean and align a question, then keep or reject it."""
+        context = self._contexts.get(question.context)
+        if context is None:
+            context = self._contexts[question.context] = AlignmentContext(question.context)
+            self.entities += context.cleaned.entities
+        self.entities += sum(clean(text).entities for text in (question.question, *question.answer_texts))
+        cleaned, answers = align_question(question, context, keep_unaligned=self.keep_unaligned)
+        self.matches.update(answer.match for answer in answers)
+        reason = _rejection_reason(cleaned, answers)
+        kept = bool(cleaned.context and cleaned.question and (cleaned.answer_texts or not answers))
+        if reason:
+            lost = [answer.text for answer in answers if answer.match in (MatchType.NOT_FOUND, MatchType.EMPTY)]
+            self.reject(record, reason, "; ".join(map(repr, lost)), kept=kept)
+        if kept:
+            self.questions.append(cleaned)
+
+    def reject(self, record: Record, reason: str, detail: str, *, kept: bool = False) -> None:
+        """List a record among the rejects.
+
+        Args:
+            record: the original record.
+            reason: one of a few fixed reasons, by which rejects are counted.
+            detail: the answers or the problem.
+            kept: whether the question is kept without some of its answers.
+        """
+        self.rejects.append(
+            {"where": record.where, "reason": reason, "detail": detail, "kept": kept, "record": record.fields}
+        )
+        if not kept:
+            self.rejected[reason] += 1
+
+    def counts(self) -> dict[str, Any]:
+        """Return the counts; `read` is the sum of `kept`, `duplicates` and `rejected`."""
+        return {
+            "read": len(self.questions) + self.duplicates + self.rejected.total(),
+            "kept": len(self.questions),
+            "kept_unanswerable": sum(not question.answer_texts for question in self.questions),
+            "duplicates": self.duplicates,
+            "rejected": dict(sorted(self.rejected.items())),
+            "answers": {match.value: self.matches[match] for match in MatchType},
+            "entities_unescaped": self.entities,
+        }
+
+
+def prepare_questions(records: Sequence[Record], *, keep_unaligned: bool) -> Preparation:
+    """Clean and align all questions of a file. Of questions with the same id, the last one is kept.
+
+    Args:
+        records: the records of the file.
+        keep_unaligned: keep answers that the context does not contain, with start -1.
+    """
+    preparation = Preparation(keep_unaligned)
+    parsed = []
+    for record in records:
+        try:
+            parsed.append((record, parse_question(record, need_answers=True)))
+        except RecordError as error:
+            preparation.reject(record, "bad record", str(error))
+    last = {question.id: index for index, (_, question) in enumerate(parsed)}
+    # disable=None: no progress bar if the output is not a terminal.
+    for index, (record, question) in enumerate(tqdm(parsed, unit=" questions", leave=False, disable=None)):
+        if last[question.id] == index:
+            preparation.add(record, question)
+        else:
+            preparation.duplicates += 1
+    return preparation
+
+
+def flat_record(question: Question) -> dict[str, Any]:
+    """Return a question as a flat SQuAD record, which the training scripts read."""
+    return {
+        "id": question.id,
+        "title": question.title,
+        "context": question.context,
+        "question": question.question,
+        "answers": {"answer_start": list(question.answer_starts), "text": list(question.answer_texts)},
+    }
+
+
+def _rejection_reason(cleaned: Question, answers: Sequence[AlignedAnswer]) -> str:
+    """Return the main defect of a question or of its answers; empty if there is none."""
+    matches = {answer.match for answer in answers}
+    if not cleaned.context:
+        return "empty context"
+    if not cleaned.question:
+        return "empty question"
+    if MatchType.NOT_FOUND in matches:
+        return "answer not in the context"
+    return "empty answer" if MatchType.EMPTY in matches else ""
