@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.old_saves import OldWorld
+from reference.legacy_saves import LegacyModel
 from support.scripts import run_script
 
 import run_qa_adapter
@@ -93,7 +93,7 @@ def test_a_metric_that_is_better_the_other_way_round(metric: str, greater: bool,
 
 def test_the_command_line_of_the_2021_notebook(tiny_bert: Path, tmp_path: Path, squad_files: tuple[Path, Path]) -> None:
     """As the notebook had it, with its values; only paths, sizes and the number of epochs are those of a test."""
-    language = OldWorld(tiny_bert).save_adapter(tmp_path / "adapters-mlm", "mlm")
+    language = LegacyModel(tiny_bert).save_adapter(tmp_path / "adapters-mlm", "mlm")
     options: dict[str, Any] = {
         "model_name_or_path": tiny_bert, "train_file": squad_files[0], "validation_file": squad_files[1],
         "do_train": True, "do_eval": True, "output_dir": "run/output_dir", "overwrite_output_dir": True,

@@ -1,0 +1,348 @@
+"""Options files and command lines (adapter_qa/config/parser.py): values, defaults, refusals and help."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import yaml
+from support.scripts import ROOT
+
+from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
+from adapter_qa.config.parser import ConfigParser, parse_config
+from adapter_qa.config.validation import validate_config
+from adapter_qa.core.errors import UserError
+
+CONFIGS: Mapping[str, Any] = {
+    "run_qa_adapter.py": QARunConfig,
+    "run_mlm_adapter.py": MLMRunConfig,
+    "run_ner_adapter.py": NERRunConfig,
+}
+NEEDED = ("--model_name_or_path", "bert", "--output_dir", "out")
+
+
+def make_parser(script: str = "run_qa_adapter.py") -> ConfigParser[Any]:
+    parser: ConfigParser[Any] = ConfigParser(CONFIGS[script], "Trains.", "  script.py --a\n  script.py --b\n")
+    parser.prog = "script.py"
+    return parser
+
+
+def parse(*words: str) -> dict[str, Any]:
+    """Return all options of run_qa_adapter.py by name."""
+    config = make_parser().parse(words)
+    values: dict[str, Any] = {}
+    for group in fields(config):
+        values |= vars(getattr(config, group.name))
+    return values
+
+
+def run_python(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+def problems_of(*words: str) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        make_parser().parse(words)
+    return caught.value.problems
+
+
+# ---------------------------------------------------------------- values
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "yml", "json"])
+def test_file_sets_options_and_command_line_overrides_them(tmp_path: Path, suffix: str) -> None:
+    in_file = {
+        "model_name_or_path": "bert",
+        "output_dir": "out",
+        "learning_rate": 3e-5,
+        "doc_stride": 64,
+        "madx2": True,
+        "train_adapter": False,
+        "adapter_config": "houlsby",
+        "tokenizer_name": None,
+        "fuse_adapters": ["qa=a", "ner=b"],
+        "lr_scheduler_type": "cosine_with_restarts",
+    }
+    path = tmp_path / f"options.{suffix}"
+    scheduler = {"lr_scheduler_kwargs": {"num_cycles": 2}}
+    written = in_file | scheduler
+    path.write_text(json.dumps(written) if suffix == "json" else yaml.safe_dump(written), encoding="utf-8")
+
+    alone = parse(str(path))
+    assert {name: alone[name] for name in in_file} == in_file
+    assert json.loads(alone["lr_scheduler_kwargs"]) == scheduler["lr_scheduler_kwargs"]
+
+    words = ["--madx2", "False", "--doc_stride", "32", "--fuse_adapters", "x=1", "y=2", "z=3", "--seed", "7"]
+    both = parse(str(path), *words)
+    overridden = {"madx2": False, "doc_stride": 32, "fuse_adapters": ["x=1", "y=2", "z=3"], "seed": 7}
+    assert {name: both[name] for name in [*in_file, "seed"]} == in_file | overridden
+
+
+def test_numbers_that_yaml_reads_as_text_are_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: bert\noutput_dir: out\nlearning_rate: 1e-5\n", encoding="utf-8")
+    assert yaml.safe_load(path.read_text())["learning_rate"] == "1e-5"  # YAML 1.1 wants a dot
+    assert parse(str(path))["learning_rate"] == 1e-5
+
+
+@pytest.mark.parametrize("word", ["--learning_rate=0.5", "--learning-rate=0.5"])
+def test_options_may_be_spelled_with_dashes(word: str) -> None:
+    assert parse(*NEEDED, word)["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (("--do_train", "True"), "do_train", True),
+        (("--do_train",), "do_train", True),
+        (("--do_train", "0"), "do_train", False),
+        ((), "do_train", False),
+        (("--madx2", "False"), "madx2", False),
+        (("--madx2", "yes"), "madx2", True),
+        ((), "train_adapter", True),
+        (("--train_adapter", "False"), "train_adapter", False),
+        (("--fusion_regularization", "false"), "fusion_regularization", False),
+        (("--do_train", "--do_eval"), "do_eval", True),
+        (("--bf16",), "bf16", True),
+        ((), "bf16", None),
+        (("--do_eval", "--load_best_model_at_end", "False"), "load_best_model_at_end", False),
+    ],
+)
+def test_booleans_take_values(words: tuple[str, ...], name: str, value: bool | None) -> None:
+    assert parse(*NEEDED, *words)[name] is value
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_configurations_are_frozen(script: str) -> None:
+    config = make_parser(script).parse(NEEDED)
+    for group in fields(config):
+        options = getattr(config, group.name)
+        with pytest.raises(FrozenInstanceError):
+            setattr(config, group.name, options)
+        with pytest.raises(FrozenInstanceError):
+            setattr(options, fields(options)[0].name, None)
+
+
+# ---------------------------------------------------------------- refusals
+
+
+def test_all_wrong_values_are_reported_at_once() -> None:
+    words = (
+        *("--seed", "x", "--learning_rate=fast", "--fuse_adapters", "a=b", "--doc_strid", "3"),
+        *("--adapter_composition", "sum"),
+    )
+    wrong = [
+        "argument --seed: invalid int value: 'x'; see script.py --help",
+        "argument --learning_rate: invalid float value: 'fast'; see script.py --help",
+        "argument --adapter_composition: invalid choice: 'sum' (choose from 'stack', 'fuse'); see script.py --help",
+    ]
+    unknown = "command line: unknown option doc_strid; did you mean doc_stride?"
+    assert problems_of(*NEEDED, *words) == [*wrong, unknown]
+    missing = "the following arguments are required: --model_name_or_path; see script.py --help"
+    assert problems_of(*words) == [*wrong, missing]
+
+
+def test_values_beyond_their_limits_are_reported_with_unknown_options() -> None:
+    words = ("--doc_strid", "3", "--learning_rate", "nan", "--adam_beta1", "2", "--cache_dir", "\0")
+    assert problems_of(*NEEDED, *words) == [
+        "command line: unknown option doc_strid; did you mean doc_stride?",
+        "--cache_dir \\u0000: has a NUL character or is not UTF-8, and cannot be recorded",
+        "--learning_rate nan: must be a finite number",
+        "--adam_beta1 2: must be between 0 and 1",
+    ]
+
+
+def test_problems_of_an_earlier_command_line_are_not_repeated() -> None:
+    parser = make_parser()
+    for words in (["--seed", "x"], ["--doc_strid", "3"]):
+        with pytest.raises(UserError) as caught:
+            parser.parse([*NEEDED, *words])
+        assert len(caught.value.problems) == 1
+    parser.parse(NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("words", "problems"),
+    [
+        (("--learnin_rate", "3"), ["command line: unknown option learnin_rate; did you mean learning_rate?"]),
+        (("--madx3=True",), ["command line: unknown option madx3; did you mean madx2?"]),
+        (("--qqqqqq",), ["command line: unknown option qqqqqq; see script.py --help"]),
+        (
+            ("--doc_strid", "9", "--seed", "1", "--load_adaptr", "a"),
+            [
+                "command line: unknown option doc_strid; did you mean doc_stride?",
+                "command line: unknown option load_adaptr; did you mean load_adapter?",
+            ],
+        ),
+        (("--learning", "1"), ["command line: unknown option learning; did you mean learning_rate?"]),
+        (("two", "words"), ["stray words on the command line: two words; options look like --name value"]),
+        (("--doc_stride", "abc"), ["argument --doc_stride: invalid int value: 'abc'; see script.py --help"]),
+        (("--seed", "1.5"), ["argument --seed: invalid int value: '1.5'; see script.py --help"]),
+        (("--learning_rate",), ["argument --learning_rate: expected one argument; see script.py --help"]),
+        (
+            ("--adapter_composition", "sum"),
+            [
+                "argument --adapter_composition: invalid choice: 'sum' (choose from 'stack', 'fuse'); see script.py "
+                "--help"
+            ],
+        ),
+    ],
+)
+def test_wrong_command_lines_are_refused(words: tuple[str, ...], problems: list[str]) -> None:
+    assert problems_of(*NEEDED, *words) == problems
+
+
+def test_a_wrong_boolean_names_the_option() -> None:
+    (problem,) = problems_of(*NEEDED, "--do_train", "perhaps")
+    assert problem.startswith("argument --do_train: ")
+    assert "got perhaps" in problem
+    assert "\n" not in problem
+
+
+@pytest.mark.parametrize("name", ["eval_strategy", "save_strategy", "lr_scheduler_type", "optim", "log_level"])
+def test_a_wrong_choice_is_refused_with_the_choices(name: str) -> None:
+    (problem,) = problems_of(*NEEDED, f"--{name}", "sometimes")
+    assert problem.startswith(f"argument --{name}: invalid choice: 'sometimes' (choose from ")
+
+
+def test_a_missing_model_is_refused() -> None:
+    assert problems_of() == ["the following arguments are required: --model_name_or_path; see script.py --help"]
+
+
+def test_every_unknown_key_of_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: bert\nlearnin_rate: 1\nmaddx2: true\nqqqqqq: 1\n", encoding="utf-8")
+    assert problems_of(str(path)) == [
+        f"{path}: unknown option learnin_rate; did you mean learning_rate?",
+        f"{path}: unknown option maddx2; did you mean madx2?",
+        f"{path}: unknown option qqqqqq; see script.py --help",
+    ]
+
+
+def test_an_option_of_another_script_is_unknown(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: bert\nmlm_probability: 0.2\n", encoding="utf-8")
+    (problem,) = problems_of(str(path))
+    assert problem.startswith(f"{path}: unknown option mlm_probability; ")
+
+
+def test_a_wrong_type_in_a_file_is_refused_as_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: bert\noutput_dir: out\ndoc_stride: many\n", encoding="utf-8")
+    assert problems_of(str(path)) == ["argument --doc_stride: invalid int value: 'many'; see script.py --help"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "start"),
+    [
+        ("a.yaml", b"- seed\n", "holds a list; options are a mapping such as 'seed: 42'"),
+        ("a.yaml", b"", "the file is empty"),
+        ("a.json", b"[1]", "holds a list; options are a mapping such as 'seed: 42'"),
+        ("a.yaml", b"seed: [\n", "cannot be read as options: "),
+        ("a.json", b"{seed: 1}", "cannot be read as options: not JSON at line 1, column 2: Expecting property name"),
+        ("a.yaml", b"run: \xff\n", "not UTF-8 at byte 5: save the file as UTF-8"),
+        ("a.yaml", None, "cannot be read: No such file or directory"),
+    ],
+)
+def test_unreadable_option_files_are_refused(tmp_path: Path, name: str, content: bytes | None, start: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    (problem,) = problems_of(str(path))
+    assert problem.startswith(f"{path}: {start}")
+    assert "\n" not in problem
+
+
+def test_parse_config_reports_the_problems_of_validation() -> None:
+    argv = ["--model_name_or_path", "x", "--do_train", "--seed", "-1"]
+    with pytest.raises(UserError) as caught:
+        parse_config(QARunConfig, argv, description="", examples="")
+    assert caught.value.problems == validate_config(make_parser().parse(argv))
+    assert len(caught.value.problems) == 2
+
+
+# ---------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_help_names_every_option_with_its_default(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        make_parser(script).parse(["--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert text.startswith("usage: script.py [OPTIONS.yaml] --model_name_or_path MODEL [--option value ...]\n\nTrains.")
+    assert text.endswith("examples:\n  script.py --a\n  script.py --b\n")
+    assert "--no_" not in text
+    assert "(default: None)" not in text
+    for group in get_type_hints(CONFIGS[script]).values():
+        if not hasattr(group, "_argument_group_name"):  # METRICS
+            continue
+        assert f"\n{group._argument_group_name}:\n" in text
+        for field in fields(group):
+            shown = field.name != "no_cuda"  # hidden like all names that begin so
+            assert len(re.findall(rf"^  --{field.name}\b", text, flags=re.MULTILINE)) == shown, field.name
+    words = " ".join(text.split())
+    assert "--learning_rate VALUE Initial learning rate of AdamW. Allowed: at least 0. (default: 0.0001)" in words
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_help_of_every_option_is_formatted(script: str) -> None:
+    """A percent sign in a help text is argparse's format character, unless it is doubled."""
+    parser = make_parser(script)
+    formatter = parser._get_formatter()
+    percent = []
+    for action in parser._actions:
+        if action.help == argparse.SUPPRESS:
+            continue
+        text = formatter._expand_help(action)
+        assert "option_strings" not in text, action.dest
+        assert "%%" not in text, action.dest
+        if "%" in text:
+            percent.append(action.dest)
+    assert percent == ["torch_empty_cache_steps"]
+
+
+def test_help_shows_units_and_limits() -> None:
+    texts = {action.dest: action.help or "" for action in make_parser("run_mlm_adapter.py")._actions}
+    assert texts["block_size"].endswith(" Unit: tokens. Allowed: at least 8.")
+    assert texts["validation_split_percentage"].endswith(" Unit: percent. Allowed: above 0 and below 100.")
+    assert texts["seed"].endswith(" Allowed: between 0 and 4294967295.")
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_help_and_refusals_import_neither_torch_nor_transformers(script: str) -> None:
+    """In a process of its own, since the tests import both."""
+    for words, code in ((["--help"], 0), (["--seed", "x"], 2)):
+        program = (
+            f"import runpy, sys; sys.argv = {[script, *words]!r}\n"
+            "try:\n"
+            f"    runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+            "except SystemExit as stopped:\n"
+            "    heavy = [name for name in ('torch', 'transformers', 'adapters', 'datasets') if name in sys.modules]\n"
+            "    assert not heavy, heavy\n"
+            "    sys.exit(stopped.code)\n"
+        )
+        done = run_python(program)
+        assert done.returncode == code, done.stderr
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_a_missing_package_is_one_line(script: str) -> None:
+    program = (
+        "import importlib.util, runpy, sys\n"
+        "find_spec = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name, *more: None if name == 'transformers' else find_spec(name, *more)\n"
+        f"sys.argv = ['{script}', '--help']\n"
+        f"runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+    )
+    done = run_python(program)
+    assert done.returncode == 2
+    assert done.stderr == "error: transformers is not installed: pip install -r requirements.txt\n"
