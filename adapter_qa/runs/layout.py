@@ -1,16 +1,16 @@
 """Names of the files and folders in the folder of a run or a sweep.
 
-    run.json, run.lock               the record of the run; the lock of the process that works in the folder
-    checkpoint-<step>/               manifest.json, trained.safetensors, progress.json and the trainer's own files
-    frozen.safetensors               the frozen adapters, which checkpoints do not hold
-    base/                            the base model of a run with --random_init
-    adapters-<task>/, README.md      what was trained and its model card; `models.saved_adapters` defines the contents
-    <split>_results.json             metrics; all_results.json has those of all splits
-    <split>_predictions.json         answers, beside <split>_nbest_predictions.json and <split>_null_odds.json
-    <split>_predictions.conll        labels of a token classifier
-    fusion_attention.json            mean attention of a fusion
-    runs/                            TensorBoard logs
-    sweep.json, journal.log, trials/<number>/       the report, the storage and the runs of a sweep
+run.json, run.lock               the record of the run; the lock of the process that works in the folder
+checkpoint-<step>/               manifest.json, trained.safetensors, progress.json and the trainer's own files
+frozen.safetensors               the frozen adapters, which checkpoints do not hold
+base/                            the base model of a run with --random_init
+adapters-<task>/, README.md      what was trained and its model card; `models.saved_adapters` defines the contents
+<split>_results.json             metrics; all_results.json has those of all splits
+<split>_predictions.json         answers, beside <split>_nbest_predictions.json and <split>_null_odds.json
+<split>_predictions.conll        labels of a token classifier
+fusion_attention.json            mean attention of a fusion
+runs/                            TensorBoard logs
+sweep.json, journal.log, trials/<number>/       the report, the storage and the runs of a sweep
 """
 
 from __future__ import annotations
