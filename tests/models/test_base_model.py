@@ -1,6 +1,4 @@
-"""The base model (adapter_qa/models/base_model.py): what its configuration is refused for, its tokenizer, its weights and their
-fingerprint. Never on the network.
-"""
+"""The base model: its tokenizer, its weights and their fingerprint, without a network."""
 
 from __future__ import annotations
 
@@ -37,7 +35,7 @@ def _offline() -> None:
 
 @pytest.fixture
 def copied(tmp_path: Path, tiny_bert: Path) -> Path:
-    """A tiny BERT that may be damaged."""
+    """A copy of the tiny BERT, which a test may damage."""
     return Path(shutil.copytree(tiny_bert, tmp_path / "copied"))
 
 
@@ -50,16 +48,17 @@ def change(folder: Path, **values: Any) -> Path:
 # ---------------------------------------------------------------- tokenizer
 
 
-def test_tokenizers_for_text_and_for_words(tiny_bert: Path, tiny_roberta: Path) -> None:
+def test_a_tokenizer_for_lists_of_words(tiny_bert: Path, tiny_roberta: Path) -> None:
     words = ["Ana", "nasceu"]
     for base in (tiny_bert, tiny_roberta):
         by_words = load_tokenizer(ModelOptions(str(base)), split_words=True)
-        assert by_words.is_fast and by_words(words, is_split_into_words=True).word_ids()[1] == 0
+        assert by_words.is_fast
+        assert by_words(words, is_split_into_words=True).word_ids()[1] == 0
     with pytest.raises(AssertionError, match="add_prefix_space"):
         load_tokenizer(ModelOptions(str(tiny_roberta)))(words, is_split_into_words=True)
 
 
-def test_another_tokenizer_than_the_models(copied: Path, tiny_roberta: Path) -> None:
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(copied: Path, tiny_roberta: Path) -> None:
     change(copied, vocab_size=350)
     options = ModelOptions(str(copied), tokenizer_name=str(tiny_roberta))
     assert load_tokenizer(options).sep_token == "</s>"
@@ -68,19 +67,20 @@ def test_another_tokenizer_than_the_models(copied: Path, tiny_roberta: Path) -> 
         load_tokenizer(options)
 
 
-def test_no_tokenizer(copied: Path) -> None:
+def test_a_model_without_a_tokenizer_is_refused(copied: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
         (copied / name).unlink()
     with pytest.raises(UserError) as caught:
         load_tokenizer(ModelOptions(str(copied)))
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{copied}: no tokenizer can be loaded (") and "\n" not in problem
+    assert problem.startswith(f"{copied}: no tokenizer can be loaded (")
+    assert "\n" not in problem
     assert problem.endswith("); give --tokenizer_name")
 
 
-def test_only_a_slow_tokenizer(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_without_a_fast_version_is_refused(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     slow = BertTokenizer(str(tiny_bert / "vocab.txt"))
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *args, **others: slow)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *args, **kwargs: slow)
     with pytest.raises(UserError) as caught:
         load_tokenizer(ModelOptions(str(tiny_bert)))
     assert caught.value.problems == [
@@ -91,7 +91,7 @@ def test_only_a_slow_tokenizer(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch)
 # ---------------------------------------------------------------- weights
 
 
-def drawn(seed: int) -> Any:  # the library's types do not know its own modules
+def random_model(seed: int) -> Any:
     torch.manual_seed(seed)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
     return BertForMaskedLM(BertConfig(vocab_size=300, max_position_embeddings=64, **sizes))
@@ -101,7 +101,9 @@ def drawn(seed: int) -> Any:  # the library's types do not know its own modules
     ("task", "model_class"),
     [("qa", BertForQuestionAnswering), ("mlm", BertForMaskedLM), ("ner", BertForTokenClassification)],
 )
-def test_models_have_the_head_of_their_task(tiny_bert: Path, task: str, model_class: type[PreTrainedModel]) -> None:
+def test_a_model_has_the_head_of_its_task_and_the_saved_weights(
+    tiny_bert: Path, task: str, model_class: type[PreTrainedModel]
+) -> None:
     labels = ["O", "B-PER", "I-PER"] if task == "ner" else None
     model = load_model(ModelOptions(str(tiny_bert)), task, labels)
     assert type(model) is model_class
@@ -114,53 +116,57 @@ def test_models_have_the_head_of_their_task(tiny_bert: Path, task: str, model_cl
         assert model.config.label2id == {"O": 0, "B-PER": 1, "I-PER": 2}
 
 
-def test_weights_in_half_precision_are_read_in_full(tmp_path: Path) -> None:
-    model = drawn(1).half()
+def test_weights_in_half_precision_are_loaded_as_float32(tmp_path: Path) -> None:
+    model = random_model(1).half()
     model.save_pretrained(tmp_path)
     loaded: Any = load_model(ModelOptions(str(tmp_path)), "mlm")
-    assert loaded.bert.pooler is None and {weight.dtype for weight in loaded.parameters()} == {torch.float32}
+    assert loaded.bert.pooler is None
+    assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
     assert torch.equal(
         loaded.bert.embeddings.word_embeddings.weight, model.bert.embeddings.word_embeddings.weight.float()
     )
 
 
-def test_random_weights_follow_the_seed(tiny_bert: Path) -> None:
+def test_random_weights_depend_on_the_seed_only(tiny_bert: Path) -> None:
     options = ModelOptions(str(tiny_bert), random_init=True)
-    found = []
+    fingerprints = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        found.append(weights_fingerprint(load_model(options, "qa")))
-    assert found[0] == found[1] != found[2]
-    assert found[0] != weights_fingerprint(load_model(ModelOptions(str(tiny_bert)), "qa"))
+        fingerprints.append(weights_fingerprint(load_model(options, "qa")))
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    assert fingerprints[0] != weights_fingerprint(load_model(ModelOptions(str(tiny_bert)), "qa"))
 
 
-def test_a_plan_has_shapes_and_no_values(tiny_bert: Path) -> None:
-    real, setup = (load_model(ModelOptions(str(tiny_bert)), "qa", shapes_only=one) for one in (False, True))
-    assert {weight.device.type for weight in setup.parameters()} == {"meta"}
-    shapes = [{name: weight.shape for name, weight in model.named_parameters()} for model in (real, setup)]
+def test_shapes_only_puts_the_model_on_the_meta_device(tiny_bert: Path) -> None:
+    loaded = load_model(ModelOptions(str(tiny_bert)), "qa")
+    empty = load_model(ModelOptions(str(tiny_bert)), "qa", shapes_only=True)
+    assert {weight.device.type for weight in empty.parameters()} == {"meta"}
+    shapes = [{name: weight.shape for name, weight in model.named_parameters()} for model in (loaded, empty)]
     assert shapes[0] == shapes[1]
 
 
-@pytest.mark.parametrize("keep", [0, 100, 5000])
-def test_damaged_weights(copied: Path, keep: int) -> None:
+@pytest.mark.parametrize("size", [0, 100, 5000])
+def test_truncated_weights_are_refused(copied: Path, size: int) -> None:
     path = copied / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:keep])
+    path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(UserError) as caught:
         load_model(ModelOptions(str(copied)), "qa")
     (problem,) = caught.value.problems
-    assert problem.startswith(f"{path}: the weights cannot be read (") and "\n" not in problem
+    assert problem.startswith(f"{path}: the weights cannot be read (")
+    assert "\n" not in problem
 
 
-def test_fingerprints_tell_models_apart() -> None:
-    assert weights_fingerprint(drawn(1)) == weights_fingerprint(drawn(1)) != weights_fingerprint(drawn(2))
-    model = drawn(1)
+def test_the_fingerprint_depends_on_the_weights() -> None:
+    fingerprint = weights_fingerprint(random_model(1))
+    assert fingerprint == weights_fingerprint(random_model(1)) != weights_fingerprint(random_model(2))
+    model = random_model(1)
     with torch.no_grad():
         model.bert.encoder.layer[1].output.LayerNorm.bias[3] += 1e-3
-    assert weights_fingerprint(model) != weights_fingerprint(drawn(1))
+    assert weights_fingerprint(model) != fingerprint
 
 
-def test_fingerprints_survive_saving(tmp_path: Path) -> None:
-    model = drawn(1)
+def test_the_fingerprint_does_not_depend_on_file_format_and_head(tmp_path: Path) -> None:
+    model = random_model(1)
     model.save_pretrained(tmp_path / "safe")
     model.save_pretrained(tmp_path / "pickled", safe_serialization=False)
     assert (tmp_path / "pickled" / "pytorch_model.bin").is_file()
@@ -170,7 +176,7 @@ def test_fingerprints_survive_saving(tmp_path: Path) -> None:
             assert weights_fingerprint(loaded) == weights_fingerprint(model)
 
 
-def test_fingerprints_leave_adapters_out(tiny_bert: Path) -> None:
+def test_the_fingerprint_does_not_depend_on_adapters(tiny_bert: Path) -> None:
     options = ModelOptions(str(tiny_bert))
     model = load_model(options, "mlm")
     before = weights_fingerprint(model)
