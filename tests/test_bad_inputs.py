@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.old_saves import OldWorld
+from reference.legacy_saves import LegacyModel
 from support.questions import make_questions, write_squad
 from support.scripts import run_script
 from transformers import PreTrainedModel
@@ -875,7 +875,7 @@ def stock(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, tiny_robert
     save(base, folder / "mlm", "mlm", AdapterOptions())
     fused = FusionOptions(fuse_adapters=["a=new", "b=new"])
     save(base, folder / "fusion", "qa", AdapterOptions(), LanguageAdapterOptions(), fused, random_init=True)
-    old = OldWorld(base)
+    old = LegacyModel(base)
     old.save_all(folder / "old", ("qa_squad", "ner_lener"))
     old.save_fusion(folder / "old" / old.fusion.name)
     return folder

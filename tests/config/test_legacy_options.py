@@ -1,4 +1,4 @@
-"""Command lines of 2021 (adapter_qa/config/legacy_options.py) and DeepSpeed files of 2021 (adapter_qa/config/deepspeed.py)."""
+"""Command lines for adapter-transformers 2.x (adapter_qa/config/legacy_options.py)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reference.legacy_saves import LegacyModel
+from support.old_saves import OldWorld
 from support.scripts import run_script
 
-import run_qa_adapter
-from adapter_qa.config.deepspeed import read_deepspeed
 from adapter_qa.config.legacy_options import RENAMED, UNUSED, translate_legacy_args
-from adapter_qa.config.options import QADataOptions, TrainingOptions
-from adapter_qa.config.parser import ConfigParser
-from adapter_qa.core.errors import UserError
-from adapter_qa.training.training_args import resolve_training_args
+from adapter_qa.config.options import QARunConfig
+from adapter_qa.config.parser import ConfigParser, parse_config
 
 
 @pytest.mark.parametrize(
-    ("words", "today", "notes"),
+    ("words", "expected", "note_count"),
     [
         (["--evaluation_strategy", "epoch"], ["--eval_strategy", "epoch"], 1),
         (["--evaluation-strategy=epoch"], ["--eval_strategy=epoch"], 1),
@@ -37,62 +33,49 @@ from adapter_qa.training.training_args import resolve_training_args
         (["--learning_rate", "1e-4", "--fuse_adapters", "a=b", "c=d"], None, 0),
     ],
 )
-def test_old_words_and_todays(words: list[str], today: list[str] | None, notes: int) -> None:
-    found, said = translate_legacy_args(words)
-    assert found == (words if today is None else today)
-    assert len(said) == notes and all("\n" not in line for line in said)
+def test_old_names_are_replaced(words: list[str], expected: list[str] | None, note_count: int) -> None:
+    translated, notes = translate_legacy_args(words)
+    assert translated == (words if expected is None else expected)
+    assert len(notes) == note_count
+    assert all("\n" not in note for note in notes)
 
 
 @pytest.mark.parametrize("name", [*RENAMED, *UNUSED])
-def test_every_old_spelling_is_said_and_accepted(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_old_name_is_accepted_with_a_note(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """On the command line and in an options file."""
     value = {"evaluation_strategy": "epoch", "no_cuda": "True", "sharded_ddp": "simple"}.get(name, "3")
     file = tmp_path / "options.json"
     file.write_text(json.dumps({name: value}))
-    parser = ConfigParser((QADataOptions, TrainingOptions), "", "")
+    common = ["--model_name_or_path", "x", "--do_eval", "--output_dir", str(tmp_path), "--train_adapter"]
     for words in ([f"--{name}", value], [str(file)]):
-        squad, run = parser.read([*words, "--do_eval", "--output_dir", str(tmp_path)])
-        said = capsys.readouterr().err
-        assert said.startswith(f"note: --{name} is ") and said.count("\n") == 1
+        config = ConfigParser(QARunConfig).parse([*words, *common])
+        note = capsys.readouterr().err
+        assert note.startswith(f"note: --{name} is ")
+        assert note.count("\n") == 1
         if name in RENAMED:
-            new = RENAMED[name][0]
-            found = vars(run).get(new, vars(squad).get(new))
-            assert str(getattr(found, "value", found)) == value
+            values = vars(config.training) | vars(config.data)
+            assert str(values[RENAMED[name][0]]) == value
 
 
-def test_without_train_adapter_the_change_of_default_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("more", "note_count"),
+    [([], 0), (["--max_test_samples", "3"], 2), (["--max_test_samples", "3", "--train_adapter"], 1)],
+)
+def test_an_old_command_line_without_train_adapter_gets_a_note(
+    more: list[str], note_count: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["--model_name_or_path", "x", "--do_predict", "--test_file", __file__, "--output_dir", str(tmp_path)]
-    for more, lines in ([], 0), (["--max_test_samples", "3"], 2), (["--max_test_samples", "3", "--train_adapter"], 1):
-        run_qa_adapter.read_options([*line, *more])
-        said = capsys.readouterr().err.splitlines()
-        assert len(said) == lines
-        assert ("note: without --train_adapter an adapter is trained; in 2021 that meant full fine-tuning" in said) == (
-            lines == 2
-        )
+    argv = ["--model_name_or_path", "x", "--do_predict", "--test_file", __file__, *more]
+    parse_config(QARunConfig, argv, description="", examples="")
+    notes = capsys.readouterr().err.splitlines()
+    assert len(notes) == note_count
+    default = "note: without --train_adapter an adapter is trained; adapter-transformers 2.x fine-tuned all weights"
+    assert (default in notes) == (note_count == 2)
 
 
-def test_half_precision_without_an_accelerator(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = resolve_training_args(TrainingOptions(output_dir=str(tmp_path), fp16=True, use_cpu=True))
-    assert not run.fp16
-    assert capsys.readouterr().err == "note: --fp16 needs an accelerator; on the CPU the run is in float32\n"
-
-
-@pytest.mark.parametrize(("metric", "greater"), [("f1", False), ("loss", True)])
-def test_a_metric_that_is_better_the_other_way_round(metric: str, greater: bool, tmp_path: Path) -> None:
-    with pytest.raises(UserError) as caught:
-        run_qa_adapter.read_options(
-            [
-                "--model_name_or_path", "x", "--do_predict", "--test_file", __file__, "--output_dir", str(tmp_path),
-                "--metric_for_best_model", metric, "--greater_is_better", str(greater),
-            ]
-        )  # fmt: skip
-    assert caught.value.problems == [f"--greater_is_better {greater}: cannot be for {metric}; leave the option out"]
-
-
-def test_the_command_line_of_the_2021_notebook(tiny_bert: Path, tmp_path: Path, squad_files: tuple[Path, Path]) -> None:
-    """As the notebook had it, with its values; only paths, sizes and the number of epochs are those of a test."""
+def test_the_command_line_of_an_adapter_transformers_2_notebook(
+    tiny_bert: Path, tmp_path: Path, squad_files: tuple[Path, Path]
+) -> None:
+    """Only paths, sizes and the number of epochs are those of a test; all other options have the notebook's values."""
     language = LegacyModel(tiny_bert).save_adapter(tmp_path / "adapters-mlm", "mlm")
     options: dict[str, Any] = {
         "model_name_or_path": tiny_bert, "train_file": squad_files[0], "validation_file": squad_files[1],
@@ -125,85 +108,3 @@ def test_the_command_line_of_the_2021_notebook(tiny_bert: Path, tmp_path: Path, 
     named = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("note: --")]
     old = ["evaluation_strategy", "no_cuda", "fp16_opt_level", "fp16_backend", "max_val_samples", "local_rank"]
     assert set(named) >= {f"--{name}" for name in old}
-
-
-# ---------------------------------------------------------------- DeepSpeed
-
-ZERO_3 = {  # keys as in the ZeRO files that transformers 4.8 documented
-    "fp16": {"enabled": "auto", "loss_scale": 0},
-    "optimizer": {"type": "AdamW", "params": {"lr": "auto"}},
-    "scheduler": {"type": "WarmupDecayLR", "params": {"warmup_num_steps": "auto", "total_num_steps": "auto"}},
-    "zero_optimization": {"stage": 3, "stage3_gather_fp16_weights_on_model_save": True, "overlap_comm": True},
-    "train_batch_size": "auto",
-}
-
-
-# What a file need not say, and DeepSpeed or the library would take otherwise.
-ADDED = dict.fromkeys(
-    ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping"), "auto"
-) | {"fp16": {"enabled": "auto"}, "bf16": {"enabled": "auto"}}
-
-
-TWO = {"zero_optimization": {"stage": 2}}
-
-
-def write(path: Path, document: Any) -> str:
-    path.write_text(json.dumps(document))
-    return str(path)
-
-
-def test_a_file_of_2021_in_todays_keys(tmp_path: Path) -> None:
-    path = write(tmp_path / "ds.json", ZERO_3)
-    config, notes = read_deepspeed(path, warmup=False)
-    assert config == ADDED | {
-        **{key: ZERO_3[key] for key in ("fp16", "optimizer", "train_batch_size")},
-        "zero_optimization": {
-            "stage": 3, "stage3_gather_16bit_weights_on_model_save": True, "overlap_comm": True,
-        },
-    }  # fmt: skip
-    assert notes == [
-        f"--deepspeed {path}: stage3_gather_fp16_weights_on_model_save is stage3_gather_16bit_weights_on_model_save "
-        "now",
-        f"--deepspeed {path}: its WarmupDecayLR schedule is left out, since DeepSpeed refuses it without warm-up "
-        "steps; --lr_scheduler_type decides, linear by default, from the first step on",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("kind", "steps", "warmup", "kept"),
-    [
-        ("WarmupDecayLR", "auto", True, True),
-        ("WarmupDecayLR", 100, False, True),
-        ("WarmupDecayLR", 0, True, False),
-        ("WarmupLR", "auto", False, False),
-        ("OneCycle", "auto", False, True),
-    ],
-)
-def test_only_a_schedule_that_cannot_run_is_left_out(
-    tmp_path: Path, kind: str, steps: Any, warmup: bool, kept: bool
-) -> None:
-    path = write(tmp_path / "ds.json", {"scheduler": {"type": kind, "params": {"warmup_num_steps": steps}}, **TWO})
-    config, notes = read_deepspeed(path, warmup=warmup)
-    assert ("scheduler" in config) == kept and len(notes) == (not kept)
-
-
-def test_switches_became_blocks(tmp_path: Path) -> None:
-    zero = {"stage": 2, "cpu_offload": True, "cpu_offload_params": False, "cpu_offload_use_pin_memory": True}
-    config, notes = read_deepspeed(write(tmp_path / "a.json", {"zero_optimization": zero, "amp": {}}), warmup=False)
-    assert config == ADDED | {
-        "zero_optimization": {"stage": 2, "offload_optimizer": {"device": "cpu", "pin_memory": True}}
-    }
-    assert len(notes) == 3
-
-
-@pytest.mark.parametrize(
-    "content", ["[]", "{", '{"zero_optimization": 2}', "{}", '{"zero_optimization": {"stage": 0}}', None]
-)
-def test_files_that_are_none(tmp_path: Path, content: str | None) -> None:
-    path = tmp_path / "ds.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(UserError) as caught:
-        read_deepspeed(str(path), warmup=False)
-    (problem,) = caught.value.problems
-    assert problem.startswith(f"--deepspeed {path}: ") and "\n" not in problem

@@ -1,4 +1,4 @@
-"""config.json of the base model (adapter_qa/models/base_config.py): what is read, what is refused, the longest window."""
+"""config.json of the base model (adapter_qa/models/base_config.py): its content, refusals, the longest window."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from transformers import BertForQuestionAnswering, RobertaForQuestionAnswering
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.base_config import ENCODERS, WEIGHT_FILES, read_base_config, window_limit
+from adapter_qa.models.base_config import ENCODERS, WEIGHT_FILES, check_window, read_base_config, window_limit
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A model folder as far as its files' names go."""
+    """A folder with the files of a model, as far as config.json is concerned."""
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 96}), encoding="utf-8")
     (tmp_path / "model.safetensors").touch()
     return tmp_path
 
 
-def refusal(options: ModelOptions) -> list[str]:
+def problems_of(options: ModelOptions) -> list[str]:
     with pytest.raises(UserError) as caught:
         read_base_config(options)
     assert not any("\n" in problem for problem in caught.value.problems)
@@ -37,28 +37,28 @@ def change(folder: Path, **values: Any) -> Path:
 
 
 @pytest.mark.parametrize("random_init", [False, True])
-def test_the_configuration_comes_as_data(tiny_bert: Path, tiny_roberta: Path, random_init: bool) -> None:
+def test_the_content_is_returned_as_data(tiny_bert: Path, tiny_roberta: Path, random_init: bool) -> None:
     for base in (tiny_bert, tiny_roberta):
         config = read_base_config(ModelOptions(str(base), random_init=random_init))
         assert config == json.loads((base / "config.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["no/such/folder", "/no/such", "./none", "não existe"])
-def test_no_folder(name: str) -> None:
-    assert refusal(ModelOptions(name)) == [
+def test_a_missing_folder_is_refused(name: str) -> None:
+    assert problems_of(ModelOptions(name)) == [
         f"--model_name_or_path {name}: no such folder; give a model folder or a hub id such as org/name"
     ]
 
 
 @pytest.mark.parametrize("name", ["no-org/no-model", "no-model"])
-def test_a_hub_id_that_is_not_at_hand(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_id_that_is_not_cached_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (problem,) = refusal(ModelOptions(name, cache_dir=str(tmp_path)))
+    (problem,) = problems_of(ModelOptions(name, cache_dir=str(tmp_path)))
     assert problem.startswith(f"--model_name_or_path {name}: no config.json of a model can be read there (")
 
 
-def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
-    (problem,) = refusal(ModelOptions(str(tmp_path)))
+def test_a_folder_without_config_json_is_refused(tmp_path: Path) -> None:
+    (problem,) = problems_of(ModelOptions(str(tmp_path)))
     assert problem == (
         f"--model_name_or_path {tmp_path}: no config.json of a model can be read there "
         f"({tmp_path / 'config.json'}: cannot be read: No such file or directory)"
@@ -66,16 +66,16 @@ def test_a_folder_without_a_configuration(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"{", b"", b'{"model_type": "b\xff"}'])
-def test_a_configuration_that_is_no_json(folder: Path, content: bytes) -> None:
+def test_damaged_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
-    (problem,) = refusal(ModelOptions(str(folder)))
+    (problem,) = problems_of(ModelOptions(str(folder)))
     assert problem.startswith(f"--model_name_or_path {folder}: no config.json of a model can be read there (")
 
 
 @pytest.mark.parametrize(("content", "kind"), [("[]", "a list"), ("null", "null"), ('"bert"', "text")])
-def test_a_configuration_that_is_no_object(folder: Path, content: str, kind: str) -> None:
+def test_json_without_an_object_is_refused(folder: Path, content: str, kind: str) -> None:
     (folder / "config.json").write_text(content)
-    assert refusal(ModelOptions(str(folder))) == [
+    assert problems_of(ModelOptions(str(folder))) == [
         f"--model_name_or_path {folder}: no config.json of a model can be read there "
         f"({folder / 'config.json'}: holds {kind} where an object is expected)"
     ]
@@ -83,70 +83,91 @@ def test_a_configuration_that_is_no_object(folder: Path, content: str, kind: str
 
 @pytest.mark.parametrize("key", ["_attn_implementation_internal", "_attn_implementation", "attn_implementation"])
 @pytest.mark.parametrize("value", ["kernels-community/evil", "flash_attention_2", "", 1, {"": "x/y"}, ["eager"], False])
-def test_keys_that_run_code(folder: Path, key: str, value: Any) -> None:
+def test_keys_that_can_run_code_are_refused(folder: Path, key: str, value: Any) -> None:
     path = change(folder, **{key: value})
-    assert refusal(ModelOptions(str(folder))) == [
+    assert problems_of(ModelOptions(str(folder))) == [
         f"{path}: sets {key}, which can run code; remove it if you trust the rest"
     ]
 
 
 @pytest.mark.parametrize("value", [None, "eager", "sdpa"])
-def test_harmless_values_of_that_key(folder: Path, value: str | None) -> None:
+def test_safe_values_of_these_keys_are_allowed(folder: Path, value: str | None) -> None:
     change(folder, _attn_implementation_internal=value)
     assert read_base_config(ModelOptions(str(folder)))["hidden_size"] == 96
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "distilbert", None, ["bert"]])
-def test_encoders_that_are_not_supported(folder: Path, kind: Any) -> None:
+def test_other_encoders_are_refused(folder: Path, kind: Any) -> None:
     path = change(folder, model_type=kind)
-    assert refusal(ModelOptions(str(folder))) == [
-        f"{path}: model_type {kind}; supported are bert, roberta, xlm-roberta"
+    assert problems_of(ModelOptions(str(folder))) == [
+        f"{path}: model_type {kind}; supported: bert, roberta, xlm-roberta"
     ]
 
 
-def test_encoders_that_are_supported(folder: Path) -> None:
+def test_supported_encoders(folder: Path) -> None:
     for kind in ENCODERS:
         change(folder, model_type=kind)
         assert read_base_config(ModelOptions(str(folder)))["model_type"] == kind
 
 
-def test_a_model_saved_with_adapters_inside(folder: Path) -> None:
+def test_a_model_saved_with_adapters_inside_is_refused(folder: Path) -> None:
     path = change(folder, adapters={"adapters": {"qa": "pfeiffer"}})
-    assert refusal(ModelOptions(str(folder))) == [
-        f"{path}: a whole model saved with adapters inside, which would come back random; give the plain base, and the "
-        "adapters by the folder that save_adapter or save_adapter_fusion wrote"
+    assert problems_of(ModelOptions(str(folder))) == [
+        f"{path}: is of a whole model saved with adapters inside, which would be loaded with random values; give the "
+        "plain base model, and the adapters by the folder that save_adapter or save_adapter_fusion wrote"
     ]
     change(folder, adapters={})
     assert read_base_config(ModelOptions(str(folder)))["adapters"] == {}
 
 
-def test_no_weights(folder: Path) -> None:
+def test_missing_weights_are_refused_unless_they_are_random(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert refusal(ModelOptions(str(folder))) == [
+    assert problems_of(ModelOptions(str(folder))) == [
         f"{folder}: holds no weights (model.safetensors); give a trained model or --random_init True"
     ]
     assert read_base_config(ModelOptions(str(folder), random_init=True))["model_type"] == "bert"
 
 
 @pytest.mark.parametrize("name", WEIGHT_FILES)
-def test_weights_in_every_form(folder: Path, name: str) -> None:
+def test_every_format_of_weights_is_found(folder: Path, name: str) -> None:
     (folder / "model.safetensors").rename(folder / name)
     assert read_base_config(ModelOptions(str(folder)))["model_type"] == "bert"
 
 
-def test_all_problems_come_at_once(folder: Path) -> None:
+def test_all_problems_are_reported_together(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     change(folder, model_type="t5", adapters={"adapters": {"a": "pfeiffer"}}, _attn_implementation_internal="x/y")
-    assert len(refusal(ModelOptions(str(folder)))) == 4
+    assert len(problems_of(ModelOptions(str(folder)))) == 4
 
 
-def test_the_longest_window(tiny_bert: Path, tiny_roberta: Path) -> None:
+def test_the_window_limit_is_the_longest_input_of_the_model(tiny_bert: Path, tiny_roberta: Path) -> None:
     for base, model_class in ((tiny_bert, BertForQuestionAnswering), (tiny_roberta, RobertaForQuestionAnswering)):
         limit = window_limit(read_base_config(ModelOptions(str(base))))
         assert limit == 128
         model = model_class.from_pretrained(base).eval()
         with torch.no_grad():
-            model(input_ids=torch.full((1, limit), 9))  # as long as it says
+            model(input_ids=torch.full((1, limit), 9))
             with pytest.raises((IndexError, RuntimeError)):
                 model(input_ids=torch.full((1, limit + 1), 9))
     assert window_limit({"model_type": "xlm-roberta", "max_position_embeddings": 514}) == 512
+
+
+def test_a_window_beyond_the_limit_is_refused(tiny_bert: Path) -> None:
+    config = read_base_config(ModelOptions(str(tiny_bert)))
+    check_window(128, "--max_seq_length", config)
+    with pytest.raises(UserError, match="--max_seq_length 129: the base model reads at most 128 tokens"):
+        check_window(129, "--max_seq_length", config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"hidden_size": 0}, "hidden_size 0; it must be a whole number above 0"),
+        ({"num_hidden_layers": True}, "num_hidden_layers True; it must be a whole number above 0"),
+        ({"max_position_embeddings": 2**25}, "max_position_embeddings 33554432; it must be a whole number above 0"),
+        ({"num_attention_heads": 7}, "hidden_size 96 is not divisible by num_attention_heads 7"),
+    ],
+)
+def test_invalid_sizes_are_refused(folder: Path, changes: dict[str, Any], problem: str) -> None:
+    path = change(folder, **changes)
+    assert problems_of(ModelOptions(str(folder))) == [f"{path}: {problem}"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from adapters import Fuse, Stack
 from safetensors.torch import load_file
-from support.old_saves import MEMBERS, OldWorld
+from reference.legacy_saves import REDUCTIONS, LegacyModel
 from support.scripts import SHARED, run_script
 from transformers import AutoModelForQuestionAnswering
 
@@ -154,7 +154,7 @@ def in_class(folder: Path, model_class: str) -> Path:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_every_layout_answers_as_the_model_in_memory(base: Path, tmp_path: Path, world: str) -> None:
-    old = OldWorld(base, **WORLDS[world])
+    old = LegacyModel(base, **WORLDS[world])
     notebook = in_class(old.notebook(tmp_path / "run"), class_of(base))
     trainer = in_class(old.save_all(tmp_path / "trainer"), class_of(base))  # checkpoint of the 2021 trainer
     old.save_fusion(trainer / old.fusion.name)
@@ -180,7 +180,7 @@ def test_every_layout_answers_as_the_model_in_memory(base: Path, tmp_path: Path,
 
 
 def test_gelu_of_2021_is_not_that_of_today(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = OldWorld(tiny_bert).save_adapter(tmp_path / "qa", "qa_squad")
+    folder = LegacyModel(tiny_bert).save_adapter(tmp_path / "qa", "qa_squad")
     then = logits_of(tiny_bert, saved_plan(tiny_bert, folder))
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "adapters.1.3.0"}))
@@ -188,7 +188,7 @@ def test_gelu_of_2021_is_not_that_of_today(tiny_bert: Path, tmp_path: Path) -> N
 
 
 def test_what_was_detected_is_said_in_one_line(tiny_bert: Path, tmp_path: Path) -> None:
-    old = OldWorld(tiny_bert, **WORLDS["houlsby, last-layer trick"])
+    old = LegacyModel(tiny_bert, **WORLDS["houlsby, last-layer trick"])
     folder = old.save_all(tmp_path / "script", ("mlm", "qa_squad"))
     notes = saved_plan(tiny_bert, folder).notes
     assert notes == [
@@ -204,7 +204,7 @@ def test_what_was_detected_is_said_in_one_line(tiny_bert: Path, tmp_path: Path) 
 
 
 def test_head_of_another_task_is_left_alone(tiny_bert: Path, tmp_path: Path) -> None:
-    old = OldWorld(tiny_bert)
+    old = LegacyModel(tiny_bert)
     folder = old.save_adapter(tmp_path / "ner", "ner_lener")
     old.save_head(folder, "BertForTokenClassification")
     plan = saved_plan(tiny_bert, folder)
@@ -221,7 +221,7 @@ def convert(old: Path, new: Path, *words: str) -> None:
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_conversion_changes_no_bit(tiny_bert: Path, tmp_path: Path, world: str) -> None:
-    old = OldWorld(tiny_bert, **WORLDS[world])
+    old = LegacyModel(tiny_bert, **WORLDS[world])
     old.notebook(tmp_path / "old" / "fusion")
     old.save_all(tmp_path / "old" / "script", ("mlm", "qa_squad"))
     old.save_adapter(tmp_path / "old" / "adapters-ner", "ner_lener", with_head=False)
@@ -248,7 +248,7 @@ def test_conversion_changes_no_bit(tiny_bert: Path, tmp_path: Path, world: str) 
 
 
 def test_plain_adapters_code_loads_what_was_converted(tiny_bert: Path, tmp_path: Path) -> None:
-    old = OldWorld(tiny_bert)
+    old = LegacyModel(tiny_bert)
     convert(old.notebook(tmp_path / "old"), tmp_path / "new")
     plain = AutoModelForQuestionAnswering.from_pretrained(tiny_bert)
     adapters.init(plain)
@@ -259,7 +259,7 @@ def test_plain_adapters_code_loads_what_was_converted(tiny_bert: Path, tmp_path:
 
 
 def test_dry_run_lists_and_writes_nothing(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    old = OldWorld(tiny_bert)
+    old = LegacyModel(tiny_bert)
     old.notebook(tmp_path / "old" / "fusion")
     old.save_adapter(tmp_path / "old" / "adapters-mlm", "mlm", with_head=False)
     convert(tmp_path / "old", tmp_path / "new", "--dry_run")
@@ -278,7 +278,7 @@ def test_dry_run_lists_and_writes_nothing(tiny_bert: Path, tmp_path: Path, capsy
 
 
 def test_masked_language_head_leaves_the_embeddings_behind(tiny_bert: Path, tmp_path: Path) -> None:
-    old = OldWorld(tiny_bert)
+    old = LegacyModel(tiny_bert)
     folder = old.save_adapter(tmp_path / "old", "mlm", with_head=False)
     masked: Any = load_model(ModelOptions(str(tiny_bert)), "mlm")
     old.save_head(folder, "BertForMaskedLM")
@@ -323,7 +323,7 @@ def test_whole_models_with_adapters_inside(tiny_bert: Path, tmp_path: Path) -> N
 
 
 def test_a_fusion_without_one_of_its_adapters(tiny_bert: Path, tmp_path: Path) -> None:
-    old = OldWorld(tiny_bert)
+    old = LegacyModel(tiny_bert)
     folder = old.save_all(old.save_fusion(tmp_path / "a"), ("mlm", "qa_squad"))
     assert refusal(saved_plan, tiny_bert, folder) == (
         f"{folder}: its fusion joins qa_squad, ner_lener, but no folder in it holds ner_lener"
@@ -331,7 +331,7 @@ def test_a_fusion_without_one_of_its_adapters(tiny_bert: Path, tmp_path: Path) -
 
 
 def test_adapters_that_belong_together_in_no_known_way(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = OldWorld(tiny_bert).save_all(tmp_path / "a")
+    folder = LegacyModel(tiny_bert).save_all(tmp_path / "a")
     assert refusal(saved_plan, tiny_bert, folder) == (
         f"{folder}: which of its adapters belong together cannot be told; give one of "
         f"{folder / 'mlm'}, {folder / 'ner_lener'}, {folder / 'qa_squad'}"
@@ -339,7 +339,7 @@ def test_adapters_that_belong_together_in_no_known_way(tiny_bert: Path, tmp_path
 
 
 def test_encoders_of_another_depth(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = OldWorld(tiny_bert, leave_out=()).save_adapter(tmp_path / "a", "qa_squad")
+    folder = LegacyModel(tiny_bert, leave_out=()).save_adapter(tmp_path / "a", "qa_squad")
     config = read_base_config(ModelOptions(str(tiny_bert)))
     assert refusal(setup_from_saved, "RUN", str(folder), "qa", config | {"num_hidden_layers": 3}) == (
         f"{folder}: has weights for 4 layers, the base model has 3"
@@ -360,7 +360,7 @@ class Harmful:
 
 @pytest.mark.parametrize("damage", ["pickle", "truncated", "empty", "list"])
 def test_weight_files_that_are_not_loaded(tiny_bert: Path, tmp_path: Path, damage: str) -> None:
-    folder = OldWorld(tiny_bert).save_adapter(tmp_path / "a", "qa_squad")
+    folder = LegacyModel(tiny_bert).save_adapter(tmp_path / "a", "qa_squad")
     path = folder / "pytorch_adapter.bin"
     if damage == "pickle":
         torch.save({"bert.x": Harmful(tmp_path / "written")}, path)
@@ -374,7 +374,7 @@ def test_weight_files_that_are_not_loaded(tiny_bert: Path, tmp_path: Path, damag
 
 
 def test_overrides_that_contradict_name_both_values(tiny_bert: Path, tmp_path: Path) -> None:
-    old = OldWorld(tiny_bert)
+    old = LegacyModel(tiny_bert)
     qa = old.save_adapter(tmp_path / "qa", "qa_squad")
     mlm = old.save_adapter(tmp_path / "mlm", "mlm")
     config = read_base_config(ModelOptions(str(tiny_bert)))
@@ -399,7 +399,7 @@ def test_overrides_that_contradict_name_both_values(tiny_bert: Path, tmp_path: P
 
 def test_last_layer_trick_cannot_be_put_on_a_trained_adapter(tiny_bert: Path, tmp_path: Path) -> None:
     config = read_base_config(ModelOptions(str(tiny_bert)))
-    old = OldWorld(tiny_bert, **WORLDS["houlsby, relu"])
+    old = LegacyModel(tiny_bert, **WORLDS["houlsby, relu"])
     folder = old.save_adapter(tmp_path / "qa", "qa_squad")
     options = AdapterOptions(load_adapter=str(folder), houlsby_MHA_lastlayer=True)
     assert refusal(resolve_setup, "qa", config, options) == (
@@ -409,9 +409,9 @@ def test_last_layer_trick_cannot_be_put_on_a_trained_adapter(tiny_bert: Path, tm
 
 
 def test_members_that_cannot_stand_together_are_refused_before_asking(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = OldWorld(tiny_bert).notebook(tmp_path / "run") / "adapters-qa"
+    folder = LegacyModel(tiny_bert).notebook(tmp_path / "run") / "adapters-qa"
     shutil.rmtree(folder / "mlm")
-    OldWorld(tiny_bert, leave_out=()).save_adapter(folder / "mlm", "mlm")
+    LegacyModel(tiny_bert, leave_out=()).save_adapter(folder / "mlm", "mlm")
     assert refusal(saved_plan, tiny_bert, folder).startswith(
         "layer 3 (output_adapter): mlm stand there but ner_lener, last in the fusion, does not; "
     )
@@ -427,7 +427,7 @@ def test_converter_refuses_in_one_line(tiny_bert: Path, tmp_path: Path) -> None:
     assert found == (
         f"{tmp_path / 'empty'}: holds no adapters saved in 2021 (an adapter_config.json without a version)"
     )
-    OldWorld(tiny_bert).save_all(tmp_path / "mixed")
+    LegacyModel(tiny_bert).save_all(tmp_path / "mixed")
     assert "which of its adapters belong together" in refusal(call, [str(tmp_path / "mixed"), str(tmp_path / "new")])
     assert not (tmp_path / "new").exists() and not (tmp_path / "new.writing").exists()
 
@@ -436,7 +436,7 @@ def test_converter_refuses_in_one_line(tiny_bert: Path, tmp_path: Path) -> None:
 
 
 def test_2021_adapters_are_fused_and_trained(tiny_bert: Path, tmp_path: Path, squad_files: tuple[Path, Path]) -> None:
-    folder = OldWorld(tiny_bert).save_all(tmp_path / "old")
+    folder = LegacyModel(tiny_bert).save_all(tmp_path / "old")
     done = run_script(
         "run_qa_adapter.py", "--model_name_or_path", tiny_bert, "--do_train", "--do_eval",
         "--train_file", squad_files[0], "--validation_file", squad_files[1], "--max_seq_length", "64",
@@ -456,7 +456,7 @@ def test_2021_adapters_are_fused_and_trained(tiny_bert: Path, tmp_path: Path, sq
 
 
 def test_a_2021_fusion_is_asked(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = OldWorld(tiny_bert).notebook(tmp_path / "run")
+    folder = LegacyModel(tiny_bert).notebook(tmp_path / "run")
     ask = ["ask_qa.py", folder, "--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Recife.", "--json"]
     without = run_script(*ask)
     assert without.returncode == 2 and without.stderr == (

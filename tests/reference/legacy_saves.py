@@ -1,4 +1,4 @@
-"""Folders as adapter-transformers 2.1.1 wrote them in 2021, made from a model of today; for tests."""
+"""Folders in the format of adapter-transformers 2.1.1, written from a model of the installed library."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from adapters import AdapterConfig, Fuse, Stack
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.models.base_model import load_model
 
-# What an adapter_config.json of 2.1.1 held (its AdapterConfig), and an adapter_fusion_config.json.
+# The keys of adapter_config.json (AdapterConfig of 2.1.1), and the content of adapter_fusion_config.json.
 ADAPTER_KEYS = (
     "adapter_residual_before_ln", "cross_adapter", "inv_adapter", "inv_adapter_reduction_factor", "leave_out",
     "ln_after", "ln_before", "mh_adapter", "non_linearity", "original_ln_after", "original_ln_before",
@@ -23,18 +23,23 @@ FUSION_CONFIG = {
     "key": True, "query": True, "query_before_ln": False, "regularization": True, "residual_before": False,
     "temperature": False, "value": True, "value_before_softmax": True, "value_initialized": True,
 }  # fmt: skip
-MEMBERS = {"mlm": 2, "qa_squad": 16, "ner_lener": 8}  # name: reduction factor
+REDUCTIONS = {"mlm": 2, "qa_squad": 16, "ner_lener": 8}  # of each adapter
 
 
-class OldWorld:
-    """A model of today with a language, a QA and a NER adapter and their fusion, all random, and its 2021 saves.
+class LegacyModel:
+    """A model with a language, a QA and a NER adapter and their fusion, all random, which is saved in the old format.
 
     Args:
-        base: a model folder.
-        kind: "seq_bn" or "double_seq_bn", what 2021 called pfeiffer and houlsby.
-        activation: its name in 2021.
+        base: folder of the base model.
+        kind: "seq_bn" or "double_seq_bn", which the old library called pfeiffer and houlsby.
+        activation: its name in the old library.
         leave_out: layers without adapters.
-        attention_only_last_layer: no adapter after the last feed-forward block, which no file says.
+        attention_only_last_layer: no adapter after the last feed-forward block; no file records it.
+
+    Attributes:
+        model: the model.
+        fusion: the fusion block.
+        activation: the argument.
     """
 
     def __init__(
@@ -50,11 +55,11 @@ class OldWorld:
         torch.manual_seed(3)
         self.model: Any = load_model(ModelOptions(str(base)), "qa")
         adapters.init(self.model)
-        today = {"gelu": "gelu_new"}.get(activation, activation)
-        for name, reduction in MEMBERS.items():
+        new_name = {"gelu": "gelu_new"}.get(activation, activation)
+        for name, reduction in REDUCTIONS.items():
             config = AdapterConfig.load(
                 f"{kind}_inv" if name == "mlm" else kind,
-                reduction_factor=reduction, non_linearity=today, leave_out=list(leave_out),
+                reduction_factor=reduction, non_linearity=new_name, leave_out=list(leave_out),
             )  # fmt: skip
             self.model.add_adapter(name, config=config)
             if attention_only_last_layer:
@@ -67,24 +72,26 @@ class OldWorld:
         self.model.eval()
 
     def logits(self, block: Stack | Fuse, ids: torch.Tensor) -> torch.Tensor:
-        """Start and end logits of a setup, (2, windows, length)."""
+        """Return the start and end logits of a setup, (2, windows, tokens)."""
         self.model.set_active_adapters(block)
         with torch.no_grad():
             output = self.model(ids)
         return torch.stack([output.start_logits, output.end_logits])
 
     def document(self, name: str | None, config: Any, model_class: str = "BertForQuestionAnswering") -> dict[str, Any]:
-        described = self.model.config
+        """Return the content of a configuration file."""
+        base = self.model.config
         return {
-            "config": config, "hidden_size": described.hidden_size, "model_type": described.model_type,
+            "config": config, "hidden_size": base.hidden_size, "model_type": base.model_type,
             "model_class": model_class, "model_name": None, "name": name,
         }  # fmt: skip
 
     def weights(self, mark: str) -> dict[str, torch.Tensor]:
+        """Return the weights with `mark` in their names."""
         return {name: weight.detach().clone() for name, weight in self.model.named_parameters() if mark in name}
 
     def save_adapter(self, folder: Path, name: str, *, with_head: bool = True, **changed: Any) -> Path:
-        """`save_adapter` of 2021."""
+        """Write what `save_adapter` of the old library wrote."""
         config = {key: vars(self.model.adapters_config.get(name)).get(key) for key in ADAPTER_KEYS}
         config |= {"non_linearity": self.activation, "cross_adapter": False}
         self.write(folder, "adapter_config.json", {**self.document(name, config), **changed})
@@ -94,27 +101,27 @@ class OldWorld:
         return folder
 
     def save_fusion(self, folder: Path) -> Path:
-        """`save_adapter_fusion` of 2021."""
+        """Write what `save_adapter_fusion` of the old library wrote."""
         self.write(folder, "adapter_fusion_config.json", self.document(self.fusion.name, FUSION_CONFIG))
         torch.save(self.weights("adapter_fusion_layer."), folder / "pytorch_model_adapter_fusion.bin")
         return folder
 
     def save_head(self, folder: Path, model_class: str = "BertForQuestionAnswering") -> Path:
-        """`save_head` of 2021."""
+        """Write what `save_head` of the old library wrote."""
         document = self.document(None, None, model_class)
         labels = {"LABEL_0": 0, "LABEL_1": 1}
         self.write(folder, "head_config.json", {**document, "label2id": labels, "num_labels": 2})
         torch.save(self.weights("qa_outputs"), folder / "pytorch_model_head.bin")
         return folder
 
-    def save_all(self, folder: Path, names: tuple[str, ...] = tuple(MEMBERS)) -> Path:
-        """`save_all_adapters` of 2021."""
+    def save_all(self, folder: Path, names: tuple[str, ...] = tuple(REDUCTIONS)) -> Path:
+        """Write what `save_all_adapters` of the old library wrote."""
         for name in names:
             self.save_adapter(folder / name, name)
         return folder
 
     def notebook(self, folder: Path) -> Path:
-        """A run folder of the 2021 fusion notebook."""
+        """Write the folder of a run of the fusion notebook of 2021."""
         target = folder / "adapters-qa"
         self.save_fusion(target)
         self.save_all(target)
