@@ -1,15 +1,17 @@
-"""The committed sample: that it is what its script writes, and what its README promises."""
+"""The sample data: examples/sample contains what its README promises."""
 
 from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import prepare_squad_pt
+from adapter_qa.data.conll import read_sentences
+from adapter_qa.data.squad import is_aligned, read_squad
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "sample"
@@ -26,46 +28,37 @@ def contexts(name: str) -> set[str]:
     return {paragraph["context"].strip() for paragraph in paragraphs(name)}
 
 
-def sentences(name: str) -> list[list[tuple[str, str]]]:
-    blocks = (SAMPLE / name).read_text(encoding="utf-8").removesuffix("\n\n").split("\n\n")
-    pairs = [[line.split(" ") for line in block.split("\n")] for block in blocks]
-    return [[(word, label) for word, label in block] for block in pairs]
+def entities(name: str, entity_type: str) -> set[str]:
+    """Return the texts of all entities of one type."""
+    texts = []
+    for sentence in read_sentences(SAMPLE / name, need_labels=True):
+        for word, label in zip(sentence.words, sentence.labels, strict=True):
+            if label == f"B-{entity_type}":
+                texts.append(word)
+            elif label == f"I-{entity_type}":
+                texts[-1] += f" {word}"
+    return set(texts)
 
 
-def entities(name: str, wanted: str) -> set[str]:
-    """Texts of all entities of one type."""
-    found = []
-    for sentence in sentences(name):
-        for word, label in sentence:
-            if label == f"B-{wanted}":
-                found.append(word)
-            elif label == f"I-{wanted}":
-                found[-1] += f" {word}"
-    return set(found)
-
-
-def test_the_script_writes_the_committed_bytes(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, ROOT / "examples" / "make_sample.py", tmp_path], check=True, stdout=subprocess.DEVNULL
-    )
-    written = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    committed = {path.name: path.read_bytes() for path in SAMPLE.iterdir() if path.name != "README.md"}
-    assert written == committed
-    assert sum(map(len, committed.values())) < 1_500_000
+def test_the_readme_lists_all_files_and_their_size() -> None:
+    readme = (SAMPLE / "README.md").read_text(encoding="utf-8")
+    files = [path for path in SAMPLE.iterdir() if path.name != "README.md"]
+    assert set(re.findall(r"`([\w.-]+\.(?:jsonl?|conll|txt))`", readme)) == {path.name for path in files}
+    assert sum(path.stat().st_size for path in files) == pytest.approx(1.3e6, abs=5e4)
 
 
 @pytest.mark.parametrize(
     ("name", "questions", "escaped", "padded", "shifted", "lost"), [(TRAIN, 2000, 8, 6, 8, 2), (DEV, 200, 2, 1, 2, 0)]
 )
-def test_defects_are_as_many_as_promised(
+def test_defects_are_as_many_as_the_readme_says(
     name: str, questions: int, escaped: int, padded: int, shifted: int, lost: int
 ) -> None:
     raw = paragraphs(name)
     asked = [(paragraph["context"], qa) for paragraph in raw for qa in paragraph["qas"]]
     assert len({qa["id"] for _, qa in asked}) == questions
-    assert len(asked) == questions + 1  # one is there twice
-    assert sum("&quot;" in context or "&amp;" in context for context in (one["context"] for one in raw)) == escaped
-    assert sum(one["context"] != one["context"].strip() for one in raw) == padded
+    assert len(asked) == questions + 1  # one occurs twice
+    assert sum("&quot;" in paragraph["context"] or "&amp;" in paragraph["context"] for paragraph in raw) == escaped
+    assert sum(paragraph["context"] != paragraph["context"].strip() for paragraph in raw) == padded
     assert sum(qa["question"] != qa["question"].strip() for _, qa in asked) == padded
 
     answers = [(context, answer) for context, qa in asked for answer in qa["answers"]]
@@ -75,12 +68,24 @@ def test_defects_are_as_many_as_promised(
     assert sum(answer["text"] in context for context, answer in wrong) == shifted
 
 
+@pytest.mark.parametrize(("name", "questions", "shifted", "lost"), [(TRAIN, 2000, 8, 2), (DEV, 200, 2, 0)])
+def test_preparation_removes_the_defects(tmp_path: Path, name: str, questions: int, shifted: int, lost: int) -> None:
+    prepare_squad_pt.main([str(SAMPLE / name), "--output_dir", str(tmp_path)])
+    stem = Path(name).stem
+    counts = json.loads((tmp_path / f"pt_{stem}_counts.json").read_text(encoding="utf-8"))
+    assert (counts["read"], counts["kept"], counts["duplicates"]) == (questions + 1, questions - lost, 1)
+    assert (counts["answers"]["moved"], counts["answers"]["not found"]) == (shifted, lost)
+    prepared = read_squad(tmp_path / f"pt_{stem}.json", need_answers=True)
+    assert all(is_aligned(question) for question in prepared)
+    assert not any("&quot;" in question.context or "&amp;" in question.context for question in prepared)
+
+
 def aligned(context: str, answer: dict[str, Any]) -> bool:
     start, text = answer["answer_start"], answer["text"]
     return bool(text) and context[start : start + len(text)] == text
 
 
-def test_train_and_dev_share_no_context_and_no_full_name() -> None:
+def test_evaluation_contexts_and_names_do_not_occur_in_training_data() -> None:
     train, dev = contexts(TRAIN), contexts(DEV)
     demo = {
         json.loads(line)["context"] for line in (SAMPLE / "questions.jsonl").read_text(encoding="utf-8").splitlines()
@@ -94,26 +99,15 @@ def test_train_and_dev_share_no_context_and_no_full_name() -> None:
     assert len(people) > 50
     assert not people & entities("lener_train.conll", "PESSOA")
     everything = texts + "\n".join(train)
-    # "Raquel Antunes" may stand in "Raquel Antunes Lobo", who is somebody else.
+    # "Raquel Antunes" may occur in "Raquel Antunes Lobo", another person.
     assert [name for name in people if re.search(rf"{name}(?! [A-Z])", everything)] == []
 
 
 @pytest.mark.parametrize(("name", "size"), [("lener_train.conll", 800), ("lener_dev.conll", 100)])
-def test_entity_files_are_iob2_with_six_types(name: str, size: int) -> None:
-    found = set()
-    for sentence in sentences(name):
-        previous = "O"
-        for word, label in sentence:
-            assert word
-            prefix, _, kind = label.partition("-")
-            assert label == "O" or prefix in ("B", "I")
-            if prefix == "I":
-                assert previous in (f"B-{kind}", f"I-{kind}"), sentence
-            if label != "O":
-                found.add(kind)
-            previous = label
-    assert found == TYPES
-    assert len(sentences(name)) == size
+def test_entity_files_have_six_types(name: str, size: int) -> None:
+    parsed = read_sentences(SAMPLE / name, need_labels=True)
+    assert len(parsed) == size
+    assert {label[2:] for sentence in parsed for label in sentence.labels} - {""} == TYPES
 
 
 def test_plain_text_and_questions_are_complete() -> None:
