@@ -1,7 +1,7 @@
-"""A model that answers questions as one plain ONNX graph, for serving without torch, transformers and adapters.
+"""Export a model that answers questions as an ONNX graph, to serve it without torch, transformers and adapters.
 
-Base, adapters, fusion and head become one graph by `torch.onnx`'s exporter over `torch.export`; batch and tokens may
-have any size. The graph is held against the model before anything is left behind.
+Base model, adapters, fusion and head become one graph, which takes batches and windows of any size. `torch.onnx` writes
+it from `torch.export`. Its logits are compared with those of the model.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +18,91 @@ import onnxruntime
 import torch
 from torch import nn
 from torch.onnx.errors import OnnxExporterError
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from adapter_qa.core.errors import RunError
+from adapter_qa.core.files import write_json, write_text
+from adapter_qa.data.window_dataset import pair_tokenizer
+from adapter_qa.inference.answer_script import answer_script
+from adapter_qa.inference.export_layout import ANSWER_FILE, CONFIG_FILE, GRAPH_FILE
+from adapter_qa.inference.exported_model import OUTPUTS
 
-OUTPUTS = ("start_logits", "end_logits")
-COMPARED = ((1, 1.0), (2, 0.1), (3, 0.4), (16, 0.15))  # batch, and share of the longest window
+COMPARED_BATCHES = ((1, 1.0), (2, 0.1), (3, 0.4), (16, 0.15))  # windows, and share of the longest window
 Inputs = dict[str, torch.Tensor]
+Logits = tuple[np.ndarray, np.ndarray]
 
 
-class Logits(nn.Module):
-    """A model with its inputs by position and both logits as a tuple, which is what a graph has.
+@dataclass(frozen=True)
+class GraphOptions:
+    """How the graph is written and compared.
+
+    Attributes:
+        opset: version of ONNX's operators.
+        tolerance: largest difference allowed between logits of the graph and of the model.
+    """
+
+    opset: int
+    tolerance: float
+
+
+def write_export(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    windows: dict[str, Any],
+    options: GraphOptions,
+) -> dict[str, Any]:
+    """Write the graph, the tokenizer, the model's configuration and `answer.py`.
 
     Args:
-        model: with a question answering head.
+        folder: an existing folder.
+        model: as for `export_graph`.
+        tokenizer: the model's tokenizer.
+        windows: options for windows and answers, see `adapter_qa.config.options.answering_options`.
+        options: see `GraphOptions`.
+
+    Returns:
+        What `answer.py` reads from `EXPORT_FILE`, and facts about the export; the caller writes the file.
+
+    Raises:
+        RunError: the model cannot be exported, or the graph's logits differ too much.
+    """
+    names = tokenizer.model_input_names
+    pair = pair_tokenizer(tokenizer)
+    batches = list(example_inputs(model, names, windows["max_seq_length"]))
+    expected = [model_logits(model, batch) for batch in batches]
+    export_graph(model, names, folder / GRAPH_FILE, opset=options.opset)
+    difference = largest_difference(folder / GRAPH_FILE, batches, expected)
+    if not difference <= options.tolerance:  # NaN is refused, too
+        raise RunError(
+            f"the exported model's logits differ from the run's by up to {difference:.1e}, allowed are "
+            f"{options.tolerance:.1e}; nothing was written; try another --opset, or allow more with --tolerance"
+        )
+    tokenizer.save_pretrained(folder)
+    write_json(folder / CONFIG_FILE, plain_config(model))
+    write_text(folder / ANSWER_FILE, answer_script())
+    return {
+        "inputs": names,
+        "windows": windows,
+        "tokenizer": {
+            "cls_token_id": pair.cls_token_id,
+            "pad_token_id": pair.pad_token_id,
+            "pad_left": pair.pad_left,
+            "has_token_types": pair.has_token_types,
+            "split_special_tokens": pair.split_special_tokens,
+        },
+        "opset": options.opset,
+        "largest_difference": difference,
+        "compared": [list(batch["input_ids"].shape) for batch in batches],
+        "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+    }
+
+
+class _LogitsModule(nn.Module):
+    """A model that takes its inputs by position and returns both logits as a tuple, as a graph does.
+
+    Args:
+        model: a model with a question answering head.
         names: its inputs in order.
     """
 
@@ -39,89 +111,90 @@ class Logits(nn.Module):
         self.model, self.names = model, tuple(names)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Start and end logits, float32 (batch, tokens), of int64 inputs (batch, tokens)."""
+        """Return start and end logits, float32 (windows, tokens), of int64 inputs (windows, tokens)."""
         output = self.model(**dict(zip(self.names, inputs, strict=True)))
         return output.start_logits, output.end_logits
 
 
 def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, opset: int) -> None:
-    """Writes the graph; beyond 2 GB its weights go into a file of their own beside it.
+    """Write the graph; weights of more than 2 GB go into a second file beside it.
 
     Args:
-        model: on the CPU, in evaluation mode, float32, its fusions folded (`fusion.use_inference_fusion`).
-        names: the inputs that it takes, in order.
+        model: on the CPU, in evaluation mode, float32, prepared by `fusion.use_inference_fusion`.
+        names: the model's inputs in order.
         path: the file to write.
         opset: version of ONNX's operators.
 
     Raises:
-        RunFailure: the exporter cannot.
+        RunError: the model cannot be exported.
     """
-    # Sizes of at least 2, of 1 the exporter would make constants; and a tensor for each, one alone would be one input.
+    # The exporter turns sizes of 1 into constants, and one tensor used twice into one input.
     example = tuple(torch.ones(2, 8, dtype=torch.int64) for _ in names)
     sizes = {
         0: torch.export.Dim("batch", min=1),
         1: torch.export.Dim("tokens", min=1, max=model.config.max_position_embeddings),
     }
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # that torchvision is not installed, four times
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns four times that torchvision is not installed
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter's own making, none about the model
+            warnings.simplefilter("ignore")  # all of them are about the exporter itself
             program = torch.onnx.export(
-                Logits(model, names).eval(),
+                _LogitsModule(model, names).eval(),
                 example,
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(names),
-                output_names=list(OUTPUTS),
+                output_names=OUTPUTS,
                 dynamic_shapes=(tuple(sizes for _ in names),),
                 verbose=False,
             )
     except OnnxExporterError as error:
         raise RunError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error
-    assert program is not None
+    if program is None:
+        raise RunError("the model cannot be exported: torch.onnx returned no program")
     program.save(path)
 
 
 def example_inputs(model: PreTrainedModel, names: Sequence[str], longest: int) -> Iterator[Inputs]:
-    """Batches of random tokens in several sizes, each window of another length but the first, which fills its batch.
+    """Yield batches of random tokens in several sizes; the windows of a batch have different lengths.
 
     Args:
-        model: its configuration says which tokens there are.
-        names: the inputs that it takes.
+        model: its configuration gives the number of tokens.
+        names: the model's inputs.
         longest: tokens of the longest window.
 
-    Returns:
-        Tensors by input, int64, (batch, tokens).
+    Yields:
+        int64 tensors (windows, tokens) by input.
     """
     draw = torch.Generator().manual_seed(0)
     config = model.config
-    for batch, share in COMPARED:
+    for windows, share in COMPARED_BATCHES:
         tokens = max(2, round(longest * share))
-        lengths = torch.linspace(tokens, max(1, tokens // 3), batch).long()
+        lengths = torch.linspace(tokens, max(1, tokens // 3), windows).long()
         mask = (torch.arange(tokens) < lengths[:, None]).long()
-        ids = torch.randint(config.vocab_size, (batch, tokens), generator=draw)
-        types = (torch.arange(tokens) >= tokens // 4).long().expand(batch, tokens) * mask
-        whole = {
+        ids = torch.randint(config.vocab_size, (windows, tokens), generator=draw)
+        token_types = (torch.arange(tokens) >= tokens // 4).long().expand(windows, tokens) * mask
+        inputs = {
             "input_ids": ids.masked_fill(mask == 0, int(config.pad_token_id or 0)),
             "attention_mask": mask,
-            "token_type_ids": types.contiguous(),
+            "token_type_ids": token_types.contiguous(),
         }
-        yield {name: whole[name] for name in names}
+        yield {name: inputs[name] for name in names}
 
 
 @torch.inference_mode()
-def logits_of(model: PreTrainedModel, inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """Start and end logits of torch's model, float32 (batch, tokens)."""
+def model_logits(model: PreTrainedModel, inputs: Inputs) -> Logits:
+    """Return the model's start and end logits, float32 (windows, tokens)."""
     output = model(**inputs)
     return output.start_logits.numpy(), output.end_logits.numpy()
 
 
-def open_graph(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """The graph, ready to be asked on the CPU.
+def open_session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """Open a graph on the CPU.
 
     Args:
-        path: its file.
-        threads: to compute with; None leaves that to the library.
+        path: the graph's file.
+        threads: threads of the computation; None: the library's default.
     """
     options = onnxruntime.SessionOptions()
     if threads is not None:
@@ -129,23 +202,28 @@ def open_graph(path: Path, threads: int | None = None) -> onnxruntime.InferenceS
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
-def ask_graph(session: onnxruntime.InferenceSession, inputs: Inputs) -> list[np.ndarray]:
-    """Start and end logits of the graph, float32 (batch, tokens)."""
-    return session.run(list(OUTPUTS), {name: tensor.numpy() for name, tensor in inputs.items()})
+def graph_logits(session: onnxruntime.InferenceSession, inputs: Inputs) -> Logits:
+    """Return the graph's start and end logits, float32 (windows, tokens)."""
+    start_logits, end_logits = session.run(OUTPUTS, {name: tensor.numpy() for name, tensor in inputs.items()})
+    return start_logits, end_logits
 
 
-def largest_difference(path: Path, inputs: Sequence[Inputs], wanted: Sequence[Sequence[np.ndarray]]) -> float:
-    """The largest difference between the graph's logits and those wanted, over all tokens that are not padding."""
-    session = open_graph(path)
+def largest_difference(path: Path, batches: Sequence[Inputs], expected: Sequence[Logits]) -> float:
+    """Return the largest difference between the graph's and the expected logits, over all tokens but padding.
+
+    Returns:
+        The difference; NaN if there is a NaN among the logits.
+    """
+    session = open_session(path)
     differences = [
-        np.abs(mine - theirs)[batch["attention_mask"].numpy() == 1].max()
-        for batch, logits in zip(inputs, wanted, strict=True)
-        for mine, theirs in zip(ask_graph(session, batch), logits, strict=True)
+        np.abs(ours - theirs)[batch["attention_mask"].numpy() == 1].max()
+        for batch, logits in zip(batches, expected, strict=True)
+        for ours, theirs in zip(graph_logits(session, batch), logits, strict=True)
     ]
-    return float(max(differences))  # NaN where there is one: it compares as unequal
+    return float(np.max(differences))
 
 
 def plain_config(model: PreTrainedModel) -> dict[str, Any]:
-    """The model's config.json without adapters and without the path it came from."""
+    """Return the model's config.json without adapters and without the path that it was loaded from."""
     config = model.config.to_diff_dict() | {"architectures": [type(model).__name__]}
     return {key: value for key, value in config.items() if key not in ("adapters", "_name_or_path")}

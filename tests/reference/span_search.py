@@ -1,0 +1,46 @@
+"""Spans and answers by brute force: plain loops over all pairs of tokens."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from support.questions import window_offsets
+
+from adapter_qa.data.windows import Windows
+
+
+def all_spans(
+    start: Sequence[float], end: Sequence[float], mask: Sequence[bool], longest: int
+) -> list[tuple[float, int, int]]:
+    """Return score, first and last token of every valid span, best first, equal scores by position."""
+    spans = [
+        (start[i] + end[j], i, j)
+        for i, j in itertools.product(range(len(start)), repeat=2)
+        if mask[i] and mask[j] and 0 <= j - i < longest
+    ]
+    return sorted(spans, key=lambda span: (-span[0], span[1], span[2]))
+
+
+def best_scores(
+    question: int, windows: Windows, start: np.ndarray, end: np.ndarray, longest: int
+) -> dict[tuple[int, int], float]:
+    """Return the best score of every distinct span of a question over all its windows, by its characters.
+
+    Args:
+        question: index of the question.
+        windows: the windows.
+        start: (windows, length) float32, start logits.
+        end: (windows, length) float32, end logits.
+        longest: longest span, in tokens.
+    """
+    best: dict[tuple[int, int], float] = {}
+    for index in np.flatnonzero(windows.question_index == question):
+        offsets = window_offsets(windows, index)
+        size, mask = len(offsets), (offsets[:, 0] >= 0).tolist()
+        for score, i, j in all_spans(start[index][:size].tolist(), end[index][:size].tolist(), mask, longest):
+            characters = (int(offsets[i, 0]), int(offsets[j, 1]))
+            if characters[1] > characters[0]:
+                best[characters] = max(score, best.get(characters, -np.inf))
+    return best
