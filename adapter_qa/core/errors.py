@@ -14,7 +14,7 @@ CONTROL_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u
 
 
 def escape_control_chars(text: object) -> str:
-    """Return text in which characters that control a terminal are written as \\uXXXX, as in JSON."""
+    r"""Return text in which characters that control a terminal are written as \uXXXX, as in JSON."""
     return CONTROL_CHARS.sub(lambda match: f"\\u{ord(match[0]):04x}", str(text))
 
 

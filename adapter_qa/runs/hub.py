@@ -1,12 +1,13 @@
-"""--push_to_hub: what a finished run saved, and its card, in one commit to a repository on the hub.
+"""--push_to_hub: upload what a finished run saved, with its model card, in one commit.
 
-The library's own push takes the run's whole folder, checkpoints and all, at every save; here the saved folder goes,
-once. Its JSON files name the base model by the folder it lay in; of that the pushed copy has the name alone.
+The library's own push uploads the run's whole folder with its checkpoints at every save. This one uploads the saved
+folder once. Where JSON files name local folders, the uploaded copies have only their last part.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,81 +18,91 @@ from adapter_qa.core.errors import RunError
 from adapter_qa.core.files import read_json, write_json
 from adapter_qa.core.messages import print_main
 from adapter_qa.models.file_names import FULL_FILE
-from adapter_qa.runs.model_card import CARD_FILE, public_name, write_card
-from adapter_qa.runs.run_record import RUN_FILE, RunRecord
-from adapter_qa.training.training_args import TrainerArguments
+from adapter_qa.runs.layout import CARD_FILE, FULL_MODEL_FILES, RUN_FILE
+from adapter_qa.runs.model_card import public_name, write_card
+from adapter_qa.runs.run_record import RunRecord
 
-# Of a fully fine-tuned run's folder; an adapters-<task> folder goes whole.
-WHOLE_MODEL = (
-    CARD_FILE, FULL_FILE, "config.json", "model*.safetensors", "model.safetensors.index.json", "tokenizer*.json",
-    "special_tokens_map.json", "vocab.*", "merges.txt",
-)  # fmt: skip
+MAX_REASON_CHARS = 300
 
 
-def push_finished(record: RunRecord, run: TrainerArguments) -> None:
-    """Pushes what the finished run of a folder saved, where that is asked for; the first process does.
+@dataclass(frozen=True)
+class HubTarget:
+    """A repository on the hub.
+
+    Attributes:
+        repository: its id, OWNER/NAME.
+        token: None for the stored one.
+        private: whether it is created as a private repository; None for the owner's default.
+        revision: branch to push to; None for the main one.
+    """
+
+    repository: str
+    token: str | None = None
+    private: bool | None = None
+    revision: str | None = None
+
+
+def push_finished(record: RunRecord, target: HubTarget) -> None:
+    """Push what the finished run of a folder saved; only the main process does. A dry run pushes nothing.
 
     Raises:
-        RunFailure: the hub cannot be reached, or refuses.
+        RunError: the hub cannot be reached, or refuses.
     """
-    if not run.push_at_end or record.folder is None or not is_main_process():
+    if record.folder is None or not is_main_process():
         return
     document = read_json(record.folder / RUN_FILE)
     saved = record.folder if (record.folder / FULL_FILE).is_file() else record.folder / Path(document["saved"]).name
-    if not (saved / CARD_FILE).is_file():  # saved by an earlier version; one that is there may have been edited
-        write_card(saved, document | {"options": document["options"] | {"hub_model_id": run.hub_model_id}})
+    if not (saved / CARD_FILE).is_file():  # an early version saved it; an existing card may have been edited
+        write_card(saved, document | {"options": document["options"] | {"hub_model_id": target.repository}})
     try:
-        commit = push(saved, run)
-    except (OSError, ValueError) as error:  # no network, and what the hub answers
-        reason = " ".join(str(error).split())[:300]
+        commit_url = _push(saved, target)
+    except (OSError, ValueError) as error:  # no network, or the hub's answer
+        reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
         raise RunError(
-            f"{saved}: the run is finished and saved, but not pushed to {run.hub_model_id} ({reason}); "
+            f"{saved}: the run is finished and saved, but not pushed to {target.repository} ({reason}); "
             "the same command tries again"
         ) from error
-    record.document["pushed"] = document["pushed"] = {"repository": run.hub_model_id, "commit": commit}
+    record.document["pushed"] = document["pushed"] = {"repository": target.repository, "commit": commit_url}
     write_json(record.folder / RUN_FILE, document)
-    print_main(f"{saved}: pushed, {commit}")
+    print_main(f"{saved}: pushed, {commit_url}")
 
 
-def push(saved: Path, run: TrainerArguments) -> str:
-    """Makes the repository, where there is none, and commits the folder to it.
-
-    Returns:
-        The commit's address.
+def _push(saved: Path, target: HubTarget) -> str:
+    """Create the repository if it is missing, commit the folder to it and return the commit's address.
 
     Raises:
-        OSError, ValueError: it cannot be.
+        OSError: the hub cannot be reached, or refuses.
+        ValueError: the hub refuses the content.
     """
-    api = HfApi(token=run.hub_token)
-    repository = api.create_repo(str(run.hub_model_id), private=run.hub_private_repo, exist_ok=True).repo_id
+    api = HfApi(token=target.token)
+    repository = api.create_repo(target.repository, private=target.private, exist_ok=True).repo_id
     operations = [
-        CommitOperationAdd(path.relative_to(saved).as_posix(), public_content(path) or path)
-        for path in files_to_push(saved)
+        CommitOperationAdd(path.relative_to(saved).as_posix(), _public_content(path) or path)
+        for path in _files_to_push(saved)
     ]
-    made = api.create_commit(
-        repository, operations, commit_message=f"Trained by {saved.name}", revision=run.hub_revision
+    commit = api.create_commit(
+        repository, operations, commit_message=f"Trained by {saved.name}", revision=target.revision
     )
-    return made.commit_url
+    return str(commit.commit_url)
 
 
-def files_to_push(saved: Path) -> list[Path]:
-    """The files of a saved folder, without the run's that a fully fine-tuned model stands among."""
+def _files_to_push(saved: Path) -> list[Path]:
+    """Return the files of a saved folder. A fully fine-tuned model lies among the run's files, which are left out."""
     if not (saved / FULL_FILE).is_file():
         return sorted(path for path in saved.rglob("*") if path.is_file())
-    return sorted({path for pattern in WHOLE_MODEL for path in saved.glob(pattern)})
+    return sorted({path for pattern in (CARD_FILE, *FULL_MODEL_FILES) for path in saved.glob(pattern)})
 
 
-def public_content(path: Path) -> bytes | None:
-    """Of a JSON file its text, folders of this machine shortened to their names; None for other files."""
+def _public_content(path: Path) -> bytes | None:
+    """Return a JSON file with local folders shortened to their last part; None for other files."""
     if path.suffix != ".json" or path.name in ("tokenizer.json", "vocab.json"):
         return None
-    return json.dumps(_public(read_json(path)), indent=2, ensure_ascii=False).encode("utf-8")
+    return json.dumps(_public_value(read_json(path)), indent=2, ensure_ascii=False).encode("utf-8")
 
 
-def _public(value: Any) -> Any:
-    """A JSON value with the names of folders in place of their paths."""
+def _public_value(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _public(one) for key, one in value.items()}
+        return {key: _public_value(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_public(one) for one in value]
+        return [_public_value(entry) for entry in value]
     return public_name(value) if isinstance(value, str) and value.startswith("/") else value

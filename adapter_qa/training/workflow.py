@@ -32,7 +32,7 @@ from adapter_qa.models.parameters import format_table, parameter_table
 from adapter_qa.models.save import frozen_adapters, save_setup
 from adapter_qa.models.weights import check_states
 from adapter_qa.runs.checkpoints import discard, rotate
-from adapter_qa.runs.hub import push_finished
+from adapter_qa.runs.hub import HubTarget, push_finished
 from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, checkpoint_path
 from adapter_qa.runs.model_card import write_card
 from adapter_qa.runs.output_dir import derived_output_dir
@@ -113,7 +113,7 @@ def start_run(
     args = resolve_training_args(config.training)
     if args.output_dir_is_derived:
         groups = data_and_adapter_options(config)
-        args.output_dir = str(derived_output_dir(config.model.model_name_or_path, data_name, setup, args, *groups))
+        args.output_dir = str(derived_output_dir(config.model.model_name_or_path, data_name, setup, [args, *groups]))
         args.logging_dir = str(Path(args.output_dir) / "runs")
     folder = None if args.dry_run else Path(str(args.output_dir))
     options = options_record(config, args)
@@ -134,7 +134,7 @@ def is_finished(run: RunContext[Config]) -> bool:
     """
     if run.record.finished:
         print_main(f"{run.record.folder}: this run is finished; --overwrite_output_dir does it again")
-        push_finished(run.record, run.args)
+        _push_if_asked(run)
     return run.record.finished
 
 
@@ -325,7 +325,14 @@ def finish_run(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     if run.record.begun and "saved" in run.record.document:
         write_card(Path(run.record.document["saved"]), run.record.document)
     _remove_checkpoints(trainer)
-    push_finished(run.record, run.args)
+    _push_if_asked(run)
+
+
+def _push_if_asked(run: RunContext[Config]) -> None:
+    args = run.args
+    if args.push_at_end:
+        target = HubTarget(str(args.hub_model_id), args.hub_token, args.hub_private_repo, args.hub_revision)
+        push_finished(run.record, target)
 
 
 def _remove_checkpoints(trainer: AdapterTrainer) -> None:

@@ -140,9 +140,14 @@ def test_failure_keeps_the_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "adapters-qa"
     folder.mkdir()
     (folder / "old").touch()
-    with pytest.raises(OSError, match="No space left"), atomic_folder(folder) as temporary:
-        (temporary / "new").touch()
-        full_disk()
+
+    def write_half() -> None:
+        with atomic_folder(folder) as temporary:
+            (temporary / "new").touch()
+            full_disk()
+
+    with pytest.raises(OSError, match="No space left"):
+        write_half()
     assert names(folder) == ["old"]
     assert names(tmp_path) == ["adapters-qa"]
 

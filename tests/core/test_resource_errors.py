@@ -17,7 +17,8 @@ def run_error(error: BaseException) -> str:
     with pytest.raises(RunError) as caught, report_resource_errors():
         raise error
     (problem,) = caught.value.problems
-    assert caught.value.exit_code == 1 and caught.value.__cause__ is error
+    assert caught.value.exit_code == 1
+    assert caught.value.__cause__ is error
     return problem
 
 
@@ -38,7 +39,7 @@ def test_out_of_memory_names_the_options_that_help(error: BaseException, reason:
 
 
 def test_allocation_beyond_the_memory() -> None:
-    with pytest.raises(RunError, match="out of memory .*can't allocate memory"), report_resource_errors():
+    with pytest.raises(RunError, match=r"out of memory .*can't allocate memory"), report_resource_errors():
         torch.empty(10**15)
 
 
@@ -71,5 +72,6 @@ def test_advice_for_a_nan_loss() -> None:
     ]
     for problem in problems:
         assert problem.startswith("step 12: the loss is infinite or NaN;")
-        assert "--learning_rate (now 0.1)" in problem and "--max_grad_norm (now 1.0)" in problem
+        assert "--learning_rate (now 0.1)" in problem
+        assert "--max_grad_norm (now 1.0)" in problem
     assert ["--bf16" in problem for problem in problems] == [False, True]

@@ -34,11 +34,14 @@ def test_signals_raise_at_once_and_handlers_are_restored(number: signal.Signals,
 
 
 def test_first_signal_is_deferred_and_second_raises(capfd: pytest.CaptureFixture[str]) -> None:
-    deferred = DeferredSignal()
-    with pytest.raises(Interrupted) as caught, raise_on_signal(), deferred:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert deferred.number == signal.SIGTERM
-        os.kill(os.getpid(), signal.SIGINT)
+    def send_two() -> None:
+        with raise_on_signal(), DeferredSignal() as deferred:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert deferred.number == signal.SIGTERM
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Interrupted) as caught:
+        send_two()
     assert caught.value.exit_code == 130
     assert capfd.readouterr().err == "SIGTERM: saving a checkpoint after this step; a second signal stops at once\n"
 
@@ -47,9 +50,14 @@ def test_unhandled_deferred_signal_raises_at_the_end() -> None:
     with pytest.raises(Interrupted) as caught, DeferredSignal():
         os.kill(os.getpid(), signal.SIGTERM)
     assert caught.value.exit_code == 143
-    with pytest.raises(ValueError, match="first"), DeferredSignal():
-        os.kill(os.getpid(), signal.SIGTERM)
-        raise ValueError("first")
+
+    def fail_after_signal() -> None:
+        with DeferredSignal():
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise ValueError("first")
+
+    with pytest.raises(ValueError, match="first"):
+        fail_after_signal()
 
 
 def test_ignored_signals_stay_ignored() -> None:

@@ -36,7 +36,8 @@ def save(folder: Path, step: int, best: int | None = None) -> Path:
 
 def test_commit_makes_a_complete_folder_with_a_manifest(tmp_path: Path) -> None:
     path = save(tmp_path, 7, best=3)
-    assert path == tmp_path / "checkpoint-7" and [child.name for child in tmp_path.iterdir()] == ["checkpoint-7"]
+    assert path == tmp_path / "checkpoint-7"
+    assert [child.name for child in tmp_path.iterdir()] == ["checkpoint-7"]
     manifest = json.loads((path / MANIFEST_FILE).read_text())
     assert (manifest["step"], manifest["best"]) == (7, 3)
     assert {name: entry["bytes"] for name, entry in manifest["files"].items()} == {"weights": 100, "shards/0": 5}
@@ -82,7 +83,8 @@ def test_commit_replaces_a_damaged_checkpoint(tmp_path: Path) -> None:
     path = save(tmp_path, 1)
     (path / "weights").unlink()
     save(tmp_path, 1)
-    assert checkpoint_error(path) is None and checkpoint_steps(tmp_path) == [1]
+    assert checkpoint_error(path) is None
+    assert checkpoint_steps(tmp_path) == [1]
 
 
 def truncate(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""--push_to_hub against a server on this machine that stands for the hub: what goes there, and what does not."""
+"""Uploads by --push_to_hub to a local server that imitates the hub (adapter_qa/runs/hub.py)."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ WHOLE |= {"tokenizer.json", "tokenizer_config.json", "vocab.txt"}
 
 
 class Hub(ThreadingHTTPServer):
-    """As much of the hub as a push needs.
+    """The part of the hub that a push needs.
 
     Attributes:
-        seen: method and path of each request, with the token it came with.
-        repositories: what was asked for in making each.
-        files: content of what was committed, by repository and path.
-        refuses: answers every commit with 403.
+        seen: method, path and token of each request.
+        repositories: the request that created each repository.
+        files: content of committed files, by repository and path.
+        refuses: whether every commit is answered with 403.
     """
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answering)
+        super().__init__(("127.0.0.1", 0), HubHandler)
         self.seen: list[tuple[str, str, str | None]] = []
         self.repositories: dict[str, dict[str, Any]] = {}
         self.files: dict[str, dict[str, bytes]] = {}
@@ -48,28 +48,28 @@ class Hub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def answer(self, path: str, body: bytes) -> tuple[int, dict[str, Any]]:
-        """Status and document for a POST."""
+        """Return status and document for a POST."""
         if path == "/api/repos/create":
-            asked = json.loads(body)
-            name = f"{asked['organization']}/{asked['name']}"
+            request = json.loads(body)
+            name = f"{request['organization']}/{request['name']}"
             status = 409 if name in self.repositories else 200
-            self.repositories.setdefault(name, asked)
+            self.repositories.setdefault(name, request)
             return status, {"url": f"{self.address}/{name}"}
         if path == "/api/validate-yaml":
             return 200, {"errors": [], "warnings": []}
         if "/preupload/" in path:
-            files = [one["path"] for one in json.loads(body)["files"]]
-            return 200, {"files": [{"path": one, "uploadMode": "regular", "shouldIgnore": False} for one in files]}
+            files = [file["path"] for file in json.loads(body)["files"]]
+            return 200, {"files": [{"path": file, "uploadMode": "regular", "shouldIgnore": False} for file in files]}
         if self.refuses:
             return 403, {"error": "Forbidden: you may not write here"}
         name = path.removeprefix("/api/models/").split("/commit/")[0]
         lines = [json.loads(line) for line in body.splitlines()]
-        files = {one["value"]["path"]: one["value"]["content"] for one in lines if one["key"] == "file"}
+        files = {line["value"]["path"]: line["value"]["content"] for line in lines if line["key"] == "file"}
         self.files[name] = {path: base64.b64decode(content) for path, content in files.items()}
         return 200, {"commitUrl": f"{self.address}/{name}/commit/0123", "commitOid": "0123"}
 
 
-class Answering(BaseHTTPRequestHandler):
+class HubHandler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_POST(self) -> None:
@@ -81,7 +81,7 @@ class Answering(BaseHTTPRequestHandler):
         self.server.seen.append(("GET", self.path, self.headers.get("authorization")))
         self.reply(404, {"error": "not found"})
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  (the name that http.server calls)
 
     def reply(self, status: int, document: dict[str, Any]) -> None:
         content = json.dumps(document).encode()
@@ -111,7 +111,7 @@ def words(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> lis
 
 
 def push(address: str, *command: str) -> subprocess.CompletedProcess[str]:
-    """The door with the hub somewhere else."""
+    """Run the script with another address of the hub."""
     environment = {**os.environ, "HF_ENDPOINT": address, "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_of_ana"}
     return subprocess.run(
         [sys.executable, str(ROOT / "run_qa_adapter.py"), *command],
@@ -119,22 +119,25 @@ def push(address: str, *command: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_what_was_saved_is_pushed_once_the_run_is_finished(
+def test_saved_folder_is_pushed_when_the_run_is_finished(
     hub: Hub, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     command = words(tiny_bert, squad_files, tmp_path / "run", "--push_to_hub", "--hub_model_id", "ana/qa-pt")
     done = push(hub.address, *command, "--hub_private_repo", "True")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert hub.repositories["ana/qa-pt"]["private"] is True and set(hub.files) == {"ana/qa-pt"}
+    assert hub.repositories["ana/qa-pt"]["private"] is True
+    assert set(hub.files) == {"ana/qa-pt"}
     pushed, saved = hub.files["ana/qa-pt"], tmp_path / "run" / "adapters-qa"
     assert set(pushed) == SETUP == {str(path.relative_to(saved)) for path in saved.rglob("*") if path.is_file()}
     for name in SETUP:
         if not name.endswith(".json"):
             assert pushed[name] == (saved / name).read_bytes()
-        assert str(tiny_bert).encode() not in pushed[name] and str(tmp_path).encode() not in pushed[name]
+        assert str(tiny_bert).encode() not in pushed[name]
+        assert str(tmp_path).encode() not in pushed[name]
     setup = json.loads(pushed["adapter_setup.json"])
     assert setup["trainer"]["base_model"]["name_or_path"] == tiny_bert.name
-    assert b"| f1 |" in pushed["README.md"] and b"snapshot_download('ana/qa-pt')" in pushed["README.md"]
+    assert b"| f1 |" in pushed["README.md"]
+    assert b"snapshot_download('ana/qa-pt')" in pushed["README.md"]
     assert {token for _, _, token in hub.seen} == {"Bearer hf_of_ana"}
     run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     commit = f"{hub.address}/ana/qa-pt/commit/0123"
@@ -144,43 +147,52 @@ def test_what_was_saved_is_pushed_once_the_run_is_finished(
     (saved / "README.md").write_text("---\nlicense: mit\n---\nmine", encoding="utf-8")
     hub.files.clear()
     again = push(hub.address, *command)
-    assert again.returncode == 0 and "this run is finished" in again.stdout
-    assert set(hub.files["ana/qa-pt"]) == SETUP and hub.files["ana/qa-pt"]["README.md"].endswith(b"mine")
+    assert again.returncode == 0
+    assert "this run is finished" in again.stdout
+    assert set(hub.files["ana/qa-pt"]) == SETUP
+    assert hub.files["ana/qa-pt"]["README.md"].endswith(b"mine")
 
 
-def test_a_fully_fine_tuned_model_goes_without_the_runs_files(
+def test_fully_fine_tuned_model_is_pushed_without_the_files_of_its_run(
     hub: Hub, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     command = words(tiny_bert, squad_files, tmp_path / "run", "--train_adapter", "False")
     done = push(hub.address, *command, "--push_to_hub", "--hub_model_id", "ana/whole", "--hub_token", "hf_other")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert set(hub.files["ana/whole"]) == WHOLE and (tmp_path / "run" / "checkpoint-3").is_dir()
+    assert set(hub.files["ana/whole"]) == WHOLE
+    assert (tmp_path / "run" / "checkpoint-3").is_dir()
     assert not [name for name, content in hub.files["ana/whole"].items() if str(tmp_path).encode() in content]
     assert {token for _, _, token in hub.seen} == {"Bearer hf_other"}
     assert "hf_other" not in (tmp_path / "run" / "run.json").read_text(encoding="utf-8")
 
 
-def test_a_push_that_fails_leaves_a_finished_run(
+def test_failed_push_leaves_a_finished_run(
     hub: Hub, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    """The hub refuses; nobody is there; then it takes it."""
+    """The hub refuses, then cannot be reached, then accepts."""
     command = words(tiny_bert, squad_files, tmp_path / "run", "--push_to_hub", "--hub_model_id", "ana/qa-pt")
     hub.refuses = True
     first = push(hub.address, *command)
     saved = tmp_path / "run" / "adapters-qa"
     errors = [line for line in first.stderr.splitlines() if line.startswith("error:")]
-    assert first.returncode == 1 and len(errors) == 1 and "Traceback" not in first.stderr
+    assert first.returncode == 1
+    assert len(errors) == 1
+    assert "Traceback" not in first.stderr
     assert errors[0].startswith(f"error: {saved}: the run is finished and saved, but not pushed to ana/qa-pt (403")
     assert errors[0].endswith("; the same command tries again")
     run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
-    assert run["status"] == "finished" and run["metrics"]["eval"] and "pushed" not in run
+    assert run["status"] == "finished"
+    assert run["metrics"]["eval"]
+    assert "pushed" not in run
     second = push("http://127.0.0.1:9", *command)
-    assert second.returncode == 1 and "not pushed to ana/qa-pt" in second.stderr
+    assert second.returncode == 1
+    assert "not pushed to ana/qa-pt" in second.stderr
     hub.refuses = False
-    assert push(hub.address, *command).returncode == 0 and set(hub.files["ana/qa-pt"]) == SETUP
+    assert push(hub.address, *command).returncode == 0
+    assert set(hub.files["ana/qa-pt"]) == SETUP
 
 
-def test_what_a_push_needs_is_looked_at_first(
+def test_requirements_of_a_push_are_checked_first(
     tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HF_TOKEN", raising=False)

@@ -1,4 +1,4 @@
-"""Model cards: their code loads what was saved, their first lines are what the hub reads, no path of the machine."""
+"""Model cards: code, metadata for the hub, no names of local folders (adapter_qa/runs/model_card.py)."""
 
 from __future__ import annotations
 
@@ -21,35 +21,37 @@ from adapter_qa.runs.model_card import public_name, write_card
 from predictor_qa import QuestionAnswerer
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
-# Runs the code of each card by itself, and prints how far its model's outputs are from those that were kept.
+# Runs the code of each card and prints the largest difference of its model's outputs from the expected ones.
 RUN_CODE = """
 import json, re, sys
 from pathlib import Path
 import torch
 from safetensors.torch import load_file
-far = {}
-for kept in sorted(Path().glob("*.kept")):
-    folder = kept.with_suffix("")
+differences = {}
+for file in sorted(Path().glob("*.expected")):
+    folder = file.with_suffix("")
     code = re.search("```python\\n(.*?)```", (folder / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
-    space = {}
-    exec(code, space)
-    wanted = load_file(kept)
+    names = {}
+    exec(code, names)
+    expected = load_file(file)
     with torch.no_grad():
-        outputs = space["model"](wanted.pop("ids"))
-    far[folder.name] = max((outputs[name] - one).abs().max().item() for name, one in wanted.items())
-print(json.dumps(far))
+        outputs = names["model"](expected.pop("ids"))
+    differences[folder.name] = max(
+        (outputs[name] - output).abs().max().item() for name, output in expected.items()
+    )
+print(json.dumps(differences))
 """
 
 
-def keep_outputs(model: Any, folder: Path) -> None:
-    """What a model puts out, beside its saved folder."""
+def save_outputs(model: Any, folder: Path) -> None:
+    """Save a model's outputs beside its folder."""
     with torch.no_grad():
-        outputs = {name: one.contiguous() for name, one in model(IDS).items() if "logits" in name}
-    save_file({"ids": IDS, **outputs}, folder.with_name(f"{folder.name}.kept"))
+        outputs = {name: output.contiguous() for name, output in model(IDS).items() if "logits" in name}
+    save_file({"ids": IDS, **outputs}, folder.with_name(f"{folder.name}.expected"))
 
 
 def run_code(folder: Path) -> dict[str, float]:
-    """Runs the code of the cards in a folder, in a process that knows nothing of this trainer."""
+    """Run the code of all cards in a folder, in a process that cannot import this trainer."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, "-c", RUN_CODE], cwd=folder, capture_output=True, text=True, env=environment, check=False
@@ -59,24 +61,24 @@ def run_code(folder: Path) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("base", ["bert", "roberta"])
-def test_the_code_of_every_card_loads_what_was_saved(base: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_code_of_every_card_loads_the_saved_folder(base: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     tiny: Path = request.getfixturevalue(f"tiny_{base}")
     (tmp_path / tiny.name).symlink_to(tiny)
     maker = Maker(tiny, tmp_path, std=0.1)
     saves = saves_of(maker)
     for name, (_, options) in SETUPS.items():
         model, _, folder = maker.make(f"a {name}", *options(saves))
-        keep_outputs(model, folder)
+        save_outputs(model, folder)
         write_card(folder, {})
-    far = run_code(tmp_path)
-    assert set(far) == {f"a {name}" for name in SETUPS}
-    for name, difference in far.items():
-        # The library multiplies a fusion's matrices in another order than `fusion.FusionLayer`; all else is the same.
+    differences = run_code(tmp_path)
+    assert set(differences) == {f"a {name}" for name in SETUPS}
+    for name, difference in differences.items():
+        # The library multiplies a fusion's matrices in another order than `models.fusion`.
         assert difference <= (2e-6 if "Fuse" in SETUPS[name.removeprefix("a ")][0] else 0), name
 
 
 def train(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> dict[str, Any]:
-    """An epoch of the door; returns run.json."""
+    """Train one epoch and return run.json."""
     words = ["--model_name_or_path", str(base), "--do_train", "--do_eval", "--num_train_epochs", "1", "--report_to"]
     words += ["none", "--max_seq_length", "64", "--doc_stride", "16", "--learning_rate", "1e-2", "--language", "pt"]
     words += ["--train_file", str(files[0]), "--validation_file", str(files[1]), "--output_dir", str(folder), *more]
@@ -89,8 +91,8 @@ def metadata(folder: Path) -> Any:
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_the_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, whole: bool) -> None:
-    """Its scores, counts and hashes are those of run.json; its code loads the model; it names no folder."""
+def test_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, whole: bool) -> None:
+    """Scores, counts and hashes are those of run.json; the code loads the model; no folder is named."""
     more = ["--train_adapter", "False", "--learning_rate", "1e-3"] if whole else []
     run = train(tiny_bert, squad_files, tmp_path / "run", "--license", "cc-by-4.0", *more)
     saved = tmp_path / "run" if whole else tmp_path / "run" / "adapters-qa"
@@ -98,23 +100,24 @@ def test_the_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_
     assert not re.search(rf"{re.escape(str(tmp_path))}|{re.escape(str(tiny_bert.parent))}|/tmp", text)
     data = metadata(saved)
     assert (data.language, data.license, data.pipeline_tag) == ("pt", "cc-by-4.0", "question-answering")
-    assert data.library_name == ("transformers" if whole else "adapters") and data.base_model is None
-    scores = {one.metric_type: one.metric_value for one in data.eval_results}
+    assert data.library_name == ("transformers" if whole else "adapters")
+    assert data.base_model is None
+    scores = {result.metric_type: result.metric_value for result in data.eval_results}
     evaluated = run["metrics"]["eval"]
     assert scores == {"f1": round(evaluated["eval_f1"], 4), "exact_match": round(evaluated["eval_exact"], 4)}
-    assert {one.dataset_name for one in data.eval_results} == {"dev.json"}
+    assert {result.dataset_name for result in data.eval_results} == {"dev.json"}
     for part in ("train", "eval"):
         assert run["data"][part]["sha256"] in text
     assert f"| trained | {run['parameters']['trainable']:,} |" in text
     assert f"| learning_rate | {0.001 if whole else 0.01} |" in text
     assert f"Base model: `{tiny_bert.name}`" in text
     answerer = QuestionAnswerer(tmp_path / "run", device="cpu")
-    keep_outputs(answerer.model, saved)
+    save_outputs(answerer.model, saved)
     (saved.parent / tiny_bert.name).symlink_to(tiny_bert)
     assert run_code(saved.parent) == {saved.name: 0}
 
 
-def test_a_base_and_data_of_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
+def test_base_model_and_data_from_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
     maker = Maker(tiny_bert, tmp_path)
     maker.metadata |= {"base_model": {"name_or_path": "org/bert", "revision": "v2"}, "tokenizer": "org/other"}
     folder = maker.make("adapters-ner", "ner")[2]
@@ -126,7 +129,7 @@ def test_a_base_and_data_of_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
     write_card(folder, run)
     data, text = metadata(folder), (folder / "README.md").read_text(encoding="utf-8")
     assert (data.base_model, data.datasets, data.metrics) == ("org/bert", ["org/data"], ["f1", "precision"])
-    assert [(one.metric_type, one.metric_value, one.dataset_split) for one in data.eval_results] == [
+    assert [(result.metric_type, result.metric_value, result.dataset_split) for result in data.eval_results] == [
         ("f1", 50.1235, "validation"),
         ("precision", 40.0, "validation"),
     ]
@@ -134,7 +137,8 @@ def test_a_base_and_data_of_the_hub(tiny_bert: Path, tmp_path: Path) -> None:
     assert "from_pretrained(base, revision='v2', label2id={'O': 0, 'B-X': 1, 'I-X': 2}, id2label=" in text
     assert "AutoTokenizer.from_pretrained('org/other')" in text
     assert "- eval: `org/data v1 validation`; 3 sentences" in text
-    assert "license" not in data.to_dict() and "Not stated. Fill in `license`" in text
+    assert "license" not in data.to_dict()
+    assert "Not stated. Fill in `license`" in text
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Folders of runs without --output_dir (adapter_qa/runs/output_dir.py): the 2021 example to the letter, each trial its own."""
+"""Names of the folders of runs without --output_dir (adapter_qa/runs/output_dir.py)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from adapter_qa.config.options import (
     TrainingOptions,
 )
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
-from adapter_qa.runs.output_dir import APPENDED, LONGEST_NAME, derived_output_dir
+from adapter_qa.runs.output_dir import APPENDED, DIGEST, MAX_NAME, derived_output_dir
 from adapter_qa.training.training_args import TrainerArguments, resolve_training_args
 
 LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "model_type": "bert"}
@@ -56,14 +56,14 @@ OTHER_VALUES: dict[str, Any] = {
 }
 
 
-def planned(
+def make_setup(
     task: str = "qa",
     fuse: list[str] | None = None,
     language: str | None = None,
     composition: str = "stack",
     **adapter: Any,
 ) -> AdapterSetup | None:
-    """A plan of fresh adapters."""
+    """Resolve a setup of new adapters."""
     return resolve_setup(
         task,
         LARGE,
@@ -79,8 +79,8 @@ def run_options(**values: Any) -> TrainerArguments:
 
 
 def reference_dir(**more: Any) -> Path:
-    """The folder of the reference example, perhaps with one more option."""
-    run = run_options(
+    """Return the folder of the reference example with more options."""
+    args = run_options(
         learning_rate=3e-5,
         per_device_train_batch_size=16,
         gradient_accumulation_steps=2,
@@ -91,17 +91,17 @@ def reference_dir(**more: Any) -> Path:
         do_eval=True,
         **more,
     )
-    run.fp16 = True  # afterwards: a machine without a GPU may refuse it
-    setup = planned(fuse=["qa_squad11pt=new", "ner_lenerbr=new"], language="new", madx2=True)
+    args.fp16 = True  # set here because a machine without a GPU may refuse the option
+    setup = make_setup(fuse=["qa_squad11pt=new", "ner_lenerbr=new"], language="new", madx2=True)
     data = "data/pt_squad-train-v1.1.json"
-    return derived_output_dir("neuralmind/bert-large-portuguese-cased", data, setup, run, AdapterOptions(madx2=True))
+    return derived_output_dir("neuralmind/bert-large-portuguese-cased", data, setup, [args, AdapterOptions(madx2=True)])
 
 
-def test_the_reference_example() -> None:
+def test_reference_example_of_the_old_trainer() -> None:
     assert str(reference_dir()) == REFERENCE
 
 
-def test_what_2021_left_out_is_appended() -> None:
+def test_options_missing_in_old_names_are_appended() -> None:
     assert str(reference_dir(weight_decay=0.01)) == REFERENCE + "_weight_decay0.01"
     assert str(reference_dir(weight_decay=0.01, seed=1)) == REFERENCE + "_weight_decay0.01_seed1"
 
@@ -110,85 +110,89 @@ def test_what_2021_left_out_is_appended() -> None:
     ("setup", "setup_name", "parts"),
     [
         (None, "qa_full", ["wamlmFalse", "madx2False", "adapterconfignone"]),
-        (planned(), "qa_AdCompostack", ["wamlmFalse", "adapterconfigpfeiffer"]),
-        (planned(language="new"), "mlm_qa_AdCompostack", ["wamlmTrue"]),
-        (planned(fuse=["a=new", "b=new"]), "qa_fusion_AdCompostack", ["wamlmFalse", "ad1a", "ad2b"]),
+        (make_setup(), "qa_AdCompostack", ["wamlmFalse", "adapterconfigpfeiffer"]),
+        (make_setup(language="new"), "mlm_qa_AdCompostack", ["wamlmTrue"]),
+        (make_setup(fuse=["a=new", "b=new"]), "qa_fusion_AdCompostack", ["wamlmFalse", "ad1a", "ad2b"]),
         (
-            planned(fuse=["a_1=new", "b-2=new", "c=new"], language="new", composition="fuse"),
+            make_setup(fuse=["a_1=new", "b-2=new", "c=new"], language="new", composition="fuse"),
             "mlm_qa_fusion_AdCompofuse",
             ["ad1a1", "ad2b-2", "ad3c"],
         ),
-        (planned("ner", adapter_config="houlsby"), "ner_AdCompostack", ["adapterconfighoulsby"]),
-        (planned("ner", adapter_config="double_seq_bn", language="new"), "mlm_ner_AdCompostack", ["wamlmTrue"]),
-        (planned("mlm"), "mlm_AdCompostack", ["wamlmFalse", "adapterconfigpfeiffer+inv"]),
-        (planned(madx2=True), "qa_AdCompostack", ["madx2True", "lastlayerFalse"]),
+        (make_setup("ner", adapter_config="houlsby"), "ner_AdCompostack", ["adapterconfighoulsby"]),
+        (make_setup("ner", adapter_config="double_seq_bn", language="new"), "mlm_ner_AdCompostack", ["wamlmTrue"]),
+        (make_setup("mlm"), "mlm_AdCompostack", ["wamlmFalse", "adapterconfigpfeiffer+inv"]),
+        (make_setup(madx2=True), "qa_AdCompostack", ["madx2True", "lastlayerFalse"]),
         (
-            planned(adapter_config="houlsby", houlsby_MHA_lastlayer=True),
+            make_setup(adapter_config="houlsby", houlsby_MHA_lastlayer=True),
             "qa_AdCompostack",
             ["lastlayerTrue", "madx2False"],
         ),
     ],
 )
-def test_setups_have_names(setup: AdapterSetup | None, setup_name: str, parts: list[str]) -> None:
-    folder = derived_output_dir("/models/tiny/", "train.json", setup, run_options())
+def test_names_of_setups(setup: AdapterSetup | None, setup_name: str, parts: list[str]) -> None:
+    folder = derived_output_dir("/models/tiny/", "train.json", setup, [run_options()])
     assert folder.parts[:-1] == ("outputs", "models-tiny_train", setup_name)
     assert set(parts) <= set(folder.name.split("_"))
 
 
-def test_madx2_is_said_of_all_adapters_or_none() -> None:
-    setup = planned(madx2=True, language="new")
-    assert setup is not None and setup.language is not None
+def test_madx2_is_true_only_if_all_adapters_leave_out_the_last_layer() -> None:
+    setup = make_setup(madx2=True, language="new")
+    assert setup is not None
+    assert setup.language is not None
     whole = replace(setup.language, config={**setup.language.config, "leave_out": []})
-    for language, said in ((setup.language, "madx2True"), (whole, "madx2False")):
-        folder = derived_output_dir("m", "d", replace(setup, language=language), run_options())
-        assert said in folder.name.split("_")
+    for language, expected in ((setup.language, "madx2True"), (whole, "madx2False")):
+        folder = derived_output_dir("m", "d", replace(setup, language=language), [run_options()])
+        assert expected in folder.name.split("_")
 
 
 def test_without_patience_and_evaluation() -> None:
-    name = derived_output_dir("m", "d", planned(), run_options(num_train_epochs=0.5)).name
+    name = derived_output_dir("m", "d", make_setup(), [run_options(num_train_epochs=0.5)]).name
     assert name == (
         "lr0.0001_bs8_GAS1_eps1e-08_epochs0.5_patience0_wamlmFalse_madx2False_houlsby_MHA_lastlayerFalse_dsFalse"
         "_fp16False_bestFalse_metricf1_adapterconfigpfeiffer"
     )
 
 
-def test_every_appended_option_exists_and_is_tried() -> None:
+def test_every_appended_option_exists_and_is_tested() -> None:
     assert set(APPENDED) == set(OTHER_VALUES)
-    assert set(APPENDED) <= {one.name for group in GROUPS for one in fields(group)}
+    assert set(APPENDED) <= {field.name for group in GROUPS for field in fields(group)}
 
 
 @pytest.mark.parametrize("name", APPENDED)
-def test_another_value_is_another_folder(name: str) -> None:
+def test_another_value_gives_another_folder(name: str) -> None:
     value = OTHER_VALUES[name]
-    group = next(group for group in GROUPS if name in {one.name for one in fields(group)})
-    run = run_options(**({name: value} if group is TrainerArguments and name != "bf16" else {}))
+    group = next(group for group in GROUPS if name in {field.name for field in fields(group)})
+    args = run_options(**({name: value} if group is TrainerArguments and name != "bf16" else {}))
     if name == "bf16":
-        run.bf16 = value  # afterwards: a machine without a GPU refuses it
-    plain = derived_output_dir("m", "d", planned(), run_options(), *[one() for one in GROUPS[1:]])
-    groups = [one(**{name: value}) if one is group else one() for one in GROUPS[1:]]
-    assert str(derived_output_dir("m", "d", planned(), run, *groups)) == f"{plain}_{name}{value}"
+        args.bf16 = value  # set here because a machine without a GPU refuses the option
+    defaults = [options() for options in GROUPS[1:]]
+    plain = derived_output_dir("m", "d", make_setup(), [run_options(), *defaults])
+    changed = [options(**{name: value}) if options is group else options() for options in GROUPS[1:]]
+    assert str(derived_output_dir("m", "d", make_setup(), [args, *changed])) == f"{plain}_{name}{value}"
 
 
 @settings(max_examples=30)
 @given(st.lists(st.from_regex(r"[a-z]{60,80}", fullmatch=True), min_size=2, max_size=3, unique=True))
 def test_long_names_are_cut_and_stay_distinct(names: list[str]) -> None:
-    run = run_options(seed=1)
+    args = run_options(seed=1)
     first, second = (
-        derived_output_dir("m", "d", planned(fuse=[f"{name}=new" for name in order]), run)
+        derived_output_dir("m", "d", make_setup(fuse=[f"{name}=new" for name in order]), [args])
         for order in (names, [*names[:-1], names[-1] + "x"])
     )
-    assert first.parent == second.parent and first.name != second.name
+    assert first.parent == second.parent
+    assert first.name != second.name
     for folder in (first, second):
-        assert len(folder.name.encode()) <= LONGEST_NAME == 240
+        assert len(folder.name.encode()) <= MAX_NAME == 240
 
 
 def test_names_are_cut_only_beyond_the_limit() -> None:
-    others = len(derived_output_dir("m", "d", planned(fuse=["a=new", "b=new"]), run_options()).name) - 1
-    fitting, longer = "a" * (LONGEST_NAME - others), "a" * (LONGEST_NAME - others + 1)
+    rest = len(derived_output_dir("m", "d", make_setup(fuse=["a=new", "b=new"]), [run_options()]).name) - 1
+    fitting, longer = "a" * (MAX_NAME - rest), "a" * (MAX_NAME - rest + 1)
     whole, cut = (
-        derived_output_dir("m", "d", planned(fuse=[f"{name}=new", "b=new"]), run_options()).name
+        derived_output_dir("m", "d", make_setup(fuse=[f"{name}=new", "b=new"]), [run_options()]).name
         for name in (fitting, longer)
     )
-    assert len(whole) == LONGEST_NAME and whole.endswith(f"_ad1{fitting}_ad2b")
+    assert len(whole) == MAX_NAME
+    assert whole.endswith(f"_ad1{fitting}_ad2b")
     uncut = whole.replace(fitting, longer)
-    assert cut == uncut[: LONGEST_NAME - 9] + "_" + hashlib.sha256(uncut.encode()).hexdigest()[:8]
+    assert cut == uncut[: MAX_NAME - DIGEST - 1] + "_" + hashlib.sha256(uncut.encode()).hexdigest()[:DIGEST]

@@ -50,8 +50,10 @@ def test_free_folder_is_used(tmp_path: Path, exists: bool) -> None:
     assert (record.resume_from, record.finished) == (None, False)
     document = read_record(folder)
     assert document == record.document
-    assert document["status"] == "running" and document["options"] == OPTIONS | {"processes": 1}
-    assert document["command"] == ["run_qa_adapter.py", "--seed", "42"] and document["script"] == "run_qa_adapter.py"
+    assert document["status"] == "running"
+    assert document["options"] == OPTIONS | {"processes": 1}
+    assert document["command"] == ["run_qa_adapter.py", "--seed", "42"]
+    assert document["script"] == "run_qa_adapter.py"
     assert sorted(path.name for path in folder.iterdir()) == [RUN_FILE, LOCK_FILE]
 
 
@@ -60,13 +62,15 @@ def test_updates_are_written_at_once(tmp_path: Path) -> None:
     record.update(metrics={"eval": {"f1": 84.43}}, setup="São Luís")
     document = read_record(tmp_path)
     assert (document["metrics"], document["setup"]) == ({"eval": {"f1": 84.43}}, "São Luís")
-    assert document["times"]["seconds"] >= 0 and document["status"] == "running"
+    assert document["times"]["seconds"] >= 0
+    assert document["status"] == "running"
 
 
 def test_finished_run_is_recognised_and_unchanged(tmp_path: Path) -> None:
     begin_run(tmp_path).finish()
     before = (tmp_path / RUN_FILE).read_bytes()
-    assert json.loads(before)["status"] == "finished" and "finished" in json.loads(before)["times"]
+    assert json.loads(before)["status"] == "finished"
+    assert "finished" in json.loads(before)["times"]
     assert begin_run(tmp_path).finished
     assert (tmp_path / RUN_FILE).read_bytes() == before
 
@@ -90,8 +94,17 @@ def test_interrupted_run_without_checkpoint_starts_again(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["overwrite_output_dir", "dry_run", "output_dir", "run_name", "logging_dir", "report_to", "disable_tqdm"]
-    + ["resume_from_checkpoint", "local_rank"],
+    [
+        "overwrite_output_dir",
+        "dry_run",
+        "output_dir",
+        "run_name",
+        "logging_dir",
+        "report_to",
+        "disable_tqdm",
+        "resume_from_checkpoint",
+        "local_rank",
+    ],
 )
 def test_neutral_options_may_differ(tmp_path: Path, name: str) -> None:
     begin_run(tmp_path, {name: "before"}).finish()
@@ -198,7 +211,8 @@ def test_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     record = begin_run(None, overwrite=True)
     record.update(setup="Stack[qa]")
     record.finish()
-    assert record.document["setup"] == "Stack[qa]" and list(tmp_path.iterdir()) == []
+    assert record.document["setup"] == "Stack[qa]"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_processes_of_a_run_neither_lock_nor_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
