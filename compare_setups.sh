@@ -1,21 +1,24 @@
 #!/usr/bin/env bash
-# Full fine-tuning, QA adapter, QA adapter on a language adapter, and fusion, each over seeds, compared in one report.
-# Every line below that looks like NAME=${NAME:-value} can be set from the environment:
+# Train full fine-tuning, a QA adapter, a QA adapter on a language adapter, and a fusion, each with several seeds, and
+# compare them in one report. Every setting below that looks like NAME=${NAME:-value} can be given in the environment:
 #
 #   TRAIN=train.json DEV=dev.json LANG_ADAPTER=outputs/mlm NER_ADAPTER=outputs/ner bash compare_setups.sh
 #   TRAIN=train.json DEV=dev.json LANG_ADAPTER=outputs/mlm NER_ADAPTER=outputs/ner SEEDS="1 2 3 4 5" FULL_LR=5e-5 \
 #       OUT=outputs/compared bash compare_setups.sh
 #
-# At toy size, in a few minutes on a laptop, with what demo.sh has made:
+# A small example that takes a few minutes on a laptop. It uses what demo.sh has written:
 #
 #   MODEL=demo_outputs/base TRAIN=demo_outputs/data/pt_squad-train-v1.1.json DEV=demo_outputs/data/pt_squad-dev-v1.1.json \
 #       LANG_ADAPTER=demo_outputs/mlm NER_ADAPTER=demo_outputs/ner REDUCTION=4 MADX2=False LENGTH=128 STRIDE=32 BATCH=32 \
 #       GAS=1 SEEDS="1 2" EPOCHS=2 FULL_LR=1e-3 QA_LR=3e-3 FUSION_LR=1e-3 FP16=False OUT=demo_outputs/compared \
 #       bash compare_setups.sh
 #
-# A run that is finished is not done again, one that was interrupted goes on, and one that fails does not stop the rest.
-# The fusion of a seed stands on the QA adapter of that seed. Exit code 1: some run failed; the report is there all the same.
+# The same command again skips finished runs and resumes interrupted ones. A failed run does not stop the others. The
+# fusion of a seed uses the QA adapter of the same seed. Exit code 1: a run failed; the report is written nevertheless.
 set -uo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
+help_or_no_arguments "$@"
 cd "$(dirname "$0")" || exit
 
 TRAIN=${TRAIN:?SQuAD file to train on, as prepare_squad_pt.py writes it}
@@ -53,7 +56,7 @@ for setup in $SETUPS; do
     exit 2
 done
 
-# train NAME OPTION ...: one run into $OUT/NAME. Ctrl-C and SIGTERM end the whole comparison.
+# train NAME OPTION ...: train into $OUT/NAME. Ctrl-C and SIGTERM stop the whole comparison.
 train() {
     local name=$1 code=0
     shift

@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# The whole chain on a laptop: virtual environment, a tiny BERT made on the spot, language, NER and QA adapter, their
-# fusion, evaluation, answered questions, a table and a report. It shows the machinery: the text is made up, the model knows
-# nothing but it, and no figure says anything about real Portuguese. No model or data hub is asked.
+# Run every step on a laptop: create a virtual environment, pre-train a tiny BERT, train a language, a NER and a QA
+# adapter and their fusion, evaluate, answer questions, and write a table and a report:
+#
+#   bash demo.sh
+#
+# The demo shows how the scripts work together. Its text is made up and the model knows nothing else, so its numbers say
+# nothing about real Portuguese. Only Python packages are downloaded.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
+help_or_no_arguments "$@"
 cd "$(dirname "$0")"
-source environment.sh
 use_environment requirements.txt requirements-report.txt
 export HF_HUB_OFFLINE=1
 export OMP_NUM_THREADS=1   # matrices this small gain nothing from a second thread
@@ -18,12 +24,12 @@ small=(--adapter_config pfeiffer --adapter_reduction_factor 4 --adapter_non_line
 
 chapter() { printf '\n=== %s\n' "$*"; }
 
-chapter "1. raw SQuAD files to clean ones"
+chapter "1. clean SQuAD files from raw ones"
 mkdir -p "$out/data"
 python prepare_squad_pt.py "$sample/squad-train-v1.1.json" --output_dir "$out/data" --overwrite
 python prepare_squad_pt.py "$sample/squad-dev-v1.1.json" --output_dir "$out/data" --overwrite
 
-chapter "2. a tiny BERT, pre-trained from nothing on examples/sample"
+chapter "2. a tiny BERT, pre-trained on examples/sample"
 if [ ! -f "$out/base/model.safetensors" ]; then
     rm -rf "$out/base"
     python examples/make_tiny_bert.py "$out/base" "$out/data/pt_squad-train-v1.1.json"
@@ -44,16 +50,16 @@ python run_qa_adapter.py "${model[@]}" "${small[@]}" "${questions[@]}" --do_trai
     --load_lang_adapter "$out/mlm" --learning_rate 3e-3 --num_train_epochs 2 --early_stopping_patience 2 \
     --output_dir "$out/qa"
 
-chapter "6. their fusion, trained"
+chapter "6. fusion of both"
 python run_qa_adapter.py "${model[@]}" "${questions[@]}" --do_train --do_eval --language pt \
     --load_lang_adapter "$out/mlm" --fuse_adapters qa="$out/qa" ner="$out/ner" --learning_rate 1e-3 \
     --num_train_epochs 2 --early_stopping_patience 2 --output_dir "$out/fusion"
 
-chapter "7. for comparison: nothing trained"
+chapter "7. for comparison: the untrained model"
 python run_qa_adapter.py "${model[@]}" "${questions[@]}" --do_eval --train_adapter False --output_dir "$out/untrained"
 
-chapter "8. questions to the fusion"
+chapter "8. questions, answered by the fusion"
 python ask_qa.py "$out/fusion" --input "$sample/questions.jsonl"
 
-chapter "9. EM, F1, parameters and time of each setup, and a report (made-up text: this shows the machinery only)"
+chapter "9. EM, F1, parameters and time of each setup, and a report (of made-up text)"
 python report_qa.py "$out/untrained" "$out/qa" "$out/fusion" --output_dir "$out/report" --overwrite

@@ -1,9 +1,14 @@
 #!/usr/bin/env bash
-# Everything that must hold, in one command: format, lint, types, tests. What CI runs. Arguments go to pytest:
-#   bash run_tests.sh            bash run_tests.sh --slow            bash run_tests.sh tests/test_utils_qa.py
+# Check format, lint and types, and run the tests, as CI does. Arguments are passed to pytest:
+#
+#   bash run_tests.sh
+#   bash run_tests.sh --slow
+#   bash run_tests.sh tests/test_utils_qa.py
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
+help_if_asked "$@"
 cd "$(dirname "$0")"
-source environment.sh
 use_environment requirements-dev.txt
 
 ruff format --check .

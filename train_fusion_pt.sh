@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# From raw SQuAD-pt and LeNER-Br to a trained Stack(mlm, Fuse(qa, ner)) on a GPU: the whole chain, with the reference
-# hyperparameters as defaults. Every line below that looks like NAME=${NAME:-value} can be set from the environment:
+# Train Stack(mlm, Fuse(qa, ner)) on a GPU from raw SQuAD-pt and LeNER-Br, with the reference hyperparameters as
+# defaults. Every setting below that looks like NAME=${NAME:-value} can be given in the environment:
 #
 #   SQUAD=squad-pt.tar.gz NER_TRAIN=train.conll NER_DEV=dev.conll bash train_fusion_pt.sh
 #   MODEL=neuralmind/bert-base-portuguese-cased QA_LR=3e-4 OUT=outputs/base bash train_fusion_pt.sh
 #
-# A step that is finished is not run again, one that was interrupted goes on; a changed setting wants another OUT.
+# The same command again skips finished steps and resumes interrupted ones. Changed settings need another OUT.
+# recipes/*.yaml has the same hyperparameters for single steps.
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source "$(dirname "$0")/environment.sh"
+help_or_no_arguments "$@"
 cd "$(dirname "$0")"
 
 MODEL=${MODEL:-neuralmind/bert-large-portuguese-cased}
@@ -43,7 +47,7 @@ questions=(--train_file "$DATA/pt_squad-train-v1.1.json" --validation_file "$DAT
 read -r -a extra <<<"$EXTRA"
 read -r -a launcher <<<"$LAUNCHER"
 
-# Raw archive to clean flat files.
+# Clean, flat files from the raw archive.
 if [ ! -f "$DATA/pt_squad-dev-v1.1.json" ]; then
     mkdir -p "$DATA"
     "$PYTHON" prepare_squad_pt.py "$SQUAD" --output_dir "$DATA" --overwrite
@@ -68,7 +72,7 @@ fi
     --gradient_accumulation_steps "$NER_GAS" --adam_epsilon "$NER_EPS" --num_train_epochs "$NER_EPOCHS" \
     --early_stopping_patience "$NER_PATIENCE" --output_dir "$OUT/ner" "${extra[@]}"
 
-# Their fusion on the language adapter.
+# Fusion of both on the language adapter.
 "${launcher[@]}" run_qa_adapter.py "${every[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
     --fuse_adapters qa_squad11pt="$OUT/qa" ner_lenerbr="$OUT/ner" --learning_rate "$FUSION_LR" \
     --per_device_train_batch_size "$FUSION_BATCH" --gradient_accumulation_steps "$FUSION_GAS" \

@@ -1,80 +1,72 @@
 #!/usr/bin/env bash
-# Every combination of setup, learning rate, reduction factor and seed, one after the other or on several GPUs at a time.
-# The settings stand in trials.sh; each can be set from the environment:
+# Train every combination of setup, learning rate, reduction factor and seed, one after the other. Every setting below
+# that looks like NAME=${NAME:-value} can be given in the environment:
 #
-#   SETUPS="qa lang" LRS="1e-4 3e-4" SEEDS="1 2 3" bash sweeps/sweep_qa.sh --dry_run     # prints the commands
-#   GPUS="0 1 2 3" SETUPS=lang_fusion bash sweeps/sweep_qa.sh                            # a trial at a time on each GPU
+#   SETUPS="qa lang" LRS="1e-4 3e-4" SEEDS="1 2 3" bash sweeps/sweep_qa.sh --dry_run    # print the commands
+#   SETUPS="qa lang" LRS="1e-4 3e-4" SEEDS="1 2 3" bash sweeps/sweep_qa.sh
 #
-# The same command again does what is missing: finished trials are skipped, those that were stopped go on, failed ones
-# are tried again. A failed trial leaves a TRIAL.failed.json in $LOGS, and the next one begins. Ctrl-C stops all, and a
-# second one does so without waiting for checkpoints. Exit code: 0, 1 if a trial failed, 2 for bad input, 130 or 143 if stopped.
+# The trainer names a trial's folder (under outputs/) by its options. The same command again skips finished trials,
+# resumes interrupted ones and repeats failed ones. A failed trial does not stop the others; Ctrl-C does. For several
+# GPUs use sweep_qa.py or slurm_qa.sh. Exit code: 0; 1 if a trial failed; 2 for bad input; 130 or 143 if interrupted.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit
-# shellcheck source-path=SCRIPTDIR source=trials.sh
-source sweeps/trials.sh
+# shellcheck source-path=SCRIPTDIR source=../environment.sh
+source "$(dirname "$0")/../environment.sh"
+dry_run=
+if [ "${1:-}" = --dry_run ]; then dry_run=1; shift; fi
+help_or_no_arguments "$@"
+cd "$(dirname "$0")/.." || exit
 
-GPUS=${GPUS:-}   # e.g. "0 1 2 3"; without it one trial at a time, on what it finds
+MODEL=${MODEL:-neuralmind/bert-base-portuguese-cased}
+TRAIN=${TRAIN:-data/pt_squad-train-v1.1.json}
+DEV=${DEV:-data/pt_squad-dev-v1.1.json}
+LANG_ADAPTER=${LANG_ADAPTER:-outputs/mlm}      # of the setups lang and lang_fusion
+QA_ADAPTER=${QA_ADAPTER:-outputs/qa}           # of the fusions
+NER_ADAPTER=${NER_ADAPTER:-outputs/ner}        # of the fusions
+SETUPS=${SETUPS:-qa lang}                      # of: full qa lang fusion lang_fusion
+LRS=${LRS:-1e-4 3e-4 1e-3}
+SEEDS=${SEEDS:-1 2 3}
+REDUCTIONS=${REDUCTIONS:-16}                   # of new adapters; full fine-tuning and fusions have none
+EPOCHS=${EPOCHS:-15}
+PATIENCE=${PATIENCE:-5}
+EXTRA=${EXTRA:-}                               # options for every trial, e.g. "--fp16 True --max_train_samples 1000"
+PYTHON=${PYTHON:-python}
 
-# Runs the trials that nobody has taken yet, on GPU $1; "-": on what it finds. Which are taken and which have failed
-# stands in the folder $2.
-work() {
-    local number code
-    trap 'stop 2' INT
-    trap 'stop 15' TERM
-    if [ "$1" != - ]; then
-        export CUDA_VISIBLE_DEVICES=$1
-    fi
-    for number in "${!names[@]}"; do
-        mkdir "$2/taken$number" 2>/dev/null || continue
-        run_trial "$number"
-        code=$?
-        if ((stopped)); then
-            return $((128 + stopped))
-        fi
-        if ((code)); then
-            touch "$2/failed$number"
-        fi
-    done
-}
-
-case ${1:-} in
-    '' | --dry_run) ;;
-    *)
-        echo "error: $1: the only option is --dry_run; settings come from the environment, see sweeps/trials.sh" >&2
-        exit 2
-        ;;
-esac
-list_trials || exit 2
-if [ "${1:-}" = --dry_run ]; then
-    for number in "${!names[@]}"; do print_trial "$number"; done
-    exit 0
-fi
-
-mkdir -p "$LOGS" || exit 2
-notes=$(mktemp -d) || exit 1
-trap 'rm -rf "$notes"' EXIT
-workers=()
-pass_on() { # to every worker, which passes it on to its trial
-    stopped=$1
-    kill -TERM "${workers[@]}" 2>/dev/null
-}
-trap 'pass_on 2' INT
-trap 'pass_on 15' TERM
-read -r -a gpus <<<"${GPUS:--}"
-for gpu in "${gpus[@]}"; do
-    work "$gpu" "$notes" &
-    workers+=($!)
+read -r -a extra <<<"$EXTRA"
+commands=() failed=0
+for setup in $SETUPS; do
+    reductions=$REDUCTIONS
+    fusion=(--fuse_adapters "qa=$QA_ADAPTER" "ner=$NER_ADAPTER")
+    case $setup in
+    full) options=(--train_adapter False) reductions=none ;;
+    qa) options=() ;;
+    lang) options=(--load_lang_adapter "$LANG_ADAPTER") ;;
+    fusion) options=("${fusion[@]}") reductions=none ;;
+    lang_fusion) options=("${fusion[@]}" --load_lang_adapter "$LANG_ADAPTER") reductions=none ;;
+    *) echo "error: SETUPS: $setup is unknown; choose from full, qa, lang, fusion, lang_fusion" >&2; exit 2 ;;
+    esac
+    for lr in $LRS; do for reduction in $reductions; do for seed in $SEEDS; do
+        command=("$PYTHON" run_qa_adapter.py --model_name_or_path "$MODEL" --do_train --do_eval --train_file "$TRAIN"
+            --validation_file "$DEV" --num_train_epochs "$EPOCHS" --early_stopping_patience "$PATIENCE"
+            "${options[@]}" --learning_rate "$lr" --seed "$seed")
+        if [ "$reduction" != none ]; then command+=(--adapter_reduction_factor "$reduction"); fi
+        commands+=("$(printf '%q ' "${command[@]}" "${extra[@]}")")
+    done; done; done
 done
-for worker in "${workers[@]}"; do
-    while wait "$worker"; kill -0 "$worker" 2>/dev/null; do :; done
+if [ "${#commands[@]}" -eq 0 ]; then
+    echo "error: no trials: SETUPS, LRS, SEEDS and REDUCTIONS need a value each" >&2
+    exit 2
+fi
+
+for command in "${commands[@]}"; do
+    if [ "$dry_run" ]; then echo "$command"; continue; fi
+    printf '\n=== %s\n' "$command"
+    code=0
+    eval "$command" || code=$?
+    case $code in
+    0) ;;
+    130 | 143) exit "$code" ;; # Ctrl-C or SIGTERM
+    *) echo "failed with exit code $code: $command" >&2; failed=$((failed + 1)) ;;
+    esac
 done
-if ((stopped)); then
-    echo "stopped; the same command goes on" >&2
-    exit $((128 + stopped))
-fi
-failed=$(find "$notes" -name 'failed*' | wc -l)
-echo "${#names[@]} trials: $((${#names[@]} - failed)) done, $failed failed"
-if ((failed)); then
-    echo "why: $LOGS/*.failed.json" >&2
-    exit 1
-fi
+if [ ! "$dry_run" ]; then printf '\n%s trials, %s failed\n' "${#commands[@]}" "$failed"; fi
+[ "$failed" -eq 0 ]
