@@ -1,0 +1,76 @@
+"""compare_setups.sh: the runs that it starts, with a stand-in for Python."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.scripts import ROOT
+
+STUB = """#!/usr/bin/env bash
+printf '%s\\n' "$*" >>"$CALLS"
+case "$*" in *"$FAILS"*) exit 1 ;; esac
+"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A finished compare_setups.sh.
+
+    Attributes:
+        code: Exit code.
+        stderr: What it wrote to stderr.
+        calls: Arguments of each call of Python.
+    """
+
+    code: int
+    stderr: str
+    calls: list[str]
+
+
+def compare_setups(folder: Path, fails: str, **settings: str) -> Comparison:
+    """Run the script; Python calls that contain `fails` fail."""
+    stub = folder / "stub"
+    stub.write_text(STUB, encoding="utf-8")
+    stub.chmod(0o755)
+    required = {"TRAIN": "t.json", "DEV": "d.json", "LANG_ADAPTER": "L", "NER_ADAPTER": "N", "OUT": str(folder / "out")}
+    calls = folder / "calls"
+    environment = {**os.environ, **required, "PYTHON": str(stub), "CALLS": str(calls), "FAILS": fails, **settings}
+    done = subprocess.run(
+        ["bash", ROOT / "compare_setups.sh"], env=environment, capture_output=True, text=True, check=False, cwd=folder
+    )
+    lines = calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
+    return Comparison(done.returncode, done.stderr, lines)
+
+
+def option_values(calls: list[str], name: str) -> list[str]:
+    return [match[1] for call in calls for match in re.finditer(rf"--{name} (\S+)", call)]
+
+
+def test_all_setups_run_with_all_seeds_and_a_failure_stops_nothing(tmp_path: Path) -> None:
+    done = compare_setups(tmp_path, "out/qa_1", SEEDS="1 2", FULL_LR="9e-5", EXTRA="--max_train_samples 7")
+    out, calls = tmp_path / "out", done.calls
+    order = [f"{out}/{setup}_{seed}" for seed in (1, 2) for setup in ("full", "qa", "lang_qa", "fusion")]
+    assert option_values(calls, "output_dir") == [*order, f"{out}/report"]
+    assert (done.code, done.stderr) == (1, "failed: qa_1 (exit code 1)\n")
+    assert calls[-1] == f"report_qa.py {out} --output_dir {out}/report --overwrite"
+    assert "--train_adapter False --learning_rate 9e-5" in calls[0]
+    assert "--load_lang_adapter" not in calls[1]
+    assert "--load_lang_adapter L" in calls[2]
+    assert f"--fuse_adapters qa={out}/lang_qa_2 ner=N" in calls[7]
+    assert all("--max_train_samples 7" in call for call in calls[:-1])
+    assert option_values(calls, "seed") == ["1"] * 4 + ["2"] * 4
+
+
+def test_some_setups_without_failures(tmp_path: Path) -> None:
+    done = compare_setups(tmp_path, "nothing", SEEDS="3", SETUPS="qa full")
+    assert (done.code, done.stderr, len(done.calls)) == (0, "", 3)
+
+
+def test_an_unknown_setup_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    done = compare_setups(tmp_path, "nothing", SETUPS="full adapters")
+    assert (done.code, done.calls) == (2, [])
+    assert done.stderr == "error: SETUPS: adapters is unknown; choose from full, qa, lang_qa, fusion\n"

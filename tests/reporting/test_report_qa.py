@@ -1,0 +1,105 @@
+"""The script report_qa.py: its options, and the files that it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.made_runs import make_run
+from support.problems import problems_of
+from support.scripts import ROOT, run_script
+
+import report_qa
+from adapter_qa.reporting.layout import existing_files
+
+
+def test_table_is_printed_and_written(tmp_path: Path) -> None:
+    make_run(tmp_path / "São Luís" / "a b", 50.0)
+    (tmp_path / "São Luís" / "run.json").write_text("{", encoding="utf-8")
+    done = run_script("report_qa.py", "--table", tmp_path, "--csv", tmp_path / "t.csv", "--json", tmp_path / "t.json")
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[1].split()[:2] == ["Stack[qa]", "50.00"]
+    assert "São Luís/a b" in done.stdout
+    assert done.stderr.startswith(f"note: {tmp_path}/São Luís/run.json: not JSON")
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))[0]["f1_mean"] == 50.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["São Luís", "t.csv", "t.json"]
+    again = run_script("report_qa.py", "--table", tmp_path, "--csv", tmp_path / "t.csv", "--json", "-")
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == f"error: --csv {tmp_path}/t.csv: exists; add --overwrite or give another file\n"
+
+
+def test_a_format_is_printed_instead_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run(tmp_path / "a", 50.0)
+    assert report_qa.main(["--table", str(tmp_path), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["f1_mean"] == 50.0
+
+
+def test_all_table_files_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    argv = ["--table", str(tmp_path), "--csv", "-", "--json", "-", "--markdown", str(tmp_path / "none" / "t.md")]
+    assert problems_of(report_qa.main, argv) == [
+        "- (print) can be given to one of --csv, --markdown, --json",
+        f"--markdown {tmp_path}/none/t.md: there is no folder {tmp_path}/none; make it first",
+    ]
+    assert problems_of(report_qa.main, ["--table", str(tmp_path), "--csv", str(tmp_path)]) == [
+        f"--csv {tmp_path}: is a folder; give a file"
+    ]
+
+
+def test_table_needs_neither_matplotlib_nor_jinja_nor_torch(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['matplotlib', 'jinja2', 'torch', 'transformers']))"
+    code = f"{blocked}; import report_qa; sys.exit(report_qa.main(['--table', sys.argv[1]]))"
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Stack[qa]" in done.stdout
+
+
+def test_report_replaces_its_own_files_only_with_overwrite(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs" / "a b")
+    command = ("report_qa.py", tmp_path / "runs", "--output_dir", tmp_path / "um relatório")
+    page = tmp_path / "um relatório" / "report.html"
+    done = run_script(*command)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == f"report: {page}"
+    (page.parent / "curves_9.png").write_bytes(b"old")
+    (page.parent / "curves_mine.png").write_bytes(b"mine")
+    again = run_script(*command)
+    assert again.returncode == 2
+    assert again.stderr == (
+        f"error: --output_dir {page.parent}: holds report.html; add --overwrite or give another folder\n"
+    )
+    replaced = run_script(*command, "--overwrite", "--json", "-")
+    assert json.loads(replaced.stdout)[0]["n"] == 1
+    assert f"report: {page}" in replaced.stderr
+    assert {path.name for path in set(page.parent.iterdir()) - set(existing_files(page.parent))} == {"curves_mine.png"}
+    assert not (page.parent / "curves_9.png").exists()
+
+
+def test_output_dir_contradicts_table(tmp_path: Path) -> None:
+    assert problems_of(report_qa.main, ["--table", str(tmp_path), "--output_dir", "x"]) == [
+        "--output_dir is the report's folder, and --table writes no report; leave one of them out"
+    ]
+
+
+@pytest.mark.parametrize("folder", ["file", "file/r"])
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "file").touch()
+    assert problems_of(report_qa.main, [str(tmp_path), "--output_dir", f"{tmp_path}/{folder}"]) == [
+        f"--output_dir {tmp_path}/{folder}: {tmp_path}/file is a file; give another folder"
+    ]
+
+
+def test_a_missing_package_is_refused_with_its_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "a")
+    monkeypatch.setattr(report_qa, "find_spec", lambda name: None if name == "matplotlib" else name)
+    assert problems_of(report_qa.main, [str(tmp_path), "--output_dir", str(tmp_path / "r")]) == [
+        'matplotlib: not installed; pip install "adapter-qa[report]", or add --table'
+    ]
+    assert report_qa.main(["--table", str(tmp_path)]) == 0
+    with pytest.raises(SystemExit) as stopped:
+        report_qa.main(["--help"])
+    assert stopped.value.code == 0
