@@ -100,7 +100,7 @@ def read_document(path: Path, kind: type[Document]) -> Document:
     """
     try:
         return msgspec.convert(read_json(path), kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         raise UserError(f"{path}: not written by this trainer, or damaged ({error})") from error
 
 

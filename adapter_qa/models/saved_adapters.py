@@ -96,23 +96,23 @@ class SavedAdapterSetup:
     note: str | None = None
 
 
-class _Block(msgspec.Struct):
-    """A composition in the library's JSON form; the only child of a "single" block is an adapter's name."""
+# Compositions in the library's JSON form, as far as this trainer writes them.
+class _Single(msgspec.Struct, tag_field="type", tag="single"):
+    children: tuple[str]
 
-    type: str
-    children: Annotated[list[_Block | str], msgspec.Meta(min_length=1)]
 
-    def adapter_names(self) -> list[str]:
-        """Return the names of all adapters, in order."""
-        return [
-            name for child in self.children for name in ([child] if isinstance(child, str) else child.adapter_names())
-        ]
+class _Fuse(msgspec.Struct, tag_field="type", tag="Fuse"):
+    children: tuple[_Single, ...]
+
+
+class _Stack(msgspec.Struct, tag_field="type", tag="Stack"):
+    children: tuple[_Single | _Fuse, ...]
 
 
 class _SetupDocument(msgspec.Struct):
     """The content of adapter_setup.json."""
 
-    adapter_setup: _Block
+    adapter_setup: _Single | _Fuse | _Stack
     trainer: RunMetadata
 
 
@@ -196,7 +196,7 @@ def _read_setup_file(folder: Path) -> SavedAdapterSetup:
     """Read a folder that this trainer saved."""
     path = folder / SETUP_FILE
     document = read_document(path, _SetupDocument)
-    names, metadata = document.adapter_setup.adapter_names(), document.trainer
+    names, metadata = _adapter_names(document.adapter_setup), document.trainer
     composition, tasks, adapters = metadata.composition, metadata.tasks, list(metadata.adapters)
     is_known = composition in ("stack", "fuse") and metadata.fused == (len(tasks) > 1) and len(tasks) > 0
     if adapters != names or not is_known or not all(map(ADAPTER_NAME.fullmatch, names)):
@@ -212,6 +212,13 @@ def _read_setup_file(folder: Path) -> SavedAdapterSetup:
         head=read_head(folder),
         metadata=metadata,
     )
+
+
+def _adapter_names(block: _Single | _Fuse | _Stack) -> list[str]:
+    """Return the names of the adapters in a composition, in order."""
+    if isinstance(block, _Single):
+        return [*block.children]
+    return [name for child in block.children for name in _adapter_names(child)]
 
 
 def read_head(folder: Path) -> SavedHead | None:

@@ -24,7 +24,7 @@ def test_setups_have_their_composition(maker: Maker, saves: dict[str, Path], nam
     composition, options = SETUPS[name]
     setup = maker.setup(*options(saves))
     assert str(setup.block) == composition
-    assert [source.name for source in setup.adapters] == setup.block.flatten()
+    assert {source.name for source in setup.adapters} == setup.block.flatten()
     assert setup.folder_name == ("adapters-fusion" if "Fuse" in composition else f"adapters-{setup.task}")
     assert not setup.notes
 

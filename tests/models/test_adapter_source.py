@@ -1,0 +1,162 @@
+"""Single adapters (adapter_qa/models/adapter_source.py): configurations, saved adapters, and which are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import adapters
+import pytest
+from adapters import Fuse, Stack
+from support.saved_folders import BASE_CONFIG, write_adapter, write_setup
+
+from adapter_qa.config.options import ModelOptions
+from adapter_qa.core.errors import UserError
+from adapter_qa.models.adapter_source import (
+    AdapterSource,
+    check_language_adapter,
+    new_config,
+    read_adapter,
+    read_any_adapter,
+)
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.models.base_model import load_model
+from adapter_qa.models.file_names import ADAPTER_CONFIG
+from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
+
+
+def problems_of(function: Any, *args: Any) -> list[str]:
+    with pytest.raises(UserError) as caught:
+        function(*args)
+    assert not any("\n" in problem for problem in caught.value.problems)
+    return caught.value.problems
+
+
+# ---------------------------------------------------------------- reading
+
+
+def test_an_adapter_saved_by_the_library_is_read(tmp_path: Path, tiny_bert: Path) -> None:
+    options = ModelOptions(str(tiny_bert))
+    model: Any = load_model(options, "qa")
+    adapters.init(model)
+    model.add_adapter("qa", config=adapters.AdapterConfig.load("double_seq_bn", reduction_factor=8, leave_out=[3]))
+    model.save_adapter(str(tmp_path), "qa", meta_dict={ATTENTION_ONLY_LAST_LAYER: True, "language": "pt"})
+    source = read_adapter(tmp_path, "other", read_base_config(options))
+    assert source == AdapterSource("other", source.config, tmp_path, attention_only_last_layer=True, language="pt")
+    assert source.config["leave_out"] == [3]
+    assert source.config["reduction_factor"] == 8
+    assert source.config["mh_adapter"]
+    assert source.config["output_adapter"]
+
+
+def test_what_an_adapter_does_not_record_has_defaults(tmp_path: Path) -> None:
+    source = read_adapter(write_adapter(tmp_path), "qa", BASE_CONFIG)
+    assert (source.attention_only_last_layer, source.language, source.config["leave_out"]) == (False, None, [])
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_size", 64), ("model_type", "roberta"), ("hidden_size", None)])
+def test_an_adapter_for_another_encoder_is_refused(tmp_path: Path, key: str, value: Any) -> None:
+    folder = write_adapter(tmp_path, **{key: value})
+    assert problems_of(read_adapter, folder, "qa", BASE_CONFIG) == [
+        f"{folder}: its {key} is {value}, the base model's {BASE_CONFIG[key]}; "
+        "an adapter fits only the kind and size of encoder it was trained on"
+    ]
+
+
+@pytest.mark.parametrize("config", [None, "pfeiffer", {}, adapters.LoRAConfig().to_dict()])
+def test_other_adapters_than_bottlenecks_are_refused(tmp_path: Path, config: Any) -> None:
+    folder = write_adapter(tmp_path, config=config)
+    assert problems_of(read_adapter, folder, "qa", BASE_CONFIG) == [
+        f"{folder}: not a bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here"
+    ]
+
+
+def test_all_problems_of_an_adapter_are_reported_together(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path, model_type="roberta", hidden_size=768, config={})
+    problems = problems_of(read_adapter, folder, "qa", BASE_CONFIG)
+    assert [problem.split(" is ")[0] for problem in problems[:2]] == [
+        f"{folder}: its model_type",
+        f"{folder}: its hidden_size",
+    ]
+    assert "not a bottleneck adapter" in problems[2]
+    assert len(problems) == 3
+
+
+@pytest.mark.parametrize("content", [None, b"", b'{"config": {', b'{"a": "\xff"}'])
+def test_damaged_json_is_refused(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / ADAPTER_CONFIG
+    if content is not None:
+        path.write_bytes(content)
+    (problem,) = problems_of(read_adapter, tmp_path, "qa", BASE_CONFIG)
+    assert problem.startswith(
+        (f"{path}: cannot be read: ", f"{path}: not JSON", f"{path}: not UTF-8", f"{path}: the file is empty")
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "leave_out", "attention_only_last_layer", "sites"),
+    [
+        ("pfeiffer", [], False, {(0, "output_adapter"), (1, "output_adapter"), (2, "output_adapter")}),
+        ("pfeiffer", [2], False, {(0, "output_adapter"), (1, "output_adapter")}),
+        ("houlsby", [0, 1], False, {(2, "mh_adapter"), (2, "output_adapter")}),
+        ("houlsby", [0], True, {(1, "mh_adapter"), (1, "output_adapter"), (2, "mh_adapter")}),
+    ],
+)
+def test_sites_follow_from_the_configuration(
+    kind: str, leave_out: list[int], attention_only_last_layer: bool, sites: set[tuple[int, str]]
+) -> None:
+    source = AdapterSource("qa", {**new_config(kind), "leave_out": leave_out})
+    assert replace(source, attention_only_last_layer=attention_only_last_layer).sites(3) == sites
+
+
+# ---------------------------------------------------------------- paths of adapters
+
+
+def test_an_adapter_is_read_by_its_path_or_that_of_its_setup_or_run(tmp_path: Path) -> None:
+    plain = write_adapter(tmp_path / "plain", "squad")
+    single = write_setup(tmp_path / "run" / "adapters-qa", Stack("mlm", "qa"), "mlm", ["qa"])
+    for path, name, expected in [
+        (plain, None, ("squad", plain)),
+        (plain, "other", ("other", plain)),
+        (single, None, ("qa", single / "qa")),
+        (single.parent, "qa_1", ("qa_1", single / "qa")),
+    ]:
+        source = read_any_adapter("--load_adapter", str(path), name, BASE_CONFIG)
+        assert (source.name, source.folder) == expected
+
+
+def test_a_fusion_is_not_a_single_adapter(tmp_path: Path) -> None:
+    folder = write_setup(tmp_path / "adapters-fusion", Stack("mlm", Fuse("qa", "ner")), "mlm", ["qa", "ner"])
+    assert problems_of(read_any_adapter, "--fuse_adapters a", str(folder), "a", BASE_CONFIG) == [
+        f"--fuse_adapters a {folder}: holds a fusion; give one of its adapters: {folder / 'qa'}, {folder / 'ner'}"
+    ]
+
+
+QA_CLASS = {"model_class": "BertForQuestionAnswering"}
+
+
+def test_language_adapters_are_recognized(tmp_path: Path) -> None:
+    invertible = {**new_config("pfeiffer+inv", 2), "leave_out": []}
+    for folder in (
+        write_adapter(tmp_path / "mlm", "mlm", **QA_CLASS),  # as a QA run saves its language adapter
+        write_adapter(tmp_path / "pt", "pt", config=invertible, **QA_CLASS),
+        write_adapter(tmp_path / "hub", "pt", model_class="BertModelWithHeads"),
+        write_adapter(tmp_path / "unknown", "pt"),
+    ):
+        check_language_adapter("--load_lang_adapter", str(folder))
+
+
+def test_a_task_adapter_is_refused_as_language_adapter(tmp_path: Path) -> None:
+    option = "--load_lang_adapter"
+    alone = write_adapter(tmp_path / "alone", "squad", **QA_CLASS)
+    assert problems_of(check_language_adapter, option, str(alone)) == [
+        f"{option} {alone}: holds squad, the adapter of a BertForQuestionAnswering, not a language adapter; "
+        "give the folder of a run of run_mlm_adapter.py"
+    ]
+    stacked = write_setup(tmp_path / "run" / "adapters-ner", Stack("mlm", "ner"), "mlm", ["ner"])
+    write_adapter(stacked / "ner", "ner", model_class="RobertaForTokenClassification")
+    assert problems_of(check_language_adapter, option, str(stacked)) == [
+        f"{option} {stacked}: holds ner, the adapter of a RobertaForTokenClassification, not a language adapter; "
+        f"give {stacked / 'mlm'}"
+    ]

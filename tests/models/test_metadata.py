@@ -1,0 +1,67 @@
+"""The metadata in saved folders (adapter_qa/models/metadata.py): what is read, and which values are refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter_qa.config.options import QADataOptions, answering_options
+from adapter_qa.core.errors import UserError
+from adapter_qa.models.metadata import BaseModelRecord, RunMetadata, read_metadata
+
+WINDOWS = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
+
+
+def write(folder: Path, trainer: Any) -> Path:
+    path = folder / "full_setup.json"
+    path.write_text(json.dumps({"trainer": trainer}), encoding="utf-8")
+    return path
+
+
+def test_recorded_values_are_read(tmp_path: Path) -> None:
+    base = {"name_or_path": "org/bert", "revision": "v2", "fingerprint": "abc"}
+    document = {"base_model": base, "tokenizer": None, "language": "pt", "versions": {"torch": "2"}, "windows": WINDOWS}
+    metadata = read_metadata(write(tmp_path, document))
+    assert metadata.base_model == BaseModelRecord("org/bert", "v2", "abc")
+    assert metadata.windows is not None
+    assert metadata.windows.as_options() == WINDOWS
+    assert (metadata.tokenizer, metadata.language, metadata.versions) == (None, "pt", {"torch": "2"})
+
+
+def test_missing_values_have_defaults(tmp_path: Path) -> None:
+    assert read_metadata(write(tmp_path, {"a key of a later version": 3})) == RunMetadata()
+
+
+def test_the_language_adapter_comes_first() -> None:
+    assert RunMetadata(language_adapter="mlm", tasks=("qa", "ner")).adapters == ("mlm", "qa", "ner")
+    assert RunMetadata(tasks=("qa",)).adapters == ("qa",)
+
+
+@pytest.mark.parametrize(
+    ("document", "field"),
+    [
+        ([], "$.trainer"),
+        ({"base_model": {"name_or_path": 3}}, "$.trainer.base_model.name_or_path"),
+        ({"base_model": None}, "$.trainer.base_model"),
+        ({"tokenizer": 1}, "$.trainer.tokenizer"),
+        ({"windows": []}, "$.trainer.windows"),
+        ({"windows": {**WINDOWS, "doc_stride": "16"}}, "$.trainer.windows.doc_stride"),
+        ({"windows": {**WINDOWS, "doc_stride": -1}}, "$.trainer.windows.doc_stride"),
+        ({"windows": {**WINDOWS, "n_best_size": 0}}, "$.trainer.windows.n_best_size"),
+        ({"windows": {**WINDOWS, "max_seq_length": 2**20}}, "$.trainer.windows.max_seq_length"),
+        ({"windows": {**WINDOWS, "version_2": 1}}, "$.trainer.windows.version_2"),
+        ({"windows": {**WINDOWS, "other": 1}}, "$.trainer.windows"),
+        ({"windows": {"max_seq_length": 64}}, "$.trainer.windows"),
+    ],
+)
+def test_invalid_values_are_refused_with_file_and_field(tmp_path: Path, document: Any, field: str) -> None:
+    path = write(tmp_path, document)
+    with pytest.raises(UserError) as caught:
+        read_metadata(path)
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"{path}: not written by this trainer, or damaged (")
+    assert problem.endswith(f" - at `{field}`)")
+    assert "\n" not in problem
