@@ -1,19 +1,20 @@
 #!/usr/bin/env python
-"""Measures what this trainer does in its own way against the plain way, side by side in one run, and prints ratios.
+r"""Measure this trainer against standard implementations, side by side in one run, and print the ratios.
 
     python benchmarks/bench_qa.py                                   # fusion training, memory of an evaluation
     python benchmarks/bench_qa.py --only train --layers 12 --profile benchmarks
-    python benchmarks/bench_qa.py --only train --layers 24 --hidden_size 1024 --batch_size 16 --steps 30 \\
+    python benchmarks/bench_qa.py --only train --layers 24 --hidden_size 1024 --batch_size 16 --steps 30 \
         --dtype bfloat16 --compile default reduce-overhead          # BERT-large on a GPU
-    python benchmarks/bench_qa.py --data squad.json --tokenizer DIR # windows and answers as well
-    python benchmarks/bench_qa.py --only peer --peer adapters/examples/pytorch/question-answering --data squad.json \\
+    python benchmarks/bench_qa.py --data squad.json --tokenizer DIR # windows and answers too
+    python benchmarks/bench_qa.py --only peer --peer adapters/examples/pytorch/question-answering --data squad.json \
         --tokenizer DIR --max_samples 2000
     python benchmarks/bench_qa.py --only export --layers 12         # or --run outputs/fusion
     python benchmarks/bench_qa.py --only processes --data squad.json --tokenizer DIR    # DDP, and ZeRO where installed
 
-The plain way: windows padded to 384 (or to the batch's longest, grouped by length), the library's fusion layer, each
-pair of question and context tokenized. With --peer, whole runs of the run_qa.py in that folder and of ours. Weights are
-random unless --model is given, and so are token ids without --data; lengths are those of SQuAD-pt. Last line JSON.
+The standard implementations: windows padded to 384 tokens, or to the longest of a batch of similar length; the
+library's fusion layer; every pair of question and context tokenized. With --peer, whole runs of the run_qa.py in that
+folder and of ours. Weights are random without --model. Token ids are random without --data; the lengths are distributed
+as in SQuAD-pt. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ from measuring import device_name
 from processes import measure_processes
 from whole_runs import measure_whole_runs
 
-Measure = Callable[[argparse.Namespace], list[dict[str, Any]]]
-MEASURES: dict[str, Measure] = {
+Measurement = Callable[[argparse.Namespace], list[dict[str, Any]]]
+MEASUREMENTS: dict[str, Measurement] = {
     "train": measure_training,
     "language": measure_language,
     "windows": measure_windows,
@@ -50,56 +51,66 @@ MEASURES: dict[str, Measure] = {
     "processes": measure_processes,
 }
 
+NEED_DATA = ("windows", "answers", "evaluation", "processes")
+
 
 def main(argv: list[str]) -> int:
-    """Table of contents."""
+    """Run the chosen measurements and print their figures."""
     options = read_options(argv)
-    rows = [row for name in options.only for row in MEASURES[name](options)]
+    rows = [row for name in options.only for row in MEASUREMENTS[name](options)]
     machine = {"device": device_name(options.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}")
     for row in rows:
-        share = f"{row['share_of_matrix_rate']:>8.1%} of the matrix rate" if "share_of_matrix_rate" in row else ""
-        share += f", {row['operators_per_step']:,} operators a step" if "operators_per_step" in row else ""
-        print(f"{row['what']:<72}{row['figure']:>12,.2f} {row['unit']:<10}{row.get('times', ''):>9}{share}")
+        details = f"{row['share_of_matrix_rate']:>8.1%} of the matrix rate" if "share_of_matrix_rate" in row else ""
+        details += f", {row['operators_per_step']:,} operators a step" if "operators_per_step" in row else ""
+        print(f"{row['what']:<72}{row['figure']:>12,.2f} {row['unit']:<10}{row.get('times', ''):>9}{details}")
     print(json.dumps({"machine": machine, "options": vars(options), "rows": rows}))
     return 0
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line.
+
+    Raises:
+        SystemExit: an option is wrong, or a measurement lacks the data or package that it needs.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=list(MEASURES), help="which measures; without it all that can be")
+    parser.add_argument(
+        "--only", nargs="+", choices=list(MEASUREMENTS), help="measurements; default: all that are possible"
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="autocast, for training")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of autocast in training")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--hidden_size", type=int, default=768)
     parser.add_argument("--batch_size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=4, help="steps of one measurement")
-    parser.add_argument("--rounds", type=int, default=3, help="measurements of each way, in turn; the median counts")
+    parser.add_argument("--steps", type=int, default=4, help="steps of one run")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each variant, in turn; the median counts")
     parser.add_argument(
         "--compile", nargs="+", default=[], choices=["default", "reduce-overhead", "max-autotune"], metavar="MODE",
-        help="measure our way through torch.compile, too; on a GPU the latter two make CUDA graphs",
+        help="also measure ours with torch.compile; on a GPU the last two modes make CUDA graphs",
     )  # fmt: skip
-    parser.add_argument("--profile", help="folder for where the time of a training step and of answers goes, as text")
+    parser.add_argument("--profile", help="folder for text files with profiles of a training step and of answers")
     parser.add_argument("--data", help="SQuAD file for windows, answers and whole runs")
     parser.add_argument("--tokenizer", help="folder of a tokenizer for --data")
-    parser.add_argument("--model", help="folder of a model for whole runs, in place of random weights")
+    parser.add_argument("--model", help="folder of a model for whole runs; default: random weights")
     parser.add_argument("--max_samples", type=int, default=10_000, help="first N questions of --data")
-    parser.add_argument("--peer", help="folder with the ecosystem's run_qa.py, trainer_qa.py and utils_qa.py")
-    parser.add_argument("--run", help="saved run to export, in place of random weights")
-    parser.add_argument("--threads", type=int, help="threads to compute with on a CPU")
+    parser.add_argument("--peer", help="folder with the adapters library's run_qa.py, trainer_qa.py and utils_qa.py")
+    parser.add_argument("--run", help="saved run to export; default: random weights")
+    parser.add_argument("--threads", type=int, help="number of CPU threads")
     options = parser.parse_args(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    needs = dict.fromkeys(("windows", "answers", "evaluation", "processes"), options.data)
-    needs["peer"] = options.data and options.peer
-    needs["export"] = importlib.util.find_spec("onnxscript")
+    has_data = options.data is not None and options.tokenizer is not None
+    is_possible = dict.fromkeys(MEASUREMENTS, True) | dict.fromkeys(NEED_DATA, has_data)
+    is_possible["peer"] = has_data and options.peer is not None
+    is_possible["export"] = importlib.util.find_spec("onnxscript") is not None
     if options.only is None:
-        options.only = [name for name in MEASURES if needs.get(name, True)]
-    missing = [name for name in options.only if not needs.get(name, True)]
-    if missing:
+        options.only = [name for name in MEASUREMENTS if is_possible[name]]
+    impossible = [name for name in options.only if not is_possible[name]]
+    if impossible:
         parser.error(
-            f"{', '.join(missing)}: needs --data and --tokenizer, peer --peer as well, export requirements-export.txt"
+            f"{', '.join(impossible)}: needs --data and --tokenizer; peer also needs --peer; export needs the packages "
+            "of requirements-export.txt"
         )
     return options
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measuring import as_rows, timed
+from measuring import median_seconds, speed_rows
 from transformers import AutoTokenizer, BertTokenizerFast
 
 from adapter_qa.core.files import write_json
@@ -47,7 +47,7 @@ def measure_windows(options: argparse.Namespace) -> list[dict[str, Any]]:
         "every pair tokenized and padded, labelled in a loop": lambda: plain_windows(questions, tokenizer),
         "ours": lambda: make_windows(questions, tokenizer, max_seq_length=PADDED, doc_stride=128),
     }
-    return as_rows("windows", len(made), "windows/s", timed(ways, options.rounds))
+    return speed_rows("windows", len(made), "windows/s", median_seconds(ways, options.rounds))
 
 
 def plain_windows(questions: list[Question], tokenizer: Any) -> list[Any]:
@@ -81,7 +81,7 @@ def measure_answers(options: argparse.Namespace) -> list[dict[str, Any]]:
     ways = {"ours": lambda: choose_answers(questions, windows, spans, n_best_size=N_BEST).write(folder, "eval")}
     if options.profile is not None:
         write_profile(ways["ours"], Path(options.profile) / "profile_answers.txt")
-    return as_rows("answers, n-best files included", len(windows), "windows/s", timed(ways, options.rounds))
+    return speed_rows("answers, n-best files included", len(windows), "windows/s", median_seconds(ways, options.rounds))
 
 
 def write_profile(way: Callable[[], Any], path: Path) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fusion_training import fusion_model
-from measuring import timed
+from fusion_training import make_training
+from measuring import median_seconds
 
 SHAPES = ((1, 64), (1, 384), (16, 64), (16, 384))  # windows, tokens
 
@@ -28,7 +28,7 @@ def measure_exported(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     what = f"{options.layers} layers of {options.hidden_size}, Stack[mlm, Fuse[qa, ner]]"
     if options.run is None:
-        model = fusion_model(argparse.Namespace(**vars(options) | {"device": "cpu"}), exact=True)["model"]
+        model = make_training(argparse.Namespace(**vars(options) | {"device": "cpu"}), fast=True).model
         use_inference_fusion(model)
     else:
         answerer = QuestionAnswerer(options.run, device="cpu")
@@ -54,7 +54,7 @@ def measure_exported(options: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for way in ways.values():
             way()  # warm-up
-        seconds = timed(ways, options.rounds)
+        seconds = median_seconds(ways, options.rounds)
         for name, value in seconds.items():
             rows.append(
                 {

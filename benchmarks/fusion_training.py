@@ -1,10 +1,10 @@
-"""Fusion training: padded, grouped by length, and our way; useful arithmetic against what the device can do."""
+"""Speed of fusion training: padded, grouped by length, and with our samplers and fusion layers."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ import torch
 from adapters import AdapterFusionConfig
 from adapters.methods.bottleneck import BottleneckLayer
 from adapters.methods.modeling import BertFusion
-from measuring import Launches, as_rows, matrix_rate, timed
+from measuring import OperatorCounter, matrix_rate, median_seconds, speed_rows
 from torch.profiler import ProfilerActivity, profile
-from transformers import BertConfig, BertForQuestionAnswering
+from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions
@@ -29,103 +29,146 @@ from adapter_qa.models.fusion import REGULARIZATION, FusionLayer, fusion_regular
 from adapter_qa.models.parameters import fusion_values
 from trainer_qa import span_loss
 
-PADDED = 384
-# SQuAD-pt with a cased Portuguese vocabulary, question and context at most 384 tokens: mean 181, 5 % below 101, median
-# 167, 5 % above 321. A gamma distribution of this shape, cut at both ends, has mean 182, 5th 100, 50th 173, 95th 290.
-SHAPE, SCALE, SHORTEST = 9.0, 20.0, 40
+MAX_LENGTH = 384
+# Windows of SQuAD-pt with a cased Portuguese vocabulary and at most 384 tokens: mean 181 tokens, 5 % below 101, median
+# 167, 5 % above 321. This gamma distribution, cut at both ends, has mean 182 and percentiles 100, 173 and 290.
+GAMMA_SHAPE, GAMMA_SCALE, MIN_LENGTH = 9.0, 20.0, 40
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+Batch = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class FusionTraining:
+    """A model in fusion training, and how its steps are computed.
+
+    Attributes:
+        model: the model.
+        forward: the model, or its compiled form.
+        optimizer: its optimizer.
+        regularization: from the value matrices, (h, h) each, to the loss that is added.
+        select_inputs: takes the named tensors of a batch as the encoder's input.
+    """
+
+    model: PreTrainedModel
+    forward: Callable[..., Any]
+    optimizer: torch.optim.Optimizer
+    regularization: Callable[[Sequence[torch.nn.Parameter]], torch.Tensor]
+    select_inputs: Callable[[Batch, Iterable[str]], Batch]
 
 
 def measure_training(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Fusion training, Stack(mlm, Fuse(qa, ner)) with MAD-X 2.0, the base frozen: windows a second, useful tokens a
-    second, the share of the device's matrix rate that useful arithmetic makes, and the operators of a step.
+    """Measure fusion training of Stack(mlm, Fuse(qa, ner)) with MAD-X 2.0 and a frozen base.
+
+    The rows have windows per second, useful tokens per second, the useful arithmetic as a share of the device's matrix
+    rate, and the number of operators in a step.
     """
-    draw = np.random.default_rng(0)
-    lengths = np.clip(draw.gamma(SHAPE, SCALE, 50 * options.batch_size), SHORTEST, PADDED).astype(int)
-    plain, ours = fusion_model(options, exact=False), fusion_model(options, exact=True)
+    generator = np.random.default_rng(0)
+    sizes = generator.gamma(GAMMA_SHAPE, GAMMA_SCALE, 50 * options.batch_size)
+    lengths = np.clip(sizes, MIN_LENGTH, MAX_LENGTH).astype(int)
+    library, ours = make_training(options, fast=False), make_training(options, fast=True)
     grouped = list(LengthGroupedSampler(options.batch_size, lengths=lengths.tolist()))
-    shuffled = draw.permutation(len(lengths)).tolist()
+    shuffled = generator.permutation(len(lengths)).tolist()
     bucketed = list(BucketSampler(lengths, options.batch_size, 0))
-    orders = {
-        "padded to 384": (plain, shuffled, PADDED),
-        "grouped by length, library's fusion": (plain, grouped, None),
+    setups: dict[str, tuple[FusionTraining, list[int], int | None]] = {
+        "padded to 384": (library, shuffled, MAX_LENGTH),
+        "grouped by length, library's fusion": (library, grouped, None),
         "ours": (ours, bucketed, None),
     }
     for mode in options.compile:
-        compiled = {**ours, "forward": torch.compile(ours["model"], dynamic=True, mode=mode)}
-        orders[f"ours, compiled, {mode}"] = (compiled, bucketed, None)
-    ways: dict[str, Callable[[], Any]] = {}
-    chosen = {}
-    for name, (trainer, order, fixed) in orders.items():
-        chosen[name] = lengths[typical(order, lengths, options)]
-        batches = list(random_batches(typical(order, lengths, options), lengths, options, fixed))
-        ways[name] = partial(train_on, trainer, batches, options)
-    for way in ways.values():
-        way()  # warm-up
+        compiled = replace(ours, forward=torch.compile(ours.model, dynamic=True, mode=mode))
+        setups[f"ours, compiled, {mode}"] = (compiled, bucketed, None)
+
+    def steps(training: FusionTraining, batches: list[Batch]) -> Callable[[], None]:
+        return lambda: run_steps(training, batches, options)
+
+    variants: dict[str, Callable[[], None]] = {}
+    lengths_of = {}
+    for name, (training, order, padded_length) in setups.items():
+        rows = typical_rows(order, lengths, options)
+        lengths_of[name] = lengths[rows]
+        variants[name] = steps(training, list(random_batches(lengths[rows], options, padded_length)))
+    for run in variants.values():
+        run()  # warm-up
     if options.profile is not None:
-        write_profiles(ways, Path(options.profile) / f"profile_fusion_{options.device.split(':')[0]}.txt")
-    seconds = timed(ways, options.rounds)
-    what = f"fusion training, {options.layers} layers of {options.hidden_size}, batch {options.batch_size}"
-    rows = as_rows(what, options.batch_size * options.steps, "windows/s", seconds)
+        write_profiles(variants, Path(options.profile) / f"profile_fusion_{options.device.split(':')[0]}.txt")
+    seconds = median_seconds(variants, options.rounds)
+    title = f"fusion training, {options.layers} layers of {options.hidden_size}, batch {options.batch_size}"
+    table = speed_rows(title, options.batch_size * options.steps, "windows/s", seconds)
     rate = matrix_rate(options.device, getattr(torch, options.dtype))
-    for row, (name, value) in zip(rows, seconds.items(), strict=True):
+    for row, (name, value) in zip(table, seconds.items(), strict=True):
         if "compiled" not in name:
-            with Launches() as launches:
-                ways[name]()
-            row["operators_per_step"] = round(launches.count / options.steps)
-        row["useful_tokens_per_second"] = int(chosen[name].sum()) / value
-        row["share_of_matrix_rate"] = useful_arithmetic(chosen[name], options) / value / rate
-    return rows
+            with OperatorCounter() as operators:
+                variants[name]()
+            row["operators_per_step"] = round(operators.count / options.steps)
+        row["useful_tokens_per_second"] = int(lengths_of[name].sum()) / value
+        row["share_of_matrix_rate"] = useful_multiply_adds(lengths_of[name], options) / value / rate
+    return table
 
 
-def useful_arithmetic(lengths: np.ndarray, options: argparse.Namespace) -> float:
-    """Multiply-adds of one forward and backward pass over windows without padding, as far as they are needed.
+def useful_multiply_adds(lengths: np.ndarray, options: argparse.Namespace) -> float:
+    """Return the multiply-adds that a forward and backward pass over windows needs, without padding.
 
-    Forward, a token and layer of width h: attention 4h² + 2·length·h, feed-forward 8h², language adapter h² (reduction
-    2); two task adapters (reduction 16), h²/8 for their down-projections, and a fusion of them, 2·h²/8, R being h/8.
-    Backward: the same for gradients of inputs, except below the first fusion; for weights, the fusion's alone. What
-    is multiplied once a step (`adapter_qa.fusion`) is left out. The last layer has no adapters (MAD-X 2.0).
+    Forward, for each token and layer of width h: attention 4h² + 2·length·h; feed-forward 8h²; language adapter h²
+    (reduction 2); two task adapters (reduction 16) h²/8 for their down-projections; their fusion 2·h²/8, because R is
+    h/8. Backward: the same for gradients of inputs, except below the first fusion, and for gradients of weights the
+    fusion only. Products that are computed once per step (`models.fusion`) are left out. The last layer has no adapters
+    (MAD-X 2.0).
+
+    Args:
+        lengths: (windows,) tokens of each window.
+        options: `hidden_size` and `layers`.
     """
     width, layers = options.hidden_size, options.layers
     base = 12 * width**2 + 2 * lengths * width
     adapters = width**2 + width**2 / 8
     fusion = width**2 / 4
     forward = layers * base + (layers - 1) * (adapters + fusion)
-    # Attention's two products each have two inputs that want gradients.
+    # Both products in attention have two inputs with gradients.
     backward = (layers - 1) * (base + 2 * lengths * width) + (layers - 2) * (adapters + fusion) + (layers - 1) * fusion
     return float((lengths * (forward + backward)).sum())
 
 
-def write_profiles(ways: dict[str, Callable[[], Any]], path: Path) -> None:
-    """Where the time of each way goes, as text: the operators that take most of it."""
-    parts = []
-    for name, way in ways.items():
-        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-        with profile(activities=kinds) as watched:
-            way()
+def write_profiles(variants: dict[str, Callable[[], None]], path: Path) -> None:
+    """Write the operators that take most of each variant's time, as text."""
+    tables = []
+    for name, run in variants.items():
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+        with profile(activities=activities) as profiler:
+            run()
         order = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-        parts.append(f"{name}\n\n{watched.key_averages().table(sort_by=order, row_limit=15, max_name_column_width=40)}")
-    lines = [line.rstrip() for line in "\n\n".join(parts).splitlines()]
+        table = profiler.key_averages().table(sort_by=order, row_limit=15, max_name_column_width=40)
+        tables.append(f"{name}\n\n{table}")
+    lines = [line.rstrip() for line in "\n\n".join(tables).splitlines()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def typical(order: list[int], lengths: np.ndarray, options: argparse.Namespace) -> list[int]:
-    """As many batches as are measured, spread over an epoch's lengths: neither the short nor the long ones alone."""
-    full = len(order) // options.batch_size * options.batch_size
-    batches = np.array(order[:full]).reshape(-1, options.batch_size)
+def typical_rows(order: list[int], lengths: np.ndarray, options: argparse.Namespace) -> np.ndarray:
+    """Choose as many batches as there are steps, spread evenly over the batches' mean lengths.
+
+    Args:
+        order: the windows of an epoch in the order of its batches.
+        lengths: (windows,) tokens of each window.
+        options: `batch_size` and `steps`.
+
+    Returns:
+        (steps * batch_size,) indices of windows.
+    """
+    whole = len(order) // options.batch_size * options.batch_size
+    batches = np.array(order[:whole]).reshape(-1, options.batch_size)
     by_length = batches[np.argsort(lengths[batches].mean(axis=1))]
-    places = ((np.arange(options.steps) + 0.5) * len(by_length) / options.steps).astype(int)
-    return by_length[places].ravel().tolist()
+    chosen = ((np.arange(options.steps) + 0.5) * len(by_length) / options.steps).astype(int)
+    rows: np.ndarray = by_length[chosen].ravel()
+    return rows
 
 
-def fusion_model(options: argparse.Namespace, *, exact: bool) -> dict[str, Any]:
-    """A model with random weights in fusion training, its optimizer, and its regulariser."""
+def make_training(options: argparse.Namespace, *, fast: bool) -> FusionTraining:
+    """Make a model with random weights for fusion training, with our or the library's fusion layers."""
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=29_794, hidden_size=options.hidden_size, num_hidden_layers=options.layers,
         num_attention_heads=options.hidden_size // 64, intermediate_size=4 * options.hidden_size,
     )  # fmt: skip
-    model: Any = BertForQuestionAnswering(config)
+    model: PreTrainedModel = BertForQuestionAnswering(config)
     setup = resolve_setup(
         "qa",
         config.to_dict(),
@@ -134,77 +177,80 @@ def fusion_model(options: argparse.Namespace, *, exact: bool) -> dict[str, Any]:
         FusionOptions(fuse_adapters=["qa=new", "ner=new"]),
         random_init=True,
     )
-    assert setup is not None
+    assert setup is not None  # not full fine-tuning
     build_setup(model, setup)
-    if not exact:
-        put_library_fusion_back(model)
+    if not fast:
+        restore_library_fusion(model)
     elif options.dtype != "float32":
         cast_frozen_weights(model, getattr(torch, options.dtype))
     model.to(options.device).train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(weights, lr=1e-5, fused=exact)
-    return {
-        "model": model,
-        "forward": model,
-        "optimizer": optimizer,
-        "pull": fusion_regularization if exact else plain_pull,
-        "inputs": encoder_inputs if exact else plain_inputs,
-    }
+    return FusionTraining(
+        model,
+        forward=model,
+        optimizer=torch.optim.AdamW(weights, lr=1e-5, fused=fast),
+        regularization=fusion_regularization if fast else library_regularization,
+        select_inputs=encoder_inputs if fast else library_inputs,
+    )
 
 
-def put_library_fusion_back(model: torch.nn.Module) -> None:
-    """The library's layer with the same parameters in place of ours."""
+def restore_library_fusion(model: torch.nn.Module) -> None:
+    """Replace our fusion layers by the library's, with the same parameters."""
     config = AdapterFusionConfig.load("dynamic")
-    for place in (module for module in model.modules() if isinstance(module, BottleneckLayer)):
-        for name, layer in place.adapter_fusion_layer.items():
-            assert isinstance(layer, FusionLayer)
-            plain = BertFusion(config, layer.query.in_features, layer.dropout.p)
-            plain.query, plain.key, plain.value = layer.query, layer.key, layer.value
-            place.adapter_fusion_layer[name] = plain
-            del place.compose_fuse
+    for site in (module for module in model.modules() if isinstance(module, BottleneckLayer)):
+        for name, layer in site.adapter_fusion_layer.items():
+            if isinstance(layer, FusionLayer):
+                restored = BertFusion(config, layer.query.in_features, layer.dropout.p)
+                restored.query, restored.key, restored.value = layer.query, layer.key, layer.value
+                site.adapter_fusion_layer[name] = restored
+                del site.compose_fuse
 
 
-def plain_pull(values: list[torch.nn.Parameter]) -> torch.Tensor:
-    """The regulariser as the library computes it."""
+def library_regularization(values: Sequence[torch.nn.Parameter]) -> torch.Tensor:
+    """Return the regularization of value matrices, (h, h) each, with the library's arithmetic."""
     total = torch.zeros((), device=values[0].device)
     for weight in values:
         total = total + (weight - torch.eye(len(weight), device=weight.device)).pow(2).sum()
     return REGULARIZATION * total
 
 
-def plain_inputs(batch: dict[str, torch.Tensor], names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The named tensors as they are."""
+def library_inputs(batch: Batch, names: Iterable[str]) -> Batch:
+    """Return the named tensors unchanged."""
     return {name: batch[name] for name in names}
 
 
-def random_batches(
-    order: Sequence[int], lengths: np.ndarray, options: argparse.Namespace, fixed: int | None
-) -> Iterator[dict[str, torch.Tensor]]:
-    """Batches of random tokens in the order given."""
-    draw = np.random.default_rng(1)
-    collator = WindowCollator(0, False, length=fixed, multiple=8 if options.dtype == "bfloat16" else 1)
-    for first in range(0, len(order), options.batch_size):
-        rows = []
-        for index in order[first : first + options.batch_size]:
-            size = int(lengths[index])
-            ids = draw.integers(1000, 29_000, size)
-            types = np.arange(size) > 15
-            rows.append(Window(ids, types, types, start_position=20, end_position=22, cls_position=0))
-        yield {name: tensor.to(options.device) for name, tensor in collator(rows).items()}
+def random_batches(lengths: np.ndarray, options: argparse.Namespace, padded_length: int | None) -> Iterator[Batch]:
+    """Generate batches of windows with random tokens.
+
+    Args:
+        lengths: (windows,) tokens of each window.
+        options: `batch_size`, `dtype` and `device`.
+        padded_length: tokens to pad to; None for the longest window of each batch.
+    """
+    generator = np.random.default_rng(1)
+    collator = WindowCollator(0, False, length=padded_length, multiple=8 if options.dtype == "bfloat16" else 1)
+    for first in range(0, len(lengths), options.batch_size):
+        windows = []
+        for size in lengths[first : first + options.batch_size]:
+            in_context = np.arange(size) > 15
+            token_types = in_context.astype(np.int8)
+            ids = generator.integers(1000, 29_000, size)
+            windows.append(Window(ids, token_types, in_context, start_position=20, end_position=22, cls_position=0))
+        yield {name: tensor.to(options.device) for name, tensor in collator(windows).items()}
 
 
-def train_on(trainer: dict[str, Any], batches: list[dict[str, torch.Tensor]], options: argparse.Namespace) -> None:
-    """Optimizer steps as the trainer does them."""
-    model, optimizer = trainer["model"], trainer["optimizer"]
-    values = [weight for _, weight in fusion_values(model)]
-    kind = options.device.split(":")[0]
+def run_steps(training: FusionTraining, batches: list[Batch], options: argparse.Namespace) -> None:
+    """Take an optimizer step for each batch, as the trainer does."""
+    values = [weight for _, weight in fusion_values(training.model)]
+    trained = [weight for weight in training.model.parameters() if weight.requires_grad]
+    device_type = options.device.split(":")[0]
     for batch in batches:
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=options.dtype == "bfloat16"):
-            output = trainer["forward"](**trainer["inputs"](batch, INPUTS))
-        loss = span_loss(output.start_logits, output.end_logits, batch, None) + trainer["pull"](values)
+        with torch.autocast(device_type, dtype=torch.bfloat16, enabled=options.dtype == "bfloat16"):
+            output = training.forward(**training.select_inputs(batch, INPUTS))
+        loss = span_loss(output.start_logits, output.end_logits, batch, None) + training.regularization(values)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_([one for one in model.parameters() if one.requires_grad], 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-    if kind == "cuda":
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        training.optimizer.step()
+        training.optimizer.zero_grad()
+    if device_type == "cuda":
         torch.cuda.synchronize()

@@ -1,11 +1,11 @@
 #!/usr/bin/env python
-"""Runs the ecosystem's run_qa.py as it comes and writes how long its parts took, for `bench_qa.py --peer`.
+"""Run the adapters library's example run_qa.py and write how long its parts take, for `bench_qa.py --peer`.
 
     python benchmarks/peer.py FOLDER SECONDS.json --model_name_or_path MODEL --do_eval ...
 
-FOLDER holds run_qa.py, trainer_qa.py and utils_qa.py of a checkout (examples/pytorch/question-answering). Two things
-stand between the script and itself: a stop watch around what is measured, and, since the metric is a download, a
-stand-in for it that scores nothing. A process of its own, because that folder has modules of the same names as ours.
+FOLDER is examples/pytorch/question-answering of a checkout, with run_qa.py, trainer_qa.py and utils_qa.py. The script
+is changed in two ways: the measured functions are timed, and its metric, which it would download, is replaced by an
+empty one. It runs in a process of its own because its modules have the same names as ours.
 """
 
 from __future__ import annotations
@@ -17,48 +17,46 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-SECONDS: defaultdict[str, float] = defaultdict(float)
+SECONDS: defaultdict[str, float] = defaultdict(float)  # by part
 
 
 def main(argv: list[str]) -> None:
-    """Table of contents."""
+    """Run run_qa.py with timers in it."""
     folder, target = Path(argv[0]), Path(argv[1])
     sys.path[0] = str(folder)
-    sys.modules["evaluate"] = metric_module()
+    sys.modules["evaluate"] = empty_metric_module()
     import datasets
 
-    theirs: Any = importlib.import_module("utils_qa")
-    datasets.Dataset.map = watched("windows", datasets.Dataset.map)
-    theirs.postprocess_qa_predictions = watched("answers", theirs.postprocess_qa_predictions)
+    peer_utils: Any = importlib.import_module("utils_qa")
+    datasets.Dataset.map = with_timer("windows", datasets.Dataset.map)
+    peer_utils.postprocess_qa_predictions = with_timer("answers", peer_utils.postprocess_qa_predictions)
     sys.argv = [str(folder / "run_qa.py"), *argv[2:]]
     runpy.run_path(str(folder / "run_qa.py"), run_name="__main__")
     target.write_text(json.dumps(SECONDS))
 
 
-def metric_module() -> ModuleType:
-    """A module named evaluate whose metrics are empty."""
-    module = ModuleType("evaluate")
-    module.load = lambda *names, **others: SimpleNamespace(compute=lambda **given: {})  # type: ignore[attr-defined]
+def empty_metric_module() -> ModuleType:
+    """Return a module `evaluate` whose metrics compute nothing."""
+    module: Any = ModuleType("evaluate")
+    module.load = lambda *args, **kwargs: SimpleNamespace(compute=lambda **inputs: {})
     return module
 
 
-def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that adds its time to `SECONDS`."""
-    return lambda *args, **others: timed(name, partial(function, *args, **others))
+def with_timer(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that adds the time of each call to `SECONDS`."""
 
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        start = time.perf_counter()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            SECONDS[part] += time.perf_counter() - start
 
-def timed(name: str, work: Callable[[], Any]) -> Any:
-    """Does the work and adds its time to `SECONDS`."""
-    began = time.perf_counter()
-    try:
-        return work()
-    finally:
-        SECONDS[name] += time.perf_counter() - began
+    return timed
 
 
 if __name__ == "__main__":
