@@ -7,7 +7,6 @@ The epoch with the best entity F1 is kept.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapter_qa.config.options import NERRunConfig
@@ -15,10 +14,12 @@ from adapter_qa.config.parser import parse_config
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
+from adapter_qa.core.files import write_text
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.conll import Sentence
 from adapter_qa.models.base_config import check_window, read_base_config
+from adapter_qa.runs.layout import predictions_file
 from adapter_qa.training.ner_data import known_labels, load_sentences, make_split_inputs, sentence_sources
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
@@ -142,7 +143,7 @@ def write_predictions(trainer: NERTrainer, sentences: list[Sentence], inputs: To
         "".join(f"{word} {label}\n" for word, label in zip(sentence.words, predicted, strict=True))
         for sentence, predicted in zip(sentences, labels, strict=True)
     ]
-    Path(trainer.folder / "predict_predictions.conll").write_text("\n".join(lines), encoding="utf-8")
+    write_text(trainer.folder / predictions_file("predict", ".conll"), "\n".join(lines))
 
 
 if __name__ == "__main__":

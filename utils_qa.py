@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from adapter_qa.core.files import write_chunks
 from adapter_qa.data.spans import QUESTIONS_PER_BLOCK, Answers, Candidate, WindowSpans, choose_answers
+from adapter_qa.runs.layout import nbest_file, null_odds_file, predictions_file
 
 __all__ = [
     "Answers",
@@ -160,10 +161,10 @@ def write_answers(answers: Answers, folder: Path, prefix: str) -> None:
     Raises:
         OSError: a file cannot be written.
     """
-    write_chunks(folder / f"{prefix}_predictions.json", _json_lines(answers.texts().items()))
-    write_chunks(folder / f"{prefix}_nbest_predictions.json", _json_lines(_n_best_entries(answers)))
+    write_chunks(folder / predictions_file(prefix), _json_lines(answers.texts().items()))
+    write_chunks(folder / nbest_file(prefix), _json_lines(_n_best_entries(answers)))
     if answers.null_score_diff is not None:
-        write_chunks(folder / f"{prefix}_null_odds.json", _json_lines(answers.null_odds.items()))
+        write_chunks(folder / null_odds_file(prefix), _json_lines(answers.null_odds.items()))
 
 
 def _n_best_entries(answers: Answers) -> Iterator[tuple[str, list[NBestEntry]]]:
