@@ -96,7 +96,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         default=TOLERANCE,
         help="largest difference between logits of the exported model and of the run (default: 1e-4)",
     )
-    options = parser.parse_args(argv)
+    options: argparse.Namespace = parser.parse_args(argv)
     problems = check_output(Path(options.out), overwrite=options.overwrite)
     if not OLDEST_OPSET <= options.opset <= OPSET:
         problems.append(f"--opset {options.opset}: must be from {OLDEST_OPSET} to {OPSET}")

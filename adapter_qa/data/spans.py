@@ -63,8 +63,7 @@ def best_spans(
     return top, first, first + pairs % width
 
 
-@dataclass(frozen=True)
-class WindowSpans:
+class WindowSpans(NamedTuple):
     """The best spans of windows; tokens are counted from each window's own beginning.
 
     Attributes:
@@ -388,5 +387,6 @@ def _merge(candidates: _Candidates, nulls: _Candidates, numbers: np.ndarray, thr
 def _softmax(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return the softmax within each group `offsets[i]:offsets[i + 1]`, none of which is empty."""
     sizes = np.diff(offsets)
-    weights = np.exp(scores - np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes))
-    return weights / np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes)
+    weights: np.ndarray = np.exp(scores - np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes))
+    totals: np.ndarray = np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes)
+    return np.divide(weights, totals)

@@ -1,19 +1,20 @@
 """Windows for torch: the tokenizer of transformers as `make_windows` takes it, a dataset, and batches of tensors.
 
-    windows = make_windows(
-        questions,
-        pair_tokenizer(tokenizer),
-        max_seq_length=384,
-        doc_stride=128,
-        on_progress=progress_bar("train windows"),
-    )
-    loader = DataLoader(WindowDataset(windows), batch_size=16, collate_fn=WindowCollator(pad_id=0, left=False))
+windows = make_windows(
+questions,
+pair_tokenizer(tokenizer),
+max_seq_length=384,
+doc_stride=128,
+on_progress=progress_bar("train windows"),
+)
+loader = DataLoader(WindowDataset(windows), batch_size=16, collate_fn=WindowCollator(pad_id=0, left=False))
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Never
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def pair_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PairTokenizer:
 
 def progress_bar(description: str) -> OnProgress:
     """Return a callback for `make_windows` that shows a bar if there are more than `MIN_TEXTS_FOR_BAR` texts."""
-    bar: tqdm[None] | None = None
+    bar: tqdm[Never] | None = None
 
     def update(done: int, total: int) -> None:
         nonlocal bar

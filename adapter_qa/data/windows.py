@@ -53,7 +53,8 @@ class PairTokenizer:
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
         """Tokenize each text by itself, without special tokens, truncation and padding."""
         self._reset()
-        return self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        encodings: list[Encoding] = self.tokenizer.encode_batch(texts, add_special_tokens=False)
+        return encodings
 
     def encode_pair(self, first: str, second: str) -> Encoding:
         """Tokenize two texts together, with special tokens, without truncation and padding."""
@@ -187,14 +188,15 @@ class Windows:
 
     def lengths(self) -> np.ndarray:
         """Return (windows,) int64, the number of tokens of each window, special tokens included."""
-        question_lengths = self.questions.lengths()[self.question_text]
-        return self.layout.special_tokens + question_lengths + self.context_end - self.context_start
+        texts: np.ndarray = self.questions.lengths()[self.question_text] + self.context_end - self.context_start
+        return self.layout.special_tokens + texts
 
     def context_positions(self) -> np.ndarray:
         """Return (windows,) int64, the position of the first context token in each window."""
         if not self.layout.question_first:
             return np.full(len(self), len(self.layout.before))
-        return len(self.layout.before) + self.questions.lengths()[self.question_text] + len(self.layout.between)
+        question_lengths: np.ndarray = self.questions.lengths()[self.question_text]
+        return len(self.layout.before) + question_lengths + len(self.layout.between)
 
     def char_spans(self, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Return the start and end characters, (n, 2) int32, of context tokens.
@@ -205,7 +207,8 @@ class Windows:
         """
         context_offsets = self.contexts.text_offsets[self.context_text[rows]]
         tokens = context_offsets + self.context_start[rows] + positions - self.context_positions()[rows]
-        return self.contexts.char_spans[tokens]
+        char_spans: np.ndarray = self.contexts.char_spans[tokens]
+        return char_spans
 
     def __getitem__(self, index: int) -> Window:
         layout = self.layout

@@ -1,28 +1,29 @@
-"""Export: the graph's logits are the model's, what is written answers without torch, and what is refused."""
+"""Export: the graph's logits are the model's, answer.py answers as ask_qa.py does, and what is refused."""
 
 from __future__ import annotations
 
+import ast
 import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import onnx
 import pytest
 import torch
 from support.questions import make_questions
 from support.setups import SETUPS, Maker, saves_of
-from transformers import BertForQuestionAnswering, BertTokenizerFast
+from transformers import AutoTokenizer, BertForQuestionAnswering, BertTokenizerFast
 
-pytest.importorskip("onnxscript", reason="needs requirements-export.txt")
+pytest.importorskip("onnxscript", reason='needs pip install "adapter-qa[export]"')
 
 import export_qa
 from adapter_qa.config.options import QADataOptions, answering_options
 from adapter_qa.core.errors import RunError, UserError
-from adapter_qa.inference import onnx_export as export
+from adapter_qa.inference import onnx_export
+from adapter_qa.inference.answer_script import answer_script
 from predictor_qa import QuestionAnswerer
 
 QUICK = [("bert", "houlsby"), ("bert", "lang+fusion"), ("roberta", "lang in fusion")]
@@ -36,110 +37,190 @@ FILES = {
     "model.onnx", "export.json", "config.json", "answer.py", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "vocab.txt",
 }  # fmt: skip
-# What serving must not need.
-WITHOUT_TORCH = """\
-import runpy, sys
-for name in ("torch", "transformers", "adapters", "adapter_qa"):
-    sys.modules[name] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+BLOCK = """\
+import sys
+blocked = ("torch", "transformers", "adapters", "datasets", "adapter_qa", "utils_qa", "msgspec", "orjson", "tqdm")
+sys.modules.update(dict.fromkeys(blocked))
 """
+RUN_SCRIPT = BLOCK + 'import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
+ANSWER_PAIRS = (
+    BLOCK
+    + """\
+import json, pathlib, runpy
+script = pathlib.Path(sys.argv[1])
+answer_question = runpy.run_path(script)["answer_question"]
+print(json.dumps([answer_question(script.parent, *pair) for pair in json.load(sys.stdin)]))
+"""
+)
 
 
-@pytest.fixture(scope="module")
-def exported(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The folder of a saved fusion, and what it was exported to."""
-    made = Maker(tiny_bert, tmp_path_factory.mktemp("exported"))
-    run = made.make("run", *SETUPS["lang+fusion"][1](saves_of(made)))[2]
-    out = made.folder / "an export"
+def export_made_run(maker: Maker, setup: str) -> tuple[Path, Path]:
+    """Save a setup with random weights and export it; return both folders."""
+    run = maker.make("run", *SETUPS[setup][1](saves_of(maker)))[2]
+    out = maker.folder / "an export"
     assert export_qa.main([str(run), str(out)]) == 0
     return run, out
 
 
-def answer(out: Path, question: str, context: str) -> str:
-    """What answer.py prints, in a process where torch cannot be imported."""
-    command = [sys.executable, "-c", WITHOUT_TORCH, str(out / "answer.py"), question, context]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=out.parent)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return done.stdout.removesuffix("\n")
+@pytest.fixture(scope="module")
+def exported(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of a saved fusion, and the folder that it was exported to."""
+    return export_made_run(Maker(tiny_bert, tmp_path_factory.mktemp("exported")), "lang+fusion")
+
+
+def run_answer_script(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run answer.py in a process that cannot import torch."""
+    command = [sys.executable, "-c", RUN_SCRIPT, str(out / "answer.py"), *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=out.parent)
+
+
+def script_answers(out: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the answers of answer.py's function to pairs of question and context, from such a process."""
+    command = [sys.executable, "-c", ANSWER_PAIRS, str(out / "answer.py")]
+    process = subprocess.run(
+        command, input=json.dumps(pairs), capture_output=True, text=True, check=False, timeout=300, cwd=out.parent
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    answers: list[str] = json.loads(process.stdout)
+    return answers
+
+
+def all_kinds_of_pairs() -> list[tuple[str, str]]:
+    """Return questions and contexts that are short, too long for a window, without tokens, and with special tokens."""
+    short = [(question.question, question.context) for question in make_questions(3, 5)]
+    long = " ".join(question.context for question in make_questions(8, 6, sentences=8))
+    words = " ".join(["Onde nasceu Ana"] * 100)
+    return [
+        *short,
+        (short[0][0], long),
+        (words, long),
+        (words, short[0][1]),
+        (words, "Ana."),
+        ("\u200b", short[0][1]),
+        (short[0][0], "\u200b"),
+        ("\u200b", "\u200b"),
+        (f"  \t{short[1][0]}\n", f"\n {long} 👩\u200d👩\u200d👧 \u200b"),
+        ("[SEP] </s> 🙂?", f"[CLS] <s> {short[2][1]} [SEP]🙂"),
+    ]
 
 
 @pytest.mark.parametrize(("base", "kind"), KINDS)
-def test_logits_are_those_of_the_model(base: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    """For every setup, in sizes that the exporter did not see: a batch without padding and single tokens among them."""
-    maker = Maker(request.getfixturevalue(f"tiny_{base}"), tmp_path, std=0.1)  # wilder ones blow rounding up to 1e-4
+def test_logits_of_graph_and_model_are_equal(
+    base: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """In sizes that the exporter did not see: among them a batch without padding, and windows of a single token."""
+    maker = Maker(request.getfixturevalue(f"tiny_{base}"), tmp_path, std=0.1)  # larger weights: rounding errors of 1e-4
     model, _, folder = maker.make("exported", *SETUPS[kind][1](saves_of(maker)))
     answerer = QuestionAnswerer(folder, device="cpu")
     names = answerer.tokenizer.model_input_names
     assert ("token_type_ids" in names) == (base == "bert")
-    inputs = list(export.example_inputs(answerer.model, names, 128))
-    inputs.append({name: torch.full((5, 1), 7 if name == "input_ids" else 1) for name in names})
-    wanted = [export.logits_of(model, one) for one in inputs]
-    export.export_graph(answerer.model, names, tmp_path / "m.onnx", opset=export_qa.OPSET)
-    assert export.largest_difference(tmp_path / "m.onnx", inputs, wanted) <= 2e-5
-    shifted = [(start + 1, end) for start, end in wanted]
-    assert export.largest_difference(tmp_path / "m.onnx", inputs, shifted) == pytest.approx(1, abs=1e-4)
-    rows = export.ask_graph(export.open_graph(tmp_path / "m.onnx"), inputs[-1])
-    assert [row.shape for row in rows] == [(5, 1)] * 2
+    batches = list(onnx_export.example_inputs(answerer.model, names, 128))
+    batches.append({name: torch.full((5, 1), 7 if name == "input_ids" else 1) for name in names})
+    expected = [onnx_export.model_logits(model, batch) for batch in batches]
+    graph = tmp_path / "m.onnx"
+    onnx_export.export_graph(answerer.model, names, graph, opset=export_qa.OPSET)
+    assert onnx_export.largest_difference(graph, batches, expected) <= 2e-5
+    shifted = [(start + 1, end) for start, end in expected]
+    assert onnx_export.largest_difference(graph, batches, shifted) == pytest.approx(1, abs=1e-4)
+    no_number = [(start, end + float("nan")) for start, end in expected]
+    assert not onnx_export.largest_difference(graph, batches, no_number) <= 1
+    logits = onnx_export.graph_logits(onnx_export.open_session(graph), batches[-1])
+    assert [array.shape for array in logits] == [(5, 1)] * 2
 
 
-def test_what_is_written(exported: tuple[Path, Path], tiny_bert: Path) -> None:
+def test_exported_files(exported: tuple[Path, Path], tiny_bert: Path) -> None:
     run, out = exported
-    assert {path.name for path in out.iterdir()} == FILES and not out.with_name("an export.writing").exists()
-    about = json.loads((out / "export.json").read_text(encoding="utf-8"))
-    assert about["source"]["setup"] == "Stack[mlm, Fuse[qa, ner]]" and about["source"]["base_model"] == tiny_bert.name
-    assert about["opset"] == 25 and 0 < about["largest_difference"] <= 1e-4
-    assert about["bytes"]["model.onnx"] == (out / "model.onnx").stat().st_size
-    assert {"torch", "onnx", "onnxscript", "onnxruntime"} <= set(about["versions"])
+    assert {path.name for path in out.iterdir()} == FILES
+    assert not out.with_name("an export.writing").exists()
+    export = json.loads((out / "export.json").read_text(encoding="utf-8"))
+    assert export["source"]["setup"] == "Stack[mlm, Fuse[qa, ner]]"
+    assert export["source"]["base_model"] == tiny_bert.name
+    assert export["opset"] == 25
+    assert 0 < export["largest_difference"] <= 1e-4
+    assert export["bytes"]["model.onnx"] == (out / "model.onnx").stat().st_size
+    assert {"torch", "onnx", "onnxscript", "onnxruntime"} <= set(export["versions"])
+    assert export["tokenizer"] == {
+        "cls_token_id": 2, "pad_token_id": 0, "pad_left": False, "has_token_types": True, "split_special_tokens": False,
+    }  # fmt: skip
     assert str(run.parent) not in (out / "export.json").read_text(encoding="utf-8")
     graph = onnx.load(out / "model.onnx")
-    assert [(one.domain, one.version) for one in graph.opset_import] == [("", 25)]
-    assert [[side.dim_param for side in one.type.tensor_type.shape.dim] for one in graph.graph.input] == [
-        ["batch", "tokens"]
-    ] * 3
-    assert [one.name for one in graph.graph.output] == ["start_logits", "end_logits"]
+    assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 25)]
+    sizes = [[size.dim_param for size in node.type.tensor_type.shape.dim] for node in graph.graph.input]
+    assert sizes == [["batch", "tokens"]] * 3
+    assert [node.name for node in graph.graph.output] == ["start_logits", "end_logits"]
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
-    assert config["architectures"] == ["BertForQuestionAnswering"] and config["hidden_size"] == 32
+    assert config["architectures"] == ["BertForQuestionAnswering"]
+    assert config["hidden_size"] == 32
     assert not {"adapters", "_name_or_path"} & set(config)
 
 
-def test_it_answers_as_the_run_does_without_torch(exported: tuple[Path, Path]) -> None:
-    run, out = exported
-    long = [replace(one, id=f"long {one.id}") for one in make_questions(2, 6, sentences=10)]
-    asked = [*make_questions(3, 5), *long]
+def test_answer_script_defines_every_name_once_and_imports_nothing_of_the_project() -> None:
+    tree = ast.parse(answer_script())
+    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    for node in tree.body:
+        if isinstance(node, ast.Assign):
+            names += [ast.unparse(target) for target in node.targets]
+        elif isinstance(node, ast.AnnAssign):
+            names.append(ast.unparse(node.target))
+    assert len(set(names)) == len(names)
+    assert {"Question", "is_aligned", "make_windows", "choose_answers", "IGNORED", "UserError"} <= set(names)
+    imported = {
+        name
+        for node in ast.walk(tree)
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [str(node.module)]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+    }
+    third_party = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    assert third_party == {"numpy", "onnxruntime", "tokenizers"}
+
+
+@pytest.mark.parametrize(
+    ("base", "setup", "side"),
+    [("bert", "lang+fusion", "right"), ("bert", "houlsby", "left"), ("roberta", "houlsby", "right")],
+)
+def test_answer_script_answers_as_the_run_does(
+    base: str, setup: str, side: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(request.getfixturevalue(f"tiny_{base}"), folder)
+    AutoTokenizer.from_pretrained(folder, padding_side=side).save_pretrained(folder)
+    run, out = export_made_run(Maker(folder, tmp_path), setup)
     answerer = QuestionAnswerer(run, device="cpu")
-    answers = answerer.answer(asked).texts()
-    assert (
-        len(answerer.tokenizer(asked[-1].context, verbose=False)["input_ids"]) > 2 * answerer.options["max_seq_length"]
-    )
-    assert [answer(out, one.question, one.context) for one in asked] == [answers[one.id] for one in asked]
-    assert len(set(answers.values())) == len(asked)
+    assert answerer.tokenizer.padding_side == side
+    pairs = all_kinds_of_pairs()
+    expected = [answerer.ask(*pair).text for pair in pairs]
+    assert len(answerer.tokenizer(pairs[3][1], verbose=False)["input_ids"]) > 2 * answerer.options["max_seq_length"]
+    assert len(pairs[4][0].split()) == 300
+    assert len(set(expected)) > 5
+    assert script_answers(out, pairs) == expected
 
 
-def test_the_example_says_how_to_call_it(exported: tuple[Path, Path]) -> None:
-    done = subprocess.run([sys.executable, exported[1] / "answer.py"], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "python answer.py QUESTION CONTEXT" in done.stderr and "Error" not in done.stderr
-
-
-@pytest.mark.parametrize("away", [-1e-3, 1e-3])
-def test_no_answer(exported: tuple[Path, Path], tmp_path: Path, away: float) -> None:
-    """SQuAD v2: no answer where its score exceeds the best span's by more than the threshold."""
-    run, _ = exported
-    copied, out = tmp_path / "run", tmp_path / "out"
-    shutil.copytree(run, copied)
+@pytest.mark.parametrize("offset", [-1e-3, 1e-3])
+def test_answer_is_empty_if_null_score_difference_exceeds_threshold(
+    exported: tuple[Path, Path], tmp_path: Path, offset: float
+) -> None:
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(exported[0], run)
     question = make_questions(1, 5)[0]
-    setup = json.loads((copied / "adapter_setup.json").read_text(encoding="utf-8"))
+    setup = json.loads((run / "adapter_setup.json").read_text(encoding="utf-8"))
     setup["trainer"]["windows"]["version_2"] = True
-    (copied / "adapter_setup.json").write_text(json.dumps(setup), encoding="utf-8")
-    odds = QuestionAnswerer(copied, device="cpu").answer([question]).null_odds[question.id]
-    setup["trainer"]["windows"]["null_score_diff_threshold"] = odds + away
-    (copied / "adapter_setup.json").write_text(json.dumps(setup), encoding="utf-8")
-    assert export_qa.main([str(copied), str(out)]) == 0
-    wanted = QuestionAnswerer(copied, device="cpu").answer([question]).texts()[question.id]
-    assert answer(out, question.question, question.context) == wanted and (wanted == "") == (away < 0)
+    (run / "adapter_setup.json").write_text(json.dumps(setup), encoding="utf-8")
+    difference = QuestionAnswerer(run, device="cpu").answer([question]).null_odds[question.id]
+    setup["trainer"]["windows"]["null_score_diff_threshold"] = difference + offset
+    (run / "adapter_setup.json").write_text(json.dumps(setup), encoding="utf-8")
+    assert export_qa.main([str(run), str(out)]) == 0
+    expected = QuestionAnswerer(run, device="cpu").ask(question.question, question.context).text
+    assert (expected == "") == (offset < 0)
+    process = run_answer_script(out, question.question, question.context)
+    assert (process.returncode, process.stdout) == (0, f"{expected}\n")
 
 
-def test_a_fully_fine_tuned_model(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_fully_fine_tuned_model(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, out = tmp_path / "run", tmp_path / "new" / "out"
     torch.manual_seed(3)
     model = BertForQuestionAnswering.from_pretrained(tiny_bert)
@@ -147,78 +228,88 @@ def test_a_fully_fine_tuned_model(tiny_bert: Path, tmp_path: Path, capsys: pytes
     model.save_pretrained(run)
     BertTokenizerFast.from_pretrained(tiny_bert).save_pretrained(run)
     windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
-    facts = {"base_model": {"name_or_path": ".", "revision": "main"}, "windows": windows}
-    (run / "full_setup.json").write_text(json.dumps({"trainer": facts}), encoding="utf-8")
+    metadata = {"base_model": {"name_or_path": ".", "revision": "main"}, "windows": windows}
+    (run / "full_setup.json").write_text(json.dumps({"trainer": metadata}), encoding="utf-8")
     assert export_qa.main([str(run), str(out), "--opset", "18"]) == 0
     assert f"python {out}/answer.py" in capsys.readouterr().out
     question = make_questions(1, 5)[0]
-    wanted = QuestionAnswerer(run, device="cpu").answer([question]).texts()[question.id]
-    assert wanted and answer(out, question.question, question.context) == wanted
+    expected = QuestionAnswerer(run, device="cpu").ask(question.question, question.context).text
+    assert expected
+    assert run_answer_script(out, question.question, question.context).stdout == f"{expected}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "usage: python answer.py QUESTION CONTEXT\n"),
+        (["Onde?", "Ana.", "Bruno."], "usage: python answer.py QUESTION CONTEXT\n"),
+        (["", " \n"], "error: QUESTION is empty\nerror: CONTEXT is empty\n"),
+        (["Onde?", "Ana \udcff."], "error: CONTEXT has a lone surrogate, which is not valid text\n"),
+    ],
+)
+def test_answer_script_refuses_missing_and_empty_texts(
+    exported: tuple[Path, Path], words: list[str], message: str
+) -> None:
+    process = run_answer_script(exported[1], *words)
+    assert (process.returncode, process.stdout, process.stderr) == (2, "", message)
 
 
 @pytest.mark.parametrize("difference", [1.1e-4, float("nan")])
-def test_other_logits_leave_nothing(
+def test_nothing_is_written_if_logits_differ(
     exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, difference: float
 ) -> None:
-    monkeypatch.setattr(export, "largest_difference", lambda *args: difference)
+    monkeypatch.setattr(onnx_export, "largest_difference", lambda *args: difference)
     with pytest.raises(RunError) as caught:
         export_qa.main([str(exported[0]), str(tmp_path / "out")])
     assert caught.value.problems == [
-        f"OUT {tmp_path / 'out'}: not written; the exported model's logits are up to {difference:.1e} from the run's, "
-        "allowed are 1.0e-04; try another --opset, or allow more with --tolerance"
+        f"the exported model's logits differ from the run's by up to {difference:.1e}, allowed are 1.0e-04; nothing "
+        "was written; try another --opset, or allow more with --tolerance"
     ]
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_exported_fails_in_a_line(tiny_bert: Path, tmp_path: Path) -> None:
+def test_model_that_cannot_be_exported_is_reported_in_one_line(tiny_bert: Path, tmp_path: Path) -> None:
     model = BertForQuestionAnswering.from_pretrained(tiny_bert)
-    with pytest.raises(RunError, match="^the model cannot be exported: .*"):
-        export.export_graph(model, ["no_such_input"], tmp_path / "m.onnx", opset=25)
+    with pytest.raises(RunError, match=r"^the model cannot be exported: .*"):
+        onnx_export.export_graph(model, ["no_such_input"], tmp_path / "m.onnx", opset=25)
 
 
-def refused(*words: Any) -> list[str]:
+def refusal(*words: object) -> list[str]:
+    """Return the problems that export_qa.py reports."""
     with pytest.raises(UserError) as caught:
         export_qa.main([str(word) for word in words])
     return caught.value.problems
 
 
-def test_an_earlier_export_is_replaced_only_when_asked(exported: tuple[Path, Path], tmp_path: Path) -> None:
+def test_earlier_export_is_replaced_with_overwrite_only(exported: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(exported[1], out)
     (out / "model.onnx").write_bytes(b"old")
-    assert refused(exported[0], out) == [f"OUT {out}: holds an export already; add --overwrite or give another folder"]
+    message = f"OUT {out}: contains an export already; add --overwrite or give another folder"
+    assert refusal(exported[0], out) == [message]
     assert export_qa.main([str(exported[0]), str(out), "--overwrite"]) == 0
-    assert {path.name for path in out.iterdir()} == FILES and (out / "model.onnx").stat().st_size > 1000
+    assert {path.name for path in out.iterdir()} == FILES
+    assert (out / "model.onnx").stat().st_size > 1000
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_out_that_is_not_ours_is_left_alone(tmp_path: Path) -> None:
+def test_output_that_is_no_export_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
     (tmp_path / "file").touch()
-    wanted = f"OUT {tmp_path / 'mine'}: is not empty and holds no export; give another folder"
-    assert refused("run", tmp_path / "mine") == refused("run", tmp_path / "mine", "--overwrite") == [wanted]
-    assert refused("run", tmp_path / "file") == [f"OUT {tmp_path / 'file'}: is a file; give a folder"]
+    message = f"OUT {tmp_path / 'mine'}: is not empty and contains no export; give another folder"
+    assert refusal("run", tmp_path / "mine") == refusal("run", tmp_path / "mine", "--overwrite") == [message]
+    assert refusal("run", tmp_path / "file") == [f"OUT {tmp_path / 'file'}: is a file; give a folder"]
     below = tmp_path / "file" / "out"
-    assert refused("run", below) == [f"OUT {below}: {tmp_path / 'file'} is a file; give another folder"]
+    assert refusal("run", below) == [f"OUT {below}: {tmp_path / 'file'} is a file; give another folder"]
 
 
-def test_all_that_is_wrong_comes_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_problems_are_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_qa, "PACKAGES", ("onnx", "no_such_package"))
     (tmp_path / "file").touch()
-    assert refused("run", tmp_path / "file", "--opset", "26", "--tolerance", "0") == [
+    assert refusal("run", tmp_path / "file", "--opset", "26", "--tolerance", "0") == [
         f"OUT {tmp_path / 'file'}: is a file; give a folder",
-        "--opset 26: must lie between 18 and 25",
+        "--opset 26: must be from 18 to 25",
         "--tolerance 0: must be a number above 0, e.g. 0.0001",
-        "no_such_package: not installed; pip install -r requirements-export.txt",
+        'no_such_package: not installed; pip install "adapter-qa[export]"',
     ]
-
-
-def test_a_tokenizer_that_pads_on_the_left(tiny_bert: Path, exported: tuple[Path, Path], tmp_path: Path) -> None:
-    base = tmp_path / "base"
-    shutil.copytree(tiny_bert, base)
-    BertTokenizerFast.from_pretrained(base, padding_side="left").save_pretrained(base)
-    assert refused(exported[0], tmp_path / "out", "--model_name_or_path", base) == [
-        f"{exported[0]}: its tokenizer pads on the left, and the context comes first; not supported here"
-    ]
-    assert [path.name for path in tmp_path.iterdir()] == ["base"]

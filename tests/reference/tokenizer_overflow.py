@@ -18,9 +18,7 @@ def assert_windows_equal_overflow(
     questions: Sequence[Question], tokenizer: PreTrainedTokenizerFast, max_seq_length: int, doc_stride: int
 ) -> int:
     """Compare every window with the tokenizer's overflow, and its labels with `scan_labels`; return their number."""
-    windows = make_windows(
-        questions, pair_tokenizer(tokenizer), max_seq_length=max_seq_length, doc_stride=doc_stride
-    )
+    windows = make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=max_seq_length, doc_stride=doc_stride)
     right = tokenizer.padding_side == "right"
     pairs = [[question.question.lstrip() for question in questions], [question.context for question in questions]]
     expected = tokenizer(

@@ -1,0 +1,93 @@
+"""Answers from the spans of several windows, against brute force over all pairs of tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reference.span_search import best_scores
+from support.questions import make_questions
+from transformers import AutoTokenizer
+
+from adapter_qa.data.spans import NULL_SCORE_DIFF_WITHOUT_SPAN, WindowSpans, choose_answers, window_spans
+from adapter_qa.data.squad import Question
+from adapter_qa.data.window_dataset import pair_tokenizer
+from adapter_qa.data.windows import Windows, make_windows, pad_windows
+
+LONGEST = 6  # tokens of an answer
+
+
+def windows_of(questions: list[Question], base: Path, max_seq_length: int = 40) -> Windows:
+    tokenizer = pair_tokenizer(AutoTokenizer.from_pretrained(base))
+    return make_windows(questions, tokenizer, max_seq_length=max_seq_length, doc_stride=14)
+
+
+def random_spans(windows: Windows, seed: int, n_best: int) -> tuple[WindowSpans, np.ndarray, np.ndarray]:
+    """Return the spans of random logits, and the start and end logits, (windows, longest window) float32."""
+    draw = np.random.default_rng(seed)
+    batch = pad_windows([windows[index] for index in range(len(windows))], 0, pad_left=False)
+    start, end = draw.normal(size=(2, *batch["input_ids"].shape)).astype(np.float32)
+    return window_spans(batch, start, end, n_best_size=n_best, max_answer_length=LONGEST), start, end
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_answers_over_several_windows_equal_brute_force(tiny_bert: Path, seed: int) -> None:
+    questions = make_questions(6, seed, sentences=7)
+    windows = windows_of(questions, tiny_bert)
+    assert len(windows) > 2 * len(questions)
+    spans, start, end = random_spans(windows, seed, n_best=8)
+    answers = choose_answers(questions, windows, spans, n_best_size=8)
+    for number, question in enumerate(questions):
+        scores = best_scores(number, windows, start, end, LONGEST)
+        expected = sorted(scores.items(), key=lambda item: -item[1])[:8]
+        candidates = answers.n_best[question.id]
+        assert [(candidate.start, candidate.end) for candidate in candidates] == [
+            characters for characters, _ in expected
+        ]
+        assert [candidate.start_logit + candidate.end_logit for candidate in candidates] == pytest.approx(
+            [score for _, score in expected], abs=1e-5
+        )
+        assert all(candidate.text == question.context[candidate.start : candidate.end] for candidate in candidates)
+        weights = np.exp(np.array([score for _, score in expected]))
+        probabilities = [candidate.probability for candidate in candidates]
+        assert probabilities == pytest.approx(weights / weights.sum(), abs=1e-5)
+        assert answers.chosen[question.id] == candidates[0]
+        assert answers.candidates(number, 3) == candidates[:3]
+
+
+def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None:
+    question = make_questions(1, sentences=7)[0]
+    windows = windows_of([question], tiny_bert)
+    spans, start, end = random_spans(windows, 0, n_best=4)
+    nulls = start[:, 0] + end[:, 0]
+    assert len(set(nulls)) > 1
+    answers = choose_answers([question], windows, spans, n_best_size=4, version_2=True)
+    best = max(best_scores(0, windows, start, end, LONGEST).values())
+    difference = answers.null_odds[question.id]
+    assert difference == pytest.approx(float(nulls.min()) - best, abs=1e-5)
+    candidates = answers.n_best[question.id]
+    empty = next(candidate for candidate in candidates if not candidate.text)
+    assert empty.start_logit + empty.end_logit == pytest.approx(float(nulls.min()), abs=1e-6)
+    assert sum(candidate.probability for candidate in candidates) == pytest.approx(1.0)
+    for threshold, text in ((difference - 1e-3, ""), (difference + 1e-3, answers.span_texts()[question.id])):
+        chosen = choose_answers(
+            [question], windows, spans, n_best_size=4, version_2=True, null_score_diff_threshold=threshold
+        ).chosen[question.id]
+        assert chosen.text == text
+
+
+def test_question_without_any_span_has_an_empty_answer(tiny_bert: Path) -> None:
+    questions = make_questions(1)
+    windows = windows_of(questions, tiny_bert, max_seq_length=100)
+    no_scores = np.full((1, 3), -np.inf, dtype=np.float32)
+    tokens = np.zeros((1, 3), dtype=np.int64)
+    null = np.array([0.5], dtype=np.float32)
+    spans = WindowSpans(no_scores, tokens, tokens, no_scores, null, null)
+    v1 = choose_answers(questions, windows, spans, n_best_size=3)
+    assert v1.texts() == {"q0": ""}
+    assert len(v1.n_best["q0"]) == 1
+    assert v1.null_odds == {}
+    v2 = choose_answers(questions, windows, spans, n_best_size=3, version_2=True)
+    assert v2.texts() == {"q0": ""}
+    assert v2.null_odds == {"q0": NULL_SCORE_DIFF_WITHOUT_SPAN}
