@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,10 +15,10 @@ from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, R
 from adapter_qa.config.parser import parse_config
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
-CONFIGS: dict[str, type[RunConfig]] = {
-    "run_qa_adapter.py": QARunConfig,
-    "run_ner_adapter.py": NERRunConfig,
-    "run_mlm_adapter.py": MLMRunConfig,
+PARSERS: dict[str, Callable[..., RunConfig]] = {
+    "run_qa_adapter.py": partial(parse_config, QARunConfig),
+    "run_ner_adapter.py": partial(parse_config, NERRunConfig),
+    "run_mlm_adapter.py": partial(parse_config, MLMRunConfig),
 }
 # Settings of train_fusion_pt.sh by option, after the step's prefix.
 SETTINGS = {
@@ -42,11 +44,11 @@ def read_recipe(recipe: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     (folder / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(folder)
     script, argv = script_and_argv(recipe)
-    return parse_config(CONFIGS[script], argv, description="", examples="")
+    return PARSERS[script](argv, description="", examples="")
 
 
 def test_every_script_has_a_recipe() -> None:
-    assert {script_and_argv(recipe)[0] for recipe in RECIPES} == set(CONFIGS)
+    assert {script_and_argv(recipe)[0] for recipe in RECIPES} == set(PARSERS)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)

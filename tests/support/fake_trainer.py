@@ -1,7 +1,7 @@
-"""Stands in for run_qa_adapter.py where tests look at sweeps: the same command line, run.json, lock, signals and exit
-codes, without a model. An evaluation takes FAKE_SECONDS; F1 after the n-th of four is 10 n + the seed.
+"""Replace run_qa_adapter.py in tests of sweeps: same command line, run.json, lock, signals and exit codes, no model.
 
-Every start is a line of starts.txt beside the run's folder: its name, and the evaluations that it goes on from.
+An evaluation takes FAKE_SECONDS; F1 after the n-th of four evaluations is 10 n + the seed. Every start adds a line to
+starts.txt beside the run's folder: the folder's name, and the number of evaluations that the run already has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from adapter_qa.runs.layout import RUN_FILE
 from adapter_qa.runs.lock import lock_run_dir
 
 EVALUATIONS = 4
-REFUSED = "refused"  # a value of --run_name; the others end a run in other ways
+REFUSED = "refused"  # values of --run_name, each a way in which a run ends
 CRASHES = "crashes"
 BROKEN = "broken"
 KILLED = "killed"
@@ -32,7 +32,7 @@ STOPPED = "stopped"
 
 
 def option(argv: list[str], name: str) -> str | None:
-    """The value of an option, written either way; None without it."""
+    """Return the value of an option, written as --name value or --name=value; None if it is not given."""
     for index, word in enumerate(argv):
         if word == f"--{name}":
             return argv[index + 1]
@@ -42,7 +42,7 @@ def option(argv: list[str], name: str) -> str | None:
 
 
 def main(argv: list[str]) -> int:
-    """A run."""
+    """Run four evaluations, or end as --run_name says."""
     how, seed = option(argv, "run_name"), int(option(argv, "seed") or 0)
     if how == REFUSED:
         raise UserError(["--run_name refused: is refused", "--seed: too"])
@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
 
 
 def end(how: str | None) -> None:
-    """Ends a run as its --run_name has it."""
+    """End the run as --run_name says."""
     if how == CRASHES:
         raise ReportedError("the disk is full")
     if how in (KILLED, STOPPED):

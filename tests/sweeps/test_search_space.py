@@ -1,0 +1,200 @@
+"""The file of a sweep: what it means, and every problem in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scripts import ROOT
+from support.sweeps import WriteSweep, run_worker
+
+from adapter_qa.core.errors import UserError
+from adapter_qa.sweeps.search_space import TPE, MedianPruning, read_sweep
+from adapter_qa.sweeps.study import first_trials
+
+
+def test_example_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    for part in ("train", "dev"):
+        (tmp_path / "data" / f"pt_squad-{part}-v1.1.json").write_text("{}", encoding="utf-8")
+    sweep = read_sweep(ROOT / "sweeps" / "qa.yaml")
+    assert (sweep.trials, sweep.metric, sweep.seed, sweep.sampler) == (40, "f1", 42, TPE())
+    assert sweep.pruner == MedianPruning(n_startup_trials=5, n_warmup_steps=2)
+    assert {name: entry.describe() for name, entry in sweep.search.items()} == {
+        "learning_rate": "1e-05 to 0.001, log",
+        "adapter_reduction_factor": "2, 4, 16",
+        "weight_decay": "0 to 0.1, step 0.02",
+        "warmup_steps": "0 to 1000, step 100",
+        "setup": "plain, on_language_adapter, houlsby",
+    }
+    for params in first_trials(sweep, 20):
+        assert 1e-5 <= params["learning_rate"] <= 1e-3
+        assert params["adapter_reduction_factor"] in (2, 4, 16)
+        assert params["warmup_steps"] in range(0, 1001, 100)
+        assert isinstance(params["warmup_steps"], int)
+        assert min(abs(params["weight_decay"] - step * 0.02) for step in range(6)) < 1e-12
+    words = sweep.trainer_args({"learning_rate": 3e-4, "setup": "houlsby"})
+    assert words[-2:] == ["--learning_rate=0.0003", "--adapter_config=houlsby"]
+
+
+def test_grid_has_each_combination_once(write_sweep: WriteSweep) -> None:
+    search = {
+        "seed": {"low": 1, "high": 3},
+        "weight_decay": {"low": 0.0, "high": 0.3, "step": 0.1},
+        "kind": {"choices": {"small": {"adapter_reduction_factor": 32}, "large": {"adapter_reduction_factor": 2}}},
+    }
+    sweep = read_sweep(write_sweep(trials=..., search=search))
+    assert sweep.trials == 24
+    combinations = [
+        (trial["seed"], round(trial["weight_decay"], 6), trial["kind"]) for trial in first_trials(sweep, 100)
+    ]
+    assert combinations == [(s, w, k) for s in (1, 2, 3) for w in (0, 0.1, 0.2, 0.3) for k in ("small", "large")]
+    assert read_sweep(write_sweep(trials=5, search=search)).trials == 5
+
+
+WRONG: list[tuple[dict[str, Any], list[str]]] = [
+    ({"trials": 0}, ["trials 0: Expected int >= 1"]),
+    ({"trials": ..., "sampler": "tpe"}, ["trials is missing; give the number of trials"]),
+    (
+        {"trails": 3},
+        ["unknown entry trails; choose from trials, metric, seed, sampler, pruner, launcher, options, search"],
+    ),
+    (
+        {"seed": -1, "metric": "bleu", "sampler": "gp", "pruner": "sha", "launcher": ["torchrun"]},
+        [
+            "seed -1: Expected int >= 0",
+            "metric bleu: not computed; choose from f1, exact, loss",
+            "sampler gp: choose from tpe, random, grid",
+            "pruner sha: choose from median, hyperband, none",
+            "launcher is a list; write e.g. torchrun --nproc_per_node 4",
+        ],
+    ),
+    (
+        {"pruner": {"kind": "median", "n_min_trials": 0, "patience": 2}, "sampler": {"kind": "grid", "x": 1}},
+        [
+            "sampler grid: unknown entry x; there are no settings",
+            "pruner median: unknown entry patience; choose from n_startup_trials, n_warmup_steps, interval_steps, "
+            "n_min_trials",
+            "pruner median: n_min_trials 0: Expected int >= 1",
+        ],
+    ),
+    ({"launcher": "a 'b"}, ["launcher a 'b: No closing quotation; write it as on a command line"]),
+    (
+        {"options": {"learning_rat": 1, "output-dir": "x", "hub_token": "y"}},
+        [
+            "options: output-dir is set by the sweep for each trial; leave it out",
+            "options: hub_token would be recorded; give it in the environment (HF_TOKEN)",
+            "options: unknown option learning_rat; did you mean learning_rate?",
+        ],
+    ),
+    ({"options": {"do_eval": False}}, ["options: do_eval is not true; trials are compared by the evaluation's f1"]),
+    ({"options": {"warmup_ratio": 7}}, ["--warmup_ratio 7: must be between 0 and 1"]),
+    ({"options": {"seed": 7}}, ["seed is given in options and search: seed; give it once"]),
+    ({"search": {}}, ["search is empty; give a mapping such as 'learning_rate: {low: 1e-5, high: 1e-3}'"]),
+    (
+        {
+            "search": {
+                "learning_rat": {"low": 1, "high": 2},
+                "seed": {"low": 1.5, "high": 2},
+                "learning_rate": {"low": "1e-3", "high": "1e-5"},
+                "weight_decay": {"low": 0, "high": 1, "log": True},
+                "adam_beta1": {"low": 0.5, "high": 0.9, "steps": 0.1},
+                "adam_beta2": {"low": 0.5, "high": 0.9, "step": 1},
+                "bf16": {"low": 0, "high": 1},
+                "warmup_steps": {"low": 0, "choices": [1]},
+                "lr_scheduler_type": {"choices": []},
+                "doc_stride": {"choices": [8, "8"]},
+                "max_seq_length": {"choices": [[1]]},
+                "language": 5,
+                "max_steps": {"low": 1},
+                "adam_epsilon": {"low": ".nan", "high": "inf"},
+                "logging_steps": {"low": 0, "high": 1, "step": None, "log": 1},
+            }
+        },
+        [
+            "search: unknown option learning_rat; did you mean learning_rate?",
+            "search: seed: low 1.5: Expected int, got float",
+            "search: learning_rate: low 0.001 must be below high 1e-05",
+            "search: weight_decay: log: true needs low above 0 and no step",
+            "search: adam_beta1: unknown entry steps; choose from low, high, step, log",
+            "search: adam_beta2: step 1 must be above 0 and at most high - low",
+            "search: bf16: the option is not a number; give choices: [...]",
+            "search: warmup_steps: give choices: [...], or low and high",
+            "search: lr_scheduler_type: choices must be a list of values",
+            "search: doc_stride: a choice appears twice; give each once",
+            "search: max_seq_length: choices must be words, numbers, true, false or null; sets of options need names",
+            "search: language: give choices: [...], or low and high",
+            "search: max_steps: high is missing",
+            "search: adam_epsilon: low .nan: Expected float, got str",
+            "search: adam_epsilon: high inf: Expected float, got str",
+            "search: logging_steps: step None: Expected float, got null",
+            "search: logging_steps: log 1: Expected bool, got int",
+        ],
+    ),
+    (
+        {"search": {"learning_rate": [-1, 0.1], "num_train_epochs": {"low": 0, "high": 3, "step": 1}}},
+        [
+            "--learning_rate -1: must be at least 0",
+            "--num_train_epochs 0: must be above 0; training needs epochs or --max_steps",
+        ],
+    ),
+    (
+        {"search": {"seed": {"choices": {"a": {}}}, "setup": {"choices": {"b": 1, "c": {"sed": 1, "dry_run": True}}}}},
+        [
+            "search: seed: is an option; a choice between sets of options needs another name",
+            "search: setup: b is a number; give a mapping of options",
+            "search: setup: c: dry_run is set by the sweep for each trial; leave it out",
+            "search: setup: c: unknown option sed; did you mean seed?",
+        ],
+    ),
+    (
+        {"search": {"setup": {"choices": {"b": {"seed": 1}}}, "seed": [2]}},
+        ["seed is given in search: setup and search: seed; give it once"],
+    ),
+    (
+        {"search": {"learning_rate": {"low": 0.1, "high": 1}}},
+        ["sampler grid is not possible: learning_rate: give choices or a step"],
+    ),
+    (
+        {"search": {"seed": {"low": 1, "high": 1000}, "warmup_steps": {"low": 1, "high": 101}}},
+        ["sampler grid is not possible: more than 100,000 trials"],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entries", "problems"), WRONG)
+def test_all_problems_are_reported_before_any_trial(
+    write_sweep: WriteSweep, entries: dict[str, Any], problems: list[str]
+) -> None:
+    file = write_sweep(**entries)
+    with pytest.raises(UserError) as caught:
+        run_worker(file)
+    assert caught.value.problems == [f"{file}: {problem}" for problem in problems]
+    assert not (file.parent / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("- a", "holds a list; a sweep is a mapping with the entries trials, metric, seed, sampler, pruner, launcher, "
+        "options, search"),
+        ("a: [", "cannot be read as a sweep: while parsing a flow node expected the node content, but found "
+        "'<stream end>' in \"<unicode string>\", line 1, column 5: a: [ ^"),
+        ("", "the file is empty"),
+    ],
+)  # fmt: skip
+def test_file_that_is_not_a_sweep(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        run_worker(file)
+    assert caught.value.problems == [f"{file}: {problem}"]
+
+
+def test_deep_nesting_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text("[" * 100_000, encoding="utf-8")
+    with pytest.raises(UserError, match="cannot be read as a sweep: maximum recursion depth exceeded"):
+        read_sweep(file)
