@@ -1,4 +1,4 @@
-"""Reading questions (adapter_qa/data/squad.py): every file form gives the same questions, every defect its own line."""
+"""Reading questions (adapter_qa/data/squad.py): all file formats, and a message for every defect of a file."""
 
 from __future__ import annotations
 
@@ -69,13 +69,13 @@ def problems(path: Path, *, need_answers: bool = True) -> list[str]:
 
 
 def problem_of(tmp_path: Path, **changes: Any) -> str:
-    """The one line for a flat record with some keys changed, or dropped where the change is `...`."""
+    """Return the only problem of a flat record with changed keys; `...` removes a key."""
     record = {key: value for key, value in (flat(ANSWERED) | changes).items() if value is not ...}
-    (line,) = problems(write(tmp_path / "q.json", [record]))
-    return line
+    (problem,) = problems(write(tmp_path / "q.json", [record]))
+    return problem
 
 
-# --- forms ---------------------------------------------------------------------------------------------------
+# --- formats -------------------------------------------------------------------------------------------------
 
 
 JSON_FORMS: dict[str, Callable[[], object]] = {
@@ -177,11 +177,11 @@ def test_long_csv_field(tmp_path: Path) -> None:
 
 def test_answers_may_be_missing_when_not_needed(tmp_path: Path) -> None:
     record = {key: value for key, value in flat(ANSWERED).items() if key not in ("answers", "title")}
-    wanted = [Question("q1", "Onde fica?", CONTEXT, (), ())]
-    assert read_squad(write(tmp_path / "q.json", [record]), need_answers=False) == wanted
-    assert read_squad(write(tmp_path / "q.json", [record | {"answers": None}]), need_answers=False) == wanted
-    assert read_squad(write_csv(tmp_path / "q.csv", [record]), need_answers=False) == wanted
-    assert read_squad(write_csv(tmp_path / "q.csv", [record | {"answers": ""}]), need_answers=False) == wanted
+    expected = [Question("q1", "Onde fica?", CONTEXT, (), ())]
+    assert read_squad(write(tmp_path / "q.json", [record]), need_answers=False) == expected
+    assert read_squad(write(tmp_path / "q.json", [record | {"answers": None}]), need_answers=False) == expected
+    assert read_squad(write_csv(tmp_path / "q.csv", [record]), need_answers=False) == expected
+    assert read_squad(write_csv(tmp_path / "q.csv", [record | {"answers": ""}]), need_answers=False) == expected
 
 
 # --- alignment of a question ---------------------------------------------------------------------------------
@@ -220,6 +220,19 @@ def test_missing_file_and_unknown_extension(tmp_path: Path) -> None:
     ("name", "content", "expected"),
     [
         ("q.json", b"", "the file is empty"),
+        ("q.json", b"\xef\xbb\xbf", "the file is empty"),
+        ("q.json", b"id: 1", "not JSON at line 1, column 1: Expecting value"),
+        ("q.json", b"{'data': []}", "not JSON at line 1, column 2: Expecting property name"),
+        ("q.json", b'[{"id": "q"},', "not JSON at line 1, column 14: Expecting value; the file seems to be cut off"),
+        ("q.json", b'[{"id": %s}]' % (b"9" * 9000), "JSON that cannot be read: Exceeds the"),
+        ("q.json", b"null", "the top level must be a list or an object whose 'data' is a list"),
+        ("q.json", b'{"data": {"a": 1}}', "the top level must be a list or an object whose 'data' is a list"),
+        ("q.json", b"[1]", "data[0]: a number instead of an object"),
+        ("q.json", '[{"id": "q"}]'.encode("utf-16"), "not UTF-8 at byte 0: save the file as UTF-8"),
+        ("q.json", b"\x89PNG\r\n\x1a\n\0\0\0", "not UTF-8 at byte 0: save the file as UTF-8"),
+        ("q.csv", b"1,2,3\n", "no column id, question, context; needed, comma-separated: "),
+        ("q.csv", b"id,id,question,context\n1,2,?,x\n", "more than one column id; each needs its own name"),
+        ("q.csv", b'id,question,context\n1,"?" x,y\n', "not CSV after line 1: "),
         ("q.jsonl", b"\xef\xbb\xbf \r\n", "the file is empty"),
         ("q.json", '{"data": "São"}'.encode("latin-1"), "not UTF-8 at byte 11: save the file as UTF-8"),
         ("q.json", b'{"data": [\n{"id": "1', "not JSON at line 2, column 8: Unterminated string starting at"),
@@ -236,15 +249,15 @@ def test_missing_file_and_unknown_extension(tmp_path: Path) -> None:
     ],
 )
 def test_defects_of_a_file(tmp_path: Path, name: str, content: bytes, expected: str) -> None:
-    (line,) = problems(write(tmp_path / name, content))
-    assert line.startswith(expected)
+    (problem,) = problems(write(tmp_path / name, content))
+    assert problem.startswith(expected)
 
 
-def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     whole = json.dumps(nested(BOTH), ensure_ascii=False).encode("utf-8")
     for size in range(len(whole)):
-        (line,) = problems(write(tmp_path / "q.json", whole[:size]))
-        assert line.startswith(("not JSON at line 1, column", "not UTF-8 at byte", "the file is empty"))
+        (problem,) = problems(write(tmp_path / "q.json", whole[:size]))
+        assert problem.startswith(("not JSON at line 1, column", "not UTF-8 at byte", "the file is empty"))
 
 
 def test_repeated_ids(tmp_path: Path) -> None:
@@ -271,12 +284,18 @@ def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
         ("id", ..., "no 'id'"),
         ("id", "", "no 'id'"),
         ("id", None, "no 'id'"),
+        ("id", " ", "no 'id'"),
         ("id", 1.5, "'id' is a number; it must be valid text or a whole number"),
+        ("id", float("nan"), "'id' is NaN; it must be valid text or a whole number"),
+        ("id", ["q"], "'id' is a list; it must be valid text or a whole number"),
         ("id", True, "'id' is true/false; it must be valid text or a whole number"),
         ("question", ..., "no 'question'"),
         ("question", ["?"], "'question' is a list; it must be text"),
         ("question", " \n", "'question' is empty"),
+        ("question", None, "'question' is null; it must be text"),
+        ("context", ..., "no 'context'"),
         ("context", None, "'context' is null; it must be text"),
+        ("context", float("nan"), "'context' is NaN; it must be text"),
         ("context", "", "'context' is empty"),
         ("title", 7, "'title' is a number; it must be valid text"),
         ("answers", ..., "no 'answers'"),
@@ -285,6 +304,7 @@ def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
         ("answers", {"text": "x", "answer_start": 1}, "'answers' must be [{'text', 'answer_start'}, ...] or"),
         ("answers", [{"text": "x"}], "'answers' must be [{'text', 'answer_start'}, ...] or"),
         ("answers", {"text": ["x"], "answer_start": []}, "'answers' has 1 of 'text' but 0 of 'answer_start'"),
+        ("answers", {"text": ["a", "b"], "answer_start": [0]}, "'answers' has 2 of 'text' but 1 of 'answer_start'"),
         ("answers", {"text": [3], "answer_start": [3]}, "an answer's 'text' is not valid text"),
         ("answers", {"text": ["x"], "answer_start": ["3"]}, "an 'answer_start' is text; it must be a whole number"),
         ("answers", {"text": ["x"], "answer_start": [3.0]}, "an 'answer_start' is a number; it must be a whole number"),
@@ -299,9 +319,9 @@ def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
     ],
 )
 def test_defects_of_a_record(tmp_path: Path, key: str, value: Any, expected: str) -> None:
-    line = problem_of(tmp_path, **{key: value})
+    problem = problem_of(tmp_path, **{key: value})
     place = "data[0]: " if key == "id" else "data[0] (id 'q1'): "
-    assert line.startswith(place + expected)
+    assert problem.startswith(place + expected)
 
 
 @pytest.mark.parametrize("key", ["question", "context"])
@@ -315,11 +335,15 @@ def test_places_of_defects(tmp_path: Path) -> None:
     articles["data"][0]["paragraphs"][0]["qas"][1].pop("id")
     articles["data"].append({"paragraphs": {}})
     articles["data"].append({"paragraphs": [{"context": "x"}, {"qas": [{"id": 5, "question": "?", "answers": []}]}]})
+    articles["data"] += [{"paragraphs": ["x", {"context": "x", "qas": ["?"]}]}, {"id": 6, "answers": []}]
     assert problems(write(tmp_path / "q.json", articles)) == [
         "data[0].paragraphs[0].qas[1]: no 'id'",
         "data[1]: 'paragraphs' is not a list",
         "data[2].paragraphs[0]: is not an object with a list 'qas'",
         "data[2].paragraphs[1].qas[0] (id 5): no 'context'",
+        "data[3].paragraphs[0]: is not an object with a list 'qas'",
+        "data[3].paragraphs[1].qas[0]: text instead of an object",
+        "data[4] (id 6): no 'question'; no 'context'",
     ]
     lines = [json.dumps(flat(ANSWERED)), "[1]", '{"id":', ""]
     assert problems(write(tmp_path / "q.jsonl", "\n".join(lines))) == [
@@ -352,7 +376,7 @@ def test_nothing_in_a_csv_cell_is_executed(tmp_path: Path) -> None:
 
 
 def test_one_record_at_a_time() -> None:
-    """What the preparation script does: good records are read although others are bad."""
+    """The preparation script reads valid records although others are invalid."""
     records = read_records("q.json", json.dumps([flat(ANSWERED), {"id": "x"}]).encode())
     assert parse_question(records[0], need_answers=True) == ANSWERED
     with pytest.raises(RecordError, match=r"^data\[1\] \(id 'x'\): no 'question'; no 'context'; no 'answers'$"):
@@ -364,7 +388,7 @@ def test_one_record_at_a_time() -> None:
 
 @pytest.fixture
 def local_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A data set of one JSON-lines file, which `load_dataset` takes in place of a name on the hub."""
+    """A dataset of one JSON-lines file; `load_dataset` accepts its path instead of a name on the hub."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     folder = tmp_path / "dataset"
     folder.mkdir()
@@ -380,12 +404,12 @@ def test_hub_dataset(local_dataset: Path) -> None:
 def test_hub_dataset_that_cannot_be_loaded(local_dataset: Path, config: str | None, split: str) -> None:
     with pytest.raises(UserError) as caught:
         load_hub_squad(str(local_dataset), config, split, need_answers=True)
-    (line,) = caught.value.problems
-    assert line.startswith(f"dataset {str(local_dataset)!r}, configuration {config!r}, split {split!r}: cannot be")
-    assert "\n" not in line
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"dataset {str(local_dataset)!r}, configuration {config!r}, split {split!r}: cannot be")
+    assert "\n" not in problem
 
 
-def test_hub_dataset_that_is_no_squad(local_dataset: Path) -> None:
+def test_hub_dataset_without_squad_records(local_dataset: Path) -> None:
     write(local_dataset / "validation.jsonl", '{"text": "x"}')
     with pytest.raises(UserError) as caught:
         load_hub_squad(str(local_dataset), None, "validation", need_answers=False)
@@ -408,7 +432,7 @@ def test_published_files(name: str, questions: int, answers: int, aligned: int) 
     path = DATA / name
     if not path.exists():
         pytest.skip(f"{path} is not here")
-    found = read_squad(path, need_answers=True)
-    places = [(question, k) for question in found for k in range(len(question.answer_texts))]
-    assert (len(found), len(places)) == (questions, answers)
-    assert sum(is_aligned(question, k) for question, k in places) == aligned
+    read = read_squad(path, need_answers=True)
+    all_answers = [(question, index) for question in read for index in range(len(question.answer_texts))]
+    assert (len(read), len(all_answers)) == (questions, answers)
+    assert sum(is_aligned(question, index) for question, index in all_answers) == aligned
