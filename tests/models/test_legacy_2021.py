@@ -1,4 +1,7 @@
-"""Folders saved by adapter-transformers 2.1.1 give the numbers they gave then: real ones, and ones made here."""
+"""Folders of adapter-transformers 2.1.1 give the numbers that they gave in 2021, before and after conversion.
+
+Real folders are tested where they are available, others are written by `reference.legacy_saves`.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 from adapters import Fuse, Stack
-from safetensors.torch import load_file
 from reference.legacy_saves import REDUCTIONS, LegacyModel
+from safetensors.torch import load_file
 from support.scripts import SHARED, run_script
 from transformers import AutoModelForQuestionAnswering
 
@@ -26,10 +29,11 @@ from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.saved_adapters import find_folder, read_setup
 
-TOLERANCE = 1e-4  # the fixture's README: float32 on another torch gives up to 4e-5, the exact GELU more than 1e-3
+# README of the real folders: another version of torch differs by 4e-5, the exact GELU by more than 1e-3.
+TOLERANCE = 1e-4
 LEGACY = SHARED / "legacy_2021"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# setup: folder of the task, language adapter, composition
+# Of each setup: folder of the task, language adapter, composition.
 SETUPS = {
     "stack_mlm_qa": ("adapters-qa", "adapters-mlm", "Stack[mlm, qa]"),
     "qa": ("adapters-qa", None, "Stack[qa]"),
@@ -43,36 +47,36 @@ SETUPS = {
 @pytest.fixture(scope="module")
 def expected() -> Any:
     if not LEGACY.is_dir():
-        pytest.skip("no ../shared/legacy_2021 here: real 2021 folders are not part of the project")
+        pytest.skip("no ../shared/legacy_2021 here: the real folders of 2021 are not part of the project")
     return np.load(LEGACY / "expected.npz")
 
 
-def plan_of(folders: Path, setup: str) -> AdapterSetup:
-    task, language, block = SETUPS[setup]
+def real_setup(folders: Path, name: str) -> AdapterSetup:
+    task, language, block = SETUPS[name]
     config = read_base_config(ModelOptions(str(LEGACY / "base")))
     path = language if language in (None, "none") else str(folders / language)
-    plan = setup_for_inference("RUN", str(folders / task), config, path)
-    assert str(plan.block) == block
-    return plan
+    setup = setup_for_inference("RUN", str(folders / task), config, path)
+    assert str(setup.block) == block
+    return setup
 
 
-def model_of(plan: AdapterSetup | None, attention: str) -> Any:
+def real_model(setup: AdapterSetup | None, attention: str) -> Any:
     model: Any = load_model(ModelOptions(str(LEGACY / "base"), attn_implementation=attention), "qa")
-    assert model.config._attn_implementation == attention
-    if plan is not None:
-        build_setup(model, plan)
+    assert model.config._attn_implementation == attention  # noqa: SLF001, there is no public way
+    if setup is not None:
+        build_setup(model, setup)
     return model.eval()
 
 
-def answer(model: Any, expected: Any, **others: Any) -> Any:
+def outputs_of(model: Any, expected: Any, **kwargs: Any) -> Any:
     with torch.no_grad():
-        return model(**{name: torch.tensor(expected[name]) for name in INPUTS}, **others)
+        return model(**{name: torch.tensor(expected[name]) for name in INPUTS}, **kwargs)
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("setup", ["base", *SETUPS])
-def test_logits_of_2021(expected: Any, setup: str, attention: str) -> None:
-    output = answer(model_of(None if setup == "base" else plan_of(LEGACY, setup), attention), expected)
+def test_logits_equal_those_of_2021(expected: Any, setup: str, attention: str) -> None:
+    output = outputs_of(real_model(None if setup == "base" else real_setup(LEGACY, setup), attention), expected)
     for side in ("start", "end"):
         real = expected["attention_mask"] == 1
         difference = np.abs(output[f"{side}_logits"].numpy() - expected[f"{side}_logits__{setup}"])
@@ -80,14 +84,14 @@ def test_logits_of_2021(expected: Any, setup: str, attention: str) -> None:
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_fusion_attention_of_2021(expected: Any, attention: str) -> None:
-    model = model_of(plan_of(LEGACY, "stack_mlm_fuse"), attention)
-    output = answer(model, expected, output_adapter_fusion_attentions=True)
+def test_fusion_attention_equals_that_of_2021(expected: Any, attention: str) -> None:
+    model = real_model(real_setup(LEGACY, "stack_mlm_fuse"), attention)
+    output = outputs_of(model, expected, output_adapter_fusion_attentions=True)
     weights = output.adapter_fusion_attentions["qa_squad11pt,ner_lenerbr"]
     assert sorted(weights) == [0, 1, 2]
-    for layer, places in weights.items():
-        theirs = expected[f"fusion_attention__stack_mlm_fuse__layer{layer}"]
-        assert np.abs(places["output_adapter"] - theirs).max() < TOLERANCE
+    for layer, by_location in weights.items():
+        reference = expected[f"fusion_attention__stack_mlm_fuse__layer{layer}"]
+        assert np.abs(by_location["output_adapter"] - reference).max() < TOLERANCE
 
 
 @pytest.fixture(scope="module")
@@ -98,24 +102,25 @@ def converted(expected: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-def test_conversion_of_real_folders_changes_no_bit(expected: Any, converted: Path, setup: str) -> None:
-    old = answer(model_of(plan_of(LEGACY, setup), "sdpa"), expected)
-    new = answer(model_of(plan_of(converted, setup), "sdpa"), expected)
-    assert torch.equal(old.start_logits, new.start_logits) and torch.equal(old.end_logits, new.end_logits)
+def test_converted_real_folders_give_bit_identical_logits(expected: Any, converted: Path, setup: str) -> None:
+    old = outputs_of(real_model(real_setup(LEGACY, setup), "sdpa"), expected)
+    new = outputs_of(real_model(real_setup(converted, setup), "sdpa"), expected)
+    assert torch.equal(old.start_logits, new.start_logits)
+    assert torch.equal(old.end_logits, new.end_logits)
     assert not list(converted.rglob("*.bin"))
 
 
-# ---------------------------------------------------------------- folders made here
+# ---------------------------------------------------------------- generated folders
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
-CLOSE = {"rtol": 1e-5, "atol": 1e-5}  # the library's fusion and ours multiply in another order
-WHOLE = Stack("mlm", Fuse("qa_squad", "ner_lener"))
-WORLDS: dict[str, dict[str, Any]] = {
+TOLERANCES = {"rtol": 1e-5, "atol": 1e-5}  # the library's fusion multiplies in another order
+COMPOSITION = Stack("mlm", Fuse("qa_squad", "ner_lener"))
+KINDS: dict[str, dict[str, Any]] = {
     "pfeiffer, MAD-X 2.0": {},
     "pfeiffer, swish": {"activation": "swish", "leave_out": ()},
     "pfeiffer, leakyrelu, gaps": {"activation": "leakyrelu", "leave_out": (0, 2)},
     "houlsby, relu": {"kind": "double_seq_bn", "activation": "relu", "leave_out": ()},
-    "houlsby, last-layer trick": {
+    "houlsby, attention only in the last layer": {
         "kind": "double_seq_bn",
         "activation": "gelu",
         "leave_out": (),
@@ -129,87 +134,91 @@ def base(request: pytest.FixtureRequest, tiny_bert: Path, tiny_roberta: Path) ->
     return tiny_bert if request.param == "bert" else tiny_roberta
 
 
-def saved_plan(base: Path, folder: Path, language: str | None = None) -> AdapterSetup:
+def saved_setup(base: Path, folder: Path, language: str | None = None) -> AdapterSetup:
     return setup_for_inference("RUN", str(folder), read_base_config(ModelOptions(str(base))), language)
 
 
-def logits_of(base: Path, plan: AdapterSetup) -> torch.Tensor:
+def logits_of(base: Path, setup: AdapterSetup) -> torch.Tensor:
     model: Any = load_model(ModelOptions(str(base)), "qa")
-    build_setup(model, plan)
+    build_setup(model, setup)
     with torch.no_grad():
         output = model.eval()(IDS)
     return torch.stack([output.start_logits, output.end_logits])
 
 
-def class_of(base: Path) -> str:
+def model_class_of(base: Path) -> str:
     return type(load_model(ModelOptions(str(base)), "qa", shapes_only=True)).__name__
 
 
-def in_class(folder: Path, model_class: str) -> Path:
-    """The same folder, its heads of another model class."""
+def set_model_class(folder: Path, model_class: str) -> Path:
+    """Change the model class that the heads in a folder record; return the folder."""
     for path in folder.rglob("head_config.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"model_class": model_class}))
     return folder
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_every_layout_answers_as_the_model_in_memory(base: Path, tmp_path: Path, world: str) -> None:
-    old = LegacyModel(base, **WORLDS[world])
-    notebook = in_class(old.notebook(tmp_path / "run"), class_of(base))
-    trainer = in_class(old.save_all(tmp_path / "trainer"), class_of(base))  # checkpoint of the 2021 trainer
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_layout_gives_the_logits_of_the_model_that_was_saved(base: Path, tmp_path: Path, kind: str) -> None:
+    old = LegacyModel(base, **KINDS[kind])
+    notebook = set_model_class(old.notebook(tmp_path / "run"), model_class_of(base))
+    trainer = set_model_class(
+        old.save_all(tmp_path / "trainer"), model_class_of(base)
+    )  # a checkpoint of the trainer of 2021
     old.save_fusion(trainer / old.fusion.name)
-    script = in_class(old.save_all(tmp_path / "script", ("mlm", "qa_squad")), class_of(base))
-    single = in_class(old.save_adapter(tmp_path / "single", "qa_squad"), class_of(base))
+    script = set_model_class(old.save_all(tmp_path / "script", ("mlm", "qa_squad")), model_class_of(base))
+    single = set_model_class(old.save_adapter(tmp_path / "single", "qa_squad"), model_class_of(base))
     language = str(trainer / "mlm")
     for folder, option, block in [
-        (notebook, None, WHOLE),
+        (notebook, None, COMPOSITION),
         (notebook / "adapters-qa", "none", old.fusion),
-        (trainer, None, WHOLE),
+        (trainer, None, COMPOSITION),
         (script, None, Stack("mlm", "qa_squad")),
         (script, "none", Stack("qa_squad")),
         (single, None, Stack("qa_squad")),
         (single, language, Stack("mlm", "qa_squad")),
     ]:
-        plan = saved_plan(base, folder, option)
-        assert str(plan.block) == str(block)
+        setup = saved_setup(base, folder, option)
+        assert str(setup.block) == str(block)
         assert all(
-            source.attention_only_last_layer == WORLDS[world].get("attention_only_last_layer", False)
-            for source in plan.adapters
+            source.attention_only_last_layer == KINDS[kind].get("attention_only_last_layer", False)
+            for source in setup.adapters
         )
-        torch.testing.assert_close(logits_of(base, plan), old.logits(block, IDS), **CLOSE)
+        torch.testing.assert_close(logits_of(base, setup), old.logits(block, IDS), **TOLERANCES)
 
 
-def test_gelu_of_2021_is_not_that_of_today(tiny_bert: Path, tmp_path: Path) -> None:
+def test_gelu_of_2021_differs_from_the_current_one(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert).save_adapter(tmp_path / "qa", "qa_squad")
-    then = logits_of(tiny_bert, saved_plan(tiny_bert, folder))
+    old = logits_of(tiny_bert, saved_setup(tiny_bert, folder))
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "adapters.1.3.0"}))
-    assert (logits_of(tiny_bert, saved_plan(tiny_bert, folder)) - then).abs().max() > 1e-5
+    assert (logits_of(tiny_bert, saved_setup(tiny_bert, folder)) - old).abs().max() > 1e-5
 
 
-def test_what_was_detected_is_said_in_one_line(tiny_bert: Path, tmp_path: Path) -> None:
-    old = LegacyModel(tiny_bert, **WORLDS["houlsby, last-layer trick"])
+def test_every_assumption_is_noted_in_one_line(tiny_bert: Path, tmp_path: Path) -> None:
+    old = LegacyModel(tiny_bert, **KINDS["houlsby, attention only in the last layer"])
     folder = old.save_all(tmp_path / "script", ("mlm", "qa_squad"))
-    notes = saved_plan(tiny_bert, folder).notes
+    notes = saved_setup(tiny_bert, folder).notes
     assert notes == [
-        f"{folder}: mlm is put under qa_squad; the scripts of 2021 trained without it, unawares, and asked with it; "
-        "--load_lang_adapter none leaves it out",
+        f"{folder}: the language adapter mlm is stacked under qa_squad; the scripts of 2021 unintentionally trained "
+        "without it, but answered with it; --load_lang_adapter none leaves it out",
         *(
             f"{folder / name}: has no weights after the last feed-forward block; it was trained with "
-            "--houlsby_MHA_lastlayer True and is used so"
+            "--houlsby_MHA_lastlayer True and is used in the same way"
             for name in ("mlm", "qa_squad")
         ),
     ]
-    assert len(saved_plan(tiny_bert, folder, "none").notes) == 1
+    assert len(saved_setup(tiny_bert, folder, "none").notes) == 1
 
 
-def test_head_of_another_task_is_left_alone(tiny_bert: Path, tmp_path: Path) -> None:
+def test_a_head_of_another_task_is_not_loaded(tiny_bert: Path, tmp_path: Path) -> None:
     old = LegacyModel(tiny_bert)
     folder = old.save_adapter(tmp_path / "ner", "ner_lener")
     old.save_head(folder, "BertForTokenClassification")
-    plan = saved_plan(tiny_bert, folder)
-    assert not plan.loads_saved_head and plan.saved is not None and plan.saved.head is not None
-    assert plan.saved.head.task == "ner" and plan.saved.head.labels == ("LABEL_0", "LABEL_1")
+    setup = saved_setup(tiny_bert, folder)
+    assert not setup.loads_saved_head
+    assert setup.saved is not None
+    assert setup.saved.head is not None
+    assert (setup.saved.head.task, setup.saved.head.labels) == ("ner", ("LABEL_0", "LABEL_1"))
 
 
 # ---------------------------------------------------------------- conversion
@@ -219,35 +228,40 @@ def convert(old: Path, new: Path, *words: str) -> None:
     assert convert_2021_adapters.main([str(old), str(new), *words]) == 0
 
 
-@pytest.mark.parametrize("world", WORLDS)
-def test_conversion_changes_no_bit(tiny_bert: Path, tmp_path: Path, world: str) -> None:
-    old = LegacyModel(tiny_bert, **WORLDS[world])
+def contents_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_converted_folders_give_bit_identical_logits(tiny_bert: Path, tmp_path: Path, kind: str) -> None:
+    old = LegacyModel(tiny_bert, **KINDS[kind])
     old.notebook(tmp_path / "old" / "fusion")
     old.save_all(tmp_path / "old" / "script", ("mlm", "qa_squad"))
     old.save_adapter(tmp_path / "old" / "adapters-ner", "ner_lener", with_head=False)
-    before = {path: path.read_bytes() for path in (tmp_path / "old").rglob("*") if path.is_file()}
+    before = contents_of(tmp_path / "old")
     convert(tmp_path / "old", tmp_path / "new")
-    assert {path: path.read_bytes() for path in (tmp_path / "old").rglob("*") if path.is_file()} == before
-    for folder, block in [("fusion", WHOLE), ("script", Stack("mlm", "qa_squad"))]:
-        plan = saved_plan(tiny_bert, tmp_path / "new" / folder)
-        assert str(plan.block) == str(block) and not plan.notes  # what was detected is recorded now
-        before_it = logits_of(tiny_bert, saved_plan(tiny_bert, tmp_path / "old" / folder))
-        assert torch.equal(logits_of(tiny_bert, plan), before_it)
-        torch.testing.assert_close(logits_of(tiny_bert, plan), old.logits(block, IDS), **CLOSE)
-    assert not saved_plan(tiny_bert, tmp_path / "new" / "adapters-ner").loads_saved_head
-    written = sorted(str(path.relative_to(tmp_path / "new")) for path in (tmp_path / "new").rglob("*.json"))
-    members = [f"fusion/adapters-qa/{name}/adapter_config.json" for name in sorted(MEMBERS)]
-    assert [name for name in written if name.startswith("fusion")] == sorted(
-        [
-            *members,
-            "fusion/adapters-qa/adapter_setup.json",
-            "fusion/adapters-qa/head_config.json",
-            "fusion/adapters-qa/qa_squad,ner_lener/adapter_fusion_config.json",
-        ]
-    )
+    assert contents_of(tmp_path / "old") == before
+    for folder, block in [("fusion", COMPOSITION), ("script", Stack("mlm", "qa_squad"))]:
+        setup = saved_setup(tiny_bert, tmp_path / "new" / folder)
+        assert str(setup.block) == str(block)
+        assert not setup.notes  # the assumptions are recorded now
+        unconverted = logits_of(tiny_bert, saved_setup(tiny_bert, tmp_path / "old" / folder))
+        assert torch.equal(logits_of(tiny_bert, setup), unconverted)
+        torch.testing.assert_close(logits_of(tiny_bert, setup), old.logits(block, IDS), **TOLERANCES)
+    assert not saved_setup(tiny_bert, tmp_path / "new" / "adapters-ner").loads_saved_head
+    folder = tmp_path / "new" / "fusion" / "adapters-qa"
+    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+        *(f"{name}/{file}" for name in REDUCTIONS for file in ("adapter_config.json", "adapter.safetensors")),
+        "qa_squad,ner_lener/adapter_fusion_config.json",
+        "qa_squad,ner_lener/model_adapter_fusion.safetensors",
+        "adapter_setup.json",
+        "head_config.json",
+        "model_head.safetensors",
+        "README.md",
+    }
 
 
-def test_plain_adapters_code_loads_what_was_converted(tiny_bert: Path, tmp_path: Path) -> None:
+def test_the_library_alone_loads_a_converted_folder(tiny_bert: Path, tmp_path: Path) -> None:
     old = LegacyModel(tiny_bert)
     convert(old.notebook(tmp_path / "old"), tmp_path / "new")
     plain = AutoModelForQuestionAnswering.from_pretrained(tiny_bert)
@@ -255,10 +269,12 @@ def test_plain_adapters_code_loads_what_was_converted(tiny_bert: Path, tmp_path:
     plain.load_adapter_setup(str(tmp_path / "new" / "adapters-qa"), set_active=True, use_safetensors=True)
     with torch.no_grad():
         output = plain.eval()(IDS)
-    assert torch.equal(torch.stack([output.start_logits, output.end_logits]), old.logits(WHOLE, IDS))
+    assert torch.equal(torch.stack([output.start_logits, output.end_logits]), old.logits(COMPOSITION, IDS))
 
 
-def test_dry_run_lists_and_writes_nothing(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_lists_the_folders_and_writes_nothing(
+    tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     old = LegacyModel(tiny_bert)
     old.notebook(tmp_path / "old" / "fusion")
     old.save_adapter(tmp_path / "old" / "adapters-mlm", "mlm", with_head=False)
@@ -271,13 +287,13 @@ def test_dry_run_lists_and_writes_nothing(tiny_bert: Path, tmp_path: Path, capsy
         "  head: none",
     ]
     document = json.loads(printed[-1])
-    assert [(one["folder"], one["setup"], one["head"]) for one in document] == [
+    assert [(save["folder"], save["setup"], save["head"]) for save in document] == [
         ("adapters-mlm", "Stack[mlm]", None),
-        ("fusion/adapters-qa", str(WHOLE), "BertForQuestionAnswering"),
+        ("fusion/adapters-qa", str(COMPOSITION), "BertForQuestionAnswering"),
     ]
 
 
-def test_masked_language_head_leaves_the_embeddings_behind(tiny_bert: Path, tmp_path: Path) -> None:
+def test_weights_tied_to_the_embeddings_are_not_converted(tiny_bert: Path, tmp_path: Path) -> None:
     old = LegacyModel(tiny_bert)
     folder = old.save_adapter(tmp_path / "old", "mlm", with_head=False)
     masked: Any = load_model(ModelOptions(str(tiny_bert)), "mlm")
@@ -288,10 +304,10 @@ def test_masked_language_head_leaves_the_embeddings_behind(tiny_bert: Path, tmp_
     torch.save(state, folder / "pytorch_model_head.bin")
     convert(folder, tmp_path / "new")
     assert not any("decoder" in name for name in load_file(tmp_path / "new" / "model_head.safetensors"))
-    for place in (folder, tmp_path / "new"):
+    for saved in (folder, tmp_path / "new"):
         config = read_base_config(ModelOptions(str(tiny_bert)))
         again: Any = load_model(ModelOptions(str(tiny_bert)), "mlm")
-        build_setup(again, setup_from_saved("--load_adapter", str(place), "mlm", config))
+        build_setup(again, setup_from_saved("--load_adapter", str(saved), "mlm", config))
         assert again.cls.predictions.transform.dense.bias.unique().tolist() == [0.5]
 
 
@@ -306,12 +322,12 @@ def refusal(call: Any, *args: Any) -> str:
     return problem
 
 
-def test_whole_models_with_adapters_inside(tiny_bert: Path, tmp_path: Path) -> None:
+def test_a_whole_model_with_adapters_inside_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     folder = tmp_path / "whole"
     shutil.copytree(tiny_bert, folder)
     document = json.loads((folder / "config.json").read_text())
     empty = document | {"adapters": {"adapters": {}, "config_map": {}}}
-    (folder / "config.json").write_text(json.dumps(empty))  # what every config.json of 2021 had
+    (folder / "config.json").write_text(json.dumps(empty))  # in every config.json of 2021
     read_base_config(ModelOptions(str(folder)))
     full = document | {"adapters": {"adapters": {"qa": "pfeiffer"}, "config_map": {}}}
     (folder / "config.json").write_text(json.dumps(full))
@@ -319,37 +335,39 @@ def test_whole_models_with_adapters_inside(tiny_bert: Path, tmp_path: Path) -> N
         f"--load_adapter {folder}: is a whole model saved with adapters inside, whose adapters do not load; save them "
         "with save_adapter, save_adapter_fusion and save_head where the model was trained, and give that folder"
     )
-    assert "would come back random; give the plain base" in refusal(read_base_config, ModelOptions(str(folder)))
+    assert "would be loaded with random values; give the plain base model" in refusal(
+        read_base_config, ModelOptions(str(folder))
+    )
 
 
-def test_a_fusion_without_one_of_its_adapters(tiny_bert: Path, tmp_path: Path) -> None:
+def test_a_fusion_without_one_of_its_adapters_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     old = LegacyModel(tiny_bert)
     folder = old.save_all(old.save_fusion(tmp_path / "a"), ("mlm", "qa_squad"))
-    assert refusal(saved_plan, tiny_bert, folder) == (
+    assert refusal(saved_setup, tiny_bert, folder) == (
         f"{folder}: its fusion joins qa_squad, ner_lener, but no folder in it holds ner_lener"
     )
 
 
-def test_adapters_that_belong_together_in_no_known_way(tiny_bert: Path, tmp_path: Path) -> None:
+def test_several_task_adapters_without_a_fusion_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert).save_all(tmp_path / "a")
-    assert refusal(saved_plan, tiny_bert, folder) == (
-        f"{folder}: which of its adapters belong together cannot be told; give one of "
+    assert refusal(saved_setup, tiny_bert, folder) == (
+        f"{folder}: it is unclear which of its adapters belong together; give one of "
         f"{folder / 'mlm'}, {folder / 'ner_lener'}, {folder / 'qa_squad'}"
     )
 
 
-def test_encoders_of_another_depth(tiny_bert: Path, tmp_path: Path) -> None:
+def test_an_encoder_with_another_number_of_layers_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert, leave_out=()).save_adapter(tmp_path / "a", "qa_squad")
     config = read_base_config(ModelOptions(str(tiny_bert)))
     assert refusal(setup_from_saved, "RUN", str(folder), "qa", config | {"num_hidden_layers": 3}) == (
         f"{folder}: has weights for 4 layers, the base model has 3"
     )
-    found = refusal(setup_from_saved, "RUN", str(folder), "qa", config | {"num_hidden_layers": 6})
-    assert found.startswith(f"{folder}: weights are missing for layer 4 (output_adapter), layer 5 (output_adapter); ")
+    problem = refusal(setup_from_saved, "RUN", str(folder), "qa", config | {"num_hidden_layers": 6})
+    assert problem.startswith(f"{folder}: weights are missing for layer 4 (output_adapter), layer 5 (output_adapter); ")
 
 
 class Harmful:
-    """Unpickled without care, it writes a file."""
+    """Writes a file when it is unpickled without care."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -359,7 +377,7 @@ class Harmful:
 
 
 @pytest.mark.parametrize("damage", ["pickle", "truncated", "empty", "list"])
-def test_weight_files_that_are_not_loaded(tiny_bert: Path, tmp_path: Path, damage: str) -> None:
+def test_damaged_and_harmful_weight_files_are_refused(tiny_bert: Path, tmp_path: Path, damage: str) -> None:
     folder = LegacyModel(tiny_bert).save_adapter(tmp_path / "a", "qa_squad")
     path = folder / "pytorch_adapter.bin"
     if damage == "pickle":
@@ -368,27 +386,28 @@ def test_weight_files_that_are_not_loaded(tiny_bert: Path, tmp_path: Path, damag
         torch.save([torch.zeros(2)], path)
     else:
         path.write_bytes(path.read_bytes()[: 700 if damage == "truncated" else 0])
-    found = refusal(saved_plan, tiny_bert, folder)
-    assert found.startswith(f"{path}: ") and ("damaged" in found)
+    problem = refusal(saved_setup, tiny_bert, folder)
+    assert problem.startswith(f"{path}: ")
+    assert "damaged" in problem
     assert not (tmp_path / "written").exists()
 
 
-def test_overrides_that_contradict_name_both_values(tiny_bert: Path, tmp_path: Path) -> None:
+def test_options_that_contradict_a_saved_adapter_name_both_values(tiny_bert: Path, tmp_path: Path) -> None:
     old = LegacyModel(tiny_bert)
     qa = old.save_adapter(tmp_path / "qa", "qa_squad")
     mlm = old.save_adapter(tmp_path / "mlm", "mlm")
     config = read_base_config(ModelOptions(str(tiny_bert)))
-    same = (
+    consistent = (
         AdapterOptions(load_adapter=str(qa), adapter_non_linearity="gelu", adapter_reduction_factor=16),
         LanguageAdapterOptions(str(mlm), str(mlm / "adapter_config.json"), "gelu", 2),
     )
-    assert str(resolve_setup("qa", config, *same).block) == "Stack[mlm, qa_squad]"  # type: ignore[union-attr]
-    other = (
+    assert str(resolve_setup("qa", config, *consistent).block) == "Stack[mlm, qa_squad]"  # type: ignore[union-attr]
+    contradictory = (
         AdapterOptions(load_adapter=str(qa), adapter_non_linearity="relu", adapter_reduction_factor=8),
         LanguageAdapterOptions(str(mlm), str(qa / "adapter_config.json")),
     )
     with pytest.raises(UserError) as caught:
-        resolve_setup("qa", config, *other)
+        resolve_setup("qa", config, *contradictory)
     assert [problem.removesuffix("; leave the option out") for problem in caught.value.problems] == [
         f"--adapter_* options ask for reduction_factor 8, but {qa} was trained with 16",
         f"--adapter_* options ask for non_linearity relu, but {qa} was trained with gelu_new",
@@ -397,54 +416,59 @@ def test_overrides_that_contradict_name_both_values(tiny_bert: Path, tmp_path: P
     ]
 
 
-def test_last_layer_trick_cannot_be_put_on_a_trained_adapter(tiny_bert: Path, tmp_path: Path) -> None:
+def test_a_trained_adapter_keeps_its_module_in_the_last_layer(tiny_bert: Path, tmp_path: Path) -> None:
     config = read_base_config(ModelOptions(str(tiny_bert)))
-    old = LegacyModel(tiny_bert, **WORLDS["houlsby, relu"])
+    old = LegacyModel(tiny_bert, **KINDS["houlsby, relu"])
     folder = old.save_adapter(tmp_path / "qa", "qa_squad")
     options = AdapterOptions(load_adapter=str(folder), houlsby_MHA_lastlayer=True)
     assert refusal(resolve_setup, "qa", config, options) == (
-        f"--houlsby_MHA_lastlayer: {folder} was trained with one after the last feed-forward block; "
+        f"--houlsby_MHA_lastlayer: {folder} was trained with an adapter after the last feed-forward block; "
         "leave the option out"
     )
 
 
-def test_members_that_cannot_stand_together_are_refused_before_asking(tiny_bert: Path, tmp_path: Path) -> None:
+def test_adapters_that_cannot_be_fused_are_refused_for_inference(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert).notebook(tmp_path / "run") / "adapters-qa"
     shutil.rmtree(folder / "mlm")
     LegacyModel(tiny_bert, leave_out=()).save_adapter(folder / "mlm", "mlm")
-    assert refusal(saved_plan, tiny_bert, folder).startswith(
-        "layer 3 (output_adapter): mlm stand there but ner_lener, last in the fusion, does not; "
+    assert refusal(saved_setup, tiny_bert, folder).startswith(
+        "layer 3 (output_adapter): mlm has a module there, but ner_lener, the last adapter in the fusion, has none; "
     )
 
 
-def test_converter_refuses_in_one_line(tiny_bert: Path, tmp_path: Path) -> None:
+def test_conversion_refuses_wrong_folders(tiny_bert: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     call = convert_2021_adapters.main
     assert refusal(call, [str(tmp_path / "none"), str(tmp_path / "new")]) == f"OLD {tmp_path / 'none'}: no such folder"
-    found = refusal(call, [str(tmp_path / "empty"), str(tmp_path / "empty")])
-    assert found == f"NEW {tmp_path / 'empty'}: is there already; give a folder that is not"
-    found = refusal(call, [str(tmp_path / "empty"), str(tmp_path / "new")])
-    assert found == (
-        f"{tmp_path / 'empty'}: holds no adapters saved in 2021 (an adapter_config.json without a version)"
+    problem = refusal(call, [str(tmp_path / "empty"), str(tmp_path / "empty")])
+    assert problem == f"NEW {tmp_path / 'empty'}: exists already; give a folder that does not"
+    problem = refusal(call, [str(tmp_path / "empty"), str(tmp_path / "new")])
+    assert problem == (
+        f"{tmp_path / 'empty'}: holds no adapters of adapter-transformers 2.x "
+        "(an adapter_config.json without a version)"
     )
     LegacyModel(tiny_bert).save_all(tmp_path / "mixed")
-    assert "which of its adapters belong together" in refusal(call, [str(tmp_path / "mixed"), str(tmp_path / "new")])
-    assert not (tmp_path / "new").exists() and not (tmp_path / "new.writing").exists()
+    assert "unclear which of its adapters belong together" in refusal(
+        call, [str(tmp_path / "mixed"), str(tmp_path / "new")]
+    )
+    assert not list(tmp_path.glob("new*"))
 
 
 # ---------------------------------------------------------------- from the command line
 
 
-def test_2021_adapters_are_fused_and_trained(tiny_bert: Path, tmp_path: Path, squad_files: tuple[Path, Path]) -> None:
+def test_legacy_adapters_can_be_fused_and_trained(
+    tiny_bert: Path, tmp_path: Path, squad_files: tuple[Path, Path]
+) -> None:
     folder = LegacyModel(tiny_bert).save_all(tmp_path / "old")
-    done = run_script(
+    result = run_script(
         "run_qa_adapter.py", "--model_name_or_path", tiny_bert, "--do_train", "--do_eval",
         "--train_file", squad_files[0], "--validation_file", squad_files[1], "--max_seq_length", "64",
         "--doc_stride", "16", "--num_train_epochs", "1", "--load_lang_adapter", folder / "mlm",
         "--fuse_adapters", f"qa={folder / 'qa_squad'}", f"ner={folder / 'ner_lener'}", "--output_dir", "fused",
         cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert result.returncode == 0, result.stderr[-3000:]
     assert json.loads((tmp_path / "fused" / "run.json").read_text())["setup"] == "Stack[mlm, Fuse[qa, ner]]"
     saved = read_setup(tmp_path / "fused" / "adapters-fusion")
     old = torch.load(folder / "qa_squad" / "pytorch_adapter.bin", weights_only=True)
@@ -455,19 +479,21 @@ def test_2021_adapters_are_fused_and_trained(tiny_bert: Path, tmp_path: Path, sq
     assert document["config"]["non_linearity"] == "gelu_new"
 
 
-def test_a_2021_fusion_is_asked(tiny_bert: Path, tmp_path: Path) -> None:
+def test_a_legacy_fusion_answers_questions(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert).notebook(tmp_path / "run")
     ask = ["ask_qa.py", folder, "--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Recife.", "--json"]
-    without = run_script(*ask)
-    assert without.returncode == 2 and without.stderr == (
+    without_base = run_script(*ask)
+    assert without_base.returncode == 2
+    assert without_base.stderr == (
         f"error: {folder / 'adapters-qa'}: does not say which base model its adapters stand on; "
         "give --model_name_or_path\n"
     )
-    done = run_script(*ask, "--model_name_or_path", tiny_bert)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout)
-    assert found["context"][found["start"] : found["end"]] == found["answer"]
-    assert done.stderr.count("note: ") == 1
+    result = run_script(*ask, "--model_name_or_path", tiny_bert)
+    assert result.returncode == 0, result.stderr[-3000:]
+    answer = json.loads(result.stdout)
+    assert answer["context"][answer["start"] : answer["end"]] == answer["answer"]
+    assert result.stderr.count("note: ") == 1
     convert(folder, tmp_path / "new", "--model_name_or_path", str(tiny_bert))
-    again = run_script("ask_qa.py", tmp_path / "new", *ask[2:])  # nothing else to say: the base is recorded
-    assert again.returncode == 0 and again.stdout == done.stdout
+    again = run_script("ask_qa.py", tmp_path / "new", *ask[2:])  # the base model is recorded
+    assert again.returncode == 0
+    assert again.stdout == result.stdout
