@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from reference.legacy_saves import LegacyModel
+from safetensors.torch import load_file, save_file
 from support.questions import make_questions, write_squad
 from support.scripts import run_script
 from transformers import PreTrainedModel
@@ -94,144 +94,25 @@ def nested(*paragraphs: Any) -> dict[str, Any]:
     return {"data": [{"title": "", "paragraphs": list(paragraphs)}]}
 
 
-QA = record(context=...)
-# Name, file name, content, what is said. Wrong for whoever reads questions with their answers.
+# Name, file name, content, message. tests/data/test_squad.py has all defects of question files; these are examples.
 QUESTIONS: list[tuple[str, str, Any, str]] = [
     ("empty file", "q.json", b"", "q.json: the file is empty"),
-    ("only blanks", "q.jsonl", b" \r\n\t\n", "q.jsonl: the file is empty"),
-    ("only a byte order mark", "q.json", b"\xef\xbb\xbf", "q.json: the file is empty"),
-    ("not JSON", "q.json", "id: 1", "q.json: not JSON at line 1, column 1: Expecting value"),
-    ("single quotes", "q.json", "{'data': []}", "q.json: not JSON at line 1, column 2: Expecting property name"),
-    ("cut in a string", "q.json", '{"data": [{"id": "q', "column 18: Unterminated string starting at; the file seems"),
-    ("cut after a comma", "q.json", '[{"id": "q"},', "Expecting value; the file seems to be cut off"),
-    ("lines in .json", "q.json", '{"id": 1}\n{"id": 2}', "Extra data; one record a line is read from .jsonl files"),
+    ("a truncated file", "q.json", '[{"id": "q"},', "Expecting value; the file seems to be cut off"),
     ("a broken line", "q.jsonl", json.dumps(record()) + '\n{"id":\n', "q.jsonl: line 2: not JSON at column 7"),
-    ("a line that is no object", "q.jsonl", "[1]", "q.jsonl: line 1: a list instead of an object"),
-    ("nested too deep", "q.json", "[" * 200_000, "q.json: JSON that cannot be read: maximum recursion depth"),
-    ("a number without end", "q.json", f'[{{"id": {"9" * 9000}}}]', "q.json: JSON that cannot be read: Exceeds the"),
-    ("top level text", "q.json", '"data"', "the top level must be a list or an object whose 'data' is a list"),
-    ("top level null", "q.json", "null", "the top level must be a list or an object whose 'data' is a list"),
-    ("data under another key", "q.json", {"dados": []}, "the top level must be a list or an object whose 'data'"),
-    ("data is an object", "q.json", {"data": {"a": 1}}, "the top level must be a list or an object whose 'data'"),
-    ("no records", "q.json", {"data": []}, "q.json: holds no questions"),
     ("no paragraphs", "q.json", nested(), "q.json: holds no questions"),
-    ("paragraphs no list", "q.json", {"data": [{"paragraphs": 3}]}, "data[0]: 'paragraphs' is not a list"),
-    ("no questions in a paragraph", "q.json", nested({"context": "x"}), "data[0].paragraphs[0]: is not an object with"),
-    ("a paragraph without context", "q.json", nested({"qas": [QA]}), "paragraphs[0].qas[0] (id 'q1'): no 'context'"),
-    ("a paragraph that is text", "q.json", nested("x"), "data[0].paragraphs[0]: is not an object with a list 'qas'"),
-    ("a question that is text", "q.json", nested({"context": "x", "qas": ["?"]}), "qas[0]: text instead of an object"),
-    (
-        "nested and flat, flat one bad",
-        "q.json",
-        {"data": [*nested({"context": "x", "qas": []})["data"], {"id": 1}]},
-        "data[1] (id 1): no 'question'; no 'context'",
-    ),
-    ("records that are numbers", "q.json", [1], "data[0]: a number instead of an object"),
-    ("no id", "q.json", [record(id=...)], "data[0]: no 'id'"),
-    ("empty id", "q.json", [record(id=" ")], "data[0]: no 'id'"),
-    ("id null", "q.json", [record(id=None)], "data[0]: no 'id'"),
-    ("id a fraction", "q.json", [record(id=1.5)], "data[0]: 'id' is a number; it must be valid text or a whole number"),
-    ("id NaN", "q.json", [record(id=float("nan"))], "data[0]: 'id' is NaN; it must be valid text or a whole number"),
-    ("id a list", "q.json", [record(id=["q"])], "data[0]: 'id' is a list; it must be valid text or a whole number"),
-    ("ids used twice", "q.json", [record(), record()], "ids must differ; 1 records repeat one, such as 'q1'"),
-    ("ids used twice, as number and text", "q.json", [record(id=1), record(id="1")], "ids must differ; 1 records"),
-    ("no question", "q.json", [record(question=...)], "data[0] (id 'q1'): no 'question'"),
     ("question null", "q.json", [record(question=None)], "(id 'q1'): 'question' is null; it must be text"),
-    ("question empty", "q.json", [record(question=" \n")], "(id 'q1'): 'question' is empty"),
-    ("question a list", "q.json", [record(question=["?"])], "(id 'q1'): 'question' is a list; it must be text"),
-    ("no context", "q.json", [record(context=...)], "(id 'q1'): no 'context'"),
-    ("context empty", "q.json", [record(context="")], "(id 'q1'): 'context' is empty"),
-    ("context NaN", "q.json", [record(context=float("nan"))], "(id 'q1'): 'context' is NaN; it must be text"),
-    ("half a character", "q.json", json.dumps([record(context="\ud83d")]), "'context' has a lone surrogate"),
-    ("latin-1", "q.json", '[{"id": "São"}]'.encode("latin-1"), "q.json: not UTF-8 at byte 10: save the file as UTF-8"),
-    ("utf-16", "q.json", '[{"id": "q"}]'.encode("utf-16"), "q.json: not UTF-8 at byte 0: save the file as UTF-8"),
-    ("a picture", "q.json", b"\x89PNG\r\n\x1a\n\0\0\0", "q.json: not UTF-8 at byte 0: save the file as UTF-8"),
-    ("no columns", "q.csv", "1,2,3\n", "q.csv: no column id, question, context; needed, comma-separated"),
     ("semicolons", "q.csv", "id;question;context\n1;?;x\n", "q.csv: no column id, question, context; needed, comma"),
-    ("a column twice", "q.csv", "id,id,question,context\n1,2,?,x\n", "q.csv: more than one column id; each needs its"),
-    ("only a header", "q.csv", "id,question,context,answers\n", "q.csv: holds no questions"),
-    ("a quote that never ends", "q.csv", 'id,question,context\n1,"?,x\n', "q.csv: not CSV after line 1"),
-    ("text after a quote", "q.csv", 'id,question,context\n1,"?" x,y\n', "q.csv: not CSV after line 1"),
-    ("a row too short", "q.csv", "id,question,context\n1,?\n", "line 2: not as many values as the 3 columns"),
-    ("a row too long", "q.csv", "id,question,context\n1,?,x,y\n", "line 2: not as many values as the 3 columns"),
 ]
 ANSWERS: list[tuple[str, str, Any, str]] = [
     ("no answers", "q.json", [record(answers=...)], "(id 'q1'): no 'answers'"),
-    ("answers text", "q.json", [record(answers="Belém")], "(id 'q1'): 'answers' must be [{'text', 'answer_start'}"),
-    ("an answer without start", "q.json", [record(answers=[{"text": "x"}])], "'answers' must be [{'text', 'answer_st"),
-    (
-        "more texts than starts",
-        "q.json",
-        [record(answers={"text": ["a", "b"], "answer_start": [0]})],
-        "(id 'q1'): 'answers' has 2 of 'text' but 1 of 'answer_start'",
-    ),
-    (
-        "answer text a number",
-        "q.json",
-        [record(answers={"text": [1876], "answer_start": [0]})],
-        "(id 'q1'): an answer's 'text' is not valid text",
-    ),
-    (
-        "start text",
-        "q.json",
-        [record(answers={"text": ["x"], "answer_start": ["0"]})],
-        "(id 'q1'): an 'answer_start' is text; it must be a whole number",
-    ),
-    (
-        "start NaN",
-        "q.json",
-        [record(answers={"text": ["x"], "answer_start": [float("nan")]})],
-        "(id 'q1'): an 'answer_start' is NaN; it must be a whole number",
-    ),
-    (
-        "start a fraction",
-        "q.json",
-        [record(answers={"text": ["x"], "answer_start": [0.5]})],
-        "(id 'q1'): an 'answer_start' is a number; it must be a whole number",
-    ),
-    (
-        "start true",
-        "q.json",
-        [record(answers={"text": ["x"], "answer_start": [True]})],
-        "(id 'q1'): an 'answer_start' is true/false; it must be a whole number",
-    ),
-    (
-        "start beyond all texts",
-        "q.json",
-        [record(answers={"text": ["x"], "answer_start": [10**30]})],
-        "(id 'q1'): an 'answer_start' is beyond any text; it must be a whole number",
-    ),
-    ("impossible, in words", "q.json", [record(is_impossible="no")], "'is_impossible' is text; it must be true or"),
-    ("answers no literal", "q.csv", "id,question,context,answers\n1,?,x,x [0]\n", "line 2: 'answers' is neither JSON"),
-    (
-        "answers that call",
-        "q.csv",
-        "id,question,context,answers\n1,?,x,\"open('executed', 'w')\"\n",
-        "'answers' must be",
-    ),
-    (
-        "start in words",
-        "q.csv",
-        "id,question,context,answer_text,answer_start\n1,?,x,x,two\n",
-        "line 2: 'answer_start' is 'two'; it must be a whole number",
-    ),
-    (
-        "start out of the context",
-        "q.json",
-        [record(answers={"text": ["Belém"], "answer_start": [400]})],
-        "q.json: no answer stands at its answer_start; run prepare_squad_pt.py",
-    ),
-    (
-        "start negative",
-        "q.json",
-        [record(answers={"text": ["Belém"], "answer_start": [-6]})],
-        "q.json: no answer stands at its answer_start; run prepare_squad_pt.py",
-    ),
-    (
-        "start off by one",
-        "q.json",
-        [record(answers={"text": ["Belém"], "answer_start": [13]})],
-        "q.json: no answer stands at its answer_start; run prepare_squad_pt.py",
+    *(
+        (
+            f"start {what}",
+            "q.json",
+            [record(answers={"text": ["Belém"], "answer_start": [start]})],
+            "q.json: no answer is found at its answer_start; run prepare_squad_pt.py",
+        )
+        for what, start in [("out of the context", 400), ("negative", -6), ("off by one", 13)]
     ),
     (
         "no answer in v1",
@@ -243,17 +124,15 @@ ANSWERS: list[tuple[str, str, Any, str]] = [
 
 
 def question_rows() -> list[Bad]:
-    """Every bad question file at the door that trains on it; some at the others that read questions."""
+    """Return bad question files for every script that reads questions."""
     rows = []
     for what, name, content, said in QUESTIONS + ANSWERS:
         rows.append(Bad(f"qa, {what}", "qa", f"--train_file {name}", (said,), {name: content}))
     for what, name, content, said in QUESTIONS:
-        if "data[0] (id" not in said and "ids used twice" not in what:
-            rows.append(Bad(f"ask, {what}", "ask", f"{{qa}} --input {name}", (said,), {name: content}))
-    for what, name, content, said in QUESTIONS[:22]:
+        rows.append(Bad(f"ask, {what}", "ask", f"{{qa}} --input {name}", (said,), {name: content}))
         rows.append(Bad(f"mlm, {what}", "mlm", f"--train_file {name}", (said,), {name: content}))
-        if name == "q.json" and not said.startswith(("data[", "qas[", "q.json: holds", "paragraphs[")):
-            rows.append(Bad(f"prepare, {what}", "prepare", name, (said,), {name: content}))
+    for what, name, content, said in QUESTIONS[:2]:
+        rows.append(Bad(f"prepare, {what}", "prepare", name, (said,), {name: content}))
     return rows
 
 
@@ -449,8 +328,8 @@ FILES = [
         ("was not trained to answer questions; it holds",)),
     Bad("convert, nothing", "convert", "", ("the following arguments are required: OLD, NEW",)),
     Bad("convert, no folder", "convert", "nowhere new", ("OLD nowhere: no such folder",)),
-    Bad("convert, new is there", "convert", "{old} here", ("NEW here: is there already",), {"here": b""}),
-    Bad("convert, nothing old", "convert", "{qa} new", ("holds no adapters saved in 2021",)),
+    Bad("convert, new is there", "convert", "{old} here", ("NEW here: exists already",), {"here": b""}),
+    Bad("convert, nothing old", "convert", "{qa} new", ("holds no adapters of adapter-transformers 2.x",)),
 ]  # fmt: skip
 MODELS = [
     Bad("no such model", "qa", "--model_name_or_path ./none", ("--model_name_or_path ./none: no such folder",)),
@@ -466,16 +345,16 @@ MODELS = [
         make=copied("base", with_bytes("config.json", b"[" * 99999))),
     Bad("no weights", "mlm", MODEL, ("copy: holds no weights (model.safetensors)",),
         make=copied("base", without("model.safetensors"))),
-    Bad("another architecture", "qa", MODEL, ("config.json: model_type gpt2; supported are bert, roberta",),
+    Bad("another architecture", "qa", MODEL, ("config.json: model_type gpt2; supported: bert, roberta",),
         make=copied("base", with_json("config.json", model_type="gpt2"))),
-    Bad("no architecture", "qa", MODEL, ("config.json: model_type None; supported are bert",),
+    Bad("no architecture", "qa", MODEL, ("config.json: model_type None; supported: bert",),
         make=copied("base", with_json("config.json", model_type=...))),
     Bad("no layers", "qa", MODEL, ("config.json: num_hidden_layers 0; it must be a whole number",),
         make=copied("base", with_json("config.json", num_hidden_layers=0))),
     Bad("size in words", "qa", MODEL, ("config.json: hidden_size 'big'; it must be a whole number",),
         make=copied("base", with_json("config.json", hidden_size="big"))),
     Bad("heads that do not share", "qa", MODEL,
-        ("config.json: hidden_size 32 cannot be shared by num_attention_heads 3",),
+        ("config.json: hidden_size 32 is not divisible by num_attention_heads 3",),
         make=copied("base", with_json("config.json", num_attention_heads=3))),
     Bad("size beyond memory", "qa", MODEL + " --random_init True",
         ("config.json: intermediate_size 1000000000000; it must",),
@@ -547,7 +426,7 @@ ADAPTERS = [
     Bad("an adapter of another encoder", "qa", "--load_lang_adapter {mlm} --model_name_or_path {roberta}",
         ("its model_type is bert, the base model's roberta",)),
     Bad("a task adapter as language adapter", "qa", "--load_lang_adapter {qa}",
-        (": holds qa, the adapter of a BertForQuestionAnswering and no language adapter; give the folder of a",)),
+        (": holds qa, the adapter of a BertForQuestionAnswering, not a language adapter; give the folder of a",)),
     Bad("an adapter of more layers", "qa", "--load_adapter {qa}/qa --model_name_or_path copy",
         ("has weights for 4 layers, the",), make=copied("base", with_json("config.json", num_hidden_layers=3))),
     Bad("an adapter of fewer layers", "qa", "--load_adapter {qa}/qa --model_name_or_path copy",
@@ -556,21 +435,21 @@ ADAPTERS = [
         make=copied("qa", without(CONFIG))),
     Bad("adapter configuration cut off", "qa", COPY, ("adapter_config.json: not JSON",),
         make=copied("qa", cut(CONFIG, 50))),
-    Bad("no bottleneck", "qa", COPY, ("copy/qa: no bottleneck adapter; only pfeiffer and houlsby",),
+    Bad("no bottleneck", "qa", COPY, ("copy/qa: not a bottleneck adapter; only pfeiffer and houlsby",),
         make=copied("qa", with_json(CONFIG, config={"architecture": "lora", "r": 8}))),
-    Bad("another architecture inside", "qa", COPY, ("no configuration of a bottleneck adapter: architecture 'lora'",),
+    Bad("another architecture inside", "qa", COPY, ("invalid configuration of a bottleneck adapter: architecture 'lora'",),
         make=copied("qa", with_config(CONFIG, architecture="lora"))),
-    Bad("an unknown key inside", "qa", COPY, ("no configuration of a bottleneck adapter: to_dict 1",),
+    Bad("an unknown key inside", "qa", COPY, ("invalid configuration of a bottleneck adapter: to_dict 1",),
         make=copied("qa", with_config(CONFIG, to_dict=1))),
-    Bad("reduction by zero", "qa", COPY, ("no configuration of a bottleneck adapter: reduction_factor 0",),
+    Bad("reduction by zero", "qa", COPY, ("invalid configuration of a bottleneck adapter: reduction_factor 0",),
         make=copied("qa", with_config(CONFIG, reduction_factor=0))),
     Bad("reduction that fills the memory", "qa", COPY,
-        ("no configuration of a bottleneck adapter: reduction_factor 1e-09",),
+        ("invalid configuration of a bottleneck adapter: reduction_factor 1e-09",),
         make=copied("qa", with_config(CONFIG, reduction_factor=1e-9))),
-    Bad("layers in words", "qa", COPY, ("no configuration of a bottleneck adapter: leave_out 'last'",),
+    Bad("layers in words", "qa", COPY, ("invalid configuration of a bottleneck adapter: leave_out 'last'",),
         make=copied("qa", with_config(CONFIG, leave_out="last"))),
     Bad("an unknown activation inside", "qa", COPY,
-        ("no configuration of a bottleneck adapter: non_linearity 'gellu'",),
+        ("invalid configuration of a bottleneck adapter: non_linearity 'gellu'",),
         make=copied("qa", with_config(CONFIG, non_linearity="gellu"))),
     Bad("head weights cut off", "qa", COPY, ("model_head.safetensors: the weights cannot be read",),
         make=copied("qa", cut("model_head.safetensors", 90))),
@@ -599,9 +478,9 @@ ADAPTERS = [
     Bad("setup of another program", "qa", COPY, ("adapter_setup.json: not written by this trainer, or damaged",),
         make=copied("qa", with_json("adapter_setup.json", trainer=...))),
     Bad("a name that leads out", "qa", COPY,
-        ("adapter_setup.json: its composition ['../qa'] and its members ['qa'] disagree",),
+        ("adapter_setup.json: its composition ['../qa'] and its adapters ['qa'] disagree",),
         make=copied("qa", with_json("adapter_setup.json", adapter_setup={"type": "single", "children": ["../qa"]}))),
-    Bad("labels of a head in words", "qa", COPY, ("head_config.json: 'label2id' must be an object of labels",),
+    Bad("labels of a head in words", "qa", COPY, ("head_config.json: not written by this trainer, or damaged",),
         make=copied("qa", with_json("head_config.json", label2id={"A": "one"}))),
     Bad("a language adapter to evaluate", "qa",
         "--do_eval --validation_file {stock}/dev.json --do_train False --load_adapter {mlm}",
@@ -611,7 +490,7 @@ ADAPTERS = [
     Bad("adapters of different kinds", "qa", "--fuse_adapters a={qa} b={houlsby}",
         ("adapters of different kinds cannot be fused",)),
     Bad("mixed layers", "qa", "--fuse_adapters a={qa} b={madx2}",
-        ("layer 3 (output_adapter): a stand there but b, last in the",)),
+        ("layer 3 (output_adapter): a has a module there, but b, the last",)),
     Bad("the language adapter's name", "qa", "--load_lang_adapter {mlm} --fuse_adapters mlm={qa} b={qa}",
         ("adapters need different names, given are mlm, mlm, b",)),
     Bad("a fusion of one", "qa", "--fuse_adapters a={qa}",
@@ -626,11 +505,11 @@ ADAPTERS = [
     Bad("two missing adapters", "qa", "--fuse_adapters a=./x b=./y",
         ("--fuse_adapters a ./x: no such folder", "--fuse_adapters b ./y")),
     Bad("new without random_init", "qa", "--fuse_adapters a=new b=new",
-        ("a fresh adapter stands in for a saved one only with",) * 2),
+        ("a new adapter can replace a saved one only with",) * 2),
     Bad("fusing and loading", "qa", "--fuse_adapters a={qa} b={qa} --load_adapter {qa}",
         ("exclude each other; a saved fusion",)),
     Bad("loading without adapters", "qa", "--train_adapter False --load_adapter {qa}",
-        ("--load_adapter goes with --train_adapter",)),
+        ("--load_adapter requires --train_adapter",)),
     Bad("fuse without a language adapter", "qa", "--adapter_composition fuse",
         ("--adapter_composition fuse needs --fuse_adapters",)),
     Bad("an activation that does not exist", "ner", "--adapter_non_linearity gellu",
@@ -643,9 +522,9 @@ ADAPTERS = [
     Bad("a saved adapter of another reduction", "qa", "--load_adapter {qa} --adapter_reduction_factor 2",
         ("--adapter_* options ask for reduction_factor 2.0, but",)),
     Bad("half a layer of pfeiffer", "qa", "--houlsby_MHA_lastlayer True",
-        ("--houlsby_MHA_lastlayer: qa is no houlsby adapter",)),
+        ("--houlsby_MHA_lastlayer: qa is not a houlsby adapter",)),
     Bad("ask, windows of text", "ask", "copy --question a --context b",
-        ("adapter_setup.json: 'windows' must be an object of",),
+        ("Expected `int`, got `str` - at `$.trainer.windows.doc_stride`",),
         make=copied("qa", lambda folder: change_facts(folder, windows={**WINDOWS, "doc_stride": "16"}))),
     Bad("ask, windows too long", "ask", "copy --question a --context b",
         ("its windows have 512 tokens, the base model reads 128",),
@@ -654,7 +533,7 @@ ADAPTERS = [
         ("does not say which base model its adapters stand on",),
         make=copied("qa", lambda folder: change_facts(folder, base_model={}))),
     Bad("ask, a base model of numbers", "ask", "copy --question a --context b",
-        ("'base_model' must be an object of name_or_path",),
+        ("at `$.trainer.base_model.name_or_path`",),
         make=copied("qa", lambda folder: change_facts(folder, base_model={"name_or_path": 3}))),
     Bad("ask, a base model that is gone", "ask", "copy --question a --context b",
         ("--model_name_or_path /no/base: no such folder",),
@@ -670,12 +549,12 @@ ADAPTERS = [
         ("pytorch_model_adapter_fusion.bin: cannot be read",),
         make=copied("old", cut("qa_squad,ner_lener/pytorch_model_adapter_fusion.bin", 900))),
     Bad("convert, configuration of text", "convert", "copy new",
-        ("no bottleneck adapter; only pfeiffer and houlsby",),
+        ("not a bottleneck adapter; only pfeiffer and houlsby",),
         make=copied("old", with_json("qa_squad/adapter_config.json", config="pfeiffer"))),
-    Bad("convert, two of one name", "convert", "copy new", ("two of its adapters have one name",),
+    Bad("convert, two of one name", "convert", "copy new", ("two of its adapters have the same name",),
         make=copied("old", with_json("qa_squad/adapter_config.json", name="ner_lener"))),
     Bad("convert, a name that leads out", "convert", "copy new",
-        ("adapter names are made of letters, digits, - and _; here is ../x",),
+        ("adapter names consist of letters, digits, - and _, which is not true of ../x",),
         make=copied("old", with_json("qa_squad/adapter_config.json", name="../x"))),
 ]  # fmt: skip
 
@@ -933,9 +812,9 @@ def no_model(*args: Any, **others: Any) -> None:
 # ---------------------------------------------------------------- the tests
 
 
-def test_there_are_many_rows_and_no_two_of_one_name() -> None:
+def test_rows_have_distinct_names_and_cover_every_script() -> None:
     names = [row.name for row in ROWS]
-    assert len(ROWS) > 250 and len(set(names)) == len(names)
+    assert len(set(names)) == len(names)
     assert {row.door for row in ROWS} == set(DOORS)
 
 
