@@ -29,6 +29,7 @@ from adapter_qa.core.files import write_json
 from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.samplers import LongestFirst
+from adapter_qa.data.spans import Answers, choose_answers
 from adapter_qa.data.squad import Question
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
@@ -37,7 +38,7 @@ from adapter_qa.models.fusion_attention import FusionAttention
 from adapter_qa.runs.layout import ATTENTION_FILE
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
 from adapter_qa.training.training_args import TrainerArguments
-from utils_qa import Answers, SpanCollector, choose_answers, window_spans
+from utils_qa import SpanCollector, window_spans, write_answers
 
 if TYPE_CHECKING:  # tensorboard is imported by its callback, and only if it is asked for
     from torch.utils.tensorboard import SummaryWriter
@@ -188,7 +189,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             null_score_diff_threshold=self.options.null_score_diff_threshold,
         )
         self.folder.mkdir(parents=True, exist_ok=True)
-        answers.write(self.folder, prefix)
+        write_answers(answers, self.folder, prefix)
         written = time.perf_counter()
         metrics = {f"{prefix}_{name}": value for name, value in self.score_answers(questions, answers).items()}
         metrics[f"{prefix}_answers_runtime"] = round(written - spans_ready, 4)

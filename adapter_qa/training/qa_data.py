@@ -110,7 +110,7 @@ def make_split_windows(
     splits: dict[str, QuestionSplit], tokenizer: PreTrainedTokenizerFast, config: QARunConfig, record: RunRecord
 ) -> dict[str, WindowDataset]:
     """Cut the questions of every split into windows; record counts, and note questions that were cut."""
-    from adapter_qa.data.window_dataset import WindowDataset, pair_tokenizer
+    from adapter_qa.data.window_dataset import WindowDataset, pair_tokenizer, progress_bar
     from adapter_qa.data.windows import make_windows
 
     started = time.perf_counter()
@@ -121,6 +121,7 @@ def make_split_windows(
             pair_tokenizer(tokenizer),
             max_seq_length=config.data.max_seq_length,
             doc_stride=config.data.doc_stride,
+            on_progress=progress_bar(f"{name} windows"),
         )
         windows[name] = WindowDataset(made)
         record.document["data"][name] |= {"windows": len(made), "cut_questions": made.cut_questions}

@@ -159,5 +159,5 @@ def test_evaluation_scores_whole_sentences(tmp_path: Path, tiny_bert: Path, bert
     expected = counted_scores([list(one.labels) for one in BOTH], predicted)
     assert {name: metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
     assert metrics["eval_entities"] == 4
-    trainer.scored = None
+    trainer.scored_dataset = None
     assert trainer.score(EvalPrediction(predictions=rows, label_ids=rows)) == {}

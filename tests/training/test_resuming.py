@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_trainer import command, make_trainer
+from support.trainers import fusion_command, make_trainer
 from transformers import EarlyStoppingCallback, TrainerCallback
 
 import run_qa_adapter
@@ -24,7 +24,7 @@ from adapter_qa.core.errors import Interrupted, ReportedError, RunError, UserErr
 from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.models.save import trainable_state
 from adapter_qa.runs.checkpoints import checkpoint_error, checkpoint_steps, newest_checkpoint
-from adapter_qa.training import workflow
+from adapter_qa.training import callbacks
 from trainer_qa import QuestionAnsweringTrainer
 
 Words = Callable[..., list[str]]
@@ -65,17 +65,17 @@ def terminate() -> None:
 @pytest.fixture
 def words(tiny_bert: Path, squad_files: tuple[Path, Path]) -> Words:
     """The command line of a run in a folder: 4 epochs of 3 steps, a log every second step."""
-    return lambda folder, *more: command(tiny_bert, squad_files, folder, "--logging_steps", "0.1", *more)
+    return lambda folder, *more: fusion_command(tiny_bert, squad_files, folder, "--logging_steps", "0.1", *more)
 
 
 @pytest.fixture
 def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Starts a run in which a callback acts, and expects its end by an exception."""
-    original = workflow.run_callbacks
+    original = callbacks.make_callbacks
 
     def run(command_line: list[str], callback: TrainerCallback, expected: type[BaseException]) -> BaseException:
         with monkeypatch.context() as patch:
-            patch.setattr(workflow, "run_callbacks", lambda *args: [*original(*args), callback])
+            patch.setattr(callbacks, "make_callbacks", lambda *args: [*original(*args), callback])
             with pytest.raises(expected) as caught:
                 run_qa_adapter.main(command_line)
         return caught.value
@@ -134,7 +134,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     if not cut:
         assert error.exit_code == 143
         assert error.problems == [
-            f"{torn}/checkpoint-{saved} is saved; the same command goes on from step {saved} of {STEPS}"
+            f"{torn}/checkpoint-{saved} is saved; the same command resumes from step {saved} of {STEPS}"
         ]
     assert status(torn) == "running" if cut else "interrupted"
     assert run_qa_adapter.main(words(torn)) == 0
@@ -180,7 +180,7 @@ def test_a_run_goes_on_where_its_folder_was_moved_to(
     capsys.readouterr()
     assert run_qa_adapter.main(words(tmp_path / "moved")) == 0
     said = capsys.readouterr()
-    assert said.err == "" and "the run goes on from here" in said.out
+    assert said.err == "" and "the run resumes from here" in said.out
     assert result(tmp_path / "moved") == result(tmp_path / "whole")
     state = json.loads((tmp_path / "moved" / "trainer_state.json").read_text(encoding="utf-8"))
     assert Path(state["best_model_checkpoint"]).parent == tmp_path / "moved"
@@ -269,7 +269,7 @@ def test_nothing_is_begun_anew_unasked_where_no_checkpoint_is_whole(words: Words
     for step in (3, 6, 9):
         (half_way / f"checkpoint-{step}" / "trained.safetensors").unlink()
     before = sorted(half_way.rglob("*"))
-    with pytest.raises(UserError, match="checkpoint-9: lacks trained.safetensors; put it back, or begin anew with"):
+    with pytest.raises(UserError, match="checkpoint-9: lacks trained.safetensors; restore it, or start again with"):
         run_qa_adapter.main(words(half_way, "--save_total_limit", "9"))
     assert sorted(half_way.rglob("*")) == before
     assert run_qa_adapter.main(words(half_way, "--save_total_limit", "9", "--overwrite_output_dir")) == 0
@@ -280,7 +280,7 @@ def test_best_weights_that_someone_removed_are_missed(tiny_bert: Path, tmp_path:
         tiny_bert, tmp_path, [50, 40], num_train_epochs=2, save_total_limit=1,
         callbacks=[At(5, lambda: os.truncate(tmp_path / "checkpoint-3" / "trained.safetensors", 100))],
     )  # fmt: skip
-    with pytest.raises(RunError, match=r"checkpoint-3: has a trained.safetensors of 100 bytes.* cannot come back"):
+    with pytest.raises(RunError, match=r"checkpoint-3: has a trained.safetensors of 100 bytes.* cannot be loaded"):
         trainer.train()
     assert checkpoint_error(tmp_path / "checkpoint-6") is None
 
@@ -308,7 +308,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(
     torn = tmp_path / "torn"
     error = disturbed(words(torn), At(5, lambda: small_files(size)), RunError)
     assert error.problems == [
-        f"{torn}/checkpoint-6: cannot be written (File too large); mend that and give the same command, it goes on "
+        f"{torn}/checkpoint-6: cannot be written (File too large); solve that and give the same command, it resumes "
         "from checkpoint-3"
     ]
     assert status(torn) == "failed"
@@ -323,7 +323,7 @@ def test_a_disk_that_was_full_from_the_start(
     words: Words, disturbed: Callable[..., Any], small_files: Callable[[int], None], tmp_path: Path
 ) -> None:
     error = disturbed(words(tmp_path / "torn"), At(1, lambda: small_files(40_000)), RunError)
-    assert error.problems[0].endswith("mend that and give the same command, it begins anew")
+    assert error.problems[0].endswith("solve that and give the same command, it starts anew")
 
 
 @pytest.fixture
@@ -377,7 +377,7 @@ def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(
         return loss * value if trainer.model.training and trainer.state.global_step == 4 else loss
 
     monkeypatch.setattr(QuestionAnsweringTrainer, "task_loss", with_loss(change))
-    with pytest.raises(RunError, match=r"^step 5: the loss is infinite or no number; lower --learning_rate"):
+    with pytest.raises(RunError, match=r"^step 5: the loss is infinite or NaN; lower --learning_rate"):
         run_qa_adapter.main(words(folder, "--logging_strategy", "no"))
     assert status(folder) == "failed"
     assert checkpoint_steps(folder) == [3] and checkpoint_error(folder / "checkpoint-3") is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,76 +12,21 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.device_reads import DeviceReadCounter
-from support.questions import make_questions
-from transformers import AutoTokenizer, EarlyStoppingCallback, PreTrainedModel, TrainerCallback, set_seed
+from support.trainers import fusion_command, make_fused_model, make_trainer
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 import run_qa_adapter
-from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, TrainingOptions
+from adapter_qa.config.options import FusionOptions, ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.labels import IGNORED
-from adapter_qa.data.squad import Question
-from adapter_qa.data.window_dataset import WindowCollator
-from adapter_qa.data.windows import make_windows
-from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
-from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
-from adapter_qa.models.build import build_setup, cast_frozen_weights
+from adapter_qa.models.build import cast_frozen_weights
 from adapter_qa.models.parameters import fusion_values
 from adapter_qa.models.save import trainable_state
-from adapter_qa.training import adapter_trainer as setup_trainer
+from adapter_qa.training import adapter_trainer
 from adapter_qa.training.resumable_trainer import read_progress
-from adapter_qa.training.training_args import resolve_training_args
 from adapter_qa.training.workflow import save_frozen_adapters
-from trainer_qa import QuestionAnsweringTrainer, span_loss
-from utils_qa import Answers, choose_answers
-
-
-def fused_model(base: Path) -> tuple[PreTrainedModel, AdapterSetup]:
-    """A fusion of two fresh adapters on the tiny base, its vectors apart so that the fusion has something to weigh."""
-    options = ModelOptions(str(base), random_init=True)
-    fusion = FusionOptions(fuse_adapters=["qa=new", "ner=new"])
-    setup = resolve_setup("qa", read_base_config(options), AdapterOptions(), None, fusion, random_init=True)
-    assert setup is not None
-    set_seed(3)
-    model = load_model(options, "qa")
-    build_setup(model, setup)
-    for name, weight in model.named_parameters():
-        if ".adapters." in name:
-            torch.nn.init.normal_(weight, std=0.2)
-    return model, setup
-
-
-def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: Any) -> QuestionAnsweringTrainer:
-    """A trainer whose evaluations score what the test says, in order."""
-    model, setup = fused_model(base)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    train, dev = make_questions(12, 1), make_questions(4, 2)
-    scripted = iter(scores)
-    trainer_options = {name: options.pop(name) for name in ("regularize_fusion", "callbacks") if name in options}
-    run = TrainingOptions(
-        output_dir=str(folder), do_train=True, do_eval=True, report_to=[], disable_tqdm=True, learning_rate=1e-2,
-        **{"per_device_train_batch_size": 4, **options},
-    )  # fmt: skip
-    run.greater_is_better = True
-    args = resolve_training_args(run)
-
-    def choose(questions: Sequence[Question], windows: Any, spans: Any) -> Answers:
-        return choose_answers(questions, windows, spans, n_best_size=5)
-
-    return QuestionAnsweringTrainer(
-        model=model,
-        setup=setup,
-        args=args,
-        data_collator=WindowCollator(int(tokenizer.pad_token_id), False),
-        train_dataset=make_windows(train, tokenizer, max_seq_length=64, doc_stride=16),
-        eval_dataset=make_windows(dev, tokenizer, max_seq_length=64, doc_stride=16),
-        eval_questions=dev,
-        choose_answers=choose,
-        score_answers=lambda questions, answers: {"f1": next(scripted)},
-        n_best_size=5,
-        max_answer_length=10,
-        **trainer_options,
-    )
+from trainer_qa import span_loss
 
 
 class Snapshots(TrainerCallback):
@@ -141,7 +85,7 @@ def test_value_matrices_do_not_decay_unless_asked(tiny_bert: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("regularize", [True, False])
 def test_regulariser_is_in_the_training_loss_only(tiny_bert: Path, tmp_path: Path, regularize: bool) -> None:
-    trainer = make_trainer(tiny_bert, tmp_path, [], regularize_fusion=regularize)
+    trainer = make_trainer(tiny_bert, tmp_path, [], fusion=FusionOptions(fusion_regularization=regularize))
     for _, weight in fusion_values(trainer.model):
         torch.nn.init.normal_(weight)
     batch = next(iter(trainer.get_train_dataloader()))
@@ -199,7 +143,7 @@ def test_time_of_a_resumed_training_is_that_of_all_its_steps(tiny_bert: Path, tm
     assert 0 < read_progress(tmp_path / "checkpoint-3").seconds < before
     trainer = make_trainer(tiny_bert, tmp_path, [3.0], **kept)
     metrics = trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-6")).metrics
-    assert before < metrics["train_runtime"] < before + time.time() - trainer.began
+    assert before < metrics["train_runtime"] < before + time.time() - trainer.started_at
     assert metrics["train_samples_per_second"] == pytest.approx(36 / metrics["train_runtime"], rel=0.02)
     assert metrics["train_steps_per_second"] == pytest.approx(9 / metrics["train_runtime"], rel=0.02)
     assert trainer.state.log_history[-1]["train_runtime"] == metrics["train_runtime"]
@@ -226,7 +170,7 @@ def test_neither_steps_nor_evaluated_batches_wait_for_the_device(tiny_bert: Path
 
 
 def test_frozen_adapters_that_changed_stop_a_resumed_run(tiny_bert: Path, tmp_path: Path) -> None:
-    model, _ = fused_model(tiny_bert)
+    model, _ = make_fused_model(tiny_bert)
     save_frozen_adapters(model, tmp_path)
     save_frozen_adapters(model, tmp_path)
     kept = load_file(tmp_path / "frozen.safetensors")
@@ -243,8 +187,8 @@ def test_frozen_matrices_in_the_compute_dtype_change_no_bit(
     lines = {}
     for name in ("held", "cast"):
         if name == "cast":
-            monkeypatch.setattr(setup_trainer, "cast_frozen_weights", lambda model, dtype: None)
-        words = command(tiny_bert, squad_files, tmp_path / name, "--num_train_epochs", "2", "--bf16", "True")
+            monkeypatch.setattr(adapter_trainer, "cast_frozen_weights", lambda model, dtype: None)
+        words = fusion_command(tiny_bert, squad_files, tmp_path / name, "--num_train_epochs", "2", "--bf16", "True")
         assert run_qa_adapter.main([*words, "--load_lang_adapter", "new", "--logging_steps", "1"]) == 0
         run = json.loads((tmp_path / name / "run.json").read_text())
         lines[name] = [entry["loss"] for entry in run["losses"]] + [entry["eval_loss"] for entry in run["history"]]
@@ -255,7 +199,7 @@ def test_frozen_matrices_in_the_compute_dtype_change_no_bit(
 
 
 def test_only_frozen_matrices_of_the_base_are_held(tiny_bert: Path) -> None:
-    model, _ = fused_model(tiny_bert)
+    model, _ = make_fused_model(tiny_bert)
     cast_frozen_weights(model, torch.bfloat16)
     held = {name for name, weight in model.named_parameters() if weight.dtype == torch.bfloat16}
     matrices = ("self.query", "self.key", "self.value", "attention.output.dense", "intermediate.dense", "output.dense")
@@ -270,16 +214,6 @@ def test_only_frozen_matrices_of_the_base_are_held(tiny_bert: Path) -> None:
 # ---------------------------------------------------------------- whole runs
 
 
-def command(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> list[str]:
-    return [
-        "--model_name_or_path", str(base), "--random_init", "True", "--fuse_adapters", "qa=new", "ner=new",
-        "--train_file", str(files[0]), "--validation_file", str(files[1]), "--do_train", "--do_eval",
-        "--num_train_epochs", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2",
-        "--learning_rate", "1e-2", "--max_seq_length", "64", "--doc_stride", "16", "--disable_tqdm", "True",
-        "--report_to", "none", "--output_dir", str(folder), *more,
-    ]  # fmt: skip
-
-
 def test_same_seed_same_weights_whatever_the_workers_other_seed_other_weights(
     tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -287,7 +221,7 @@ def test_same_seed_same_weights_whatever_the_workers_other_seed_other_weights(
     for name, seed, workers in (("a", "1", "0"), ("b", "1", "2"), ("c", "2", "0")):
         folder = tmp_path / name
         more = ("--seed", seed, "--num_train_epochs", "2", "--dataloader_num_workers", workers)
-        assert run_qa_adapter.main(command(tiny_bert, squad_files, folder, *more)) == 0
+        assert run_qa_adapter.main(fusion_command(tiny_bert, squad_files, folder, *more)) == 0
         states.append((folder / "adapters-fusion" / "qa,ner" / "model_adapter_fusion.safetensors").read_bytes())
     assert states[0] == states[1] != states[2]
 
@@ -295,7 +229,7 @@ def test_same_seed_same_weights_whatever_the_workers_other_seed_other_weights(
 def test_finished_run_does_nothing_and_other_options_are_refused(
     tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = command(tiny_bert, squad_files, tmp_path / "run", "--num_train_epochs", "1")
+    words = fusion_command(tiny_bert, squad_files, tmp_path / "run", "--num_train_epochs", "1")
     assert run_qa_adapter.main(words) == 0
     stamp = (tmp_path / "run" / "run.json").stat().st_mtime_ns
     assert run_qa_adapter.main(words) == 0
@@ -333,7 +267,9 @@ def test_compiled_training_has_the_same_losses_and_few_graphs(
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
         more = ("--num_train_epochs", "2", "--logging_steps", "1", "--torch_compile", str(name == "compiled"))
-        words = command(base, squad_files, tmp_path / name, *more, "--load_lang_adapter", "new", "--madx2", "True")
+        words = fusion_command(
+            base, squad_files, tmp_path / name, *more, "--load_lang_adapter", "new", "--madx2", "True"
+        )
         assert run_qa_adapter.main(words) == 0
         run = json.loads((tmp_path / name / "run.json").read_text())
         losses[name] = [entry["loss"] for entry in run["losses"]] + [entry["eval_loss"] for entry in run["history"]]

@@ -1,0 +1,85 @@
+"""A fused model and its trainer on the tiny base, and the command line of a short fusion run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from support.questions import make_questions
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
+
+from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, TrainingOptions
+from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer
+from adapter_qa.data.windows import make_windows
+from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.models.base_model import load_model
+from adapter_qa.models.build import build_setup
+from adapter_qa.training.training_args import resolve_training_args
+from trainer_qa import QuestionAnsweringTrainer
+
+
+def make_fused_model(base: Path) -> tuple[PreTrainedModel, AdapterSetup]:
+    """A fusion of two new adapters whose weights differ enough for the fusion to weigh them differently."""
+    options = ModelOptions(str(base), random_init=True)
+    fusion = FusionOptions(fuse_adapters=["qa=new", "ner=new"])
+    setup = resolve_setup("qa", read_base_config(options), AdapterOptions(), None, fusion, random_init=True)
+    assert setup is not None
+    set_seed(3)
+    model = load_model(options, "qa")
+    build_setup(model, setup)
+    for name, weight in model.named_parameters():
+        if ".adapters." in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    return model, setup
+
+
+def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: Any) -> QuestionAnsweringTrainer:
+    """A trainer whose evaluations get the given F1 scores, in order.
+
+    Args:
+        base: the tiny base.
+        folder: of the run.
+        scores: F1 of the evaluations.
+        options: training options, and `fusion` or `callbacks` of the trainer.
+    """
+    model, setup = make_fused_model(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    train, dev = make_questions(12, 1), make_questions(4, 2)
+    remaining_scores = iter(scores)
+    trainer_options = {name: options.pop(name) for name in ("fusion", "callbacks") if name in options}
+    args = resolve_training_args(
+        TrainingOptions(
+            output_dir=str(folder), do_train=True, do_eval=True, report_to=[], disable_tqdm=True, learning_rate=1e-2,
+            greater_is_better=True, **{"per_device_train_batch_size": 4, **options},
+        )
+    )  # fmt: skip
+
+    def make_dataset(questions: list[Any]) -> WindowDataset:
+        return WindowDataset(make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=64, doc_stride=16))
+
+    return QuestionAnsweringTrainer(
+        model=model,
+        setup=setup,
+        args=args,
+        options=QADataOptions(n_best_size=5, max_answer_length=10),
+        data_collator=WindowCollator(int(tokenizer.pad_token_id), False),
+        train_dataset=make_dataset(train),
+        eval_dataset=make_dataset(dev),
+        eval_questions=dev,
+        score_answers=lambda questions, answers: {"f1": next(remaining_scores)},
+        **trainer_options,
+    )
+
+
+def fusion_command(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> list[str]:
+    """The command line of a fusion run of 4 epochs of 3 steps."""
+    return [
+        "--model_name_or_path", str(base), "--random_init", "True", "--fuse_adapters", "qa=new", "ner=new",
+        "--train_file", str(files[0]), "--validation_file", str(files[1]), "--do_train", "--do_eval",
+        "--num_train_epochs", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2",
+        "--learning_rate", "1e-2", "--max_seq_length", "64", "--doc_stride", "16", "--disable_tqdm", "True",
+        "--report_to", "none", "--output_dir", str(folder), *more,
+    ]  # fmt: skip

@@ -1,0 +1,136 @@
+"""From the options to the library's training arguments (adapter_qa/training/training_args.py).
+
+Oracle of what is left open: `transformers.TrainingArguments` itself.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from adapter_qa.config.options import (
+    AdapterOptions,
+    FusionOptions,
+    LanguageAdapterOptions,
+    ModelOptions,
+    QADataOptions,
+    QARunConfig,
+    TrainingOptions,
+)
+from adapter_qa.core.errors import UserError
+from adapter_qa.training.training_args import (
+    TrainerArguments,
+    choose_precision,
+    options_record,
+    resolve_training_args,
+)
+
+
+def training_options(**values: Any) -> TrainingOptions:
+    return TrainingOptions(output_dir="out", report_to=[], **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "strategy", "load_best"),
+    [
+        ({}, "no", False),
+        ({"do_train": True}, "no", False),
+        ({"do_eval": True}, "no", False),
+        ({"do_train": True, "do_eval": True}, "epoch", True),
+        ({"do_train": True, "do_eval": False}, "no", False),
+        ({"do_train": True, "do_eval": True, "load_best_model_at_end": False}, "epoch", False),
+        ({"do_train": True, "do_eval": True, "eval_strategy": "no"}, "no", False),
+        ({"do_train": True, "eval_strategy": "epoch"}, "epoch", True),
+        ({"do_train": True, "do_eval": True, "eval_strategy": "steps", "eval_steps": 10}, "steps", False),
+        (
+            {"do_train": True, "do_eval": True, "eval_strategy": "steps", "eval_steps": 5}
+            | {"save_strategy": "steps", "save_steps": 10},
+            "steps",
+            True,
+        ),
+        ({"do_train": True, "do_eval": True, "save_strategy": "no"}, "epoch", False),
+    ],
+)
+def test_evaluation_and_best_epoch_follow_from_the_options(
+    values: dict[str, Any], strategy: str, load_best: bool
+) -> None:
+    args = resolve_training_args(training_options(**values))
+    assert args.eval_strategy.value == strategy
+    assert args.load_best_model_at_end is load_best
+
+
+def test_a_folder_that_is_not_given_is_derived() -> None:
+    assert resolve_training_args(TrainingOptions(report_to=[])).output_dir_is_derived is True
+    assert resolve_training_args(training_options()).output_dir_is_derived is False
+
+
+def test_json_words_become_mappings() -> None:
+    options = training_options(lr_scheduler_type="cosine_with_restarts", lr_scheduler_kwargs='{"num_cycles": 2}')
+    assert resolve_training_args(options).lr_scheduler_kwargs == {"num_cycles": 2}
+
+
+def test_arguments_are_the_librarys_where_the_options_leave_them_open() -> None:
+    args, library = resolve_training_args(training_options()), TrainingArguments(output_dir="out", report_to=[])
+    own = {"eval_strategy", "save_strategy", "logging_strategy", "logging_steps", "save_total_limit", "learning_rate"}
+    own |= {"metric_for_best_model", "greater_is_better", "load_best_model_at_end", "remove_unused_columns"}
+    own |= {"dataloader_pin_memory", "ddp_find_unused_parameters", "logging_dir"}
+    names = [field.name for field in fields(library) if field.init]
+    assert {name for name in names if getattr(args, name) != getattr(library, name)} <= own
+
+
+def test_what_the_library_refuses_is_reported_in_one_line() -> None:
+    with pytest.raises(UserError) as caught:
+        resolve_training_args(training_options(max_steps=2, save_strategy="steps", save_steps=7.5))
+    (problem,) = caught.value.problems
+    assert problem.startswith("--save_steps must be an integer if bigger than 1")
+    assert "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("capability", "bf16", "fp16", "name"),
+    [
+        ((9, 0), True, False, "bfloat16"),
+        ((8, 0), True, False, "bfloat16"),
+        ((7, 5), False, True, "float16"),
+        ((7, 0), False, True, "float16"),
+        ((6, 1), False, False, "float32"),
+    ],
+)
+def test_the_device_decides_the_precision(
+    capability: tuple[int, int], bf16: bool, fp16: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    precision = choose_precision(training_options())
+    assert (precision.bf16, precision.fp16) == (bf16, fp16)
+    (note,) = precision.notes
+    assert note.startswith(f"precision: {name}, which A GPU ")
+    for values in ({"bf16": False}, {"fp16": True}, {"bf16": True}, {"fp16": False}):
+        given = (values.get("bf16", False), values.get("fp16", False), [])
+        assert choose_precision(training_options(**values)) == given
+    assert choose_precision(training_options(use_cpu=True)) == (False, False, [])
+
+
+def test_float16_without_an_accelerator_is_refused_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not resolve_training_args(training_options(fp16=True, use_cpu=True)).fp16
+    assert capsys.readouterr().err == "note: --fp16 needs an accelerator; on the CPU the run is in float32\n"
+
+
+def test_the_record_has_every_option_as_plain_json() -> None:
+    groups = ModelOptions("bert"), QADataOptions(), AdapterOptions(), LanguageAdapterOptions()
+    fusion = FusionOptions(fuse_adapters=["a=b", "c=d"])
+    options = training_options(do_train=True, hub_token="hf_secret")
+    record = options_record(QARunConfig(*groups, fusion, options), resolve_training_args(options))
+    assert json.loads(json.dumps(record)) == record
+    for group in (*groups, fusion):
+        assert {name: record[name] for name in vars(group)} == vars(group)
+    assert {field.name for field in fields(TrainerArguments) if field.init} <= set(record)
+    assert (record["do_train"], record["eval_strategy"], record["learning_rate"]) == (True, "no", 1e-4)
+    assert "hf_secret" not in json.dumps(record)
