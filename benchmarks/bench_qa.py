@@ -72,7 +72,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
-        SystemExit: an option is wrong, or a measurement lacks the data or package that it needs.
+        SystemExit: if an option is wrong, or a measurement lacks the data or package that it needs.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(

@@ -87,7 +87,7 @@ def peak_memory(command: list[str], threads: int) -> float:
     """Run a command; return the most memory that one of its processes held, in MiB.
 
     Raises:
-        SystemExit: the command failed; the message has the end of its stderr.
+        SystemExit: if the command failed; the message has the end of its stderr.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile() as errors:

@@ -103,7 +103,7 @@ def run_command(command: list[str], cache: Path) -> None:
     """Run a command without output, and without data that earlier runs have cached.
 
     Raises:
-        SystemExit: the command failed; the message has the end of its stderr.
+        SystemExit: if the command failed; the message has the end of its stderr.
     """
     environment = {**os.environ, "HF_DATASETS_CACHE": str(cache / "datasets")}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)

@@ -47,7 +47,7 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
         split_words: the input will be lists of words; byte-level tokenizers then need a space before each word.
 
     Raises:
-        UserError: there is no tokenizer, it has no fast version, or it belongs to another model.
+        UserError: if there is no tokenizer, it has no fast version, or it belongs to another model.
     """
     name = options.tokenizer_name or options.model_name_or_path
     word_options = {"add_prefix_space": True} if split_words else {}
@@ -99,14 +99,14 @@ def load_model(
         require_head: the saved weights must include the head; otherwise a head that they lack is random.
 
     Raises:
-        UserError: no model can be made from the configuration, or the weights are damaged or of another model.
+        UserError: if no model can be made from the configuration, or the weights are damaged or of another model.
     """
+    name, config = options.model_name_or_path, _library_config(options, labels)
     if shapes_only or options.random_init:
-        return _model_from_config(options, task, labels, "meta" if shapes_only else None)
-    name = options.model_name_or_path
+        return _model_from_config(options, task, config, "meta" if shapes_only else None)
     if Path(name).is_dir():
         _check_weight_files(Path(name))
-    model, loading_info = _load_pretrained(options, task, labels)
+    model, loading_info = _load_pretrained(options, task, config)
     missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
     missing = [key for key in missing if require_head or key.startswith(f"{model.base_model_prefix}.")]
     missing = [key for key in missing if ".pooler." not in key]
@@ -119,30 +119,27 @@ def load_model(
 
 
 def _model_from_config(
-    options: ModelOptions, task: str, labels: list[str] | None, device: str | None
+    options: ModelOptions, task: str, config: PretrainedConfig, device: str | None
 ) -> PreTrainedModel:
     """Make a model with random weights, on the default device or on the given one."""
-    config = _library_config(options, labels)
+    attention = _attention_options(options)
     try:
         with torch.device(device) if device is not None else nullcontext():
-            model = MODEL_CLASSES[task].from_config(  # type: ignore[no-untyped-call]
-                config, **_attention_options(options)
-            )
+            model: PreTrainedModel = MODEL_CLASSES[task].from_config(config, **attention)  # type: ignore[no-untyped-call]
     except Exception as error:  # values in config.json can cause any exception
         raise _config_error(options, error) from error
-    loaded: PreTrainedModel = model
-    return loaded
+    return model
 
 
 def _load_pretrained(
-    options: ModelOptions, task: str, labels: list[str] | None
+    options: ModelOptions, task: str, config: PretrainedConfig
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Load a model with its weights.
 
     Returns:
         The model, and the library's `loading_info`: names of missing and of mismatched weights.
     """
-    name, config = options.model_name_or_path, _library_config(options, labels)
+    name = options.model_name_or_path
     try:
         model, loading_info = MODEL_CLASSES[task].from_pretrained(
             name,
@@ -168,7 +165,7 @@ def _library_config(options: ModelOptions, labels: list[str] | None) -> Pretrain
     """Return the model's configuration as an object of the library, with the names of the classes.
 
     Raises:
-        UserError: the library does not accept config.json.
+        UserError: if the library does not accept config.json.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
@@ -202,7 +199,7 @@ def _check_weight_files(folder: Path) -> None:
     """Check names and headers of the weight files in a model's folder, without reading the weights.
 
     Raises:
-        UserError: a file is damaged, a file of several is missing, or an index names a file outside the folder.
+        UserError: if a file is damaged, a file of several is missing, or an index names a file outside the folder.
     """
     first = next(path for path in (folder / name for name in WEIGHT_FILES) if path.is_file())
     files = [first]

@@ -35,7 +35,7 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
     """Add or load the adapters, the fusion and the head of `setup`, freeze the other weights, activate the setup.
 
     Raises:
-        UserError: saved weights are damaged or do not fit the model.
+        UserError: if saved weights are damaged or do not fit the model.
     """
     adapters.init(model)
     for source in setup.adapters:
@@ -120,7 +120,7 @@ def _load_head(model: PreTrainedModel, head: SavedHead) -> None:
     """Load a saved head. Weights that are tied to the embeddings stay those of the base model.
 
     Raises:
-        UserError: the head is damaged, or belongs to another model class.
+        UserError: if the head is damaged, or belongs to another model class.
     """
     if head.model_class != type(model).__name__:
         raise UserError(f"{head.folder}: its head belongs to {head.model_class}, the model is a {type(model).__name__}")
@@ -131,7 +131,7 @@ def _load_weights(model: PreTrainedModel, path: Path, names: Set[str]) -> None:
     """Load the named weights, and no others, from a file.
 
     Raises:
-        UserError: the file is damaged, or a weight is missing or has another shape.
+        UserError: if the file is damaged, or a weight is missing or has another shape.
     """
     state = read_weights(path)
     shapes = {name: weight.shape for name, weight in model.named_parameters() if name in names}
@@ -168,7 +168,7 @@ def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
         setup: its setup; None for full fine-tuning, where everything passes.
 
     Raises:
-        RuntimeError: the model does not match the setup. Its results would not be those that the user asked for.
+        RuntimeError: if the model does not match the setup; its results would not be those that the user asked for.
     """
     if setup is None:
         return

@@ -35,8 +35,8 @@ def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metada
         metadata: what the JSON holds besides the composition: base model, windows, language, versions.
 
     Raises:
-        RuntimeError: the model does not match the setup.
-        OSError: the folder cannot be written.
+        RuntimeError: if the model does not match the setup.
+        OSError: if the folder cannot be written.
     """
     check_setup(model, setup)
     adapter_model = as_adapter_model(model)
@@ -122,7 +122,7 @@ def load_trainable(model: nn.Module, path: Path) -> None:
     """Load the weights that `trainable_state` returned, from a safetensors file.
 
     Raises:
-        UserError: the file is damaged, or holds other weights than those that are trainable now.
+        UserError: if the file is damaged, or holds other weights than those that are trainable now.
     """
     try:
         state = load_file(path)
