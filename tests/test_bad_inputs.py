@@ -916,7 +916,7 @@ def test_answers_that_do_not_align_are_counted_and_left_out(place: Place, capsys
     place.prepare(row)
     assert place.run(row) == 0
     printed = capsys.readouterr()
-    assert "note: q.json: 1 of 3 questions are left out of training, their answers do not stand at" in printed.err
+    assert "note: q.json: 1 of 3 questions are left out of training, their answers are not at" in printed.err
     assert json.loads(printed.out.splitlines()[-1])["train"]["questions"] == 2
 
 

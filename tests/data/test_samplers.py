@@ -1,4 +1,4 @@
-"""Batches by length (adapter_qa/data/samplers.py): nothing lost, nothing doubled, the same everywhere, little padding."""
+"""Batches by length (adapter_qa/data/samplers.py): every example once, the same order everywhere, little padding."""
 
 from __future__ import annotations
 
@@ -20,17 +20,20 @@ from adapter_qa.data.samplers import BucketSampler, LongestFirst
     seed=st.integers(0, 5),
     epoch=st.integers(0, 3),
 )
-def test_every_example_once_and_the_longest_first(lengths: list[int], size: int, seed: int, epoch: int) -> None:
+def test_every_example_occurs_once_and_the_longest_is_in_the_first_batch(
+    lengths: list[int], size: int, seed: int, epoch: int
+) -> None:
     sampler = BucketSampler(np.array(lengths), size, seed)
     sampler.set_epoch(epoch)
     order = list(sampler)
-    assert sorted(order) == list(range(len(lengths))) and len(sampler) == len(lengths)
+    assert sorted(order) == list(range(len(lengths)))
+    assert len(sampler) == len(lengths)
     assert order == list(sampler)
     if len(lengths) >= size and len(lengths) % size == 0:
         assert max(lengths) in [lengths[index] for index in order[:size]]
 
 
-def test_order_follows_from_seed_and_epoch() -> None:
+def test_order_depends_on_seed_and_epoch() -> None:
     lengths = np.random.default_rng(0).integers(20, 380, 1000)
     orders = {}
     for seed, epoch in [(1, 0), (1, 1), (2, 0)]:
@@ -40,7 +43,7 @@ def test_order_follows_from_seed_and_epoch() -> None:
     assert len(set(orders.values())) == 3
 
 
-def test_batches_change_from_epoch_to_epoch() -> None:
+def test_batches_differ_between_epochs() -> None:
     lengths = np.random.default_rng(0).integers(20, 380, 4000)
     sampler = BucketSampler(lengths, 16, 0)
     batches = []
@@ -48,12 +51,13 @@ def test_batches_change_from_epoch_to_epoch() -> None:
         sampler.set_epoch(epoch)
         order = np.array(list(sampler)).reshape(-1, 16)
         batches.append({frozenset(batch.tolist()) for batch in order})
-    assert len(batches[0]) == len(batches[1]) == 250 and not batches[0] & batches[1]
+    assert len(batches[0]) == len(batches[1]) == 250
+    assert not batches[0] & batches[1]
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_processes_share_steps_of_similar_length(processes: int) -> None:
-    """Each takes every n-th batch of the one order, so that none waits long for another."""
+def test_processes_have_batches_of_similar_length_in_each_step(processes: int) -> None:
+    """Each process takes every n-th batch of the same order, so that no process waits long for another."""
     lengths = np.random.default_rng(0).integers(20, 380, 64 * 32)
     sampler = BucketSampler(lengths, 8 * processes, 0)
     shards = [
@@ -61,16 +65,16 @@ def test_processes_share_steps_of_similar_length(processes: int) -> None:
         for rank in range(processes)
     ]
     assert sorted(np.concatenate([np.concatenate(shard) for shard in shards])) == list(range(len(lengths)))
-    spread = []
+    ranges = []
     for step in zip(*shards, strict=True):
         sizes = lengths[np.concatenate(step)]
-        spread.append(sizes.max() - sizes.min())
-    assert np.median(spread) < 0.1 * 360
+        ranges.append(sizes.max() - sizes.min())
+    assert np.median(ranges) < 0.1 * 360
 
 
-def test_padding_of_buckets_and_of_the_plain_ways() -> None:
-    draw = np.random.default_rng(0)
-    lengths = np.clip(draw.gamma(7, 26, 8000).astype(int), 40, 384)  # like SQuAD-pt: mean about 181
+def test_buckets_have_less_padding_than_random_batches() -> None:
+    rng = np.random.default_rng(0)
+    lengths = np.clip(rng.gamma(7, 26, 8000).astype(int), 40, 384)  # like SQuAD-pt: mean about 181
     plain = padding_share(RandomSampler(range(len(lengths))), lengths, 16)
     fixed = padding_share(range(len(lengths)), lengths, 16, fixed=384)
     buckets = padding_share(BucketSampler(lengths, 16, 0), lengths, 16)
@@ -79,7 +83,7 @@ def test_padding_of_buckets_and_of_the_plain_ways() -> None:
     assert padding_share(LongestFirst(lengths), lengths, 16) < 0.002
 
 
-def test_padding_counted_by_hand() -> None:
+def test_padding_share_by_hand() -> None:
     lengths = np.array([3, 5, 2, 9, 4])
     assert padding_share([0, 1, 2, 3, 4], lengths, 2) == pytest.approx(1 - 23 / (5 * 2 + 9 * 2 + 4))
     assert padding_share([0, 1, 2, 3, 4], lengths, 2, multiple=8) == pytest.approx(1 - 23 / (8 * 2 + 16 * 2 + 8))

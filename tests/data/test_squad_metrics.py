@@ -1,4 +1,4 @@
-"""Exact match and F1 (adapter_qa/data/squad_metrics.py) against torchmetrics (v1.1), transformers (v2.0) and hand counts."""
+"""Exact match and F1 (adapter_qa/data/squad_metrics.py) against torchmetrics, transformers and hand counts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ has_words = answers.filter(lambda text: bool(normalize_answer(text)))
 
 
 def ask(golds: list[list[str]]) -> list[Question]:
-    """Questions with ids "0", "1", ... and these gold answers."""
+    """Return questions with ids "0", "1", ... and these gold answers."""
     return [
         Question(str(number), "?", "contexto", tuple(texts), (0,) * len(texts)) for number, texts in enumerate(golds)
     ]
@@ -41,7 +41,7 @@ def predict(texts: list[str]) -> dict[str, str]:
         ("A Universidade", "universidade"),
         ("o Brasil, a\tArgentina.", "o brasil argentina"),
         ("Campo-Grande (MS)", "campogrande ms"),
-        ("“aspas” – travessão", "“aspas” – travessão"),  # only ASCII punctuation goes
+        ("“aspas” – travessão", "“aspas” – travessão"),  # only ASCII punctuation is removed
         ("The. an! a?", ""),
         ("", ""),
         ("água à", "água à"),
@@ -74,7 +74,7 @@ def test_pair_of_texts(prediction: str, gold: str, exact: float, overlap: float)
 @settings(deadline=None)
 @given(st.lists(st.tuples(answers, st.lists(has_words, min_size=1, max_size=3)), min_size=1, max_size=6))
 def test_v1_agrees_with_torchmetrics(cases: list[tuple[str, list[str]]]) -> None:
-    # Gold answers without words are left out: there torchmetrics follows v2.0 (next test but one).
+    # No gold answers without words: there torchmetrics follows v2.0; see test_v1_gives_no_f1_without_a_shared_word.
     predictions = [{"prediction_text": text, "id": str(number)} for number, (text, _) in enumerate(cases)]
     targets: list[dict[str, Any]] = [
         {"answers": {"answer_start": [0] * len(golds), "text": golds}, "id": str(number)}
@@ -83,7 +83,9 @@ def test_v1_agrees_with_torchmetrics(cases: list[tuple[str, list[str]]]) -> None
     expected = torchmetrics_squad(predictions, targets)
     metrics = squad_metrics(predict([text for text, _ in cases]), ask([golds for _, golds in cases]))
     assert metrics.keys() == {"exact", "f1", "total"}
-    assert metrics["exact"] == pytest.approx(expected["exact_match"].item(), abs=1e-4)  # theirs is float32
+    assert metrics["exact"] == pytest.approx(
+        expected["exact_match"].item(), abs=1e-4
+    )  # torchmetrics computes in float32
     assert metrics["f1"] == pytest.approx(expected["f1"].item(), abs=1e-4)
     assert metrics["total"] == len(cases)
 
@@ -96,7 +98,7 @@ def test_v1_by_hand() -> None:
 
 
 def test_v1_gives_no_f1_without_a_shared_word() -> None:
-    """evaluate-v1.1.py: exact match by equality of what is left, F1 zero when nothing is left."""
+    """In evaluate-v1.1.py two texts without words match exactly, but their F1 is 0."""
     questions = ask([["a"], ["the", "casa"]])
     assert squad_metrics(predict(["the", ""]), questions) == {"exact": 100.0, "f1": 0.0, "total": 2}
 
@@ -114,14 +116,14 @@ def test_v1_without_gold_answers() -> None:
 def test_v2_agrees_with_transformers(data: st.DataObject) -> None:
     golds = data.draw(st.lists(st.lists(answers, max_size=3), min_size=1, max_size=8), label="golds")
     texts = data.draw(st.lists(answers, min_size=len(golds), max_size=len(golds)), label="predictions")
-    few = st.sampled_from([-3.5, -1.0, 0.0, 0.25, 2.0])  # few values, so that odds are often equal
+    few = st.sampled_from([-3.5, -1.0, 0.0, 0.25, 2.0])  # few values, so that equal odds are frequent
     odds_of_each = data.draw(st.lists(few, min_size=len(golds), max_size=len(golds)), label="odds")
-    order = data.draw(st.permutations(range(len(golds))), label="order")  # decides between equal odds
+    order = data.draw(st.permutations(range(len(golds))), label="order")  # the order of equal odds matters
     odds = {str(number): odds_of_each[number] for number in order}
 
     examples = [
-        SimpleNamespace(qas_id=str(number), answers=[{"text": text} for text in texts_of_one])
-        for number, texts_of_one in enumerate(golds)
+        SimpleNamespace(qas_id=str(number), answers=[{"text": text} for text in gold_texts])
+        for number, gold_texts in enumerate(golds)
     ]
     expected = squad_evaluate(examples, predict(texts), dict(odds), no_answer_probability_threshold=math.inf)
     metrics = squad_metrics(predict(texts), ask(golds), version_2=True, null_odds=odds)
@@ -132,7 +134,7 @@ def test_v2_agrees_with_transformers(data: st.DataObject) -> None:
 
 
 def test_v2_by_hand() -> None:
-    # With answers: right, half right, wrong; without: kept silent, made something up.
+    # With gold answers: correct, partly correct, wrong; without: no answer, a wrong answer.
     questions = ask([["sim"], ["casa azul"], ["não"], [], []])
     predictions = predict(["Sim!", "casa", "talvez", "", "algo"])
     odds = {"0": -5.0, "1": -1.0, "2": 3.0, "3": 4.0, "4": 2.0}
@@ -159,8 +161,8 @@ def test_v2_by_hand() -> None:
 
 @settings(deadline=None)
 @given(st.data())
-def test_best_thresholds_are_reached_by_applying_them(data: st.DataObject) -> None:
-    """Brute force: blank what exceeds each threshold and score again (distinct odds, as the search assumes)."""
+def test_best_thresholds_are_scores_by_applying_them(data: st.DataObject) -> None:
+    """Brute force: apply every threshold and score again. Odds are distinct, as the search assumes."""
     golds = data.draw(st.lists(st.lists(has_words, max_size=2), min_size=1, max_size=6))
     texts = data.draw(st.lists(has_words, min_size=len(golds), max_size=len(golds)))
     values = data.draw(st.permutations([0.25 * step for step in range(1, len(golds) + 1)]))
@@ -168,15 +170,15 @@ def test_best_thresholds_are_reached_by_applying_them(data: st.DataObject) -> No
     questions = ask(golds)
     metrics = squad_metrics(predict(texts), questions, version_2=True, null_odds=odds)
     for name in ("exact", "f1"):
-        reached = {}
+        scores = {}
         for threshold in (0.0, *values):
-            blanked = {key: "" if odds[key] > threshold else text for key, text in predict(texts).items()}
-            reached[threshold] = squad_metrics(blanked, questions, version_2=True)[name]
-        assert metrics[f"best_{name}"] == pytest.approx(max(reached.values()))
-        assert reached[metrics[f"best_{name}_thresh"]] == pytest.approx(max(reached.values()))
+            answered = {key: "" if odds[key] > threshold else text for key, text in predict(texts).items()}
+            scores[threshold] = squad_metrics(answered, questions, version_2=True)[name]
+        assert metrics[f"best_{name}"] == pytest.approx(max(scores.values()))
+        assert scores[metrics[f"best_{name}_thresh"]] == pytest.approx(max(scores.values()))
 
 
-def test_v2_splits_are_absent_when_empty() -> None:
+def test_v2_reports_only_subsets_that_have_questions() -> None:
     assert squad_metrics(predict(["x"]), ask([["x"]]), version_2=True).keys() == {
         *("exact", "f1", "total"),
         *("HasAns_exact", "HasAns_f1", "HasAns_total"),
@@ -185,16 +187,16 @@ def test_v2_splits_are_absent_when_empty() -> None:
 
 
 def test_v2_gold_answers_without_words() -> None:
-    """evaluate-v2.0.py: ignored beside others, and "" when there is no other; the question still has an answer."""
+    """evaluate-v2.0.py ignores them beside others; alone they count as "", and the question still has an answer."""
     metrics = squad_metrics(predict(["", "the", "a casa"]), ask([["a", "casa"], ["a"], ["a", "casa"]]), version_2=True)
     assert metrics["exact"] == metrics["f1"] == pytest.approx(200 / 3)
     assert metrics["HasAns_total"] == 3
 
 
-# --- misuse --------------------------------------------------------------------------------------------------
+# --- errors --------------------------------------------------------------------------------------------------
 
 
-def test_questions_without_prediction_or_odds() -> None:
+def test_questions_without_prediction_or_odds_are_an_error() -> None:
     questions = ask([["sim"], ["não"]])
     with pytest.raises(ValueError, match="predictions lacks 1 of 2 questions, such as '1'"):
         squad_metrics({"0": "sim"}, questions)
