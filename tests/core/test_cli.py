@@ -8,7 +8,8 @@ import sys
 import pytest
 from support.scripts import ROOT
 
-from adapter_qa.core.cli import run_cli
+from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.errors import UserError
 
 SCRIPTS = sorted(path.stem for path in ROOT.glob("*.py") if "run_cli(main)" in path.read_text(encoding="utf-8"))
 # Windows has no fcntl and lacks these names in signal and os.
@@ -47,3 +48,17 @@ def test_scripts_can_be_imported_without_posix_modules() -> None:
         [sys.executable, "-c", IMPORT_WITHOUT_POSIX, *modules], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_all_wrong_values_are_reported_at_once() -> None:
+    parser = CollectingArgumentParser(prog="script.py")
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--size", type=float)
+    with pytest.raises(UserError) as caught:
+        parser.parse_args(["--count", "x", "--size", "big", "more"])
+    assert caught.value.problems == [
+        "argument --count: invalid int value: 'x'; see script.py --help",
+        "argument --size: invalid float value: 'big'; see script.py --help",
+        "unrecognized arguments: more; see script.py --help",
+    ]
+    assert vars(parser.parse_args(["--count", "3"])) == {"count": 3, "size": None}
