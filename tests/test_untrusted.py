@@ -95,7 +95,8 @@ def test_weights_that_are_pickles(tmp_path: Path, target: Path, zipped: bool, in
     write_evil(path, target, zipped=zipped, inside=inside)
     for read in (read_weights, weight_names):
         assert refusal(read, path) == (
-            f"{path}: holds more than tensors and plain values, which alone are loaded; it may be damaged or harmful"
+            f"{path}: holds more than tensors and plain values, and nothing else is loaded; it may be damaged or "
+            "harmful"
         )
     path.write_bytes(pickle.dumps(Evil(target)))
     assert refusal(read_weights, path).startswith(f"{path}: ")
@@ -317,7 +318,8 @@ def test_names_in_a_saved_folder_are_no_paths(name: Any, saved: Path) -> None:
 def test_labels_in_a_saved_folder_are_plain(label: str, saved: Path) -> None:
     path = saved / "head_config.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"label2id": {label: 0}}))
-    assert refusal(read_setup, saved) == f"{path}: 'label2id' must be an object of labels with their numbers"
+    problem = refusal(read_setup, saved)
+    assert problem.startswith(f"{path}: not written by this trainer, or damaged (Expected `str` matching regex")
 
 
 # ---------------------------------------------------------------- archives and sizes

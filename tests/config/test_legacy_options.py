@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.old_saves import OldWorld
+from reference.legacy_saves import LegacyModel
 from support.scripts import run_script
 
 from adapter_qa.config.legacy_options import RENAMED, UNUSED, translate_legacy_args
@@ -101,8 +101,10 @@ def test_the_command_line_of_an_adapter_transformers_2_notebook(
     done = run_script("run_qa_adapter.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((tmp_path / "run" / "output_dir" / "run.json").read_text())
-    assert record["status"] == "finished" and record["setup"] == "Stack[mlm, qa]"
-    assert record["data"]["eval"]["questions"] == 8 and len(record["history"]) == 2
+    assert record["status"] == "finished"
+    assert record["setup"] == "Stack[mlm, qa]"
+    assert record["data"]["eval"]["questions"] == 8
+    assert len(record["history"]) == 2
     assert (tmp_path / "run" / "output_dir" / "adapters-qa" / "adapter_setup.json").is_file()
     assert list((tmp_path / "run" / "logging_dir").glob("events.*"))
     named = [line.split()[1] for line in done.stderr.splitlines() if line.startswith("note: --")]
