@@ -149,13 +149,13 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
                 "without --train_adapter an adapter is trained; adapter-transformers 2.x fine-tuned all weights"
             )
         log_note(notes)
-        self.wrong = []
+        self.problems = []
         groups: list[Any]
         *groups, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
         unknown = [self._unknown(word, "command line") for word in rest if word.startswith("-")]
         if rest and not unknown:
             unknown = [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
-        problems = self.wrong + unknown
+        problems = self.problems + unknown
         if problems:
             raise UserError(problems + field_problems(groups))
         return self.config_class(*groups).resolved()

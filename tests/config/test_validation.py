@@ -1,0 +1,321 @@
+"""What the options alone show to be wrong (adapter_qa/config/validation.py)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapter_qa.config.options import (
+    AdapterOptions,
+    FusionOptions,
+    LanguageAdapterOptions,
+    MLMDataOptions,
+    MLMRunConfig,
+    MLMTrainingOptions,
+    ModelOptions,
+    NERDataOptions,
+    NERRunConfig,
+    QADataOptions,
+    QARunConfig,
+    TrainingOptions,
+    resolve_training_options,
+)
+from adapter_qa.config.validation import (
+    field_problems,
+    parse_fuse_adapters,
+    training_problems,
+    validate_config,
+    validate_mlm,
+    validate_ner,
+    validate_qa,
+)
+
+MODEL, ADAPTER, LANGUAGE, FUSION = ModelOptions("bert"), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
+NOTHING_TO_DO = "nothing to do: give --do_train, --do_eval, --do_predict or --dry_run"
+
+
+def qa_config(data: QADataOptions | None = None, **training: Any) -> QARunConfig:
+    options = TrainingOptions(**training)
+    return QARunConfig(MODEL, data or QADataOptions(), ADAPTER, LANGUAGE, FUSION, options).resolved()
+
+
+def ner_config(data: NERDataOptions | None = None, **training: Any) -> NERRunConfig:
+    return NERRunConfig(MODEL, data or NERDataOptions(), ADAPTER, LANGUAGE, TrainingOptions(**training)).resolved()
+
+
+def mlm_config(data: MLMDataOptions | None = None, **training: Any) -> MLMRunConfig:
+    return MLMRunConfig(MODEL, data or MLMDataOptions(), ADAPTER, MLMTrainingOptions(**training)).resolved()
+
+
+# ---------------------------------------------------------------- single values
+
+# The limits that options had before they stood in the fields: name, smallest and largest value (None: no limit).
+LIMITS: dict[Any, list[tuple[str, float | None, float | None]]] = {
+    TrainingOptions: [
+        *((name, 0, None) for name in ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon")),
+        *((name, 0, None) for name in ("num_train_epochs", "warmup_steps", "dataloader_num_workers", "eval_delay")),
+        *((name, 0, 1) for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "label_smoothing_factor")),
+        *((name, 0, 2**32 - 1) for name in ("seed", "data_seed")),
+        ("neftune_noise_alpha", 0, None),
+        ("max_steps", -1, None),
+        *((name, 1, None) for name in ("early_stopping_patience", "save_total_limit", "eval_accumulation_steps")),
+        *((name, 1, None) for name in ("per_device_train_batch_size", "per_device_eval_batch_size")),
+        *((name, 1, None) for name in ("gradient_accumulation_steps", "dataloader_prefetch_factor")),
+    ],
+    QADataOptions: [
+        *((name, 1, None) for name in ("max_train_samples", "max_eval_samples", "max_predict_samples")),
+        *((name, 1, None) for name in ("n_best_size", "max_answer_length")),
+        ("doc_stride", 0, None),
+    ],
+    NERDataOptions: [
+        *((name, 1, None) for name in ("max_train_samples", "max_eval_samples", "max_predict_samples")),
+        ("max_seq_length", 8, None),
+        ("weighted_loss_constant", 0, None),
+    ],
+    MLMDataOptions: [*((name, 1, None) for name in ("max_train_samples", "max_eval_samples")), ("block_size", 8, None)],
+}
+# Options whose limits are not allowed values themselves.
+OPEN_LIMITS: dict[Any, list[tuple[str, float, float | None]]] = {
+    TrainingOptions: [(name, 0, None) for name in ("logging_steps", "eval_steps", "save_steps")],
+    MLMDataOptions: [("mlm_probability", 0, 1), ("validation_split_percentage", 0, 100)],
+}
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "smallest", "largest"),
+    [(group, *limits) for group, entries in LIMITS.items() for limits in entries],
+)
+def test_values_beyond_closed_limits_are_refused(
+    group: Any, name: str, smallest: float | None, largest: float | None
+) -> None:
+    for limit, beyond in ((smallest, -1), (largest, 1)):
+        if limit is None:
+            continue
+        assert field_problems([group(**{name: limit})]) == []
+        (problem,) = field_problems([group(**{name: limit + beyond})])
+        assert problem.startswith(f"--{name} {limit + beyond}: must be ")
+        assert f"{limit}" in problem.split("must be")[1]
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "above", "below"),
+    [(group, *limits) for group, entries in OPEN_LIMITS.items() for limits in entries],
+)
+def test_values_at_open_limits_are_refused(group: Any, name: str, above: float, below: float | None) -> None:
+    assert field_problems([group(**{name: above + 1e-6})]) == []
+    (problem,) = field_problems([group(**{name: above})])
+    assert problem.startswith(f"--{name} {above}: must be above {above}")
+    if below is not None:
+        assert field_problems([group(**{name: below - 1e-6})]) == []
+        (problem,) = field_problems([group(**{name: below})])
+        assert problem == f"--{name} {below}: must be above {above} and below {below}"
+
+
+def test_only_the_listed_options_have_limits() -> None:
+    for group in {*LIMITS, *OPEN_LIMITS}:
+        listed = {name for name, *_ in [*LIMITS.get(group, []), *OPEN_LIMITS.get(group, [])]}
+        limited = {name for name, field in group.__dataclass_fields__.items() if "limits" in field.metadata}
+        assert limited == listed
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_are_not_finite_are_refused_once(value: float) -> None:
+    problem = f"--learning_rate {value}: must be a finite number"
+    assert field_problems([TrainingOptions(learning_rate=value)]) == [problem]
+
+
+def test_text_that_cannot_be_recorded_is_refused() -> None:
+    reason = "has a NUL character or is not UTF-8, and cannot be recorded"
+    groups = [ModelOptions("a\0b"), FusionOptions(fuse_adapters=["a=b", "c=\udcff"]), AdapterOptions(language="ção")]
+    assert field_problems(groups) == [f"--model_name_or_path a\0b: {reason}", f"--fuse_adapters c=\udcff: {reason}"]
+
+
+# ---------------------------------------------------------------- fused adapters
+
+
+def test_fused_adapters_keep_their_order() -> None:
+    paths, problems = parse_fuse_adapters(["qa=b/c", "ner-2=a=b", "x_1=org/name"])
+    assert (list(paths.items()), problems) == ([("qa", "b/c"), ("ner-2", "a=b"), ("x_1", "org/name")], [])
+
+
+@pytest.mark.parametrize(
+    ("words", "problems"),
+    [
+        (["qa"], ["--fuse_adapters qa: write NAME=PATH, the name of letters, digits, - and _"]),
+        (
+            ["=path", "qa=", "a.b=c", "ção=d"],
+            [
+                f"--fuse_adapters {word}: write NAME=PATH, the name of letters, digits, - and _"
+                for word in ("=path", "qa=", "a.b=c", "ção=d")
+            ],
+        ),
+        (["qa=a", "qa=b"], ["--fuse_adapters qa=b: the name qa is used twice; each adapter needs its own"]),
+        (["qa=a"], ["--fuse_adapters: 1 adapter given; a fusion needs two or more NAME=PATH"]),
+        ([], ["--fuse_adapters: 0 adapter given; a fusion needs two or more NAME=PATH"]),
+    ],
+)
+def test_wrong_fused_adapters_are_refused(words: list[str], problems: list[str]) -> None:
+    assert parse_fuse_adapters(words)[1] == problems
+
+
+# ---------------------------------------------------------------- training options
+
+
+@pytest.mark.parametrize(
+    ("values", "problems"),
+    [
+        ({"do_train": True, "do_eval": True, "early_stopping_patience": 3}, []),
+        ({"dry_run": True}, []),
+        ({"do_predict": True, "early_stopping_patience": 3}, []),
+        ({"do_train": True, "max_steps": 5, "num_train_epochs": 0}, []),
+        ({}, [NOTHING_TO_DO]),
+        (
+            {"do_train": True, "metric_for_best_model": "eval_accuracy"},
+            ["--metric_for_best_model accuracy: not computed here; choose from f1, exact, loss"],
+        ),
+        (
+            {"do_train": True, "greater_is_better": False},
+            ["--greater_is_better False: must be True for f1; leave the option out"],
+        ),
+        (
+            {"do_train": True, "metric_for_best_model": "loss", "greater_is_better": True},
+            ["--greater_is_better True: must be False for loss; leave the option out"],
+        ),
+        (
+            {"do_train": True, "early_stopping_patience": 3},
+            ["--early_stopping_patience needs evaluation while training; add --do_eval"],
+        ),
+        (
+            {"do_train": True, "num_train_epochs": 0},
+            ["--num_train_epochs 0: must be above 0; training needs epochs or --max_steps"],
+        ),
+        (
+            {"do_train": True, "load_best_model_at_end": True},
+            [
+                "--load_best_model_at_end: evaluation (no) and checkpoints (epoch) must come together; add --do_eval, "
+                "or give --eval_strategy and --save_strategy the same value"
+            ],
+        ),
+        (
+            {"do_train": True, "save_only_model": True},
+            ["--save_only_model: an interrupted run could not resume from its checkpoints; leave it out"],
+        ),
+        ({"do_train": True, "bf16": True, "fp16": True}, ["--bf16 and --fp16 exclude each other; give one"]),
+        (
+            {"do_train": True, "resume_from_checkpoint": "x"},
+            ["--resume_from_checkpoint: leave it out; the same command with the same --output_dir resumes"],
+        ),
+    ],
+)
+def test_contradicting_training_options_are_refused(values: dict[str, Any], problems: list[str]) -> None:
+    options = resolve_training_options(TrainingOptions(**values))
+    assert training_problems(options, ("f1", "exact", "loss")) == problems
+
+
+def test_all_problems_are_reported_at_once() -> None:
+    config = qa_config(
+        QADataOptions(max_answer_length=0),
+        per_device_train_batch_size=0,
+        per_device_eval_batch_size=-1,
+        gradient_accumulation_steps=0,
+        learning_rate=-1e-4,
+        metric_for_best_model="x",
+    )
+    assert validate_qa(config) == [
+        "--max_answer_length 0: must be at least 1",
+        "--per_device_train_batch_size 0: must be at least 1",
+        "--per_device_eval_batch_size -1: must be at least 1",
+        "--gradient_accumulation_steps 0: must be at least 1",
+        "--learning_rate -0.0001: must be at least 0",
+        NOTHING_TO_DO,
+        "--metric_for_best_model x: not computed here; choose from f1, exact, loss",
+    ]
+
+
+# ---------------------------------------------------------------- files and tasks
+
+
+def test_files_must_exist(tmp_path: Path) -> None:
+    existing, missing = tmp_path / "existing.json", tmp_path / "missing.json"
+    existing.touch()
+    data = QADataOptions(train_file=str(existing), validation_file=str(missing), test_file=str(tmp_path))
+    assert validate_qa(qa_config(data, dry_run=True)) == [
+        f"--validation_file {missing}: no such file; give the path of a file",
+        f"--test_file {tmp_path}: no such file; give the path of a file",
+    ]
+    assert validate_mlm(mlm_config(MLMDataOptions(train_file=str(missing)), dry_run=True)) == [
+        f"--train_file {missing}: no such file; give the path of a file"
+    ]
+
+
+def test_every_part_of_a_question_answering_run_needs_data() -> None:
+    config = qa_config(do_train=True, do_predict=True, eval_strategy="epoch")
+    assert validate_qa(config) == [
+        "--do_train needs --train_file or --dataset_name",
+        "--do_eval needs --validation_file or --dataset_name",
+        "--do_predict needs --test_file or --dataset_name",
+    ]
+    assert validate_qa(replace(config, data=QADataOptions(dataset_name="squad"))) == []
+    assert validate_qa(qa_config(dry_run=True)) == []
+
+
+def test_every_part_of_a_ner_run_needs_a_file() -> None:
+    assert validate_ner(ner_config(do_train=True, do_eval=True, do_predict=True)) == [
+        "--do_train needs --train_file",
+        "--do_eval needs --validation_file",
+        "--do_predict needs --test_file",
+    ]
+
+
+def test_a_ner_run_without_training_needs_an_adapter() -> None:
+    config = ner_config(NERDataOptions(validation_file=__file__), do_eval=True)
+    assert validate_ner(config) == ["without --do_train there is nothing to evaluate; give --load_adapter"]
+    assert validate_ner(replace(config, adapter=AdapterOptions(load_adapter="x"))) == []
+
+
+def test_a_language_adapter_trains_and_evaluates_only() -> None:
+    assert validate_mlm(mlm_config(do_train=True, do_eval=True, do_predict=True)) == [
+        "--do_train needs --train_file",
+        "--do_eval needs --validation_file, or --train_file to take a share of",
+        "--do_predict: a language adapter predicts nothing; leave it out",
+    ]
+    assert validate_mlm(mlm_config(MLMDataOptions(train_file=__file__), do_eval=True)) == []
+    assert validate_mlm(mlm_config(MLMDataOptions(validation_file=__file__), do_eval=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "metrics"),
+    [(qa_config(), "f1, exact, loss"), (ner_config(), "f1, precision, recall, loss"), (mlm_config(), "loss")],
+)
+def test_each_script_names_its_metrics(config: QARunConfig | NERRunConfig | MLMRunConfig, metrics: str) -> None:
+    training = replace(config.training, metric_for_best_model="bleu", greater_is_better=None)
+    problems = validate_config(replace(config, training=training))  # type: ignore[arg-type]
+    assert f"--metric_for_best_model bleu: not computed here; choose from {metrics}" in problems
+
+
+# ---------------------------------------------------------------- sharding
+
+
+@pytest.mark.parametrize(
+    ("variable", "start"),
+    [
+        ("ACCELERATE_USE_FSDP", "--fsdp (or accelerate's FSDP setting): is not supported"),
+        ("ACCELERATE_USE_DEEPSPEED", "accelerate's DeepSpeed setting: give --deepspeed"),
+    ],
+)
+def test_settings_of_accelerate_are_refused(variable: str, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = resolve_training_options(TrainingOptions(dry_run=True))
+    monkeypatch.setenv(variable, "true")
+    (problem,) = training_problems(options, ("f1",))
+    assert problem.startswith(start)
+    monkeypatch.setenv(variable, "false")
+    assert training_problems(options, ("f1",)) == []
+
+
+def test_fsdp_is_refused() -> None:
+    (problem,) = training_problems(resolve_training_options(TrainingOptions(dry_run=True, fsdp="full_shard")), ("f1",))
+    assert problem.startswith("--fsdp (or accelerate's FSDP setting): is not supported")
