@@ -27,7 +27,7 @@ A, L, F = AdapterOptions, LanguageAdapterOptions, FusionOptions
 
 
 class Maker:
-    """Builds setups on one base model, gives them random weights and saves them.
+    """A factory of setups with random weights on one base model.
 
     Args:
         base: folder of the base model.
