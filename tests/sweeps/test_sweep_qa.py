@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,15 @@ def test_twelve_trainings_with_three_workers_one_of_them_killed(
         assert trial["f1"] == run["metrics"]["eval"]["eval_f1"]
         assert run["options"]["learning_rate"] == trial["params"]["learning_rate"]
         log = folder.with_suffix(".log").read_text(encoding="utf-8")
-        started, resumed = log.count("setup: Stack[qa]"), log.count("the run goes on from here")
+        started, resumed = log.count("setup: Stack[qa]"), log.count("the run resumes from here")
         assert (started, resumed) == ((2, 1) if trial["number"] == killed else (1, 0))
         assert len(run["history"]) == len(trial["evaluations"]) == 20
+
+
+def test_help_needs_no_optuna(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    with pytest.raises(SystemExit) as stopped:
+        sweep_qa.main(["--help"])
+    assert stopped.value.code == 0
+    assert "pip install" not in capsys.readouterr().out
