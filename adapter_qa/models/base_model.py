@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,6 @@ SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_toke
 SAMPLED_VALUES = 1024  # of each tensor in a fingerprint: enough to distinguish models, and takes milliseconds
 
 
-# ---------------------------------------------------------------- tokenizer
-
-
 def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
     """Load the model's fast tokenizer.
 
@@ -51,18 +49,11 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
     """
     name = options.tokenizer_name or options.model_name_or_path
     word_options = {"add_prefix_space": True} if split_words else {}
-    try:
+    with _library_errors(f"{name}: no tokenizer can be loaded", "; give --tokenizer_name"):
         tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
-            name,
-            revision=options.model_revision,
-            cache_dir=options.cache_dir,
-            use_fast=True,
-            trust_remote_code=False,  # without it, the library asks on the terminal
-            **word_options,
+            name, use_fast=True, **_source_options(options), **word_options
         )
         tokenizer(["a"], ["b"])  # some defects in its files appear only in use
-    except Exception as error:  # a damaged tokenizer.json makes the library raise a plain Exception
-        raise UserError(f"{name}: no tokenizer can be loaded ({_reason(error)}); give --tokenizer_name") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"{name}: the tokenizer has no fast version, which windows need for character offsets")
     missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.special_tokens_map]
@@ -76,9 +67,6 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
             "tokenizer"
         )
     return tokenizer
-
-
-# ---------------------------------------------------------------- model
 
 
 def load_model(
@@ -101,12 +89,27 @@ def load_model(
     Raises:
         UserError: if no model can be made from the configuration, or the weights are damaged or of another model.
     """
-    name, config = options.model_name_or_path, _library_config(options, labels)
-    if shapes_only or options.random_init:
-        return _model_from_config(options, task, config, "meta" if shapes_only else None)
+    name, model_class = options.model_name_or_path, MODEL_CLASSES[task]
+    attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
+    model: PreTrainedModel
+    with _library_errors(f"{options.config_name or name}: no model can be made of its config.json"):
+        config = _library_config(options, labels)
+        if shapes_only or options.random_init:
+            with torch.device("meta") if shapes_only else nullcontext():
+                model = model_class.from_config(config, **attention)  # type: ignore[no-untyped-call]
+            return model
     if Path(name).is_dir():
         _check_weight_files(Path(name))
-    model, loading_info = _load_pretrained(options, task, config)
+    with _library_errors(f"{name}: the weights cannot be loaded"):
+        model, loading_info = model_class.from_pretrained(
+            name,
+            config=config,
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **_source_options(options),
+            **attention,
+        )
     missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
     missing = [key for key in missing if require_head or key.startswith(f"{model.base_model_prefix}.")]
     missing = [key for key in missing if ".pooler." not in key]
@@ -118,81 +121,35 @@ def load_model(
     return model
 
 
-def _model_from_config(
-    options: ModelOptions, task: str, config: PretrainedConfig, device: str | None
-) -> PreTrainedModel:
-    """Make a model with random weights, on the default device or on the given one."""
-    attention = _attention_options(options)
-    try:
-        with torch.device(device) if device is not None else nullcontext():
-            model: PreTrainedModel = MODEL_CLASSES[task].from_config(config, **attention)  # type: ignore[no-untyped-call]
-    except Exception as error:  # values in config.json can cause any exception
-        raise _config_error(options, error) from error
-    return model
+@contextmanager
+def _library_errors(problem: str, advice: str = "") -> Iterator[None]:
+    """Raise UserError with `problem`, the library's message in one line, and `advice`, for any exception in the block.
 
-
-def _load_pretrained(
-    options: ModelOptions, task: str, config: PretrainedConfig
-) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """Load a model with its weights.
-
-    Returns:
-        The model, and the library's `loading_info`: names of missing and of mismatched weights.
+    Values in config.json and damaged files make the library raise exceptions of any type.
     """
-    name = options.model_name_or_path
     try:
-        model, loading_info = MODEL_CLASSES[task].from_pretrained(
-            name,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            revision=options.model_revision,
-            cache_dir=options.cache_dir,
-            **_attention_options(options),
-        )
-    except Exception as error:  # config.json and a damaged .bin can cause any exception
-        raise UserError(f"{name}: the weights cannot be loaded ({_reason(error)})") from error
-    return model, loading_info
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{problem} ({type(error).__name__}: {reason}){advice}") from error
 
 
-def _attention_options(options: ModelOptions) -> dict[str, str]:
-    return {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
+def _source_options(options: ModelOptions) -> dict[str, Any]:
+    """Return where the library loads from; without `trust_remote_code`, it would ask on the terminal."""
+    return {"revision": options.model_revision, "cache_dir": options.cache_dir, "trust_remote_code": False}
 
 
 def _library_config(options: ModelOptions, labels: list[str] | None) -> PretrainedConfig:
-    """Return the model's configuration as an object of the library, with the names of the classes.
-
-    Raises:
-        UserError: if the library does not accept config.json.
-    """
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(
-            options.config_name or options.model_name_or_path,
-            revision=options.model_revision,
-            cache_dir=options.cache_dir,
-            trust_remote_code=False,
-        )
-        # adapter-transformers 2.x wrote an empty "adapters" here, which today's library would write into.
-        vars(config).pop("adapters", None)
-        if labels is not None:
-            config.num_labels = len(labels)
-            config.id2label = dict(enumerate(labels))
-            config.label2id = {label: index for index, label in enumerate(labels)}
-    except Exception as error:  # values in config.json can cause any exception
-        raise _config_error(options, error) from error
-    return config
-
-
-def _config_error(options: ModelOptions, error: Exception) -> UserError:
+    """Return the model's configuration as an object of the library, with the names of the classes."""
     name = options.config_name or options.model_name_or_path
-    return UserError(f"{name}: no model can be made of its config.json ({_reason(error)})")
-
-
-def _reason(error: Exception) -> str:
-    """Return the library's message in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    config: PretrainedConfig = AutoConfig.from_pretrained(name, **_source_options(options))
+    # adapter-transformers 2.x wrote an empty "adapters" here, which today's library would write into.
+    vars(config).pop("adapters", None)
+    if labels is not None:
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: index for index, label in enumerate(labels)}
+    return config
 
 
 def _check_weight_files(folder: Path) -> None:
@@ -233,9 +190,6 @@ def weights_fingerprint(model: PreTrainedModel) -> str:
         digest.update(f"{name}{tuple(weight.shape)}".encode())
         digest.update(sample.numpy().tobytes())
     return digest.hexdigest()
-
-
-# ---------------------------------------------------------------- messages
 
 
 def silence_library_notices() -> None:
