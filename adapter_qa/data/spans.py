@@ -387,6 +387,6 @@ def _merge(candidates: _Candidates, nulls: _Candidates, numbers: np.ndarray, thr
 def _softmax(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
     """Return the softmax within each group `offsets[i]:offsets[i + 1]`, none of which is empty."""
     sizes = np.diff(offsets)
-    weights: np.ndarray = np.exp(scores - np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes))
-    totals: np.ndarray = np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes)
-    return np.divide(weights, totals)
+    weights = np.exp(scores - np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes))
+    probabilities: np.ndarray = weights / np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes)
+    return probabilities
