@@ -69,7 +69,7 @@ def check_states(checkpoint: Path) -> None:
 
     for pattern in TRAINER_STATES:
         for path in sorted(checkpoint.glob(pattern)):
-            with safe_globals():  # type: ignore[no-untyped-call]  # allows the arrays of NumPy's random state
+            with safe_globals():  # allows the arrays of NumPy's random state
                 _unpickle(path)
 
 

@@ -62,7 +62,7 @@ def real_setup(folders: Path, name: str) -> AdapterSetup:
 
 def real_model(setup: AdapterSetup | None, attention: str) -> Any:
     model: Any = load_model(ModelOptions(str(LEGACY / "base"), attn_implementation=attention), "qa")
-    assert model.config._attn_implementation == attention  # noqa: SLF001, there is no public way
+    assert model.config._attn_implementation == attention
     if setup is not None:
         build_setup(model, setup)
     return model.eval()
