@@ -232,7 +232,7 @@ def signalled(door: str, words: list[str], folder: Path, operation: int, number:
     assert run.live(Stop(operation, number=number)) == 128 + number, run.said()
     assert "Traceback" not in run.said()
     last = run.said().splitlines()[-1]
-    assert last.startswith("stopped: ") and "the same command goes on" in last
+    assert last.startswith("stopped: ") and "the same command resumes" in last
     return run
 
 
@@ -281,8 +281,8 @@ def test_a_signal_while_workers_are_at_work(commands: dict[str, list[str]], tmp_
         words = [*commands["qa"], *saves, "--dataloader_num_workers", "2"]
         run = signalled("qa", words, tmp_path / number.name, committed, number)
         first, last = run.said().splitlines()[-2:]
-        assert first == f"{number.name}: saving a checkpoint after this step; once more stops at once"
-        assert last.startswith(f"stopped: {run.folder}/checkpoint-2 is saved; the same command goes on from step 2 of ")
+        assert first == f"{number.name}: saving a checkpoint after this step; a second signal stops at once"
+        assert last.startswith(f"stopped: {run.folder}/checkpoint-2 is saved; the same command resumes from step 2 of ")
         assert differences(run.finish(), outcome) == []
 
 
@@ -297,7 +297,7 @@ def test_second_process_is_refused_while_the_first_lives(commands: dict[str, lis
     before = sorted((path, path.stat().st_mtime_ns) for path in run.folder.rglob("*"))
     assert second.live() == 2
     assert second.said().startswith(
-        f"error: --output_dir {run.folder}: another run is at work there (process {first.pid} on "
+        f"error: --output_dir {run.folder}: another run is working there (process {first.pid} on "
     )
     assert sorted((path, path.stat().st_mtime_ns) for path in run.folder.rglob("*")) == before
     first.kill()
