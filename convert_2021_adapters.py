@@ -129,5 +129,10 @@ def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None
         raise UserError(f"NEW {new}: cannot be written ({error.strerror or error})") from error
 
 
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())
