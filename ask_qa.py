@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import RunError, UserError, escape_control_chars
-from adapter_qa.inference.requests import STDIN, asked_records, read_pairs, write_lines
+from adapter_qa.inference.requests import STDIN, make_requests, read_requests, write_json_lines
 
 if TYPE_CHECKING:
     from predictor_qa import QuestionAnswerer
@@ -46,13 +46,13 @@ def main(argv: list[str]) -> int:
     if options.serve:
         return serve(options)
     if options.input is not None:
-        records = read_pairs(Path(options.input))
+        records = read_requests(options.input)
     else:
         questions = options.question_file or options.question
-        records = asked_records(questions, context=options.context, context_file=options.context_file)
+        records = make_requests(questions, context=options.context, context_file=options.context_file)
     answers = answer_records(records, options)
     if options.output is not None:
-        write_lines(answers, Path(options.output))
+        write_json_lines(answers, Path(options.output))
     else:
         show(answers, as_json=options.json)
     return 0
@@ -303,24 +303,27 @@ def serve(options: argparse.Namespace) -> int:
         UserError: the port is in use, or a model cannot be had.
     """
     from adapter_qa.inference.web_demo import listen, serve_page
+    from adapter_qa.inference.web_demo_html import DemoAnswer
 
     listener = listen(PORT if options.port is None else options.port)
     answerers = {run: load_answerer(options, run=run) for run in options.runs}
     if options.base is not None:
         answerers[options.base] = load_answerer(options, base=options.base)
     n_best = options.n_best or SHOWN_ON_PAGE
-    serve_page({name: partial(page_answer, one, n_best) for name, one in answerers.items()}, listener)
+
+    def answer_question(name: str, question: str, context: str) -> DemoAnswer:
+        with fitting(options.batch_size):
+            answer = answerers[name].ask(question, context)
+        return DemoAnswer(answer.document(n_best), answer.attention)
+
+    serve_page({name: partial(answer_question, name) for name in answerers}, listener)
     return 0
 
 
-def page_answer(
-    answerer: QuestionAnswerer, n_best: int, question: str, context: str
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """One answer as --json has it, and the fusion attention of the question."""
-    with fitting(answerer.batch_size):
-        reply = answerer.ask(question, context)
-    return reply.document(n_best), reply.attention
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
 
 
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())

@@ -35,7 +35,7 @@ from adapter_qa.models.base_model import load_model, load_tokenizer, silence_lib
 from adapter_qa.models.build import build_setup, check_setup
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.fusion import use_inference_fusion
-from adapter_qa.models.fusion_attention import FusionAttention
+from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
 from utils_qa import Answers, Candidate, SpanCollector, choose_answers, window_spans
@@ -63,7 +63,7 @@ class Answer:
     n_best: tuple[Candidate, ...]
     no_answer: float | None = None
     null_odds: float | None = None
-    attention: dict[str, Any] | None = None
+    attention: FusionAttentionDocument | None = None
 
     def document(self, n_best: int = 1) -> dict[str, Any]:
         """What is written as JSON: `answer`, `score`, `start` and `end`; for v2 `no_answer_score` and `null_odds`;

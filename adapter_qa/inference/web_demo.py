@@ -1,5 +1,7 @@
-"""A page to ask on, for this machine only: it listens on 127.0.0.1, and the browser is told to load nothing from
-elsewhere. Gradio (requirements-serve.txt) is imported inside the functions that need it.
+"""A web page that answers questions, for this machine only.
+
+It listens on 127.0.0.1, and its content policy forbids the browser to load anything from elsewhere. Gradio is imported
+inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -8,17 +10,21 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 from adapter_qa.core.errors import ReportedError, UserError
 from adapter_qa.core.files import is_text
-from adapter_qa.inference.web_demo_html import STYLE, problems_html, replies_html
+from adapter_qa.inference.web_demo_html import STYLE, DemoAnswer, answers_html, problems_html
+
+if TYPE_CHECKING:
+    import gradio
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-HOST_NAMES = [HOST, "localhost"]  # others would be pages of elsewhere that reach us by a name of theirs
-LONGEST = {"question": 2_000, "context": 200_000}  # characters: minutes on a CPU
-POLICY = (  # Gradio's page builds styles and templates in place, hence the unsafe ones
+HOST_NAMES = [HOST, "localhost"]  # under any other name the request comes from a foreign page (DNS rebinding)
+MAX_CHARS = {"question": 2_000, "context": 200_000}  # such a context takes minutes on a CPU
+POLICY = (  # Gradio's page has inline styles and compiles templates, which need the unsafe directives
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; frame-ancestors 'none'"
 )
@@ -30,17 +36,17 @@ PAGE_STYLE = """
 @media (max-width: 40rem) { .gradio-container .main { padding: .75rem !important; } }
 """
 
-Ask = Callable[[str, str], tuple[dict[str, Any], dict[str, Any] | None]]
+AnswerQuestion = Callable[[str, str], DemoAnswer]  # from question and context
 
 
 def listen(port: int) -> socket.socket:
-    """A listening socket on 127.0.0.1.
+    """Return a socket that is bound to 127.0.0.1.
 
     Args:
-        port: 0 takes a free one.
+        port: Port number; 0 takes a free one.
 
     Raises:
-        UserError: the port is in use, or may not be used.
+        UserError: if the port is in use, or may not be used.
     """
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -49,29 +55,28 @@ def listen(port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         raise UserError(
-            f"--port {port}: cannot be had ({error.strerror}); give another, or 0 for a free one"
+            f"--port {port}: not available ({error.strerror}); give another, or 0 for a free one"
         ) from error
     return listener
 
 
-def serve_page(asked: Mapping[str, Ask], listener: socket.socket) -> None:
-    """Serves the page until Ctrl-C or SIGTERM.
+def serve_page(answerers: Mapping[str, AnswerQuestion], listener: socket.socket) -> None:
+    """Serve the page until Ctrl-C or SIGTERM.
 
     Args:
-        asked: by the name that the page shows: from question and context to an answer and its fusion attention, as
-            `page_html.replies_html` takes them.
-        listener: from `listen`.
+        answerers: Functions that answer a question, by the name that the page shows.
+        listener: As `listen` returns it.
     """
     import uvicorn
 
-    warnings.filterwarnings("ignore", module=r"gradio\.")  # of its own use of its libraries, at every question
-    app = make_app(asked)
+    warnings.filterwarnings("ignore", module=r"gradio\.")  # Gradio warns about its own code with every question
+    app = make_app(answerers)
     print(f"http://{HOST}:{listener.getsockname()[1]}   (Ctrl-C ends)", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 
 
-def make_app(asked: Mapping[str, Ask]) -> Any:
-    """The web application: Gradio's page, mounted where it can be neither shared nor reached by another name."""
+def make_app(answerers: Mapping[str, AnswerQuestion]) -> FastAPI:
+    """Return the web application: Gradio's page behind a check of the host name and with a content policy."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     import gradio
@@ -81,43 +86,59 @@ def make_app(asked: Mapping[str, Ask]) -> Any:
     app = FastAPI(openapi_url=None)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=HOST_NAMES)
     app.add_middleware(ContentPolicy)
-    fonts = ["system-ui", "sans-serif"], ["ui-monospace", "monospace"]
-    return gradio.mount_gradio_app(
+    page: FastAPI = gradio.mount_gradio_app(
         app,
-        make_blocks(asked),
+        make_blocks(answerers),
         path="/",
         server_name=HOST,
         footer_links=[],
         show_error=False,
         max_file_size="1kb",
         ssr_mode=False,
-        theme=gradio.themes.Base(primary_hue="blue", font=fonts[0], font_mono=fonts[1]),
-        head=f"<style>{PAGE_STYLE}{STYLE}</style>",  # Gradio rewrites the selectors of its own option for styles
+        theme=gradio.themes.Base(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
+        ),
+        head=f"<style>{PAGE_STYLE}{STYLE}</style>",  # Gradio's own option `css` would rewrite the selectors
     )
+    return page
 
 
 class ContentPolicy:
-    """ASGI middleware that tells the browser to load nothing from elsewhere."""
+    """ASGI middleware that adds `POLICY` to every response.
 
-    def __init__(self, app: Any):
+    Attributes:
+        app: The application behind it.
+    """
+
+    def __init__(self, app: ASGIApp):
+        """Wrap an application."""
         self.app = app
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
-        """Passes a request on; its response gets the header."""
-        await self.app(scope, receive, partial(self.send, send))
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request."""
 
-    async def send(self, send: Any, message: dict[str, Any]) -> None:
-        """Sends a part of a response."""
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
-        await send(message)
+        async def send_with_policy(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], (b"content-security-policy", POLICY.encode())]
+            await send(message)
+
+        await self.app(scope, receive, send_with_policy)
 
 
-def make_blocks(asked: Mapping[str, Ask]) -> Any:
-    """The page: context, question, which runs, and what they answer."""
+def make_blocks(answerers: Mapping[str, AnswerQuestion]) -> gradio.Blocks:
+    """Return the page: context, question, the runs to ask, and their answers."""
     import gradio
 
-    names = list(asked)
+    def show_answers(context: str, question: str, runs: list[str]) -> str:
+        return answer_page(answerers, context, question, runs)
+
+    def show_changed_runs(context: str, question: str, runs: list[str]) -> object:
+        if input_problems({"context": context, "question": question}):
+            return gradio.skip()  # no question was asked yet
+        return show_answers(context, question, runs)
+
+    names = list(answerers)
+    blocks: gradio.Blocks
     with gradio.Blocks(title="Questions", analytics_enabled=False) as blocks:
         gradio.HTML("<h1>Questions and answers</h1>")
         context = gradio.Textbox(label="Context", lines=8, max_lines=16, placeholder="The text that holds the answer")
@@ -128,46 +149,38 @@ def make_blocks(asked: Mapping[str, Ask]) -> Any:
         inputs = [context, question, runs]
         gradio.on(
             [button.click, question.submit],
-            partial(answer_html, asked),
+            show_answers,
             inputs,
             result,
             api_visibility="private",
             show_progress="minimal",
         )
-        runs.input(partial(again_html, asked), inputs, result, api_visibility="private", show_progress="minimal")
+        runs.input(show_changed_runs, inputs, result, api_visibility="private", show_progress="minimal")
     return blocks
 
 
-def answer_html(asked: Mapping[str, Ask], context: str, question: str, runs: list[str]) -> str:
-    """What the page shows when a question was asked: the answers of the chosen runs, or what is wrong with it."""
+def answer_page(answerers: Mapping[str, AnswerQuestion], context: str, question: str, runs: list[str]) -> str:
+    """Return the HTML of the chosen runs' answers, or of the problems with the input."""
     problems = input_problems({"context": context, "question": question})
     if not runs:
         problems.append("Choose at least one run to ask.")
     if problems:
         return problems_html(problems)
     try:
-        return replies_html(question, context, {name: asked[name](question, context) for name in asked if name in runs})
+        answers = {name: answer(question, context) for name, answer in answerers.items() if name in runs}
     except ReportedError as error:
         return problems_html(error.problems)
-
-
-def again_html(asked: Mapping[str, Ask], context: str, question: str, runs: list[str]) -> Any:
-    """The same after other runs were chosen; nothing while nothing can be asked."""
-    if input_problems({"context": context, "question": question}):
-        import gradio
-
-        return gradio.skip()
-    return answer_html(asked, context, question, runs)
+    return answers_html(question, context, answers)
 
 
 def input_problems(texts: Mapping[str, str]) -> list[str]:
-    """What is wrong with what was typed, in sentences."""
+    """Return the problems with the texts of the page, which are given by their names."""
     problems = []
     for name, text in texts.items():
         if not text.strip():
             problems.append(f"The {name} is empty: type or paste one.")
-        elif len(text) > LONGEST[name]:
-            problems.append(f"The {name} has {len(text):,} characters; at most {LONGEST[name]:,} are read here.")
+        elif len(text) > MAX_CHARS[name]:
+            problems.append(f"The {name} has {len(text):,} characters; at most {MAX_CHARS[name]:,} are read here.")
         elif not is_text(text):
-            problems.append(f"The {name} holds half a character (a lone surrogate), which is no valid text.")
+            problems.append(f"The {name} holds half a character (a lone surrogate), which is not valid text.")
     return problems

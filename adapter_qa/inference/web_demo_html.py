@@ -1,20 +1,22 @@
-"""Answers as HTML: highlighted in their context, the candidates, the fusion attention. Every text in it is escaped.
+"""Answers as HTML: highlighted in their context, with candidates and fusion attention. All texts are escaped.
 
-It goes into an element with the id `result`, which `STYLE` counts on.
+`STYLE` expects the HTML inside an element with the id `result`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-WHOLE_CONTEXT = 4000  # characters; of a longer context so many are shown around the answer
-PARTS = ("question", "context")
-DARK = 0.55  # weights above it stand on a dark ground and are written in white
+if TYPE_CHECKING:
+    from adapter_qa.models.fusion_attention import FusionAttentionDocument
+
+MAX_CONTEXT = 4000  # characters; a longer context is cut around the answer
+DARK_WEIGHT = 0.55  # cells with a higher weight are dark and have white text
 NO_ANSWER = "no answer"
 STYLE = """
-#result .asked { margin: 0 0 .6rem; font-style: italic; overflow-wrap: anywhere; }
+#result .question { margin: 0 0 .6rem; font-style: italic; overflow-wrap: anywhere; }
 .runs { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; }
 #result .run { flex: 1 1 26rem; min-width: 0; padding: 1rem; border: 1px solid var(--border-color-primary);
   border-radius: 8px; }
@@ -24,7 +26,7 @@ STYLE = """
 #result .run .answer small, #result .run .hint { font-size: .85rem; font-weight: 400; color: var(--body-text-color);
   opacity: .75; }
 #result .run .hint { margin: .4rem 0; }
-#result .run .told { max-height: 18rem; overflow-y: auto; padding: .6rem .8rem; white-space: pre-wrap;
+#result .run .passage { max-height: 18rem; overflow-y: auto; padding: .6rem .8rem; white-space: pre-wrap;
   overflow-wrap: anywhere; background: var(--background-fill-secondary); border-radius: 6px; line-height: 1.5; }
 #result .run mark { background: #ffd84d; color: #1a1a1a; padding: .05em .15em; border-radius: 3px; }
 #result .run .scroll { overflow-x: auto; }
@@ -50,87 +52,107 @@ STYLE = """
 """
 
 
+class DemoAnswer(NamedTuple):
+    """An answer that the page shows.
+
+    Attributes:
+        document: The answer as ask_qa.py writes it to JSON, with `n_best` if there are several candidates.
+        attention: Fusion attention of the question; None without a fusion.
+    """
+
+    document: dict[str, Any]
+    attention: FusionAttentionDocument | None
+
+
 def problems_html(problems: Sequence[str]) -> str:
-    """What is wrong with what was typed, a line each."""
+    """Return problems with the input, a paragraph each."""
     return f'<div class="problem" role="alert">{"".join(f"<p>{escape(line)}</p>" for line in problems)}</div>'
 
 
-def replies_html(
-    question: str, context: str, replies: Mapping[str, tuple[dict[str, Any], dict[str, Any] | None]]
-) -> str:
-    """Answers side by side, under their question.
+def answers_html(question: str, context: str, answers: Mapping[str, DemoAnswer]) -> str:
+    """Return a question and the answers to it side by side.
 
     Args:
-        question, context: what was asked.
-        replies: by the name of what answered: the answer as JSON has it, with its `n_best` if there are several; and
-            the fusion attention in the form of fusion_attention.json, if something is fused.
+        question: The question.
+        context: The context.
+        answers: Answers by the name of the run that gave them.
     """
-    shown = "".join(_reply(name, context, *reply) for name, reply in replies.items())
-    return f'<p class="asked">{escape(question)}</p><div class="runs">{shown}</div>'
+    sections = "".join(_answer_section(name, context, answer) for name, answer in answers.items())
+    return f'<p class="question">{escape(question)}</p><div class="runs">{sections}</div>'
 
 
-def _reply(name: str, context: str, answer: dict[str, Any], attention: dict[str, Any] | None) -> str:
-    shown = escape(answer["answer"]) or NO_ANSWER
+def _answer_section(name: str, context: str, answer: DemoAnswer) -> str:
+    document = answer.document
+    text = escape(document["answer"]) or NO_ANSWER
     parts = [
         f"<h2>{escape(name)}</h2>",
-        f'<p class="answer">{shown} <small>probability {answer["score"]:.3f}</small></p>',
-        f'<div class="told" dir="auto" tabindex="0">{highlighted(context, answer["start"], answer["end"])}</div>',
-        _candidates(answer),
-        heat_map(attention) if attention is not None else "",
+        f'<p class="answer">{text} <small>probability {document["score"]:.3f}</small></p>',
+        f'<div class="passage" dir="auto" tabindex="0">{highlight(context, document["start"], document["end"])}</div>',
+        _candidate_table(document),
+        heat_map(answer.attention) if answer.attention is not None else "",
     ]
     return f'<section class="run" aria-label="{escape(name)}">{"".join(parts)}</section>'
 
 
-def highlighted(context: str, start: int, end: int) -> str:
-    """A context, or of a long one what is around the answer, with the answer marked; 0, 0 is no answer."""
-    first, past = 0, len(context)
-    if len(context) > WHOLE_CONTEXT:
-        first = max(0, min(start - WHOLE_CONTEXT // 2, len(context) - WHOLE_CONTEXT))
-        past = max(first + WHOLE_CONTEXT, end)
-    before, after = escape(context[first:start]), escape(context[end:past])
-    marked = f"<mark>{escape(context[start:end])}</mark>" if end > start else ""
-    return f"{'… ' if first else ''}{before}{marked}{after}{' …' if past < len(context) else ''}"
+def highlight(context: str, start: int, end: int) -> str:
+    """Return a context with the answer marked; a long context is cut to `MAX_CONTEXT` characters around it.
+
+    Args:
+        context: The context.
+        start: First character of the answer.
+        end: The character after the answer; 0 without an answer.
+    """
+    first, last = 0, len(context)
+    if len(context) > MAX_CONTEXT:
+        first = max(0, min(start - MAX_CONTEXT // 2, len(context) - MAX_CONTEXT))
+        last = max(first + MAX_CONTEXT, end)
+    before, after = escape(context[first:start]), escape(context[end:last])
+    answer = f"<mark>{escape(context[start:end])}</mark>" if end > start else ""
+    return f"{'… ' if first else ''}{before}{answer}{after}{' …' if last < len(context) else ''}"
 
 
-def _candidates(answer: dict[str, Any]) -> str:
-    """The table of candidates; for SQuAD v2 how probable it is that there is no answer."""
+def _candidate_table(document: dict[str, Any]) -> str:
+    """Return the table of candidates and, for SQuAD v2, the probability of no answer."""
     rows = []
-    for rank, one in enumerate(answer.get("n_best", [answer]), start=1):
-        chosen = (one["start"], one["end"]) == (answer["start"], answer["end"])
+    for rank, candidate in enumerate(document.get("n_best", [document]), start=1):
+        is_answer = (candidate["start"], candidate["end"]) == (document["start"], document["end"])
         rows.append(
-            f'<tr class="{"chosen" if chosen else "other"}"><td class="number">{rank}</td>'
-            f"<td>{escape(one['answer']) or NO_ANSWER}</td>"
-            f'<td class="number">{one["score"]:.3f}</td><td class="number">{one["start"]}</td></tr>'
+            f'<tr class="{"chosen" if is_answer else "other"}"><td class="number">{rank}</td>'
+            f"<td>{escape(candidate['answer']) or NO_ANSWER}</td>"
+            f'<td class="number">{candidate["score"]:.3f}</td><td class="number">{candidate["start"]}</td></tr>'
         )
     hint = ""
-    if "no_answer_score" in answer:
-        hint = f'<p class="hint">no answer: probability {answer["no_answer_score"]:.3f}</p>'
-    head = (
+    if "no_answer_score" in document:
+        hint = f'<p class="hint">no answer: probability {document["no_answer_score"]:.3f}</p>'
+    headings = (
         '<tr><th class="number">#</th><th>candidate</th><th class="number">probability</th><th class="number">at</th>'
     )
-    return f'<h3>Candidates</h3><div class="scroll"><table class="best">{head}</tr>{"".join(rows)}</table></div>{hint}'
+    table = f'<table class="best">{headings}</tr>{"".join(rows)}</table>'
+    return f'<h3>Candidates</h3><div class="scroll">{table}</div>{hint}'
 
 
-def heat_map(attention: dict[str, Any]) -> str:
-    """The weights of the fused adapters by layer, for question and context tokens, as a table of coloured cells."""
-    parts = [part for part in PARTS if attention[part]]
+def heat_map(attention: FusionAttentionDocument) -> str:
+    """Return the weights of the fused adapters by adapter site, for question and context tokens, as coloured cells."""
+    weights = {"question": attention["question"], "context": attention["context"]}
+    parts = [part for part in weights if weights[part]]
     names = attention["adapters"]
-    over = "".join(f'<th colspan="{len(names)}">{part} tokens</th>' for part in parts)
-    under = "".join(f"<th>{escape(name)}</th>" for _ in parts for name in names)
+    part_headings = "".join(f'<th colspan="{len(names)}">{part} tokens</th>' for part in parts)
+    name_headings = "".join(f"<th>{escape(name)}</th>" for _ in parts for name in names)
     rows = [
-        f"<tr><th>{escape(place)}</th>"
-        + "".join(_cell(weight) for part in parts for weight in attention[part][index])
+        f"<tr><th>{escape(site)}</th>"
+        + "".join(_weight_cell(weight) for part in parts for weight in weights[part][index])
         + "</tr>"
-        for index, place in enumerate(attention["places"])
+        for index, site in enumerate(attention["places"])
     ]
     return (
         '<h3>Fusion attention</h3><p class="hint">mean weight of each adapter, by layer from below</p>'
-        f'<div class="scroll"><table class="heat"><tr><th></th>{over}</tr><tr><th>layer</th>{under}</tr>'
-        f"{''.join(rows)}</table></div>"
+        f'<div class="scroll"><table class="heat"><tr><th></th>{part_headings}</tr>'
+        f"<tr><th>layer</th>{name_headings}</tr>{''.join(rows)}</table></div>"
     )
 
 
-def _cell(weight: float) -> str:
-    """A number on a ground between white and blue."""
-    ground = tuple(round(255 + (low - 255) * weight) for low in (8, 69, 148))
-    return f'<td style="background:rgb{ground};color:{"#fff" if weight > DARK else "#1a1a1a"}">{weight:.2f}</td>'
+def _weight_cell(weight: float) -> str:
+    """Return a cell with a background between white (0) and blue (1)."""
+    background = tuple(round(255 + (blue - 255) * weight) for blue in (8, 69, 148))
+    text_colour = "#fff" if weight > DARK_WEIGHT else "#1a1a1a"
+    return f'<td style="background:rgb{background};color:{text_colour}">{weight:.2f}</td>'
