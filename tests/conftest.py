@@ -1,4 +1,4 @@
-"""Tiny models, tokenizers and questions that the tests share; nothing is downloaded, nothing is written to the tree."""
+"""Fixtures that all tests share: tiny models, question files and saved runs. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # Started in the background, a shell's children ignore SIGINT, and so would all that the tests start and stop.
+    # Processes that a shell starts in the background ignore SIGINT, and so would the processes that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -100,7 +100,7 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real data, which only some machines have."""
+    """The folder of real data. Tests that need it are skipped where it is missing."""
     if not (SHARED / "data").is_dir():
         pytest.skip("no ../shared/data here: real data is not part of the project")
     return SHARED / "data"
@@ -110,28 +110,32 @@ def shared_data() -> Path:
 def squad_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A training and an evaluation file of made-up questions."""
     folder = tmp_path_factory.mktemp("squad")
-    return write_squad(folder / "train.json", make_questions(24, 1)), write_squad(
-        folder / "dev.json", make_questions(8, 2)
-    )
+    train = write_squad(folder / "train.json", make_questions(24, 1))
+    return train, write_squad(folder / "dev.json", make_questions(8, 2))
 
 
 @pytest.fixture(scope="session")
 def saved_runs(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> SavedRuns:
+    """A QA adapter, a fusion and a fully fine-tuned model with random weights, large enough to give answers."""
     folder = tmp_path_factory.mktemp("saved runs, é")
     options = ModelOptions(str(tiny_bert))
     windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
-    facts = {"base_model": {"name_or_path": str(tiny_bert), "revision": "main"}, "tokenizer": None, "windows": windows}
+    metadata = {
+        "base_model": {"name_or_path": str(tiny_bert), "revision": "main"},
+        "tokenizer": None,
+        "windows": windows,
+    }
     for name, fused in (("qa", None), ("fusion", ["qa=new", "ner=new"])):
         torch.manual_seed(len(name))
-        setup = resolve_setup("qa", read_base_config(options), AdapterOptions(), None, FusionOptions(fuse_adapters=fused),
-                          random_init=True)  # fmt: skip
+        fusion = FusionOptions(fuse_adapters=fused)
+        setup = resolve_setup("qa", read_base_config(options), AdapterOptions(), None, fusion, random_init=True)
         assert setup is not None
         model = load_model(options, "qa")
         build_setup(model, setup)
         for weight_name, weight in model.named_parameters():
             if "adapter" in weight_name or "qa_outputs" in weight_name:
                 torch.nn.init.normal_(weight, std=0.3)
-        save_setup(model, setup, folder / name / setup.folder_name, facts)
+        save_setup(model, setup, folder / name / setup.folder_name, metadata)
     torch.manual_seed(1)
     whole = load_model(options, "qa")
     torch.nn.init.normal_(whole.qa_outputs.weight, std=0.3)

@@ -53,7 +53,7 @@ class RunError(ReportedError):
     """The failure of a run with valid input: a full disk, a NaN loss, too little memory."""
 
 
-class Interrupted(ReportedError):
+class Interrupted(ReportedError):  # noqa: N818  (the run has not failed)
     """The end of a run after a signal; its work is saved.
 
     Args:

@@ -91,52 +91,61 @@ def _template_values(folder: Path, run: dict[str, Any]) -> dict[str, object]:
     full = (folder / FULL_FILE).is_file()
     metadata = read_metadata(folder / (FULL_FILE if full else SETUP_FILE))
     task = TASKS[str(metadata.task)]
-    options = run.get("options", {})
-    title = options.get("hub_model_id") or folder.resolve().name
-    base, revision = metadata.base_model.name_or_path, metadata.base_model.revision
-    base_is_local = base is None or is_local(base)
-    versions = metadata.versions
-    adapter_documents = {name: read_json(folder / name / ADAPTER_CONFIG) for name in metadata.adapters}
-    parameters = run.get("parameters")
-    label2id = read_json(folder / HEAD_CONFIG)["label2id"] if metadata.task == "ner" and not full else {}
-    label2id = dict(sorted(label2id.items(), key=lambda item: int(item[1])))
+    title = run.get("options", {}).get("hub_model_id") or folder.resolve().name
     return {
         "metadata": _hub_metadata(metadata, run, full=full, title=title),
         "title": title,
         "full": full,
         "task": metadata.task,
         "hub_task": task.name,
-        "model_class": task.model_class,
         "setup": metadata.setup,
         "trained_from": public_name(_trained_from(metadata)),
-        "scores": _scores(task, run),
-        "score_notes": _score_notes(run),
+        **_usage_values(folder, metadata, title, full=full),
+        **_run_values(metadata, run),
+    }
+
+
+def _usage_values(folder: Path, metadata: RunMetadata, title: str, *, full: bool) -> dict[str, object]:
+    """Return the template's values for the code that loads the folder, and the description of its adapters."""
+    base, revision, versions = metadata.base_model.name_or_path, metadata.base_model.revision, metadata.versions
+    base_is_local = base is None or is_local(base)
+    adapters = {name: read_json(folder / name / ADAPTER_CONFIG) for name in metadata.adapters}
+    label2id = read_json(folder / HEAD_CONFIG)["label2id"] if metadata.task == "ner" and not full else {}
+    label2id = dict(sorted(label2id.items(), key=lambda item: int(item[1])))
+    packages = [name for name in ("adapters", "transformers", "torch") if name in versions]
+    return {
+        "model_class": TASKS[str(metadata.task)].model_class,
         "base": public_name(base) or "BASE_MODEL",
         "base_is_local": base_is_local,
         "revision": None if base_is_local or revision == "main" else revision,
         "on_hub": "/" in title,
         "folder_name": folder.resolve().name,
-        "tested_with": ", ".join(
-            f"{name} {versions[name]}" for name in ("adapters", "transformers", "torch") if name in versions
-        ),
+        "tested_with": ", ".join(f"{name} {versions[name]}" for name in packages),
         "label2id": label2id,
         "id2label": {index: label for label, index in label2id.items()},
-        "attention_only": [name for name, document in adapter_documents.items()
-                           if document.get(ATTENTION_ONLY_LAST_LAYER)],
+        "attention_only": [name for name, config in adapters.items() if config.get(ATTENTION_ONLY_LAST_LAYER)],
         "tokenizer": public_name(metadata.tokenizer),
-        "adapters": [_describe_adapter(name, document) for name, document in adapter_documents.items()],
-        "parameters": parameters and {
-            "base with head": parameters["base"],
-            **parameters["parts"],
-            "added": parameters["added"],
-            "trained": parameters["trainable"],
-        },
-        "base_parameters": parameters and parameters["base"],
-        "settings": {name: options[name] for name in SETTINGS if options.get(name) not in UNSET} if options else None,
+        "adapters": [_describe_adapter(name, config) for name, config in adapters.items()],
+    }
+
+
+def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]:
+    """Return the template's values that come from run.json."""
+    options, counts = run.get("options", {}), run.get("parameters")
+    parameters = {}
+    if counts is not None:
+        parameters = {"base with head": counts["base"], **counts["parts"]}
+        parameters |= {"added": counts["added"], "trained": counts["trainable"]}
+    settings = {name: options[name] for name in SETTINGS if options.get(name) not in UNSET}
+    return {
+        "scores": _scores(TASKS[str(metadata.task)], run),
+        "score_notes": _score_notes(run),
+        "parameters": parameters,
+        "settings": settings if options else None,
         "provenance": _provenance(metadata, run),
         "data": [_describe_split(split, source) for split, source in run.get("data", {}).items()],
         "license": options.get("license"),
-    }  # fmt: skip
+    }
 
 
 def _trained_from(metadata: RunMetadata) -> str | None:
