@@ -34,7 +34,7 @@ def stores(request: pytest.FixtureRequest, write_sweep: WriteSweep, tmp_path: Pa
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Replace the monotonic clock of all workers; the list's only element is the time."""
     now = [1000.0]
-    monkeypatch.setattr(study.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("adapter_qa.sweeps.study.time.monotonic", lambda: now[0])
     return now
 
 
