@@ -249,7 +249,7 @@ class TrialStore:
         return finished[0] if finished else None
 
     def write_report(self) -> None:
-        """Write sweep.json. Every worker writes it, and the storage makes the last one right."""
+        """Write sweep.json. Every worker writes it from the storage, so the report written last is current."""
         best = self.best()
         document = {
             "study": self.study.study_name,
