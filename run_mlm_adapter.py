@@ -101,5 +101,10 @@ def make_trainer(run: RunContext[MLMRunConfig], bundle: ModelBundle, blocks: dic
     )
 
 
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())

@@ -146,5 +146,10 @@ def write_predictions(trainer: NERTrainer, sentences: list[Sentence], inputs: To
     write_text(trainer.folder / predictions_file("predict", ".conll"), "\n".join(lines))
 
 
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())

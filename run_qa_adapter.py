@@ -153,5 +153,10 @@ def make_trainer(
     return trainer
 
 
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())

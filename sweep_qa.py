@@ -108,5 +108,10 @@ def describe(sweep: Sweep, folder: Path) -> list[str]:
     return [f"{folder}: {sweep.trials} trials, {sweep.metric}, {methods}", *entries]
 
 
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())

@@ -34,7 +34,7 @@ from adapter_qa.data.squad import Question
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
-from adapter_qa.models.fusion_attention import FusionAttention
+from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
 from adapter_qa.runs.layout import ATTENTION_FILE
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
 from adapter_qa.training.training_args import TrainerArguments
@@ -294,7 +294,7 @@ def span_loss(
     return span_losses(start_logits, end_logits, labels, mask).sum() / known
 
 
-def log_fusion_attention(writer: SummaryWriter, document: dict[str, Any], step: int, *, with_figure: bool) -> None:
+def log_fusion_attention(writer: SummaryWriter, document: FusionAttentionDocument, step: int, *, with_figure: bool) -> None:
     """Log the mean weight of every adapter at every site in TensorBoard.
 
     Args:

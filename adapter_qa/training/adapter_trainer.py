@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, SequentialSampler
 from transformers import PreTrainedModel
-from transformers.modeling_outputs import ModelOutput
 from transformers.trainer_utils import EvalLoopOutput
 
 from adapter_qa.config.options import FusionOptions
@@ -50,12 +49,12 @@ class TaskLoss(NamedTuple):
     Attributes:
         total: sum of the losses of all that is labelled, scalar float32.
         weight: number (or sum of class weights) of all that is labelled, scalar float32.
-        outputs: of the model.
+        outputs: of the model; their class is the head's.
     """
 
     total: torch.Tensor
     weight: torch.Tensor
-    outputs: ModelOutput
+    outputs: Any
 
 
 class AdapterTrainer(ResumableTrainer):
@@ -113,7 +112,7 @@ class AdapterTrainer(ResumableTrainer):
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, ModelOutput]:
+    ) -> Any:
         """Return the task's loss; in training over the batch of all processes and with the fusion regulariser."""
         total, weight, outputs = self.task_loss(model, inputs)
         if model.training:

@@ -67,6 +67,7 @@ class MLMTrainer(AdapterTrainer):
     ) -> EvalLoopOutput:
         """Run an evaluation; the perplexity is added to its metrics."""
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        loss = output.metrics[f"{metric_key_prefix}_loss"]
-        output.metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(loss, MAX_EXPONENT))
-        return output
+        metrics = dict(output.metrics or {})
+        loss = metrics[f"{metric_key_prefix}_loss"]
+        metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(loss, MAX_EXPONENT))
+        return output._replace(metrics=metrics)

@@ -32,7 +32,7 @@ def load_sentences(config: NERRunConfig) -> dict[str, list[Sentence]]:
 
     splits = config.splits()
     loaded = run_all([loader(split) for split in splits])
-    sentences = {split.name: read[: split.limit] for split, read in zip(splits, loaded, strict=True)}
+    sentences: dict[str, list[Sentence]] = {split.name: read[: split.limit] for split, read in zip(splits, loaded, strict=True)}
     if "train" in sentences and label_names(sentences["train"]) == [OUTSIDE]:
         raise UserError(
             f"{config.data.train_file}: names no entity, all its labels are {OUTSIDE}; there is nothing to learn"

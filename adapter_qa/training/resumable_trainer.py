@@ -113,7 +113,7 @@ class ResumableTrainer(Trainer):
         """Folder of the run."""
         return Path(str(self.args.output_dir))
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> DataLoader[Any]:
+    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
         prepared: Any = super()._get_dataloader(*args, **kwargs)
         loader = prepared.base_dataloader  # inside accelerate's wrapper
         if not isinstance(loader.worker_init_fn, WorkerInit):
@@ -243,7 +243,8 @@ class ResumableTrainer(Trainer):
         """Evaluate. A resumed run skips --eval_on_start (the call with `skip_scheduler`), since it was done before."""
         if skip_scheduler and self.resumed is not None:
             return {}
-        return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+        metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
+        return metrics
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -28,7 +28,7 @@ from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import load_model, silence_library_notices, weights_fingerprint
 from adapter_qa.models.build import build_setup, check_setup
 from adapter_qa.models.file_names import FULL_FILE
-from adapter_qa.models.parameters import format_table, parameter_table
+from adapter_qa.models.parameters import ParameterTable, format_table, parameter_table
 from adapter_qa.models.save import frozen_adapters, save_setup
 from adapter_qa.models.weights import check_states
 from adapter_qa.runs.checkpoints import discard, rotate
@@ -80,15 +80,22 @@ class ModelBundle:
 
     Attributes:
         model: with its head, adapters and fusion; the weights that do not train are frozen.
-        tokenizer: of the base model; None only in a dry run without data.
-        parameters: `models.build.parameter_table`.
+        loaded_tokenizer: of the base model; None in a dry run without data.
+        parameters: counts of parameters.
         metadata: what adapter_setup.json holds under "trainer".
     """
 
     model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerFast | None
-    parameters: dict[str, Any]
+    loaded_tokenizer: PreTrainedTokenizerFast | None
+    parameters: ParameterTable
     metadata: dict[str, Any]
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """The tokenizer of the base model."""
+        if self.loaded_tokenizer is None:
+            raise ValueError("no tokenizer was loaded: there are no data")
+        return self.loaded_tokenizer
 
 
 def start_run(
@@ -112,7 +119,7 @@ def start_run(
     log_note(setup.notes if setup is not None else [])
     args = resolve_training_args(config.training)
     if args.output_dir_is_derived:
-        groups = data_and_adapter_options(config)
+        groups: list[Any] = data_and_adapter_options(config)
         args.output_dir = str(derived_output_dir(config.model.model_name_or_path, data_name, setup, [args, *groups]))
         args.logging_dir = str(Path(args.output_dir) / "runs")
     folder = None if args.dry_run else Path(str(args.output_dir))
@@ -200,15 +207,18 @@ def print_dry_run(run: RunContext[Config], bundle: ModelBundle, counts: dict[str
 def train_steps(examples: int, args: TrainerArguments) -> int:
     """Return the optimizer steps of a whole training, as `Trainer` counts them."""
     if args.max_steps > 0 or examples == 0:
-        return max(args.max_steps, 0)
-    per_batch = args.train_batch_size * args.world_size
+        return max(int(args.max_steps), 0)
+    per_batch = int(args.train_batch_size * args.world_size)
     batches = examples // per_batch if args.dataloader_drop_last else math.ceil(examples / per_batch)
-    return math.ceil(args.num_train_epochs * max(math.ceil(batches / args.gradient_accumulation_steps), 1))
+    steps_per_epoch = max(math.ceil(batches / args.gradient_accumulation_steps), 1)
+    steps: int = math.ceil(args.num_train_epochs * steps_per_epoch)
+    return steps
 
 
 def eval_steps(examples: int, args: TrainerArguments) -> int:
     """Return the batches of one evaluation."""
-    return math.ceil(examples / (args.eval_batch_size * args.world_size))
+    per_batch = int(args.eval_batch_size * args.world_size)
+    return math.ceil(examples / per_batch)
 
 
 def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
@@ -294,8 +304,7 @@ def save_model(run: RunContext[Config], bundle: ModelBundle, trainer: AdapterTra
 
 def _save_full_model(model: PreTrainedModel, bundle: ModelBundle, folder: Path) -> None:
     model.save_pretrained(folder)
-    if bundle.tokenizer is not None:
-        bundle.tokenizer.save_pretrained(folder)
+    bundle.tokenizer.save_pretrained(folder)
     metadata = {
         **bundle.metadata,
         "task": "qa",
