@@ -132,7 +132,7 @@ def test_masks_differ_between_calls_and_depend_on_the_seed(bert: PreTrainedToken
     assert torch.equal(first[1], again[1])
 
 
-def test_evaluation_is_make_fixed_mask_dataset(bert: PreTrainedTokenizerFast) -> None:
+def test_fixed_masks_depend_on_the_seed_alone(bert: PreTrainedTokenizerFast) -> None:
     ids = many_tokens(bert, 8).numpy()
     state = torch.get_rng_state()
     first, same, other = (make_fixed_mask_dataset(ids, bert, 0.15, seed) for seed in (1, 1, 2))
