@@ -214,7 +214,9 @@ def setup_for_inference(option: str, path: str, base_config: dict[str, Any], lan
     """Return the setup that answers questions with a saved folder.
 
     Args:
-        option, path, base_config: as in `setup_from_saved`.
+        option: name of the option, for messages.
+        path: folder or hub id.
+        base_config: config.json of the base model.
         language: the value of --load_lang_adapter.
 
     Raises:
