@@ -157,7 +157,7 @@ class AdapterOptions:
     madx2: bool = option(
         False, "MAD-X 2.0: no adapter and no fusion in the last layer, also if the adapters are loaded."
     )
-    houlsby_MHA_lastlayer: bool = option(
+    houlsby_MHA_lastlayer: bool = option(  # noqa: N815 - the name of adapter-transformers 2.x
         False, "Place the trained houlsby adapter in the last layer after the attention block only."
     )
 
@@ -185,7 +185,7 @@ class FusionOptions:
     train_adapter: bool = option(
         True, "Train an adapter or a fusion and freeze the base model. False: full fine-tuning."
     )
-    fuse_adapters: list[str] | None = option(
+    fuse_adapters: list[str] | None = option(  # noqa: RUF009 - it returns a field
         None, "NAME=PATH NAME=PATH [...]: two or more saved adapters; a fusion layer over them is trained."
     )
     adapter_composition: str = option(

@@ -119,7 +119,7 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         metadata.pop("unit", None)
         metadata.pop("limits", None)
         plain.metadata = metadata  # type: ignore[assignment]
-        HfArgumentParser._parse_dataclass_field(parser, plain)
+        HfArgumentParser._parse_dataclass_field(parser, plain)  # noqa: SLF001 - of the base class
 
     def known_names(self) -> list[str]:
         """Return the name of every option, without dashes."""

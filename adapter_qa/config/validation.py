@@ -202,7 +202,7 @@ def _hub_problems(training: TrainingOptions) -> list[str]:
     """Return what would make --push_to_hub fail at the end of the run."""
     from huggingface_hub import constants, get_token  # imported here because it is slow
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils._validators import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     problems = []
     if not training.do_train:

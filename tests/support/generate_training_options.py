@@ -23,6 +23,8 @@ HEADER = '''\
 Generated: python tests/support/generate_training_options.py > adapter_qa/config/training_options.py
 """
 
+# ruff: noqa: RUF036 - the library's parser looks at the order of a union
+
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
