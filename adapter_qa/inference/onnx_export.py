@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def write_export(
     folder: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    windows: dict[str, Any],
+    windows: Mapping[str, Any],
     options: GraphOptions,
 ) -> dict[str, Any]:
     """Write the graph, the tokenizer, the model's configuration and `answer.py`.
@@ -83,7 +83,7 @@ def write_export(
     write_text(folder / ANSWER_FILE, answer_script())
     return {
         "inputs": names,
-        "windows": windows,
+        "windows": dict(windows),
         "tokenizer": {
             "cls_token_id": pair.cls_token_id,
             "pad_token_id": pair.pad_token_id,
