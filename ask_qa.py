@@ -178,7 +178,7 @@ def page_problems(options: argparse.Namespace) -> list[str]:
     if options.port is not None and not 0 <= options.port < 2**16:
         problems.append(f"--port {options.port}: must be from 0 to {2**16 - 1}")
     if importlib.util.find_spec("gradio") is None:
-        problems.append("--serve needs gradio, which is not installed: pip install -r requirements-serve.txt")
+        problems.append("--serve needs gradio, which is not installed: pip install \"adapter-qa[serve]\"")
     return problems
 
 

@@ -11,7 +11,7 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 help_or_no_arguments "$@"
 cd "$(dirname "$0")"
-use_environment requirements.txt requirements-report.txt
+use_environment report
 export HF_HUB_OFFLINE=1
 export OMP_NUM_THREADS=1   # matrices this small gain nothing from a second thread
 

@@ -20,18 +20,17 @@ help_if_asked() {
     exit
 }
 
-# use_environment requirements.txt ...: activate .venv with the packages of the given files. The environment is created
-# if it is missing, and its packages are installed again only if a requirements file has changed.
+# use_environment EXTRAS: activate .venv with this project and some of its extras, e.g. "dev". The environment is created
+# if it is missing, and packages are installed again only if the pins have changed.
 use_environment() {
-    local installed file files=()
-    installed=.venv/$(basename "${!#}").installed
-    for file in "$@"; do files+=(--requirement "$file"); done
+    local pins=(pyproject.toml requirements.txt) installed=.venv/$1.installed
     if [ ! -x .venv/bin/python ]; then
         "${PYTHON:-python3}" -m venv .venv
     fi
-    if ! cmp --silent <(cat requirements*.txt) "$installed"; then
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check "${files[@]}"
-        cat requirements*.txt >"$installed"
+    if ! cmp --silent <(cat "${pins[@]}") "$installed"; then
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt \
+            --editable ".[$1]"
+        cat "${pins[@]}" >"$installed"
     fi
     PATH=$PWD/.venv/bin:$PATH
 }

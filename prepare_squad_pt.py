@@ -60,7 +60,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         UserError: an argument is missing, unknown or invalid.
     """
     parser = CollectingArgumentParser(
-        prog="prepare_squad_pt.py",
         description="Clean SQuAD files: replace HTML entities, correct the start indices of answers, and write the "
         "questions that cannot be aligned to a file of their own, with the reason.",
         epilog=USAGE,
@@ -145,5 +144,10 @@ def print_counts(counts: dict[str, Any]) -> None:
         print(f"{name.replace('_', ' '):<{width}}  {escape_control_chars(shown):>12}")
 
 
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())

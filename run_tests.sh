@@ -9,10 +9,11 @@ set -euo pipefail
 source "$(dirname "$0")/environment.sh"
 help_if_asked "$@"
 cd "$(dirname "$0")"
-use_environment requirements-dev.txt
+use_environment dev
 
 ruff format --check .
 ruff check .
 mypy --no-error-summary .
+mypy --no-error-summary --config-file tests/mypy.ini tests
 export HF_HUB_OFFLINE=1
 exec pytest --numprocesses 2 --dist loadfile "$@"

@@ -110,7 +110,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     if impossible:
         parser.error(
             f"{', '.join(impossible)}: needs --data and --tokenizer; peer also needs --peer; export needs the packages "
-            "of requirements-export.txt"
+            "of the extra export"
         )
     return options
 

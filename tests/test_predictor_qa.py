@@ -245,7 +245,7 @@ def test_without_gradio_the_page_says_what_to_install(saved_runs: SavedRuns, mon
     with pytest.raises(UserError) as refused:
         ask_qa.main([str(saved_runs.qa), "--serve"])
     assert refused.value.problems == [
-        "--serve needs gradio, which is not installed: pip install -r requirements-serve.txt"
+        "--serve needs gradio, which is not installed: pip install \"adapter-qa[serve]\""
     ]
 
 
