@@ -58,7 +58,7 @@ class OperatorCounter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run an operator, and count it unless it only makes a view."""
-        aliases = [result.alias_info for result in function._schema.returns]  # noqa: SLF001, there is no public way
+        aliases = [result.alias_info for result in function._schema.returns]
         self.count += any(alias is None or alias.is_write for alias in aliases)
         return function(*args, **(kwargs or {}))
 

@@ -50,9 +50,7 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
     name = options.tokenizer_name or options.model_name_or_path
     word_options = {"add_prefix_space": True} if split_words else {}
     with _library_errors(f"{name}: no tokenizer can be loaded", "; give --tokenizer_name"):
-        tokenizer = AutoTokenizer.from_pretrained(  # type: ignore[no-untyped-call]
-            name, use_fast=True, **_source_options(options), **word_options
-        )
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **_source_options(options), **word_options)
         tokenizer(["a"], ["b"])  # some defects in its files appear only in use
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"{name}: the tokenizer has no fast version, which windows need for character offsets")
@@ -96,7 +94,7 @@ def load_model(
         config = _library_config(options, labels)
         if shapes_only or options.random_init:
             with torch.device("meta") if shapes_only else nullcontext():
-                model = model_class.from_config(config, **attention)  # type: ignore[no-untyped-call]
+                model = model_class.from_config(config, **attention)
             return model
     if Path(name).is_dir():
         _check_weight_files(Path(name))

@@ -190,5 +190,5 @@ def fusion_regularization(values: Sequence[torch.Tensor]) -> torch.Tensor:
 
     It keeps the mixture close to the adapters' outputs (AdapterFusion's reference implementation).
     """
-    distances = [IdentityRegularizer.apply(weight) for weight in values]  # type: ignore[no-untyped-call]
+    distances = [IdentityRegularizer.apply(weight) for weight in values]
     return REGULARIZATION * torch.stack(distances).sum()

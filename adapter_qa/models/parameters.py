@@ -22,7 +22,7 @@ def head_names(model: PreTrainedModel) -> set[str]:
 
     Weights that are tied to the embeddings are left out: they belong to the base model and stay frozen.
     """
-    output: nn.Module | None = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    output: nn.Module | None = model.get_output_embeddings()
     tied = {id(weight) for weight in output.parameters()} if output is not None else set()
     prefix = model.base_model_prefix + "."
     return {name for name, weight in model.named_parameters() if not name.startswith(prefix) and id(weight) not in tied}

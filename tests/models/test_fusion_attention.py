@@ -199,7 +199,7 @@ def test_an_adapter_that_is_left_out_of_a_layer_has_weight_0_there(tiny_bert: Pa
 
 
 def count_hooks(model: PreTrainedModel) -> int:
-    return sum(len(module._forward_hooks) for module in model.modules())  # noqa: SLF001, there is no public way
+    return sum(len(module._forward_hooks) for module in model.modules())
 
 
 def test_hooks_are_removed_and_nothing_is_recorded_without_a_fusion(tiny_bert: Path) -> None:
