@@ -313,7 +313,10 @@ def _parse_literal(cell: str) -> Any:
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):
-        pass  # try the other notation
+        return _parse_python_literal(cell)
+
+
+def _parse_python_literal(cell: str) -> Any:
     try:
         return ast.literal_eval(_ArraysToLists().visit(ast.parse(cell.strip(), mode="eval")))
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # as literal_eval lists
