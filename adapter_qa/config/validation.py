@@ -194,7 +194,7 @@ def _sharding_problems(training: TrainingOptions) -> list[str]:
     except UserError as error:
         problems += error.problems
     if importlib.util.find_spec("deepspeed") is None:
-        problems.append("--deepspeed: the package is not installed; pip install "adapter-qa[deepspeed]"")
+        problems.append('--deepspeed: the package is not installed; pip install "adapter-qa[deepspeed]"')
     return problems
 
 
