@@ -1,4 +1,4 @@
-"""Each door as its user starts it: a process, its files, its last line, its exit code and its one-line errors."""
+"""The scripts as a chain: what each prints and writes, and that the next one can use it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from support.questions import make_questions, write_squad
-from support.scripts import ROOT, run_script
+from support.scripts import ROOT, run_main, run_script
 
 import ask_qa
 import convert_2021_adapters
@@ -23,69 +23,69 @@ import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
 import sweep_qa
-from adapter_qa.core.cli import run_cli
 
 CONLL = (
     "O O\nTribunal B-ORGANIZACAO\nde I-ORGANIZACAO\nBelém I-ORGANIZACAO\ndecidiu O\n. O\n\n"
     "Ana B-PESSOA\nnasceu O\nem O\nRecife B-LOCAL\n. O\n\n"
 )
-DOORS = [run_qa_adapter, run_mlm_adapter, run_ner_adapter, prepare_squad_pt, ask_qa, convert_2021_adapters, sweep_qa]
+SCRIPTS = [run_qa_adapter, run_mlm_adapter, run_ner_adapter, prepare_squad_pt, ask_qa, convert_2021_adapters, sweep_qa]
 SMALL = ["--max_seq_length", "64", "--num_train_epochs", "2", "--learning_rate", "1e-2", "--report_to", "tensorboard"]
 
 
 class Chain:
-    """What the doors made, one after the other."""
+    """A folder in which scripts run one after the other.
+
+    Attributes:
+        folder: the scripts' working directory.
+        base: the base model.
+        train: questions for training.
+        dev: questions for evaluation.
+        conll: sentences for the NER adapter.
+        questions: the options for base model, files and stride.
+    """
 
     def __init__(self, folder: Path, base: Path, files: tuple[Path, Path]):
         self.folder = folder
         self.base = base
         self.train, self.dev = files
-        self.ner = folder / "ner.conll"
-        self.ner.write_text(CONLL * 10, encoding="utf-8")
+        self.conll = folder / "ner.conll"
+        self.conll.write_text(CONLL * 10, encoding="utf-8")
+        self.questions: list[Any] = [
+            "--model_name_or_path", base, "--train_file", self.train, "--validation_file", self.dev,
+            "--doc_stride", "16",
+        ]  # fmt: skip
 
-    def run(self, script: str, *words: Any) -> subprocess.CompletedProcess[str]:
-        """Starts a door; it must succeed."""
-        done = run_script(script, *words, cwd=self.folder)
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done
-
-    def questions(self) -> list[Any]:
-        return [
-            "--model_name_or_path",
-            self.base,
-            "--train_file",
-            self.train,
-            "--validation_file",
-            self.dev,
-            "--doc_stride",
-            "16",
-        ]
+    def run(self, main: Callable[[list[str]], int], *argv: object) -> str:
+        """Run a script in this process, require success and return its standard output."""
+        process = run_main(main, *argv, cwd=self.folder)
+        assert process.returncode == 0, process.stderr[-3000:]
+        return process.stdout
 
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path, squad_files: tuple[Path, Path]) -> Chain:
-    """Language, QA and NER adapter, and their fusion, trained by the doors."""
-    made = Chain(tmp_path_factory.mktemp("doors"), tiny_bert, squad_files)
+    """A language adapter, a QA adapter, a NER adapter and their fusion in the folders mlm, qa, ner and fusion."""
+    chain = Chain(tmp_path_factory.mktemp("chain"), tiny_bert, squad_files)
     model = ["--model_name_or_path", tiny_bert, "--do_train", "--do_eval"]
-    made.run(
-        "run_mlm_adapter.py", *model, "--train_file", made.train, "--block_size", "32", "--num_train_epochs", "1",
+    chain.run(
+        run_mlm_adapter.main, *model, "--train_file", chain.train, "--block_size", "32", "--num_train_epochs", "1",
         "--madx2", "True", "--language", "pt", "--output_dir", "mlm",
     )  # fmt: skip
-    made.run(
-        "run_qa_adapter.py", *made.questions(), "--do_train", "--do_eval", *SMALL, "--madx2", "True",
+    chain.run(
+        run_qa_adapter.main, *chain.questions, "--do_train", "--do_eval", *SMALL, "--madx2", "True",
         "--load_lang_adapter", "mlm", "--language", "pt", "--output_dir", "qa",
     )  # fmt: skip
-    made.run(
-        "run_ner_adapter.py", *model, *SMALL, "--train_file", made.ner, "--validation_file", made.ner,
-        "--test_file", made.ner, "--do_predict", "--madx2", "True", "--weighted_loss", "--next_sentence",
+    chain.run(
+        run_ner_adapter.main, *model, *SMALL, "--train_file", chain.conll, "--validation_file", chain.conll,
+        "--test_file", chain.conll, "--do_predict", "--madx2", "True", "--weighted_loss", "--next_sentence",
         "--output_dir", "ner",
     )  # fmt: skip
-    made.run(
-        "run_qa_adapter.py", *made.questions(), "--do_train", "--do_eval", "--do_predict", "--test_file", made.dev,
+    chain.run(
+        run_qa_adapter.main, *chain.questions, "--do_train", "--do_eval", "--do_predict", "--test_file", chain.dev,
         *SMALL, "--load_lang_adapter", "mlm", "--fuse_adapters", "qa=qa", "ner=ner/adapters-ner",
         "--output_dir", "fusion",
     )  # fmt: skip
-    return made
+    return chain
 
 
 def read(path: Path) -> Any:
@@ -93,8 +93,8 @@ def read(path: Path) -> Any:
 
 
 def test_files_of_a_fusion_run(chain: Chain) -> None:
-    found = {path.name for path in (chain.folder / "fusion").iterdir() if not path.name.startswith("checkpoint-")}
-    assert found == {
+    names = {path.name for path in (chain.folder / "fusion").iterdir() if not path.name.startswith("checkpoint-")}
+    assert names == {
         "adapters-fusion", "all_results.json", "eval_nbest_predictions.json", "eval_predictions.json",
         "eval_results.json", "frozen.safetensors", "fusion_attention.json",
         "predict_nbest_predictions.json", "predict_predictions.json",
@@ -103,16 +103,15 @@ def test_files_of_a_fusion_run(chain: Chain) -> None:
     assert list((chain.folder / "fusion" / "runs").rglob("events.out.tfevents.*"))
 
 
-def test_run_json_tells_the_run(chain: Chain) -> None:
+def test_run_json_describes_the_run(chain: Chain) -> None:
     run = read(chain.folder / "fusion" / "run.json")
     assert run["status"] == "finished"
     assert run["setup"] == "Stack[mlm, Fuse[qa, ner]]"
-    assert run["options"]["learning_rate"] == 1e-2 and run["options"]["fuse_adapters"] == [
-        "qa=qa",
-        "ner=ner/adapters-ner",
-    ]
+    assert run["options"]["learning_rate"] == 1e-2
+    assert run["options"]["fuse_adapters"] == ["qa=qa", "ner=ner/adapters-ner"]
     assert run["versions"]["adapters"] == "1.3.0"
-    assert run["data"]["train"]["questions"] == 24 and run["data"]["eval"]["questions"] == 8
+    assert run["data"]["train"]["questions"] == 24
+    assert run["data"]["eval"]["questions"] == 8
     assert [entry["epoch"] for entry in run["history"]] == [1.0, 2.0]
     assert run["best"]["metric"] == max(entry["eval_f1"] for entry in run["history"])
     assert run["metrics"]["eval"]["eval_f1"] == run["best"]["metric"]
@@ -123,7 +122,7 @@ def test_run_json_tells_the_run(chain: Chain) -> None:
     assert {"loss", "learning_rate"} <= set(run["losses"][0])
 
 
-def test_saved_setup_names_all_that_asking_needs(chain: Chain) -> None:
+def test_saved_setup_has_all_that_answering_needs(chain: Chain) -> None:
     trainer = read(chain.folder / "fusion" / "adapters-fusion" / "adapter_setup.json")["trainer"]
     assert trainer["base_model"]["name_or_path"] == str(chain.base)
     assert trainer["windows"] == {
@@ -133,7 +132,7 @@ def test_saved_setup_names_all_that_asking_needs(chain: Chain) -> None:
     assert (trainer["setup"], trainer["task"]) == ("Stack[mlm, Fuse[qa, ner]]", "qa")
 
 
-def test_language_and_entity_runs_report_their_metrics(chain: Chain) -> None:
+def test_mlm_and_ner_runs_report_their_metrics(chain: Chain) -> None:
     mlm, ner = (read(chain.folder / name / "run.json")["metrics"]["eval"] for name in ("mlm", "ner"))
     assert mlm["eval_perplexity"] == pytest.approx(2.718281828459045 ** mlm["eval_loss"])
     assert {"eval_f1", "eval_precision", "eval_recall", "eval_PESSOA_f1", "eval_LOCAL_recall"} <= set(ner)
@@ -142,116 +141,114 @@ def test_language_and_entity_runs_report_their_metrics(chain: Chain) -> None:
 
 
 @pytest.mark.parametrize("run", ["fusion", "fusion/adapters-fusion", "qa"])
-def test_saved_run_answers_as_the_trained_one_did(chain: Chain, run: str, tmp_path: Path) -> None:
+def test_saved_run_gives_the_answers_of_its_evaluation(chain: Chain, run: str, tmp_path: Path) -> None:
     questions = make_questions(8, 2)  # those of the evaluation file
     lines = [
-        json.dumps({"id": one.id, "question": one.question, "context": one.context, "note": 1}) for one in questions
+        json.dumps({"id": question.id, "question": question.question, "context": question.context, "note": 1})
+        for question in questions
     ]
     (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    chain.run("ask_qa.py", run, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
+    chain.run(ask_qa.main, run, "--input", tmp_path / "in.jsonl", "--output", tmp_path / "out.jsonl")
     answers = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
-    assert [one["id"] for one in answers] == [one.id for one in questions]
-    trained = read(chain.folder / run.split("/")[0] / "eval_nbest_predictions.json")
-    for one in answers:
-        best = trained[one["id"]][0]
-        assert (one["answer"], one["start"], one["end"]) == (best["text"], best["start"], best["end"])
-        assert one["score"] == pytest.approx(best["probability"], abs=1e-5)
-        assert one["context"][one["start"] : one["end"]] == one["answer"]
-        assert one["note"] == 1
+    assert [answer["id"] for answer in answers] == [question.id for question in questions]
+    evaluation = read(chain.folder / run.split("/")[0] / "eval_nbest_predictions.json")
+    for answer in answers:
+        best = evaluation[answer["id"]][0]
+        assert (answer["answer"], answer["start"], answer["end"]) == (best["text"], best["start"], best["end"])
+        assert answer["score"] == pytest.approx(best["probability"], abs=1e-5)
+        assert answer["context"][answer["start"] : answer["end"]] == answer["answer"]
+        assert answer["note"] == 1
 
 
-def test_ask_one_question(chain: Chain) -> None:
-    words = ("fusion", "--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Belém. " * 40)
-    answer = json.loads(chain.run("ask_qa.py", *words, "--json").stdout)
+def test_another_process_gives_the_same_answer(chain: Chain) -> None:
+    argv = ("fusion", "--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Belém. " * 40)
+    process = run_script("ask_qa.py", *argv, "--json", cwd=chain.folder)
+    assert process.returncode == 0, process.stderr
+    answer = json.loads(process.stdout)
     assert set(answer) == {"id", "question", "context", "answer", "score", "start", "end"}
     assert answer["answer"] in answer["context"]
-    assert chain.run("ask_qa.py", *words).stdout.startswith(f"{answer['answer']}   (score 0.")
+    assert chain.run(ask_qa.main, *argv).startswith(f"{answer['answer']}   (score 0.")
 
 
-def test_loaded_fusion_evaluates_as_it_did_and_trains_further(chain: Chain) -> None:
-    words = ["--max_seq_length", "64", "--do_eval", "--load_adapter", "fusion", "--output_dir", "eval_again"]
-    chain.run("run_qa_adapter.py", *chain.questions(), *words)
+def test_loaded_fusion_has_the_same_metrics_and_trains_further(chain: Chain) -> None:
+    argv = ["--max_seq_length", "64", "--do_eval", "--load_adapter", "fusion", "--output_dir", "eval_again"]
+    chain.run(run_qa_adapter.main, *chain.questions, *argv)
     before, again = (read(chain.folder / name / "eval_results.json") for name in ("fusion", "eval_again"))
     for metric in ("eval_f1", "eval_exact", "eval_loss"):
         assert again[metric] == pytest.approx(before[metric], abs=1e-6)
-    chain.run("run_qa_adapter.py", *chain.questions(), *SMALL, "--do_train", "--load_adapter", "fusion/adapters-fusion",
+    chain.run(run_qa_adapter.main, *chain.questions, *SMALL, "--do_train", "--load_adapter", "fusion/adapters-fusion",
               "--output_dir", "further")  # fmt: skip
     assert read(chain.folder / "further" / "run.json")["setup"] == "Stack[mlm, Fuse[qa, ner]]"
 
 
 def test_full_fine_tuning_saves_a_model_that_answers(chain: Chain) -> None:
-    chain.run("run_qa_adapter.py", *chain.questions(), *SMALL, "--do_train", "--do_eval", "--train_adapter", "False",
+    chain.run(run_qa_adapter.main, *chain.questions, *SMALL, "--do_train", "--do_eval", "--train_adapter", "False",
               "--output_dir", "full")  # fmt: skip
     assert (chain.folder / "full" / "model.safetensors").is_file()
     run = read(chain.folder / "full" / "run.json")
-    assert run["setup"] == "full fine-tuning" and run["parameters"]["trainable"] == run["parameters"]["base"]
+    assert run["setup"] == "full fine-tuning"
+    assert run["parameters"]["trainable"] == run["parameters"]["base"]
     question = make_questions(8, 2)[0]
-    words = ("full", "--question", question.question, "--context", question.context, "--json")
-    answer = json.loads(chain.run("ask_qa.py", *words).stdout)
+    argv = ("full", "--question", question.question, "--context", question.context, "--json")
+    answer = json.loads(chain.run(ask_qa.main, *argv))
     assert answer["answer"] == read(chain.folder / "full" / "eval_predictions.json")["q0"]
 
 
-def test_random_base_is_kept_beside_the_adapters_and_answers(chain: Chain, tmp_path: Path) -> None:
-    chain.run("run_qa_adapter.py", *chain.questions(), *SMALL, "--do_train", "--do_eval", "--random_init", "True",
-              "--load_lang_adapter", "new", "--output_dir", tmp_path / "drawn")  # fmt: skip
+def test_random_base_model_is_saved_with_the_adapters_and_answers(chain: Chain, tmp_path: Path) -> None:
+    chain.run(run_qa_adapter.main, *chain.questions, *SMALL, "--do_train", "--do_eval", "--random_init", "True",
+              "--load_lang_adapter", "new", "--output_dir", tmp_path / "random")  # fmt: skip
     moved = tmp_path / "moved"
-    (tmp_path / "drawn").rename(moved)
+    (tmp_path / "random").rename(moved)
     question = make_questions(8, 2)[3]
-    words = (moved, "--question", question.question, "--context", question.context, "--json")
-    assert json.loads(chain.run("ask_qa.py", *words).stdout)["answer"] == read(moved / "eval_predictions.json")["q3"]
+    argv = (moved, "--question", question.question, "--context", question.context, "--json")
+    assert json.loads(chain.run(ask_qa.main, *argv))["answer"] == read(moved / "eval_predictions.json")["q3"]
 
 
 def test_v2_run_writes_null_odds_and_best_thresholds(chain: Chain, tmp_path: Path) -> None:
     questions = make_questions(12, 5)
-    empty = [type(one)(f"n{one.id}", one.question, one.context, (), ()) for one in questions[:6]]
-    path = write_squad(tmp_path / "v2.json", [*questions, *empty])
-    words = ["--model_name_or_path", chain.base, "--validation_file", path, "--do_eval", "--max_seq_length", "64",
-             "--doc_stride", "16", "--train_adapter", "False"]  # fmt: skip
-    chain.run("run_qa_adapter.py", *words, "--version_2_with_negative", "--output_dir", tmp_path / "v2")
+    unanswerable = [
+        type(question)(f"n{question.id}", question.question, question.context, (), ()) for question in questions[:6]
+    ]
+    path = write_squad(tmp_path / "v2.json", [*questions, *unanswerable])
+    argv = ["--model_name_or_path", chain.base, "--validation_file", path, "--do_eval", "--max_seq_length", "64",
+            "--doc_stride", "16", "--train_adapter", "False"]  # fmt: skip
+    chain.run(run_qa_adapter.main, *argv, "--version_2_with_negative", "--output_dir", tmp_path / "v2")
     results = read(tmp_path / "v2" / "eval_results.json")
     assert {"eval_HasAns_f1", "eval_NoAns_f1", "eval_best_f1", "eval_best_f1_thresh"} <= set(results)
     assert len(read(tmp_path / "v2" / "eval_null_odds.json")) == 18
-    refused = run_script("run_qa_adapter.py", *words, "--output_dir", tmp_path / "v1")
-    assert refused.returncode == 2
-    assert "6 questions have no answer; SQuAD v2 data needs --version_2_with_negative True" in refused.stderr
-    assert "Traceback" not in refused.stderr
+    without_v2 = run_main(run_qa_adapter.main, *argv, "--output_dir", tmp_path / "v1")
+    assert without_v2.returncode == 2
+    assert "6 questions have no answer; SQuAD v2 data needs --version_2_with_negative True" in without_v2.stderr
 
 
-def test_dry_run_prints_the_plan_and_writes_nothing(chain: Chain, tmp_path: Path) -> None:
-    done = run_script(
-        "run_qa_adapter.py", *chain.questions(), "--do_train", "--do_eval", "--max_train_samples", "10",
+def test_dry_run_prints_the_setup_and_writes_nothing(chain: Chain, tmp_path: Path) -> None:
+    process = run_script(
+        "run_qa_adapter.py", *chain.questions, "--do_train", "--do_eval", "--max_train_samples", "10",
         "--max_eval_samples", "1000", "--num_train_epochs", "3", "--max_seq_length", "64", "--dry_run",
         "--per_device_train_batch_size", "4", "--random_init", "--fuse_adapters", "qa=new", "ner=new", cwd=tmp_path,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    setup = json.loads(done.stdout.splitlines()[-1])
-    assert setup["active_setup"] == "Fuse[qa, ner]"
-    assert set(setup["parameters"]) == {"base", "added", "trainable", "percent_added", "parts"}
-    assert setup["train"] == {"questions": 10, "windows": 10, "steps": 9}
-    assert setup["eval"] == {"questions": 8, "windows": 8, "steps": 1}
+    assert process.returncode == 0, process.stderr
+    document = json.loads(process.stdout.splitlines()[-1])
+    assert document["active_setup"] == "Fuse[qa, ner]"
+    assert set(document["parameters"]) == {"base", "added", "trainable", "percent_added", "parts"}
+    assert document["train"] == {"questions": 10, "windows": 10, "steps": 9}
+    assert document["eval"] == {"questions": 8, "windows": 8, "steps": 1}
     assert not list(tmp_path.iterdir())
 
 
-def test_options_file_sets_and_command_line_overrides(chain: Chain, tmp_path: Path) -> None:
+def test_command_line_overrides_the_options_file(chain: Chain, tmp_path: Path) -> None:
     options = tmp_path / "fusion.yaml"
     text = "random_init: true\nfuse_adapters: [a=new, b=new]\nmax_seq_length: 64\nmadx2: true\n"
     options.write_text(f"model_name_or_path: {chain.base}\n{text}")
-    in_file = run_script("run_qa_adapter.py", options, "--dry_run", cwd=tmp_path)
-    overridden = run_script("run_qa_adapter.py", options, "--dry_run", "--madx2", "False", cwd=tmp_path)
-    assert in_file.returncode == overridden.returncode == 0, overridden.stderr
-    fusion = [
-        json.loads(done.stdout.splitlines()[-1])["parameters"]["parts"]["fusion"] for done in (in_file, overridden)
-    ]
-    assert fusion[0] * 4 == fusion[1] * 3  # three layers of four
+    from_file, overridden = (
+        json.loads(chain.run(run_qa_adapter.main, options, "--dry_run", *argv).splitlines()[-1])
+        for argv in ([], ["--madx2", "False"])
+    )
+    # three layers of four
+    assert from_file["parameters"]["parts"]["fusion"] * 4 == overridden["parameters"]["parts"]["fusion"] * 3
 
 
-def in_process(main: Callable[[list[str]], int], words: list[Any], monkeypatch: pytest.MonkeyPatch) -> int:
-    """A door's exit code without the cost of a process."""
-    monkeypatch.setattr(sys, "argv", ["door.py", *map(str, words)])
-    return run_cli(main)
-
-
-WRONG = [
+OPTION_ERRORS = [
     (["--do_eval"], "the following arguments are required: --model_name_or_path"),
     (["--model_name_or_path", "m", "--lerning_rate", "1"], "unknown option lerning_rate; did you mean learning_rate?"),
     (["--model_name_or_path", "./none", "--dry_run"], "./none: no such folder"),
@@ -273,39 +270,28 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), WRONG)
-def test_wrong_input_is_one_line_and_exit_code_2(
-    words: list[str],
-    message: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert in_process(run_qa_adapter.main, words, monkeypatch) == 2
-    printed = capsys.readouterr()
-    errors = printed.err.splitlines()
-    assert errors and all(line.startswith("error: ") for line in errors)
+@pytest.mark.parametrize(("argv", "message"), OPTION_ERRORS)
+def test_option_error_is_reported_in_a_line_with_exit_code_2(argv: list[str], message: str, tmp_path: Path) -> None:
+    process = run_main(run_qa_adapter.main, *argv, cwd=tmp_path)
+    assert process.returncode == 2
+    errors = process.stderr.splitlines()
+    assert all(line.startswith("error: ") for line in errors)
     assert any(message in line for line in errors)
-    assert printed.out == "" and not list(tmp_path.iterdir())
+    assert process.stdout == ""
+    assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("door", DOORS)
-def test_help_of_every_door(
-    door: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        in_process(door.main, ["--help"], monkeypatch)
-    assert stopped.value.code == 0
-    text = capsys.readouterr().out
-    assert "examples:" in text and f"{door.__name__}.py" in text
-    assert "(default: None)" not in text and "--no_" not in text
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.__name__)
+def test_help_has_examples_and_no_internal_spellings(script: ModuleType) -> None:
+    process = run_main(script.main, "--help")
+    assert process.returncode == 0
+    assert "examples:" in process.stdout
+    assert f"{script.__name__}.py" in process.stdout
+    assert "(default: None)" not in process.stdout
+    assert "--no_" not in process.stdout
 
 
-def test_ask_refuses_what_cannot_be_asked(
-    chain: Chain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(chain.folder)
+def test_ask_rejects_invalid_questions_and_runs(chain: Chain, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"id": 1}\nnot json\n', encoding="utf-8")
     cases = [
         (["fusion", "--question", "Quem?"], "--question and --context go together"),
@@ -318,51 +304,54 @@ def test_ask_refuses_what_cannot_be_asked(
             "was not trained to answer questions; it holds a head of BertForTokenClassification",
         ),
     ]
-    for words, message in cases:
-        assert in_process(ask_qa.main, words, monkeypatch) == 2
-        assert message in capsys.readouterr().err
+    for argv, message in cases:
+        process = run_main(ask_qa.main, *argv, cwd=chain.folder)
+        assert process.returncode == 2
+        assert message in process.stderr
 
 
-def test_whole_chain_script_is_valid_and_says_what_it_needs() -> None:
+def test_fusion_script_names_the_settings_that_it_needs() -> None:
     environment = {"PATH": os.environ["PATH"]}
-    script = str(ROOT / "train_fusion_pt.sh")
-    done = subprocess.run(["bash", script], capture_output=True, text=True, env=environment, check=False)
-    assert done.returncode != 0 and "SQUAD" in done.stderr
+    command = ["bash", str(ROOT / "train_fusion_pt.sh")]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert process.returncode != 0
+    assert "SQUAD" in process.stderr
 
 
-def test_whole_chain_script_runs_with_its_defaults_overridden(
+def test_fusion_script_trains_all_steps_and_skips_finished_ones(
     tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     with zipfile.ZipFile(tmp_path / "squad.zip", "w") as archive:
         archive.write(squad_files[0], "squad-train-v1.1.json")
         archive.write(squad_files[1], "squad-dev-v1.1.json")
-    (tmp_path / "ner.conll").write_text(CONLL * 6, encoding="utf-8")
+    (tmp_path / "ner.conll").write_text(CONLL, encoding="utf-8")
     settings = {
         "MODEL": tiny_bert, "SQUAD": tmp_path / "squad.zip", "NER_TRAIN": tmp_path / "ner.conll",
         "NER_DEV": tmp_path / "ner.conll", "OUT": tmp_path / "out", "FP16": "False", "PYTHON": sys.executable,
         "MLM_EPOCHS": 1, "QA_EPOCHS": 1, "NER_EPOCHS": 1, "FUSION_EPOCHS": 1, "LENGTH": 64, "STRIDE": 16,
-        "QA_REDUCTION": 4,
+        "QA_REDUCTION": 4, "EXTRA": "--max_train_samples 8 --max_eval_samples 2 --report_to none",
     }  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in settings.items()}}
     command = ["bash", str(ROOT / "train_fusion_pt.sh")]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
+    assert process.returncode == 0, process.stderr[-3000:]
     run = read(tmp_path / "out" / "fusion" / "run.json")
     assert run["setup"] == "Stack[mlm, Fuse[qa_squad11pt, ner_lenerbr]]"
-    assert run["options"]["weight_decay"] == 0.01 and run["options"]["gradient_accumulation_steps"] == 2
+    assert run["options"]["weight_decay"] == 0.01
+    assert run["options"]["gradient_accumulation_steps"] == 2
     again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert again.stdout.count("this run is finished") == 4
 
 
-@pytest.mark.parametrize("door", sorted(path.stem for path in ROOT.glob("*_*.py") if "run_cli(" in path.read_text()))
-@pytest.mark.parametrize("words", [["--help"], ["--model_name_or_path", "/nowhere", "--do_train", "--seeed", "1"]])
-def test_help_and_mistakes_do_not_wait_for_heavy_imports(door: str, words: list[str]) -> None:
+@pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*_*.py") if "run_cli(" in path.read_text()))
+@pytest.mark.parametrize("argv", [["--help"], ["--model_name_or_path", "/nowhere", "--do_train", "--seeed", "1"]])
+def test_help_and_option_errors_import_nothing_heavy(script: str, argv: list[str]) -> None:
     code = (
-        f"import sys; sys.argv[1:] = {words!r}\n"
-        f"import {door}\nfrom adapter_qa.core.cli import run_cli\n"
-        "try:\n    run_cli({door}.main)\nexcept SystemExit:\n    pass\n".replace("{door}", door)
-        + "heavy = {'torch', 'transformers', 'adapters', 'datasets', 'numpy'} & set(sys.modules)\n"
+        f"import sys; sys.argv[1:] = {argv!r}\n"
+        f"import {script}\nfrom adapter_qa.core.cli import run_cli\n"
+        f"try:\n    run_cli({script}.main)\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'adapters', 'datasets', 'numpy'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
