@@ -1,7 +1,9 @@
-"""A fused model and its trainer on the tiny base, and the command line of a short fusion run."""
+"""A fused model and its trainer on the tiny base model, and the command line of a short fusion run."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from support.questions import make_questions
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, TrainingOptions
+from adapter_qa.data.squad import Question
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
@@ -21,8 +24,17 @@ from adapter_qa.training.training_args import resolve_training_args
 from trainer_qa import QuestionAnsweringTrainer
 
 
+def copy_without_dropout(base: Path, folder: Path) -> Path:
+    """Copy a base model to a folder, set its dropout to 0 and return the folder."""
+    shutil.copytree(base, folder, dirs_exist_ok=True)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    return folder
+
+
 def make_fused_model(base: Path) -> tuple[PreTrainedModel, AdapterSetup]:
-    """A fusion of two new adapters whose weights differ enough for the fusion to weigh them differently."""
+    """Build a fusion of two new adapters; their weights differ enough for unequal attention."""
     options = ModelOptions(str(base), random_init=True)
     fusion = FusionOptions(fuse_adapters=["qa=new", "ner=new"])
     setup = resolve_setup("qa", read_base_config(options), AdapterOptions(), None, fusion, random_init=True)
@@ -37,13 +49,13 @@ def make_fused_model(base: Path) -> tuple[PreTrainedModel, AdapterSetup]:
 
 
 def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: Any) -> QuestionAnsweringTrainer:
-    """A trainer whose evaluations get the given F1 scores, in order.
+    """Make a trainer whose evaluations have the given F1 scores, in order.
 
     Args:
-        base: the tiny base.
-        folder: of the run.
-        scores: F1 of the evaluations.
-        options: training options, and `fusion` or `callbacks` of the trainer.
+        base: folder of the base model.
+        folder: folder of the run.
+        scores: F1 scores of the evaluations.
+        options: training options, and the trainer's arguments `fusion` and `callbacks`.
     """
     model, setup = make_fused_model(base)
     tokenizer = AutoTokenizer.from_pretrained(base)
@@ -57,7 +69,7 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
         )
     )  # fmt: skip
 
-    def make_dataset(questions: list[Any]) -> WindowDataset:
+    def make_dataset(questions: list[Question]) -> WindowDataset:
         return WindowDataset(make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=64, doc_stride=16))
 
     return QuestionAnsweringTrainer(
@@ -74,12 +86,12 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
     )
 
 
-def fusion_command(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> list[str]:
-    """The command line of a fusion run of 4 epochs of 3 steps."""
+def fusion_command(base: Path, files: tuple[Path, Path], folder: Path, *argv: str) -> list[str]:
+    """Return the command line of a fusion run of 4 epochs of 3 steps; `argv` is added to it."""
     return [
         "--model_name_or_path", str(base), "--random_init", "True", "--fuse_adapters", "qa=new", "ner=new",
         "--train_file", str(files[0]), "--validation_file", str(files[1]), "--do_train", "--do_eval",
         "--num_train_epochs", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2",
         "--learning_rate", "1e-2", "--max_seq_length", "64", "--doc_stride", "16", "--disable_tqdm", "True",
-        "--report_to", "none", "--output_dir", str(folder), *more,
+        "--report_to", "none", "--output_dir", str(folder), *argv,
     ]  # fmt: skip

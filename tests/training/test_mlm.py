@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from support.trainers import copy_without_dropout
 from transformers import PreTrainedTokenizerFast
 
 import run_mlm_adapter
@@ -27,59 +27,50 @@ TEXTS = ["Ana nasceu em Recife.", "Bruno é pintor.", "Carla nasceu em São Luí
 
 
 @pytest.fixture(scope="module")
-def bert(tiny_bert: Path) -> PreTrainedTokenizerFast:
+def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
     return load_tokenizer(ModelOptions(str(tiny_bert)))
 
 
 @pytest.fixture
-def trainer(tmp_path: Path, tiny_bert: Path, bert: PreTrainedTokenizerFast) -> MLMTrainer:
+def trainer(tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast) -> MLMTrainer:
     options = ModelOptions(str(tiny_bert))
     model = load_model(options, "mlm")
     setup = resolve_setup("mlm", read_base_config(options), AdapterOptions(madx2=True))
     assert setup is not None
     build_setup(model, setup)
-    asked = MLMTrainingOptions(
-        output_dir=str(tmp_path),
-        report_to=[],
-        do_train=True,
-        do_eval=True,
-        max_steps=1,
-        eval_strategy="no",
-        save_strategy="no",
-        per_device_train_batch_size=4,
-        learning_rate=0.01,
-        use_cpu=True,
-        disable_tqdm=True,
-    )
-    run = resolve_training_args(asked)
-    run.prediction_loss_only = True
-    run.label_names = ["labels"]
-    blocks = split_into_blocks(TEXTS * 12, bert, 32)
+    training = MLMTrainingOptions(
+        output_dir=str(tmp_path), report_to=[], do_train=True, do_eval=True, max_steps=1, eval_strategy="no",
+        save_strategy="no", per_device_train_batch_size=4, learning_rate=0.01, use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    args = resolve_training_args(training)
+    args.prediction_loss_only = True
+    args.label_names = ["labels"]
+    blocks = split_into_blocks(TEXTS * 12, tokenizer, 32)
     return MLMTrainer(
         model=model,
         setup=setup,
-        tokenizer=bert,
+        tokenizer=tokenizer,
         mlm_probability=0.3,
-        args=run,
+        args=args,
         train_dataset=MaskedLMDataset(blocks[:-4]),
-        eval_dataset=make_fixed_mask_dataset(blocks[-4:], bert, 0.3, 1),
+        eval_dataset=make_fixed_mask_dataset(blocks[-4:], tokenizer, 0.3, 1),
     )
 
 
-def test_one_step_moves_the_adapter_and_nothing_else(trainer: MLMTrainer) -> None:
+def test_training_step_changes_only_trainable_weights(trainer: MLMTrainer) -> None:
     before = {name: weight.detach().clone() for name, weight in trainer.model.named_parameters()}
     trainer.train()
-    moved = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
-    trained = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    changed = {name for name, weight in trainer.model.named_parameters() if not torch.equal(weight, before[name])}
+    trainable = {name for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     assert trainer.state.global_step == 1
-    assert moved <= trained
-    adapter = {name for name in trained if "adapters.mlm." in name}
-    assert {name for name in adapter if name.endswith("adapter_up.weight")} <= moved
-    assert any("invertible_adapters.mlm." in name for name in moved)
-    assert not any(name.startswith("bert.embeddings.") and "adapter" not in name for name in trained)
+    assert changed <= trainable
+    adapter = {name for name in trainable if "adapters.mlm." in name}
+    assert {name for name in adapter if name.endswith("adapter_up.weight")} <= changed
+    assert any("invertible_adapters.mlm." in name for name in changed)
+    assert not any(name.startswith("bert.embeddings.") and "adapter" not in name for name in trainable)
 
 
-def test_training_blocks_are_masked_anew_in_every_use(trainer: MLMTrainer) -> None:
+def test_training_batches_get_a_new_mask_each_time(trainer: MLMTrainer) -> None:
     trainer.model.eval()
     assert isinstance(trainer.train_dataset, MaskedLMDataset)
     batch = {"input_ids": torch.from_numpy(trainer.train_dataset.ids[:4])}
@@ -92,9 +83,7 @@ def test_training_blocks_are_masked_anew_in_every_use(trainer: MLMTrainer) -> No
 
 
 @pytest.mark.parametrize("inference", [False, True])
-def test_loss_and_gradients_are_those_of_a_whole_vocabulary_for_every_token(
-    trainer: MLMTrainer, inference: bool
-) -> None:
+def test_loss_and_gradients_equal_those_of_logits_for_all_tokens(trainer: MLMTrainer, inference: bool) -> None:
     model, dataset = trainer.model.double().eval(), trainer.eval_dataset
     assert isinstance(dataset, MaskedLMDataset)
     assert dataset.labels is not None
@@ -104,18 +93,18 @@ def test_loss_and_gradients_are_those_of_a_whole_vocabulary_for_every_token(
     plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
     with torch.inference_mode(inference):
         total, weight, outputs = trainer.task_loss(model, {"input_ids": ids, "labels": labels})
-    chosen = labels != IGNORED
-    assert outputs.logits.shape == (chosen.sum(), logits.shape[-1])
-    assert float(weight) == chosen.sum()
-    torch.testing.assert_close(outputs.logits, logits[chosen], rtol=1e-12, atol=1e-12)
+    masked = labels != IGNORED
+    assert outputs.logits.shape == (masked.sum(), logits.shape[-1])
+    assert float(weight) == masked.sum()
+    torch.testing.assert_close(outputs.logits, logits[masked], rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(total, plain, rtol=1e-6, atol=1e-6)
     if not inference:
-        found, expected = (torch.autograd.grad(loss, weights) for loss in (total, plain))
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
-    assert model(input_ids=ids).logits.shape == logits.shape, "outside of a loss the model gives all of them"
+        gradients, expected = (torch.autograd.grad(loss, weights) for loss in (total, plain))
+        torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-6)
+    assert model(input_ids=ids).logits.shape == logits.shape  # after the loss the model returns all logits again
 
 
-def test_evaluation_is_repeatable_and_reports_perplexity(trainer: MLMTrainer) -> None:
+def test_evaluation_is_reproducible_and_reports_perplexity(trainer: MLMTrainer) -> None:
     first, second = trainer.evaluate(), trainer.evaluate()
     assert first["eval_loss"] == second["eval_loss"]
     assert first["eval_perplexity"] == math.exp(first["eval_loss"])
@@ -124,13 +113,13 @@ def test_evaluation_is_repeatable_and_reports_perplexity(trainer: MLMTrainer) ->
     assert dataset.labels is not None
     with torch.no_grad():
         logits = trainer.model(input_ids=torch.from_numpy(dataset.ids)).logits.double().numpy()
-    chosen = dataset.labels != IGNORED
-    right = np.take_along_axis(logits[chosen], dataset.labels[chosen][:, None], axis=1)[:, 0]
-    expected = np.mean(np.log(np.exp(logits[chosen]).sum(-1)) - right)
+    masked = dataset.labels != IGNORED
+    true_logits = np.take_along_axis(logits[masked], dataset.labels[masked][:, None], axis=1)[:, 0]
+    expected = np.mean(np.log(np.exp(logits[masked]).sum(-1)) - true_logits)
     assert first["eval_loss"] == pytest.approx(expected, rel=1e-5)
 
 
-def test_perplexity_of_a_training_gone_astray_is_a_number(trainer: MLMTrainer) -> None:
+def test_perplexity_of_a_very_large_loss_is_finite(trainer: MLMTrainer) -> None:
     with torch.no_grad():
         for weight in trainer.model.get_output_embeddings().parameters():
             weight.mul_(1e6)
@@ -139,7 +128,7 @@ def test_perplexity_of_a_training_gone_astray_is_a_number(trainer: MLMTrainer) -
     assert 1e308 < metrics["eval_perplexity"] < math.inf
 
 
-def test_an_evaluation_in_which_chance_masks_nothing(trainer: MLMTrainer) -> None:
+def test_evaluation_without_masked_tokens_has_zero_loss(trainer: MLMTrainer) -> None:
     dataset = trainer.eval_dataset
     assert isinstance(dataset, MaskedLMDataset)
     assert dataset.labels is not None
@@ -150,23 +139,20 @@ def test_an_evaluation_in_which_chance_masks_nothing(trainer: MLMTrainer) -> Non
 
 @pytest.mark.slow
 def test_compiled_training_has_the_same_losses_and_no_breaks(tiny_bert: Path, tmp_path: Path) -> None:
-    base, text = tmp_path / "base", tmp_path / "text.txt"
-    shutil.copytree(tiny_bert, base)
-    config = json.loads((base / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}  # a compiled dropout draws others
-    (base / "config.json").write_text(json.dumps(config))
+    base = copy_without_dropout(tiny_bert, tmp_path / "base")  # compiled dropout draws other random numbers
+    text = tmp_path / "text.txt"
     text.write_text("\n".join(f"Ana nasceu em Recife e é médica número {number}." for number in range(200)))
     losses = {}
     for name in ("plain", "compiled"):
         torch._dynamo.reset()
         torch._dynamo.utils.counters.clear()
-        words = [
+        argv = [
             "--model_name_or_path", str(base), "--train_file", str(text), "--do_train", "--do_eval",
             "--block_size", "32", "--num_train_epochs", "2", "--logging_steps", "5", "--report_to", "none",
             "--disable_tqdm", "True",
             "--torch_compile", str(name == "compiled"), "--output_dir", str(tmp_path / name),
         ]  # fmt: skip
-        assert run_mlm_adapter.main(words) == 0
+        assert run_mlm_adapter.main(argv) == 0
         run = json.loads((tmp_path / name / "run.json").read_text())
         losses[name] = [entry["loss"] for entry in run["losses"]] + [entry["eval_loss"] for entry in run["history"]]
     assert losses["compiled"] == pytest.approx(losses["plain"], abs=2e-4)

@@ -1,6 +1,6 @@
 """The trainer for named entities (adapter_qa/training/ner.py): scores, loss, evaluation.
 
-Oracles: a span counter that walks over labels, and the loss written out.
+Oracles: a span counter that walks over labels, and the formula of the loss.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ BOTH = [ANA, DAVI]
 
 
 @pytest.fixture(scope="module")
-def bert(tiny_bert: Path) -> PreTrainedTokenizerFast:
+def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
     return load_tokenizer(ModelOptions(str(tiny_bert)), split_words=True)
 
 
 def as_iob2(types: list[str], breaks: list[bool]) -> list[str]:
-    """Labels from a type for each word ("" for none) and whether a new entity begins there."""
+    """Return labels from a type for each word ("" for none) and whether a new entity begins there."""
     labels: list[str] = []
-    for place, (entity, begins) in enumerate(zip(types, breaks, strict=True)):
-        goes_on = place > 0 and types[place - 1] == entity and not begins
-        labels.append(("I-" if goes_on else "B-") + entity if entity else "O")
+    for index, (entity, begins) in enumerate(zip(types, breaks, strict=True)):
+        continues = index > 0 and types[index - 1] == entity and not begins
+        labels.append(("I-" if continues else "B-") + entity if entity else "O")
     return labels
 
 
 @st.composite
 def scored_sentences(draw: st.DrawFn) -> tuple[list[list[str]], list[list[str]]]:
-    """Gold sequences in IOB2, predictions of any labels, often near the gold ones."""
+    """Draw gold sequences in IOB2 and predictions; most predicted labels are the gold labels."""
     gold, predicted = [], []
     for _ in range(draw(st.integers(1, 4))):
         size = draw(st.integers(1, 9))
         types = draw(st.lists(st.sampled_from(["", "", "PER", "LOC", "ORG"]), min_size=size, max_size=size))
         gold.append(as_iob2(types, draw(st.lists(st.booleans(), min_size=size, max_size=size))))
         noise = st.one_of(st.none(), st.none(), st.sampled_from(["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]))
-        wrong = draw(st.lists(noise, min_size=size, max_size=size))
-        predicted.append([one or label for one, label in zip(wrong, gold[-1], strict=True)])
+        changes = draw(st.lists(noise, min_size=size, max_size=size))
+        predicted.append([change or label for change, label in zip(changes, gold[-1], strict=True)])
     return gold, predicted
 
 
@@ -78,55 +78,46 @@ def test_entity_scores_equal_counted_spans(case: tuple[list[list[str]], list[lis
     assert json.dumps(scores)
 
 
-def test_entity_scores_by_hand() -> None:
+def test_entity_scores_of_a_hand_computed_example() -> None:
     gold = [["B-PER", "I-PER", "O", "B-LOC"], ["B-LOC", "B-LOC"]]
-    predicted = [["B-PER", "I-PER", "O", "B-PER"], ["B-LOC", "I-LOC"]]  # one right of three, of four there are
+    predicted = [["B-PER", "I-PER", "O", "B-PER"], ["B-LOC", "I-LOC"]]  # 1 of 3 is correct; the gold has 4
     assert entity_scores(gold, predicted) == pytest.approx(
         {
-            "precision": 100 / 3,
-            "recall": 25.0,
-            "f1": 200 / 7,
-            "entities": 4,
-            "PER_precision": 50.0,
-            "PER_recall": 100.0,
-            "PER_f1": 200 / 3,
-            "PER_entities": 1,
-            "LOC_precision": 0.0,
-            "LOC_recall": 0.0,
-            "LOC_f1": 0.0,
-            "LOC_entities": 3,
+            "precision": 100 / 3, "recall": 25.0, "f1": 200 / 7, "entities": 4,
+            "PER_precision": 50.0, "PER_recall": 100.0, "PER_f1": 200 / 3, "PER_entities": 1,
+            "LOC_precision": 0.0, "LOC_recall": 0.0, "LOC_f1": 0.0, "LOC_entities": 3,
         }
-    )
+    )  # fmt: skip
 
 
 def make_trainer(
-    folder: Path, base: Path, weights: np.ndarray | None, pieces: TokenClassificationDataset
+    folder: Path, base: Path, weights: np.ndarray | None, dataset: TokenClassificationDataset
 ) -> NERTrainer:
     options = ModelOptions(str(base))
     model = load_model(options, "ner", NAMES)
     setup = resolve_setup("ner", read_base_config(options), AdapterOptions())
     assert setup is not None
     build_setup(model, setup)
-    run = resolve_training_args(
+    args = resolve_training_args(
         TrainingOptions(output_dir=str(folder), report_to=[], do_eval=True, use_cpu=True, disable_tqdm=True)
     )
-    run.label_names = ["labels"]
+    args.label_names = ["labels"]
     collator = TokenClassificationCollator(pad_id=0, has_types=True)
     return NERTrainer(
-        model=model, setup=setup, names=NAMES, weights=weights, args=run, data_collator=collator, eval_dataset=pieces
+        model=model, setup=setup, names=NAMES, weights=weights, args=args, data_collator=collator, eval_dataset=dataset
     )
 
 
 @pytest.mark.parametrize("weights", [None, np.array([0.2, 1.5, 0.8, 2.0, 0.5], dtype=np.float32)])
 def test_loss_is_the_weighted_mean_over_labelled_tokens(
-    tmp_path: Path, tiny_bert: Path, bert: PreTrainedTokenizerFast, weights: np.ndarray | None
+    tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast, weights: np.ndarray | None
 ) -> None:
-    pieces = tokenize_and_align_labels(BOTH, bert, NAMES, max_seq_length=64)
-    trainer = make_trainer(tmp_path, tiny_bert, weights, pieces)
+    dataset = tokenize_and_align_labels(BOTH, tokenizer, NAMES, max_seq_length=64)
+    trainer = make_trainer(tmp_path, tiny_bert, weights, dataset)
     trainer.model.eval()
-    batch = trainer.data_collator([pieces[0], pieces[1]])
+    batch = trainer.data_collator([dataset[0], dataset[1]])
     with torch.no_grad():
-        found, weights_added, outputs = trainer.task_loss(trainer.model, batch)
+        loss, loss_weight, outputs = trainer.task_loss(trainer.model, batch)
     total = norm = 0.0
     for row, labels in zip(outputs.logits.double().numpy(), batch["labels"].numpy(), strict=True):
         for logits, label in zip(row, labels, strict=True):
@@ -134,29 +125,31 @@ def test_loss_is_the_weighted_mean_over_labelled_tokens(
                 weight = 1.0 if weights is None else float(weights[label])
                 total += weight * (np.log(np.exp(logits).sum()) - logits[label])
                 norm += weight
-    assert [float(found), float(weights_added)] == pytest.approx([total, norm], rel=1e-5)
+    assert [float(loss), float(loss_weight)] == pytest.approx([total, norm], rel=1e-5)
 
 
 @pytest.mark.parametrize("weights", [None, np.ones(5, dtype=np.float32)])
-def test_loss_and_gradients_do_not_wait_for_the_device(
-    tmp_path: Path, tiny_bert: Path, bert: PreTrainedTokenizerFast, weights: np.ndarray | None
+def test_loss_and_gradients_read_nothing_from_the_device(
+    tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast, weights: np.ndarray | None
 ) -> None:
-    pieces = tokenize_and_align_labels(BOTH, bert, NAMES, max_seq_length=64)
-    trainer = make_trainer(tmp_path, tiny_bert, weights, pieces)
-    batch = trainer.data_collator([pieces[0], pieces[1]])
-    with DeviceReadCounter() as readings:
+    dataset = tokenize_and_align_labels(BOTH, tokenizer, NAMES, max_seq_length=64)
+    trainer = make_trainer(tmp_path, tiny_bert, weights, dataset)
+    batch = trainer.data_collator([dataset[0], dataset[1]])
+    with DeviceReadCounter() as reads:
         trainer.task_loss(trainer.model, batch)[0].backward()
-    assert readings.count == 0
+    assert reads.count == 0
 
 
-def test_evaluation_scores_whole_sentences(tmp_path: Path, tiny_bert: Path, bert: PreTrainedTokenizerFast) -> None:
-    pieces = tokenize_and_align_labels(BOTH, bert, NAMES, max_seq_length=9)
-    assert pieces.cut_sentences == 2
-    trainer = make_trainer(tmp_path, tiny_bert, None, pieces)
+def test_evaluation_scores_sentences_that_were_split(
+    tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    dataset = tokenize_and_align_labels(BOTH, tokenizer, NAMES, max_seq_length=9)
+    assert dataset.cut_sentences == 2
+    trainer = make_trainer(tmp_path, tiny_bert, None, dataset)
     metrics = trainer.evaluate()
-    rows = np.asarray(trainer.predict(pieces, metric_key_prefix="again").predictions)
-    predicted = sentence_labels(rows, pieces, NAMES)
-    expected = counted_scores([list(one.labels) for one in BOTH], predicted)
+    rows = np.asarray(trainer.predict(dataset, metric_key_prefix="again").predictions)
+    predicted = sentence_labels(rows, dataset, NAMES)
+    expected = counted_scores([list(sentence.labels) for sentence in BOTH], predicted)
     assert {name: metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
     assert metrics["eval_entities"] == 4
     trainer.scored_dataset = None

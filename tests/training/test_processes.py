@@ -1,6 +1,6 @@
 """Runs of two processes on the CPU (gloo), plain and under DeepSpeed's ZeRO-2 and ZeRO-3, against one process.
 
-DeepSpeed is optional: pip install -r requirements-deepspeed.txt; its operators are compiled at first use, in minutes.
+DeepSpeed is optional: pip install ".[deepspeed]"; its operators are compiled at first use, in minutes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import run_qa_adapter
 from adapter_qa.core.errors import UserError
 
 needs_deepspeed = pytest.mark.skipif(
-    importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed (requirements-deepspeed.txt)"
+    importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed (extra deepspeed)"
 )
 WAYS = [
     pytest.param([], id="ddp"),

@@ -1,5 +1,6 @@
-"""Training that does not come to its end: stopped by a signal, a power cut, a full disk, memory or numbers, it goes on
-as if nothing had been; and what is not whole is never gone on from.
+"""Interrupted training: a resumed run equals an uninterrupted one, and damaged checkpoints are never used.
+
+Interruptions are signals, power cuts, full disks, read-only folders, too little memory and NaN.
 """
 
 from __future__ import annotations
@@ -27,34 +28,35 @@ from adapter_qa.runs.checkpoints import checkpoint_error, checkpoint_steps, newe
 from adapter_qa.training import callbacks
 from trainer_qa import QuestionAnsweringTrainer
 
-Words = Callable[..., list[str]]
-STEPS = 12  # optimizer steps of a run of `command`; 3 are an epoch
+MakeArgv = Callable[..., list[str]]
+STEPS = 12  # optimizer steps of a run of `make_argv`; 3 are an epoch
 
 
-class At(TrainerCallback):
-    """Does something at the end of an optimizer step, once."""
+class AtStep(TrainerCallback):
+    """A callback that calls a function at the end of an optimizer step, once."""
 
     def __init__(self, step: int, action: Callable[[], Any]) -> None:
         self.step = step
         self.action = action
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.step:
             self.action()
 
 
-class AtEvaluation(At):
-    """The same while an evaluation is under way."""
+class AtEvaluation(TrainerCallback):
+    """A callback that calls a function during the evaluation after an optimizer step."""
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **others: Any) -> None:
-        """Nothing."""
+    def __init__(self, step: int, action: Callable[[], Any]) -> None:
+        self.step = step
+        self.action = action
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **others: Any) -> None:
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.step:
             self.action()
 
 
-def power_cut() -> None:
+def cut_power() -> None:
     raise KeyboardInterrupt
 
 
@@ -62,33 +64,46 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.fixture
-def words(tiny_bert: Path, squad_files: tuple[Path, Path]) -> Words:
-    """The command line of a run in a folder: 4 epochs of 3 steps, a log every second step."""
-    return lambda folder, *more: fusion_command(tiny_bert, squad_files, folder, "--logging_steps", "0.1", *more)
+@pytest.fixture(scope="module")
+def make_argv(tiny_bert: Path, squad_files: tuple[Path, Path]) -> MakeArgv:
+    """Return a function that makes the command line of a run of 4 epochs of 3 steps, logged every second step."""
+    return lambda folder, *argv: fusion_command(tiny_bert, squad_files, folder, "--logging_steps", "0.1", *argv)
 
 
-@pytest.fixture
-def disturbed(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Starts a run in which a callback acts, and expects its end by an exception."""
+@pytest.fixture(scope="module")
+def uninterrupted(make_argv: MakeArgv, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The results of a run that was not interrupted."""
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert run_qa_adapter.main(make_argv(folder)) == 0
+    results = read_results(folder)
+    assert [len(results[name]) for name in ("history", "losses", "weights")] == [4, 6, 4]
+    return results
+
+
+def interrupt(argv: list[str], callback: TrainerCallback, error_type: type[BaseException]) -> BaseException:
+    """Start a run with a callback, require that it ends with an error, and return the error."""
     original = callbacks.make_callbacks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "make_callbacks", lambda *args: [*original(*args), callback])
+        with pytest.raises(error_type) as caught:
+            run_qa_adapter.main(argv)
+    return caught.value
 
-    def run(command_line: list[str], callback: TrainerCallback, expected: type[BaseException]) -> BaseException:
-        with monkeypatch.context() as patch:
-            patch.setattr(callbacks, "make_callbacks", lambda *args: [*original(*args), callback])
-            with pytest.raises(expected) as caught:
-                run_qa_adapter.main(command_line)
-        return caught.value
 
-    return run
+def report(argv: list[str], callback: TrainerCallback, error_type: type[ReportedError]) -> ReportedError:
+    """Interrupt a run and return the error that it reports."""
+    error = interrupt(argv, callback, error_type)
+    assert isinstance(error, ReportedError)
+    return error
 
 
 def status(folder: Path) -> str:
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))["status"]
+    document = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return str(document["status"])
 
 
-def result(folder: Path) -> dict[str, Any]:
-    """What must not depend on interruptions."""
+def read_results(folder: Path) -> dict[str, Any]:
+    """Return everything in a finished run that must not depend on interruptions."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert run["status"] == "finished"
     untimed = {
@@ -113,38 +128,47 @@ def result(folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("callback", "saved"),
+    ("callback", "saved_step"),
     [
-        (At(1, terminate), 1),
-        (At(5, terminate), 5),
-        (At(6, terminate), 6),  # the last of its epoch: with the epoch's evaluation
+        (AtStep(1, terminate), 1),
+        (AtStep(5, terminate), 5),
+        (AtStep(6, terminate), 6),  # the last of its epoch: with the epoch's evaluation
         (AtEvaluation(6, terminate), 6),
-        (At(STEPS, terminate), STEPS),
-        (At(8, power_cut), 6),
+        (AtStep(STEPS, terminate), STEPS),
     ],
 )
-def test_a_resumed_run_equals_an_uninterrupted_one(
-    words: Words, disturbed: Callable[..., Any], tmp_path: Path, callback: TrainerCallback, saved: int
+def test_run_resumed_after_a_signal_equals_an_uninterrupted_run(
+    make_argv: MakeArgv,
+    uninterrupted: dict[str, Any],
+    tmp_path: Path,
+    callback: TrainerCallback,
+    saved_step: int,
 ) -> None:
-    assert run_qa_adapter.main(words(tmp_path / "whole")) == 0
-    torn = tmp_path / "torn"
-    cut = isinstance(callback, At) and callback.action is power_cut
-    error = disturbed(words(torn), callback, KeyboardInterrupt if cut else Interrupted)
-    assert checkpoint_steps(torn)[-1] == saved
-    if not cut:
-        assert error.exit_code == 143
-        assert error.problems == [
-            f"{torn}/checkpoint-{saved} is saved; the same command resumes from step {saved} of {STEPS}"
-        ]
-    assert status(torn) == "running" if cut else "interrupted"
-    assert run_qa_adapter.main(words(torn)) == 0
-    expected = result(tmp_path / "whole")
-    assert len(expected["history"]) == 4 and len(expected["losses"]) == 6 and len(expected["weights"]) == 4
-    assert result(torn) == expected
+    folder = tmp_path / "run"
+    error = report(make_argv(folder), callback, Interrupted)
+    assert checkpoint_steps(folder)[-1] == saved_step
+    assert error.exit_code == 143
+    assert error.problems == [
+        f"{folder}/checkpoint-{saved_step} is saved; the same command resumes from step {saved_step} of {STEPS}"
+    ]
+    assert status(folder) == "interrupted"
+    assert run_qa_adapter.main(make_argv(folder)) == 0
+    assert read_results(folder) == uninterrupted
+
+
+def test_run_resumed_after_a_power_cut_equals_an_uninterrupted_run(
+    make_argv: MakeArgv, uninterrupted: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    interrupt(make_argv(folder), AtStep(8, cut_power), KeyboardInterrupt)
+    assert checkpoint_steps(folder)[-1] == 6
+    assert status(folder) == "running"
+    assert run_qa_adapter.main(make_argv(folder)) == 0
+    assert read_results(folder) == uninterrupted
 
 
 @pytest.mark.parametrize(
-    "more",
+    "options",
     [
         ("--eval_on_start", "True"),
         ("--group_by_length", "True", "--bucket_by_length", "False"),
@@ -158,44 +182,45 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         ),
     ],
 )
-def test_other_ways_to_train_resume_as_well(
-    words: Words, disturbed: Callable[..., Any], tmp_path: Path, more: tuple[str, ...]
-) -> None:
-    assert run_qa_adapter.main(words(tmp_path / "whole", *more)) == 0
-    torn = tmp_path / "torn"
-    for step in (4, 9):  # within an epoch, and at the end of one
-        disturbed(words(torn, *more), At(step, terminate), Interrupted)
-    assert run_qa_adapter.main(words(torn, *more)) == 0
-    found, expected = result(torn), result(tmp_path / "whole")
-    found.pop("checkpoints"), expected.pop("checkpoints")
-    assert found == expected
+def test_training_with_other_options_resumes_too(make_argv: MakeArgv, tmp_path: Path, options: tuple[str, ...]) -> None:
+    assert run_qa_adapter.main(make_argv(tmp_path / "uninterrupted", *options)) == 0
+    folder = tmp_path / "run"
+    for step in (4, 9):  # within an epoch, and at the end of an epoch
+        interrupt(make_argv(folder, *options), AtStep(step, terminate), Interrupted)
+    assert run_qa_adapter.main(make_argv(folder, *options)) == 0
+    results, expected = read_results(folder), read_results(tmp_path / "uninterrupted")
+    results.pop("checkpoints"), expected.pop("checkpoints")
+    assert results == expected
 
 
-def test_a_run_goes_on_where_its_folder_was_moved_to(
-    words: Words, disturbed: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_run_resumes_after_its_folder_was_moved(
+    make_argv: MakeArgv, uninterrupted: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_qa_adapter.main(words(tmp_path / "whole")) == 0
-    disturbed(words(tmp_path / "torn"), At(STEPS, terminate), Interrupted)  # no later checkpoint names the best anew
-    shutil.move(tmp_path / "torn", tmp_path / "moved")
+    # Stopped at the last step, so that no later checkpoint records the path of the best checkpoint again.
+    interrupt(make_argv(tmp_path / "run"), AtStep(STEPS, terminate), Interrupted)
+    shutil.move(tmp_path / "run", tmp_path / "moved")
     capsys.readouterr()
-    assert run_qa_adapter.main(words(tmp_path / "moved")) == 0
-    said = capsys.readouterr()
-    assert said.err == "" and "the run resumes from here" in said.out
-    assert result(tmp_path / "moved") == result(tmp_path / "whole")
+    assert run_qa_adapter.main(make_argv(tmp_path / "moved")) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert "the run resumes from here" in printed.out
+    assert read_results(tmp_path / "moved") == uninterrupted
     state = json.loads((tmp_path / "moved" / "trainer_state.json").read_text(encoding="utf-8"))
     assert Path(state["best_model_checkpoint"]).parent == tmp_path / "moved"
     assert checkpoint_error(Path(state["best_model_checkpoint"])) is None
 
 
-def test_early_stopping_counts_on_and_a_training_that_was_over_stays_so(tiny_bert: Path, tmp_path: Path) -> None:
+def test_resumed_training_keeps_the_patience_and_does_not_train_past_the_early_stop(
+    tiny_bert: Path, tmp_path: Path
+) -> None:
     options: dict[str, Any] = {"num_train_epochs": 7, "save_total_limit": 1}
     first = make_trainer(
-        tiny_bert, tmp_path, [10, 50, 40], **options, callbacks=[EarlyStoppingCallback(2), At(10, power_cut)]
+        tiny_bert, tmp_path, [10, 50, 40], **options, callbacks=[EarlyStoppingCallback(2), AtStep(10, cut_power)]
     )
     with pytest.raises(KeyboardInterrupt):
         first.train()
     second = make_trainer(tiny_bert, tmp_path, [30], **options, callbacks=[EarlyStoppingCallback(2)])
-    second._load_best_model = power_cut  # type: ignore[method-assign]  # the next thing after the last step
+    second._load_best_model = cut_power  # type: ignore[method-assign]  # called after the last step
     with pytest.raises(KeyboardInterrupt):
         second.train(resume_from_checkpoint=str(newest_checkpoint(tmp_path)))
     assert checkpoint_steps(tmp_path) == [6, 12]
@@ -211,125 +236,133 @@ def test_early_stopping_counts_on_and_a_training_that_was_over_stays_so(tiny_ber
     assert all(torch.equal(now[name], expected[name]) for name in expected)
 
 
-def test_a_new_best_is_saved_even_between_two_saves(tiny_bert: Path, tmp_path: Path) -> None:
+def test_new_best_is_saved_between_two_regular_saves(tiny_bert: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"eval_strategy": "steps", "eval_steps": 1, "save_strategy": "steps", "save_steps": 2}
     trainer = make_trainer(
         tiny_bert, tmp_path, [10, 20, 90, 30, 40, 50], num_train_epochs=2, load_best_model_at_end=True, **options,
-        callbacks=[kept := Kept(3)],
+        callbacks=[snapshot := WeightsAtStep(3)],
     )  # fmt: skip
     trainer.train()
     assert trainer.state.best_model_checkpoint == str(tmp_path / "checkpoint-3")
     now = trainable_state(trainer.model)
-    assert all(torch.equal(now[name], kept.weights[name]) for name in now)
+    assert all(torch.equal(now[name], snapshot.weights[name]) for name in now)
 
 
-class Kept(TrainerCallback):
-    """The trainable weights after a step."""
+class WeightsAtStep(TrainerCallback):
+    """A callback that copies the trainable weights after a step."""
 
     def __init__(self, step: int) -> None:
         self.step = step
         self.weights: dict[str, torch.Tensor] = {}
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step == self.step:
             self.weights = {name: weight.clone() for name, weight in trainable_state(model).items()}
 
 
-def test_the_order_of_a_resumed_epoch_does_not_depend_on_what_was_drawn_before(tiny_bert: Path, tmp_path: Path) -> None:
+def test_group_by_length_uses_the_sampler_whose_order_can_be_resumed(tiny_bert: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_bert, tmp_path, [], group_by_length=True)
     trainer.bucketed = False
     assert isinstance(trainer._get_train_sampler(), BucketSampler)
 
 
-# ---------------------------------------------------------------- what is not whole
+# ---------------------------------------------------------------- damaged checkpoints
 
 
 @pytest.fixture
-def half_way(words: Words, disturbed: Callable[..., Any], tmp_path: Path) -> Path:
+def interrupted_run(make_argv: MakeArgv, tmp_path: Path) -> Path:
     """A run with three checkpoints that was stopped in its last epoch."""
     folder = tmp_path / "run"
-    disturbed(words(folder, "--save_total_limit", "9"), At(11, power_cut), KeyboardInterrupt)
+    interrupt(make_argv(folder, "--save_total_limit", "9"), AtStep(11, cut_power), KeyboardInterrupt)
     assert checkpoint_steps(folder) == [3, 6, 9]
     return folder
 
 
-def test_a_torn_checkpoint_is_passed_over(
-    words: Words, half_way: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_truncated_checkpoint_is_skipped(
+    make_argv: MakeArgv, interrupted_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_qa_adapter.main(words(tmp_path / "whole", "--save_total_limit", "9")) == 0
-    os.truncate(half_way / "checkpoint-9" / "optimizer.pt", 1000)
-    (half_way / "checkpoint.writing").mkdir()
+    assert run_qa_adapter.main(make_argv(tmp_path / "uninterrupted", "--save_total_limit", "9")) == 0
+    os.truncate(interrupted_run / "checkpoint-9" / "optimizer.pt", 1000)
+    (interrupted_run / "checkpoint.writing").mkdir()
     capsys.readouterr()
-    assert run_qa_adapter.main(words(half_way, "--save_total_limit", "9")) == 0
+    assert run_qa_adapter.main(make_argv(interrupted_run, "--save_total_limit", "9")) == 0
     assert "checkpoint-9: has a optimizer.pt of 1000 bytes" in capsys.readouterr().err
-    assert result(half_way) == result(tmp_path / "whole")
+    assert read_results(interrupted_run) == read_results(tmp_path / "uninterrupted")
 
 
-def test_nothing_is_begun_anew_unasked_where_no_checkpoint_is_whole(words: Words, half_way: Path) -> None:
+def test_run_without_a_complete_checkpoint_restarts_only_on_request(make_argv: MakeArgv, interrupted_run: Path) -> None:
     for step in (3, 6, 9):
-        (half_way / f"checkpoint-{step}" / "trained.safetensors").unlink()
-    before = sorted(half_way.rglob("*"))
-    with pytest.raises(UserError, match="checkpoint-9: lacks trained.safetensors; restore it, or start again with"):
-        run_qa_adapter.main(words(half_way, "--save_total_limit", "9"))
-    assert sorted(half_way.rglob("*")) == before
-    assert run_qa_adapter.main(words(half_way, "--save_total_limit", "9", "--overwrite_output_dir")) == 0
+        (interrupted_run / f"checkpoint-{step}" / "trained.safetensors").unlink()
+    before = sorted(interrupted_run.rglob("*"))
+    message = r"checkpoint-9: lacks trained\.safetensors; restore it, or start again with"
+    with pytest.raises(UserError, match=message):
+        run_qa_adapter.main(make_argv(interrupted_run, "--save_total_limit", "9"))
+    assert sorted(interrupted_run.rglob("*")) == before
+    assert run_qa_adapter.main(make_argv(interrupted_run, "--save_total_limit", "9", "--overwrite_output_dir")) == 0
 
 
-def test_best_weights_that_someone_removed_are_missed(tiny_bert: Path, tmp_path: Path) -> None:
+def test_truncated_best_weights_are_reported(tiny_bert: Path, tmp_path: Path) -> None:
     trainer = make_trainer(
         tiny_bert, tmp_path, [50, 40], num_train_epochs=2, save_total_limit=1,
-        callbacks=[At(5, lambda: os.truncate(tmp_path / "checkpoint-3" / "trained.safetensors", 100))],
+        callbacks=[AtStep(5, lambda: os.truncate(tmp_path / "checkpoint-3" / "trained.safetensors", 100))],
     )  # fmt: skip
     with pytest.raises(RunError, match=r"checkpoint-3: has a trained.safetensors of 100 bytes.* cannot be loaded"):
         trainer.train()
     assert checkpoint_error(tmp_path / "checkpoint-6") is None
 
 
-# ---------------------------------------------------------------- what breaks a run
+# ---------------------------------------------------------------- errors during a run
 
 
 @pytest.fixture
-def small_files() -> Iterator[Callable[[int], None]]:
-    """Lets no file of this process grow beyond a size, as a full disk would."""
+def limit_file_size() -> Iterator[Callable[[int], None]]:
+    """Return a function that limits the size of the files that this process writes, as a full disk would."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-@pytest.mark.parametrize("size", [40_000, 80_000])  # for the weights it is too little, for the optimizer's state
-def test_a_full_disk_leaves_the_last_checkpoint(
-    words: Words,
-    disturbed: Callable[..., Any],
-    small_files: Callable[[int], None],
+def assert_only_first_checkpoint_is_left(folder: Path) -> None:
+    assert checkpoint_steps(folder) == [3]
+    assert checkpoint_error(folder / "checkpoint-3") is None
+
+
+@pytest.mark.parametrize("size", [40_000, 80_000])  # too small for the weights; too small for the optimizer's state
+def test_full_disk_keeps_the_last_checkpoint_and_the_run_resumes(
+    make_argv: MakeArgv,
+    uninterrupted: dict[str, Any],
+    limit_file_size: Callable[[int], None],
     tmp_path: Path,
     size: int,
 ) -> None:
-    assert run_qa_adapter.main(words(tmp_path / "whole")) == 0
-    torn = tmp_path / "torn"
-    error = disturbed(words(torn), At(5, lambda: small_files(size)), RunError)
+    folder = tmp_path / "run"
+    error = report(make_argv(folder), AtStep(5, lambda: limit_file_size(size)), RunError)
     assert error.problems == [
-        f"{torn}/checkpoint-6: cannot be written (File too large); solve that and give the same command, it resumes "
+        f"{folder}/checkpoint-6: cannot be written (File too large); solve that and give the same command, it resumes "
         "from checkpoint-3"
     ]
-    assert status(torn) == "failed"
-    assert checkpoint_steps(torn) == [3] and checkpoint_error(torn / "checkpoint-3") is None
-    assert not (torn / "checkpoint.writing").exists()
-    small_files(resource.RLIM_INFINITY)
-    assert run_qa_adapter.main(words(torn)) == 0
-    assert result(torn) == result(tmp_path / "whole")
+    assert status(folder) == "failed"
+    assert_only_first_checkpoint_is_left(folder)
+    assert not (folder / "checkpoint.writing").exists()
+    limit_file_size(resource.RLIM_INFINITY)
+    assert run_qa_adapter.main(make_argv(folder)) == 0
+    assert read_results(folder) == uninterrupted
 
 
-def test_a_disk_that_was_full_from_the_start(
-    words: Words, disturbed: Callable[..., Any], small_files: Callable[[int], None], tmp_path: Path
+def test_full_disk_before_the_first_checkpoint_is_reported(
+    make_argv: MakeArgv, limit_file_size: Callable[[int], None], tmp_path: Path
 ) -> None:
-    error = disturbed(words(tmp_path / "torn"), At(1, lambda: small_files(40_000)), RunError)
+    error = report(make_argv(tmp_path / "run"), AtStep(1, lambda: limit_file_size(40_000)), RunError)
     assert error.problems[0].endswith("solve that and give the same command, it starts anew")
 
 
 @pytest.fixture
-def locked(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
-    """A folder, and what makes it unwritable: for root, who may write to all folders, by a mount in its place."""
-    folder = tmp_path / "locked"
+def lockable_folder(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
+    """A folder, and a function that makes it read-only.
+
+    Root may write to any folder; for root the folder is mounted read-only.
+    """
+    folder = tmp_path / "lockable"
     folder.mkdir()
     if os.geteuid() != 0:
         yield folder, lambda: folder.chmod(0o500)
@@ -337,27 +370,27 @@ def locked(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
         return
     mount = ["mount", "--bind", str(folder), str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("root writes to any folder, and may not mount one here")
+        pytest.skip("root can write to any folder, and mounting a folder is not allowed here")
     subprocess.run(["umount", str(folder)], check=True)
     yield (
         folder,
-        lambda: [subprocess.run(one, check=True) for one in (mount, ["mount", "-o", "remount,bind,ro", folder])],
+        lambda: [subprocess.run(step, check=True) for step in (mount, ["mount", "-o", "remount,bind,ro", folder])],
     )
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_folder_that_became_read_only(
-    words: Words, disturbed: Callable[..., Any], locked: tuple[Path, Callable[[], Any]]
+def test_folder_that_becomes_read_only_is_reported(
+    make_argv: MakeArgv, lockable_folder: tuple[Path, Callable[[], Any]]
 ) -> None:
-    folder, lock = locked
-    error = disturbed(words(folder), At(4, lock), RunError)
+    folder, lock = lockable_folder
+    error = report(make_argv(folder), AtStep(4, lock), RunError)
     assert error.problems[0].startswith(f"{folder}/")
     assert "Read-only file system" in error.problems[0] or "Permission denied" in error.problems[0]
-    assert checkpoint_steps(folder) == [3] and checkpoint_error(folder / "checkpoint-3") is None
+    assert_only_first_checkpoint_is_left(folder)
 
 
-def with_loss(change: Callable[[QuestionAnsweringTrainer, torch.Tensor], torch.Tensor]) -> Any:
-    """`task_loss` with another loss."""
+def changed_task_loss(change: Callable[[QuestionAnsweringTrainer, torch.Tensor], torch.Tensor]) -> Any:
+    """Return a `task_loss` whose loss is changed by a function."""
     original = QuestionAnsweringTrainer.task_loss
 
     def task_loss(self: QuestionAnsweringTrainer, model: Any, inputs: Any) -> Any:
@@ -368,47 +401,48 @@ def with_loss(change: Callable[[QuestionAnsweringTrainer, torch.Tensor], torch.T
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_ends_the_run_before_it_is_saved(
-    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
+def test_nan_or_infinite_loss_ends_the_run_before_a_checkpoint(
+    make_argv: MakeArgv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: float
 ) -> None:
     folder = tmp_path / "run"
 
     def change(trainer: QuestionAnsweringTrainer, loss: torch.Tensor) -> torch.Tensor:
         return loss * value if trainer.model.training and trainer.state.global_step == 4 else loss
 
-    monkeypatch.setattr(QuestionAnsweringTrainer, "task_loss", with_loss(change))
+    monkeypatch.setattr(QuestionAnsweringTrainer, "task_loss", changed_task_loss(change))
     with pytest.raises(RunError, match=r"^step 5: the loss is infinite or NaN; lower --learning_rate"):
-        run_qa_adapter.main(words(folder, "--logging_strategy", "no"))
+        run_qa_adapter.main(make_argv(folder, "--logging_strategy", "no"))
     assert status(folder) == "failed"
-    assert checkpoint_steps(folder) == [3] and checkpoint_error(folder / "checkpoint-3") is None
+    assert_only_first_checkpoint_is_left(folder)
 
 
-def test_losses_are_looked_at_when_they_are_logged(tiny_bert: Path, tmp_path: Path) -> None:
+def test_losses_are_checked_when_they_are_logged(tiny_bert: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_bert, tmp_path, [], num_train_epochs=2, logging_steps=2, save_strategy="no",
                            eval_strategy="no", load_best_model_at_end=False)  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(QuestionAnsweringTrainer, "task_loss", with_loss(lambda trainer, loss: loss * float("nan")))
-        with pytest.raises(RunError, match="^step 1: "):
+        patch.setattr(
+            QuestionAnsweringTrainer, "task_loss", changed_task_loss(lambda trainer, loss: loss * float("nan"))
+        )
+        with pytest.raises(RunError, match=r"^step 1: "):
             trainer.train()
     assert trainer.state.global_step == 2
 
 
-def test_weights_that_are_no_numbers_are_never_saved(
-    words: Words, disturbed: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_nan_weights_are_never_saved(make_argv: MakeArgv, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    error = disturbed(words(folder), Spoil(6), RunError)
+    error = report(make_argv(folder), NaNWeight(6), RunError)
     assert error.problems[0].startswith("step 6: ")
-    assert checkpoint_steps(folder) == [3] and not (folder / "checkpoint.writing").exists()
+    assert checkpoint_steps(folder) == [3]
+    assert not (folder / "checkpoint.writing").exists()
 
 
-class Spoil(TrainerCallback):
-    """Spoils one weight after a step, whose loss was a number."""
+class NaNWeight(TrainerCallback):
+    """A callback that sets a weight to NaN after a step whose loss was finite."""
 
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **others: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step == self.step:
             with torch.no_grad():
                 next(weight for weight in model.parameters() if weight.requires_grad).view(-1)[0] = float("nan")
@@ -421,28 +455,28 @@ class Spoil(TrainerCallback):
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
     ],
 )
-def test_memory_that_does_not_suffice_names_what_helps(
-    words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_out_of_memory_error_names_options_that_help(
+    make_argv: MakeArgv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def change(trainer: QuestionAnsweringTrainer, loss: torch.Tensor) -> torch.Tensor:
         raise error
 
-    monkeypatch.setattr(QuestionAnsweringTrainer, "task_loss", with_loss(change))
-    with pytest.raises(RunError, match="^out of memory .*--per_device_train_batch_size"):
-        run_qa_adapter.main(words(tmp_path / "run"))
+    monkeypatch.setattr(QuestionAnsweringTrainer, "task_loss", changed_task_loss(change))
+    with pytest.raises(RunError, match=r"^out of memory .*--per_device_train_batch_size"):
+        run_qa_adapter.main(make_argv(tmp_path / "run"))
     assert status(tmp_path / "run") == "failed"
 
 
-def test_a_results_file_is_whole_or_as_it_was(tiny_bert: Path, tmp_path: Path) -> None:
+def test_results_file_is_complete_or_unchanged_after_a_power_cut(tiny_bert: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_bert, tmp_path, [])
     trainer.save_metrics("train", {"loss": 1.0})
     replace = os.replace
 
-    def cut(before: Path, after: Path) -> None:
-        replace(before, after) if after.name != "all_results.json" else power_cut()
+    def replace_or_cut_power(source: Path, target: Path) -> None:
+        replace(source, target) if target.name != "all_results.json" else cut_power()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "replace", cut)
+        patch.setattr(os, "replace", replace_or_cut_power)
         with pytest.raises(KeyboardInterrupt):
             trainer.save_metrics("eval", {"f1": 2.0})
     assert json.loads((tmp_path / "all_results.json").read_text()) == {"loss": 1.0}
@@ -450,8 +484,8 @@ def test_a_results_file_is_whole_or_as_it_was(tiny_bert: Path, tmp_path: Path) -
     assert json.loads((tmp_path / "all_results.json").read_text()) == {"loss": 1.0, "f1": 2.0}
 
 
-def test_signal_handlers_are_those_of_before(words: Words, tmp_path: Path) -> None:
+def test_signal_handlers_are_restored(make_argv: MakeArgv, tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     with pytest.raises(ReportedError):
-        run_qa_adapter.main(words(tmp_path / "run", "--max_seq_length", "3"))
+        run_qa_adapter.main(make_argv(tmp_path / "run", "--max_seq_length", "3"))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before

@@ -1,6 +1,6 @@
-"""From the options to the library's training arguments (adapter_qa/training/training_args.py).
+"""The library's training arguments from the options (adapter_qa/training/training_args.py).
 
-Oracle of what is left open: `transformers.TrainingArguments` itself.
+Oracle for the defaults: `transformers.TrainingArguments` itself.
 """
 
 from __future__ import annotations
@@ -64,17 +64,17 @@ def test_evaluation_and_best_epoch_follow_from_the_options(
     assert args.load_best_model_at_end is load_best
 
 
-def test_a_folder_that_is_not_given_is_derived() -> None:
+def test_output_folder_is_derived_if_it_is_not_given() -> None:
     assert resolve_training_args(TrainingOptions(report_to=[])).output_dir_is_derived is True
     assert resolve_training_args(training_options()).output_dir_is_derived is False
 
 
-def test_json_words_become_mappings() -> None:
+def test_json_values_become_mappings() -> None:
     options = training_options(lr_scheduler_type="cosine_with_restarts", lr_scheduler_kwargs='{"num_cycles": 2}')
     assert resolve_training_args(options).lr_scheduler_kwargs == {"num_cycles": 2}
 
 
-def test_arguments_are_the_librarys_where_the_options_leave_them_open() -> None:
+def test_other_arguments_have_the_defaults_of_the_library() -> None:
     args, library = resolve_training_args(training_options()), TrainingArguments(output_dir="out", report_to=[])
     own = {"eval_strategy", "save_strategy", "logging_strategy", "logging_steps", "save_total_limit", "learning_rate"}
     own |= {"metric_for_best_model", "greater_is_better", "load_best_model_at_end", "remove_unused_columns"}
@@ -83,7 +83,7 @@ def test_arguments_are_the_librarys_where_the_options_leave_them_open() -> None:
     assert {name for name in names if getattr(args, name) != getattr(library, name)} <= own
 
 
-def test_what_the_library_refuses_is_reported_in_one_line() -> None:
+def test_library_error_becomes_a_one_line_user_error() -> None:
     with pytest.raises(UserError) as caught:
         resolve_training_args(training_options(max_steps=2, save_strategy="steps", save_steps=7.5))
     (problem,) = caught.value.problems
@@ -101,7 +101,7 @@ def test_what_the_library_refuses_is_reported_in_one_line() -> None:
         ((6, 1), False, False, "float32"),
     ],
 )
-def test_the_device_decides_the_precision(
+def test_precision_depends_on_the_device(
     capability: tuple[int, int], bf16: bool, fp16: bool, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
@@ -118,12 +118,12 @@ def test_the_device_decides_the_precision(
     assert choose_precision(training_options(use_cpu=True)) == (False, False, [])
 
 
-def test_float16_without_an_accelerator_is_refused_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+def test_float16_without_an_accelerator_becomes_float32_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     assert not resolve_training_args(training_options(fp16=True, use_cpu=True)).fp16
     assert capsys.readouterr().err == "note: --fp16 needs an accelerator; on the CPU the run is in float32\n"
 
 
-def test_the_record_has_every_option_as_plain_json() -> None:
+def test_options_record_has_every_option_as_json_without_secrets() -> None:
     groups = ModelOptions("bert"), QADataOptions(), AdapterOptions(), LanguageAdapterOptions()
     fusion = FusionOptions(fuse_adapters=["a=b", "c=d"])
     options = training_options(do_train=True, hub_token="hf_secret")
