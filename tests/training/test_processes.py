@@ -21,6 +21,7 @@ import torch
 from safetensors.torch import load_file
 from support.questions import make_questions, write_squad
 from support.scripts import ROOT
+from support.trainers import copy_without_dropout
 
 import run_qa_adapter
 from adapter_qa.core.errors import UserError
@@ -28,7 +29,7 @@ from adapter_qa.core.errors import UserError
 needs_deepspeed = pytest.mark.skipif(
     importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed (extra deepspeed)"
 )
-WAYS = [
+LAUNCHES = [
     pytest.param([], id="ddp"),
     pytest.param(["--deepspeed", str(ROOT / "ds_config_zero2.json")], id="zero2", marks=needs_deepspeed),
     pytest.param(["--deepspeed", str(ROOT / "ds_config_zero3.json")], id="zero3", marks=needs_deepspeed),
@@ -36,48 +37,45 @@ WAYS = [
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 QUIET = ["--report_to", "none", "--disable_tqdm", "True", "--use_cpu", "True"]
 WINDOWS = ["--max_seq_length", "64", "--doc_stride", "16"]
-LOSS = 1.01e-4  # losses are logged with four digits; noise may tip the last one
-STEP_KEPT = 3  # of nine; a run that is put back to it goes on from there
+LOSS_TOLERANCE = 1.01e-4  # losses are logged with four digits; rounding may change the last one
+RESUMED_STEP = 3  # of nine
 
-Words = Callable[..., list[str]]
+MakeArgv = Callable[..., list[str]]
 
 
 @pytest.fixture(scope="module")
-def words(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Words:
-    """The command line of a fusion training that has no dropout, which processes would draw each for itself.
+def make_argv(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeArgv:
+    """Return a function that makes the command line of a fusion training.
 
-    23 questions and 9 to evaluate: neither comes out even for two processes.
+    There is no dropout, because each process draws its own. The 23 questions for training and the 9 for evaluation
+    cannot be divided evenly between two processes.
     """
-    folder = tmp_path_factory.mktemp("base")
-    shutil.copytree(tiny_bert, folder, dirs_exist_ok=True)
-    config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (folder / "config.json").write_text(json.dumps(config))
+    folder = copy_without_dropout(tiny_bert, tmp_path_factory.mktemp("base"))
     train = write_squad(folder / "train.json", make_questions(23, 1))
     dev = write_squad(folder / "dev.json", make_questions(9, 2))
 
-    def command(output: Path, batch: int, *others: str) -> list[str]:
+    def make(output: Path, batch: int, *options: str) -> list[str]:
         setup = ["--random_init", "True", "--load_lang_adapter", "new", "--fuse_adapters", "qa=new", "ner=new"]
         files = ["--train_file", str(train), "--validation_file", str(dev), "--do_train", "--do_eval", *WINDOWS]
         steps = ["--num_train_epochs", "3", "--learning_rate", "1e-2", "--weight_decay", "0.01", "--logging_steps", "1"]
         sizes = ["--per_device_train_batch_size", str(batch), "--per_device_eval_batch_size", str(batch)]
-        words = ["--model_name_or_path", str(folder), *setup, "--madx2", "True", *files, *steps, *sizes]
-        return [*words, "--save_total_limit", "10", "--output_dir", str(output), *QUIET, *others]
+        argv = ["--model_name_or_path", str(folder), *setup, "--madx2", "True", *files, *steps, *sizes]
+        return [*argv, "--save_total_limit", "10", "--output_dir", str(output), *QUIET, *options]
 
-    return command
+    return make
 
 
-def start(launcher: list[str], door: str, words: list[str], cwd: Path | None = None) -> subprocess.Popen[str]:
+def start(launcher: list[str], script: str, argv: list[str], cwd: Path | None = None) -> subprocess.Popen[str]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launcher, str(ROOT / door), *words]
+    command = [*launcher, str(ROOT / script), *argv]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=cwd
     )
 
 
-def run_two(words: list[str], door: str = "run_qa_adapter.py") -> str:
-    """Runs a door in two processes; what it said on stderr."""
-    process = start([*TORCHRUN, "--standalone", "--nproc_per_node", "2"], door, words)
+def run_two_processes(argv: list[str], script: str = "run_qa_adapter.py") -> str:
+    """Run a script in two processes, require success and return its standard error."""
+    process = start([*TORCHRUN, "--standalone", "--nproc_per_node", "2"], script, argv)
     errors = process.communicate(timeout=900)[1]
     assert process.returncode == 0, errors[-4000:]
     return errors
@@ -96,170 +94,200 @@ def scores(folder: Path) -> list[tuple[float, float]]:
 
 
 def saved_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Every weight of the saved folder, by file and name."""
+    """Return every weight of the saved adapters, by file and name."""
     files = sorted((folder / "adapters-fusion").rglob("*.safetensors"))
-    found = {f"{file.name} {name}": weight for file in files for name, weight in load_file(file).items()}
-    assert len(files) == 5 and all(weight.numel() for weight in found.values())  # three adapters, fusion, head
-    return found
+    weights = {f"{file.name} {name}": weight for file in files for name, weight in load_file(file).items()}
+    assert len(files) == 5  # three adapters, fusion, head
+    assert all(weight.numel() for weight in weights.values())
+    return weights
 
 
 def assert_same_weights(first: Path, second: Path, tolerance: float) -> None:
-    ones, others = saved_weights(first), saved_weights(second)
-    assert ones.keys() == others.keys()
-    # The loss does not depend on the head's bias, which shifts all scores alike: Adam follows the noise of a zero.
-    bias = next(name for name in ones if name.endswith("qa_outputs.bias"))
-    for name in ones.keys() - {bias}:
-        torch.testing.assert_close(ones[name], others[name], rtol=0, atol=tolerance)
+    weights, expected = saved_weights(first), saved_weights(second)
+    assert weights.keys() == expected.keys()
+    # The head's bias shifts all scores equally and has no influence on the loss. Its gradient is rounding noise.
+    bias = next(name for name in weights if name.endswith("qa_outputs.bias"))
+    for name in weights.keys() - {bias}:
+        torch.testing.assert_close(weights[name], expected[name], rtol=0, atol=tolerance)
 
 
 @pytest.fixture(scope="module")
-def one(words: Words, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process."""
-    folder = tmp_path_factory.mktemp("runs") / "one"
-    assert run_qa_adapter.main(words(folder, 8)) == 0
+def single_run(make_argv: MakeArgv, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in one process."""
+    folder = tmp_path_factory.mktemp("runs") / "single"
+    assert run_qa_adapter.main(make_argv(folder, 8)) == 0
     return folder
 
 
-@pytest.fixture(scope="module", params=WAYS)
-def two(request: pytest.FixtureRequest, words: Words, one: Path) -> tuple[Path, list[str]]:
-    """The same in two processes, half the batch each, and the command line."""
-    folder = one.parent / f"two{len(list(one.parent.iterdir()))}"
-    command = words(folder, 4, *request.param)
-    errors = run_two(command)
+@pytest.fixture(scope="module", params=LAUNCHES)
+def double_run(request: pytest.FixtureRequest, make_argv: MakeArgv, single_run: Path) -> tuple[Path, list[str]]:
+    """The folder and the command line of the same run in two processes, each with half of the batch."""
+    folder = single_run.parent / f"double{len(list(single_run.parent.iterdir()))}"
+    argv = make_argv(folder, 4, *request.param)
+    errors = run_two_processes(argv)
     assert "FutureWarning" not in errors
-    return folder, command
+    return folder, argv
 
 
-def test_two_processes_compute_what_one_does(one: Path, two: tuple[Path, list[str]]) -> None:
-    folder = two[0]
-    assert read(folder)["options"]["processes"] == 2 and read(folder)["status"] == "finished"
-    assert losses(folder) == pytest.approx(losses(one), abs=LOSS) and len(losses(one)) == 9
-    assert scores(folder) == scores(one) and read(folder)["best"] == read(one)["best"]
-    assert [entry["eval_loss"] for entry in read(folder)["history"]] == pytest.approx(
-        [entry["eval_loss"] for entry in read(one)["history"]], rel=1e-6
+def test_two_processes_give_the_results_of_a_single_process(
+    single_run: Path, double_run: tuple[Path, list[str]]
+) -> None:
+    folder = double_run[0]
+    document, expected = read(folder), read(single_run)
+    assert document["options"]["processes"] == 2
+    assert document["status"] == "finished"
+    assert len(losses(single_run)) == 9
+    assert losses(folder) == pytest.approx(losses(single_run), abs=LOSS_TOLERANCE)
+    assert scores(folder) == scores(single_run)
+    assert document["best"] == expected["best"]
+    assert [entry["eval_loss"] for entry in document["history"]] == pytest.approx(
+        [entry["eval_loss"] for entry in expected["history"]], rel=1e-6
     )
-    assert_same_weights(one, folder, 5e-6)
-    assert (folder / "eval_predictions.json").read_bytes() == (one / "eval_predictions.json").read_bytes()
-    assert_same_attention(one, folder)
+    assert_same_weights(single_run, folder, 5e-6)
+    assert (folder / "eval_predictions.json").read_bytes() == (single_run / "eval_predictions.json").read_bytes()
+    assert_same_attention(single_run, folder)
 
 
 def assert_same_attention(first: Path, second: Path) -> None:
-    """The last batch of two processes holds windows twice, which must not count twice."""
-    ones, others = (json.loads((run / "fusion_attention.json").read_text(encoding="utf-8")) for run in (first, second))
+    """Compare the attention files; the last batch of two processes repeats windows, which must not count twice."""
+    attention, expected = (
+        json.loads((folder / "fusion_attention.json").read_text(encoding="utf-8")) for folder in (first, second)
+    )
     windows = read(first)["data"]["eval"]["windows"]
-    assert (ones["windows"], others["windows"], windows % 8 > 0) == (windows, windows, True)
+    assert windows % 8 > 0
+    assert attention["windows"] == expected["windows"] == windows
     for part in ("question", "context", "all"):
-        torch.testing.assert_close(torch.tensor(ones[part]), torch.tensor(others[part]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(attention[part]), torch.tensor(expected[part]), rtol=0, atol=1e-5)
 
 
-def put_back(folder: Path, to: Path) -> None:
-    """A copy of a finished run as a power cut after `STEP_KEPT` steps would have left it."""
-    shutil.copytree(folder, to)
-    shutil.rmtree(to / "adapters-fusion")
-    for checkpoint in to.glob("checkpoint-*"):
-        if int(checkpoint.name.split("-")[1]) > STEP_KEPT:
+def copy_as_interrupted(folder: Path, target: Path) -> None:
+    """Copy a finished run; the copy looks as after a power cut after `RESUMED_STEP` steps."""
+    shutil.copytree(folder, target)
+    shutil.rmtree(target / "adapters-fusion")
+    for checkpoint in target.glob("checkpoint-*"):
+        if int(checkpoint.name.split("-")[1]) > RESUMED_STEP:
             shutil.rmtree(checkpoint)
-    document = read(to) | {"status": "running"}
-    (to / "run.json").write_text(json.dumps(document))
+    document = read(target) | {"status": "running"}
+    (target / "run.json").write_text(json.dumps(document))
 
 
-def test_a_run_goes_on_as_if_nothing_had_happened(two: tuple[Path, list[str]], tmp_path: Path) -> None:
-    folder, command = two
-    again = tmp_path / "again"
-    put_back(folder, again)
-    run_two([str(again) if word == str(folder) else word for word in command])
-    assert losses(again) == losses(folder) and scores(again) == scores(folder)
-    assert read(again)["best"] == read(folder)["best"]
+def test_resumed_run_of_two_processes_equals_the_uninterrupted_run(
+    double_run: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, argv = double_run
+    resumed = tmp_path / "resumed"
+    copy_as_interrupted(folder, resumed)
+    run_two_processes([str(resumed) if argument == str(folder) else argument for argument in argv])
+    assert losses(resumed) == losses(folder)
+    assert scores(resumed) == scores(folder)
+    assert read(resumed)["best"] == read(folder)["best"]
     for name, weight in saved_weights(folder).items():
-        assert torch.equal(weight, saved_weights(again)[name]), name
+        assert torch.equal(weight, saved_weights(resumed)[name]), name
 
 
-def test_one_plain_process_answers_alike(two: tuple[Path, list[str]], tmp_path: Path) -> None:
-    folder, command = two
-    dev = command[command.index("--validation_file") + 1]
-    asked = ["--model_name_or_path", str(folder / "base"), "--load_adapter", str(folder), "--do_eval", *WINDOWS, *QUIET]
-    assert run_qa_adapter.main([*asked, "--validation_file", dev, "--output_dir", str(tmp_path / "plain")]) == 0
-    answers = [(place / "eval_predictions.json").read_bytes() for place in (folder, tmp_path / "plain")]
-    assert answers[0] == answers[1]
+def test_single_process_gives_the_same_answers_from_the_saved_run(
+    double_run: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    folder, argv = double_run
+    dev = argv[argv.index("--validation_file") + 1]
+    options = ["--model_name_or_path", str(folder / "base"), "--load_adapter", str(folder), "--do_eval", *WINDOWS]
+    argv = [*options, *QUIET, "--validation_file", dev, "--output_dir", str(tmp_path / "single")]
+    assert run_qa_adapter.main(argv) == 0
+    answers, expected = ((run_dir / "eval_predictions.json").read_bytes() for run_dir in (tmp_path / "single", folder))
+    assert answers == expected
 
 
 @pytest.mark.parametrize("stage", [2, 3])
 @needs_deepspeed
-def test_half_precision_is_saved_in_full(words: Words, one: Path, tmp_path: Path, stage: int) -> None:
-    command = words(tmp_path / "run", 4, "--deepspeed", str(ROOT / f"ds_config_zero{stage}.json"), "--bf16", "True")
-    run_two(command)
-    assert losses(tmp_path / "run") == pytest.approx(losses(one), abs=0.02)  # bfloat16: 8 bits
-    whole, first = saved_weights(tmp_path / "run"), saved_weights(one)
-    assert {weight.dtype for weight in whole.values()} == {torch.float32}
-    for name in whole:
-        rounded = torch.equal(whole[name], whole[name].bfloat16().float())
-        assert not rounded or whole[name].abs().max() == 0, name  # the optimizer's copies, not the engine's
+def test_bfloat16_training_saves_float32_weights(
+    make_argv: MakeArgv, single_run: Path, tmp_path: Path, stage: int
+) -> None:
+    config = str(ROOT / f"ds_config_zero{stage}.json")
+    run_two_processes(make_argv(tmp_path / "run", 4, "--deepspeed", config, "--bf16", "True"))
+    assert losses(tmp_path / "run") == pytest.approx(losses(single_run), abs=0.02)  # bfloat16: 8 bits
+    weights, expected = saved_weights(tmp_path / "run"), saved_weights(single_run)
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    for name in weights:
+        rounded = torch.equal(weights[name], weights[name].bfloat16().float())
+        assert not rounded or weights[name].abs().max() == 0, name  # saved from the optimizer's float32 copies
         if name.startswith("adapter.safetensors"):
-            assert torch.equal(whole[name], first[name])  # frozen: as they were drawn
+            assert torch.equal(weights[name], expected[name])  # frozen: the initial weights
 
 
-@pytest.mark.parametrize("door", ["run_mlm_adapter.py", "run_ner_adapter.py", "run_qa_adapter.py"])
+@pytest.mark.parametrize("script", ["run_mlm_adapter.py", "run_ner_adapter.py", "run_qa_adapter.py"])
 @needs_deepspeed
-def test_every_door_trains_under_zero_3(words: Words, tmp_path: Path, door: str) -> None:
-    asked = words(tmp_path, 4)
-    base, files = asked[1], asked.index("--train_file")
-    questions = asked[files : files + 4]
+def test_every_script_trains_under_zero_3(make_argv: MakeArgv, tmp_path: Path, script: str) -> None:
+    argv = make_argv(tmp_path, 4)
+    base, files = argv[1], argv.index("--train_file")
+    questions = argv[files : files + 4]
     texts, sentences = tmp_path / "texts.txt", tmp_path / "sentences.conll"
-    texts.write_text("\n".join(one.context for one in make_questions(60, 5)), encoding="utf-8")
+    texts.write_text("\n".join(question.context for question in make_questions(60, 5)), encoding="utf-8")
     sentences.write_text("Ana B-PER\nnasceu O\nem O\nRecife B-LOC\n\n" * 12, encoding="utf-8")
     data = {
         "run_mlm_adapter.py": ["--train_file", str(texts), "--block_size", "32", "--max_train_samples", "16"],
         "run_ner_adapter.py": ["--train_file", str(sentences), "--validation_file", str(sentences), *WINDOWS[:2]],
         "run_qa_adapter.py": [*questions, *WINDOWS, "--train_adapter", "False"],
-    }[door]
-    common = ["--model_name_or_path", base, "--do_train", "--do_eval", "--num_train_epochs", "1", *QUIET, *data]
-    run_two([*common, "--output_dir", str(tmp_path / "run"), "--deepspeed", str(ROOT / "ds_config_zero3.json")], door)
+    }[script]
+    argv = ["--model_name_or_path", base, "--do_train", "--do_eval", "--num_train_epochs", "1", *QUIET, *data]
+    argv += ["--output_dir", str(tmp_path / "run"), "--deepspeed", str(ROOT / "ds_config_zero3.json")]
+    run_two_processes(argv, script)
     saved = [file for file in (tmp_path / "run").rglob("*.safetensors") if "checkpoint" not in str(file)]
-    weights = [weight for file in saved for weight in load_file(file).values()]
-    assert saved and all(weight.numel() and weight.isfinite().all() for weight in weights)
+    assert saved
+    for file in saved:
+        for name, weight in load_file(file).items():
+            assert weight.numel(), (file, name)
+            assert weight.isfinite().all(), (file, name)
     assert read(tmp_path / "run")["status"] == "finished"
 
 
-def test_two_machines_share_an_output_folder(words: Words, one: Path, tmp_path: Path) -> None:
-    """As far as that can be had on one: a launcher each, started in folders of their own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
-    started = []
+def test_two_machines_share_an_output_folder(make_argv: MakeArgv, single_run: Path, tmp_path: Path) -> None:
+    """Two launchers on this machine, started in different folders, stand in for two machines."""
+    with socket.socket() as free_socket:
+        free_socket.bind(("127.0.0.1", 0))
+        port = free_socket.getsockname()[1]
+    nodes = ["--nnodes", "2", "--nproc_per_node", "1", "--master_addr", "127.0.0.1", "--master_port", str(port)]
+    processes = []
     for node in range(2):
         cwd = tmp_path / f"node{node}"
         cwd.mkdir()
-        launcher = [*TORCHRUN, *meeting, "--node_rank", str(node)]
-        command = words(tmp_path / "shared", 4)
-        if not torch.accelerator.is_available():  # nobody must be told
-            command = command[: command.index("--use_cpu")]
-        started.append(start(launcher, "run_qa_adapter.py", command, cwd))
-    said = [process.communicate(timeout=600) for process in started]
-    assert [process.returncode for process in started] == [0, 0], said[0][1][-3000:] + said[1][1][-3000:]
-    assert losses(tmp_path / "shared") == pytest.approx(losses(one), abs=LOSS)
-    assert scores(tmp_path / "shared") == scores(one)
-    assert "setup: " in said[0][0] and "setup: " not in said[1][0]  # the first one speaks
+        launcher = [*TORCHRUN, *nodes, "--node_rank", str(node)]
+        argv = make_argv(tmp_path / "shared", 4)
+        if not torch.accelerator.is_available():  # without an accelerator, --use_cpu is not needed
+            argv = argv[: argv.index("--use_cpu")]
+        processes.append(start(launcher, "run_qa_adapter.py", argv, cwd))
+    (first_stdout, first_stderr), (second_stdout, second_stderr) = (
+        process.communicate(timeout=600) for process in processes
+    )
+    assert [process.returncode for process in processes] == [0, 0], first_stderr[-3000:] + second_stderr[-3000:]
+    assert losses(tmp_path / "shared") == pytest.approx(losses(single_run), abs=LOSS_TOLERANCE)
+    assert scores(tmp_path / "shared") == scores(single_run)
+    assert "setup: " in first_stdout  # only the main process prints
+    assert "setup: " not in second_stdout
     assert [list((tmp_path / f"node{node}").iterdir()) for node in range(2)] == [[], []]
 
 
-def test_bad_input_is_said_once(words: Words, one: Path, tmp_path: Path) -> None:
-    """What only the first process finds out ends them all: here a folder that holds the run of one process."""
-    shutil.copytree(one, tmp_path / "one")
-    process = start(
-        [*TORCHRUN, "--standalone", "--nproc_per_node", "2"], "run_qa_adapter.py", words(tmp_path / "one", 8)
-    )
-    errors = process.communicate(timeout=600)[1]
-    told = [line for line in errors.splitlines() if line.startswith(("error:", "[rank"))]
-    assert process.returncode == 1 and len(told) == 1
-    assert "holds a run with other options (processes was 1, now 2)" in told[0]
+def test_error_found_by_the_main_process_ends_all_processes_and_is_reported_once(
+    make_argv: MakeArgv, single_run: Path, tmp_path: Path
+) -> None:
+    """Only the main process looks into the output folder; here it has a run of a single process."""
+    folder = tmp_path / "run"
+    shutil.copytree(single_run, folder)
+    process = start([*TORCHRUN, "--standalone", "--nproc_per_node", "2"], "run_qa_adapter.py", make_argv(folder, 8))
+    stderr = process.communicate(timeout=600)[1]
+    assert process.returncode == 1  # of torchrun
+    (error,) = [line for line in stderr.splitlines() if line.startswith(("error:", "[rank"))]
+    assert "holds a run with other options (processes was 1, now 2)" in error
 
 
-def test_fsdp_is_refused_with_the_way_out(words: Words, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="give --deepspeed ds_config_zero3.json"):
-        run_qa_adapter.main(words(tmp_path / "run", 8, "--fsdp", "full_shard"))
-    for variable, said in (("FSDP", "give --deepspeed ds_config_zero3.json"), ("DEEPSPEED", "accelerate's DeepSpeed")):
-        with monkeypatch.context() as patch, pytest.raises(UserError, match=said):
+def test_fsdp_and_accelerate_deepspeed_are_rejected_with_an_alternative(
+    make_argv: MakeArgv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alternative = r"give --deepspeed ds_config_zero3\.json"
+    with pytest.raises(UserError, match=alternative):
+        run_qa_adapter.main(make_argv(tmp_path / "run", 8, "--fsdp", "full_shard"))
+    for variable, message in (("FSDP", alternative), ("DEEPSPEED", "accelerate's DeepSpeed")):
+        with monkeypatch.context() as patch:
             patch.setenv(f"ACCELERATE_USE_{variable}", "true")  # what `accelerate launch` sets
-            run_qa_adapter.main(words(tmp_path / "run", 8))
+            with pytest.raises(UserError, match=message):
+                run_qa_adapter.main(make_argv(tmp_path / "run", 8))
     assert not (tmp_path / "run").exists()
