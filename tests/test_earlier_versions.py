@@ -1,0 +1,89 @@
+"""Runs that version 0.1.0 left on disk count as finished, resume, load and answer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from support.scripts import ROOT
+
+import run_mlm_adapter
+import run_ner_adapter
+import run_qa_adapter
+from predictor_qa import QuestionAnswerer
+
+RUNS = ROOT / "tests" / "fixtures" / "runs_0.1.0"
+COMMANDS: dict[str, list[str]] = json.loads((RUNS / "commands.json").read_text(encoding="utf-8"))
+ANSWERS: dict[str, Any] = json.loads((RUNS / "answers.json").read_text(encoding="utf-8"))
+QUESTION = ("Onde nasceu Ana?", "Ana nasceu em Recife e é médica. Davi nasceu em Natal e é poeta.")
+
+
+def main_of(name: str) -> Callable[[list[str]], int]:
+    return {"mlm": run_mlm_adapter.main, "ner": run_ner_adapter.main}.get(name, run_qa_adapter.main)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return document
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the runs; it is the working folder, as it was when they ran."""
+    copy = tmp_path / "runs"
+    shutil.copytree(RUNS, copy)
+    for path in copy.rglob("*_setup.json"):
+        path.write_text(path.read_text(encoding="utf-8").replace("FOLDER", str(copy)), encoding="utf-8")
+    monkeypatch.chdir(copy)
+    return copy
+
+
+@pytest.mark.parametrize("name", ["mlm", "ner", "qa", "fusion", "full"])
+def test_finished_runs_count_as_finished(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()}
+    assert main_of(name)(COMMANDS[name]) == 0
+    assert f"{name}: this run is finished" in capsys.readouterr().out
+    after = {path: path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()}
+    after.pop(folder / name / "run.lock", None)
+    assert after == before
+
+
+def test_interrupted_run_resumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = read_run(folder / "interrupted")
+    assert (before["status"], len(before["history"])) == ("interrupted", 1)
+    assert run_qa_adapter.main(COMMANDS["interrupted"]) == 0
+    assert "checkpoint-4: the run resumes from here" in capsys.readouterr().out
+    after = read_run(folder / "interrupted")
+    assert (after["status"], after["steps"], after["epochs"]) == ("finished", 6, 2.0)
+    assert after["history"][0] == before["history"][0]
+    assert len(after["history"]) == 2
+
+
+@pytest.mark.parametrize("name", ["qa", "fusion", "full"])
+def test_runs_answer_as_they_did(folder: Path, name: str) -> None:
+    answer = QuestionAnswerer(name).ask(*QUESTION)
+    assert (answer.text, answer.start, answer.end) == tuple(ANSWERS[name][key] for key in ("answer", "start", "end"))
+    assert answer.probability == pytest.approx(ANSWERS[name]["probability"], rel=1e-3)
+
+
+def test_adapters_are_fused_again(folder: Path) -> None:
+    argv = [*COMMANDS["fusion"][:-1], "again", "--num_train_epochs", "1"]
+    assert run_qa_adapter.main(argv) == 0
+    adapters = [folder / run / "adapters-fusion" / "mlm" / "adapter.safetensors" for run in ("fusion", "again")]
+    first, second = (load_file(path) for path in adapters)
+    assert first.keys() == second.keys()
+    assert all(first[name].equal(second[name]) for name in first)
+
+
+def test_saved_fusion_is_evaluated_with_its_scores(folder: Path) -> None:
+    data = ["--validation_file", "data/dev.json", "--max_seq_length", "64", "--doc_stride", "16"]
+    argv = ["--model_name_or_path", "base", "--do_eval", *data, "--load_adapter", "fusion", "--report_to", "none"]
+    assert run_qa_adapter.main([*argv, "--output_dir", "evaluated"]) == 0
+    before, after = (read_run(folder / name)["metrics"]["eval"] for name in ("fusion", "evaluated"))
+    assert after["eval_f1"] == before["eval_f1"]
+    assert after["eval_loss"] == pytest.approx(before["eval_loss"], rel=1e-4)
