@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -318,9 +319,9 @@ def test_fusion_script_names_the_settings_that_it_needs() -> None:
     assert "SQUAD" in process.stderr
 
 
-def test_fusion_script_trains_all_steps_and_skips_finished_ones(
-    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
-) -> None:
+@pytest.fixture
+def fusion_script_settings(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path) -> dict[str, str]:
+    """Settings of train_fusion_pt.sh for a very short training in tmp_path / "out"."""
     with zipfile.ZipFile(tmp_path / "squad.zip", "w") as archive:
         archive.write(squad_files[0], "squad-train-v1.1.json")
         archive.write(squad_files[1], "squad-dev-v1.1.json")
@@ -331,16 +332,62 @@ def test_fusion_script_trains_all_steps_and_skips_finished_ones(
         "MLM_EPOCHS": 1, "QA_EPOCHS": 1, "NER_EPOCHS": 1, "FUSION_EPOCHS": 1, "LENGTH": 64, "STRIDE": 16,
         "QA_REDUCTION": 4, "EXTRA": "--max_train_samples 8 --max_eval_samples 2 --report_to none",
     }  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in settings.items()}}
+    return {name: str(value) for name, value in settings.items()}
+
+
+def run_fusion_script(settings: dict[str, str]) -> str:
+    """Run train_fusion_pt.sh, require success and return its standard output."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **settings}
     command = ["bash", str(ROOT / "train_fusion_pt.sh")]
     process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
     assert process.returncode == 0, process.stderr[-3000:]
-    run = read(tmp_path / "out" / "fusion" / "run.json")
+    return process.stdout
+
+
+def assert_fusion_script_trained(folder: Path) -> None:
+    run = read(folder / "fusion" / "run.json")
     assert run["setup"] == "Stack[mlm, Fuse[qa_squad11pt, ner_lenerbr]]"
     assert run["options"]["weight_decay"] == 0.01
     assert run["options"]["gradient_accumulation_steps"] == 2
-    again = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
-    assert again.stdout.count("this run is finished") == 4
+
+
+def test_commands_of_the_fusion_script_train_all_steps_and_skip_finished_ones(
+    fusion_script_settings: dict[str, str], tmp_path: Path
+) -> None:
+    """The shell script runs with a recorder in place of Python; the recorded commands run in this process."""
+    recorder, log = tmp_path / "recorder", tmp_path / "commands"
+    recorder.write_text(f"#!/bin/sh\n{{ printf '%s\\0' \"$@\"; echo; }} >> {shlex.quote(str(log))}\n")
+    recorder.chmod(0o700)
+    settings = fusion_script_settings | {"PYTHON": str(recorder)}
+
+    def run_commands() -> list[tuple[str, str]]:
+        """Return the scripts that train_fusion_pt.sh runs, with their standard output."""
+        log.write_bytes(b"")
+        run_fusion_script(settings)
+        outputs = []
+        for line in log.read_text(encoding="utf-8").splitlines():
+            script, *argv = line.removesuffix("\0").split("\0")
+            main = {f"{module.__name__}.py": module.main for module in SCRIPTS}[script]
+            process = run_main(main, *argv, cwd=ROOT)
+            assert process.returncode == 0, process.stderr[-3000:]
+            outputs.append((script, process.stdout))
+        return outputs
+
+    training_scripts = ["run_mlm_adapter.py", "run_qa_adapter.py", "run_ner_adapter.py", "run_qa_adapter.py"]
+    assert [script for script, _ in run_commands()] == ["prepare_squad_pt.py", *training_scripts]
+    assert_fusion_script_trained(tmp_path / "out")
+    again = run_commands()
+    assert [script for script, _ in again] == training_scripts
+    assert all("this run is finished" in stdout for _, stdout in again)
+
+
+@pytest.mark.slow
+def test_fusion_script_trains_all_steps_and_skips_finished_ones(
+    fusion_script_settings: dict[str, str], tmp_path: Path
+) -> None:
+    run_fusion_script(fusion_script_settings)
+    assert_fusion_script_trained(tmp_path / "out")
+    assert run_fusion_script(fusion_script_settings).count("this run is finished") == 4
 
 
 @pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("*_*.py") if "run_cli(" in path.read_text()))
