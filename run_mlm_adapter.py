@@ -47,8 +47,7 @@ def main(argv: list[str]) -> int:
     from adapter_qa.training import workflow
 
     setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)
-    data_name = config.data.train_file or config.data.validation_file or "none"
-    run = workflow.start_run("run_mlm_adapter.py", argv, config, setup, data_name)
+    run = workflow.start_run("run_mlm_adapter.py", argv, config, setup)
     if workflow.is_finished(run):
         return 0
 
@@ -58,7 +57,8 @@ def main(argv: list[str]) -> int:
     metadata = {"block_size": config.data.block_size, "language": config.adapter.language}
     bundle = workflow.build_model(run, "mlm", tokenizer, metadata)
     if config.training.dry_run:
-        workflow.print_dry_run(run, bundle, count_splits(run, blocks))
+        counts = {name: {"blocks": len(blocks.get(name, ()))} for name in ("train", "eval")}
+        workflow.print_dry_run(run, bundle, counts)
         return 0
 
     trainer = make_trainer(run, bundle, blocks)
@@ -69,15 +69,6 @@ def main(argv: list[str]) -> int:
         workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
     workflow.finish_run(run, trainer)
     return 0
-
-
-def count_splits(run: RunContext[MLMRunConfig], blocks: dict[str, np.ndarray]) -> dict[str, dict[str, int]]:
-    """Return blocks and steps of training and evaluation, for a dry run."""
-    from adapter_qa.training.workflow import eval_steps, train_steps
-
-    sizes = {name: len(blocks.get(name, ())) for name in ("train", "eval")}
-    steps = {"train": train_steps(sizes["train"], run.args), "eval": eval_steps(sizes["eval"], run.args)}
-    return {name: {"blocks": sizes[name], "steps": steps[name]} for name in sizes}
 
 
 def make_trainer(run: RunContext[MLMRunConfig], bundle: ModelBundle, blocks: dict[str, np.ndarray]) -> MLMTrainer:

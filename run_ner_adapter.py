@@ -20,7 +20,7 @@ from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.conll import Sentence
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.runs.layout import predictions_file
-from adapter_qa.training.ner_data import known_labels, load_sentences, make_split_inputs, sentence_sources
+from adapter_qa.training.ner_data import count_inputs, known_labels, load_sentences, make_split_inputs, sentence_sources
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
         "ner", base_config, config.adapter, config.language_adapter, random_init=config.model.random_init
     )
     labels = known_labels(setup, sentences)
-    run = workflow.start_run("run_ner_adapter.py", argv, config, setup, data_name(config))
+    run = workflow.start_run("run_ner_adapter.py", argv, config, setup)
     if workflow.is_finished(run):
         return 0
 
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     }
     bundle = workflow.build_model(run, "ner", tokenizer, metadata, labels)
     if config.training.dry_run:
-        workflow.print_dry_run(run, bundle, count_splits(run, sentences, inputs))
+        workflow.print_dry_run(run, bundle, count_inputs(sentences, inputs))
         return 0
 
     trainer = make_trainer(run, bundle, labels, inputs)
@@ -80,26 +80,6 @@ def main(argv: list[str]) -> int:
         write_predictions(trainer, sentences["predict"], inputs["predict"])
     workflow.finish_run(run, trainer)
     return 0
-
-
-def data_name(config: NERRunConfig) -> str:
-    """Return the file that a derived folder is named after."""
-    return config.data.train_file or config.data.validation_file or config.data.test_file or "none"
-
-
-def count_splits(
-    run: RunContext[NERRunConfig],
-    sentences: dict[str, list[Sentence]],
-    inputs: dict[str, TokenClassificationDataset],
-) -> dict[str, dict[str, int]]:
-    """Return sentences, inputs and steps of training and evaluation, for a dry run."""
-    from adapter_qa.training.workflow import eval_steps, train_steps
-
-    sizes = {name: len(inputs[name]) if name in inputs else 0 for name in ("train", "eval")}
-    steps = {"train": train_steps(sizes["train"], run.args), "eval": eval_steps(sizes["eval"], run.args)}
-    return {
-        name: {"sentences": len(sentences.get(name, [])), "inputs": sizes[name], "steps": steps[name]} for name in sizes
-    }
 
 
 def make_trainer(

@@ -18,7 +18,7 @@ from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
-from adapter_qa.training.qa_data import QuestionSplit, load_questions, make_split_windows
+from adapter_qa.training.qa_data import QuestionSplit, count_inputs, load_questions, make_split_windows
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     from adapter_qa.data.window_dataset import WindowDataset
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
         random_init=config.model.random_init,
     )
     check_head(setup, config.training)
-    run = workflow.start_run("run_qa_adapter.py", argv, config, setup, data_name(config))
+    run = workflow.start_run("run_qa_adapter.py", argv, config, setup)
     if workflow.is_finished(run):
         return 0
 
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     metadata = {"windows": answering_options(config.data), "language": config.adapter.language}
     bundle = workflow.build_model(run, "qa", tokenizer, metadata)
     if config.training.dry_run:
-        workflow.print_dry_run(run, bundle, count_splits(run, splits, windows))
+        workflow.print_dry_run(run, bundle, count_inputs(splits, windows))
         return 0
 
     trainer = make_trainer(run, bundle, splits, windows)
@@ -85,12 +85,6 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def data_name(config: QARunConfig) -> str:
-    """Return the data set or file that a derived folder is named after."""
-    data = config.data
-    return data.dataset_name or data.train_file or data.validation_file or data.test_file or "none"
-
-
 def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:
     """Refuse to evaluate or predict with an adapter that was saved without a question answering head.
 
@@ -105,24 +99,6 @@ def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:
     head = setup.saved.head if setup.saved is not None else None
     owner = f" (its head belongs to {head.model_class})" if head is not None else ""
     raise UserError(f"{folder}: comes without a question answering head{owner}; add --do_train to train one")
-
-
-def count_splits(
-    run: RunContext[QARunConfig], splits: dict[str, QuestionSplit], windows: dict[str, WindowDataset]
-) -> dict[str, dict[str, int]]:
-    """Return questions, windows and steps of training and evaluation, for a dry run."""
-    from adapter_qa.training.workflow import eval_steps, train_steps
-
-    sizes = {name: len(windows[name]) if name in windows else 0 for name in ("train", "eval")}
-    steps = {"train": train_steps(sizes["train"], run.args), "eval": eval_steps(sizes["eval"], run.args)}
-    return {
-        name: {
-            "questions": len(splits[name].questions) if name in splits else 0,
-            "windows": sizes[name],
-            "steps": steps[name],
-        }
-        for name in sizes
-    }
 
 
 def make_trainer(

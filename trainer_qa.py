@@ -271,7 +271,8 @@ def span_losses(
     """Return the mean of start and end cross entropy of each window (Devlin et al., BERT, section 4.2), in float32.
 
     Args:
-        start_logits, end_logits: (windows, length).
+        start_logits: (windows, length).
+        end_logits: (windows, length).
         labels: `start_positions` and `end_positions`, (windows,) int64, `IGNORED` if the gold span is unknown.
         mask: (windows, length), 0 at padding, which is left out of the softmax. None counts padding there, as in the
             reference implementation, whose loss depends on how far a batch is padded.
@@ -294,7 +295,9 @@ def span_loss(
     return span_losses(start_logits, end_logits, labels, mask).sum() / known
 
 
-def log_fusion_attention(writer: SummaryWriter, document: FusionAttentionDocument, step: int, *, with_figure: bool) -> None:
+def log_fusion_attention(
+    writer: SummaryWriter, document: FusionAttentionDocument, step: int, *, with_figure: bool
+) -> None:
     """Log the mean weight of every adapter at every site in TensorBoard.
 
     Args:

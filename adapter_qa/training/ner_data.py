@@ -32,7 +32,9 @@ def load_sentences(config: NERRunConfig) -> dict[str, list[Sentence]]:
 
     splits = config.splits()
     loaded = run_all([loader(split) for split in splits])
-    sentences: dict[str, list[Sentence]] = {split.name: read[: split.limit] for split, read in zip(splits, loaded, strict=True)}
+    sentences: dict[str, list[Sentence]] = {
+        split.name: read[: split.limit] for split, read in zip(splits, loaded, strict=True)
+    }
     if "train" in sentences and label_names(sentences["train"]) == [OUTSIDE]:
         raise UserError(
             f"{config.data.train_file}: names no entity, all its labels are {OUTSIDE}; there is nothing to learn"
@@ -92,3 +94,13 @@ def make_split_inputs(
         record.document["data"][name] |= counts
     record.update()
     return inputs
+
+
+def count_inputs(
+    sentences: dict[str, list[Sentence]], inputs: dict[str, TokenClassificationDataset]
+) -> dict[str, dict[str, int]]:
+    """Return the numbers of sentences and encoder inputs of training and evaluation, for a dry run."""
+    return {
+        name: {"sentences": len(sentences.get(name, [])), "inputs": len(inputs[name]) if name in inputs else 0}
+        for name in ("train", "eval")
+    }

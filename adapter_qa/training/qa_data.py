@@ -129,3 +129,14 @@ def make_split_windows(
             log_note([f"{name}: {made.cut_questions} questions were too long for the window and lost their end"])
     record.document["times"]["windows"] = round(time.perf_counter() - started, 3)
     return windows
+
+
+def count_inputs(splits: dict[str, QuestionSplit], windows: dict[str, WindowDataset]) -> dict[str, dict[str, int]]:
+    """Return the numbers of questions and windows of training and evaluation, for a dry run."""
+    return {
+        name: {
+            "questions": len(splits[name].questions) if name in splits else 0,
+            "windows": len(windows[name]) if name in windows else 0,
+        }
+        for name in ("train", "eval")
+    }

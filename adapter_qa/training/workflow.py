@@ -98,9 +98,7 @@ class ModelBundle:
         return self.loaded_tokenizer
 
 
-def start_run(
-    script: str, argv: Sequence[str], config: Config, setup: AdapterSetup | None, data_name: str
-) -> RunContext[Config]:
+def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSetup | None) -> RunContext[Config]:
     """Resolve the training arguments, choose the folder of the run, and seed all random generators.
 
     Nothing is written yet.
@@ -110,7 +108,6 @@ def start_run(
         argv: the command line without the script.
         config: the options.
         setup: the adapters; None for full fine-tuning.
-        data_name: data set name or data file. It becomes a part of a derived folder's name.
 
     Raises:
         UserError: if the folder holds something else, or the library refuses the options.
@@ -119,18 +116,25 @@ def start_run(
     log_note(setup.notes if setup is not None else [])
     args = resolve_training_args(config.training)
     if args.output_dir_is_derived:
-        groups: list[Any] = data_and_adapter_options(config)
-        args.output_dir = str(derived_output_dir(config.model.model_name_or_path, data_name, setup, [args, *groups]))
+        options = [args, *data_and_adapter_options(config)]
+        args.output_dir = str(derived_output_dir(config.model.model_name_or_path, _data_name(config), setup, options))
         args.logging_dir = str(Path(args.output_dir) / "runs")
     folder = None if args.dry_run else Path(str(args.output_dir))
-    options = options_record(config, args)
 
     def open_folder() -> RunRecord:
-        return open_run(folder, argv, script, options, overwrite=bool(config.training.overwrite_output_dir))
+        overwrite = bool(config.training.overwrite_output_dir)
+        return open_run(folder, argv, script, options_record(config, args), overwrite=overwrite)
 
     record = on_main_process(open_folder)
     set_seed(args.seed)
     return RunContext(config, setup, args, record)
+
+
+def _data_name(config: QARunConfig | NERRunConfig | MLMRunConfig) -> str:
+    """Return the data set or the first data file, which a derived folder is named after."""
+    files = [split.file for split in config.all_splits() if split.file is not None]
+    data_set = config.data.dataset_name if isinstance(config, QARunConfig) else None
+    return data_set or next(iter(files), "none")
 
 
 def is_finished(run: RunContext[Config]) -> bool:
@@ -199,26 +203,34 @@ def _save_random_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreT
 
 
 def print_dry_run(run: RunContext[Config], bundle: ModelBundle, counts: dict[str, dict[str, int]]) -> None:
-    """Print the last line of a dry run: one JSON document with parameters, setup, and counts by split."""
+    """Print the last line of a dry run: one JSON document with parameters, setup, and counts by split.
+
+    Args:
+        run: the run.
+        bundle: the model.
+        counts: for "train" and "eval", counts by name; the last one is that of the model's inputs. Steps are added.
+    """
+    inputs = {split: list(numbers.values())[-1] for split, numbers in counts.items()}
+    steps = {"train": _train_steps(inputs["train"], run.args), "eval": _eval_steps(inputs["eval"], run.args)}
     active = FULL_FINE_TUNING if run.setup is None else str(bundle.model.active_adapters)
-    print_main(json.dumps({"parameters": bundle.parameters, "active_setup": active, **counts}))
+    document = {"parameters": bundle.parameters, "active_setup": active}
+    with_steps = {split: counts[split] | {"steps": steps[split]} for split in counts}
+    print_main(json.dumps(document | with_steps))
 
 
-def train_steps(examples: int, args: TrainerArguments) -> int:
+def _train_steps(inputs: int, args: TrainerArguments) -> int:
     """Return the optimizer steps of a whole training, as `Trainer` counts them."""
-    if args.max_steps > 0 or examples == 0:
+    if args.max_steps > 0 or inputs == 0:
         return max(int(args.max_steps), 0)
-    per_batch = int(args.train_batch_size * args.world_size)
-    batches = examples // per_batch if args.dataloader_drop_last else math.ceil(examples / per_batch)
-    steps_per_epoch = max(math.ceil(batches / args.gradient_accumulation_steps), 1)
-    steps: int = math.ceil(args.num_train_epochs * steps_per_epoch)
+    batches = inputs / int(args.train_batch_size * args.world_size)
+    whole_batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    steps: int = math.ceil(args.num_train_epochs * max(math.ceil(whole_batches / args.gradient_accumulation_steps), 1))
     return steps
 
 
-def eval_steps(examples: int, args: TrainerArguments) -> int:
+def _eval_steps(inputs: int, args: TrainerArguments) -> int:
     """Return the batches of one evaluation."""
-    per_batch = int(args.eval_batch_size * args.world_size)
-    return math.ceil(examples / per_batch)
+    return math.ceil(inputs / int(args.eval_batch_size * args.world_size))
 
 
 def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
