@@ -43,7 +43,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure() -> None:
-    # Processes that a shell starts in the background ignore SIGINT, and so would the processes that tests start.
+    # A process that a shell starts in the background ignores SIGINT, and so do the processes that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -62,7 +62,7 @@ def _quiet() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny random BertForMaskedLM and a cased WordPiece tokenizer."""
+    """The folder of a tiny random BertForMaskedLM and a cased WordPiece tokenizer."""
     folder = tmp_path_factory.mktemp("tiny_bert")
     wordpiece = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
     wordpiece.train_from_iterator(corpus(), vocab_size=150, min_frequency=1, show_progress=False)
@@ -79,7 +79,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny random RobertaForMaskedLM and a byte-level BPE tokenizer."""
+    """The folder of a tiny random RobertaForMaskedLM and a byte-level BPE tokenizer."""
     folder = tmp_path_factory.mktemp("tiny_roberta")
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     bpe = ByteLevelBPETokenizer()
@@ -102,13 +102,13 @@ def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shared_data() -> Path:
     """The folder of real data. Tests that need it are skipped where it is missing."""
     if not (SHARED / "data").is_dir():
-        pytest.skip("no ../shared/data here: real data is not part of the project")
+        pytest.skip("no ../shared/data: real data is not part of the project")
     return SHARED / "data"
 
 
 @pytest.fixture(scope="session")
 def squad_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A training and an evaluation file of made-up questions."""
+    """A training file and an evaluation file of made-up questions."""
     folder = tmp_path_factory.mktemp("squad")
     train = write_squad(folder / "train.json", make_questions(24, 1))
     return train, write_squad(folder / "dev.json", make_questions(8, 2))
@@ -116,11 +116,11 @@ def squad_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope="session")
 def saved_runs(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> SavedRuns:
-    """A QA adapter, a fusion and a fully fine-tuned model with random weights, large enough to give answers."""
+    """A QA adapter, a fusion and a fully fine-tuned model; their random weights are large enough to give answers."""
     folder = tmp_path_factory.mktemp("saved runs, é")
     options = ModelOptions(str(tiny_bert))
     windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
-    metadata = {
+    metadata: dict[str, object] = {
         "base_model": {"name_or_path": str(tiny_bert), "revision": "main"},
         "tokenizer": None,
         "windows": windows,
@@ -137,8 +137,8 @@ def saved_runs(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Sav
                 torch.nn.init.normal_(weight, std=0.3)
         save_setup(model, setup, folder / name / setup.folder_name, metadata)
     torch.manual_seed(1)
-    whole = load_model(options, "qa")
-    torch.nn.init.normal_(whole.qa_outputs.weight, std=0.3)
-    whole.save_pretrained(folder / "whole")
-    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder / "whole")
-    return SavedRuns(folder / "qa", folder / "fusion", folder / "whole")
+    full = load_model(options, "qa")
+    torch.nn.init.normal_(full.get_submodule("qa_outputs").get_parameter("weight"), std=0.3)
+    full.save_pretrained(folder / "full")
+    AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(folder / "full")
+    return SavedRuns(folder / "qa", folder / "fusion", folder / "full")

@@ -1,4 +1,4 @@
-"""Fusion attention of a run: its file, and what is logged in TensorBoard."""
+"""Fusion attention of a run: its file and its curves in TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import trainer_qa
 
 @pytest.fixture
 def logged_figures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Figures that are logged; they are drawn without matplotlib."""
+    """A list of the logged figures, which are texts in place of matplotlib figures."""
     logged: list[str] = []
     figures: Any = ModuleType("adapter_qa.reporting.figures")
     figures.attention_figure = lambda document: "figure"
@@ -30,13 +30,14 @@ def logged_figures(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def read_document(run: Path) -> dict[str, Any]:
-    return json.loads((run / "fusion_attention.json").read_text(encoding="utf-8"))
+    document: dict[str, Any] = json.loads((run / "fusion_attention.json").read_text(encoding="utf-8"))
+    return document
 
 
-def test_a_run_saves_and_logs_the_attention_of_its_evaluations(
+def test_run_saves_and_logs_the_attention_of_its_evaluations(
     tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, logged_figures: list[str]
 ) -> None:
-    """The file is that of the last evaluation, with the best weights; evaluating the saved run again gives the same."""
+    """The file has the attention of the best weights; an evaluation of the saved run gives the same attention."""
     train, dev = map(str, squad_files)
     run_dir, again_dir = tmp_path / "run", tmp_path / "again"
     evaluation = ["--validation_file", dev, "--do_eval", "--max_seq_length", "48", "--doc_stride", "8"]
@@ -71,7 +72,7 @@ def test_without_matplotlib_only_numbers_are_logged(
     tmp_path: Path, logged_figures: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trainer_qa, "find_spec", lambda name: None)
-    document = {"adapters": ["a", "b"], "windows": 1, "places": ["0"], "all": [[0.25, 0.75]]}
+    document: Any = {"adapters": ["a", "b"], "windows": 1, "places": ["0"], "all": [[0.25, 0.75]]}
     with SummaryWriter(str(tmp_path)) as writer:
         trainer_qa.log_fusion_attention(writer, document, 7, with_figure=True)
     events = EventAccumulator(str(tmp_path)).Reload()

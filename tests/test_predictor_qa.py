@@ -115,7 +115,7 @@ def test_no_answer(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) ->
     words = [saved_runs.qa, "--question", one.question, "--context", one.context, "--version_2_with_negative"]
     plain = asked(words, capsys)[0]
     answerer = QuestionAnswerer(saved_runs.qa)
-    batch = AutoTokenizer.from_pretrained(saved_runs.whole)(one.question, one.context, return_tensors="pt")
+    batch = AutoTokenizer.from_pretrained(saved_runs.full)(one.question, one.context, return_tensors="pt")
     with torch.no_grad():
         output = answerer.model(**batch)
     null = float(output.start_logits[0, 0] + output.end_logits[0, 0])
@@ -141,9 +141,9 @@ def test_no_answer(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) ->
 def test_a_whole_model_that_no_run_made(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) -> None:
     """`--base` asks it with the usual windows; the best span is that of its own logits."""
     one = make_questions(1, 4)[0]
-    answer = asked(["--base", saved_runs.whole, "--question", one.question, "--context", one.context], capsys)[0]
-    model = AutoModelForQuestionAnswering.from_pretrained(saved_runs.whole).eval()
-    tokenizer = AutoTokenizer.from_pretrained(saved_runs.whole)
+    answer = asked(["--base", saved_runs.full, "--question", one.question, "--context", one.context], capsys)[0]
+    model = AutoModelForQuestionAnswering.from_pretrained(saved_runs.full).eval()
+    tokenizer = AutoTokenizer.from_pretrained(saved_runs.full)
     batch = tokenizer(one.question, one.context, return_tensors="pt", return_offsets_mapping=True)
     offsets = batch.pop("offset_mapping")[0].tolist()
     with torch.no_grad():
@@ -152,7 +152,7 @@ def test_a_whole_model_that_no_run_made(saved_runs: SavedRuns, capsys: pytest.Ca
     pairs = [(first, last) for first in inside for last in inside if first <= last < first + 30]
     first, last = max(pairs, key=lambda pair: float(output.start_logits[0, pair[0]] + output.end_logits[0, pair[1]]))
     assert (answer["start"], answer["end"]) == (offsets[first][0], offsets[last][1])
-    reply = QuestionAnswerer(base=str(saved_runs.whole)).ask(one.question, one.context)
+    reply = QuestionAnswerer(base=str(saved_runs.full)).ask(one.question, one.context)
     assert (reply.start, reply.end, reply.attention, reply.no_answer) == (answer["start"], answer["end"], None, None)
 
 
@@ -161,7 +161,7 @@ def test_the_class_says_what_is_wrong(saved_runs: SavedRuns) -> None:
         ({}, "give a run or a base, one of the two"),
         ({"run": saved_runs.qa, "base": "x"}, "give a run or a base, one of the two"),
         ({"run": saved_runs.qa, "device": "gpu"}, "--device gpu: no such device here; give cpu"),
-        ({"base": str(saved_runs.whole), "language_adapter": "none"}, "is a whole model and takes no adapters"),
+        ({"base": str(saved_runs.full), "language_adapter": "none"}, "is a whole model and takes no adapters"),
     ):
         with pytest.raises(UserError) as refused:
             QuestionAnswerer(**words)
@@ -187,7 +187,7 @@ def test_the_fusion_attention_of_a_question(saved_runs: SavedRuns) -> None:
 
 
 def windows_of_the_tokenizer(saved_runs: SavedRuns, record: dict[str, str]) -> list[Any]:
-    tokenizer = AutoTokenizer.from_pretrained(saved_runs.whole)
+    tokenizer = AutoTokenizer.from_pretrained(saved_runs.full)
     return tokenizer(record["question"], record["context"], max_length=64, stride=16, truncation="only_second",
                      return_overflowing_tokens=True)["input_ids"]  # fmt: skip
 

@@ -294,7 +294,7 @@ def test_help_has_examples_and_no_internal_spellings(script: ModuleType) -> None
 
 def test_ask_rejects_invalid_questions_and_runs(chain: Chain, tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_text('{"id": 1}\nnot json\n', encoding="utf-8")
-    cases = [
+    cases: list[tuple[list[object], str]] = [
         (["fusion", "--question", "Quem?"], "--question and --context go together"),
         (["fusion", "--question", " ", "--context", "x"], "--question is empty"),
         (["fusion", "--input", tmp_path / "bad.jsonl"], "line 1 (id 1): no 'question'; no 'context'"),

@@ -19,8 +19,8 @@ def run_bash(script: Path, *args: str, cwd: Path) -> subprocess.CompletedProcess
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 @pytest.mark.parametrize("relative", [True, False])
 def test_help_prints_the_header_and_the_settings(script: Path, relative: bool, tmp_path: Path) -> None:
-    done = run_bash(script.relative_to(ROOT) if relative else script, "--help", cwd=ROOT if relative else tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    process = run_bash(script.relative_to(ROOT) if relative else script, "--help", cwd=ROOT if relative else tmp_path)
+    assert (process.returncode, process.stderr) == (0, "")
     lines = script.read_text(encoding="utf-8").splitlines()
     header = [line for line in lines[1:] if not line.startswith("#SBATCH")]
     header = header[: next(number for number, line in enumerate(header) if not line.startswith("#"))]
@@ -28,17 +28,17 @@ def test_help_prints_the_header_and_the_settings(script: Path, relative: bool, t
     settings = [line for line in lines if "=${" in line.split(" ")[0] and line[0].isupper()]
     expected = [line.removeprefix("#").removeprefix(" ") for line in header]
     expected += ["", *(f"  {line}" for line in settings)] if settings else []
-    assert done.stdout.splitlines() == expected
-    assert f"bash {script.relative_to(ROOT)}" in done.stdout
+    assert process.stdout.splitlines() == expected
+    assert f"bash {script.relative_to(ROOT)}" in process.stdout
 
 
 @pytest.mark.parametrize(
     "script", [path for path in SCRIPTS if path.name != "run_tests.sh"], ids=lambda path: path.name
 )
-def test_unknown_argument_is_refused(script: Path, tmp_path: Path) -> None:
-    done = run_bash(script, "--sedes", cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
+def test_unknown_argument_is_rejected(script: Path, tmp_path: Path) -> None:
+    process = run_bash(script, "--sedes", cwd=tmp_path)
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr == (
         f"error: --sedes: unknown argument; settings come from the environment, see bash {script} --help\n"
     )
 
@@ -46,5 +46,5 @@ def test_unknown_argument_is_refused(script: Path, tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 @pytest.mark.parametrize("script", [*SCRIPTS, ROOT / "environment.sh"], ids=lambda path: path.name)
 def test_shellcheck_reports_nothing(script: Path) -> None:
-    done = subprocess.run(["shellcheck", "-x", script], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.stdout == ""
+    process = subprocess.run(["shellcheck", "-x", script], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert process.stdout == ""

@@ -1,4 +1,4 @@
-"""Files from strangers: what would run code, leave its folder or fill the memory is refused, and nothing happens."""
+"""Untrusted files: those that would run code, leave their folder or fill the memory are rejected without effect."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ import json
 import os
 import pickle
 import shutil
-import sys
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from reference.legacy_saves import LegacyModel
+from support.problems import problems_of
 from support.questions import make_questions, write_squad
+from support.scripts import run_main
 
 import ask_qa
 import convert_2021_adapters
@@ -27,7 +29,6 @@ import prepare_squad_pt
 import run_qa_adapter
 from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.core import files
-from adapter_qa.core.cli import run_cli
 from adapter_qa.core.errors import CONTROL_CHARS, MAX_PROBLEM_CHARS, UserError, escape_control_chars
 from adapter_qa.core.messages import log_note
 from adapter_qa.data import squad_archive
@@ -46,8 +47,8 @@ WINDOWS = {
 ESCAPES = "\x1b]0;owned\x07\x1b[2J\x9b31m\u202e\r"
 
 
-class Evil:
-    """A pickle of this makes a folder when it is loaded."""
+class FolderMaker:
+    """An object that makes a folder when its pickle is loaded."""
 
     def __init__(self, target: Path):
         self.target = str(target)
@@ -58,71 +59,69 @@ class Evil:
 
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
-    """What must never be there."""
-    return tmp_path / "made_by_a_stranger"
+    """The folder that is made if the code in a file runs."""
+    return tmp_path / "made_by_a_file"
 
 
-def run(main: Any, words: list[Any], monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(sys, "argv", ["door.py", *map(str, words)])
-    return run_cli(main)
-
-
-def refusal(call: Any, *args: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    (problem,) = caught.value.problems
+def problem_of(function: Callable[..., object], *args: Any) -> str:
+    """Call a function that must raise a UserError with a single problem, and return the problem."""
+    (problem,) = problems_of(function, *args)
     return problem
 
 
-def test_the_pickle_would_do_harm(target: Path) -> None:
-    pickle.loads(pickle.dumps(Evil(target)))
+def test_pickle_runs_its_code_if_it_is_loaded(target: Path) -> None:
+    pickle.loads(pickle.dumps(FolderMaker(target)))
     assert target.is_dir()
 
 
 # ---------------------------------------------------------------- pickles
 
 
-def write_evil(path: Path, target: Path, *, zipped: bool, inside: bool) -> None:
-    """A file of `torch.save` with the pickle alone, or among tensors."""
-    content = {"weight": torch.zeros(2), "more": Evil(target)} if inside else Evil(target)
+def write_pickle(path: Path, target: Path, *, zipped: bool = True, with_tensors: bool = True) -> None:
+    """Write a file of `torch.save` whose pickle makes a folder."""
+    content = {"weight": torch.zeros(2), "other": FolderMaker(target)} if with_tensors else FolderMaker(target)
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("inside", [True, False], ids=["among tensors", "alone"])
-def test_weights_that_are_pickles(tmp_path: Path, target: Path, zipped: bool, inside: bool) -> None:
+@pytest.mark.parametrize("with_tensors", [True, False], ids=["among tensors", "alone"])
+def test_adapter_weights_in_a_pickle_are_rejected(
+    tmp_path: Path, target: Path, zipped: bool, with_tensors: bool
+) -> None:
     path = tmp_path / "pytorch_adapter.bin"
-    write_evil(path, target, zipped=zipped, inside=inside)
+    write_pickle(path, target, zipped=zipped, with_tensors=with_tensors)
     for read in (read_weights, weight_names):
-        assert refusal(read, path) == (
+        assert problem_of(read, path) == (
             f"{path}: holds more than tensors and plain values, and nothing else is loaded; it may be damaged or "
             "harmful"
         )
-    path.write_bytes(pickle.dumps(Evil(target)))
-    assert refusal(read_weights, path).startswith(f"{path}: ")
+    path.write_bytes(pickle.dumps(FolderMaker(target)))
+    assert problem_of(read_weights, path).startswith(f"{path}: ")
     assert not target.exists()
 
 
-def test_a_pickle_with_the_name_of_a_safe_file(tmp_path: Path, target: Path) -> None:
+def test_pickle_named_safetensors_is_rejected(tmp_path: Path, target: Path) -> None:
     path = tmp_path / "adapter.safetensors"
-    path.write_bytes(pickle.dumps(Evil(target)))
-    assert refusal(read_weights, path).startswith(f"{path}: the weights cannot be read (")
+    path.write_bytes(pickle.dumps(FolderMaker(target)))
+    assert problem_of(read_weights, path).startswith(f"{path}: the weights cannot be read (")
     assert not target.exists()
 
 
-def test_no_environment_variable_lets_pickles_in(tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_variable_of_torch_does_not_allow_pickles(
+    tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    write_evil(tmp_path / "rng_state.pth", target, zipped=True, inside=True)
-    assert "holds more than tensors" in refusal(check_states, tmp_path)
+    write_pickle(tmp_path / "rng_state.pth", target)
+    assert "holds more than tensors" in problem_of(check_states, tmp_path)
     assert not target.exists()
 
 
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_a_base_model_that_is_a_pickle(tmp_path: Path, tiny_bert: Path, target: Path, zipped: bool) -> None:
+def test_base_model_in_a_pickle_is_rejected(tmp_path: Path, tiny_bert: Path, target: Path, zipped: bool) -> None:
     base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
     (base / "model.safetensors").unlink()
-    write_evil(base / "pytorch_model.bin", target, zipped=zipped, inside=True)
-    assert refusal(load_model, ModelOptions(str(base)), "qa").startswith(f"{base}: the weights cannot be loaded (")
+    write_pickle(base / "pytorch_model.bin", target, zipped=zipped)
+    assert problem_of(load_model, ModelOptions(str(base)), "qa").startswith(f"{base}: the weights cannot be loaded (")
     assert not target.exists()
 
 
@@ -130,131 +129,128 @@ def test_a_base_model_that_is_a_pickle(tmp_path: Path, tiny_bert: Path, target: 
     "name",
     ["qa_squad/pytorch_adapter.bin", "qa_squad,ner_lener/pytorch_model_adapter_fusion.bin", "pytorch_model_head.bin"],
 )
-def test_saves_of_2021_that_are_pickles(
-    name: str, tmp_path: Path, tiny_bert: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+def test_pickles_of_adapter_transformers_2_are_rejected(
+    name: str, tmp_path: Path, tiny_bert: Path, target: Path
 ) -> None:
-    world = LegacyModel(tiny_bert)
-    old = world.save_all(tmp_path / "old", ("qa_squad", "ner_lener"))
-    world.save_fusion(old / world.fusion.name)
-    world.save_head(old)
-    write_evil(old / name, target, zipped=True, inside=True)
-    words = [old, "--model_name_or_path", tiny_bert, "--question", "Onde?", "--context", "Ana."]
-    assert run(ask_qa.main, words, monkeypatch) == 2
-    assert run(convert_2021_adapters.main, [old, tmp_path / "new"], monkeypatch) == 2
-    assert not target.exists() and not list(tmp_path.glob("new*"))
+    legacy = LegacyModel(tiny_bert)
+    old = legacy.save_all(tmp_path / "old", ("qa_squad", "ner_lener"))
+    legacy.save_fusion(old / legacy.fusion.name)
+    legacy.save_head(old)
+    write_pickle(old / name, target)
+    question = ("--question", "Onde?", "--context", "Ana.")
+    assert run_main(ask_qa.main, old, "--model_name_or_path", tiny_bert, *question).returncode == 2
+    assert run_main(convert_2021_adapters.main, old, tmp_path / "new").returncode == 2
+    assert not target.exists()
+    assert not list(tmp_path.glob("new*"))
 
 
 @pytest.fixture(scope="module")
-def interrupted(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tuple[Path, list[str]]:
-    """The folder of a run that its run.json says was not finished, and its words."""
+def interrupted_run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> tuple[Path, list[str]]:
+    """The folder of a run that looks interrupted, and its command line without the folder."""
     folder = tmp_path_factory.mktemp("interrupted")
     write_squad(folder / "train.json", make_questions(8, 1))
-    words = [
+    argv = [
         "--model_name_or_path", str(tiny_bert), "--do_train", "--train_file", str(folder / "train.json"),
         "--max_seq_length", "64", "--doc_stride", "16", "--num_train_epochs", "1", "--report_to", "none",
         "--disable_tqdm", "True",
     ]  # fmt: skip
-    assert run_qa_adapter.main([*words, "--output_dir", str(folder / "run")]) == 0
+    assert run_qa_adapter.main([*argv, "--output_dir", str(folder / "run")]) == 0
     path = folder / "run" / "run.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"status": "running"}))
-    return folder / "run", words
+    return folder / "run", argv
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state.pth"])
-def test_a_checkpoint_that_somebody_sent(
-    name: str,
-    interrupted: tuple[Path, list[str]],
-    tmp_path: Path,
-    target: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_pickle_in_a_checkpoint_is_rejected(
+    name: str, interrupted_run: tuple[Path, list[str]], tmp_path: Path, target: Path
 ) -> None:
-    """Whole by its own account, and still nothing in it is run."""
-    folder, words = interrupted
-    sent = Path(shutil.copytree(folder, tmp_path / "sent"))
-    (checkpoint,) = sent.glob("checkpoint-*")
-    for one in (name, "training_args.bin"):
-        write_evil(checkpoint / one, target, zipped=True, inside=True)
-    write_manifest(checkpoint)
-    assert run(run_qa_adapter.main, [*words, "--output_dir", sent], monkeypatch) == 2
-    assert f"error: {checkpoint / name}: holds more than tensors and plain values" in capsys.readouterr().err
+    """The checkpoint is complete according to its manifest."""
+    folder, argv = interrupted_run
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (checkpoint,) = copy.glob("checkpoint-*")
+    for pickled in (name, "training_args.bin"):
+        write_pickle(checkpoint / pickled, target)
+    update_manifest(checkpoint)
+    process = run_main(run_qa_adapter.main, *argv, "--output_dir", copy)
+    assert process.returncode == 2
+    assert f"error: {checkpoint / name}: holds more than tensors and plain values" in process.stderr
     assert not target.exists()
 
 
 def test_training_args_of_a_checkpoint_are_never_read(
-    interrupted: tuple[Path, list[str]], tmp_path: Path, target: Path, monkeypatch: pytest.MonkeyPatch
+    interrupted_run: tuple[Path, list[str]], tmp_path: Path, target: Path
 ) -> None:
-    folder, words = interrupted
-    sent = Path(shutil.copytree(folder, tmp_path / "sent"))
-    (checkpoint,) = sent.glob("checkpoint-*")
-    write_evil(checkpoint / "training_args.bin", target, zipped=True, inside=False)
-    write_manifest(checkpoint)
-    assert run(run_qa_adapter.main, [*words, "--output_dir", sent], monkeypatch) == 0
+    folder, argv = interrupted_run
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (checkpoint,) = copy.glob("checkpoint-*")
+    write_pickle(checkpoint / "training_args.bin", target, with_tensors=False)
+    update_manifest(checkpoint)
+    assert run_main(run_qa_adapter.main, *argv, "--output_dir", copy).returncode == 0
     assert not target.exists()
 
 
-def write_manifest(checkpoint: Path) -> None:
-    """Makes a changed checkpoint whole again by its own account."""
+def update_manifest(checkpoint: Path) -> None:
+    """List the present files of a changed checkpoint in its manifest."""
     path = checkpoint / "manifest.json"
-    if not path.is_file():
-        return
-    listed = {
-        one.relative_to(checkpoint).as_posix(): {
-            "bytes": one.stat().st_size,
-            "sha256": hashlib.sha256(one.read_bytes()).hexdigest(),
+    files = {
+        file.relative_to(checkpoint).as_posix(): {
+            "bytes": file.stat().st_size,
+            "sha256": hashlib.sha256(file.read_bytes()).hexdigest(),
         }
-        for one in checkpoint.rglob("*")
-        if one.is_file() and one != path
+        for file in checkpoint.rglob("*")
+        if file.is_file() and file != path
     }
-    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"files": listed}))
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"files": files}))
 
 
 # ---------------------------------------------------------------- configurations
 
 
-CODE = "import os\nos.mkdir({target!r})\nclass Evil:\n    pass\n"
+CODE = "import os\nos.mkdir({target!r})\nclass Remote:\n    pass\n"
 
 
-def with_code(folder: Path, target: Path, *names: str) -> None:
-    """Puts code into a model folder, and says in the named files that it is to be used."""
-    (folder / "evil.py").write_text(CODE.format(target=str(target)))
+def add_code(folder: Path, target: Path, name: str) -> None:
+    """Put code into a model folder and refer to it in the file `name`."""
+    (folder / "remote.py").write_text(CODE.format(target=str(target)))
     classes = ("AutoConfig", "AutoModelForQuestionAnswering", "AutoModel")
-    auto_map: dict[str, Any] = dict.fromkeys(classes, "evil.Evil") | {"AutoTokenizer": ["evil.Evil", "evil.Evil"]}
-    for name in names:
-        path = folder / name
-        changed = {"auto_map": auto_map} | ({"tokenizer_class": "Evil"} if name.startswith("tokenizer") else {})
-        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changed))
+    auto_map: dict[str, Any] = dict.fromkeys(classes, "remote.Remote")
+    auto_map["AutoTokenizer"] = ["remote.Remote", "remote.Remote"]
+    entries = {"auto_map": auto_map} | ({"tokenizer_class": "Remote"} if name.startswith("tokenizer") else {})
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | entries))
 
 
-def never_asked(*args: Any) -> str:
-    raise AssertionError("the library asks whether to run a stranger's code")
+@pytest.fixture
+def no_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if the library asks the user whether to run code."""
+
+    def fail(*args: Any) -> str:
+        raise AssertionError("the library asks whether to run the code")
+
+    monkeypatch.setattr("builtins.input", fail)
 
 
-def test_code_beside_a_model_is_not_run(
-    tmp_path: Path, tiny_bert: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_input")
+def test_code_in_a_model_folder_is_not_run(tmp_path: Path, tiny_bert: Path, target: Path) -> None:
     base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
-    with_code(base, target, "config.json")
-    monkeypatch.setattr("builtins.input", never_asked)
+    add_code(base, target, "config.json")
     assert type(load_model(ModelOptions(str(base)), "qa")).__name__ == "BertForQuestionAnswering"
     assert load_tokenizer(ModelOptions(str(base))).is_fast
     assert not target.exists()
 
 
-def test_code_beside_a_tokenizer_is_not_run(
-    tmp_path: Path, tiny_bert: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_input")
+def test_code_of_a_tokenizer_is_not_run(tmp_path: Path, tiny_bert: Path, target: Path) -> None:
     base = Path(shutil.copytree(tiny_bert, tmp_path / "base"))
-    with_code(base, target, "tokenizer_config.json")
-    monkeypatch.setattr("builtins.input", never_asked)
-    problem = refusal(load_tokenizer, ModelOptions(str(base)))
+    add_code(base, target, "tokenizer_config.json")
+    problem = problem_of(load_tokenizer, ModelOptions(str(base)))
     assert problem.startswith(f"{base}: no tokenizer can be loaded (ValueError: ")
     assert not target.exists()
 
 
 @pytest.fixture
-def saved(tmp_path: Path, tiny_bert: Path) -> Path:
-    """A QA adapter as a run leaves it."""
+def saved_adapters(tmp_path: Path, tiny_bert: Path) -> Path:
+    """The folder of a saved QA adapter."""
     options = ModelOptions(str(tiny_bert))
     model = load_model(options, "qa")
     setup = resolve_setup("qa", read_base_config(options), AdapterOptions())
@@ -265,60 +261,60 @@ def saved(tmp_path: Path, tiny_bert: Path) -> Path:
     return tmp_path / "adapters-qa"
 
 
-def change_facts(folder: Path, **values: Any) -> None:
+def change_metadata(folder: Path, **values: Any) -> None:
     path = folder / "adapter_setup.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(document | {"trainer": document["trainer"] | values}))
 
 
 @pytest.mark.parametrize("key", ["_attn_implementation_internal", "_attn_implementation"])
-def test_a_saved_folder_whose_base_would_run_code(key: str, saved: Path, tiny_bert: Path) -> None:
-    base = Path(shutil.copytree(tiny_bert, saved / "base"))
+def test_saved_base_model_that_can_run_code_is_rejected(key: str, saved_adapters: Path, tiny_bert: Path) -> None:
+    base = Path(shutil.copytree(tiny_bert, saved_adapters / "base"))
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     (base / "config.json").write_text(json.dumps(config | {key: "org/evil"}))
-    change_facts(saved, base_model={"name_or_path": "./base"})
-    assert refusal(predictor_qa.QuestionAnswerer, saved) == (
+    change_metadata(saved_adapters, base_model={"name_or_path": "./base"})
+    assert problem_of(predictor_qa.QuestionAnswerer, saved_adapters) == (
         f"{base / 'config.json'}: sets {key}, which can run code; remove it if you trust the rest"
     )
 
 
-def test_a_saved_folder_whose_base_is_elsewhere_says_so(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    change_facts(saved, base_model={"name_or_path": "stranger/model"})
-    assert refusal(predictor_qa.QuestionAnswerer, saved).startswith(
-        "--model_name_or_path stranger/model: no config.json"
+def test_base_model_from_the_hub_is_named_in_a_note(saved_adapters: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    change_metadata(saved_adapters, base_model={"name_or_path": "unknown/model"})
+    assert problem_of(predictor_qa.QuestionAnswerer, saved_adapters).startswith(
+        "--model_name_or_path unknown/model: no config.json"
     )
-    assert f"note: {saved}: names stranger/model as its base model; it is fetched" in capsys.readouterr().err
+    assert f"note: {saved_adapters}: names unknown/model as its base model; it is fetched" in capsys.readouterr().err
 
 
-def test_a_saved_folder_whose_tokenizer_would_run_code(
-    saved: Path, tiny_bert: Path, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stranger = Path(shutil.copytree(tiny_bert, saved / "tokenizer"))
-    with_code(stranger, target, "tokenizer_config.json")
-    change_facts(saved, tokenizer=str(stranger))
-    monkeypatch.setattr("builtins.input", never_asked)
-    assert refusal(predictor_qa.QuestionAnswerer, saved).startswith(f"{stranger}: no tokenizer can be loaded (")
+@pytest.mark.usefixtures("no_input")
+def test_saved_tokenizer_with_code_is_rejected(saved_adapters: Path, tiny_bert: Path, target: Path) -> None:
+    tokenizer = Path(shutil.copytree(tiny_bert, saved_adapters / "tokenizer"))
+    add_code(tokenizer, target, "tokenizer_config.json")
+    change_metadata(saved_adapters, tokenizer=str(tokenizer))
+    assert problem_of(predictor_qa.QuestionAnswerer, saved_adapters).startswith(
+        f"{tokenizer}: no tokenizer can be loaded ("
+    )
     assert not target.exists()
 
 
-NAMES = ["../x", "/etc/x", "a/b", "a\0b", "", ".", "..", "a" * 121, "ção", "a b", "a\n", 3, None]
+INVALID_NAMES = ["../x", "/etc/x", "a/b", "a\0b", "", ".", "..", "a" * 121, "ção", "a b", "a\n", 3, None]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_names_in_a_saved_folder_are_no_paths(name: Any, saved: Path) -> None:
-    path = saved / "adapter_setup.json"
+@pytest.mark.parametrize("name", INVALID_NAMES)
+def test_invalid_adapter_name_in_a_saved_folder_is_rejected(name: Any, saved_adapters: Path) -> None:
+    path = saved_adapters / "adapter_setup.json"
     document = json.loads(path.read_text(encoding="utf-8"))
     document["adapter_setup"] = {"type": "Stack", "children": [{"type": "single", "children": [name]}]}
     document["trainer"]["tasks"] = [name]
     path.write_text(json.dumps(document))
-    assert refusal(read_setup, saved).startswith(f"{path}: ")
+    assert problem_of(read_setup, saved_adapters).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("label", ["<img src=x onerror=alert(1)>", "[a](b)", "a b", "", "\x1b[2J", "x" * 103])
-def test_labels_in_a_saved_folder_are_plain(label: str, saved: Path) -> None:
-    path = saved / "head_config.json"
+def test_label_with_markup_in_a_saved_folder_is_rejected(label: str, saved_adapters: Path) -> None:
+    path = saved_adapters / "head_config.json"
     path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"label2id": {label: 0}}))
-    problem = refusal(read_setup, saved)
+    problem = problem_of(read_setup, saved_adapters)
     assert problem.startswith(f"{path}: not written by this trainer, or damaged (Expected `str` matching regex")
 
 
@@ -328,75 +324,78 @@ def test_labels_in_a_saved_folder_are_plain(label: str, saved: Path) -> None:
 CONTENT = json.dumps([{"id": "q", "question": "?", "context": "x", "answers": {"text": ["x"], "answer_start": [0]}}])
 
 
-def tar_of(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
+def write_member(path: Path, info: tarfile.TarInfo, content: bytes) -> Path:
+    """Write a tar.gz archive with a single member."""
+    info.size = len(content)
     with tarfile.open(path, "w:gz") as archive:
-        for info, content in members:
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+        archive.addfile(info, io.BytesIO(content))
     return path
 
 
-def test_an_archive_that_unpacks_to_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_archive_beyond_the_size_limit_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(squad_archive, "MAX_ARCHIVE_BYTES", 1 << 20)
-    bomb = tar_of(tmp_path / "bomb.tgz", (tarfile.TarInfo("zeros"), bytes(1 << 21)))
+    bomb = write_member(tmp_path / "bomb.tgz", tarfile.TarInfo("zeros"), bytes(1 << 21))
     assert bomb.stat().st_size < 10_000
-    assert refusal(prepare_squad_pt.main, [str(bomb)]) == (
+    assert problem_of(prepare_squad_pt.main, [str(bomb)]) == (
         f"{bomb}: unpacks to more than 1,048,576 bytes, the most that is read"
     )
 
 
-def test_a_header_that_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long name is read whole, before anyone sees how long it is."""
+def test_archive_header_beyond_the_size_limit_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library reads a member's name completely, whatever its length."""
     monkeypatch.setattr(squad_archive, "MAX_ARCHIVE_BYTES", 1 << 20)
-    bomb = tar_of(tmp_path / "bomb.tgz", (tarfile.TarInfo("x" * (1 << 21)), b""))
-    assert "unpacks to more than" in refusal(prepare_squad_pt.main, [str(bomb)])
+    bomb = write_member(tmp_path / "bomb.tgz", tarfile.TarInfo("x" * (1 << 21)), b"")
+    assert "unpacks to more than" in problem_of(prepare_squad_pt.main, [str(bomb)])
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
-def test_devices_in_an_archive(tmp_path: Path, kind: bytes) -> None:
+def test_device_in_an_archive_is_rejected(tmp_path: Path, kind: bytes) -> None:
     info = tarfile.TarInfo(ARCHIVE_MEMBERS[0])
     info.type = kind
-    path = tar_of(tmp_path / "a.tgz", (info, b""))
-    assert refusal(prepare_squad_pt.main, [str(path)]) == f"{path}: {info.name} is a link or device, not a file"
+    path = write_member(tmp_path / "a.tgz", info, b"")
+    assert problem_of(prepare_squad_pt.main, [str(path)]) == f"{path}: {info.name} is a link or device, not a file"
 
 
-def test_a_zip_that_lies_about_a_size(tmp_path: Path) -> None:
+def test_zip_with_a_false_size_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name in ARCHIVE_MEMBERS:
             archive.writestr(name, CONTENT * 100)
     size = len(CONTENT * 100).to_bytes(4, "little")
     path.write_bytes(path.read_bytes().replace(size, (40).to_bytes(4, "little")))
-    assert refusal(prepare_squad_pt.main, [str(path)])
+    assert problem_of(prepare_squad_pt.main, [str(path)])
     assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("name", ["q.json", "q.jsonl", "q.csv"])
-def test_files_beyond_the_bound(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files.read_bytes, "__defaults__", (100,))
+def test_question_file_beyond_the_size_limit_is_rejected(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 100)
     path = tmp_path / name
     path.write_bytes(b" " * 101)
-    assert refusal(prepare_squad_pt.main, [str(path)]) == (
+    assert problem_of(prepare_squad_pt.main, [str(path)]) == (
         f"{path}: is larger than 100 bytes, the most that is read; give a part of it"
     )
 
 
-def test_a_device_is_not_read_for_ever(tmp_path: Path) -> None:
+def test_link_to_an_endless_device_is_rejected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 1000)
     (tmp_path / "q.jsonl").symlink_to("/dev/zero")
     with pytest.raises(UserError, match="is larger than 1,000 bytes"):
-        files.read_bytes(tmp_path / "q.jsonl", 1000)
+        files.read_bytes(tmp_path / "q.jsonl")
 
 
-def test_a_compressed_file_is_not_unpacked_unasked(tmp_path: Path) -> None:
+def test_gzip_file_is_rejected_and_not_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "q.json.gz"
     path.write_bytes(gzip.compress(bytes(1 << 20)))
-    assert refusal(prepare_squad_pt.main, [str(path)]).startswith(f"{path}: extension '.gz'; allowed: ")
+    assert problem_of(prepare_squad_pt.main, [str(path)]).startswith(f"{path}: extension '.gz'; allowed: ")
 
 
 # ---------------------------------------------------------------- text
 
 
-def test_inert_text() -> None:
+def test_control_characters_are_escaped_and_other_text_is_unchanged() -> None:
     text = "São “Luís” 👩‍👩‍👧 e\u0301 \u05d0 ok"
     assert escape_control_chars(text) == text
     assert escape_control_chars(ESCAPES) == "\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u202e\\u000d"
@@ -406,7 +405,7 @@ def test_inert_text() -> None:
     assert escape_control_chars("\ud83d") == "\\ud83d"
 
 
-def test_errors_and_notes_are_inert_and_short(capsys: pytest.CaptureFixture[str]) -> None:
+def test_errors_and_notes_are_escaped_and_short(capsys: pytest.CaptureFixture[str]) -> None:
     error = UserError([f"a{ESCAPES}\nb", "x" * 10_000])
     assert error.problems[0] == "a\\u001b]0;owned\\u0007\\u001b[2J\\u009b31m\\u202e\\u000d\\u000ab"
     assert len(error.problems[1]) == MAX_PROBLEM_CHARS + len(" ... ")
@@ -415,7 +414,7 @@ def test_errors_and_notes_are_inert_and_short(capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_questions_and_answers_are_printed_inert(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_printed_questions_and_answers_are_escaped(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     answer = {"id": "1", "question": f"q{ESCAPES}", "context": "c", "answer": f"a{ESCAPES}\n", "score": 0.5, "start": 0}
     ask_qa.show([answer, answer], as_json=as_json)
     printed = capsys.readouterr().out

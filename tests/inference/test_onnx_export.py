@@ -14,7 +14,7 @@ import onnx
 import pytest
 import torch
 from support.questions import make_questions
-from support.setups import SETUPS, Maker, saves_of
+from support.setups import SETUPS, Maker, save_adapters
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertTokenizerFast
 
 pytest.importorskip("onnxscript", reason='needs pip install "adapter-qa[export]"')
@@ -56,7 +56,7 @@ print(json.dumps([answer_question(script.parent, *pair) for pair in json.load(sy
 
 def export_made_run(maker: Maker, setup: str) -> tuple[Path, Path]:
     """Save a setup with random weights and export it; return both folders."""
-    run = maker.make("run", *SETUPS[setup][1](saves_of(maker)))[2]
+    run = maker.make("run", *SETUPS[setup][1](save_adapters(maker)))[2]
     out = maker.folder / "an export"
     assert export_qa.main([str(run), str(out)]) == 0
     return run, out
@@ -110,7 +110,7 @@ def test_logits_of_graph_and_model_are_equal(
 ) -> None:
     """In sizes that the exporter did not see: among them a batch without padding, and windows of a single token."""
     maker = Maker(request.getfixturevalue(f"tiny_{base}"), tmp_path, std=0.1)  # larger weights: rounding errors of 1e-4
-    model, _, folder = maker.make("exported", *SETUPS[kind][1](saves_of(maker)))
+    model, _, folder = maker.make("exported", *SETUPS[kind][1](save_adapters(maker)))
     answerer = QuestionAnswerer(folder, device="cpu")
     names = answerer.tokenizer.model_input_names
     assert ("token_type_ids" in names) == (base == "bert")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.setups import Maker, saves_of
+from support.setups import Maker, save_adapters
 
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
@@ -17,6 +17,6 @@ def maker(
 
 
 @pytest.fixture(scope="module")
-def saves(maker: Maker) -> dict[str, Path]:
-    """Folders of saved adapters, by name."""
-    return saves_of(maker)
+def saved(maker: Maker) -> dict[str, Path]:
+    """The folders of saved adapters of every kind, by name."""
+    return save_adapters(maker)

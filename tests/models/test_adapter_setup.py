@@ -20,9 +20,9 @@ def problems_of(maker: Maker, *options: Any, task: str = "qa") -> list[str]:
 
 
 @pytest.mark.parametrize("name", SETUPS)
-def test_setups_have_their_composition(maker: Maker, saves: dict[str, Path], name: str) -> None:
+def test_setups_have_their_composition(maker: Maker, saved: dict[str, Path], name: str) -> None:
     composition, options = SETUPS[name]
-    setup = maker.setup(*options(saves))
+    setup = maker.setup(*options(saved))
     assert str(setup.block) == composition
     assert {source.name for source in setup.adapters} == setup.block.flatten()
     assert setup.folder_name == ("adapters-fusion" if "Fuse" in composition else f"adapters-{setup.task}")
@@ -33,8 +33,8 @@ def test_full_fine_tuning_has_no_setup(maker: Maker) -> None:
     assert resolve_setup("qa", maker.config, A(), None, F(train_adapter=False)) is None
 
 
-def test_a_saved_setup_is_the_setup_that_was_saved(maker: Maker, saves: dict[str, Path]) -> None:
-    _, setup, folder = maker.make("saved", *SETUPS["lang+fusion"][1](saves))
+def test_a_saved_setup_is_the_setup_that_was_saved(maker: Maker, saved: dict[str, Path]) -> None:
+    _, setup, folder = maker.make("saved", *SETUPS["lang+fusion"][1](saved))
     again = setup_from_saved("--load_adapter", str(folder), "qa", maker.config)
     assert str(again.block) == str(setup.block)
     assert again.loads_saved_head
@@ -44,14 +44,14 @@ def test_a_saved_setup_is_the_setup_that_was_saved(maker: Maker, saves: dict[str
     ]
 
 
-def test_a_head_of_another_task_is_not_loaded(maker: Maker, saves: dict[str, Path]) -> None:
-    assert not setup_from_saved("--load_adapter", str(saves["ner"]), "qa", maker.config).loads_saved_head
+def test_a_head_of_another_task_is_not_loaded(maker: Maker, saved: dict[str, Path]) -> None:
+    assert not setup_from_saved("--load_adapter", str(saved["ner"]), "qa", maker.config).loads_saved_head
 
 
-def test_the_word_none_leaves_out_the_language_adapter(maker: Maker, saves: dict[str, Path]) -> None:
-    setup = setup_for_inference("RUN", str(saves["qa"]), maker.config, "none")
+def test_the_word_none_leaves_out_the_language_adapter(maker: Maker, saved: dict[str, Path]) -> None:
+    setup = setup_for_inference("RUN", str(saved["qa"]), maker.config, "none")
     assert str(setup.block) == "Stack[qa]"
-    folder = maker.make("mlm in fusion", *SETUPS["lang in fusion"][1](saves))[2]
+    folder = maker.make("mlm in fusion", *SETUPS["lang in fusion"][1](saved))[2]
     with pytest.raises(UserError, match="--load_lang_adapter none: mlm is part of the fusion and cannot be left out"):
         setup_for_inference("RUN", str(folder), maker.config, "none")
 
@@ -74,36 +74,36 @@ def test_option_conflicts_are_reported_together(maker: Maker) -> None:
     ]
 
 
-def test_contradictions_of_a_loaded_adapter_name_both_values(maker: Maker, saves: dict[str, Path]) -> None:
+def test_contradictions_of_a_loaded_adapter_name_both_values(maker: Maker, saved: dict[str, Path]) -> None:
     problems = problems_of(
         maker,
-        A(load_adapter=str(saves["qa_all"]), adapter_reduction_factor=4, adapter_non_linearity="gelu"),
-        L(load_lang_adapter=str(saves["mlm"]), lang_adapter_reduction_factor=8),
+        A(load_adapter=str(saved["qa_all"]), adapter_reduction_factor=4, adapter_non_linearity="gelu"),
+        L(load_lang_adapter=str(saved["mlm"]), lang_adapter_reduction_factor=8),
     )
     assert [problem.split(";")[0] for problem in problems] == [
-        f"--adapter_* options ask for reduction_factor 4, but {saves['qa_all'] / 'qa'} was trained with 16",
-        f"--adapter_* options ask for non_linearity gelu, but {saves['qa_all'] / 'qa'} was trained with relu",
-        f"--lang_adapter_* options ask for reduction_factor 8, but {saves['mlm'] / 'mlm'} was trained with 2",
+        f"--adapter_* options ask for reduction_factor 4, but {saved['qa_all'] / 'qa'} was trained with 16",
+        f"--adapter_* options ask for non_linearity gelu, but {saved['qa_all'] / 'qa'} was trained with relu",
+        f"--lang_adapter_* options ask for reduction_factor 8, but {saved['mlm'] / 'mlm'} was trained with 2",
     ]
 
 
-def test_a_language_adapter_for_another_language_is_refused(maker: Maker, saves: dict[str, Path]) -> None:
-    assert problems_of(maker, A(language="en"), L(load_lang_adapter=str(saves["mlm"]))) == [
+def test_a_language_adapter_for_another_language_is_refused(maker: Maker, saved: dict[str, Path]) -> None:
+    assert problems_of(maker, A(language="en"), L(load_lang_adapter=str(saved["mlm"]))) == [
         "--language en: the language adapter was trained for pt"
     ]
 
 
-def test_a_second_language_adapter_is_refused(maker: Maker, saves: dict[str, Path]) -> None:
-    mlm, qa = str(saves["mlm"]), str(saves["qa"])
+def test_a_second_language_adapter_is_refused(maker: Maker, saved: dict[str, Path]) -> None:
+    mlm, qa = str(saved["mlm"]), str(saved["qa"])
     assert problems_of(maker, A(load_adapter=qa), L(load_lang_adapter=mlm)) == [
         f"--load_lang_adapter {mlm}: {qa} already holds the language adapter mlm; leave the option out, or give none "
         "to use the task adapter without it"
     ]
 
 
-def test_a_fusion_cannot_be_fused(maker: Maker, saves: dict[str, Path]) -> None:
-    fusion = maker.make("whole", *SETUPS["fusion"][1](saves))[2]
-    (problem,) = problems_of(maker, A(), None, F(fuse_adapters=[f"a={fusion}", f"b={saves['ner']}"]))
+def test_a_fusion_cannot_be_fused(maker: Maker, saved: dict[str, Path]) -> None:
+    fusion = maker.make("whole", *SETUPS["fusion"][1](saved))[2]
+    (problem,) = problems_of(maker, A(), None, F(fuse_adapters=[f"a={fusion}", f"b={saved['ner']}"]))
     assert "holds a fusion; give one of its adapters" in problem
 
 
@@ -114,14 +114,14 @@ def test_new_adapters_in_a_fusion_need_random_init(maker: Maker) -> None:
     ]
 
 
-def test_adapters_of_different_kinds_cannot_be_fused(maker: Maker, saves: dict[str, Path]) -> None:
-    assert problems_of(maker, A(), None, F(fuse_adapters=[f"a={saves['hqa']}", f"b={saves['ner']}"])) == [
+def test_adapters_of_different_kinds_cannot_be_fused(maker: Maker, saved: dict[str, Path]) -> None:
+    assert problems_of(maker, A(), None, F(fuse_adapters=[f"a={saved['hqa']}", f"b={saved['ner']}"])) == [
         "adapters of different kinds cannot be fused: a houlsby, b pfeiffer; train them with one --adapter_config"
     ]
 
 
-def test_the_last_adapter_of_a_fusion_needs_every_site(maker: Maker, saves: dict[str, Path]) -> None:
-    assert problems_of(maker, A(), None, F(fuse_adapters=[f"a={saves['qa_all']}", f"b={saves['ner']}"])) == [
+def test_the_last_adapter_of_a_fusion_needs_every_site(maker: Maker, saved: dict[str, Path]) -> None:
+    assert problems_of(maker, A(), None, F(fuse_adapters=[f"a={saved['qa_all']}", f"b={saved['ner']}"])) == [
         "layer 3 (output_adapter): a has a module there, but b, the last adapter in the fusion, has none; "
         "add --madx2 True, or fuse adapters with the same layers"
     ]

@@ -33,9 +33,9 @@ def one_step(model: PreTrainedModel) -> None:
 
 
 @pytest.mark.parametrize("name", SETUPS)
-def test_a_step_changes_the_trained_weights_only(maker: Maker, saves: dict[str, Path], name: str) -> None:
+def test_a_step_changes_the_trained_weights_only(maker: Maker, saved: dict[str, Path], name: str) -> None:
     composition, options = SETUPS[name]
-    setup = maker.setup(*options(saves))
+    setup = maker.setup(*options(saved))
     model = maker.model(setup)
     assert str(model.active_adapters) == str(setup.block) == composition
     before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
@@ -47,15 +47,15 @@ def test_a_step_changes_the_trained_weights_only(maker: Maker, saves: dict[str, 
     assert {key for key in trained - changed if not key.endswith("key.bias")} == set()
 
 
-def test_madx2_leaves_out_the_last_layer(maker: Maker, saves: dict[str, Path]) -> None:
-    model = maker.model(maker.setup(*SETUPS["madx2 over whole adapters"][1](saves)))
+def test_madx2_leaves_out_the_last_layer(maker: Maker, saved: dict[str, Path]) -> None:
+    model = maker.model(maker.setup(*SETUPS["madx2 fusion"][1](saved)))
     names = [name for name, _ in model.named_parameters() if "adapter" in name]
     assert any(".layer.2." in name for name in names)
     assert not any(".layer.3." in name for name in names)
 
 
-def test_a_model_that_does_not_match_its_setup_is_refused(maker: Maker, saves: dict[str, Path]) -> None:
-    setup = maker.setup(*SETUPS["lang+fusion"][1](saves))
+def test_a_model_that_does_not_match_its_setup_is_refused(maker: Maker, saved: dict[str, Path]) -> None:
+    setup = maker.setup(*SETUPS["lang+fusion"][1](saved))
     model = maker.model(setup)
     model.train_adapter_fusion(Fuse("qa", "ner"))  # deactivates the language adapter
     with pytest.raises(RuntimeError, match=r"active setup is Fuse\[qa, ner\], the chosen setup is Stack\[mlm, Fuse"):
@@ -66,8 +66,8 @@ def test_a_model_that_does_not_match_its_setup_is_refused(maker: Maker, saves: d
         check_setup(model, setup)
 
 
-def test_the_language_adapter_changes_the_outputs(maker: Maker, saves: dict[str, Path]) -> None:
-    model = maker.model(maker.setup(*SETUPS["lang+qa"][1](saves)))
+def test_the_language_adapter_changes_the_outputs(maker: Maker, saved: dict[str, Path]) -> None:
+    model = maker.model(maker.setup(*SETUPS["lang+qa"][1](saved)))
     with torch.no_grad():
         torch.nn.init.normal_(model.qa_outputs.weight)
         stacked = model(IDS).start_logits
@@ -75,8 +75,8 @@ def test_the_language_adapter_changes_the_outputs(maker: Maker, saves: dict[str,
         assert not torch.allclose(stacked, model(IDS).start_logits)
 
 
-def test_fusion_regularization_equals_the_librarys(maker: Maker, saves: dict[str, Path]) -> None:
-    model, _, _ = maker.make("regularised", *SETUPS["fusion"][1](saves))
+def test_fusion_regularization_equals_the_librarys(maker: Maker, saved: dict[str, Path]) -> None:
+    model, _, _ = maker.make("regularised", *SETUPS["fusion"][1](saved))
     values = [weight for _, weight in fusion_values(model)]
     assert fusion_regularization(values).item() == pytest.approx(
         model.base_model.get_fusion_regularization_loss().item(), rel=1e-6
@@ -86,12 +86,12 @@ def test_fusion_regularization_equals_the_librarys(maker: Maker, saves: dict[str
 # ---------------------------------------------------------------- refusals
 
 
-def test_every_mix_of_last_layers_runs_or_is_refused(maker: Maker, saves: dict[str, Path]) -> None:
+def test_every_mix_of_last_layers_runs_or_is_refused(maker: Maker, saved: dict[str, Path]) -> None:
     """The library can run every setup that is accepted; with the others it fails with a KeyError."""
     ran = 0
     for first, last in itertools.product(("qa", "qa_all"), ("ner", "ner_all")):
-        for lang in (None, L(load_lang_adapter=str(saves["mlm"]))):
-            fusion = F(fuse_adapters=[f"a={saves[first]}", f"b={saves[last]}"])
+        for lang in (None, L(load_lang_adapter=str(saved["mlm"]))):
+            fusion = F(fuse_adapters=[f"a={saved[first]}", f"b={saved[last]}"])
             if (first, last) == ("qa_all", "ner"):
                 with pytest.raises(UserError, match="last adapter in the fusion"):
                     maker.setup("qa", A(), lang, fusion)
@@ -110,10 +110,10 @@ def test_every_mix_of_last_layers_runs_or_is_refused(maker: Maker, saves: dict[s
     ],
 )
 def test_damaged_weights_are_refused(
-    maker: Maker, saves: dict[str, Path], tmp_path: Path, damage: str, message: str
+    maker: Maker, saved: dict[str, Path], tmp_path: Path, damage: str, message: str
 ) -> None:
     folder = tmp_path / "adapters-qa"
-    shutil.copytree(saves["qa_all"], folder)
+    shutil.copytree(saved["qa_all"], folder)
     path = folder / "qa" / "adapter.safetensors"
     state = load_file(path)
     name = sorted(state)[0]

@@ -59,7 +59,7 @@ def test_counts_for_bert_large(
     assert "333,348,866" in format_table(table)
 
 
-def test_every_fusion_layer_has_one_value_matrix(maker: Maker, saves: dict[str, Path]) -> None:
-    model = maker.model(maker.setup(*SETUPS["fusion"][1](saves)))
+def test_every_fusion_layer_has_one_value_matrix(maker: Maker, saved: dict[str, Path]) -> None:
+    model = maker.model(maker.setup(*SETUPS["fusion"][1](saved)))
     assert len(fusion_values(model)) == 3  # the adapters leave out the last of four layers
     assert {tuple(weight.shape) for _, weight in fusion_values(model)} == {(maker.config["hidden_size"],) * 2}

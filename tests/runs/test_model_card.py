@@ -14,7 +14,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
-from support.setups import SETUPS, Maker, saves_of
+from support.setups import SETUPS, Maker, save_adapters
 
 import run_qa_adapter
 from adapter_qa.runs.model_card import public_name, write_card
@@ -65,9 +65,9 @@ def test_code_of_every_card_loads_the_saved_folder(base: str, request: pytest.Fi
     tiny: Path = request.getfixturevalue(f"tiny_{base}")
     (tmp_path / tiny.name).symlink_to(tiny)
     maker = Maker(tiny, tmp_path, std=0.1)
-    saves = saves_of(maker)
+    saved = save_adapters(maker)
     for name, (_, options) in SETUPS.items():
-        model, _, folder = maker.make(f"a {name}", *options(saves))
+        model, _, folder = maker.make(f"a {name}", *options(saved))
         save_outputs(model, folder)
         write_card(folder, {})
     differences = run_code(tmp_path)

@@ -1,4 +1,4 @@
-"""A counter of the places where a computation waits for the device."""
+"""A counter of operations that wait for the device."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ DEVICE_READS = ("aten._local_scalar_dense.default", "aten.nonzero.default")
 
 
 class DeviceReadCounter(TorchDispatchMode):
-    """Counter of operations that read numbers from the device; on a GPU each one waits for all earlier work.
+    """Counter of operations that read numbers from the device; on a GPU each of them waits for all earlier work.
 
     Attributes:
-        count: such operations since the counter was made.
+        count: number of these operations since the counter was created.
     """
 
     def __init__(self) -> None:

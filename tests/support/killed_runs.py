@@ -105,7 +105,13 @@ class OperationCounter:
         def counted_fsync(descriptor: int) -> None:
             self.run("os.fsync", os.readlink(f"/proc/self/fd/{descriptor}"), lambda: fsync(descriptor))
 
-        safetensors.torch.serialize_file, torch.save, os.fsync = counted_serialize_file, counted_save, counted_fsync
+        replacements: list[tuple[Any, str, Any]] = [
+            (safetensors.torch, "serialize_file", counted_serialize_file),
+            (torch, "save", counted_save),
+            (os, "fsync", counted_fsync),
+        ]
+        for module, name, replacement in replacements:
+            setattr(module, name, replacement)
         sys.addaudithook(self.audit)
 
     def audit(self, event: str, arguments: tuple[Any, ...]) -> None:

@@ -13,9 +13,9 @@ class SavedRuns:
     Attributes:
         qa: a run with one QA adapter.
         fusion: a run with a fusion of two adapters.
-        whole: a fully fine-tuned model.
+        full: a fully fine-tuned model.
     """
 
     qa: Path
     fusion: Path
-    whole: Path
+    full: Path

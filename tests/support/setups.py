@@ -1,4 +1,4 @@
-"""Setups of every kind with random weights, built and saved, for tests of what is done with them."""
+"""Setups of every kind with random weights, built and saved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 
-A, L, F = AdapterOptions, LanguageAdapterOptions, FusionOptions
+A = AdapterOptions
+L = LanguageAdapterOptions
+F = FusionOptions
 
 
 class Maker:
@@ -31,13 +33,13 @@ class Maker:
 
     Args:
         base: folder of the base model.
-        folder: where setups are saved.
+        folder: folder for saved setups.
         std: standard deviation of the random weights.
 
     Attributes:
         options: the base model.
-        config: its config.json.
-        metadata: is saved with every setup.
+        config: config.json of the base model.
+        metadata: metadata that is saved with every setup.
     """
 
     def __init__(self, base: Path, folder: Path, std: float = 0.3):
@@ -53,7 +55,7 @@ class Maker:
     def setup(
         self, task: str, adapter: A | None = None, lang: L | None = None, fusion: F | None = None
     ) -> AdapterSetup:
-        """Resolve the setup of a task; options that are None have their defaults."""
+        """Resolve the setup of a task; None stands for default options."""
         setup = resolve_setup(task, self.config, adapter or A(), lang, fusion)
         assert setup is not None
         return setup
@@ -65,7 +67,7 @@ class Maker:
         return model.eval()
 
     def make(self, name: str, task: str, *options: Any) -> tuple[PreTrainedModel, AdapterSetup, Path]:
-        """Build a setup, draw its trainable weights and save it under `name`; return model, setup and folder."""
+        """Build a setup with random trainable weights and save it under `name`; return model, setup and folder."""
         setup = self.setup(task, *options)
         model = self.model(setup)
         torch.manual_seed(len(name))
@@ -77,8 +79,8 @@ class Maker:
         return model, setup, folder
 
 
-def saves_of(maker: Maker) -> dict[str, Path]:
-    """Save adapters of every kind; return their folders by name."""
+def save_adapters(maker: Maker) -> dict[str, Path]:
+    """Save adapters of every kind and return their folders, by name."""
     houlsby = A(adapter_config="houlsby", houlsby_MHA_lastlayer=True)
     mlm = maker.make("mlm", "mlm", A(madx2=True, language="pt"))[2]
     return {
@@ -92,9 +94,9 @@ def saves_of(maker: Maker) -> dict[str, Path]:
     }
 
 
-# From the folders of `saves_of` to the arguments of `Maker.setup`.
+# Makes the arguments of `Maker.setup` from the folders of `save_adapters`.
 Options = Callable[[dict[str, Path]], tuple[str, A, L | None, F | None]]
-SETUPS: dict[str, tuple[str, Options]] = {  # name: the composition as text, and how to make it
+SETUPS: dict[str, tuple[str, Options]] = {  # name: the composition as text, the options
     "qa": ("Stack[qa]", lambda s: ("qa", A(), None, None)),
     "lang+qa": ("Stack[mlm, qa]", lambda s: ("qa", A(madx2=True), L(load_lang_adapter=str(s["mlm"])), None)),
     "ner": ("Stack[ner]", lambda s: ("ner", A(), None, None)),
@@ -124,7 +126,7 @@ SETUPS: dict[str, tuple[str, Options]] = {  # name: the composition as text, and
         "Stack[mlm, Fuse[a, b]]",
         lambda s: ("qa", A(), L(load_lang_adapter=str(s["mlm"])), F(fuse_adapters=[f"a={s['hqa']}", f"b={s['hner']}"])),
     ),
-    "madx2 over whole adapters": (
+    "madx2 fusion": (
         "Fuse[qa, ner]",
         lambda s: ("qa", A(madx2=True), None, F(fuse_adapters=[f"qa={s['qa_all']}", f"ner={s['ner_all']}"])),
     ),

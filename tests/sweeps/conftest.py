@@ -1,4 +1,4 @@
-"""The file of a sweep, and a trainer without a model."""
+"""A function that writes the file of a sweep; trials run a trainer without a model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def _fast_trials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def write_sweep(tmp_path: Path) -> WriteSweep:
-    """Return a function that writes a sweep's file; `options` are added to its own, other entries replace its own."""
+    """Return a function that writes a sweep's file.
+
+    `options` are added to the default options. Other entries replace the default entries; `...` removes an entry.
+    """
 
     def write(**entries: Any) -> Path:
         data = tmp_path / "data.json"
@@ -33,8 +36,8 @@ def write_sweep(tmp_path: Path) -> WriteSweep:
         search = entries.pop("search", {"seed": {"choices": [1, 2, 3]}})
         document = {"trials": 3, "sampler": "grid", "options": options, "search": search, **entries}
         path = tmp_path / "sweep.yaml"
-        given = {name: value for name, value in document.items() if value is not ...}
-        path.write_text(yaml.safe_dump(given, allow_unicode=True, sort_keys=False), encoding="utf-8")
+        document = {name: value for name, value in document.items() if value is not ...}
+        path.write_text(yaml.safe_dump(document, allow_unicode=True, sort_keys=False), encoding="utf-8")
         return path
 
     return write

@@ -372,10 +372,8 @@ def lockable_folder(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], Any]]]:
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("root can write to any folder, and mounting a folder is not allowed here")
     subprocess.run(["umount", str(folder)], check=True)
-    yield (
-        folder,
-        lambda: [subprocess.run(step, check=True) for step in (mount, ["mount", "-o", "remount,bind,ro", folder])],
-    )
+    remount = ["mount", "-o", "remount,bind,ro", str(folder)]
+    yield folder, lambda: [subprocess.run(command, check=True) for command in (mount, remount)]
     subprocess.run(["umount", str(folder)], check=True)
 
 

@@ -99,7 +99,8 @@ def test_regularizer_is_only_in_the_training_loss(tiny_bert: Path, tmp_path: Pat
     trainer.model.config._attn_implementation = "eager"
     trainer.model.train()
     trained = trainer.compute_loss(trainer.model, dict(batch))
-    extra = trainer.model.base_model.get_fusion_regularization_loss().item() if regularize else 0.0
+    base_model: Any = trainer.model.base_model
+    extra = base_model.get_fusion_regularization_loss().item() if regularize else 0.0
     assert trained.item() == pytest.approx(plain.item() + extra, rel=1e-4)
 
 
