@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -77,6 +77,10 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
     if options.load_best_model_at_end is None:
         values["load_best_model_at_end"] = evaluates != "no" and options.save_strategy == evaluates
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
+    if torch.backends.mps.is_available() and not options.use_cpu:
+        options = replace(options, use_cpu=True)
+        values["use_cpu"] = True
+        log_note(["Apple's MPS lacks float64, which fusion needs; the run is on the CPU"])
     precision = choose_precision(options)
     values["bf16"], values["fp16"] = precision.bf16, precision.fp16
     if not torch.accelerator.is_available() and (precision.bf16 or process_count() > 1):

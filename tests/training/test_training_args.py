@@ -60,7 +60,7 @@ def test_evaluation_and_best_epoch_follow_from_the_options(
     values: dict[str, Any], strategy: str, load_best: bool
 ) -> None:
     args = resolve_training_args(training_options(**values))
-    assert args.eval_strategy.value == strategy
+    assert args.eval_strategy == strategy
     assert args.load_best_model_at_end is load_best
 
 
@@ -113,14 +113,22 @@ def test_precision_depends_on_the_device(
     (note,) = precision.notes
     assert note.startswith(f"precision: {name}, which A GPU ")
     for values in ({"bf16": False}, {"fp16": True}, {"bf16": True}, {"fp16": False}):
-        given = (values.get("bf16", False), values.get("fp16", False), [])
-        assert choose_precision(training_options(**values)) == given
+        precision = choose_precision(training_options(**values))
+        assert precision == (values.get("bf16", False), values.get("fp16", False), [])
     assert choose_precision(training_options(use_cpu=True)) == (False, False, [])
 
 
 def test_float16_without_an_accelerator_becomes_float32_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     assert not resolve_training_args(training_options(fp16=True, use_cpu=True)).fp16
     assert capsys.readouterr().err == "note: --fp16 needs an accelerator; on the CPU the run is in float32\n"
+
+
+def test_apple_gpu_is_not_used(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_training_args(TrainingOptions(output_dir="out", report_to=[])).use_cpu
+    assert "the run is on the CPU" in capsys.readouterr().err
+    resolve_training_args(TrainingOptions(output_dir="out", report_to=[], use_cpu=True))
+    assert capsys.readouterr().err == ""
 
 
 def test_options_record_has_every_option_as_json_without_secrets() -> None:
