@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Asks questions of what run_qa_adapter.py trained, or of a whole model fine-tuned elsewhere.
+"""Ask questions of a run of run_qa_adapter.py, or of any other fully fine-tuned model.
 
 RUN is the folder of a run, of adapters or of full fine-tuning, or its adapters-<task> folder. Contexts may have any
 length. In place of a file, - stands for standard input. A GPU is used if there is one.
@@ -15,19 +15,20 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
-from adapter_qa.core.errors import RunError, UserError, escape_control_chars
+from adapter_qa.core.errors import RunError, escape_control_chars, raise_if_any
 from adapter_qa.inference.requests import STDIN, make_requests, read_requests, write_json_lines
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported in functions, so that --help and mistakes in the input take no time
     from predictor_qa import QuestionAnswerer
 
 PORT = 7860
-SHOWN_ON_PAGE = 5  # candidates
+CANDIDATES_ON_PAGE = 5
 DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 EXAMPLES = """\
 examples:
@@ -40,56 +41,84 @@ examples:
 """
 
 
+@dataclass(frozen=True)
+class AskOptions:
+    """The command line; attributes are named as the options."""
+
+    runs: list[str]
+    base: str | None
+    model_name_or_path: str | None
+    load_lang_adapter: str | None
+    version_2_with_negative: bool
+    null_score_diff_threshold: float | None
+    device: str | None
+    batch_size: int
+
+    serve: bool
+    port: int | None
+
+    question: list[str] | None
+    question_file: str | None
+    context: str | None
+    context_file: str | None
+    input: str | None
+
+    n_best: int | None
+    json: bool
+    output: str | None
+    overwrite: bool
+
+    @property
+    def models(self) -> list[str]:
+        """The runs, then the base."""
+        return [*self.runs, *([self.base] if self.base is not None else [])]
+
+
 def main(argv: list[str]) -> int:
-    """Table of contents; returns the exit code."""
+    """Run the script and return its exit code."""
     options = read_options(argv)
     if options.serve:
-        return serve(options)
-    if options.input is not None:
-        records = read_requests(options.input)
-    else:
-        questions = options.question_file or options.question
-        records = make_requests(questions, context=options.context, context_file=options.context_file)
+        serve(options)
+        return 0
+    records = read_records(options)
     answers = answer_records(records, options)
     if options.output is not None:
         write_json_lines(answers, Path(options.output))
     else:
-        show(answers, as_json=options.json)
+        print_answers(answers, as_json=options.json)
     return 0
 
 
 # ---------------------------------------------------------------- options
 
 
-def read_options(argv: list[str]) -> argparse.Namespace:
-    """The command line.
+def read_options(argv: list[str]) -> AskOptions:
+    """Read the command line.
 
     Raises:
-        UserError: combinations that cannot be, all of them.
+        UserError: if options are invalid or contradict each other.
     """
     parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     add_model_options(parser)
     add_question_options(parser)
-    options = parser.parse_intermixed_args(argv)
-    problems = model_problems(options) + (page_problems(options) if options.serve else question_problems(options))
-    if problems:
-        raise UserError(problems)
+    options = AskOptions(**vars(parser.parse_intermixed_args(argv)))
+    raise_if_any(model_problems(options) + (page_problems(options) if options.serve else question_problems(options)))
     return options
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """What answers, and how."""
-    parser.add_argument("runs", metavar="RUN", nargs="*", help="run folder, its adapters-<task> folder, or one of 2021")
+    """Add the options of the model and of the web page."""
+    parser.add_argument("runs", metavar="RUN", nargs="*", help="folder of a run or of its adapters, also from 2021")
     group = parser.add_argument_group("what answers")
     group.add_argument(
-        "--base", metavar="MODEL", help="in place of RUN: folder or hub id of a whole model fine-tuned on questions"
+        "--base", metavar="MODEL", help="in place of RUN: folder or hub id of a model fully fine-tuned on questions"
     )
     group.add_argument(
         "--model_name_or_path",
         metavar="MODEL",
-        help="the run's base model, where it has moved since the run or is not recorded",
+        help="the run's base model, if it has moved since the run or is not recorded",
     )
     group.add_argument(
         "--load_lang_adapter", metavar="RUN", help="language adapter to put under the task; none leaves it out"
@@ -103,61 +132,60 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--null_score_diff_threshold",
         metavar="X",
         type=float,
-        help="logits that no answer must be ahead of the best span to be the answer (default: as the run was trained)",
+        help="there is no answer if its score exceeds that of the best span by more (default: as the run was trained)",
     )
     group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     group.add_argument("--batch_size", metavar="N", type=int, default=16, help="windows at once (default: 16)")
-    page = parser.add_argument_group("a page to ask on")
-    page.add_argument(
+    group = parser.add_argument_group("web page")
+    group.add_argument(
         "--serve",
         action="store_true",
         help="a page on this machine only, with highlighted answers and fusion attention; several RUNs side by side",
     )
-    page.add_argument(
+    group.add_argument(
         "--port", metavar="N", type=int, help=f"of the page on 127.0.0.1; 0 takes a free one (default: {PORT})"
     )
 
 
 def add_question_options(parser: argparse.ArgumentParser) -> None:
-    """What is asked, and where the answers go."""
+    """Add the options of questions and answers."""
     group = parser.add_argument_group("questions")
     group.add_argument("--question", metavar="TEXT", action="append", help="a question; may be given several times")
-    group.add_argument("--question_file", metavar="FILE", help="text file of questions, one a line")
-    group.add_argument("--context", metavar="TEXT", help="the text that holds the answers")
-    group.add_argument("--context_file", metavar="FILE", help="text file of it")
+    group.add_argument("--question_file", metavar="FILE", help="text file with one question per line")
+    group.add_argument("--context", metavar="TEXT", help="the text that contains the answers")
+    group.add_argument("--context_file", metavar="FILE", help="text file with the context")
     group.add_argument(
         "--input",
         metavar="FILE",
-        help='many: a .jsonl file of {"id", "question", "context"} a line (- reads such lines); or .json, .csv',
+        help='many: a .jsonl file with {"id", "question", "context"} per line (- reads such lines); or .json, .csv',
     )
     group = parser.add_argument_group("answers")
     group.add_argument(
-        "--n_best",
-        metavar="N",
-        type=int,
-        help="candidates to list, with their probabilities (default: 1, the answer alone)",
+        "--n_best", metavar="N", type=int, help="candidates to list with their probabilities (default: the answer only)"
     )
-    group.add_argument("--json", action="store_true", help="print JSON, one object an answer, instead of text")
+    group.add_argument("--json", action="store_true", help="print JSON, one object per answer, instead of text")
     group.add_argument(
-        "--output", metavar="FILE", help="file for the same lines with answer, score, start, end; without it stdout"
+        "--output", metavar="FILE", help="file for the same lines with answer, score, start, end (default: stdout)"
     )
     group.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
 
-def model_problems(options: argparse.Namespace) -> list[str]:
-    """What is wrong with the options that say what answers."""
+def model_problems(options: AskOptions) -> list[str]:
+    """Return what is wrong with the options of the model."""
     problems = []
-    models = [*options.runs, *([options.base] if options.base is not None else [])]
-    twice = sorted({name for name in models if models.count(name) > 1})
+    models = options.models
+    repeated = sorted({name for name in models if models.count(name) > 1})
     if not models:
-        problems.append("give RUN, the folder of a run, or --base with a whole model")
+        problems.append("give RUN, the folder of a run, or --base with a fully fine-tuned model")
     elif len(models) > 1 and not options.serve:
-        problems.append(f"one model answers here, given are {', '.join(models)}; several answer on the page of --serve")
-    elif twice:
-        problems.append(f"{', '.join(twice)}: given twice")
-    for name in ("model_name_or_path", "load_lang_adapter"):
-        if vars(options)[name] is not None and models and not options.runs:
-            problems.append(f"--{name} goes with RUN; --base is a whole model")
+        problems.append(f"{', '.join(models)}: only one model can answer here; --serve takes several")
+    elif repeated:
+        problems.append(f"{', '.join(repeated)}: given twice")
+    if options.base is not None and not options.runs:
+        if options.model_name_or_path is not None:
+            problems.append("--model_name_or_path goes with RUN; --base is fully fine-tuned")
+        if options.load_lang_adapter is not None:
+            problems.append("--load_lang_adapter goes with RUN; --base is fully fine-tuned")
     if options.batch_size < 1:
         problems.append(f"--batch_size {options.batch_size}: must be at least 1")
     if options.n_best is not None and options.n_best < 1:
@@ -170,43 +198,51 @@ def model_problems(options: argparse.Namespace) -> list[str]:
     return problems
 
 
-def page_problems(options: argparse.Namespace) -> list[str]:
-    """What does not go with --serve, and what it lacks."""
-    asked = ("question", "question_file", "context", "context_file", "input", "output", "json", "overwrite")
-    given = [f"--{name}" for name in asked if vars(options)[name]]
+def page_problems(options: AskOptions) -> list[str]:
+    """Return what is wrong with the options of the web page."""
+    other_options = {
+        "--question": options.question, "--question_file": options.question_file, "--context": options.context,
+        "--context_file": options.context_file, "--input": options.input, "--output": options.output,
+        "--json": options.json, "--overwrite": options.overwrite,
+    }  # fmt: skip
+    given = [name for name, value in other_options.items() if value]
     problems = [f"--serve asks on its page; leave out {', '.join(given)}"] if given else []
     if options.port is not None and not 0 <= options.port < 2**16:
         problems.append(f"--port {options.port}: must be from 0 to {2**16 - 1}")
     if importlib.util.find_spec("gradio") is None:
-        problems.append("--serve needs gradio, which is not installed: pip install \"adapter-qa[serve]\"")
+        problems.append('--serve needs gradio, which is not installed: pip install "adapter-qa[serve]"')
     return problems
 
 
-def question_problems(options: argparse.Namespace) -> list[str]:
-    """What is wrong with the options that say what is asked, and where the answers go."""
+def question_problems(options: AskOptions) -> list[str]:
+    """Return what is wrong with the options of questions and answers."""
     problems = []
-    asked = options.question is not None or options.question_file is not None
-    told = options.context is not None or options.context_file is not None
-    if (options.input is None) == (not asked):
+    has_question = options.question is not None or options.question_file is not None
+    has_context = options.context is not None or options.context_file is not None
+    if (options.input is None) == (not has_question):
         problems.append("give either --question with --context, or --input")
-    if asked != told:
+    if has_question != has_context:
         problems.append("--question and --context go together")
-    for name in ("question", "context"):
-        if vars(options)[name] is not None and vars(options)[f"{name}_file"] is not None:
-            problems.append(f"--{name} and --{name}_file exclude each other")
-    readers = ("question_file", "context", "context_file", "input")
-    reading = [f"--{name}" for name in readers if vars(options)[name] == STDIN]
-    if len(reading) > 1:
-        problems.append(f"{' and '.join(reading)}: only one of them can read standard input ({STDIN})")
+    if options.question is not None and options.question_file is not None:
+        problems.append("--question and --question_file exclude each other")
+    if options.context is not None and options.context_file is not None:
+        problems.append("--context and --context_file exclude each other")
+    inputs = {
+        "--question_file": options.question_file, "--context": options.context,
+        "--context_file": options.context_file, "--input": options.input,
+    }  # fmt: skip
+    readers = [name for name, value in inputs.items() if value == STDIN]
+    if len(readers) > 1:
+        problems.append(f"{' and '.join(readers)}: only one of them can read standard input ({STDIN})")
     if options.port is not None:
         problems.append("--port goes with --serve")
     if options.output is not None:
-        problems += output_problems(Path(options.output), options.overwrite)
+        problems += output_problems(Path(options.output), overwrite=options.overwrite)
     return problems
 
 
-def output_problems(output: Path, overwrite: bool) -> list[str]:
-    """Why a file cannot be written, as far as can be seen beforehand."""
+def output_problems(output: Path, *, overwrite: bool) -> list[str]:
+    """Return why a file cannot be written, as far as this can be known before it is written."""
     problems = []
     if output.exists() and not overwrite:
         problems.append(f"--output {output}: exists; add --overwrite or give another file")
@@ -220,48 +256,45 @@ def output_problems(output: Path, overwrite: bool) -> list[str]:
 # ---------------------------------------------------------------- answers
 
 
-def load_answerer(options: argparse.Namespace, *, run: str | None = None, base: str | None = None) -> QuestionAnswerer:
-    """The model that answers, a run or a whole one.
+def read_records(options: AskOptions) -> list[dict[str, Any]]:
+    """Read the questions and contexts of the command line, of files or of standard input."""
+    if options.input is not None:
+        return read_requests(options.input)
+    questions = options.question_file or options.question or []
+    return make_requests(questions, context=options.context, context_file=options.context_file)
 
-    Raises:
-        UserError: it cannot be had.
-    """
-    from predictor_qa import QuestionAnswerer  # torch: only after the input has been checked
 
+def load_answerer(options: AskOptions, model: str) -> QuestionAnswerer:
+    """Load one of `options.models`."""
+    from predictor_qa import Overrides, QuestionAnswerer
+
+    is_run = model in options.runs
     return QuestionAnswerer(
-        run,
-        base=base,
-        base_model=options.model_name_or_path if run is not None else None,
-        language_adapter=options.load_lang_adapter if run is not None else None,
-        no_answer=options.version_2_with_negative,
-        null_score_diff_threshold=options.null_score_diff_threshold,
+        model if is_run else None,
+        base=None if is_run else model,
+        overrides=Overrides(
+            base_model=options.model_name_or_path if is_run else None,
+            language_adapter=options.load_lang_adapter if is_run else None,
+            no_answer=options.version_2_with_negative,
+            null_score_diff_threshold=options.null_score_diff_threshold,
+        ),
         batch_size=options.batch_size,
         device=options.device,
     )
 
 
-def answer_records(records: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The records with `answer`, `score` (probability), `start` and `end` (characters of the context), and what else
-    `predictor_qa.Answer.document` has.
-
-    Raises:
-        UserError: the model cannot be had.
-        RunFailure: memory does not suffice.
-    """
-    answerer = load_answerer(options, run=options.runs[0] if options.runs else None, base=options.base)
+def answer_records(records: list[dict[str, Any]], options: AskOptions) -> list[dict[str, Any]]:
+    """Return the records, each with the keys of `predictor_qa.Answer.document`."""
+    answerer = load_answerer(options, options.models[0])
     n_best = options.n_best or 1
-    with fitting(options.batch_size):
-        replies = answerer.ask_many([(record["question"], record["context"]) for record in records], n_best)
-    return [record | reply.document(n_best) for record, reply in zip(records, replies, strict=True)]
+    with report_out_of_memory(options.batch_size):
+        answers = answerer.ask_many([(record["question"], record["context"]) for record in records], n_best)
+    return [record | answer.document(n_best) for record, answer in zip(records, answers, strict=True)]
 
 
 @contextmanager
-def fitting(batch_size: int) -> Iterator[None]:
-    """Within it, memory that does not suffice is told in a line.
-
-    Raises:
-        RunFailure: it is so.
-    """
+def report_out_of_memory(batch_size: int) -> Iterator[None]:
+    """Raise `RunError` with advice if memory does not suffice in the block."""
     from adapter_qa.core.resource_errors import first_line, is_out_of_memory
 
     try:
@@ -274,50 +307,43 @@ def fitting(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def show(answers: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Prints answers for people, or one JSON object a line."""
+def print_answers(answers: list[dict[str, Any]], *, as_json: bool) -> None:
+    r"""Print answers as text or as JSON lines, in which \uXXXX stands for the character itself."""
     for answer in answers:
         if as_json:
-            print(
-                escape_control_chars(json.dumps(answer, ensure_ascii=False))
-            )  # in JSON, \uXXXX is the character itself
+            print(escape_control_chars(json.dumps(answer, ensure_ascii=False)))
             continue
         if len(answers) > 1:
             print(escape_control_chars(answer["question"]))
-        print(
-            f"{escape_control_chars(answer['answer']) or '(no answer)'}   (score {answer['score']:.3f}, at {answer['start']})"
-        )
-        for rank, one in enumerate(answer.get("n_best", []), start=1):
-            print(
-                f"{rank:>4}. {one['score']:.3f}  {escape_control_chars(one['answer']) or '(no answer)'}   (at {one['start']})"
-            )
+        print(f"{shown_text(answer)}   (score {answer['score']:.3f}, at {answer['start']})")
+        for rank, candidate in enumerate(answer.get("n_best", []), start=1):
+            print(f"{rank:>4}. {candidate['score']:.3f}  {shown_text(candidate)}   (at {candidate['start']})")
 
 
-# ---------------------------------------------------------------- the page
+def shown_text(answer: dict[str, Any]) -> str:
+    """Return the text of an answer or candidate for the terminal."""
+    return escape_control_chars(answer["answer"]) or "(no answer)"
 
 
-def serve(options: argparse.Namespace) -> int:
-    """Serves the page until it is stopped; returns the exit code.
+# ---------------------------------------------------------------- web page
+
+
+def serve(options: AskOptions) -> None:
+    """Serve the page until it is stopped.
 
     Raises:
-        UserError: the port is in use, or a model cannot be had.
+        UserError: if the port is in use, or a model cannot be loaded.
     """
     from adapter_qa.inference.web_demo import listen, serve_page
     from adapter_qa.inference.web_demo_html import DemoAnswer
 
+    def answer_question(answerer: QuestionAnswerer, question: str, context: str) -> DemoAnswer:
+        with report_out_of_memory(options.batch_size):
+            answer = answerer.ask(question, context)
+        return DemoAnswer(answer.document(options.n_best or CANDIDATES_ON_PAGE), answer.attention)
+
     listener = listen(PORT if options.port is None else options.port)
-    answerers = {run: load_answerer(options, run=run) for run in options.runs}
-    if options.base is not None:
-        answerers[options.base] = load_answerer(options, base=options.base)
-    n_best = options.n_best or SHOWN_ON_PAGE
-
-    def answer_question(name: str, question: str, context: str) -> DemoAnswer:
-        with fitting(options.batch_size):
-            answer = answerers[name].ask(question, context)
-        return DemoAnswer(answer.document(n_best), answer.attention)
-
-    serve_page({name: partial(answer_question, name) for name in answerers}, listener)
-    return 0
+    serve_page({name: partial(answer_question, load_answerer(options, name)) for name in options.models}, listener)
 
 
 def command() -> int:

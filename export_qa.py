@@ -44,11 +44,10 @@ def main(argv: list[str]) -> int:
 
     from adapter_qa.inference.onnx_export import GraphOptions, write_export
     from adapter_qa.runs.provenance import now, versions
-    from predictor_qa import QuestionAnswerer
+    from predictor_qa import Overrides, QuestionAnswerer
 
-    answerer = QuestionAnswerer(
-        options.run, base_model=options.model_name_or_path, language_adapter=options.load_lang_adapter, device="cpu"
-    )
+    overrides = Overrides(base_model=options.model_name_or_path, language_adapter=options.load_lang_adapter)
+    answerer = QuestionAnswerer(options.run, overrides=overrides, device="cpu")
     source = describe_source(options, answerer)
     print("exporting ...", file=sys.stderr, flush=True)
     try:
@@ -150,5 +149,10 @@ def describe_source(options: argparse.Namespace, answerer: QuestionAnswerer) -> 
     }
 
 
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())

@@ -1,10 +1,11 @@
-"""A saved run, asked: from a folder to answers, one or many, for contexts of any length.
+"""Load the model that a run saved, and answer questions with it.
 
-answerer = QuestionAnswerer("outputs/fusion")
-reply = answerer.ask("Onde fica o Pantanal?", "O Pantanal fica no Centro-Oeste.")
-print(reply.text, reply.probability, reply.start, reply.end)
-for candidate in reply.n_best[:3]:
-    print(candidate.text, candidate.probability)
+Example:
+    answerer = QuestionAnswerer("outputs/fusion")
+    answer = answerer.ask("Onde fica o Pantanal?", "O Pantanal fica no Centro-Oeste.")
+    print(answer.text, answer.probability, answer.start, answer.end)
+    for candidate in answer.n_best[:3]:
+        print(candidate.text, candidate.probability)
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
-from adapter_qa.config.options import ModelOptions, QADataOptions, answering_options
+from adapter_qa.config.options import AnsweringOptions, ModelOptions, QADataOptions, answering_options
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.core.messages import log_note
@@ -28,7 +29,7 @@ from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.squad import Question, Record, to_questions
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer, progress_bar
-from adapter_qa.data.windows import make_windows
+from adapter_qa.data.windows import Windows, make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference
 from adapter_qa.models.base_config import read_base_config, window_limit
 from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices, weights_fingerprint
@@ -38,7 +39,7 @@ from adapter_qa.models.fusion import use_inference_fusion
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
-from utils_qa import Answers, Candidate, SpanCollector, choose_answers, window_spans
+from utils_qa import Answers, Candidate, SpanCollector, WindowSpans, choose_answers, window_spans
 
 
 @dataclass(frozen=True)
@@ -47,13 +48,13 @@ class Answer:
 
     Attributes:
         text: the answer; "" for no answer.
-        probability: softmax of the scores over the candidates that the run keeps (`n_best_size`).
-        start, end: first and past-last character in the context; both 0 for no answer.
-        n_best: the candidates, best first.
-        no_answer: SQuAD v2: the probability that there is none.
-        null_odds: SQuAD v2: logits by which no answer is ahead of the best span; above the threshold it is the answer.
-        attention: what weight the fusion gave to its adapters, in the form of fusion_attention.json; None where nothing
-            is fused, or many questions were asked at once.
+        probability: softmax of the scores over all candidates of the run (`n_best_size`).
+        start: first character in the context; 0 for no answer.
+        end: end in the context, exclusive; 0 for no answer.
+        n_best: candidates, best first.
+        no_answer: SQuAD v2: the probability of no answer.
+        null_odds: SQuAD v2: score of no answer minus score of the best span; above the threshold there is no answer.
+        attention: weights of the adapters in a fusion; None without a fusion, and for many questions at once.
     """
 
     text: str
@@ -66,40 +67,60 @@ class Answer:
     attention: FusionAttentionDocument | None = None
 
     def document(self, n_best: int = 1) -> dict[str, Any]:
-        """What is written as JSON: `answer`, `score`, `start` and `end`; for v2 `no_answer_score` and `null_odds`;
-        with more than one candidate `n_best`, a list of the like.
+        """Return the answer for JSON: `answer`, `score`, `start`, `end`; for v2 also `no_answer_score`, `null_odds`.
+
+        Args:
+            n_best: length of the list `n_best` of candidates; without the list if it is 1.
         """
-        document: dict[str, Any] = {
-            "answer": self.text, "score": self.probability, "start": self.start, "end": self.end,
-        }  # fmt: skip
+        document = _document(self)
         if self.no_answer is not None:
             document |= {"no_answer_score": self.no_answer, "null_odds": self.null_odds}
         if n_best > 1:
-            document["n_best"] = [
-                {"answer": one.text, "score": one.probability, "start": one.start, "end": one.end}
-                for one in self.n_best[:n_best]
-            ]
+            document["n_best"] = [_document(candidate) for candidate in self.n_best[:n_best]]
         return document
 
 
+def _document(span: Answer | Candidate) -> dict[str, Any]:
+    return {"answer": span.text, "score": span.probability, "start": span.start, "end": span.end}
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """What is to be different from the training of a saved model.
+
+    Attributes:
+        base_model: folder or hub id of the run's base model, if it has moved since the run or is not recorded there.
+        language_adapter: a saved language adapter to put under the task, or "none" to leave out the saved one.
+        no_answer: whether a question may have no answer (SQuAD v2); a model that was trained so needs no override.
+        null_score_diff_threshold: a question has no answer if `Answer.null_odds` is above it.
+    """
+
+    base_model: str | None = None
+    language_adapter: str | None = None
+    no_answer: bool = False
+    null_score_diff_threshold: float | None = None
+
+
 class QuestionAnswerer:
-    """Answers questions with what a run saved; window and span options are those of the run.
+    """A saved model that answers questions, with the run's own options for windows and answers.
 
     Args:
-        run: a run folder, of adapters or of full fine-tuning, its `adapters-<task>` folder, or a folder of adapters
-            with a head saved in 2021.
-        base: in place of a run: folder or hub id of a whole model fine-tuned on questions by whomever.
-        base_model: folder or hub id of the run's base model, where it is no longer where the run found it; needed for
-            folders that do not name it.
-        language_adapter: a saved language adapter to put under the task, or "none" to leave out the one that is there.
-        no_answer: "no answer" may be the answer, as SQuAD v2 has it; runs that were trained so need not be told.
-        null_score_diff_threshold: how many logits "no answer" must be ahead of the best span; None takes the run's.
-        batch_size: windows at once.
+        run: folder of a run with adapters or full fine-tuning, its `adapters-<task>` folder, or a folder with adapters
+            and head of adapter-transformers 2.x.
+        base: instead of a run: folder or hub id of any model that was fully fine-tuned on questions.
+        overrides: what is to be different from the training.
+        batch_size: windows per forward pass.
         device: "cpu", "cuda" or "cuda:0"; None takes a GPU if there is one.
 
+    Attributes:
+        saved: where the model comes from.
+        setup: its adapters; None after full fine-tuning.
+        options: the options for windows and answers.
+        model: the model with its adapters, in evaluation mode.
+
     Raises:
-        UserError: no such run, a run of another task, weights that do not fit, no such device, neither or both of run
-            and base.
+        UserError: if the folder holds no model that answers questions, an override or the device cannot be used, or not
+            exactly one of `run` and `base` is given.
     """
 
     def __init__(
@@ -107,269 +128,280 @@ class QuestionAnswerer:
         run: str | Path | None = None,
         *,
         base: str | None = None,
-        base_model: str | None = None,
-        language_adapter: str | None = None,
-        no_answer: bool = False,
-        null_score_diff_threshold: float | None = None,
+        overrides: Overrides = Overrides(),
         batch_size: int = 16,
         device: str | None = None,
     ):
-        if (run is None) == (base is None):
-            raise UserError("give a run or a base, one of the two")
         silence_library_notices()
-        self.device = find_device(device)
-        folder, metadata, options = full_model(base) if base is not None else saved_run(Path(str(run)), base_model)
-        base_config = read_base_config(options, "--base" if base is not None else "--model_name_or_path")
-        if base is not None:
-            check_architecture(base, base_config)
-        self.setup = None
-        if base is None and not (folder / FULL_FILE).is_file():
-            self.setup = setup_for_inference("RUN", str(folder), base_config, language_adapter)
-            check_answers(self.setup)
-            log_note(self.setup.notes)
-        elif language_adapter is not None:
-            raise UserError(f"--load_lang_adapter {language_adapter}: {folder} is a whole model and takes no adapters")
-        self.options = windows_of(folder, metadata, window_limit(base_config))
-        self.options |= no_answer_options(self.options, str(folder), no_answer, null_score_diff_threshold)
-        self.tokenizer = load_tokenizer(options)
         self.batch_size = batch_size
-        model = load_model(options, "qa", require_head=self.setup is None)
-        if self.setup is not None:
-            compare_base(model, folder, metadata, options.model_name_or_path)
-            build_setup(model, self.setup)
-            use_inference_fusion(model)
-        self.model = model.to(self.device).eval()
+        self.device = find_device(device)
+        if run is not None and base is None:
+            self.saved = find_run(Path(run), overrides.base_model)
+        elif base is not None and run is None:
+            self.saved = find_full_model(base)
+        else:
+            raise UserError("give a run or a base, one of the two")
+        self.setup = find_adapters(self.saved, overrides.language_adapter)
+        self.options = find_options(self.saved, overrides)
+        self.tokenizer = load_tokenizer(self.saved.base)
+        self.model = load_saved_model(self.saved, self.setup)
+        self.model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps the method without its type
 
     def ask(self, question: str, context: str) -> Answer:
-        """Answers one question.
+        """Answer one question.
 
         Raises:
-            UserError: question or context is empty, or no valid text.
+            UserError: if a text is empty or not valid.
         """
-        answers, attention = self._answered(as_questions([(question, context)]))
-        return replace(as_replies(answers)[0], attention=attention.document() if attention.sites else None)
+        answers, attention = self._answer(read_pairs([(question, context)]))
+        return replace(make_answers(answers)[0], attention=attention.document() if attention.sites else None)
 
     def ask_many(self, pairs: Iterable[tuple[str, str]], n_best: int | None = None) -> list[Answer]:
-        """Answers pairs of question and context, in their order; a progress bar shows the windows.
+        """Answer pairs of question and context, in their order. A progress bar shows the windows.
 
         Args:
-            pairs: at least one.
-            n_best: candidates to keep of each; None keeps all.
+            pairs: at least one pair.
+            n_best: candidates to return for each question; None: all.
 
         Raises:
-            UserError: a question or context is empty, or no valid text.
+            UserError: if there is no pair, or a text is empty or not valid.
         """
-        return as_replies(self.answer(as_questions(pairs)), n_best)
+        return make_answers(self.answer(read_pairs(pairs)), n_best)
 
     def answer(self, questions: Sequence[Question]) -> Answers:
-        """Answers questions; a progress bar shows the windows.
+        """Answer questions with distinct ids; their gold answers are not used. A progress bar shows the windows."""
+        return self._answer(questions)[0]
 
-        Args:
-            questions: with distinct ids; gold answers are not looked at.
-        """
-        return self._answered(questions)[0]
-
-    def _answered(self, questions: Sequence[Question]) -> tuple[Answers, FusionAttention]:
-        """The answers, and the fusion attention over all of their windows."""
-        check_setup(self.model, self.setup)
-        spans_of = {name: self.options[name] for name in ("n_best_size", "max_answer_length")}
+    def _answer(self, questions: Sequence[Question]) -> tuple[Answers, FusionAttention]:
+        """Return the answers, and the fusion attention over all windows of all questions."""
+        options = self.options
         windows = make_windows(
             questions,
             pair_tokenizer(self.tokenizer),
-            max_seq_length=self.options["max_seq_length"],
-            doc_stride=self.options["doc_stride"],
+            max_seq_length=options["max_seq_length"],
+            doc_stride=options["doc_stride"],
             on_progress=progress_bar("windows"),
         )
-        collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
-        longest_first = LongestFirst(windows.lengths())
-        collected = SpanCollector(longest_first.order, self.options["n_best_size"], self.device)
-        attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
-        batches = DataLoader(WindowDataset(windows), self.batch_size, sampler=longest_first, collate_fn=collator)
-        with attention.recording(), torch.inference_mode():
-            for batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
-                on_device = {name: tensor.to(self.device) for name, tensor in batch.items()}
-                output = self.model(**encoder_inputs(on_device, self.tokenizer.model_input_names))
-                collected.add_batch(window_spans(on_device, output.start_logits, output.end_logits, **spans_of))
-                attention.add(on_device, len(batch["input_ids"]))
+        spans, attention = self._find_spans(windows)
         answers = choose_answers(
             questions,
             windows,
-            collected.spans,
-            n_best_size=self.options["n_best_size"],
-            version_2=self.options["version_2"],
-            null_score_diff_threshold=self.options["null_score_diff_threshold"],
+            spans,
+            n_best_size=options["n_best_size"],
+            version_2=options["version_2"],
+            null_score_diff_threshold=options["null_score_diff_threshold"],
         )
         return answers, attention
 
+    def _find_spans(self, windows: Windows) -> tuple[WindowSpans, FusionAttention]:
+        """Run the model and return the best spans of each window, and the fusion attention over all windows."""
+        check_setup(self.model, self.setup)
+        options = self.options
+        limits = {"n_best_size": options["n_best_size"], "max_answer_length": options["max_answer_length"]}
+        sampler = LongestFirst(windows.lengths())
+        collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
+        batches = DataLoader(WindowDataset(windows), self.batch_size, sampler=sampler, collate_fn=collator)
+        collector = SpanCollector(sampler.order, options["n_best_size"], self.device)
+        attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
+        with attention.recording(), torch.inference_mode():
+            for cpu_batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
+                batch = {name: tensor.to(self.device) for name, tensor in cpu_batch.items()}
+                output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names))
+                collector.add_batch(window_spans(batch, output.start_logits, output.end_logits, **limits))
+                attention.add(batch, len(batch["input_ids"]))
+        return collector.spans, attention
 
-def as_questions(pairs: Iterable[tuple[str, str]]) -> list[Question]:
-    """Pairs of question and context with the numbers from 1 as ids.
+
+# ---------------------------------------------------------------- questions and answers
+
+
+def read_pairs(pairs: Iterable[tuple[str, str]]) -> list[Question]:
+    """Return pairs of question and context as questions; their ids count from 1.
 
     Raises:
-        UserError: there are none, or one is empty or no valid text.
+        UserError: if there is no pair, or a text is empty or not valid.
     """
-    fields = ({"id": str(number), "question": one[0], "context": one[1]} for number, one in enumerate(pairs, start=1))
-    return to_questions([Record(f"pair {one['id']}", one) for one in fields], "ask", need_answers=False)
+    records = [
+        Record(f"pair {number}", {"id": str(number), "question": question, "context": context})
+        for number, (question, context) in enumerate(pairs, start=1)
+    ]
+    return to_questions(records, "ask", need_answers=False)
 
 
-def as_replies(answers: Answers, n_best: int | None = None) -> list[Answer]:
-    """Every question's answer with its candidates, or the first `n_best` of them."""
-    replies = []
-    odds = answers.null_score_diff.tolist() if answers.null_score_diff is not None else [None] * len(answers.questions)
-    for index, (chosen, null_odds) in enumerate(zip(answers.chosen.values(), odds, strict=True)):
+def make_answers(answers: Answers, n_best: int | None = None) -> list[Answer]:
+    """Return one `Answer` for each question, with its first `n_best` candidates, or with all."""
+    results = []
+    for index, chosen in enumerate(answers.chosen.values()):
         candidates = answers.candidates(index)
-        null = next((one.probability for one in candidates if one.end == 0), None) if null_odds is not None else None
-        replies.append(
-            Answer(
-                chosen.text, chosen.probability, chosen.start, chosen.end, tuple(candidates[:n_best]), null, null_odds
-            )
-        )
-    return replies
+        answer = Answer(chosen.text, chosen.probability, chosen.start, chosen.end, tuple(candidates[:n_best]))
+        if answers.null_score_diff is not None:
+            no_answer = next((candidate.probability for candidate in candidates if candidate.end == 0), None)
+            answer = replace(answer, no_answer=no_answer, null_odds=float(answers.null_score_diff[index]))
+        results.append(answer)
+    return results
 
 
-def find_device(given: str | None) -> torch.device:
-    """The device that is meant; None means a GPU if there is one.
+# ---------------------------------------------------------------- find what was saved
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """The files of a saved model; no weights are loaded.
+
+    Attributes:
+        folder: folder of the adapters or of the fully fine-tuned model; for a model on the hub, its id.
+        metadata: what the run recorded there; all defaults for models of other programs.
+        base: the base model, or the fully fine-tuned model itself.
+        base_config: the content of its config.json.
+        has_adapters: False after full fine-tuning.
+    """
+
+    folder: Path
+    metadata: RunMetadata
+    base: ModelOptions
+    base_config: dict[str, Any]
+    has_adapters: bool
+
+
+def find_run(run: Path, base_model: str | None) -> SavedModel:
+    """Find the model that a run saved, and its base model; None takes the recorded one.
 
     Raises:
-        UserError: there is no such device.
+        UserError: if the folder or hub id is not that of a run, or there is no base model.
     """
-    count = torch.cuda.device_count()
-    if given is None:
-        return torch.device("cuda" if count else "cpu")
-    known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
-    if given not in known:
-        raise UserError(f"--device {given}: no such device here; give {' or '.join(known)}")
-    return torch.device(given)
+    has_adapters = not (run / FULL_FILE).is_file()
+    if has_adapters and (run / "config.json").is_file() and is_for_questions(read_json(run / "config.json")):
+        raise UserError(f"RUN {run}: is a fully fine-tuned model that is not from a run; ask it with --base {run}")
+    folder = find_folder("RUN", str(run)) if has_adapters else run
+    metadata = read_setup(folder).metadata if has_adapters else read_metadata(folder / FULL_FILE)
+    base = find_base(folder, metadata, base_model)
+    return SavedModel(folder, metadata, base, read_base_config(base), has_adapters)
 
 
-def saved_run(run: Path, base_model: str | None) -> tuple[Path, RunMetadata, ModelOptions]:
-    """The folder of a run that answers, what it wrote there of itself, and the base model.
+def find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> ModelOptions:
+    """Return the base model that is given or recorded; a recorded path with a dot is relative to the saved folder.
 
     Raises:
-        UserError: there is none.
+        UserError: if there is none.
     """
-    if (run / FULL_FILE).is_file():
-        metadata = read_metadata(run / FULL_FILE)
-        return run, metadata, _base_options(run, metadata, base_model)
-    if (run / "config.json").is_file() and is_for_questions(read_json(run / "config.json")):
-        raise UserError(f"RUN {run}: is a whole model that no run here has made; ask it with --base {run}")
-    folder = find_folder("RUN", str(run))
-    metadata = read_setup(folder).metadata
-    return folder, metadata, _base_options(folder, metadata, base_model)
+    name = base_model or metadata.base_model.name_or_path
+    if name is None:
+        raise UserError(f"{folder}: does not name the base model of its adapters; give --model_name_or_path")
+    if base_model is None and name.startswith("."):
+        name = str((folder / name).resolve())
+    for kind, recorded in (("base model", name if base_model is None else None), ("tokenizer", metadata.tokenizer)):
+        if recorded is not None and not Path(recorded).is_dir():
+            log_note([f"{folder}: names {recorded} as its {kind}; it is downloaded from the hub if it is not cached"])
+    return ModelOptions(name, tokenizer_name=metadata.tokenizer, model_revision=metadata.base_model.revision or "main")
 
 
-def full_model(given: str) -> tuple[Path, RunMetadata, ModelOptions]:
-    """A model that was fine-tuned whole, by whomever; what a run of ours wrote of itself, if it was one.
+def find_full_model(name: str) -> SavedModel:
+    """Find a fully fine-tuned model, from this project or any other, by its folder or hub id.
 
     Raises:
-        UserError: it is a run with adapters.
+        UserError: if there is no such model, it has no head for questions and would answer at random, or it is a run
+            with adapters.
     """
-    folder = Path(given)
+    folder = Path(name)
     if is_adapter_dir(folder) or any(is_adapter_dir(path) for path in folder.glob("adapters-*")):
-        raise UserError(f"--base {given}: holds adapters; ask it as RUN, without --base")
-    known = (folder / FULL_FILE).is_file()
-    metadata = read_metadata(folder / FULL_FILE) if known else RunMetadata()
-    return folder, metadata, ModelOptions(given)
+        raise UserError(f"--base {name}: holds adapters; ask it as RUN, without --base")
+    metadata = read_metadata(folder / FULL_FILE) if (folder / FULL_FILE).is_file() else RunMetadata()
+    base = ModelOptions(name)
+    config = read_base_config(base, "--base")
+    if not is_for_questions(config):
+        raise UserError(
+            f"--base {name}: was not trained to answer questions (architectures in its config.json: "
+            f"{config.get('architectures')}); give a model fine-tuned on questions, or a run as RUN"
+        )
+    return SavedModel(folder, metadata, base, config, has_adapters=False)
 
 
-def is_for_questions(base_config: dict[str, Any]) -> bool:
-    """Whether a config.json is that of a model with a head for extractive questions."""
-    names = base_config.get("architectures")
+def is_for_questions(config: dict[str, Any]) -> bool:
+    """Return whether a config.json is that of a model with a head for extractive questions."""
+    names = config.get("architectures")
     return isinstance(names, list) and any(str(name).endswith("ForQuestionAnswering") for name in names)
 
 
-def check_architecture(given: str, base_config: dict[str, Any]) -> None:
-    """Refuses a whole model without a head for questions, which would answer at random.
+def find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSetup | None:
+    """Return the adapters of a saved model; None after full fine-tuning.
 
     Raises:
-        UserError: it is one.
+        UserError: if they were not trained to answer questions, or the language adapter cannot be used.
     """
-    if not is_for_questions(base_config):
+    if not saved.has_adapters:
+        if language_adapter is not None:
+            raise UserError(
+                f"--load_lang_adapter {language_adapter}: {saved.folder} is fully fine-tuned and takes no adapters"
+            )
+        return None
+    setup = setup_for_inference("RUN", str(saved.folder), saved.base_config, language_adapter)
+    if not setup.loads_saved_head:
+        head = setup.saved.head if setup.saved is not None else None
+        content = f"a head of {head.model_class}" if head is not None else "no head"
+        raise UserError(f"{saved.folder}: was not trained to answer questions; it holds {content}")
+    log_note(setup.notes)
+    return setup
+
+
+def find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
+    """Return the options for windows and answers: the recorded ones or the defaults, with the overrides.
+
+    Raises:
+        UserError: if the base model cannot read such windows, or a threshold is given and all questions have answers.
+    """
+    limit = window_limit(saved.base_config)
+    if saved.metadata.windows is not None:
+        options = saved.metadata.windows.as_options()
+    else:
+        length = min(QADataOptions.max_seq_length, limit)
+        stride = min(QADataOptions.doc_stride, length // 3)
+        options = answering_options(QADataOptions(max_seq_length=length, doc_stride=stride))
+    if options["max_seq_length"] > limit:
         raise UserError(
-            f"--base {given}: was not trained to answer questions (architectures in its config.json: "
-            f"{base_config.get('architectures')}); give a model fine-tuned on questions, or a run as RUN"
+            f"{saved.folder}: its windows have {options['max_seq_length']} tokens, the base model reads {limit}"
         )
+    if overrides.no_answer:
+        options["version_2"] = True
+    if overrides.null_score_diff_threshold is not None:
+        if not options["version_2"]:
+            raise UserError(
+                f"--null_score_diff_threshold: {saved.folder} was not trained on questions without an answer (SQuAD "
+                "v2); give --version_2_with_negative too, and it may answer that there is no answer"
+            )
+        options["null_score_diff_threshold"] = overrides.null_score_diff_threshold
+    return options
 
 
-def compare_base(model: PreTrainedModel, folder: Path, metadata: RunMetadata, name: str) -> None:
-    """Warns where the base model, still without adapters, is not the one that a run was trained on."""
-    trained_on = metadata.base_model.fingerprint
-    if trained_on is not None and weights_fingerprint(model) != trained_on:
-        print(
-            f"warning: {name} is not the base model that {folder} was trained on; its answers will not be those of the "
-            "run",
-            file=sys.stderr,
-        )
+# ---------------------------------------------------------------- load it
 
 
-def no_answer_options(options: dict[str, Any], name: str, no_answer: bool, threshold: float | None) -> dict[str, Any]:
-    """What is to change of a run's span options so that it may say that there is no answer.
-
-    Raises:
-        UserError: a threshold for a run that never says so.
-    """
-    if threshold is not None and not (no_answer or options["version_2"]):
-        raise UserError(
-            f"--null_score_diff_threshold: {name} was not trained on questions without an answer (SQuAD v2); "
-            "--version_2_with_negative lets it say so all the same"
-        )
-    changed: dict[str, Any] = {"version_2": True} if no_answer else {}
-    return changed if threshold is None else changed | {"null_score_diff_threshold": threshold}
-
-
-def check_answers(setup: AdapterSetup) -> None:
-    """Refuses a setup that was not trained to answer questions.
+def find_device(name: str | None) -> torch.device:
+    """Return the device with a name; for None, a GPU if there is one.
 
     Raises:
-        UserError: it is so.
+        UserError: if there is no such device.
     """
-    if setup.loads_saved_head:
-        return
-    assert setup.saved is not None
-    head = setup.saved.head
-    raise UserError(
-        f"{setup.saved.folder}: was not trained to answer questions; it holds "
-        + (f"a head of {head.model_class}" if head is not None else "no head")
-    )
+    count = torch.cuda.device_count()
+    known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
+    if name is None:
+        name = "cuda" if count else "cpu"
+    if name not in known:
+        raise UserError(f"--device {name}: no such device here; give {' or '.join(known)}")
+    return torch.device(name)
 
 
-def windows_of(folder: Path, metadata: RunMetadata, limit: int) -> dict[str, Any]:
-    """Window and span options that a run recorded, or the usual ones.
+def load_saved_model(saved: SavedModel, setup: AdapterSetup | None) -> PreTrainedModel:
+    """Load the base model and its adapters, or a fully fine-tuned model.
 
     Raises:
-        UserError: the encoder reads no such windows.
+        UserError: if weights are missing or damaged, or do not fit.
     """
-    windows = metadata.windows.as_options() if metadata.windows else usual_windows(limit)
-    if windows["max_seq_length"] > limit:
-        raise UserError(f"{folder}: its windows have {windows['max_seq_length']} tokens, the base model reads {limit}")
-    return windows
-
-
-def usual_windows(limit: int) -> dict[str, Any]:
-    """Window and span options for folders that do not say theirs: the defaults, within what the encoder reads."""
-    length = min(QADataOptions.max_seq_length, limit)
-    return answering_options(
-        QADataOptions(max_seq_length=length, doc_stride=min(QADataOptions.doc_stride, length // 3))
-    )
-
-
-def _base_options(folder: Path, metadata: RunMetadata, base_model: str | None) -> ModelOptions:
-    """The base model; a recorded path that begins with a dot is relative to the saved folder.
-
-    Raises:
-        UserError: neither the folder nor the user names it.
-    """
-    recorded = metadata.base_model
-    name = recorded.name_or_path
-    if base_model is None and name is None:
-        raise UserError(f"{folder}: does not say which base model its adapters stand on; give --model_name_or_path")
-    if name is not None and name.startswith("."):
-        name = str((folder / name).resolve())
-    for kind, other in (("base model", name if base_model is None else None), ("tokenizer", metadata.tokenizer)):
-        if other is not None and not Path(other).is_dir():
-            log_note([f"{folder}: names {other} as its {kind}; it is fetched from the hub if it is not here already"])
-    return ModelOptions(
-        model_name_or_path=base_model or str(name),
-        model_revision=recorded.revision or "main",
-        tokenizer_name=metadata.tokenizer,
-    )
+    model = load_model(saved.base, "qa", require_head=setup is None)
+    if setup is not None:
+        trained_on = saved.metadata.base_model.fingerprint
+        if trained_on is not None and weights_fingerprint(model) != trained_on:
+            mismatch = f"{saved.base.model_name_or_path} is not the base model that {saved.folder} was trained on"
+            print(f"warning: {mismatch}; the answers will differ from the run's", file=sys.stderr)
+        build_setup(model, setup)
+        use_inference_fusion(model)
+    return model

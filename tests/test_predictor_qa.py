@@ -22,7 +22,7 @@ import ask_qa
 import predictor_qa
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.errors import UserError
-from predictor_qa import QuestionAnswerer, as_questions
+from predictor_qa import QuestionAnswerer, read_pairs
 
 SAMPLE = ROOT / "examples" / "sample"
 COVID = [json.loads(line) for line in (SAMPLE / "covid.jsonl").read_text(encoding="utf-8").splitlines()]
@@ -167,11 +167,11 @@ def test_the_class_says_what_is_wrong(saved_runs: SavedRuns) -> None:
             QuestionAnswerer(**words)
         assert said in str(refused.value)
     with pytest.raises(UserError) as refused:
-        as_questions([("Onde?", "Ana."), (" ", "\ud83d")])
+        read_pairs([("Onde?", "Ana."), (" ", "\ud83d")])
     assert refused.value.problems == ["ask: pair 2 (id '2'): 'question' is empty; 'context' has a lone surrogate, "
                                       "which is not valid text"]  # fmt: skip
     with pytest.raises(UserError) as refused:
-        as_questions([])
+        read_pairs([])
     assert refused.value.problems == ["ask: holds no questions"]
 
 

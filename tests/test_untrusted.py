@@ -283,7 +283,7 @@ def test_base_model_from_the_hub_is_named_in_a_note(saved_adapters: Path, capsys
     assert problem_of(predictor_qa.QuestionAnswerer, saved_adapters).startswith(
         "--model_name_or_path unknown/model: no config.json"
     )
-    assert f"note: {saved_adapters}: names unknown/model as its base model; it is fetched" in capsys.readouterr().err
+    assert f"note: {saved_adapters}: names unknown/model as its base model; it is downloaded" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("no_input")

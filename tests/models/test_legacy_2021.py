@@ -485,7 +485,7 @@ def test_a_legacy_fusion_answers_questions(tiny_bert: Path, tmp_path: Path) -> N
     without_base = run_script(*ask)
     assert without_base.returncode == 2
     assert without_base.stderr == (
-        f"error: {folder / 'adapters-qa'}: does not say which base model its adapters stand on; "
+        f"error: {folder / 'adapters-qa'}: does not name the base model of its adapters; "
         "give --model_name_or_path\n"
     )
     result = run_script(*ask, "--model_name_or_path", tiny_bert)
