@@ -204,6 +204,17 @@ def test_python_in_documents_uses_names_that_exist(path: Path) -> None:
                 assert hasattr(owner, node.attr) or node.attr in getattr(owner, "__dataclass_fields__", ())
 
 
+@pytest.mark.parametrize("path", documents_with(r"`\w+` (in|\()"), ids=lambda path: path.name)
+def test_names_stand_in_the_files_that_documents_name(path: Path) -> None:
+    missing = []
+    for name, file in re.findall(r"`(\w+)`\s+(?:in |\()`([\w/]+\.py)`", document(path)):
+        module = next((folder / file for folder in (ROOT, ROOT / "adapter_qa") if (folder / file).is_file()), None)
+        defined = rf"^\s*(def |class )?{name}\b"
+        if module is None or not re.search(defined, module.read_text(encoding="utf-8"), re.MULTILINE):
+            missing.append(f"{name} in {file}")
+    assert missing == []
+
+
 def test_map_of_the_readme_names_existing_files() -> None:
     (tree,) = [block for language, block in FENCE.findall(document(ROOT / "README.md")) if not language]
     names = re.findall(r"[\w/]+\.(?:py|sh|md)\b|\b\w+/(?=[ ,]|\w)[\w/]*", tree)
