@@ -1,4 +1,9 @@
-"""Turn a published SQuAD file, or the SQuAD-pt archive, into clean flat files for training and evaluation."""
+#!/usr/bin/env python
+"""Turn a published SQuAD file, or the SQuAD-pt archive, into clean flat files for training and evaluation.
+
+HTML entities are replaced and wrong start indices of answers are corrected. Questions whose answers cannot be aligned
+go into a file of their own, with the reason.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +27,8 @@ Files that are written for an input named squad-train.json:
   pt_squad-train_counts.json   the counts that are also printed
 
 examples:
-  python prepare_squad_pt.py squad-pt.tar.gz --output_dir data
-  python prepare_squad_pt.py squad_v2_pt.json --split eval --overwrite
+  prepare_squad_pt.py squad-pt.tar.gz --output_dir data
+  prepare_squad_pt.py squad_v2_pt.json --split eval --overwrite
 """
 
 EVAL_WORDS = ("dev", "val", "test")
@@ -60,10 +65,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         UserError: an argument is missing, unknown or invalid.
     """
     parser = CollectingArgumentParser(
-        description="Clean SQuAD files: replace HTML entities, correct the start indices of answers, and write the "
-        "questions that cannot be aligned to a file of their own, with the reason.",
-        epilog=USAGE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, epilog=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
         "input",
