@@ -43,27 +43,13 @@ class ReportOptions:
 
     Attributes:
         runs: Where to look for runs.
-        table_only: Whether no report is written.
-        output_dir: Folder of the report; None if it was not given.
+        report_folder: None if only the table is wanted.
         files: File of each requested format of the table; `STDOUT` prints it.
-        overwrite: Whether existing files may be replaced.
     """
 
     runs: list[Path]
-    table_only: bool
-    output_dir: Path | None
+    report_folder: Path | None
     files: dict[str, str]
-    overwrite: bool
-
-    @property
-    def report_folder(self) -> Path:
-        """Folder of the report."""
-        return self.output_dir or Path(DEFAULT_FOLDER)
-
-    @property
-    def prints_file(self) -> bool:
-        """Whether stdout is a format that other programs read."""
-        return STDOUT in self.files.values()
 
 
 def main(argv: list[str]) -> int:
@@ -73,12 +59,14 @@ def main(argv: list[str]) -> int:
     groups, repeated = group_runs(runs)
     notes = [*unreadable, *repeated]
     log_note(notes)
-    write_tables(groups, options)
-    if not options.table_only:
+    write_tables(groups, options.files)
+    if options.report_folder is not None:
         from adapter_qa.reporting.html_report import write_report  # imports matplotlib
 
         page = write_report(groups, notes, options.report_folder)
-        print(f"report: {escape_control_chars(page)}", file=sys.stderr if options.prints_file else sys.stdout)
+        print(
+            f"report: {escape_control_chars(page)}", file=sys.stderr if STDOUT in options.files.values() else sys.stdout
+        )
     return 0
 
 
@@ -101,28 +89,23 @@ def read_options(argv: list[str]) -> ReportOptions:
     parser.add_argument("--overwrite", action="store_true", help="replace existing files, and an earlier report")
     given = parser.parse_args(argv)
     files = {"csv": given.csv, "markdown": given.markdown, "json": given.json}
-    options = ReportOptions(
-        runs=given.runs,
-        table_only=given.table,
-        output_dir=given.output_dir,
-        files={name: file for name, file in files.items() if file is not None},
-        overwrite=given.overwrite,
-    )
-    problems = table_problems(options)
-    if not options.table_only:
-        problems += report_problems(options.report_folder, options.overwrite)
-    elif options.output_dir is not None:
+    files = {name: file for name, file in files.items() if file is not None}
+    folder = None if given.table else given.output_dir or Path(DEFAULT_FOLDER)
+    problems = table_problems(files, given.overwrite)
+    if folder is not None:
+        problems += report_problems(folder, given.overwrite)
+    elif given.output_dir is not None:
         problems.append("--output_dir is the report's folder, and --table writes no report; leave one of them out")
     raise_if_any(problems)
-    return options
+    return ReportOptions(given.runs, folder, files)
 
 
-def table_problems(options: ReportOptions) -> list[str]:
+def table_problems(files: dict[str, str], overwrite: bool) -> list[str]:
     """Return why the files of the table cannot be written."""
     problems = []
-    if list(options.files.values()).count(STDOUT) > 1:
+    if list(files.values()).count(STDOUT) > 1:
         problems.append(f"{STDOUT} (print) can be given to one of --{', --'.join(FORMATS)}")
-    for name, file in options.files.items():
+    for name, file in files.items():
         path = Path(file)
         if file == STDOUT:
             continue
@@ -130,7 +113,7 @@ def table_problems(options: ReportOptions) -> list[str]:
             problems.append(f"--{name} {path}: is a folder; give a file")
         elif not path.parent.is_dir():
             problems.append(f"--{name} {path}: there is no folder {path.parent}; make it first")
-        elif path.exists() and not options.overwrite:
+        elif path.exists() and not overwrite:
             problems.append(f"--{name} {path}: exists; add --overwrite or give another file")
     return problems
 
@@ -151,13 +134,13 @@ def report_problems(folder: Path, overwrite: bool) -> list[str]:
     return []
 
 
-def write_tables(groups: Sequence[Group], options: ReportOptions) -> None:
+def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
     """Write the requested files of the table. Print the requested format, else the table that people read.
 
     Raises:
         UserError: if a file cannot be written.
     """
-    for name, file in options.files.items():
+    for name, file in files.items():
         text = FORMATS[name](groups)
         if file == STDOUT:
             sys.stdout.write(text)
@@ -166,7 +149,7 @@ def write_tables(groups: Sequence[Group], options: ReportOptions) -> None:
             write_text(Path(file), text)
         except OSError as error:
             raise UserError(f"--{name} {file}: cannot be written ({error.strerror}); give another file") from error
-    if not options.prints_file:
+    if STDOUT not in files.values():
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         table, omitted = as_terminal(groups, width)
         sys.stdout.write(table)
@@ -174,5 +157,10 @@ def write_tables(groups: Sequence[Group], options: ReportOptions) -> None:
             log_note([f"no room for {', '.join(omitted)}; a wider terminal, --csv and --markdown have all columns"])
 
 
+def command() -> int:
+    """Run the script on the command line."""
+    return run_cli(main)
+
+
 if __name__ == "__main__":
-    sys.exit(run_cli(main))
+    sys.exit(command())

@@ -9,9 +9,9 @@ import math
 import os
 import random
 import re
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
@@ -24,16 +24,19 @@ from adapter_qa.runs.layout import BASE_FOLDER, predictions_file
 # Portuguese interrogatives as Cunha and Cintra list them (Nova Gramática do Português Contemporâneo: the pronouns que,
 # quem, qual, quanto; the adverbs por que, onde, como, quando), and the English words of the same meaning. The first one
 # in a question counts ("Em que ano" is "que"). If several start at the same character, the first one listed counts.
-QUESTION_WORDS = (
-    ("quem / who", r"quem|who|whom|whose"),
-    ("quando / when", r"quando|when"),
-    ("onde / where", r"onde|aonde|where"),
-    ("quanto / how many", r"quant[oa]s?|how\s+(?:many|much)"),
-    ("por que / why", r"por\s?qu[eê]|why"),
-    ("qual / which", r"qual|quais|which"),
-    ("que / what", r"qu[eê]|what"),
-    ("como / how", r"como|how"),
-)
+QUESTION_WORDS = {
+    name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
+    for name, words in (
+        ("quem / who", r"quem|who|whom|whose"),
+        ("quando / when", r"quando|when"),
+        ("onde / where", r"onde|aonde|where"),
+        ("quanto / how many", r"quant[oa]s?|how\s+(?:many|much)"),
+        ("por que / why", r"por\s?qu[eê]|why"),
+        ("qual / which", r"qual|quais|which"),
+        ("que / what", r"qu[eê]|what"),
+        ("como / how", r"como|how"),
+    )
+}
 OTHER_WORD = "other"
 MAX_ANSWER_WORDS = (1, 2, 4, 8)  # upper limits of the categories of answer length; one more category is above them
 NO_ANSWER = "no answer"
@@ -42,15 +45,12 @@ CONTEXT_CHARS = 90  # of an example, on either side of the gold answer
 SCORE_TOLERANCE = 1e-6  # percent; a recomputed score differs from the recorded one by rounding only
 ONE_WINDOW, SEVERAL_WINDOWS = "one window", "several windows"
 
-_WORD_PATTERNS = [(name, re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE)) for name, pattern in QUESTION_WORDS]
-
 
 @dataclass(frozen=True)
 class RunAnswers:
     """The answers of a run.
 
     Attributes:
-        questions: The questions that the run was evaluated on.
         answers: Text by question id.
         version_2: Whether they are scored as SQuAD v2.0.
     """
@@ -64,28 +64,8 @@ class RunAnswers:
         return squad_metrics(self.answers, questions, version_2=self.version_2)
 
 
-@dataclass(frozen=True)
-class Breakdown:
-    """Questions by the categories of one property.
-
-    Attributes:
-        name: The property.
-        categories: Questions of each category that is not empty, in order.
-    """
-
-    name: str
-    categories: dict[str, list[Question]]
-
-
-@dataclass(frozen=True)
-class CategoryScores:
-    """F1 in one category of questions.
-
-    Attributes:
-        name: The category.
-        questions: Number of questions.
-        f1: In percent, averaged over seeds, for each compared group.
-    """
+class CategoryScores(NamedTuple):
+    """Number of questions in one category, and the F1 of each compared group in percent, averaged over seeds."""
 
     name: str
     questions: int
@@ -93,24 +73,14 @@ class CategoryScores:
 
 
 @dataclass(frozen=True)
-class PropertyScores:
-    """F1 by the categories of one property of the questions."""
-
-    name: str
-    categories: list[CategoryScores]
-
-
-@dataclass(frozen=True)
 class AnswerExample:
     """An answer beside the gold answers.
 
     Attributes:
-        question: The question's text.
         before: Context before the first gold answer; empty if the context does not have that answer at its index.
         gold: The first gold answer as it stands in the context; empty like `before`.
         after: Context after the first gold answer, else the context's beginning.
         golds: All distinct gold answers.
-        answer: The run's answer.
         f1: In percent.
     """
 
@@ -123,8 +93,7 @@ class AnswerExample:
     f1: float
 
 
-@dataclass(frozen=True)
-class Examples:
+class Examples(NamedTuple):
     """Examples of right (exact match) and wrong answers of a run."""
 
     right: list[AnswerExample]
@@ -154,11 +123,7 @@ def evaluated_questions(run: Run) -> list[Question]:
 
 
 def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
-    """Read the answers of a finished run.
-
-    Args:
-        run: The run.
-        questions: `evaluated_questions` of the run.
+    """Read the answers of a finished run to its `evaluated_questions`.
 
     Raises:
         UserError: if answers are missing, or their F1 is not the one that the run recorded.
@@ -167,7 +132,7 @@ def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
     answers = read_json(path)
     if not all(isinstance(answers.get(question.id), str) for question in questions):
         raise UserError(f"{path}: does not answer every question of the validation file")
-    run_answers = RunAnswers(questions, answers, run.document.options.get("version_2_with_negative") is True)
+    run_answers = RunAnswers(questions, answers, run.version_2)
     recorded, recomputed = run.evaluation().eval_f1, run_answers.score(questions)["f1"]
     if recorded is None or not math.isclose(recorded, recomputed, abs_tol=SCORE_TOLERANCE):
         raise UserError(
@@ -177,14 +142,17 @@ def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
     return run_answers
 
 
-def break_down(questions: Sequence[Question], windows: Sequence[int] | None) -> list[Breakdown]:
+def break_down(questions: Sequence[Question], windows: Sequence[int] | None) -> dict[str, dict[str, list[Question]]]:
     """Break questions down by every property of the report.
 
     Args:
         questions: At least one.
         windows: Number of windows of each question; None if unknown, which omits this property.
+
+    Returns:
+        For each property the questions of each category that is not empty, in order.
     """
-    context_labels, context_order = length_categories([count_words(question.context) for question in questions])
+    context_labels, context_order = length_categories([len(question.context.split()) for question in questions])
     properties = [
         ("question word", [question_word(question.question) for question in questions], QUESTION_WORD_ORDER),
         ("answer length", [answer_length(question) for question in questions], ANSWER_LENGTH_ORDER),
@@ -193,45 +161,38 @@ def break_down(questions: Sequence[Question], windows: Sequence[int] | None) -> 
     if windows is not None:
         window_labels = [ONE_WINDOW if count == 1 else SEVERAL_WINDOWS for count in windows]
         properties.append(("windows", window_labels, (ONE_WINDOW, SEVERAL_WINDOWS)))
-    breakdowns = []
+    breakdowns = {}
     for name, labels, order in properties:
         categories: dict[str, list[Question]] = {label: [] for label in order}
         for question, label in zip(questions, labels, strict=True):
             categories[label].append(question)
-        breakdowns.append(Breakdown(name, {label: members for label, members in categories.items() if members}))
+        breakdowns[name] = {label: members for label, members in categories.items() if members}
     return breakdowns
-
-
-def count_words(text: str) -> int:
-    """Return the number of words, separated by whitespace."""
-    return len(text.split())
 
 
 def question_word(question: str) -> str:
     """Return the category of the first question word; `OTHER_WORD` without one."""
-    matches = [
-        (match.start(), index) for index, (_, word) in enumerate(_WORD_PATTERNS) if (match := word.search(question))
-    ]
-    return _WORD_PATTERNS[min(matches)[1]][0] if matches else OTHER_WORD
+    starts = {name: match.start() for name, word in QUESTION_WORDS.items() if (match := word.search(question))}
+    return min(starts, key=lambda name: starts[name], default=OTHER_WORD)
 
 
 def answer_length(question: Question) -> str:
     """Return the category of the first gold answer's length in words."""
     if not question.answer_texts:
         return NO_ANSWER
-    count = count_words(question.answer_texts[0])
+    count = len(question.answer_texts[0].split())
     return ANSWER_LENGTH_ORDER[sum(count > limit for limit in MAX_ANSWER_WORDS)]
 
 
-def range_names(limits: Sequence[int], first: int) -> list[str]:
+def _range_names(limits: Sequence[int], first: int) -> list[str]:
     """Name the ranges of word counts that end at some limits, and the range above the last limit."""
     begins = [first, *(limit + 1 for limit in limits)]
     names = [f"{begin}" if begin == end else f"{begin} to {end}" for begin, end in zip(begins, limits, strict=False)]
     return [f"{name} words" if name != "1" else "1 word" for name in names] + [f"from {begins[-1]} words"]
 
 
-QUESTION_WORD_ORDER = (*(name for name, _ in QUESTION_WORDS), OTHER_WORD)
-ANSWER_LENGTH_ORDER = (*range_names(MAX_ANSWER_WORDS, 1), NO_ANSWER)
+QUESTION_WORD_ORDER = (*QUESTION_WORDS, OTHER_WORD)
+ANSWER_LENGTH_ORDER = (*_range_names(MAX_ANSWER_WORDS, 1), NO_ANSWER)
 
 
 def length_categories(lengths: Sequence[int]) -> tuple[list[str], tuple[str, ...]]:
@@ -243,13 +204,8 @@ def length_categories(lengths: Sequence[int]) -> tuple[list[str], tuple[str, ...
     ordered = sorted(lengths)
     last = [ordered[max(0, len(ordered) * number // CONTEXT_CATEGORIES - 1)] for number in range(1, CONTEXT_CATEGORIES)]
     limits = sorted({length for length in last if length < ordered[-1]})
-    names = range_names(limits, ordered[0])
+    names = _range_names(limits, ordered[0])
     return [names[sum(length > limit for limit in limits)] for length in lengths], tuple(names)
-
-
-def mean_f1(runs: Sequence[RunAnswers], questions: Sequence[Question]) -> float:
-    """Return the F1 over some questions in percent, averaged over runs."""
-    return statistics.fmean(answers.score(questions)["f1"] for answers in runs)
 
 
 def count_windows(run: Run, questions: list[Question]) -> list[int]:
@@ -266,15 +222,14 @@ def count_windows(run: Run, questions: list[Question]) -> list[int]:
     from adapter_qa.models.base_model import load_tokenizer, silence_library_notices
 
     silence_library_notices()
-    options = run.document.options
-    tokenizer = load_tokenizer(base_model_options(run))
-    length, stride = int(options["max_seq_length"]), int(options["doc_stride"])
-    windows = make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=length, doc_stride=stride)
+    tokenizer = pair_tokenizer(load_tokenizer(_base_model_options(run)))
+    length, stride = int(run.document.options["max_seq_length"]), int(run.document.options["doc_stride"])
+    windows = make_windows(questions, tokenizer, max_seq_length=length, doc_stride=stride)
     counts: list[int] = np.bincount(windows.question_index, minlength=len(questions)).tolist()
     return counts
 
 
-def base_model_options(run: Run) -> ModelOptions:
+def _base_model_options(run: Run) -> ModelOptions:
     """Return the options of the run's base model, with paths as seen from the current folder."""
     options = run.document.options
     names = {name: options.get(name) for name in ("model_name_or_path", "config_name", "tokenizer_name", "cache_dir")}
@@ -298,13 +253,12 @@ def sample_examples(answers: RunAnswers, right: int, wrong: int) -> Examples:
         candidates = [question for question in answers.questions if (scores[question.id]["exact"] == 100) is is_right]
         indices = sorted(random.Random(count).sample(range(len(candidates)), min(count, len(candidates))))
         drawn = [candidates[index] for index in indices]
-        return [make_example(question, answers.answers[question.id], scores[question.id]["f1"]) for question in drawn]
+        return [_make_example(question, answers.answers[question.id], scores[question.id]["f1"]) for question in drawn]
 
     return Examples(draw(right, True), draw(wrong, False))
 
 
-def make_example(question: Question, answer: str, f1: float) -> AnswerExample:
-    """Return an answer beside the gold answers and the context around the first of them."""
+def _make_example(question: Question, answer: str, f1: float) -> AnswerExample:
     context, start, end = question.context, 0, 0
     if question.answer_texts and is_aligned(question):
         start, end = question.answer_starts[0], question.answer_starts[0] + len(question.answer_texts[0])

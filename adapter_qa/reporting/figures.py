@@ -8,7 +8,7 @@ signs is not interpreted as mathematics, because names come from files.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from adapter_qa.core.errors import escape_control_chars
-from adapter_qa.reporting.error_analysis import PropertyScores
+from adapter_qa.reporting.error_analysis import CategoryScores
 from adapter_qa.reporting.runs import Evaluation, Group, MeanStd, Run, is_number
 
 if TYPE_CHECKING:
@@ -30,19 +30,12 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[LineStyleType, ...] = (
-    "-",
-    (0, (6, 2)),
-    (0, (2, 2)),
-    (0, (8, 2, 2, 2)),
-    (0, (1, 1)),
-    (0, (4, 1)),
-    (0, (9, 3)),
-)
+    "-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4, 1)), (0, (9, 3))
+)  # fmt: skip
 HATCHES = ("", "////", "....", "xxx", "\\\\\\\\", "++", "oo")
 MAX_COMPARED = len(COLOURS)  # groups that can be distinguished in one panel
 MAX_NUMBERED = 3  # points that show their number if there are more groups than that
 MAX_CELL_TEXTS = 240  # cells of a heat map that leave room for their value
-MAX_LABEL = 44  # characters
 MIN_F1_SPAN = 5  # percent; the F1 axis spans at least this much, so that small changes look small
 DPI = 110
 STYLE: dict[RcKeyType, Any] = {
@@ -62,7 +55,7 @@ STYLE: dict[RcKeyType, Any] = {
 }
 
 
-def label_text(text: object, max_length: int = MAX_LABEL) -> str:
+def label_text(text: object, max_length: int = 44) -> str:
     """Return text for a label: without control characters, and not too long."""
     escaped = escape_control_chars(text)
     return escaped if len(escaped) <= max_length else escaped[: max_length - 1] + "…"
@@ -73,8 +66,7 @@ def group_label(group: Group) -> str:
     return label_text(f"{group.number}  {group.first.setup}")
 
 
-def series_style(index: int) -> dict[str, Any]:
-    """Return colour and marker of the series with this index."""
+def _series_style(index: int) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
 
 
@@ -95,19 +87,22 @@ def curves_figure(group: Group) -> Figure:
     figure = Figure(figsize=(9, 3.8))
     scores, losses = figure.subplots(1, 2, sharex=True)
     shows_f1 = group.first.task != "mlm"
+
+    def score_points(run: Run) -> list[tuple[int, float]]:
+        return _points(run, lambda entry: entry.eval_f1 if shows_f1 else entry.eval_perplexity)
+
     for index, run in enumerate(group.runs):
-        style = {
-            **series_style(index),
+        style = _series_style(index) | {
             "linestyle": DASHES[index % len(DASHES)],
             "label": label_text(f"seed {run.seed}"),
         }
-        _draw_line(scores, _score_points(run), **style)
+        _draw_line(scores, score_points(run), **style)
         training = [(entry.step, entry.loss) for entry in run.document.losses]
         _draw_line(losses, training, **style | {"marker": None, "linewidth": 1})
         _draw_line(losses, _points(run, lambda evaluation: evaluation.eval_loss), **style)
     for run in group.runs:
         best = run.document.best
-        kept = [point for point in _score_points(run) if best and point[0] == best.step]
+        kept = [point for point in score_points(run) if best and point[0] == best.step]
         _draw_line(scores, kept, linestyle="none", marker="o", markersize=13, mfc="none", mec="#000000", label="kept")
     for axes, label in ((scores, "F1 (%)" if shows_f1 else "perplexity"), (losses, "loss")):
         axes.set(xlabel="step", ylabel=label)
@@ -128,34 +123,23 @@ def curves_figure(group: Group) -> Figure:
 
 
 def _widen_f1_axis(axes: Axes) -> None:
-    """Make an F1 axis span at least `MIN_F1_SPAN`."""
     bottom, top = axes.get_ylim()
     if top - bottom < MIN_F1_SPAN:
         axes.set_ylim((bottom + top - MIN_F1_SPAN) / 2, (bottom + top + MIN_F1_SPAN) / 2)
 
 
-def _score_points(run: Run) -> list[tuple[int, float]]:
-    """Return step and score of each evaluation: perplexity of a language adapter, else F1."""
-    if run.task == "mlm":
-        return _points(run, lambda evaluation: evaluation.eval_perplexity)
-    return _points(run, lambda evaluation: evaluation.eval_f1)
-
-
 def _points(run: Run, measure: Callable[[Evaluation], float | None]) -> list[tuple[int, float]]:
-    """Return step and value of each evaluation that has both."""
     points = [(evaluation.step, measure(evaluation)) for evaluation in run.document.history]
     return [(step, value) for step, value in points if step is not None and value is not None]
 
 
 def _draw_line(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:
-    """Draw a line through the finite points, if there are any."""
     finite = [point for point in points if is_number(point[1])]
     if finite:
         axes.plot([step for step, _ in finite], [value for _, value in finite], **style)
 
 
 def _add_epoch_axis(axes: Axes, runs: Sequence[Run]) -> None:
-    """Add a second scale in epochs if the runs recorded steps and epochs."""
     steps_per_epoch = [
         entry.step / entry.epoch for run in runs for entry in run.document.history if entry.step and entry.epoch
     ]
@@ -188,12 +172,12 @@ def cost_figure(groups: Sequence[Group]) -> Figure:
     figure = Figure(figsize=(9, 3.6 + 0.2 * legend_rows))
     by_size, by_time = figure.subplots(1, 2, sharey=True)
     for index, group in enumerate(groups):
-        style = series_style(setups.index(group.first.setup) if many else index)
+        style = _series_style(setups.index(group.first.setup) if many else index)
         style |= {"label": label_text(group.first.setup) if many else group_label(group)}
         text = str(group.number) if not many or index < MAX_NUMBERED else ""
         if trainable := group.first.trainable():
             _draw_group(by_size, group, MeanStd(float(trainable), None), text, style)
-            _draw_group(by_time, group, group.train_seconds(), text, style)
+            _draw_group(by_time, group, group.mean_std("train_seconds"), text, style)
     by_size.set(xscale="log", xlabel="trained parameters", ylabel="F1 (%)")
     by_size.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=12))
     by_size.xaxis.set_minor_locator(NullLocator())
@@ -215,8 +199,7 @@ def cost_figure(groups: Sequence[Group]) -> Figure:
 
 
 def _draw_group(axes: Axes, group: Group, x: MeanStd, text: str, style: dict[str, Any]) -> None:
-    """Draw a group's F1 at a value of x, if both are known."""
-    f1 = group.f1()
+    f1 = group.mean_std("f1")
     if x.mean is None or f1.mean is None:
         return
     style = {"linestyle": "none", "capsize": 3, "markersize": 7, **style}
@@ -226,7 +209,7 @@ def _draw_group(axes: Axes, group: Group, x: MeanStd, text: str, style: dict[str
 
 def _draw_baseline(panels: Sequence[Axes], group: Group) -> None:
     """Draw a horizontal line at a group's F1. It does not change the range of an axis that has points."""
-    f1 = group.f1().mean
+    f1 = group.mean_std("f1").mean
     if f1 is None:
         return
     for axes in panels:
@@ -238,11 +221,7 @@ def _draw_baseline(panels: Sequence[Axes], group: Group) -> None:
 
 @matplotlib.rc_context(STYLE)
 def parameters_figure(groups: Sequence[Group]) -> Figure:
-    """Draw the parameters of each setup in percent of the base with its head: added, by part, and trained.
-
-    Args:
-        groups: Groups with parameter counts.
-    """
+    """Draw the parameters of groups that have counts, in percent of the base: added, by part, and trained."""
     figure = Figure(figsize=(9, 1.6 + 0.42 * len(groups)))
     added, trained = figure.subplots(1, 2, sharey=True)
     counts = [group.first.document.parameters for group in groups]
@@ -304,26 +283,20 @@ def attention_figure(document: FusionAttentionDocument) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def errors_figure(labels: Sequence[str], properties: Sequence[PropertyScores]) -> Figure:
-    """Draw F1 by category: a panel for each property of the questions, a marker for each group.
-
-    Args:
-        labels: Labels of the groups, at most `MAX_COMPARED`.
-        properties: Scores by property, with an F1 for each group.
-    """
-    sizes = [max(len(scores.categories), 2) for scores in properties]
+def errors_figure(labels: Sequence[str], properties: Mapping[str, Sequence[CategoryScores]]) -> Figure:
+    """Draw F1 by category: a panel for each property of the questions, a marker for each of the labelled groups."""
+    sizes = [max(len(categories), 2) for categories in properties.values()]
     heights = [max(sizes[index : index + 2]) for index in range(0, len(sizes), 2)]
     figure = Figure(figsize=(9, 1.2 + sum(0.9 + (0.18 + 0.09 * len(labels)) * height for height in heights)))
     grid = figure.subplots(len(heights), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for axes, scores in zip(grid.flat, properties, strict=False):
-        categories = scores.categories
+    for axes, (name, categories) in zip(grid.flat, properties.items(), strict=False):
         for index, label in enumerate(labels):
             shift = 0.7 / len(labels) * (index - (len(labels) - 1) / 2)
             f1 = [category.f1[index] for category in categories]
             rows = [row + shift for row in range(len(categories))]
-            axes.plot(f1, rows, linestyle="none", markersize=6, **series_style(index), label=label)
+            axes.plot(f1, rows, linestyle="none", markersize=6, **_series_style(index), label=label)
         ticks = [f"{label_text(category.name)} (n={category.questions})" for category in categories]
-        axes.set(title=scores.name, xlabel="F1 (%)", xlim=(-3, 103), yticks=range(len(ticks)), yticklabels=ticks)
+        axes.set(title=name, xlabel="F1 (%)", xlim=(-3, 103), yticks=range(len(ticks)), yticklabels=ticks)
         axes.set_ylim(len(categories) - 0.5, -0.5)
     for axes in list(grid.flat)[len(properties) :]:
         axes.set_axis_off()

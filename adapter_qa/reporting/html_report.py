@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,12 +20,10 @@ from adapter_qa.reporting import figures
 from adapter_qa.reporting.error_analysis import (
     CategoryScores,
     Examples,
-    PropertyScores,
     RunAnswers,
     break_down,
     count_windows,
     evaluated_questions,
-    mean_f1,
     read_answers,
     sample_examples,
 )
@@ -51,13 +50,7 @@ class Attention(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page.
-
-    Attributes:
-        file: Name of its PNG file.
-        caption: What it shows, also for readers who cannot see it.
-        data: The PNG in base64.
-    """
+    """A figure of the page: its PNG file, the same in base64, and a caption, which describes it to the blind too."""
 
     file: str
     caption: str
@@ -66,50 +59,26 @@ class Picture:
 
 @dataclass(frozen=True)
 class AnsweredGroup:
-    """A group with the answers of its runs.
+    """A group with the answers of each run, and examples of those of its first run."""
 
-    Attributes:
-        group: The group.
-        answers: Answers of each run.
-    """
-
+    label: str
     group: Group
     answers: list[RunAnswers]
-
-    @property
-    def label(self) -> str:
-        """The group's number and setup."""
-        return figures.group_label(self.group)
-
-    def examples(self) -> Examples:
-        """Return examples of the first run's answers."""
-        return sample_examples(self.answers[0], RIGHT_EXAMPLES, WRONG_EXAMPLES)
+    examples: Examples
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """Errors of groups that were evaluated on the same questions.
-
-    Attributes:
-        picture: F1 by category.
-        properties: The same as numbers.
-        groups: The compared groups.
-    """
+    """F1 of groups by category of the questions, as a picture and as numbers by property."""
 
     picture: Picture
-    properties: list[PropertyScores]
+    properties: dict[str, list[CategoryScores]]
     groups: list[AnsweredGroup]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups that were evaluated on the same questions.
-
-    Attributes:
-        data: Name of the questions.
-        cost: F1 over parameters and time.
-        errors: None if no answers could be read.
-    """
+    """Groups that were evaluated on the same questions, with their errors if any answers could be read."""
 
     data: str
     cost: Picture
@@ -118,12 +87,7 @@ class Comparison:
 
 @dataclass
 class Report:
-    """Pictures and notes that are collected while the page is made.
-
-    Attributes:
-        notes: What a reader should know, above all what was left out and why.
-        files: PNG files by name. They are written once everything is drawn.
-    """
+    """Notes on what was left out, and PNG files by name, which are written once everything is drawn."""
 
     notes: list[str]
     files: dict[str, bytes] = field(default_factory=dict)
@@ -140,21 +104,15 @@ class Report:
 
 
 def write_report(groups: Sequence[Group], notes: Sequence[str], folder: Path) -> Path:
-    """Write the page and its pictures. An earlier report in the folder is removed once everything is drawn.
+    """Write the page, which shows the notes, and its pictures. Return the page's path.
 
-    Args:
-        groups: As `runs.group_runs` returns them.
-        notes: What the page should say about reading the runs.
-        folder: Folder of the report; created if it does not exist.
-
-    Returns:
-        Path of the page.
+    An earlier report in the folder is removed once everything is drawn.
 
     Raises:
         UserError: if the folder cannot be written to.
     """
     report = Report(list(notes))
-    page = render_page(report, groups)
+    page = _render_page(report, groups)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in existing_files(folder):
@@ -168,7 +126,7 @@ def write_report(groups: Sequence[Group], notes: Sequence[str], folder: Path) ->
     return folder / PAGE
 
 
-def render_page(report: Report, groups: Sequence[Group]) -> str:
+def _render_page(report: Report, groups: Sequence[Group]) -> str:
     """Return the page's HTML. The template escapes all text that comes from files."""
     columns = columns_for(groups)
     headings, *rows = table_rows(groups, columns)
@@ -182,26 +140,24 @@ def render_page(report: Report, groups: Sequence[Group]) -> str:
         is_number=[column.is_number for column in columns],
         rows=list(zip(groups, rows, strict=True)),
         unfinished=[run for group in groups for run in group.runs if not run.finished],
-        comparisons=compare_groups(report, groups),
-        parameters=draw_parameters(report, groups),
-        curves=draw_curves(report, groups),
-        attentions=draw_attentions(report, groups),
+        comparisons=_compare_groups(report, groups),
+        parameters=_draw_parameters(report, groups),
+        curves=_draw_curves(report, groups),
+        attentions=_draw_attentions(report, groups),
         notes=report.notes,
     )
 
 
-def compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]:
-    """Compare finished question answering groups that were evaluated on the same questions."""
+def _compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]:
     same_questions: dict[tuple[str, int | None, bool], list[Group]] = {}
     for group in groups:
-        source, options = group.first.document.data.get("eval"), group.first.document.options
-        if group.first.task == "qa" and group.first.finished and group.f1().mean is not None and source is not None:
-            version_2 = options.get("version_2_with_negative") is True
-            key = (source.sha256 or questions_name(group.first), source.questions, version_2)
+        run, source = group.first, group.first.document.data.get("eval")
+        if run.task == "qa" and run.finished and group.mean_std("f1").mean is not None and source is not None:
+            key = (source.sha256 or _questions_name(run), source.questions, run.version_2)
             same_questions.setdefault(key, []).append(group)
     comparisons = []
     for number, ((_, count, _), members) in enumerate(same_questions.items(), 1):
-        name = questions_name(members[0].first)
+        name = _questions_name(members[0].first)
         cost = report.add_picture(
             f"cost_{number}",
             figures.cost_figure(members),
@@ -209,27 +165,17 @@ def compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]:
             "table, bars are standard deviations over seeds",
         )
         data = name if count is None else f"{count:,} questions of {name}"
-        comparisons.append(Comparison(data, cost, analyse_errors(report, members, number)))
+        comparisons.append(Comparison(data, cost, _analyse_errors(report, members, number)))
     return comparisons
 
 
-def questions_name(run: Run) -> str:
-    """Return the name of the file or dataset that a run was evaluated on."""
+def _questions_name(run: Run) -> str:
     source = run.document.data["eval"]
     return str(source.file or run.document.options.get("dataset_name"))
 
 
-def analyse_errors(report: Report, groups: Sequence[Group], number: int) -> ErrorAnalysis | None:
-    """Analyse the errors of groups with the same questions, and note what cannot be analysed.
-
-    Args:
-        report: The report.
-        groups: The groups.
-        number: Number of the comparison, for the name of the picture.
-
-    Returns:
-        The analysis; None without the questions or any answers.
-    """
+def _analyse_errors(report: Report, groups: Sequence[Group], number: int) -> ErrorAnalysis | None:
+    """Analyse the errors of groups with the same questions, and note which cannot be analysed."""
     try:
         questions = evaluated_questions(groups[0].first)
     except UserError as error:
@@ -238,14 +184,17 @@ def analyse_errors(report: Report, groups: Sequence[Group], number: int) -> Erro
     answered: list[AnsweredGroup] = []
     for group in tqdm(groups[: figures.MAX_COMPARED], desc="answers", leave=False, disable=None):
         try:
-            answered.append(AnsweredGroup(group, [read_answers(run, questions) for run in group.runs]))
+            answers = [read_answers(run, questions) for run in group.runs]
         except UserError as error:
             report.add_problems(error, "left out of the error analysis")
+            continue
+        examples = sample_examples(answers[0], RIGHT_EXAMPLES, WRONG_EXAMPLES)
+        answered.append(AnsweredGroup(figures.group_label(group), group, answers, examples))
     if len(groups) > figures.MAX_COMPARED:
         report.notes.append(f"error analysis of the first {figures.MAX_COMPARED} of {len(groups)} groups only")
     if not answered:
         return None
-    properties = score_properties(report, answered, questions)
+    properties = _score_properties(report, answered, questions)
     picture = report.add_picture(
         f"errors_{number}",
         figures.errors_figure([member.label for member in answered], properties),
@@ -254,29 +203,24 @@ def analyse_errors(report: Report, groups: Sequence[Group], number: int) -> Erro
     return ErrorAnalysis(picture, properties, answered)
 
 
-def score_properties(
+def _score_properties(
     report: Report, answered: Sequence[AnsweredGroup], questions: list[Question]
-) -> list[PropertyScores]:
-    """Return the F1 of each group in each category of the questions."""
+) -> dict[str, list[CategoryScores]]:
     windows = None
     try:
         windows = count_windows(answered[0].group.first, questions)
     except UserError as error:
         report.add_problems(error, "F1 by windows is left out")
-    return [
-        PropertyScores(
-            breakdown.name,
-            [
-                CategoryScores(name, len(members), [mean_f1(member.answers, members) for member in answered])
-                for name, members in breakdown.categories.items()
-            ],
-        )
-        for breakdown in break_down(questions, windows)
-    ]
+    properties: dict[str, list[CategoryScores]] = {}
+    for property_name, categories in break_down(questions, windows).items():
+        properties[property_name] = []
+        for name, members in categories.items():
+            f1 = [statistics.fmean(run.score(members)["f1"] for run in group.answers) for group in answered]
+            properties[property_name].append(CategoryScores(name, len(members), f1))
+    return properties
 
 
-def draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
-    """Draw bars for each distinct setup and its parameters; None if no run recorded its parameters."""
+def _draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
     distinct: dict[tuple[str, bytes, int | None], Group] = {}
     for group in groups:
         parameters = group.first.document.parameters
@@ -289,8 +233,7 @@ def draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
     return report.add_picture("parameters_1", figures.parameters_figure(list(distinct.values())), caption)
 
 
-def draw_curves(report: Report, groups: Sequence[Group]) -> list[Picture]:
-    """Draw the learning curves of every group that has some."""
+def _draw_curves(report: Report, groups: Sequence[Group]) -> list[Picture]:
     pictures = []
     for group in tqdm(groups, desc="curves", leave=False, disable=None):
         if any(run.document.history or run.document.losses for run in group.runs):
@@ -299,8 +242,7 @@ def draw_curves(report: Report, groups: Sequence[Group]) -> list[Picture]:
     return pictures
 
 
-def draw_attentions(report: Report, groups: Sequence[Group]) -> list[Picture]:
-    """Draw heat maps of the first run of each group that recorded the attention of its fusion."""
+def _draw_attentions(report: Report, groups: Sequence[Group]) -> list[Picture]:
     pictures = []
     for group in groups:
         path = group.first.folder / ATTENTION_FILE

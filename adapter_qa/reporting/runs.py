@@ -11,13 +11,12 @@ import hashlib
 import json
 import math
 import os
-import re
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 from tqdm.auto import tqdm
@@ -29,7 +28,7 @@ from adapter_qa.runs.lock import is_locked
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
 TASKS = {"run_qa_adapter.py": "qa", "run_ner_adapter.py": "ner", "run_mlm_adapter.py": "mlm"}
-SEEDS = re.compile("seed|data_seed")
+SEEDS = ("seed", "data_seed")
 REFERENCES = ("load_lang_adapter", "load_adapter", "fuse_adapters")  # options whose paths may be runs
 MAX_CHAIN = 5  # runs built on runs; a language adapter under a QA adapter under a fusion makes three
 MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message names
@@ -50,7 +49,6 @@ class TrainingLoss(msgspec.Struct):
     """Mean training loss since the entry before."""
 
     loss: float
-    epoch: float
     step: int
 
 
@@ -61,11 +59,7 @@ class BestCheckpoint(msgspec.Struct):
 
 
 class TrainMetrics(msgspec.Struct):
-    """Metrics of the training.
-
-    Attributes:
-        train_runtime: Seconds. For a resumed run the time of all its steps, those before the interruption included.
-    """
+    """Training time in seconds. For a resumed run that of all its steps, those before the interruption included."""
 
     train_runtime: float | None = None
 
@@ -78,14 +72,7 @@ class Metrics(msgspec.Struct):
 
 
 class ParameterCounts(msgspec.Struct):
-    """Numbers of parameters.
-
-    Attributes:
-        base: Base model with its head.
-        added: Everything that the setup adds to the base.
-        trainable: Parameters that the training changes.
-        parts: Numbers by adapter, fusion and head.
-    """
+    """Numbers of parameters: of the base with its head, added to it, trained, and by adapter, fusion and head."""
 
     base: int
     added: int
@@ -154,19 +141,19 @@ class Run:
         return self.document.options.get("seed")
 
     @property
+    def version_2(self) -> bool:
+        """Whether the run was evaluated as SQuAD v2.0."""
+        return self.document.options.get("version_2_with_negative") is True
+
+    @property
     def finished(self) -> bool:
         """Whether the run reached its end."""
         return self.status == "finished"
 
     def evaluation(self) -> Evaluation:
-        """Return the final evaluation.
-
-        A run without one gives its best evaluation so far, by F1, else by loss. A run without any evaluation gives an
-        empty one.
-        """
-        metrics = self.document.metrics
-        if metrics is not None and metrics.eval is not None:
-            return metrics.eval
+        """Return the final evaluation, else the best one so far, by F1 or else by loss, else an empty one."""
+        if self.document.metrics is not None and self.document.metrics.eval is not None:
+            return self.document.metrics.eval
         with_f1 = [entry for entry in self.document.history if is_number(entry.eval_f1)]
         if with_f1:
             return max(with_f1, key=lambda entry: entry.eval_f1 or 0.0)
@@ -180,16 +167,15 @@ class Run:
         return epochs.get(best.step) if best is not None and best.step is not None else None
 
     def train_seconds(self) -> float | None:
-        """Return the training time in seconds, as `TrainMetrics` defines it."""
+        """Return the training time as `TrainMetrics` defines it."""
         metrics = self.document.metrics
         return metrics.train.train_runtime if metrics is not None and metrics.train is not None else None
 
     def trainable(self) -> int | None:
         """Return the number of parameters that were trained."""
-        parameters = self.document.parameters
-        if parameters is None:
+        if self.document.parameters is None:
             return None
-        return parameters.trainable if self.trained else 0
+        return self.document.parameters.trainable if self.trained else 0
 
     def locate(self, path: str) -> Path | None:
         """Return a path of the run's command line as seen from the current folder; None if nothing exists there.
@@ -203,14 +189,19 @@ class Run:
         return next((base / path for base in bases if (base / path).exists()), None)
 
 
-@dataclass(frozen=True)
-class MeanStd:
-    """Mean and standard deviation over seeds.
+# Results of a run by their names in JSON; scores in percent.
+MEASURES: dict[str, Callable[[Run], float | None]] = {
+    "f1": lambda run: run.evaluation().eval_f1,
+    "exact": lambda run: run.evaluation().eval_exact,
+    "perplexity": lambda run: run.evaluation().eval_perplexity,
+    "loss": lambda run: run.evaluation().eval_loss,
+    "best_epoch": Run.best_epoch,
+    "train_seconds": Run.train_seconds,
+}
 
-    Attributes:
-        mean: None if there are no values.
-        deviation: Sample standard deviation (n - 1); None for fewer than two values.
-    """
+
+class MeanStd(NamedTuple):
+    """Mean, None without values, and sample standard deviation (n - 1), None for fewer than two values."""
 
     mean: float | None
     deviation: float | None
@@ -235,52 +226,31 @@ class Group:
         """The run that stands for what all of them share."""
         return self.runs[0]
 
-    def f1(self) -> MeanStd:
-        """Return the F1 in percent."""
-        return mean_std([run.evaluation().eval_f1 for run in self.runs])
-
-    def exact(self) -> MeanStd:
-        """Return the exact match in percent."""
-        return mean_std([run.evaluation().eval_exact for run in self.runs])
-
-    def perplexity(self) -> MeanStd:
-        """Return the perplexity of the masked words."""
-        return mean_std([run.evaluation().eval_perplexity for run in self.runs])
-
-    def best_epoch(self) -> MeanStd:
-        """Return the epoch whose weights were kept."""
-        return mean_std([run.best_epoch() for run in self.runs])
-
-    def train_seconds(self) -> MeanStd:
-        """Return the training time in seconds."""
-        return mean_std([run.train_seconds() for run in self.runs])
+    def mean_std(self, measure: str) -> MeanStd:
+        """Return mean and standard deviation of one of `MEASURES`."""
+        return mean_std([MEASURES[measure](run) for run in self.runs])
 
     def trainable_percent(self) -> float | None:
         """Return the trained parameters in percent of the base model with its head."""
-        parameters, trainable = self.first.document.parameters, self.first.trainable()
-        if parameters is None or trainable is None or not parameters.base:
-            return None
-        return 100 * trainable / parameters.base
+        parameters = self.first.document.parameters
+        return 100 * (self.first.trainable() or 0) / parameters.base if parameters and parameters.base else None
 
 
-def is_number(value: float | None) -> bool:
+def is_number(value: float | None) -> TypeGuard[float]:
     """Return whether a value is there and finite."""
     return value is not None and math.isfinite(value)
 
 
 def mean_std(values: Sequence[float | None]) -> MeanStd:
     """Return mean and standard deviation of the finite values."""
-    finite = [float(value) for value in values if value is not None and math.isfinite(value)]
+    finite = [value for value in values if is_number(value)]
     if not finite:
         return MeanStd(None, None)
     return MeanStd(statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else None)
 
 
 def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
-    """Find all runs in and under some folders.
-
-    Args:
-        paths: Run folders, folders that contain some at any depth, or run.json files.
+    """Find all runs in and under some folders; a path may also be that of a run.json.
 
     Returns:
         The runs by folder, each once, and a problem for each run.json that cannot be used.
@@ -340,50 +310,35 @@ def _status(folder: Path, recorded: str) -> str:
     """Return the status of a run, corrected by what its run.json cannot know."""
     status = "killed" if recorded == "running" and not is_locked(folder) else recorded
     resolved = folder.resolve()
-    if status != "finished" and any(_is_pruned(resolved, parent) for parent in resolved.parents):
-        return "pruned"
+    for parent in resolved.parents if status != "finished" else ():
+        relative = resolved.relative_to(parent).parts
+        if any(PurePath(trial).parts[-len(relative) :] == relative for trial in _pruned_trials(parent)):
+            return "pruned"
     return status
-
-
-def _is_pruned(folder: Path, parent: Path) -> bool:
-    """Return whether the sweep in a parent folder recorded the run as pruned."""
-    relative = folder.relative_to(parent).parts
-    return any(PurePath(trial).parts[-len(relative) :] == relative for trial in _pruned_trials(parent))
 
 
 @cache
 def _pruned_trials(folder: Path) -> list[str]:
-    """Return the folders of the pruned trials of the sweep in a folder; an empty list without a sweep."""
+    """Return the folders of the pruned trials of the sweep in a folder, if there is one."""
     if not (folder / SWEEP_FILE).is_file():
         return []
     try:
-        trials = read_json(folder / SWEEP_FILE).get("trials")
-    except UserError:
+        trials = msgspec.convert(read_json(folder / SWEEP_FILE).get("trials"), list[dict[str, Any]])
+    except (UserError, msgspec.ValidationError):
         return []  # a damaged sweep.json matters to sweep_qa.py, which reports it
-    if not isinstance(trials, list):
-        return []
-    return [
-        str(trial.get("folder"))
-        for trial in trials
-        if isinstance(trial, dict) and str(trial.get("state")).lower() == "pruned"
-    ]
+    return [str(trial.get("folder")) for trial in trials if str(trial.get("state")).lower() == "pruned"]
 
 
 def comparable_settings(run: Run, depth: int = 0) -> dict[str, Any]:
-    """Return what determines a run's result apart from its seed.
+    """Return what determines a run's result apart from its seed: options, and fingerprints of the data.
 
     Args:
         run: The run.
         depth: Number of runs that are built on this one.
-
-    Returns:
-        Options by name, and fingerprints of the data as `train_data` and `eval_data`.
     """
     options = run.document.options
     settings = {
-        name: value
-        for name, value in options.items()
-        if not NEUTRAL_OPTIONS.fullmatch(name) and not SEEDS.fullmatch(name)
+        name: value for name, value in options.items() if not NEUTRAL_OPTIONS.fullmatch(name) and name not in SEEDS
     }
     for name in REFERENCES:
         value = options.get(name)
@@ -412,7 +367,6 @@ def _resolve_reference(run: Run, word: str, depth: int) -> str:
 
 
 def _digest(settings: dict[str, Any]) -> str:
-    """Return the first 12 hexadecimal digits of a sha256 over settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -425,39 +379,34 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         The finished groups, then the unfinished ones, and a note for each run that does not count. Question answering
         comes first, sorted by F1, then named entities, then language adapters, sorted by perplexity.
     """
-    settings: dict[str, dict[str, Any]] = {}  # by digest
-    repeats: dict[tuple[str, str], list[Run]] = {}  # finished runs by digest of their settings and seed
-    unfinished: list[Group] = []
+    # The key of a group is a digest of the settings, or the folder of an unfinished run.
+    settings: dict[str | Path, dict[str, Any]] = {}
+    repeats: dict[tuple[str | Path, str], list[Run]] = {}  # by group and seed
     for run in runs:
         run_settings = comparable_settings(run)
-        if run.finished:
-            digest = _digest(run_settings)
-            settings[digest] = run_settings
-            repeats.setdefault((digest, str(run.seed)), []).append(run)
-        else:
-            unfinished.append(Group(0, [run], run_settings))
+        key = _digest(run_settings) if run.finished else run.folder
+        settings[key] = run_settings
+        repeats.setdefault((key, str(run.seed)), []).append(run)
     notes = [
         f"{run.folder}: the same options and seed as {same[-1].folder}, which counts"
         for same in repeats.values()
         for run in same[:-1]
     ]
-    seeds: dict[str, list[Run]] = {}
-    for (digest, _), same in repeats.items():
-        seeds.setdefault(digest, []).append(same[-1])
-    finished = [Group(0, sorted(group, key=_seed_order), settings[digest]) for digest, group in seeds.items()]
-    ordered = sorted(finished, key=_rank) + sorted(unfinished, key=_rank)
-    return [replace(group, number=number) for number, group in enumerate(ordered, 1)], notes
+    members: dict[str | Path, list[Run]] = {}
+    for (key, _), same in repeats.items():
+        members.setdefault(key, []).append(same[-1])
+    groups = [Group(0, sorted(same, key=_seed_order), settings[key]) for key, same in members.items()]
+    return [replace(group, number=number) for number, group in enumerate(sorted(groups, key=_rank), 1)], notes
 
 
 def _seed_order(run: Run) -> tuple[bool, int, str]:
-    """Return a sort key: whole numbers by value, then everything else as text."""
-    seed = run.seed
-    return (False, seed, "") if isinstance(seed, int) else (True, 0, str(seed))
+    return (False, run.seed, "") if isinstance(run.seed, int) else (True, 0, str(run.seed))
 
 
-def _rank(group: Group) -> tuple[int, float, float, str]:
-    f1, perplexity = group.f1().mean, group.perplexity().mean
+def _rank(group: Group) -> tuple[bool, int, float, float, str]:
+    f1, perplexity = group.mean_std("f1").mean, group.mean_std("perplexity").mean
     return (
+        not group.first.finished,
         list(TASKS.values()).index(group.first.task),
         -f1 if f1 is not None else math.inf,
         perplexity if perplexity is not None else math.inf,
@@ -465,10 +414,11 @@ def _rank(group: Group) -> tuple[int, float, float, str]:
     )
 
 
-SETUP = "setup"
 # Settings that another column of the table implies. They are compared only among groups that agree in that column.
 IMPLIED_BY = {
-    **dict.fromkeys(("train_adapter", "load_lang_adapter", "fuse_adapters", "adapter_composition", "do_train"), SETUP),
+    **dict.fromkeys(
+        ("train_adapter", "load_lang_adapter", "fuse_adapters", "adapter_composition", "do_train"), "setup"
+    ),
     "train_data": "train_file",
     "eval_data": "validation_file",
 }
@@ -479,17 +429,16 @@ def differing_settings(groups: Sequence[Group]) -> list[str]:
 
     Trained runs are not compared with runs that were only evaluated, for which training options mean nothing.
     """
-    names = list(dict.fromkeys(name for group in groups for name in group.settings))
+    names = dict.fromkeys(name for group in groups for name in group.settings)
     return [name for name in names if _differs(name, groups)]
 
 
 def _differs(name: str, groups: Sequence[Group]) -> bool:
-    """Return whether a setting has several values among groups that are comparable in it."""
     values: dict[tuple[str, bool, str], set[str]] = {}
     implied_by = IMPLIED_BY.get(name)
     for group in groups:
         run = group.first
-        context = run.setup if implied_by == SETUP else str(group.settings.get(implied_by or ""))
+        context = run.setup if implied_by == "setup" else str(group.settings.get(implied_by or ""))
         value = json.dumps(group.settings.get(name), sort_keys=True)
         values.setdefault((run.task, run.trained, context), set()).add(value)
     return any(len(distinct) > 1 for distinct in values.values())

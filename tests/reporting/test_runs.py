@@ -26,12 +26,12 @@ def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path: Path) -> No
     best, three = groups_in(tmp_path)
     assert (best.number, three.number) == (1, 2)
     assert [run.seed for run in three.runs] == [1, 2, 3]
-    assert three.f1().mean == 53.0
-    assert three.f1().deviation == pytest.approx(statistics.stdev([50, 57, 52]), abs=1e-12)
-    assert three.exact().mean == 43.0
-    assert three.train_seconds().mean == 113.0
-    assert three.best_epoch().mean == 2.0
-    assert (best.f1().mean, best.f1().deviation) == (60.0, None)
+    assert three.mean_std("f1").mean == 53.0
+    assert three.mean_std("f1").deviation == pytest.approx(statistics.stdev([50, 57, 52]), abs=1e-12)
+    assert three.mean_std("exact").mean == 43.0
+    assert three.mean_std("train_seconds").mean == 113.0
+    assert three.mean_std("best_epoch").mean == 2.0
+    assert (best.mean_std("f1").mean, best.mean_std("f1").deviation) == (60.0, None)
     assert differing_settings([best, three]) == ["learning_rate"]
 
 
@@ -60,9 +60,9 @@ def test_a_chain_of_runs_repeated_with_seeds_is_one_group_per_step(tmp_path: Pat
         adapters = [f"qa={tmp_path}/qa_{seed}", f"ner={tmp_path}/none"]
         make_run(tmp_path / f"fusion_{seed}", 60.0 + seed, seed=seed, fuse_adapters=adapters)
     fusion, qa = groups_in(tmp_path)
-    assert (fusion.f1().mean, qa.f1().mean) == (61.5, 41.5)
+    assert (fusion.mean_std("f1").mean, qa.mean_std("f1").mean) == (61.5, 41.5)
     update_run(tmp_path / "qa_2", options={"learning_rate": 0.5, "seed": 2, "do_train": True})
-    assert [group.f1().mean for group in groups_in(tmp_path)] == [62.0, 61.0, 42.0, 41.0]
+    assert [group.mean_std("f1").mean for group in groups_in(tmp_path)] == [62.0, 61.0, 42.0, 41.0]
 
 
 def test_relative_paths_start_where_the_run_was_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +87,7 @@ def test_a_repeated_run_counts_once(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 50.0)
     make_run(tmp_path / "b", 52.0)
     groups, notes = group_runs(find_runs([tmp_path])[0])
-    assert [group.f1().mean for group in groups] == [52.0]
+    assert [group.mean_std("f1").mean for group in groups] == [52.0]
     assert notes == [f"{tmp_path}/a: the same options and seed as {tmp_path}/b, which counts"]
 
 
@@ -154,7 +154,7 @@ def test_a_run_without_a_result_has_the_score_of_its_best_evaluation(tmp_path: P
     make_run(tmp_path, 50.0, status="failed")
     history = [{"eval_f1": f1, "eval_exact": 1.0, "epoch": epoch} for epoch, f1 in ((1.0, 44.0), (2.0, 40.0))]
     update_run(tmp_path, history=history)
-    assert groups_in(tmp_path)[0].f1().mean == 44.0
+    assert groups_in(tmp_path)[0].mean_std("f1").mean == 44.0
 
 
 def test_a_run_that_only_evaluated_trained_nothing(tmp_path: Path) -> None:
