@@ -16,20 +16,16 @@ OFFLOAD_KEYS = {
 }
 GATHER_KEY = "stage3_gather_16bit_weights_on_model_save"
 OLD_GATHER_KEY = "stage3_gather_fp16_weights_on_model_save"
-STAGES = (1, 2, 3)
 # Keys that the training options fill if the file leaves them out.
 AUTO_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
 
 
 def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str]]:
-    """Read a DeepSpeed file and bring it to the present form.
+    """Return a DeepSpeed file in the present form, and a note for the user on each change.
 
     Args:
         path: the JSON file.
         warmup: whether the training options ask for warm-up steps, which "auto" in the file stands for.
-
-    Returns:
-        The configuration, and a note for the user on each change.
 
     Raises:
         UserError: if the file cannot be read or is not a DeepSpeed configuration.
@@ -41,7 +37,7 @@ def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str
     zero = config.get("zero_optimization", {}) if isinstance(config, dict) else None
     if not isinstance(zero, dict):
         raise UserError(f"--deepspeed {path}: is not a DeepSpeed configuration, an object with zero_optimization in it")
-    if zero.get("stage", 0) not in STAGES:
+    if zero.get("stage", 0) not in (1, 2, 3):
         raise UserError(f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}; it must be 1, 2 or 3")
     notes = _rename_legacy_keys(zero)
     for name in AUTO_KEYS:

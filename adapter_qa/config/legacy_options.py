@@ -11,10 +11,7 @@ from collections.abc import Sequence
 # Old name: new name, and what to add to the note for the user.
 RENAMED = {
     "evaluation_strategy": ("eval_strategy", ""),
-    "max_val_samples": (
-        "max_eval_samples",
-        "; it limits questions, not windows as in adapter-transformers 2.x",
-    ),
+    "max_val_samples": ("max_eval_samples", "; it limits questions, not windows as in adapter-transformers 2.x"),
     "max_test_samples": ("max_predict_samples", "; it limits questions, not windows"),
     "no_cuda": ("use_cpu", ""),
     "per_gpu_train_batch_size": ("per_device_train_batch_size", ""),
@@ -30,17 +27,13 @@ UNUSED = {
     "use_auth_token": "the token of 'hf auth login' is used",
     "local_rank": "it is read from the environment, which torchrun and torch.distributed.launch set",
 }
-LEGACY_NAMES = frozenset((*RENAMED, *UNUSED))
+LEGACY_NAMES = {*RENAMED, *UNUSED}
 
 
 def translate_legacy_args(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Replace old option names, and remove options without use together with their values.
+    """Return the words of a command line with the present option names, and a note for the user on each old name.
 
-    Args:
-        words: of a command line.
-
-    Returns:
-        The words of the present command line, and a note for the user on each old name.
+    Options without use are removed together with their values.
     """
     kept: list[str] = []
     notes: dict[str, None] = {}  # a set that keeps the order

@@ -34,14 +34,7 @@ SplitName = Literal["train", "eval", "predict"]
 
 @dataclass(frozen=True)
 class Limits:
-    """The values that a numeric option may have. None leaves a side open.
-
-    Attributes:
-        minimum: the smallest value.
-        maximum: the largest value.
-        above: the value must be greater than this.
-        below: the value must be less than this.
-    """
+    """The values that a numeric option may have. None leaves a side open; `above` and `below` are excluded."""
 
     minimum: float | None = None
     maximum: float | None = None
@@ -88,20 +81,19 @@ def option(
         limits: of a number; `validation.field_problems` checks them.
         choices: the words that are allowed.
     """
-    return field(default=default, metadata=_metadata(help_text, unit, limits, choices))
+    entries = {"help": help_text, "unit": unit, "limits": limits, "choices": choices}
+    return field(default=default, metadata={key: entry for key, entry in entries.items() if entry is not None})
 
 
 def library_option(name: str, *, unit: str | None = None, limits: Limits) -> Any:
     """Return a field of `LibraryTrainingOptions` with limits added."""
     original = LibraryTrainingOptions.__dataclass_fields__[name]
-    return field(default=original.default, metadata=_metadata(original.metadata["help"], unit, limits, None))
+    return option(original.default, original.metadata["help"], unit=unit, limits=limits)
 
 
-def _metadata(
-    help_text: str, unit: str | None, limits: Limits | None, choices: tuple[str, ...] | None
-) -> dict[str, Any]:
-    entries = {"help": help_text, "unit": unit, "limits": limits, "choices": choices}
-    return {key: entry for key, entry in entries.items() if entry is not None}
+def limit_option(verb: str, unit: str) -> int | None:
+    """Return an option that limits how many examples of a file are used."""
+    return option(None, f"{verb} the first N only; all if there are fewer.", unit=unit, limits=AT_LEAST_ONE)
 
 
 @dataclass(frozen=True)
@@ -215,15 +207,9 @@ class QADataOptions:
         None, "Hub id of a data set with splits train, validation and test, instead of files."
     )
     dataset_config_name: str | None = option(None, "Configuration of that data set.")
-    max_train_samples: int | None = option(
-        None, "Train on the first N only; all if there are fewer.", unit="questions", limits=AT_LEAST_ONE
-    )
-    max_eval_samples: int | None = option(
-        None, "Evaluate on the first N only; all if there are fewer.", unit="questions", limits=AT_LEAST_ONE
-    )
-    max_predict_samples: int | None = option(
-        None, "Predict the first N only; all if there are fewer.", unit="questions", limits=AT_LEAST_ONE
-    )
+    max_train_samples: int | None = limit_option("Train on", "questions")
+    max_eval_samples: int | None = limit_option("Evaluate on", "questions")
+    max_predict_samples: int | None = limit_option("Predict", "questions")
     max_seq_length: int = option(384, "Length of a window, question and special tokens included.", unit="tokens")
     doc_stride: int = option(
         128, "Overlap of neighbouring windows of a long context.", unit="tokens", limits=NOT_NEGATIVE
@@ -259,12 +245,8 @@ class MLMDataOptions:
     mlm_probability: float = option(
         0.15, "Share of tokens that are masked, drawn anew in each epoch.", limits=Limits(above=0, below=1)
     )
-    max_train_samples: int | None = option(
-        None, "Train on the first N only; all if there are fewer.", unit="blocks", limits=AT_LEAST_ONE
-    )
-    max_eval_samples: int | None = option(
-        None, "Evaluate on the first N only; all if there are fewer.", unit="blocks", limits=AT_LEAST_ONE
-    )
+    max_train_samples: int | None = limit_option("Train on", "blocks")
+    max_eval_samples: int | None = limit_option("Evaluate on", "blocks")
 
 
 @dataclass(frozen=True)
@@ -277,15 +259,9 @@ class NERDataOptions:
     )
     validation_file: str | None = option(None, "Sentences to evaluate on.")
     test_file: str | None = option(None, "Sentences to predict the labels of.")
-    max_train_samples: int | None = option(
-        None, "Train on the first N only; all if there are fewer.", unit="sentences", limits=AT_LEAST_ONE
-    )
-    max_eval_samples: int | None = option(
-        None, "Evaluate on the first N only; all if there are fewer.", unit="sentences", limits=AT_LEAST_ONE
-    )
-    max_predict_samples: int | None = option(
-        None, "Predict the first N only; all if there are fewer.", unit="sentences", limits=AT_LEAST_ONE
-    )
+    max_train_samples: int | None = limit_option("Train on", "sentences")
+    max_eval_samples: int | None = limit_option("Evaluate on", "sentences")
+    max_predict_samples: int | None = limit_option("Predict", "sentences")
     max_seq_length: int = option(
         384,
         "Length of the longest input; longer sentences are cut between words, and all their words are kept.",
@@ -414,9 +390,7 @@ Training = TypeVar("Training", bound=TrainingOptions)
 def resolve_training_options(options: Training, *, labels_key: str | None = None) -> Training:
     """Return the options with those decided that follow from others.
 
-    Args:
-        options: as the user gave them.
-        labels_key: the model's input that holds the labels; None leaves it to the library.
+    `labels_key` is the model's input that holds the labels; None leaves it to the library.
     """
     greater = options.greater_is_better
     return replace(
@@ -448,20 +422,18 @@ class Split:
     enabled: bool
 
 
-def _train_split(data: QADataOptions | MLMDataOptions | NERDataOptions, training: TrainingOptions) -> Split:
-    return Split("train", "train_file", data.train_file, "train", data.max_train_samples, training.do_train)
+def _all_splits(data: QADataOptions | MLMDataOptions | NERDataOptions, run: TrainingOptions) -> tuple[Split, ...]:
+    splits = [
+        Split("train", "train_file", data.train_file, "train", data.max_train_samples, run.do_train),
+        Split("eval", "validation_file", data.validation_file, "validation", data.max_eval_samples, run.do_eval),
+    ]
+    if not isinstance(data, MLMDataOptions):
+        splits.append(Split("predict", "test_file", data.test_file, "test", data.max_predict_samples, run.do_predict))
+    return tuple(splits)
 
 
-def _eval_split(data: QADataOptions | MLMDataOptions | NERDataOptions, training: TrainingOptions) -> Split:
-    return Split("eval", "validation_file", data.validation_file, "validation", data.max_eval_samples, training.do_eval)
-
-
-def _predict_split(data: QADataOptions | NERDataOptions, training: TrainingOptions) -> Split:
-    return Split("predict", "test_file", data.test_file, "test", data.max_predict_samples, training.do_predict)
-
-
-def _read_splits(splits: tuple[Split, ...], training: TrainingOptions) -> tuple[Split, ...]:
-    return tuple(split for split in splits if split.enabled or (training.dry_run and split.file is not None))
+def _splits_to_read(splits: tuple[Split, ...], *, dry_run: bool) -> tuple[Split, ...]:
+    return tuple(split for split in splits if split.enabled or (dry_run and split.file is not None))
 
 
 @dataclass(frozen=True)
@@ -482,12 +454,11 @@ class QARunConfig:
 
     def all_splits(self) -> tuple[Split, ...]:
         """Return every part that the data may have."""
-        data, training = self.data, self.training
-        return _train_split(data, training), _eval_split(data, training), _predict_split(data, training)
+        return _all_splits(self.data, self.training)
 
     def splits(self) -> tuple[Split, ...]:
         """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
-        return _read_splits(self.all_splits(), self.training)
+        return _splits_to_read(self.all_splits(), dry_run=self.training.dry_run)
 
 
 @dataclass(frozen=True)
@@ -507,12 +478,11 @@ class NERRunConfig:
 
     def all_splits(self) -> tuple[Split, ...]:
         """Return every part that the data may have."""
-        data, training = self.data, self.training
-        return _train_split(data, training), _eval_split(data, training), _predict_split(data, training)
+        return _all_splits(self.data, self.training)
 
     def splits(self) -> tuple[Split, ...]:
         """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
-        return _read_splits(self.all_splits(), self.training)
+        return _splits_to_read(self.all_splits(), dry_run=self.training.dry_run)
 
 
 @dataclass(frozen=True)
@@ -533,7 +503,7 @@ class MLMRunConfig:
 
     def all_splits(self) -> tuple[Split, ...]:
         """Return every part that the data may have."""
-        return _train_split(self.data, self.training), _eval_split(self.data, self.training)
+        return _all_splits(self.data, self.training)
 
     def splits(self) -> tuple[Split, ...]:
         """Return the parts that the run reads: all with a file, as evaluation may take a share of the training file."""

@@ -13,6 +13,7 @@ import re
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import Field, fields
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
@@ -41,14 +42,10 @@ def load_hf_argparser() -> ModuleType | None:
     and a mistyped option should not take.
     """
     package = importlib.util.find_spec("transformers")
-    if package is None or not package.submodule_search_locations:
+    if package is None or package.origin is None:
         return None
-    path = Path(package.submodule_search_locations[0]) / "hf_argparser.py"
-    spec = importlib.util.spec_from_file_location("hf_argparser", path)
-    if spec is None or spec.loader is None:
-        return None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = ModuleType("hf_argparser")
+    SourceFileLoader(module.__name__, str(Path(package.origin).with_name("hf_argparser.py"))).exec_module(module)
     return module
 
 
@@ -113,31 +110,28 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
     @staticmethod
     def _parse_dataclass_field(parser: argparse.ArgumentParser, field: Field[Any]) -> None:
         """Add the option of a field, its unit and limits in the help text, where argparse wants each % doubled."""
-        plain = copy(field)
         metadata = dict(field.metadata)
-        metadata["help"] = help_text(metadata).replace("%", "%%")
-        metadata.pop("unit", None)
-        metadata.pop("limits", None)
+        unit, limits = metadata.pop("unit", None), metadata.pop("limits", None)
+        texts = [metadata["help"], unit and f"Unit: {unit}.", limits and f"Allowed: {limits}."]
+        metadata["help"] = " ".join(filter(None, texts)).replace("%", "%%")
+        plain = copy(field)
         plain.metadata = metadata  # type: ignore[assignment]
         HfArgumentParser._parse_dataclass_field(parser, plain)  # noqa: SLF001 - of the base class
 
     def known_names(self) -> list[str]:
         """Return the name of every option, without dashes."""
-        return [text[2:] for action in self._actions for text in action.option_strings if text.startswith("--")]
+        return [text[2:] for text in self._option_string_actions if text.startswith("--")]
 
     def option_type(self, name: str) -> Any:
         """Return the type of an option's value, e.g. int; None if there is no option of this name."""
-        return next((action.type for action in self._actions if f"--{name}" in action.option_strings), None)
+        action = self._option_string_actions.get(f"--{name}")
+        return None if action is None else action.type
 
     def parse(self, argv: Sequence[str]) -> Config:
-        """Parse a command line whose first word may be a YAML or JSON file of options.
-
-        Returns:
-            The resolved configuration. `validation.validate_config` has not checked it yet.
+        """Return the resolved configuration of a command line; `validation.validate_config` has not checked it.
 
         Raises:
-            UserError: if there are unknown options, for which it names the nearest known name, or values of a wrong
-                type.
+            UserError: if there are unknown options or values of a wrong type.
         """
         from_file: list[str] = []
         if argv and Path(argv[0]).suffix in OPTION_FILE_SUFFIXES:
@@ -155,9 +149,8 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         unknown = [self._unknown(word, "command line") for word in rest if word.startswith("-")]
         if rest and not unknown:
             unknown = [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
-        problems = self.problems + unknown
-        if problems:
-            raise UserError(problems + field_problems(groups))
+        if self.problems or unknown:
+            raise UserError(self.problems + unknown + field_problems(groups))
         return self.config_class(*groups).resolved()
 
     def _unknown(self, name: str, where: str) -> str:
@@ -167,11 +160,7 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         return f"{where}: unknown option {bare}; {hint}"
 
     def _file_to_argv(self, path: Path) -> list[str]:
-        """Return an options file as command-line words, so that both get the same type checks.
-
-        Raises:
-            UserError: if the file is missing, holds no mapping, or names options that do not exist.
-        """
+        """Return an options file as command-line words, so that both get the same type checks."""
         text = read_text(path)
         try:
             values = parse_json(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -191,14 +180,12 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         Raises:
             UserError: if options do not exist or their values are of a wrong kind.
         """
-        actions: dict[str, argparse.Action] = {
-            text[2:]: action for action in self._actions for text in action.option_strings
-        }
-        problems = [self._unknown(str(name), where) for name in values if str(name) not in {*actions, *LEGACY_NAMES}]
+        known = {*self.known_names(), *LEGACY_NAMES}
+        problems = [self._unknown(str(name), where) for name in values if str(name) not in known]
         words: list[str] = []
         value: Any
         for name, value in values.items():
-            action = actions.get(str(name))
+            action = self._option_string_actions.get(f"--{name}")
             problem = _yaml_problem(value, action) if action is not None else None
             if problem is not None:
                 problems.append(f"{where}: {name} {problem}")
@@ -211,16 +198,7 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
 
 
 def parse_config(config_class: type[Config], argv: Sequence[str], *, description: str, examples: str) -> Config:
-    """Parse and check a command line.
-
-    Args:
-        config_class: `QARunConfig`, `NERRunConfig` or `MLMRunConfig`.
-        argv: the command line without the script's name. Its first word may be a file of options.
-        description: text above the options in --help.
-        examples: command lines below them, indented by two spaces.
-
-    Returns:
-        The configuration, with those options decided that follow from others.
+    """Parse and check a command line without the script's name; the texts are those of `ConfigParser`.
 
     Raises:
         UserError: with every problem that the options alone show.
@@ -228,16 +206,6 @@ def parse_config(config_class: type[Config], argv: Sequence[str], *, description
     config = ConfigParser(config_class, description, examples).parse(argv)
     raise_if_any(validate_config(config))
     return config
-
-
-def help_text(metadata: dict[str, Any]) -> str:
-    """Return the help text of a field, followed by its unit and limits."""
-    sentences = [metadata["help"]]
-    if "unit" in metadata:
-        sentences.append(f"Unit: {metadata['unit']}.")
-    if "limits" in metadata:
-        sentences.append(f"Allowed: {metadata['limits']}.")
-    return " ".join(sentences)
 
 
 def _yaml_problem(value: Any, action: argparse.Action) -> str | None:

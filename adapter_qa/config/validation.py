@@ -17,56 +17,48 @@ from adapter_qa.config.options import (
     NERRunConfig,
     QARunConfig,
     RunConfig,
-    Split,
     TrainingOptions,
 )
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import is_text
 
-HUB_STRATEGIES = ("every_save", "end")  # the library's default, and what this project does
-
 
 def validate_config(config: RunConfig) -> list[str]:
     """Return the problems of a script's options, resolved as `ConfigParser.parse` returns them."""
+    problems = field_problems(getattr(config, field.name) for field in fields(config))
+    problems += training_problems(config.training, config.METRICS)
+    problems += [
+        f"--{split.option} {split.file}: no such file; give the path of a file"
+        for split in config.all_splits()
+        if split.file is not None and not Path(split.file).is_file()
+    ]
     match config:
         case QARunConfig():
-            return validate_qa(config)
+            from_hub = config.data.dataset_name is not None
+            return problems + ([] if from_hub else _missing_files(config, " or --dataset_name"))
         case NERRunConfig():
-            return validate_ner(config)
+            return problems + _missing_files(config) + _ner_problems(config)
         case MLMRunConfig():
-            return validate_mlm(config)
+            return problems + _mlm_problems(config)
 
 
-def validate_qa(config: QARunConfig) -> list[str]:
-    """Return the problems of the options of run_qa_adapter.py."""
-    problems = _shared_problems(config)
-    if config.data.dataset_name is None:
-        problems += [
-            f"--do_{split.name} needs --{split.option} or --dataset_name"
-            for split in config.all_splits()
-            if split.enabled and split.file is None
-        ]
-    return problems
-
-
-def validate_ner(config: NERRunConfig) -> list[str]:
-    """Return the problems of the options of run_ner_adapter.py."""
-    training = config.training
-    problems = _shared_problems(config)
-    problems += [
-        f"--do_{split.name} needs --{split.option}"
+def _missing_files(config: QARunConfig | NERRunConfig, alternative: str = "") -> list[str]:
+    return [
+        f"--do_{split.name} needs --{split.option}{alternative}"
         for split in config.all_splits()
         if split.enabled and split.file is None
     ]
-    if not training.do_train and not training.dry_run and config.adapter.load_adapter is None:
-        problems.append("without --do_train there is nothing to evaluate; give --load_adapter")
-    return problems
 
 
-def validate_mlm(config: MLMRunConfig) -> list[str]:
-    """Return the problems of the options of run_mlm_adapter.py."""
+def _ner_problems(config: NERRunConfig) -> list[str]:
+    if config.training.do_train or config.training.dry_run or config.adapter.load_adapter is not None:
+        return []
+    return ["without --do_train there is nothing to evaluate; give --load_adapter"]
+
+
+def _mlm_problems(config: MLMRunConfig) -> list[str]:
     data, training = config.data, config.training
-    problems = _shared_problems(config)
+    problems = []
     if training.do_train and data.train_file is None:
         problems.append("--do_train needs --train_file")
     if training.do_eval and data.validation_file is None and data.train_file is None:
@@ -76,19 +68,8 @@ def validate_mlm(config: MLMRunConfig) -> list[str]:
     return problems
 
 
-def _shared_problems(config: RunConfig) -> list[str]:
-    groups = [getattr(config, field.name) for field in fields(config)]
-    return (
-        field_problems(groups) + training_problems(config.training, config.METRICS) + file_problems(config.all_splits())
-    )
-
-
 def field_problems(groups: Iterable[Any]) -> list[str]:
-    """Return the problems of single values: beyond the limits of their fields, not finite, or impossible to record.
-
-    Args:
-        groups: option dataclasses.
-    """
+    """Return the problems of single values in option dataclasses: not allowed, not finite, or not to be recorded."""
     problems = []
     for group in groups:
         for field in fields(group):
@@ -106,21 +87,8 @@ def field_problems(groups: Iterable[Any]) -> list[str]:
     return problems
 
 
-def file_problems(splits: Iterable[Split]) -> list[str]:
-    """Return a problem for each data file that does not exist."""
-    return [
-        f"--{split.option} {split.file}: no such file; give the path of a file"
-        for split in splits
-        if split.file is not None and not Path(split.file).is_file()
-    ]
-
-
 def parse_fuse_adapters(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """Parse the `NAME=PATH` words of --fuse_adapters.
-
-    Returns:
-        The paths by name in the order given, and the problems: a wrong form, a name used twice, fewer than two.
-    """
+    """Return the paths by name that --fuse_adapters gives as `NAME=PATH`, in the order given, and the problems."""
     paths: dict[str, str] = {}
     problems = []
     for word in words:
@@ -137,12 +105,7 @@ def parse_fuse_adapters(words: Sequence[str]) -> tuple[dict[str, str], list[str]
 
 
 def training_problems(training: TrainingOptions, metrics: Sequence[str]) -> list[str]:
-    """Return the problems among the training options that all scripts have.
-
-    Args:
-        training: the options, resolved.
-        metrics: the names that the script's evaluation computes.
-    """
+    """Return the problems among resolved training options; `metrics` are those that the evaluation computes."""
     problems = []
     if not (training.do_train or training.do_eval or training.do_predict or training.dry_run):
         problems.append("nothing to do: give --do_train, --do_eval, --do_predict or --dry_run")
@@ -218,7 +181,7 @@ def _hub_problems(training: TrainingOptions) -> list[str]:
             problems.append(f"--hub_model_id {training.hub_model_id}: {error}")
     if not (training.hub_token or training.push_to_hub_token or get_token()):
         problems.append("--push_to_hub needs a token: run hf auth login, or set HF_TOKEN, or give --hub_token")
-    if training.hub_strategy not in (*HUB_STRATEGIES, None):
+    if training.hub_strategy not in ("every_save", "end", None):  # the library's default, and what this project does
         problems.append(
             f"--hub_strategy {training.hub_strategy}: a run is pushed once, at its end; leave the option out"
         )

@@ -15,42 +15,27 @@ from typing import Any, NoReturn
 from adapter_qa.core.errors import EXIT_BAD_INPUT, ReportedError, UserError, raise_if_any
 from adapter_qa.core.messages import print_error
 
-DEBUG = "--debug"
 LIBRARY_DEBUG_VALUES = ("underflow_overflow", "tpu_metrics_debug")  # of TrainingArguments' option `debug`
 
 
 class CollectingArgumentParser(argparse.ArgumentParser):
-    """An `ArgumentParser` that reports all invalid values at once, one line each.
-
-    Attributes:
-        problems: these lines, for the command line that was parsed last.
-    """
+    """An `ArgumentParser` that reports all invalid values at once, one line each in `problems`."""
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.problems: list[str] = []
 
     def parse_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse a command line as `ArgumentParser.parse_args` does.
-
-        Raises:
-            UserError: options are unknown or missing, or values are invalid.
-        """
+        """Parse a command line; UserError has all its problems."""
         self.problems = []
-        return self._check(*self.parse_known_args(*args, **kwargs))
+        options = super().parse_args(*args, **kwargs)
+        raise_if_any(self.problems)
+        return options
 
     def parse_intermixed_args(self, *args: Any, **kwargs: Any) -> Any:
-        """Parse a command line as `ArgumentParser.parse_intermixed_args` does.
-
-        Raises:
-            UserError: options are unknown or missing, or values are invalid.
-        """
+        """Parse a command line whose options and words are mixed; UserError has all its problems."""
         self.problems = []
-        return self._check(*self.parse_known_intermixed_args(*args, **kwargs))
-
-    def _check(self, options: argparse.Namespace, unknown: list[str]) -> argparse.Namespace:
-        if unknown:
-            self.problems.append(self._problem(f"unrecognized arguments: {' '.join(unknown)}"))
+        options = super().parse_intermixed_args(*args, **kwargs)
         raise_if_any(self.problems)
         return options
 
@@ -117,9 +102,6 @@ def _take_debug(argv: list[str]) -> tuple[list[str], bool]:
 
     Followed by a value of `LIBRARY_DEBUG_VALUES`, `--debug` is an option of the library and stays.
     """
-    own = [
-        index
-        for index, word in enumerate(argv)
-        if word == DEBUG and not (index + 1 < len(argv) and argv[index + 1] in LIBRARY_DEBUG_VALUES)
-    ]
-    return [word for index, word in enumerate(argv) if index not in own], bool(own)
+    pairs = zip(argv, [*argv[1:], ""], strict=False)  # an empty line has no pair
+    kept = [word for word, value in pairs if word != "--debug" or value in LIBRARY_DEBUG_VALUES]
+    return kept, len(kept) < len(argv)

@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from adapter_qa.core.errors import ReportedError, RunError, UserError
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def process_count() -> int:
-    """Return the number of processes of the run, as the launcher set it; 1 without a launcher."""
+    """Return the number of processes of the run; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -44,18 +44,16 @@ def on_main_process(step: Callable[[], Result]) -> Result:
         try:
             result = step()
         except ReportedError as error:
-            broadcast_object_list([UserError([]) if isinstance(error, UserError) else RunError([])])
+            broadcast_object_list([None, UserError([]) if isinstance(error, UserError) else RunError([])])
             raise
-        broadcast_object_list([(result,)])
+        broadcast_object_list([result, None])
         return result
-    received: list[tuple[Result] | ReportedError | None] = [None]
+    received: list[Any] = [None, None]
     broadcast_object_list(received)
-    outcome = received[0]
-    if isinstance(outcome, ReportedError):
-        raise outcome
-    if outcome is None:
-        raise RuntimeError("the main process sent no result")
-    return outcome[0]
+    result, failure = received
+    if failure is not None:
+        raise failure
+    return result
 
 
 @contextmanager

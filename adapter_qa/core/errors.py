@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 MAX_PROBLEM_CHARS = 2000  # ids and names in messages come from files and may have any length
 # Control characters, line separators, changes of direction, lone surrogates.
@@ -23,13 +22,9 @@ class ReportedError(Exception):
 
     Args:
         problems: one line each. Several are reported together, so that the user can fix them all at once.
-
-    Attributes:
-        problems: the lines, without control characters and of limited length.
-        exit_code: of the script.
     """
 
-    exit_code = EXIT_FAILED
+    exit_code = 1
 
     def __init__(self, problems: str | list[str]):
         lines = [problems] if isinstance(problems, str) else problems
@@ -38,7 +33,6 @@ class ReportedError(Exception):
 
 
 def _shorten(text: str) -> str:
-    """Replace the middle of a text that has more than `MAX_PROBLEM_CHARS` characters by dots."""
     half = MAX_PROBLEM_CHARS // 2
     return text if len(text) <= MAX_PROBLEM_CHARS else f"{text[:half]} ... {text[-half:]}"
 
@@ -57,8 +51,8 @@ class Interrupted(ReportedError):  # noqa: N818  (the run has not failed)
     """The end of a run after a signal; its work is saved.
 
     Args:
-        signal_number: of the signal. The exit code is 128 plus this number, as in shells.
-        problems: as in `ReportedError`: how to resume.
+        signal_number: the exit code is 128 plus this number, as in shells.
+        problems: how to resume.
     """
 
     def __init__(self, signal_number: int, problems: str | list[str]):

@@ -19,45 +19,41 @@ from adapter_qa.core.messages import log_note
 MAX_BYTES = 512 * 1024**2  # SQuAD v1.1 has 30 MB; a file that is made to fill the memory is refused
 
 
-def read_bytes(path: str | Path, max_bytes: int = MAX_BYTES) -> bytes:
-    """Return the content of a file of at most `max_bytes` bytes.
+def read_bytes(path: str | Path) -> bytes:
+    """Return the content of a file.
 
     Raises:
-        UserError: the file cannot be read or is larger than `max_bytes`.
+        UserError: the file cannot be read or is larger than `MAX_BYTES`.
     """
     try:
         with open(path, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size  # 0 for a device, which may never end
-            content = stream.read(min(size or max_bytes, max_bytes) + 1)
+            content = stream.read(min(size or MAX_BYTES, MAX_BYTES) + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read: {reason}") from error
-    return _bounded(path, content, max_bytes)
+    return _bounded(path, content)
 
 
-def read_stdin(max_bytes: int = MAX_BYTES) -> bytes:
+def read_stdin() -> bytes:
     """Read standard input to its end; a note on a terminal says how to end it.
 
     Raises:
-        UserError: the input is larger than `max_bytes` bytes.
+        UserError: the input is larger than `MAX_BYTES`.
     """
     if sys.stdin.isatty():
         log_note(["reading standard input; end it with Ctrl-D"])
-    return _bounded("standard input", sys.stdin.buffer.read(max_bytes + 1), max_bytes)
+    return _bounded("standard input", sys.stdin.buffer.read(MAX_BYTES + 1))
 
 
-def _bounded(name: str | Path, content: bytes, max_bytes: int) -> bytes:
-    if len(content) > max_bytes:
-        raise UserError(f"{name}: is larger than {max_bytes:,} bytes, the most that is read; give a part of it")
+def _bounded(name: str | Path, content: bytes) -> bytes:
+    if len(content) > MAX_BYTES:
+        raise UserError(f"{name}: is larger than {MAX_BYTES:,} bytes, the most that is read; give a part of it")
     return content
 
 
 def decode(name: str | Path, content: bytes) -> str:
     """Decode UTF-8 and remove the byte order mark.
-
-    Args:
-        name: of the file, for messages.
-        content: its bytes.
 
     Raises:
         UserError: the content is not UTF-8, or has nothing but white space.
@@ -71,21 +67,17 @@ def decode(name: str | Path, content: bytes) -> str:
     return text
 
 
-def read_text(path: str | Path, max_bytes: int = MAX_BYTES) -> str:
-    """Return the text of a UTF-8 file of at most `max_bytes` bytes.
+def read_text(path: str | Path) -> str:
+    """Return the text of a UTF-8 file.
 
     Raises:
         UserError: the file cannot be read, is too large, empty or not UTF-8.
     """
-    return decode(path, read_bytes(path, max_bytes))
+    return decode(path, read_bytes(path))
 
 
 def parse_json(text: str, *, one_line: bool = False) -> Any:
-    """Parse a JSON document.
-
-    Args:
-        text: the document.
-        one_line: whether it is one line of a file, so that messages name the column only.
+    """Parse a JSON document, or one line of a file.
 
     Raises:
         ValueError: the text is not JSON; the message names the position.
@@ -149,11 +141,9 @@ TEMPORARY_SUFFIX = ".writing"  # of files and folders that are being written; a 
 
 
 def temporary_path(path: Path, writer: str = "") -> Path:
-    """Return the name beside `path` under which it is written before it is renamed.
+    """Return the name beside a file or folder under which it is written before it is renamed.
 
-    Args:
-        path: a file or a folder.
-        writer: name of the writing process, if several processes may write `path` at the same time.
+    Several processes that may write it at the same time need different names of the `writer`.
     """
     return path.with_name(path.name + (f".{writer}" if writer else "") + TEMPORARY_SUFFIX)
 
@@ -164,13 +154,6 @@ def atomic_file(path: Path, writer: str = "") -> Iterator[Path]:
 
     `path` is never half written: the content is on the disk before the file is renamed. After an error the temporary
     file is removed.
-
-    Args:
-        path: the file to write.
-        writer: as in `temporary_path`.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     temporary = temporary_path(path, writer)
     try:
@@ -186,51 +169,44 @@ def atomic_file(path: Path, writer: str = "") -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a new, empty temporary folder, which replaces `folder` if the block ends without an error.
 
-    After an error the temporary folder is removed, and an older `folder` is unchanged.
-
-    Raises:
-        OSError: the folder cannot be written.
+    After an error the temporary folder is removed, and an older `folder` is unchanged. The older one is removed after
+    the new one is completely on the disk.
     """
     temporary = temporary_path(folder)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         yield temporary
-        replace_folder(temporary, folder)
+        fsync_tree(temporary)
+        old = folder.with_name(folder.name + ".old")
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            os.replace(folder, old)
+        os.replace(temporary, folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_chunks(path: Path, chunks: Iterable[bytes], writer: str = "") -> None:
-    """Write a file from consecutive chunks; arguments and errors as in `atomic_file`."""
+    """Write a file from consecutive chunks, as `atomic_file` does."""
     with atomic_file(path, writer) as temporary, temporary.open("wb") as stream:
         stream.writelines(chunks)
 
 
-def write_bytes(path: Path, content: bytes, writer: str = "") -> None:
-    """Write a file; arguments and errors as in `atomic_file`."""
-    write_chunks(path, [content], writer)
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file, as `atomic_file` does."""
+    write_chunks(path, [content])
 
 
 def write_text(path: Path, text: str, writer: str = "") -> None:
-    """Write a UTF-8 file; arguments and errors as in `atomic_file`."""
-    write_bytes(path, text.encode("utf-8"), writer)
+    """Write a UTF-8 file, as `atomic_file` does."""
+    write_chunks(path, [text.encode("utf-8")], writer)
 
 
 def write_json(path: Path, document: Any, writer: str = "") -> None:
-    """Write an indented JSON file; arguments and errors as in `atomic_file`."""
+    """Write an indented JSON file, as `atomic_file` does."""
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", writer)
-
-
-def replace_folder(temporary: Path, folder: Path) -> None:
-    """Rename `temporary` to `folder`; an older `folder` is removed after the new one is completely on the disk."""
-    fsync_tree(temporary)
-    old = folder.with_name(folder.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(temporary, folder)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def fsync_tree(folder: Path) -> None:

@@ -9,25 +9,24 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType, TracebackType
+from contextlib import ExitStack, contextmanager
+from types import FrameType
 
 from adapter_qa.core.errors import Interrupted
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-Handler = Callable[[int, FrameType | None], object] | int | None  # what signal.signal takes and returns
 
 
-def _install(handler: Callable[[int, FrameType | None], object]) -> dict[int, Handler]:
-    """Set a handler for both signals and return the previous ones. Ignored signals (nohup) stay ignored."""
-    return {
-        number: signal.signal(number, handler) for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN
-    }
-
-
-def _restore(handlers: dict[int, Handler]) -> None:
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+@contextmanager
+def _handle_signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Handle both signals. Ignored ones (nohup) stay ignored."""
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old_handler in previous.items():
+            signal.signal(number, old_handler)
 
 
 @contextmanager
@@ -38,11 +37,8 @@ def raise_on_signal() -> Iterator[None]:
         Interrupted: a signal came; the message says how to resume.
     """
     owner = os.getpid()
-    previous = _install(lambda number, frame: _raise_interrupted(number, owner))
-    try:
+    with _handle_signals(lambda number, frame: _raise_interrupted(number, owner)):
         yield
-    finally:
-        _restore(previous)
 
 
 def _raise_interrupted(number: int, owner: int) -> None:
@@ -58,20 +54,16 @@ class DeferredSignal:
         number: the first signal; None until it comes. If it came, a normal exit from the context raises `Interrupted`.
     """
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._owner = os.getpid()
-        self._previous: dict[int, Handler] = {}
+    number: int | None = None
 
     def __enter__(self) -> DeferredSignal:
         self.number, self._owner = None, os.getpid()
-        self._previous = _install(self._handle)
+        self._handlers = ExitStack()
+        self._handlers.enter_context(_handle_signals(self._handle))
         return self
 
-    def __exit__(
-        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        _restore(self._previous)
+    def __exit__(self, error_type: type[BaseException] | None, *_: object) -> None:
+        self._handlers.close()
         if error_type is None and self.number is not None:
             _raise_interrupted(self.number, self._owner)
 

@@ -29,9 +29,6 @@ from adapter_qa.config.validation import (
     parse_fuse_adapters,
     training_problems,
     validate_config,
-    validate_mlm,
-    validate_ner,
-    validate_qa,
 )
 
 MODEL, ADAPTER, LANGUAGE, FUSION = ModelOptions("bert"), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
@@ -225,7 +222,7 @@ def test_all_problems_are_reported_at_once() -> None:
         learning_rate=-1e-4,
         metric_for_best_model="x",
     )
-    assert validate_qa(config) == [
+    assert validate_config(config) == [
         "--max_answer_length 0: must be at least 1",
         "--per_device_train_batch_size 0: must be at least 1",
         "--per_device_eval_batch_size -1: must be at least 1",
@@ -243,28 +240,28 @@ def test_files_must_exist(tmp_path: Path) -> None:
     existing, missing = tmp_path / "existing.json", tmp_path / "missing.json"
     existing.touch()
     data = QADataOptions(train_file=str(existing), validation_file=str(missing), test_file=str(tmp_path))
-    assert validate_qa(qa_config(data, dry_run=True)) == [
+    assert validate_config(qa_config(data, dry_run=True)) == [
         f"--validation_file {missing}: no such file; give the path of a file",
         f"--test_file {tmp_path}: no such file; give the path of a file",
     ]
-    assert validate_mlm(mlm_config(MLMDataOptions(train_file=str(missing)), dry_run=True)) == [
+    assert validate_config(mlm_config(MLMDataOptions(train_file=str(missing)), dry_run=True)) == [
         f"--train_file {missing}: no such file; give the path of a file"
     ]
 
 
 def test_every_part_of_a_question_answering_run_needs_data() -> None:
     config = qa_config(do_train=True, do_predict=True, eval_strategy="epoch")
-    assert validate_qa(config) == [
+    assert validate_config(config) == [
         "--do_train needs --train_file or --dataset_name",
         "--do_eval needs --validation_file or --dataset_name",
         "--do_predict needs --test_file or --dataset_name",
     ]
-    assert validate_qa(replace(config, data=QADataOptions(dataset_name="squad"))) == []
-    assert validate_qa(qa_config(dry_run=True)) == []
+    assert validate_config(replace(config, data=QADataOptions(dataset_name="squad"))) == []
+    assert validate_config(qa_config(dry_run=True)) == []
 
 
 def test_every_part_of_a_ner_run_needs_a_file() -> None:
-    assert validate_ner(ner_config(do_train=True, do_eval=True, do_predict=True)) == [
+    assert validate_config(ner_config(do_train=True, do_eval=True, do_predict=True)) == [
         "--do_train needs --train_file",
         "--do_eval needs --validation_file",
         "--do_predict needs --test_file",
@@ -273,18 +270,18 @@ def test_every_part_of_a_ner_run_needs_a_file() -> None:
 
 def test_a_ner_run_without_training_needs_an_adapter() -> None:
     config = ner_config(NERDataOptions(validation_file=__file__), do_eval=True)
-    assert validate_ner(config) == ["without --do_train there is nothing to evaluate; give --load_adapter"]
-    assert validate_ner(replace(config, adapter=AdapterOptions(load_adapter="x"))) == []
+    assert validate_config(config) == ["without --do_train there is nothing to evaluate; give --load_adapter"]
+    assert validate_config(replace(config, adapter=AdapterOptions(load_adapter="x"))) == []
 
 
 def test_a_language_adapter_trains_and_evaluates_only() -> None:
-    assert validate_mlm(mlm_config(do_train=True, do_eval=True, do_predict=True)) == [
+    assert validate_config(mlm_config(do_train=True, do_eval=True, do_predict=True)) == [
         "--do_train needs --train_file",
         "--do_eval needs --validation_file, or --train_file to take a share of",
         "--do_predict: a language adapter predicts nothing; leave it out",
     ]
-    assert validate_mlm(mlm_config(MLMDataOptions(train_file=__file__), do_eval=True)) == []
-    assert validate_mlm(mlm_config(MLMDataOptions(validation_file=__file__), do_eval=True)) == []
+    assert validate_config(mlm_config(MLMDataOptions(train_file=__file__), do_eval=True)) == []
+    assert validate_config(mlm_config(MLMDataOptions(validation_file=__file__), do_eval=True)) == []
 
 
 @pytest.mark.parametrize(
