@@ -67,11 +67,7 @@ class Answer:
     attention: FusionAttentionDocument | None = None
 
     def document(self, n_best: int = 1) -> dict[str, Any]:
-        """Return the answer for JSON: `answer`, `score`, `start`, `end`; for v2 also `no_answer_score`, `null_odds`.
-
-        Args:
-            n_best: length of the list `n_best` of candidates; without the list if it is 1.
-        """
+        """Return the answer for JSON, and the list of its `n_best` candidates if these are more than one."""
         document = _document(self)
         if self.no_answer is not None:
             document |= {"no_answer_score": self.no_answer, "null_odds": self.null_odds}
@@ -157,11 +153,7 @@ class QuestionAnswerer:
         return replace(make_answers(answers)[0], attention=attention.document() if attention.sites else None)
 
     def ask_many(self, pairs: Iterable[tuple[str, str]], n_best: int | None = None) -> list[Answer]:
-        """Answer pairs of question and context, in their order. A progress bar shows the windows.
-
-        Args:
-            pairs: at least one pair.
-            n_best: candidates to return for each question; None: all.
+        """Answer pairs of question and context, each with its `n_best` candidates; None: all candidates.
 
         Raises:
             UserError: if there is no pair, or a text is empty or not valid.
@@ -169,7 +161,7 @@ class QuestionAnswerer:
         return make_answers(self.answer(read_pairs(pairs)), n_best)
 
     def answer(self, questions: Sequence[Question]) -> Answers:
-        """Answer questions with distinct ids; their gold answers are not used. A progress bar shows the windows."""
+        """Answer questions with distinct ids; their gold answers are not used."""
         return self._answer(questions)[0]
 
     def _answer(self, questions: Sequence[Question]) -> tuple[Answers, FusionAttention]:
@@ -264,10 +256,10 @@ class SavedModel:
 
 
 def find_run(run: Path, base_model: str | None) -> SavedModel:
-    """Find the model that a run saved, and its base model; None takes the recorded one.
+    """Find the model that a run saved, with the given base model or the recorded one.
 
     Raises:
-        UserError: if the folder or hub id is not that of a run, or there is no base model.
+        UserError: if `run` is not a run, or there is no base model.
     """
     has_adapters = not (run / FULL_FILE).is_file()
     if has_adapters and (run / "config.json").is_file() and is_for_questions(read_json(run / "config.json")):
@@ -287,20 +279,20 @@ def find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> Mo
     name = base_model or metadata.base_model.name_or_path
     if name is None:
         raise UserError(f"{folder}: does not name the base model of its adapters; give --model_name_or_path")
-    if base_model is None and name.startswith("."):
+    if not base_model and name.startswith("."):
         name = str((folder / name).resolve())
-    for kind, recorded in (("base model", name if base_model is None else None), ("tokenizer", metadata.tokenizer)):
+    for kind, recorded in (("base model", None if base_model else name), ("tokenizer", metadata.tokenizer)):
         if recorded is not None and not Path(recorded).is_dir():
             log_note([f"{folder}: names {recorded} as its {kind}; it is downloaded from the hub if it is not cached"])
     return ModelOptions(name, tokenizer_name=metadata.tokenizer, model_revision=metadata.base_model.revision or "main")
 
 
 def find_full_model(name: str) -> SavedModel:
-    """Find a fully fine-tuned model, from this project or any other, by its folder or hub id.
+    """Find a fully fine-tuned model, from this project or any other.
 
     Raises:
-        UserError: if there is no such model, it has no head for questions and would answer at random, or it is a run
-            with adapters.
+        UserError: if there is no such model, it has adapters, or it has no head for questions: its answers would be
+            random.
     """
     folder = Path(name)
     if is_adapter_dir(folder) or any(is_adapter_dir(path) for path in folder.glob("adapters-*")):
@@ -317,7 +309,7 @@ def find_full_model(name: str) -> SavedModel:
 
 
 def is_for_questions(config: dict[str, Any]) -> bool:
-    """Return whether a config.json is that of a model with a head for extractive questions."""
+    """Return whether a config.json is that of a model with a head for questions."""
     names = config.get("architectures")
     return isinstance(names, list) and any(str(name).endswith("ForQuestionAnswering") for name in names)
 
@@ -391,11 +383,7 @@ def find_device(name: str | None) -> torch.device:
 
 
 def load_saved_model(saved: SavedModel, setup: AdapterSetup | None) -> PreTrainedModel:
-    """Load the base model and its adapters, or a fully fine-tuned model.
-
-    Raises:
-        UserError: if weights are missing or damaged, or do not fit.
-    """
+    """Load the base model with its adapters, or a fully fine-tuned model; UserError if weights do not fit."""
     model = load_model(saved.base, "qa", require_head=setup is None)
     if setup is not None:
         trained_on = saved.metadata.base_model.fingerprint

@@ -258,7 +258,7 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    assert capsys.readouterr().out.count("python prepare_squad_pt.py ") == 2
+    assert capsys.readouterr().out.count("\n  prepare_squad_pt.py ") == 2
 
 
 # --- published data ------------------------------------------------------------------------------------------
