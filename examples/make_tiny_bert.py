@@ -37,7 +37,7 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a script, from anywhere
 
 from adapter_qa.core.cli import run_cli
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import raise_if_any
 from adapter_qa.data.masked_lm import mask_tokens
 from adapter_qa.data.squad import read_squad
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
@@ -108,8 +108,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         problems.append(f"--hidden_size {options.hidden_size}: must be a positive multiple of {2 * HEADS}")
     if options.steps < 1:
         problems.append(f"--steps {options.steps}: must be at least 1")
-    if problems:
-        raise UserError(problems)
+    raise_if_any(problems)
     return options
 
 
