@@ -78,9 +78,6 @@ def as_png(figure: Figure) -> bytes:
     return stream.getvalue()
 
 
-# ---------------------------------------------------------------- learning curves
-
-
 @matplotlib.rc_context(STYLE)
 def curves_figure(group: Group) -> Figure:
     """Draw F1 (perplexity for a language adapter) and losses by step, with epochs above; a line for each seed."""
@@ -150,9 +147,6 @@ def _add_epoch_axis(axes: Axes, runs: Sequence[Run]) -> None:
     epoch_axis = axes.secondary_xaxis("top", functions=functions)
     epoch_axis.set_xlabel("epoch")
     epoch_axis.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-
-
-# ---------------------------------------------------------------- cost
 
 
 @matplotlib.rc_context(STYLE)
@@ -249,9 +243,6 @@ def parameters_figure(groups: Sequence[Group]) -> Figure:
     return figure
 
 
-# ---------------------------------------------------------------- fusion attention
-
-
 @matplotlib.rc_context(STYLE | {"axes.grid": False})
 def attention_figure(document: FusionAttentionDocument) -> Figure:
     """Draw heat maps of fusion attention: the mean weight of each adapter at each adapter site.
@@ -277,9 +268,6 @@ def attention_figure(document: FusionAttentionDocument) -> Figure:
     panels[0].set_ylabel("layer")
     figure.colorbar(image, ax=panels.tolist(), label="mean weight")
     return figure
-
-
-# ---------------------------------------------------------------- errors
 
 
 @matplotlib.rc_context(STYLE)

@@ -50,7 +50,7 @@ class Attention(msgspec.Struct):
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure of the page: its PNG file, the same in base64, and a caption, which describes it to the blind too."""
+    """A figure of the page: its PNG file, a caption, which is the alternative text too, and the PNG in base64."""
 
     file: str
     caption: str

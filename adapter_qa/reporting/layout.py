@@ -1,7 +1,4 @@
-"""Names of the files in a report's folder.
-
-The module imports no plotting library, so that report_qa.py can check the folder before anything slow is imported.
-"""
+"""Names of the files in a report's folder, in a module that report_qa.py can import before anything slow."""
 
 from __future__ import annotations
 

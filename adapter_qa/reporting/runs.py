@@ -232,8 +232,10 @@ class Group:
 
     def trainable_percent(self) -> float | None:
         """Return the trained parameters in percent of the base model with its head."""
-        parameters = self.first.document.parameters
-        return 100 * (self.first.trainable() or 0) / parameters.base if parameters and parameters.base else None
+        parameters, trainable = self.first.document.parameters, self.first.trainable()
+        if parameters is None or trainable is None or not parameters.base:
+            return None
+        return 100 * trainable / parameters.base
 
 
 def is_number(value: float | None) -> TypeGuard[float]:
@@ -319,13 +321,11 @@ def _status(folder: Path, recorded: str) -> str:
 
 @cache
 def _pruned_trials(folder: Path) -> list[str]:
-    """Return the folders of the pruned trials of the sweep in a folder, if there is one."""
-    if not (folder / SWEEP_FILE).is_file():
-        return []
+    """Return the folders of the pruned trials of the sweep in a folder."""
     try:
         trials = msgspec.convert(read_json(folder / SWEEP_FILE).get("trials"), list[dict[str, Any]])
     except (UserError, msgspec.ValidationError):
-        return []  # a damaged sweep.json matters to sweep_qa.py, which reports it
+        return []  # no sweep.json, or a damaged one, which sweep_qa.py reports
     return [str(trial.get("folder")) for trial in trials if str(trial.get("state")).lower() == "pruned"]
 
 

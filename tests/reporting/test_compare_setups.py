@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from support.scripts import ROOT
@@ -16,23 +15,8 @@ case "$*" in *"$FAILS"*) exit 1 ;; esac
 """
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A finished compare_setups.sh.
-
-    Attributes:
-        code: Exit code.
-        stderr: What it wrote to stderr.
-        calls: Arguments of each call of Python.
-    """
-
-    code: int
-    stderr: str
-    calls: list[str]
-
-
-def compare_setups(folder: Path, fails: str, **settings: str) -> Comparison:
-    """Run the script; Python calls that contain `fails` fail."""
+def compare_setups(folder: Path, fails: str, **settings: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run the script, in which Python calls that contain `fails` fail, and return it with the calls' arguments."""
     stub = folder / "stub"
     stub.write_text(STUB, encoding="utf-8")
     stub.chmod(0o755)
@@ -42,8 +26,7 @@ def compare_setups(folder: Path, fails: str, **settings: str) -> Comparison:
     done = subprocess.run(
         ["bash", ROOT / "compare_setups.sh"], env=environment, capture_output=True, text=True, check=False, cwd=folder
     )
-    lines = calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
-    return Comparison(done.returncode, done.stderr, lines)
+    return done, calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
 
 
 def option_values(calls: list[str], name: str) -> list[str]:
@@ -51,11 +34,11 @@ def option_values(calls: list[str], name: str) -> list[str]:
 
 
 def test_all_setups_run_with_all_seeds_and_a_failure_stops_nothing(tmp_path: Path) -> None:
-    done = compare_setups(tmp_path, "out/qa_1", SEEDS="1 2", FULL_LR="9e-5", EXTRA="--max_train_samples 7")
-    out, calls = tmp_path / "out", done.calls
+    done, calls = compare_setups(tmp_path, "out/qa_1", SEEDS="1 2", FULL_LR="9e-5", EXTRA="--max_train_samples 7")
+    out = tmp_path / "out"
     order = [f"{out}/{setup}_{seed}" for seed in (1, 2) for setup in ("full", "qa", "lang_qa", "fusion")]
     assert option_values(calls, "output_dir") == [*order, f"{out}/report"]
-    assert (done.code, done.stderr) == (1, "failed: qa_1 (exit code 1)\n")
+    assert (done.returncode, done.stderr) == (1, "failed: qa_1 (exit code 1)\n")
     assert calls[-1] == f"report_qa.py {out} --output_dir {out}/report --overwrite"
     assert "--train_adapter False --learning_rate 9e-5" in calls[0]
     assert "--load_lang_adapter" not in calls[1]
@@ -66,11 +49,11 @@ def test_all_setups_run_with_all_seeds_and_a_failure_stops_nothing(tmp_path: Pat
 
 
 def test_some_setups_without_failures(tmp_path: Path) -> None:
-    done = compare_setups(tmp_path, "nothing", SEEDS="3", SETUPS="qa full")
-    assert (done.code, done.stderr, len(done.calls)) == (0, "", 3)
+    done, calls = compare_setups(tmp_path, "nothing", SEEDS="3", SETUPS="qa full")
+    assert (done.returncode, done.stderr, len(calls)) == (0, "", 3)
 
 
 def test_an_unknown_setup_is_refused_before_anything_runs(tmp_path: Path) -> None:
-    done = compare_setups(tmp_path, "nothing", SETUPS="full adapters")
-    assert (done.code, done.calls) == (2, [])
+    done, calls = compare_setups(tmp_path, "nothing", SETUPS="full adapters")
+    assert (done.returncode, calls) == (2, [])
     assert done.stderr == "error: SETUPS: adapters is unknown; choose from full, qa, lang_qa, fusion\n"

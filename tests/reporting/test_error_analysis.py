@@ -78,12 +78,6 @@ def test_every_breakdown_has_every_question_once() -> None:
     assert list(break_down(questions, None)) == ["question word", "answer length", "context length"]
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> tuple[Path, list[Question]]:
-    questions = make_questions(10)
-    return write_squad(tmp_path / "dev.json", questions), questions
-
-
 def test_answers_are_read_scored_and_sampled(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:
     run = make_answered_run(tmp_path / "run", *data, wrong=4)
     questions = evaluated_questions(run)

@@ -9,19 +9,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
-from support.made_runs import groups_in, make_run, make_three_groups, update_run
+from support.made_runs import ATTENTION, groups_in, make_run, make_three_groups, update_run
 
 from adapter_qa.models.fusion_attention import FusionAttentionDocument
 from adapter_qa.reporting import figures
-
-ATTENTION: FusionAttentionDocument = {
-    "adapters": ["qa", "ner"],
-    "windows": 7,
-    "places": ["0", "1", "2"],
-    "question": [[0.7, 0.3], [0.5, 0.5], [0.1, 0.9]],
-    "context": [[0.6, 0.4], [0.5, 0.5], [0.2, 0.8]],
-    "all": [[0.65, 0.35], [0.5, 0.5], [0.15, 0.85]],
-}
 
 
 def legend_texts(figure: Figure) -> list[str]:

@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.made_runs import WRONG_ANSWER, groups_in, make_answered_run, make_run, update_run
+from support.made_runs import ATTENTION, WRONG_ANSWER, groups_in, make_answered_run, make_run, update_run
 from support.problems import problems_of
-from support.questions import make_questions, write_squad
+from support.questions import write_squad
 
 from adapter_qa.data.squad import Question
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.html_report import read_attention, write_report
-
-ATTENTION = {
-    "adapters": ["qa", "ner"],
-    "windows": 7,
-    "places": ["0", "1", "2"],
-    "question": [[0.7, 0.3], [0.5, 0.5], [0.1, 0.9]],
-    "context": [[0.6, 0.4], [0.5, 0.5], [0.2, 0.8]],
-    "all": [[0.65, 0.35], [0.5, 0.5], [0.15, 0.85]],
-}
 
 
 class Page(HTMLParser):
@@ -65,16 +57,10 @@ def make_page(folder: Path, runs: Path) -> Page:
     return Page(write_report(groups_in(runs), [], folder).read_text(encoding="utf-8"))
 
 
-def write_attention(folder: Path, document: dict[str, Any]) -> Path:
+def write_attention(folder: Path, document: Mapping[str, Any]) -> Path:
     path = folder / "fusion_attention.json"
     path.write_text(json.dumps(document), encoding="utf-8")
     return path
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> tuple[Path, list[Question]]:
-    questions = make_questions(10)
-    return write_squad(tmp_path / "dev.json", questions), questions
 
 
 def test_the_page_is_self_contained(tmp_path: Path, tiny_bert: Path, data: tuple[Path, list[Question]]) -> None:

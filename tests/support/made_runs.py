@@ -9,6 +9,7 @@ from typing import Any
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.data.squad import Question
 from adapter_qa.data.squad_metrics import squad_metrics
+from adapter_qa.models.fusion_attention import FusionAttentionDocument
 from adapter_qa.reporting.runs import Group, Run, find_runs, group_runs, read_run
 
 OPTIONS = {
@@ -20,6 +21,14 @@ OPTIONS = {
 PARAMETERS = {
     "base": 1000, "added": 110, "trainable": 120, "percent_added": 11.0, "parts": {"qa": 110, "head": 10}
 }  # fmt: skip
+ATTENTION: FusionAttentionDocument = {
+    "adapters": ["qa", "ner"],
+    "windows": 7,
+    "places": ["0", "1", "2"],
+    "question": [[0.7, 0.3], [0.5, 0.5], [0.1, 0.9]],
+    "context": [[0.6, 0.4], [0.5, 0.5], [0.2, 0.8]],
+    "all": [[0.65, 0.35], [0.5, 0.5], [0.15, 0.85]],
+}
 WRONG_ANSWER = "errado"
 
 
