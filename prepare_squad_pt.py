@@ -41,7 +41,9 @@ def main(argv: list[str]) -> int:
     files = read_input(args.input)
     outputs = {name: output_paths(name, output_dir) for name in files}
     if not args.overwrite:
-        refuse_existing([path for paths in outputs.values() for path in paths])
+        existing = [str(path) for paths in outputs.values() for path in paths if path.exists()]
+        if existing:
+            raise UserError(f"already there: {', '.join(existing)}; give --overwrite or another --output_dir")
 
     for name, records in files.items():
         split = args.split or split_from_name(name)
@@ -59,11 +61,7 @@ def main(argv: list[str]) -> int:
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Parse the command line.
-
-    Raises:
-        UserError: an argument is missing, unknown or invalid.
-    """
+    """Parse the command line."""
     parser = CollectingArgumentParser(
         description=__doc__, epilog=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -97,19 +95,8 @@ def output_paths(name: str, output_dir: Path) -> tuple[Path, Path, Path]:
     return output_dir / f"{stem}.json", output_dir / f"{stem}_rejects.json", output_dir / f"{stem}_counts.json"
 
 
-def refuse_existing(paths: list[Path]) -> None:
-    """Raise UserError if one of the files exists."""
-    existing = [str(path) for path in paths if path.exists()]
-    if existing:
-        raise UserError(f"already there: {', '.join(existing)}; give --overwrite or another --output_dir")
-
-
 def read_input(path: Path) -> dict[str, list[Record]]:
-    """Read the records of a question file or of all files of an archive, by file name.
-
-    Raises:
-        UserError: the file does not exist or cannot be read.
-    """
+    """Read the records of a question file or of all files of an archive, by file name."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
@@ -118,11 +105,7 @@ def read_input(path: Path) -> dict[str, list[Record]]:
 
 
 def write_output(path: Path, document: object, indent: int | None = None) -> None:
-    """Write a JSON file and create its folder.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
+    """Write a JSON file and create its folder, or raise UserError."""
     text = json.dumps(document, ensure_ascii=False, indent=indent) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

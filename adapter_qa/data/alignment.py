@@ -8,7 +8,7 @@ import unicodedata
 from array import array
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, cached_property
 from html.entities import html5
@@ -66,7 +66,7 @@ class AlignedAnswer:
 
     Attributes:
         text: the answer; for a normalized match, the text of the context.
-        start: index of its first character in the context, or `UNALIGNED`.
+        start: index of its first character in the context; `UNALIGNED` if it is empty or not found.
         match: how it was found.
     """
 
@@ -76,12 +76,7 @@ class AlignedAnswer:
 
 
 class AlignmentContext:
-    """A clean context, which is normalized at most once for all its questions.
-
-    Attributes:
-        cleaned: the clean context with the mapping to the raw one.
-        text: its text.
-    """
+    """A clean context, mapped to the raw one; it is normalized at most once for all its questions."""
 
     def __init__(self, raw: str):
         self.cleaned = clean(raw)
@@ -99,8 +94,7 @@ def clean(raw: str) -> MappedText:
     An entity must end in a semicolon, because `&para` may be Portuguese. Entities are replaced until none is left,
     because machine-translated files contain `&amp;quot;`. Cleaning a clean text changes nothing.
     """
-    may_have_entities = "&" in raw and ";" in raw
-    unescaped = _unescape(raw) if may_have_entities else MappedText(raw, range(len(raw)))
+    unescaped = _unescape(raw) if "&" in raw and ";" in raw else MappedText(raw, range(len(raw)))
     start, end = len(unescaped.text) - len(unescaped.text.lstrip()), len(unescaped.text.rstrip())
     return MappedText(unescaped.text[start:end], unescaped.source_indices[start:end], unescaped.entities)
 
@@ -126,9 +120,6 @@ def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> Al
         context: the context.
         raw_text: the answer before cleaning.
         raw_start: its start index in the context before cleaning; may be wrong.
-
-    Returns:
-        The answer; its start is `UNALIGNED` if it is empty or not found.
     """
     answer = clean(raw_text)
     if not answer.text:
@@ -152,7 +143,7 @@ def align_question(
 
     Args:
         question: a question with raw texts.
-        context: the question's context.
+        context: its context.
         keep_unaligned: keep answers that the context does not contain, with start `UNALIGNED`. Evaluation can compare
             predictions with their text; training has no span for them. Empty answers are always dropped.
 
@@ -163,8 +154,8 @@ def align_question(
     aligned = [align_answer(context, text, start) for text, start in answers]
     dropped = {MatchType.EMPTY} if keep_unaligned else {MatchType.EMPTY, MatchType.NOT_FOUND}
     remaining = [answer for answer in aligned if answer.match not in dropped]
-    cleaned = Question(
-        id=question.id,
+    cleaned = replace(
+        question,
         question=clean(question.question).text,
         context=context.text,
         answer_texts=tuple(answer.text for answer in remaining),

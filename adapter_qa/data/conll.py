@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import is_text, read_bytes, read_text
-from adapter_qa.data.squad import MAX_PROBLEMS, Record, read_records
+from adapter_qa.data.squad import Record, raise_first_problems, read_records
 
 OUTSIDE = "O"
 LABEL = re.compile(r"O|[BI]-[\w.:/&+-]{1,100}")  # entity types become names of metrics: no other characters
@@ -21,12 +21,7 @@ JSON_FORMAT = 'a record is {"tokens": [...], "ner_tags": [...]}'
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """The words of a sentence and their IOB2 labels.
-
-    Attributes:
-        words: the words.
-        labels: one label per word; empty if the file has no labels.
-    """
+    """The words of a sentence and their IOB2 labels; no labels if the file has none."""
 
     words: tuple[str, ...]
     labels: tuple[str, ...]
@@ -37,7 +32,7 @@ class _Parsed(NamedTuple):
 
     Attributes:
         where: number of its first line in a CoNLL file, where every word has a line; otherwise the record's position.
-        sentence: the sentence; the label of a word without label is "".
+        sentence: the label of a word without label is "".
         problem: why the record is not a sentence; empty if it is.
     """
 
@@ -58,8 +53,7 @@ def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:
         need_labels: whether every sentence must have labels.
 
     Raises:
-        UserError: the file cannot be read or contains no sentence, or labels are missing or not IOB2; at most
-            `MAX_PROBLEMS` sentences are listed.
+        UserError: the file cannot be read or contains no sentence, or labels are missing or not IOB2.
     """
     if Path(path).suffix.lower() in JSON_SUFFIXES:
         parsed = [_json_sentence(record) for record in read_records(str(path), read_bytes(path))]
@@ -68,10 +62,7 @@ def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:
     problems = [f"{path}, {problem}" for item in parsed if (problem := _sentence_problem(item, need_labels))]
     if not parsed:
         problems = [f"{path}: holds no sentence; write a word and its label per line, blank lines between sentences"]
-    if len(problems) > MAX_PROBLEMS:
-        problems = [*problems[:MAX_PROBLEMS], f"{path}: and {len(problems) - MAX_PROBLEMS} more problems"]
-    if problems:
-        raise UserError(problems)
+    raise_first_problems(problems, path)
     return [item.sentence for item in parsed]
 
 
@@ -106,9 +97,8 @@ def _json_sentence(record: Record) -> _Parsed:
         labels = [] if labels is None else labels
         if not isinstance(words, list) or not isinstance(labels, list) or not all(map(is_text, [*words, *labels])):
             problem = f"'tokens' and 'ner_tags' must be lists of text, with labels such as B-LOC; {JSON_FORMAT}"
-    if problem:
-        return _Parsed(record.where, Sentence((), ()), problem)
-    return _Parsed(record.where, Sentence(tuple(words), tuple(labels)))
+            words, labels = [], []
+    return _Parsed(record.where, Sentence(tuple(words), tuple(labels)), problem)
 
 
 def _sentence_problem(parsed: _Parsed, need_labels: bool) -> str:
@@ -127,8 +117,8 @@ def _sentence_problem(parsed: _Parsed, need_labels: bool) -> str:
     if len(sentence.labels) > len(sentence.words):
         return f"{place}: {len(sentence.labels)} labels for {len(sentence.words)} words"
     previous = OUTSIDE
-    for index, word in enumerate(sentence.words):
-        label = sentence.labels[index] if index < len(sentence.labels) else ""
+    pairs = itertools.zip_longest(sentence.words, sentence.labels, fillvalue="")
+    for index, (word, label) in enumerate(pairs):
         problem = _label_problem(word, label, previous)
         if problem:
             return f"line {where + index}: {problem}" if isinstance(where, int) else f"{place}: {problem}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ KEPT, REPLACED = 0.1, 0.1  # shares of the chosen tokens (BERT, section 3.1); th
 TEXTS_PER_CALL = 1000
 
 
+@dataclass(frozen=True)
 class MaskedLMDataset(Dataset[dict[str, np.ndarray]]):
     """Blocks of token ids; evaluation blocks have fixed masks.
 
@@ -29,9 +31,8 @@ class MaskedLMDataset(Dataset[dict[str, np.ndarray]]):
             anew whenever they are used.
     """
 
-    def __init__(self, ids: np.ndarray, labels: np.ndarray | None = None):
-        self.ids = ids
-        self.labels = labels
+    ids: np.ndarray
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,12 +47,7 @@ class MaskedLMDataset(Dataset[dict[str, np.ndarray]]):
 
 
 def split_into_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, block_size: int) -> np.ndarray:
-    """Join texts with separator tokens and split them into blocks.
-
-    Args:
-        texts: paragraphs.
-        tokenizer: a fast tokenizer.
-        block_size: tokens of a block, special tokens included.
+    """Join texts with separator tokens and split them into blocks of `block_size` tokens, special tokens included.
 
     Returns:
         (blocks, block_size) int64. Tokens at the end that do not fill a block are dropped.
@@ -106,14 +102,7 @@ def mask_tokens(
 def make_fixed_mask_dataset(
     ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, probability: float, seed: int
 ) -> MaskedLMDataset:
-    """Mask evaluation blocks once, so that losses of different epochs and runs are comparable.
-
-    Args:
-        ids: (blocks, block_size) int64.
-        tokenizer: tokenizer of the blocks.
-        probability: share of tokens to choose.
-        seed: seed of the choice.
-    """
+    """Mask evaluation blocks (see `mask_tokens`) once, so that losses of different epochs and runs are comparable."""
     generator = torch.Generator().manual_seed(seed)
     masked, labels = mask_tokens(torch.from_numpy(ids), tokenizer, probability, generator)
     return MaskedLMDataset(masked.numpy(), labels.numpy())

@@ -53,11 +53,7 @@ class BucketSampler(Sampler[int]):
 
 
 class LongestFirst(Sampler[int]):
-    """Examples from the longest to the shortest: the least padding, and the largest batch comes first.
-
-    Attributes:
-        order: (examples,) int64, indices of the examples.
-    """
+    """Examples from the longest to the shortest: the least padding, and the largest batch comes first."""
 
     def __init__(self, lengths: np.ndarray):
         self.order = np.argsort(-lengths, kind="stable")

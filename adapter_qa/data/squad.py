@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import csv
 import io
 import json
@@ -13,13 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import decode, is_text, kind, parse_json, read_bytes
 
 QUESTION_FILE_SUFFIXES = (".json", ".jsonl", ".csv")
 MAX_PROBLEMS = 10  # lines of one error message; further problems are only counted
 
-ANSWER_FORMS = "[{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
 
 
@@ -78,21 +78,14 @@ def read_squad(path: str | Path, *, need_answers: bool) -> list[Question]:
         need_answers: whether every record must have answers. An empty list of answers means unanswerable.
 
     Raises:
-        UserError: the file cannot be read, or records are invalid; at most `MAX_PROBLEMS` are listed. Answers that
-            are not at their start index are valid here.
+        UserError: the file cannot be read, or records are invalid. Answers that are not at their start index are valid
+            here.
     """
-    path = Path(path)
-    return to_questions(read_question_file(path), str(path), need_answers=need_answers)
+    return to_questions(read_question_file(Path(path)), str(path), need_answers=need_answers)
 
 
 def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: bool) -> list[Question]:
     """Load the questions of a dataset in SQuAD format with `datasets.load_dataset`. Code of the dataset never runs.
-
-    Args:
-        name: name on the Hugging Face hub, or path of a local dataset.
-        config: name of the dataset's configuration.
-        split: name of the split.
-        need_answers: as for `read_squad`.
 
     Raises:
         UserError: the dataset cannot be loaded, or records are invalid.
@@ -171,15 +164,10 @@ def parse_question(record: Record, *, need_answers: bool) -> Question:
 
 
 def to_questions(records: list[Record], source: str, *, need_answers: bool) -> list[Question]:
-    """Check the records of a file and convert them to questions.
-
-    Args:
-        records: all records of the file.
-        source: name of the file, for error messages.
-        need_answers: as for `read_squad`.
+    """Check the records of a file called `source` and convert them to questions.
 
     Raises:
-        UserError: there are no records, ids repeat, or records are invalid; at most `MAX_PROBLEMS` are listed.
+        UserError: there are no records, ids repeat, or records are invalid.
     """
     questions, problems = [], []
     for record in records:
@@ -194,11 +182,14 @@ def to_questions(records: list[Record], source: str, *, need_answers: bool) -> l
         problems.insert(0, f"{source}: ids must differ; {extra} records repeat one, such as {repeated[0]!r}")
     if not records:
         problems = [f"{source}: holds no questions"]
-    if len(problems) > MAX_PROBLEMS:
-        problems = [*problems[:MAX_PROBLEMS], f"{source}: and {len(problems) - MAX_PROBLEMS} more problems"]
-    if problems:
-        raise UserError(problems)
+    raise_first_problems(problems, source)
     return questions
+
+
+def raise_first_problems(problems: list[str], source: object) -> None:
+    """Raise UserError if there are problems; at most `MAX_PROBLEMS` are listed."""
+    more = len(problems) - MAX_PROBLEMS
+    raise_if_any([*problems[:MAX_PROBLEMS], *([f"{source}: and {more} more problems"] if more > 0 else [])])
 
 
 def _json_records(name: str, text: str) -> Iterator[Record]:
@@ -273,11 +264,7 @@ def _csv_records(name: str, text: str) -> Iterator[Record]:
 
 
 def _csv_fields(row: dict[str, str]) -> dict[str, Any]:
-    """Convert a row to a flat record.
-
-    Raises:
-        ValueError: a cell has the wrong format.
-    """
+    """Convert a row to a flat record, or raise ValueError if a cell has the wrong format."""
     fields: dict[str, Any] = {key: row[key] for key in ("id", "title", "question", "context") if key in row}
     impossible = row.get("is_impossible", "").strip().lower()
     if impossible not in ("", "true", "false"):
@@ -305,18 +292,9 @@ class _ArraysToLists(ast.NodeTransformer):
 
 
 def _parse_literal(cell: str) -> Any:
-    """Parse a cell as JSON or else as a Python literal. Nothing is executed.
-
-    Raises:
-        ValueError: the cell is neither.
-    """
-    try:
+    """Parse a cell as JSON or else as a Python literal, or raise ValueError. Nothing is executed."""
+    with contextlib.suppress(ValueError, RecursionError):
         return json.loads(cell)
-    except (ValueError, RecursionError):
-        return _parse_python_literal(cell)
-
-
-def _parse_python_literal(cell: str) -> Any:
     try:
         return ast.literal_eval(_ArraysToLists().visit(ast.parse(cell.strip(), mode="eval")))
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # as literal_eval lists
@@ -364,7 +342,7 @@ def _answers_problem(fields: dict[str, Any], need_answers: bool) -> str:
             isinstance(answer, dict) and "text" in answer and "answer_start" in answer for answer in answers
         )
     if not well_formed:
-        return f"'answers' must be {ANSWER_FORMS}"
+        return "'answers' must be [{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
     texts, starts = _answer_lists(fields)
     if len(texts) != len(starts):
         return f"'answers' has {len(texts)} of 'text' but {len(starts)} of 'answer_start'"

@@ -61,11 +61,7 @@ class _BoundedGzipFile(gzip.GzipFile):
     bytes_read = 0
 
     def read(self, size: int | None = -1) -> bytes:
-        """Read the next bytes.
-
-        Raises:
-            UserError: more than `MAX_ARCHIVE_BYTES` have been read.
-        """
+        """Read the next bytes; raise UserError if more than `MAX_ARCHIVE_BYTES` have been read."""
         content = super().read(size)
         self.bytes_read += len(content)
         if self.bytes_read > MAX_ARCHIVE_BYTES:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from adapter_qa.data.alignment import AlignedAnswer, AlignmentContext, MatchType, align_question, clean
+from adapter_qa.data.alignment import AlignmentContext, MatchType, align_question, clean
 from adapter_qa.data.squad import Question, Record, RecordError, parse_question
 
 
@@ -16,7 +16,7 @@ class Preparation:
     """The prepared questions of a file, its rejects and their counts.
 
     Attributes:
-        keep_unaligned: whether answers that the context does not contain are kept.
+        keep_unaligned: whether answers that the context does not contain are kept, with start -1.
         questions: cleaned and aligned questions, in the order of the file.
         rejects: JSON objects with `where`, `reason`, `detail`, `kept` (whether the question is kept without some of
             its answers) and the original `record`.
@@ -43,8 +43,9 @@ class Preparation:
             self.entities += context.cleaned.entities
         self.entities += sum(clean(text).entities for text in (question.question, *question.answer_texts))
         cleaned, answers = align_question(question, context, keep_unaligned=self.keep_unaligned)
-        self.matches.update(answer.match for answer in answers)
-        reason = _rejection_reason(cleaned, answers)
+        matches = [answer.match for answer in answers]
+        self.matches.update(matches)
+        reason = _rejection_reason(cleaned, matches)
         kept = bool(cleaned.context and cleaned.question and (cleaned.answer_texts or not answers))
         if reason:
             lost = [answer.text for answer in answers if answer.match in (MatchType.NOT_FOUND, MatchType.EMPTY)]
@@ -53,14 +54,7 @@ class Preparation:
             self.questions.append(cleaned)
 
     def reject(self, record: Record, reason: str, detail: str, *, kept: bool = False) -> None:
-        """List a record among the rejects.
-
-        Args:
-            record: the original record.
-            reason: one of a few fixed reasons, by which rejects are counted.
-            detail: the answers or the problem.
-            kept: whether the question is kept without some of its answers.
-        """
+        """List a record among the rejects. The reason is one of a few, by which rejects are counted."""
         self.rejects.append(
             {"where": record.where, "reason": reason, "detail": detail, "kept": kept, "record": record.fields}
         )
@@ -81,12 +75,7 @@ class Preparation:
 
 
 def prepare_questions(records: Sequence[Record], *, keep_unaligned: bool) -> Preparation:
-    """Clean and align all questions of a file. Of questions with the same id, the last one is kept.
-
-    Args:
-        records: the records of the file.
-        keep_unaligned: keep answers that the context does not contain, with start -1.
-    """
+    """Clean and align all questions of a file. Of questions with the same id, the last one is kept."""
     preparation = Preparation(keep_unaligned)
     parsed = []
     for record in records:
@@ -115,9 +104,8 @@ def flat_record(question: Question) -> dict[str, Any]:
     }
 
 
-def _rejection_reason(cleaned: Question, answers: Sequence[AlignedAnswer]) -> str:
+def _rejection_reason(cleaned: Question, matches: Collection[MatchType]) -> str:
     """Return the main defect of a question or of its answers; empty if there is none."""
-    matches = {answer.match for answer in answers}
     if not cleaned.context:
         return "empty context"
     if not cleaned.question:

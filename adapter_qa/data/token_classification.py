@@ -196,11 +196,7 @@ def class_weights(dataset: TokenClassificationDataset, class_count: int, constan
     """Return weights proportional to `constant` + normalized inverse class frequency, with a mean of 1.
 
     The inverse frequencies 1/n_k are scaled to a sum of 1 over the classes; n_k is 1 for a class that never occurs.
-
-    Args:
-        dataset: training inputs.
-        class_count: number of labels.
-        constant: the larger it is, the more similar the weights are.
+    The larger `constant` is, the more similar the weights are.
 
     Returns:
         (class_count,) float32.
