@@ -104,12 +104,7 @@ def record_base(base: ModelOptions) -> BaseModelRecord:
 
 
 def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None) -> None:
-    """Convert every folder. NEW is written completely or not at all.
-
-    Args:
-        saves: the folders to convert.
-        new: the folder to create.
-        base: the base model; None for the one that each folder recorded.
+    """Convert every folder. NEW is written completely or not at all. `base` None: the one that each folder recorded.
 
     Raises:
         UserError: if NEW cannot be written.

@@ -1,0 +1,1 @@
+"""The base model, its adapters, fusion and head: options and saved folders, loading, building and saving."""

@@ -49,11 +49,11 @@ class AdapterSetup:
 
     Attributes:
         task: "qa", "ner" or "mlm"; decides the head and the name of the saved folder.
-        language: the frozen language adapter, if any.
+        language: the language adapter, which stays frozen.
         tasks: the task adapters; two or more are fused.
         composition: "stack" or "fuse", how the language adapter joins the fusion.
         layers: number of layers of the encoder.
-        saved: the saved folder whose fusion and head are loaded, if any.
+        saved: the saved folder whose fusion and head are loaded.
     """
 
     task: str
@@ -106,14 +106,7 @@ class AdapterSetup:
 
 
 class ConfigOptions(NamedTuple):
-    """The options that describe the configuration of one adapter.
-
-    Attributes:
-        prefix: what the names of the options start with.
-        kind: a key of `ADAPTER_CONFIGS` or the path of an adapter_config.json.
-        reduction_factor: hidden size divided by bottleneck size.
-        non_linearity: activation.
-    """
+    """The options that describe the configuration of one adapter; the names of the options start with `prefix`."""
 
     prefix: str
     kind: str | None
@@ -121,21 +114,17 @@ class ConfigOptions(NamedTuple):
     non_linearity: str | None
 
     @classmethod
-    def of_task(cls, options: AdapterOptions) -> ConfigOptions:
-        """Select the options of the task adapters."""
-        reduction, non_linearity = options.adapter_reduction_factor, options.adapter_non_linearity
-        return cls("--adapter", options.adapter_config, reduction, non_linearity)
-
-    @classmethod
-    def of_language(cls, options: LanguageAdapterOptions) -> ConfigOptions:
-        """Select the options of the language adapter."""
+    def of(cls, options: AdapterOptions | LanguageAdapterOptions) -> ConfigOptions:
+        """Select the options of the task adapters or of the language adapter."""
+        if isinstance(options, AdapterOptions):
+            reduction, non_linearity = options.adapter_reduction_factor, options.adapter_non_linearity
+            return cls("--adapter", options.adapter_config, reduction, non_linearity)
         reduction, non_linearity = options.lang_adapter_reduction_factor, options.lang_adapter_non_linearity
         return cls("--lang_adapter", options.lang_adapter_config, reduction, non_linearity)
 
     def new_config(self, kind: str, reduction: int) -> dict[str, Any]:
         """Return the configuration of a new adapter, with defaults for the kind and its reduction factor."""
-        kind = self.kind or kind
-        return new_config(kind, self.reduction_factor, self.non_linearity, default_reduction=reduction)
+        return new_config(self.kind or kind, self.reduction_factor, self.non_linearity, reduction)
 
 
 # ---------------------------------------------------------------- decisions
@@ -155,9 +144,9 @@ def resolve_setup(
     Args:
         task: "qa", "ner" or "mlm".
         base_config: config.json of the base model.
-        adapter: options of the task adapters.
-        lang: options of the language adapter; None for the defaults.
-        fusion: options of the fusion; None for the defaults.
+        adapter: options of the task adapters, or of the language adapter that "mlm" trains.
+        lang: None for the defaults.
+        fusion: None for the defaults.
         random_init: whether the word "new" may replace the path of a saved adapter.
 
     Returns:
@@ -183,13 +172,7 @@ def resolve_setup(
 
 
 def setup_from_saved(option: str, path: str, task: str, base_config: dict[str, Any]) -> AdapterSetup:
-    """Return the setup in a saved folder: a single adapter, or a whole setup, of any version of the library.
-
-    Args:
-        option: name of the option, for messages.
-        path: folder or hub id.
-        task: "qa", "ner" or "mlm".
-        base_config: config.json of the base model.
+    """Return the setup in an option's folder or hub id: a single adapter, or a whole setup, of any library version.
 
     Raises:
         UserError: if there is no such folder, or it is damaged, or belongs to another encoder.
@@ -198,7 +181,7 @@ def setup_from_saved(option: str, path: str, task: str, base_config: dict[str, A
 
 
 def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, Any]) -> AdapterSetup:
-    """Return the setup that the files of a saved folder make; arguments and errors as in `setup_from_saved`."""
+    """Return the setup that the files of a saved folder make; errors as in `setup_from_saved`."""
 
     def reader(name: str) -> Callable[[], AdapterSource]:
         return lambda: read_adapter(saved.adapters[name], name, base_config)
@@ -211,13 +194,7 @@ def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, 
 
 
 def setup_for_inference(option: str, path: str, base_config: dict[str, Any], language: str | None) -> AdapterSetup:
-    """Return the setup that answers questions with a saved folder.
-
-    Args:
-        option: name of the option, for messages.
-        path: folder or hub id.
-        base_config: config.json of the base model.
-        language: the value of --load_lang_adapter.
+    """Return the setup that answers questions with a saved folder; `language` is the value of --load_lang_adapter.
 
     Raises:
         UserError: as in `setup_from_saved`, or if the adapters cannot be used together.
@@ -236,9 +213,9 @@ def _task_adapters(
 ) -> tuple[AdapterSource, ...]:
     """Return the adapters to fuse, or one new adapter to train."""
     kind, reduction = ("pfeiffer+inv", LANGUAGE_REDUCTION) if task == "mlm" else ("pfeiffer", TASK_REDUCTION)
-    config = ConfigOptions.of_task(adapter).new_config(kind, reduction)
+    config = ConfigOptions.of(adapter).new_config(kind, reduction)
     if fusion.fuse_adapters is None:
-        return (AdapterSource(LANGUAGE_ADAPTER if task == "mlm" else task, config, language=adapter.language),)
+        return (AdapterSource(task, config, language=adapter.language),)
 
     def reader(name: str, path: str) -> Callable[[], AdapterSource]:
         new = AdapterSource(name, config)
@@ -251,11 +228,7 @@ def _task_adapters(
 def _with_language_adapter(
     setup: AdapterSetup, base_config: dict[str, Any], lang: LanguageAdapterOptions, *, random_init: bool = False
 ) -> AdapterSetup:
-    """Return the setup with the language adapter of --load_lang_adapter, or without one.
-
-    Raises:
-        UserError: if the setup has a language adapter already, or the named adapter cannot be used.
-    """
+    """Return the setup with the language adapter of --load_lang_adapter, or without one."""
     path, option = lang.load_lang_adapter, f"--load_lang_adapter {lang.load_lang_adapter}"
     if path is None:
         return setup
@@ -268,7 +241,7 @@ def _with_language_adapter(
             f"{option}: {setup.saved.folder} already holds the language adapter {setup.language.name}; leave the "
             f"option out, or give {NO_LANGUAGE_ADAPTER} to use the task adapter without it"
         )
-    config = ConfigOptions.of_language(lang).new_config("pfeiffer+inv", LANGUAGE_REDUCTION)
+    config = ConfigOptions.of(lang).new_config("pfeiffer+inv", LANGUAGE_REDUCTION)
     new = AdapterSource(LANGUAGE_ADAPTER, config)
     language = _saved_or_new("--load_lang_adapter", path, new, base_config, random_init=random_init)
     if language.folder is not None:
@@ -291,19 +264,16 @@ def _with_layer_options(setup: AdapterSetup, options: AdapterOptions) -> Adapter
     """Return the setup with --madx2 applied to every adapter, and --houlsby_MHA_lastlayer to new task adapters."""
     last = setup.layers - 1
 
-    def changed(source: AdapterSource, *, is_task: bool) -> AdapterSource:
+    def changed(source: AdapterSource) -> AdapterSource:
+        if options.houlsby_MHA_lastlayer and source.folder is None and source is not setup.language:
+            source = replace(source, attention_only_last_layer=True)
         leave_out = source.config["leave_out"]
         if options.madx2 and last not in leave_out:
-            leave_out = [*leave_out, last]
-        attention_only = options.houlsby_MHA_lastlayer and is_task and source.folder is None
-        return replace(
-            source,
-            config={**source.config, "leave_out": leave_out},
-            attention_only_last_layer=source.attention_only_last_layer or attention_only,
-        )
+            source = replace(source, config={**source.config, "leave_out": [*leave_out, last]})
+        return source
 
-    language = changed(setup.language, is_task=False) if setup.language else None
-    return replace(setup, language=language, tasks=tuple(changed(source, is_task=True) for source in setup.tasks))
+    language = changed(setup.language) if setup.language else None
+    return replace(setup, language=language, tasks=tuple(map(changed, setup.tasks)))
 
 
 # ---------------------------------------------------------------- problems with options
@@ -332,13 +302,10 @@ def _option_problems(adapter: AdapterOptions, lang: LanguageAdapterOptions, fusi
     has_language_adapter = lang.load_lang_adapter not in (None, NO_LANGUAGE_ADAPTER)
     if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or not has_language_adapter):
         problems.append("--adapter_composition fuse needs --fuse_adapters and --load_lang_adapter")
-    for options in (ConfigOptions.of_task(adapter), ConfigOptions.of_language(lang)):
-        problems += _config_problems(options)
-    return problems
+    return problems + _config_problems(ConfigOptions.of(adapter)) + _config_problems(ConfigOptions.of(lang))
 
 
 def _config_problems(options: ConfigOptions) -> list[str]:
-    """Return invalid values among the options of one adapter."""
     problems = []
     prefix, kind, reduction_factor, non_linearity = options
     if non_linearity is not None and non_linearity.lower() not in ACTIVATIONS:
@@ -360,7 +327,7 @@ def _config_problems(options: ConfigOptions) -> list[str]:
 
 
 def _setup_problems(setup: AdapterSetup, adapter: AdapterOptions, lang: LanguageAdapterOptions) -> list[str]:
-    """Return conflicts between options and saved adapters, and between the adapters."""
+    """Return conflicts between options and saved adapters, and among the adapters."""
     problems = []
     names = [source.name for source in setup.adapters]
     if len(set(names)) < len(names):
@@ -368,9 +335,9 @@ def _setup_problems(setup: AdapterSetup, adapter: AdapterOptions, lang: Language
             f"adapters need different names, given are {', '.join(names)}; {LANGUAGE_ADAPTER} is the language adapter"
         )
     if not setup.fused:
-        problems += _contradictions(ConfigOptions.of_task(adapter), setup.tasks[0])
+        problems += _contradictions(ConfigOptions.of(adapter), setup.tasks[0])
     if setup.language:
-        problems += _contradictions(ConfigOptions.of_language(lang), setup.language)
+        problems += _contradictions(ConfigOptions.of(lang), setup.language)
         if adapter.language and setup.language.language and adapter.language != setup.language.language:
             problems.append(
                 f"--language {adapter.language}: the language adapter was trained for {setup.language.language}"

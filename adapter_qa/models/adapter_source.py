@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from adapters import AdapterConfig, BnConfig
-from adapters.utils import ACTIVATION_RENAME, SAFE_WEIGHTS_NAME, WEIGHTS_NAME
+from adapters.utils import ACTIVATION_RENAME
 from transformers.activations import ACT2FN
 
 from adapter_qa.config.options import ADAPTER_CONFIGS
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
-from adapter_qa.models.file_names import ADAPTER_CONFIG
+from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from adapter_qa.models.saved_adapters import (
     ATTENTION_ONLY_LAST_LAYER,
-    LANGUAGE_ADAPTER,
     find_folder,
-    is_invertible,
+    is_for_language,
     read_setup,
     task_of_class,
 )
@@ -37,18 +36,12 @@ MODULE = re.compile(r"layer\.(\d+)\.(attention\.)?output\.adapters\.([^.]+)\.")
 
 
 class AdapterSite(NamedTuple):
-    """A position in the encoder where an adapter can have a module.
-
-    Attributes:
-        layer: counted from 0.
-        location: one of `LOCATIONS`.
-    """
+    """A position in the encoder where an adapter can have a module: a layer, from 0, and one of `LOCATIONS`."""
 
     layer: int
     location: str
 
     def __str__(self) -> str:
-        """Return the site as messages name it."""
         return f"layer {self.layer} ({self.location})"
 
 
@@ -57,12 +50,11 @@ class AdapterSource:
     """One adapter of a setup.
 
     Attributes:
-        name: its name within the model.
         config: its full configuration, in the terms of the installed library.
         folder: where its weights are; None for a new adapter.
         attention_only_last_layer: whether its module after the last feed-forward block is left out.
         language: language code recorded with it, if any.
-        is_legacy: whether adapter-transformers 2.x saved it, which used other names for activations.
+        is_legacy: see `is_legacy`.
         note: for the user: an assumption that was made to read the folder.
     """
 
@@ -92,46 +84,31 @@ def new_config(
     kind: str,
     reduction_factor: float | None = None,
     non_linearity: str | None = None,
-    *,
     default_reduction: int = TASK_REDUCTION,
 ) -> dict[str, Any]:
     """Return the full configuration of a new adapter.
 
-    Args:
-        kind: a key of `ADAPTER_CONFIGS`, or the path of an adapter_config.json.
-        reduction_factor: hidden size divided by bottleneck size; None for that of the file or the default.
-        non_linearity: activation; None for that of the kind.
-        default_reduction: of kinds that have a name.
+    `kind` is a key of `ADAPTER_CONFIGS`, for which there is a default reduction factor, or the path of an
+    adapter_config.json. None leaves a value to the kind.
 
     Raises:
         UserError: if the file holds no configuration of a bottleneck adapter.
     """
     if kind in ADAPTER_CONFIGS:
-        name = ADAPTER_CONFIGS[kind]
-        config = dict(AdapterConfig.load(name, reduction_factor=default_reduction, leave_out=[]).to_dict())
+        config = AdapterConfig.load(ADAPTER_CONFIGS[kind], reduction_factor=default_reduction, leave_out=[]).to_dict()
     else:
-        config = _config_in_file(Path(kind))
+        document = read_json(kind)  # the configuration is under "config", or the whole document
+        config = current_config(document if "config" in document else {"config": document, "version": None}, kind)
+        if not {*KIND_KEYS, "non_linearity"} <= set(config):
+            raise UserError(f"{kind}: holds no configuration of a pfeiffer or houlsby adapter")
     changes = {"reduction_factor": reduction_factor, "non_linearity": non_linearity}
-    return config | {key: value for key, value in changes.items() if value is not None}
+    return {**config, **{key: value for key, value in changes.items() if value is not None}}
 
 
-def _config_in_file(path: Path) -> dict[str, Any]:
-    """Return the configuration in an adapter_config.json: under "config", or the whole document."""
-    document = read_json(path)
-    config = current_config(document if "config" in document else {"config": document, "version": None}, path)
-    if not {*KIND_KEYS, "non_linearity"} <= set(config):
-        raise UserError(f"{path}: holds no configuration of a pfeiffer or houlsby adapter")
-    return config
-
-
-def current_config(document: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Check a bottleneck adapter's configuration and return it in the terms of the installed library.
+def current_config(document: dict[str, Any], path: str | Path) -> dict[str, Any]:
+    """Check the configuration in an adapter_config.json and return it in the terms of the installed library.
 
     Before version 3 of the library, "gelu" was the tanh approximation that is now "gelu_new" (`ACTIVATION_RENAME`).
-
-    Args:
-        document: the content of an adapter_config.json.
-        path: the file or its folder, for messages.
 
     Raises:
         UserError: if this is not the configuration of a bottleneck adapter, or a value in it is invalid.
@@ -186,12 +163,7 @@ def is_legacy(document: dict[str, Any]) -> bool:
 
 
 def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> AdapterSource:
-    """Read a saved adapter: its configuration, and the names of its weights.
-
-    Args:
-        folder: the adapter's folder.
-        name: its name in the model.
-        base_config: config.json of the base model.
+    """Read a saved adapter that gets `name` in the model: its configuration, and the names of its weights.
 
     Raises:
         UserError: if the folder is damaged, or the adapter is not a bottleneck adapter for this encoder.
@@ -216,18 +188,13 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         language=document.get("language"),
         is_legacy=is_legacy(document),
     )
-    saved_sites = sites_in_weights(folder, str(document.get("name")))
-    return _compare_with_weights(source, folder, saved_sites, int(base_config["num_hidden_layers"]))
+    sites = sites_in_weights(folder, str(document.get("name")))
+    return _compare_with_weights(source, sites, int(base_config["num_hidden_layers"]))
 
 
 def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
-    """Return the sites for which a saved adapter's file has weights.
-
-    Args:
-        folder: the adapter's folder.
-        name: the adapter's name when it was saved; None for any.
-    """
-    matches = map(MODULE.search, weight_names(weights_file(folder, SAFE_WEIGHTS_NAME, WEIGHTS_NAME)))
+    """Return the sites for which a saved adapter's file has weights; `name` is the saved one, None for any."""
+    matches = map(MODULE.search, weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
     return {
         AdapterSite(int(match[1]), "mh_adapter" if match[2] else "output_adapter")
         for match in matches
@@ -235,47 +202,32 @@ def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
     }
 
 
-def _compare_with_weights(
-    source: AdapterSource, folder: Path, saved_sites: set[AdapterSite], layers: int
-) -> AdapterSource:
-    """Check that an adapter has weights for all its sites.
+def _compare_with_weights(source: AdapterSource, sites: set[AdapterSite], layers: int) -> AdapterSource:
+    """Check that an adapter has weights for all its sites; return it with `attention_only_last_layer` as they show it.
 
-    adapter-transformers 2.x did not record whether an adapter has no module after the last feed-forward block; only the
-    missing weights show it.
-
-    Returns:
-        The adapter, with `attention_only_last_layer` as the weights show it.
-
-    Raises:
-        UserError: if other weights are missing, or the encoder has fewer layers.
+    adapter-transformers 2.x did not record whether an adapter has no module after the last feed-forward block.
     """
-    saved_layers = 1 + max((site.layer for site in saved_sites), default=-1)
+    saved_layers = 1 + max((site.layer for site in sites), default=-1)
     if saved_layers > layers:
-        raise UserError(f"{folder}: has weights for {saved_layers} layers, the base model has {layers}")
-    missing = sorted(source.sites(layers) - saved_sites)
+        raise UserError(f"{source.folder}: has weights for {saved_layers} layers, the base model has {layers}")
+    missing = sorted(source.sites(layers) - sites)
     if missing == [AdapterSite(layers - 1, "output_adapter")] and source.config["mh_adapter"]:
         note = (
-            f"{folder}: has no weights after the last feed-forward block; it was trained with "
+            f"{source.folder}: has no weights after the last feed-forward block; it was trained with "
             "--houlsby_MHA_lastlayer True and is used in the same way"
         )
         return replace(source, attention_only_last_layer=True, note=note)
     if missing:
         listed = ", ".join(map(str, missing[:3])) + (" ..." if len(missing) > 3 else "")
         raise UserError(
-            f"{folder}: weights are missing for {listed}; the file is damaged, or was saved from an encoder with fewer "
-            f"layers than the {layers} of the base model"
+            f"{source.folder}: weights are missing for {listed}; the file is damaged, or was saved from an encoder "
+            f"with fewer layers than the {layers} of the base model"
         )
     return source
 
 
-def read_any_adapter(option: str, path: str, name: str | None, base_config: dict[str, Any]) -> AdapterSource:
-    """Read the adapter that a path refers to: a saved adapter, or the task adapter of a saved setup.
-
-    Args:
-        option: name of the option, for messages.
-        path: folder or hub id.
-        name: its name in the model; None for the saved name.
-        base_config: config.json of the base model.
+def read_any_adapter(option: str, path: str, name: str, base_config: dict[str, Any]) -> AdapterSource:
+    """Read the adapter that an option's folder or hub id refers to: a saved adapter, or the task adapter of a setup.
 
     Raises:
         UserError: if there is no such folder, the adapter does not fit, or the setup is a fusion.
@@ -284,8 +236,7 @@ def read_any_adapter(option: str, path: str, name: str | None, base_config: dict
     if len(saved.tasks) > 1:
         adapters = ", ".join(str(saved.adapters[task]) for task in saved.tasks)
         raise UserError(f"{option} {path}: holds a fusion; give one of its adapters: {adapters}")
-    task = saved.tasks[0]
-    return read_adapter(saved.adapters[task], name or task, base_config)
+    return read_adapter(saved.adapters[saved.tasks[0]], name, base_config)
 
 
 def check_language_adapter(option: str, path: str) -> None:
@@ -299,10 +250,11 @@ def check_language_adapter(option: str, path: str) -> None:
     """
     saved = read_setup(find_folder(option, path))
     document = read_json(saved.adapters[saved.tasks[0]] / ADAPTER_CONFIG)
-    name, model_class = document.get("name"), str(document.get("model_class"))
-    if name == LANGUAGE_ADAPTER or is_invertible(document) or task_of_class(model_class) not in ("qa", "ner"):
+    model_class = str(document.get("model_class"))
+    if is_for_language(document) or task_of_class(model_class) not in ("qa", "ner"):
         return
     instead = saved.adapters[saved.language] if saved.language else "the folder of a run of run_mlm_adapter.py"
     raise UserError(
-        f"{option} {path}: holds {name}, the adapter of a {model_class}, not a language adapter; give {instead}"
+        f"{option} {path}: holds {document.get('name')}, the adapter of a {model_class}, not a language adapter; "
+        f"give {instead}"
     )

@@ -32,7 +32,6 @@ SIZES = {  # transformers' defaults for keys that config.json omits
     "max_position_embeddings": 512,
 }  # fmt: skip
 LARGEST_SIZE = 2**24  # a larger one is a mistake or an attack
-SAFE_ATTENTION = (None, "eager", "sdpa")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -41,10 +40,6 @@ def read_base_config(options: ModelOptions, option: str = "--model_name_or_path"
 
     A crafted `_attn_implementation_internal` or `_attn_implementation` makes transformers 4.57 run code from the hub
     (CVE-2026-4372), so keys with such a name are rejected.
-
-    Args:
-        options: the base model.
-        option: name of the option that names the model, for messages.
 
     Returns:
         The content of the file, with defaults for missing `SIZES`.
@@ -80,12 +75,11 @@ def _download(name: str, options: ModelOptions) -> Path:
 
 
 def _config_problems(config: dict[str, Any]) -> list[str]:
-    """Return what is wrong with the content of a config.json."""
     problems = [
         f"sets {key}, which can run code; remove it if you trust the rest"
         for key, value in config.items()
         if key.endswith("attn_implementation") or key == "_attn_implementation_internal"
-        if value not in SAFE_ATTENTION
+        if value not in (None, "eager", "sdpa")
     ]
     if config.get("quantization_config") is not None:
         problems.append("is of a quantized model (quantization_config); give the model in full precision")
@@ -122,12 +116,7 @@ def window_limit(base_config: dict[str, Any]) -> int:
 
 
 def check_window(max_length: int, option: str, base_config: dict[str, Any]) -> None:
-    """Check that the encoder has enough positions for a window.
-
-    Args:
-        max_length: of a window, in tokens.
-        option: name of the option that sets it, for messages.
-        base_config: config.json of the base model.
+    """Check that the encoder has enough positions for a window of `max_length` tokens.
 
     Raises:
         UserError: if the window is too long.

@@ -26,7 +26,7 @@ from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.models.base_config import WEIGHT_FILES, read_base_config
-from adapter_qa.models.weights import weight_names
+from adapter_qa.models.weights import weight_names, weights_file
 
 MODEL_CLASSES = {
     "qa": AutoModelForQuestionAnswering,
@@ -40,9 +40,7 @@ SAMPLED_VALUES = 1024  # of each tensor in a fingerprint: enough to distinguish 
 def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
     """Load the model's fast tokenizer.
 
-    Args:
-        options: the base model.
-        split_words: the input will be lists of words; byte-level tokenizers then need a space before each word.
+    With `split_words`, the input will be lists of words; byte-level tokenizers then need a space before each word.
 
     Raises:
         UserError: if there is no tokenizer, it has no fast version, or it belongs to another model.
@@ -108,9 +106,9 @@ def load_model(
             **_source_options(options),
             **attention,
         )
+    prefix = "" if require_head else f"{model.base_model_prefix}."
     missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
-    missing = [key for key in missing if require_head or key.startswith(f"{model.base_model_prefix}.")]
-    missing = [key for key in missing if ".pooler." not in key]
+    missing = [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
     if missing:  # the library has filled them with random values
         raise UserError(
             f"{name}: {len(missing)} weights are missing or of another shape, e.g. {missing[0]}; its weights and its "
@@ -138,7 +136,6 @@ def _source_options(options: ModelOptions) -> dict[str, Any]:
 
 
 def _library_config(options: ModelOptions, labels: list[str] | None) -> PretrainedConfig:
-    """Return the model's configuration as an object of the library, with the names of the classes."""
     name = options.config_name or options.model_name_or_path
     config: PretrainedConfig = AutoConfig.from_pretrained(name, **_source_options(options))
     # adapter-transformers 2.x wrote an empty "adapters" here, which today's library would write into.
@@ -151,12 +148,8 @@ def _library_config(options: ModelOptions, labels: list[str] | None) -> Pretrain
 
 
 def _check_weight_files(folder: Path) -> None:
-    """Check names and headers of the weight files in a model's folder, without reading the weights.
-
-    Raises:
-        UserError: if a file is damaged, a file of several is missing, or an index names a file outside the folder.
-    """
-    first = next(path for path in (folder / name for name in WEIGHT_FILES) if path.is_file())
+    """Check names and headers of the weight files in a model's folder, without reading the weights."""
+    first = weights_file(folder, *WEIGHT_FILES)
     files = [first]
     if first.suffix == ".json":
         weight_map = read_json(first).get("weight_map")

@@ -10,13 +10,6 @@ import adapters
 import torch
 from adapters import AdapterConfig, AdapterFusionConfig, Fuse
 from adapters.methods.bottleneck import BottleneckLayer
-from adapters.utils import (
-    ADAPTERFUSION_CONFIG_NAME,
-    ADAPTERFUSION_WEIGHTS_NAME,
-    HEAD_WEIGHTS_NAME,
-    SAFE_ADAPTERFUSION_WEIGHTS_NAME,
-    SAFE_HEAD_WEIGHTS_NAME,
-)
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -25,6 +18,7 @@ from adapter_qa.core.files import read_json
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import AdapterSource
+from adapter_qa.models.file_names import FUSION_CONFIG, FUSION_WEIGHTS, HEAD_WEIGHTS
 from adapter_qa.models.fusion import use_fast_fusion
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
 from adapter_qa.models.saved_adapters import SavedHead
@@ -49,7 +43,13 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
         _add_fusion(model, setup.fusion, setup.saved.fusion if setup.saved is not None else None)
     if setup.saved is not None and setup.saved.head is not None and setup.loads_saved_head:
         _load_head(model, setup.saved.head)
-    _freeze_and_activate(model, setup)
+    # `train_adapter` and `train_adapter_fusion` also activate what they train. Without `set_active_adapters`, the
+    # language adapter would silently drop out of the forward pass.
+    if setup.fused:
+        as_adapter_model(model).train_adapter_fusion(setup.block)
+    else:
+        as_adapter_model(model).train_adapter(setup.tasks[0].name)
+    as_adapter_model(model).set_active_adapters(setup.block)
     check_setup(model, setup)
 
 
@@ -58,10 +58,7 @@ def _encoder_layers(model: PreTrainedModel) -> list[Any]:
 
 
 def _load_adapter(model: PreTrainedModel, source: AdapterSource, folder: Path) -> None:
-    """Load one adapter with all its weights.
-
-    Only an adapter without weights after the last feed-forward block (`attention_only_last_layer`) lacks these.
-    """
+    """Load one adapter; with `attention_only_last_layer`, it lacks weights after the last feed-forward block."""
     loading_info: dict[str, Any] = {}
     try:
         as_adapter_model(model).load_adapter(
@@ -89,10 +86,7 @@ def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> Non
     The library adds it at every site of every layer. Where no fused adapter is, its 3h² + 2h parameters never get a
     gradient, and DistributedDataParallel stops with an error.
     """
-    if saved is None:
-        as_adapter_model(model).add_adapter_fusion(fusion)
-    else:
-        as_adapter_model(model).add_adapter_fusion(fusion, _saved_fusion_config(saved))
+    as_adapter_model(model).add_adapter_fusion(fusion, None if saved is None else _saved_fusion_config(saved))
     for layer in _encoder_layers(model):
         for site in layer.modules():
             if not isinstance(site, BottleneckLayer):
@@ -102,12 +96,12 @@ def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> Non
             else:
                 site.delete_fusion_layer(fusion.name)
     if saved is not None:
-        path = weights_file(saved, SAFE_ADAPTERFUSION_WEIGHTS_NAME, ADAPTERFUSION_WEIGHTS_NAME)
-        _load_weights(model, path, {name for name, _ in model.named_parameters() if FUSION_MARK in name})
+        names = {name for name, _ in model.named_parameters() if FUSION_MARK in name}
+        _load_weights(model, weights_file(saved, *FUSION_WEIGHTS), names)
 
 
 def _saved_fusion_config(folder: Path) -> AdapterFusionConfig:
-    path = folder / ADAPTERFUSION_CONFIG_NAME
+    path = folder / FUSION_CONFIG
     config = read_json(path).get("config") or {}
     try:
         # adapter-transformers 2.x did not save the dropout. With None, the library uses the encoder's, as 2.x did.
@@ -117,22 +111,13 @@ def _saved_fusion_config(folder: Path) -> AdapterFusionConfig:
 
 
 def _load_head(model: PreTrainedModel, head: SavedHead) -> None:
-    """Load a saved head. Weights that are tied to the embeddings stay those of the base model.
-
-    Raises:
-        UserError: if the head is damaged, or belongs to another model class.
-    """
     if head.model_class != type(model).__name__:
         raise UserError(f"{head.folder}: its head belongs to {head.model_class}, the model is a {type(model).__name__}")
-    _load_weights(model, weights_file(head.folder, SAFE_HEAD_WEIGHTS_NAME, HEAD_WEIGHTS_NAME), head_names(model))
+    _load_weights(model, weights_file(head.folder, *HEAD_WEIGHTS), head_names(model))
 
 
 def _load_weights(model: PreTrainedModel, path: Path, names: Set[str]) -> None:
-    """Load the named weights, and no others, from a file.
-
-    Raises:
-        UserError: if the file is damaged, or a weight is missing or has another shape.
-    """
+    """Load the named weights, and no others, from a file."""
     state = read_weights(path)
     shapes = {name: weight.shape for name, weight in model.named_parameters() if name in names}
     mismatched = sorted(name for name, shape in shapes.items() if name not in state or state[name].shape != shape)
@@ -144,28 +129,10 @@ def _load_weights(model: PreTrainedModel, path: Path, names: Set[str]) -> None:
     model.load_state_dict({name: state[name] for name in shapes}, strict=False)
 
 
-def _freeze_and_activate(model: PreTrainedModel, setup: AdapterSetup) -> None:
-    """Leave only the fusion or the task adapter, and the head, trainable; activate the whole setup.
-
-    `train_adapter` and `train_adapter_fusion` also activate what they are given. Without `set_active_adapters`, the
-    language adapter would silently drop out of the forward pass.
-    """
-    adapter_model = as_adapter_model(model)
-    if setup.fused:
-        adapter_model.train_adapter_fusion(setup.block)
-    else:
-        adapter_model.train_adapter(setup.tasks[0].name)
-    adapter_model.set_active_adapters(setup.block)
-
-
 def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
-    """Check that the active adapters and the trainable weights are those of the setup.
+    """Check that the active adapters and the trainable weights are those of the setup; None for full fine-tuning.
 
     It is called before training, evaluating, saving and answering.
-
-    Args:
-        model: the model.
-        setup: its setup; None for full fine-tuning, where everything passes.
 
     Raises:
         RuntimeError: if the model does not match the setup; its results would not be those that the user asked for.

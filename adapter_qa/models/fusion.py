@@ -30,12 +30,7 @@ REGULARIZATION = 0.01  # weight of `fusion_regularization`; from AdapterFusion's
 
 
 def use_fast_fusion(site: BottleneckLayer, fusion_name: str) -> None:
-    """Replace the library's fusion layer at an adapter site by a `FusionLayer`, if it computes the same function.
-
-    Args:
-        site: an adapter site that has the fusion and at least one of its adapters.
-        fusion_name: names of the fused adapters, joined by commas.
-    """
+    """Replace the library's fusion layer at an adapter site by a `FusionLayer`, if it computes the same function."""
     layer = site.adapter_fusion_layer[fusion_name]
     if FusionLayer.can_replace(layer, _fused_adapters(site, fusion_name.split(","))):
         site.adapter_fusion_layer[fusion_name] = FusionLayer(layer)
@@ -52,7 +47,6 @@ def use_inference_fusion(model: nn.Module) -> None:
 
 
 def _fused_adapters(site: BottleneckLayer, names: Iterable[str]) -> list[Adapter]:
-    """Return those of the named adapters that are at an adapter site."""
     return [site.adapters[name] for name in names if name in site.adapters]
 
 
@@ -74,11 +68,7 @@ def compose_fuse(site: BottleneckLayer, setup: Fuse, state: BottleneckState, lvl
 
 
 class FusionLayer(nn.Module):
-    """A fusion layer with the parameters of the library's layer, under the same names, and less arithmetic.
-
-    Args:
-        layer: the library's layer, whose parameters are used; `can_replace` must be true for it.
-    """
+    """A fusion layer with the parameters of the library's layer, under the same names, and less arithmetic."""
 
     def __init__(self, layer: BertFusion):
         super().__init__()
@@ -137,12 +127,7 @@ class FusionLayer(nn.Module):
 
 
 class InferenceFusion(FusionLayer):
-    """A `FusionLayer` whose matrix products are computed once, for a model that is no longer trained.
-
-    Args:
-        layer: the layer to replace.
-        adapters: the adapters that it fuses.
-    """
+    """A `FusionLayer` whose matrix products are computed once, for a model that is no longer trained."""
 
     projection: torch.Tensor
     constant: torch.Tensor

@@ -25,7 +25,6 @@ from adapter_qa.data.windows import PairLayout
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.fusion import FusionLayer
 
-PARTS = ("question", "context")
 LOCATIONS = {"mh_adapter": "attention", "output_adapter": "output"}  # blocks of a layer that an adapter can follow
 
 
@@ -33,7 +32,6 @@ class FusionAttentionDocument(TypedDict):
     """Mean fusion weights, as in fusion_attention.json.
 
     Attributes:
-        adapters: names of the fused adapters.
         windows: number of windows.
         places: labels of the adapter sites, as `FusionAttention.sites`.
         question, context, all: means over the tokens of the questions, of the contexts, and of both; one row for each
@@ -57,7 +55,6 @@ class FusionAttention:
         layout: how the windows join question and context.
 
     Attributes:
-        adapters: names of the fused adapters.
         sites: labels of the adapter sites with the fusion, from the lowest up: the number of the encoder layer, from 0,
             and if a layer has two sites, the block that each follows, e.g. "0 attention".
         sums: (sites, 2, adapters) float64, weights summed over question tokens and over context tokens.
@@ -66,23 +63,19 @@ class FusionAttention:
 
     def __init__(self, model: PreTrainedModel, fusion: Fuse | None, layout: PairLayout):
         numbered_sites = fusion_sites(model, fusion.name) if fusion is not None else []
-        layer_numbers = [number for number, _ in numbered_sites]
-        names: list[str] = list(fusion.children) if fusion is not None else []
-        two_per_layer = len(set(layer_numbers)) < len(layer_numbers)
-        self.adapters = names
-        self.sites = [
-            f"{number} {LOCATIONS[site.location_key]}" if two_per_layer else str(number)
-            for number, site in numbered_sites
-        ]
+        two_per_layer = len({number for number, _ in numbered_sites}) < len(numbered_sites)
+        self.adapters: list[str] = list(fusion.children) if fusion is not None else []
         self.layout = layout
+        self.sites: list[str] = []
         self._layers: list[FusionLayer | BertFusion] = []
         self._columns: list[list[int]] = []  # for each site the adapters that are there; the others have no score
-        for _, site in numbered_sites:
-            self._layers.append(site.adapter_fusion_layer[",".join(names)])
-            self._columns.append([index for index, name in enumerate(names) if name in site.adapters])
+        for number, site in numbered_sites:
+            self.sites.append(f"{number} {LOCATIONS[site.location_key]}" if two_per_layer else str(number))
+            self._layers.append(site.adapter_fusion_layer[",".join(self.adapters)])
+            self._columns.append([index for index, name in enumerate(self.adapters) if name in site.adapters])
         self._scores = [torch.empty(0)] * len(self.sites)
         device = next(model.parameters()).device
-        self.sums = torch.zeros(len(self.sites), len(PARTS), len(names), dtype=torch.float64, device=device)
+        self.sums = torch.zeros(len(self.sites), 2, len(self.adapters), dtype=torch.float64, device=device)
         self.counts = torch.zeros(3, dtype=torch.float64, device=device)
 
     @contextmanager
@@ -115,12 +108,7 @@ class FusionAttention:
         return all_scores
 
     def add(self, batch: dict[str, torch.Tensor], windows: int) -> None:
-        """Add the weights of the last forward pass.
-
-        Args:
-            batch: the model's input, from `WindowCollator`.
-            windows: number of windows that count, from the first; the others are repetitions.
-        """
+        """Add the weights of the last forward pass; after the first `windows` of the batch, only repetitions follow."""
         if not self.sites:
             return
         tokens = torch.stack([question_mask(batch, self.layout), batch["context_mask"]], 1)[:windows].double()
@@ -144,8 +132,7 @@ class FusionAttention:
 
 def _means(sums: torch.Tensor, tokens: torch.Tensor) -> list[list[float]]:
     """Return (sites, adapters) means, or no rows if there are no tokens."""
-    means: list[list[float]] = (sums / tokens).tolist() if tokens else []
-    return means
+    return (sums / tokens).tolist() if tokens else []
 
 
 def fusion_sites(model: PreTrainedModel, fusion_name: str) -> list[tuple[int, BottleneckLayer]]:

@@ -10,30 +10,24 @@ from typing import Any
 
 import adapters
 import msgspec
-from adapters.utils import (
-    ADAPTERFUSION_WEIGHTS_NAME,
-    HEAD_WEIGHTS_NAME,
-    SAFE_ADAPTERFUSION_WEIGHTS_NAME,
-    SAFE_HEAD_WEIGHTS_NAME,
-    SAFE_WEIGHTS_NAME,
-    WEIGHTS_NAME,
-)
 from safetensors.torch import save_file
-from torch import Tensor
 
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json, write_json
 from adapter_qa.models.adapter_setup import AdapterSetup, setup_of_folder
 from adapter_qa.models.adapter_source import current_config, is_legacy, sites_in_weights
-from adapter_qa.models.file_names import ADAPTER_CONFIG, FUSION_CONFIG, HEAD_CONFIG, SETUP_FILE
+from adapter_qa.models.file_names import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    FUSION_CONFIG,
+    FUSION_WEIGHTS,
+    HEAD_CONFIG,
+    HEAD_WEIGHTS,
+    SETUP_FILE,
+)
 from adapter_qa.models.metadata import BaseModelRecord
 from adapter_qa.models.save import setup_document
-from adapter_qa.models.saved_adapters import (
-    ATTENTION_ONLY_LAST_LAYER,
-    SavedAdapterSetup,
-    is_adapter_dir,
-    read_setup,
-)
+from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER, SavedAdapterSetup, is_adapter_dir, read_setup
 from adapter_qa.models.weights import read_weights, weights_file
 
 VERSION = {"version": f"adapters.{adapters.__version__}"}  # tells the library that activations have their new names
@@ -42,13 +36,7 @@ TIED = re.compile(r"\.decoder\.(weight|bias)$")  # in a head for masked tokens: 
 
 @dataclass(frozen=True)
 class LegacySave:
-    """A saved folder of adapter-transformers 2.x.
-
-    Attributes:
-        path: where it is, relative to the folder that was searched.
-        saved: the files in it.
-        setup: the setup that they make.
-    """
+    """A saved folder of adapter-transformers 2.x; its path is relative to the folder that was searched."""
 
     path: Path
     saved: SavedAdapterSetup
@@ -83,11 +71,8 @@ def _kind(config: dict[str, Any]) -> str:
 def find_legacy_saves(top: Path, base_config: dict[str, Any] | None) -> list[LegacySave]:
     """Find every folder of adapter-transformers 2.x in a folder, which may be one itself.
 
-    The adapters inside a fusion's folder are a part of it. Links to folders are not followed.
-
-    Args:
-        top: where to search.
-        base_config: config.json of the base model that adapters must fit; None for the encoder that they recorded.
+    The adapters inside a fusion's folder are a part of it. Links to folders are not followed. The adapters must fit the
+    base model of `base_config`; None for the encoder that they recorded.
 
     Raises:
         UserError: if there is no such folder, or some cannot be read.
@@ -136,12 +121,7 @@ def _recorded_encoder(saved: SavedAdapterSetup) -> dict[str, Any]:
 
 
 def convert(save: LegacySave, target: Path, base_model: BaseModelRecord) -> None:
-    """Write a folder in the current format.
-
-    Args:
-        save: what to convert.
-        target: the folder to write to.
-        base_model: the base model, to record it.
+    """Write a folder in the current format, which records `base_model`.
 
     Raises:
         UserError: if weights are damaged.
@@ -157,18 +137,19 @@ def convert(save: LegacySave, target: Path, base_model: BaseModelRecord) -> None
             document[ATTENTION_ONLY_LAST_LAYER] = True
         (target / source.name).mkdir()
         write_json(target / source.name / ADAPTER_CONFIG, document)
-        _write_weights(target / source.name / SAFE_WEIGHTS_NAME, _read_weights(folder, SAFE_WEIGHTS_NAME, WEIGHTS_NAME))
+        _convert_weights(folder, target / source.name, ADAPTER_WEIGHTS)
     if setup.fusion is not None and saved.fusion is not None:
         _convert_fusion(saved.fusion, target / setup.fusion.name)
     if saved.head is not None:
-        _convert_head(saved.head.folder, target)
+        write_json(target / HEAD_CONFIG, read_json(saved.head.folder / HEAD_CONFIG) | VERSION)
+        _convert_weights(saved.head.folder, target, HEAD_WEIGHTS)
     metadata = {
         "base_model": msgspec.structs.asdict(base_model),
         "tokenizer": None,
         "language": None,
         "converted_from": str(save.path),
     }
-    write_json(target / SETUP_FILE, setup_document(setup, metadata, with_head=setup.task in ("qa", "ner")))
+    write_json(target / SETUP_FILE, setup_document(setup, metadata))
 
 
 def _convert_fusion(folder: Path, target: Path) -> None:
@@ -176,21 +157,11 @@ def _convert_fusion(folder: Path, target: Path) -> None:
     document |= {"config": {"dropout_prob": None, **(document.get("config") or {})}, **VERSION}
     target.mkdir()
     write_json(target / FUSION_CONFIG, document)
-    state = _read_weights(folder, SAFE_ADAPTERFUSION_WEIGHTS_NAME, ADAPTERFUSION_WEIGHTS_NAME)
-    _write_weights(target / SAFE_ADAPTERFUSION_WEIGHTS_NAME, state)
+    _convert_weights(folder, target, FUSION_WEIGHTS)
 
 
-def _convert_head(folder: Path, target: Path) -> None:
-    write_json(target / HEAD_CONFIG, read_json(folder / HEAD_CONFIG) | VERSION)
-    state = _read_weights(folder, SAFE_HEAD_WEIGHTS_NAME, HEAD_WEIGHTS_NAME)
-    own = {name: weight for name, weight in state.items() if not TIED.search(name)}
-    _write_weights(target / SAFE_HEAD_WEIGHTS_NAME, own)
-
-
-def _read_weights(folder: Path, *names: str) -> dict[str, Tensor]:
-    """Read weights as copies that share no memory, which safetensors requires."""
-    return {name: weight.contiguous().clone() for name, weight in read_weights(weights_file(folder, *names)).items()}
-
-
-def _write_weights(path: Path, state: dict[str, Tensor]) -> None:
-    save_file(state, path, metadata={"format": "pt"})
+def _convert_weights(folder: Path, target: Path, names: tuple[str, str]) -> None:
+    """Write weights as safetensors, without tied ones; as copies that share no memory, which safetensors requires."""
+    weights = read_weights(weights_file(folder, *names))
+    state = {name: weight.contiguous().clone() for name, weight in weights.items() if not TIED.search(name)}
+    save_file(state, target / names[0], metadata={"format": "pt"})

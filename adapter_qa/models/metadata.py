@@ -11,30 +11,23 @@ from adapter_qa.config.options import AnsweringOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 
-AtLeastZero = Annotated[int, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1, lt=2**20)]
 Document = TypeVar("Document")
 
 
 class BaseModelRecord(msgspec.Struct, frozen=True):
-    """The base model that a run used.
-
-    Attributes:
-        name_or_path: hub id or folder; a path that begins with a dot is relative to the saved folder.
-        revision: its revision on the hub.
-        fingerprint: see `base_model.weights_fingerprint`.
-    """
+    """The base model that a run used; a path that begins with a dot is relative to the saved folder."""
 
     name_or_path: str | None = None
     revision: str | None = None
-    fingerprint: str | None = None
+    fingerprint: str | None = None  # see `base_model.weights_fingerprint`
 
 
 class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How contexts are cut into windows and how answers are chosen; checked when it is read."""
+    """How contexts are cut into windows and how answers are chosen."""
 
     max_seq_length: Count
-    doc_stride: AtLeastZero
+    doc_stride: Annotated[int, msgspec.Meta(ge=0)]
     n_best_size: Count
     max_answer_length: Count
     version_2: bool
@@ -49,18 +42,13 @@ class RunMetadata(msgspec.Struct, frozen=True):
     """The record of a run in a folder that it saved. Folders from other programs have none: all defaults.
 
     Attributes:
-        task: "qa", "ner" or "mlm".
         setup: the composition as text, e.g. `Stack[mlm, qa]`; None after full fine-tuning.
-        language_adapter: name of the language adapter.
-        tasks: names of the task adapters.
-        fused: whether the task adapters are fused.
         composition: "stack" or "fuse", how the language adapter joins the fusion.
         base_model: the base model, needed to load the folder.
         trained_from: after full fine-tuning, the base model that the training started from.
         tokenizer: hub id or folder of the tokenizer if it is not that of the base model.
         language: language code of the data.
-        versions: version of each package that affects results.
-        windows: options for windows and answers, of a QA run.
+        windows: of a QA run only.
     """
 
     task: str | None = None
@@ -82,18 +70,12 @@ class RunMetadata(msgspec.Struct, frozen=True):
         return ((self.language_adapter,) if self.language_adapter else ()) + self.tasks
 
 
-class _FullSetup(msgspec.Struct):
-    """The content of full_setup.json."""
-
+class _SetupDocument(msgspec.Struct):
     trainer: RunMetadata
 
 
 def read_document(path: Path, kind: type[Document]) -> Document:
-    """Read a JSON file that this trainer writes.
-
-    Args:
-        path: the file.
-        kind: the type of its content.
+    """Read a JSON file of this trainer as a value of the given type.
 
     Raises:
         UserError: if the file cannot be read, or a field is missing or has a value of another type.
@@ -105,9 +87,5 @@ def read_document(path: Path, kind: type[Document]) -> Document:
 
 
 def read_metadata(path: Path) -> RunMetadata:
-    """Read the metadata in a full_setup.json.
-
-    Raises:
-        UserError: see `read_document`.
-    """
-    return read_document(path, _FullSetup).trainer
+    """Read the metadata in an adapter_setup.json or full_setup.json; errors as in `read_document`."""
+    return read_document(path, _SetupDocument).trainer

@@ -13,7 +13,7 @@ FUSION_MARK = "adapter_fusion_layer."  # in the names of a fusion's weights
 
 
 def adapter_mark(name: str) -> str:
-    """Return the part of a weight's name that all weights of the adapter `name` have."""
+    """Return what the names of all weights of an adapter have in common."""
     return f"adapters.{name}."
 
 
@@ -43,8 +43,6 @@ class ParameterTable(TypedDict):
     Attributes:
         base: the base model with its head.
         added: adapters and fusion.
-        trainable: all that train.
-        percent_added: `added` in percent of `base`, two decimals.
         parts: each adapter by its name, `fusion` if there is one, and `head`, which is part of `base`.
     """
 

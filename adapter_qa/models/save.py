@@ -10,7 +10,6 @@ from typing import Any
 import adapters
 import torch
 from adapters.configuration import build_full_config
-from adapters.utils import HEAD_CONFIG_NAME, SAFE_HEAD_WEIGHTS_NAME, SETUP_CONFIG_NAME
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -21,18 +20,15 @@ from adapter_qa.core.files import atomic_folder, write_json, write_text
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.build import check_setup
+from adapter_qa.models.file_names import HEAD_CONFIG, HEAD_WEIGHTS, SETUP_FILE
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
 
 
 def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Write an `adapters-<task>` folder, completely or not at all.
+    """Write an `adapters-<task>` folder completely, in place of an older one, or not at all.
 
-    Args:
-        model: the trained model.
-        setup: its setup.
-        folder: the folder; an older one is replaced.
-        metadata: what the JSON holds besides the composition: base model, windows, language, versions.
+    `metadata` is what the JSON holds besides the composition: base model, windows, language, versions.
 
     Raises:
         RuntimeError: if the model does not match the setup.
@@ -40,8 +36,6 @@ def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metada
     """
     check_setup(model, setup)
     adapter_model = as_adapter_model(model)
-    # The library cannot load a head that is tied to the embeddings, as the head for masked tokens is.
-    document = setup_document(setup, metadata, with_head=setup.task != "mlm")
     with atomic_folder(folder) as temporary:
         for source in setup.adapters:
             notes: dict[str, Any] = {ATTENTION_ONLY_LAST_LAYER: True} if source.attention_only_last_layer else {}
@@ -54,20 +48,15 @@ def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metada
             target = str(temporary / setup.fusion.name)
             adapter_model.save_adapter_fusion(target, setup.fusion, use_safetensors=True)
         _save_head(model, temporary)
-        write_json(temporary / SETUP_CONFIG_NAME, document)
+        write_json(temporary / SETUP_FILE, setup_document(setup, metadata))
 
 
-def setup_document(setup: AdapterSetup, metadata: Mapping[str, Any], *, with_head: bool) -> dict[str, Any]:
-    """Return the content of adapter_setup.json: the library's keys, and ours under "trainer".
-
-    Args:
-        setup: the setup.
-        metadata: further keys for "trainer".
-        with_head: whether `load_adapter_setup` of the adapters library loads the head too.
-    """
+def setup_document(setup: AdapterSetup, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of adapter_setup.json: the library's keys, and ours under "trainer"."""
     return {
         "adapter_setup": setup.block.to_dict(),
-        "head_setup": with_head,
+        # Whether `load_adapter_setup` loads the head. It cannot load one that is tied to the embeddings, as for "mlm".
+        "head_setup": setup.task in ("qa", "ner"),
         "version": f"adapters.{adapters.__version__}",
         "trainer": {
             "task": setup.task,
@@ -84,10 +73,8 @@ def setup_document(setup: AdapterSetup, metadata: Mapping[str, Any], *, with_hea
 def _save_head(model: PreTrainedModel, folder: Path) -> None:
     """Save the head in the library's format, without weights that are tied to the embeddings."""
     head = head_names(model)
-    save_file(
-        {name: _for_file(weight) for name, weight in model.named_parameters() if name in head},
-        folder / SAFE_HEAD_WEIGHTS_NAME,
-    )
+    state = {name: _for_file(weight) for name, weight in model.named_parameters() if name in head}
+    save_file(state, folder / HEAD_WEIGHTS[0])
     config = build_full_config(
         None,
         model.config,
@@ -97,7 +84,7 @@ def _save_head(model: PreTrainedModel, folder: Path) -> None:
         save_id2label=True,
     )
     config["num_labels"] = model.config.num_labels
-    write_text(folder / HEAD_CONFIG_NAME, json.dumps(config, indent=2, sort_keys=True) + "\n")
+    write_text(folder / HEAD_CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def trainable_state(model: nn.Module) -> dict[str, torch.Tensor]:

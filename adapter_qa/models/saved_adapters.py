@@ -24,19 +24,20 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from adapters.utils import (
-    ADAPTERFUSION_WEIGHTS_NAME,
-    HEAD_WEIGHTS_NAME,
-    SAFE_ADAPTERFUSION_WEIGHTS_NAME,
-    SAFE_HEAD_WEIGHTS_NAME,
-)
 from huggingface_hub import snapshot_download
 
 from adapter_qa.config.options import ADAPTER_NAME
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.models.base_config import HUB_ID, holds_adapters
-from adapter_qa.models.file_names import ADAPTER_CONFIG, FUSION_CONFIG, HEAD_CONFIG, SETUP_FILE
+from adapter_qa.models.file_names import (
+    ADAPTER_CONFIG,
+    FUSION_CONFIG,
+    FUSION_WEIGHTS,
+    HEAD_CONFIG,
+    HEAD_WEIGHTS,
+    SETUP_FILE,
+)
 from adapter_qa.models.metadata import RunMetadata, read_document
 from adapter_qa.models.weights import weight_names, weights_file
 
@@ -54,8 +55,7 @@ class SavedHead:
     """The head in a saved folder.
 
     Attributes:
-        folder: where its files are.
-        model_class: the model class that it was saved from, e.g. BertForQuestionAnswering.
+        model_class: the class of the model that it was saved from, e.g. BertForQuestionAnswering.
         labels: class names in order; without meaning for "qa" and "mlm".
     """
 
@@ -74,13 +74,11 @@ class SavedAdapterSetup:
     """A whole saved folder.
 
     Attributes:
-        folder: where it is.
         adapters: folder of each adapter by its name.
-        language: name of the language adapter, if there is one.
+        language: name of the language adapter.
         tasks: names of the task adapters, in the order of the fusion if they are fused.
         composition: "stack" or "fuse", how the language adapter joins the fusion.
-        fusion: folder of the fusion's files, if there is one.
-        head: the head, if there is one.
+        fusion: folder of the fusion's files.
         metadata: what this trainer recorded; all defaults for folders of other programs.
         note: for the user: an assumption that was made to read the folder.
     """
@@ -110,15 +108,11 @@ class _Stack(msgspec.Struct, tag_field="type", tag="Stack"):
 
 
 class _SetupDocument(msgspec.Struct):
-    """The content of adapter_setup.json."""
-
     adapter_setup: _Single | _Fuse | _Stack
     trainer: RunMetadata
 
 
 class _HeadDocument(msgspec.Struct):
-    """The content of head_config.json, as far as it is used."""
-
     model_class: str | None = None
     label2id: dict[Label, int] | None = None
 
@@ -132,11 +126,7 @@ def is_adapter_dir(folder: Path) -> bool:
 
 
 def find_folder(option: str, path: str) -> Path:
-    """Return the saved folder that an option refers to.
-
-    Args:
-        option: name of the option, for messages.
-        path: the folder itself, a run's folder with exactly one `adapters-*` folder, or a hub id to download.
+    """Return the saved folder of an option: itself, the only `adapters-*` in a run's folder, or a hub id to download.
 
     Raises:
         UserError: if there is no such folder, or it holds no saved adapters, or several.
@@ -193,7 +183,6 @@ def read_setup(folder: Path) -> SavedAdapterSetup:
 
 
 def _read_setup_file(folder: Path) -> SavedAdapterSetup:
-    """Read a folder that this trainer saved."""
     path = folder / SETUP_FILE
     document = read_document(path, _SetupDocument)
     names, metadata = _adapter_names(document.adapter_setup), document.trainer
@@ -202,31 +191,19 @@ def _read_setup_file(folder: Path) -> SavedAdapterSetup:
     if adapters != names or not is_known or not all(map(ADAPTER_NAME.fullmatch, names)):
         raise UserError(f"{path}: its composition {names} and its adapters {adapters} disagree")
     fusion = folder / ",".join(names if composition == "fuse" else tasks) if metadata.fused else None
-    return SavedAdapterSetup(
-        folder,
-        adapters={name: folder / name for name in names},
-        language=metadata.language_adapter,
-        tasks=tasks,
-        composition=composition,
-        fusion=fusion,
-        head=read_head(folder),
-        metadata=metadata,
-    )
+    paths = {name: folder / name for name in names}
+    language, head = metadata.language_adapter, read_head(folder)
+    return SavedAdapterSetup(folder, paths, language, tasks, composition, fusion, head, metadata)
 
 
 def _adapter_names(block: _Single | _Fuse | _Stack) -> list[str]:
-    """Return the names of the adapters in a composition, in order."""
     if isinstance(block, _Single):
         return [*block.children]
     return [name for child in block.children for name in _adapter_names(child)]
 
 
 def read_head(folder: Path) -> SavedHead | None:
-    """Read the head in a folder; None if there is none.
-
-    Raises:
-        UserError: if its JSON is damaged.
-    """
+    """Read the head in a folder; None if there is none. Raise UserError if its JSON is damaged."""
     path = folder / HEAD_CONFIG
     if not path.is_file():
         return None
@@ -250,31 +227,29 @@ def check_saved_files(saved: SavedAdapterSetup) -> None:
     """
     if saved.fusion is not None:
         read_json(saved.fusion / FUSION_CONFIG)
-        weight_names(weights_file(saved.fusion, SAFE_ADAPTERFUSION_WEIGHTS_NAME, ADAPTERFUSION_WEIGHTS_NAME))
+        weight_names(weights_file(saved.fusion, *FUSION_WEIGHTS))
     if saved.head is not None:
-        weight_names(weights_file(saved.head.folder, SAFE_HEAD_WEIGHTS_NAME, HEAD_WEIGHTS_NAME))
+        weight_names(weights_file(saved.head.folder, *HEAD_WEIGHTS))
 
 
 # ---------------------------------------------------------------- adapter-transformers 2.x
 
 
 def _read_legacy_setup(folder: Path) -> SavedAdapterSetup:
-    """Read several adapters of adapter-transformers 2.x: those of a fusion, or a task and its language adapter.
-
-    Raises:
-        UserError: if it is unclear which of the adapters belong together.
-    """
+    """Read several adapters of adapter-transformers 2.x: those of a fusion, or a task and its language adapter."""
     documents = {path.parent: read_json(path) for path in sorted(folder.glob(f"*/{ADAPTER_CONFIG}"))}
     adapters = _legacy_adapters(folder, documents)
-    fusion = next((path.parent for path in _fusion_configs(folder) if path.is_file()), None)
+    fusion_configs = [folder / FUSION_CONFIG, *folder.glob(f"*/{FUSION_CONFIG}")]
+    fusion = next((path.parent for path in fusion_configs if path.is_file()), None)
     if fusion is not None:
-        tasks = _legacy_fused_adapters(folder, fusion, adapters)
-        languages = [name for name in adapters if name not in tasks]
+        tasks = tuple(str(read_json(fusion / FUSION_CONFIG).get("name")).split(","))
+        missing = ", ".join(name for name in tasks if name not in adapters)
+        if missing:
+            raise UserError(f"{folder}: its fusion joins {', '.join(tasks)}, but no folder in it holds {missing}")
     else:
-        languages = [name for name, path in adapters.items() if _is_for_language(documents[path])]
-        tasks = tuple(name for name in adapters if name not in languages)
-        if not tasks:  # language adapters only: they are what the folder is about
-            tasks, languages = tuple(languages), []
+        tasks = tuple(name for name, path in adapters.items() if not is_for_language(documents[path]))
+        tasks = tasks or tuple(adapters)  # language adapters only: they are what the folder is about
+    languages = [name for name in adapters if name not in tasks]
     if len(languages) > 1 or (len(tasks) > 1 and fusion is None):
         paths = ", ".join(map(str, adapters.values()))
         raise UserError(f"{folder}: it is unclear which of its adapters belong together; give one of {paths}")
@@ -289,12 +264,8 @@ def _read_legacy_setup(folder: Path) -> SavedAdapterSetup:
     return SavedAdapterSetup(folder, adapters, language, tasks, fusion=fusion, head=head, note=note)
 
 
-def _fusion_configs(folder: Path) -> list[Path]:
-    return [folder / FUSION_CONFIG, *folder.glob(f"*/{FUSION_CONFIG}")]
-
-
 def _legacy_adapters(folder: Path, documents: dict[Path, dict[str, Any]]) -> dict[str, Path]:
-    """Return the folder of each adapter by its name, from the adapter_config.json in each folder."""
+    """Return the folder of each adapter by its name; `documents` are their adapter_config.json by folder."""
     adapters = {str(document.get("name")): path for path, document in documents.items()}
     if len(adapters) < len(documents):
         names = ", ".join(f"{document.get('name')} in {path.name}" for path, document in documents.items())
@@ -307,23 +278,8 @@ def _legacy_adapters(folder: Path, documents: dict[Path, dict[str, Any]]) -> dic
     return adapters
 
 
-def _legacy_fused_adapters(folder: Path, fusion: Path, adapters: dict[str, Path]) -> tuple[str, ...]:
-    """Return the names of the adapters that a fusion joins, in order."""
-    names = tuple(str(read_json(fusion / FUSION_CONFIG).get("name")).split(","))
-    missing = [name for name in names if name not in adapters]
-    if missing:
-        raise UserError(
-            f"{folder}: its fusion joins {', '.join(names)}, but no folder in it holds {', '.join(missing)}"
-        )
-    return names
-
-
-def _is_for_language(document: dict[str, Any]) -> bool:
-    """Return whether an adapter_config.json is that of a language adapter: by name, or because it is invertible."""
-    return document.get("name") == LANGUAGE_ADAPTER or is_invertible(document)
-
-
-def is_invertible(document: dict[str, Any]) -> bool:
-    """Return whether an adapter_config.json describes an adapter with an invertible part (MAD-X)."""
+def is_for_language(document: dict[str, Any]) -> bool:
+    """Return whether an adapter_config.json is of a language adapter: by name, or by its invertible part (MAD-X)."""
     config = document.get("config")
-    return isinstance(config, dict) and bool(config.get("inv_adapter"))
+    is_invertible = isinstance(config, dict) and bool(config.get("inv_adapter"))
+    return is_invertible or document.get("name") == LANGUAGE_ADAPTER

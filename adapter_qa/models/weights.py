@@ -45,11 +45,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def weight_names(path: Path) -> list[str]:
-    """Return the names of the weights in a file; of a safetensors file only the header is read.
-
-    Raises:
-        UserError: as in `read_weights`.
-    """
+    """Return the names of the weights in a file; of safetensors, from the header; errors as in `read_weights`."""
     if path.suffix != ".safetensors":
         return list(read_weights(path))
     try:
@@ -74,11 +70,7 @@ def check_states(checkpoint: Path) -> None:
 
 
 def _unpickle(path: Path) -> Any:
-    """Read tensors and plain values from a file of `torch.save`, to the CPU.
-
-    Raises:
-        UserError: if the file holds anything else, or is damaged.
-    """
+    """Read tensors and plain values from a file of `torch.save`, to the CPU."""
     try:
         # Explicit, so that TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD has no effect.
         return torch.load(path, map_location="cpu", weights_only=True)

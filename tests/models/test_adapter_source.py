@@ -117,9 +117,8 @@ def test_an_adapter_is_read_by_its_path_or_that_of_its_setup_or_run(tmp_path: Pa
     plain = write_adapter(tmp_path / "plain", "squad")
     single = write_setup(tmp_path / "run" / "adapters-qa", Stack("mlm", "qa"), "mlm", ["qa"])
     for path, name, expected in [
-        (plain, None, ("squad", plain)),
         (plain, "other", ("other", plain)),
-        (single, None, ("qa", single / "qa")),
+        (single, "qa", ("qa", single / "qa")),
         (single.parent, "qa_1", ("qa_1", single / "qa")),
     ]:
         source = read_any_adapter("--load_adapter", str(path), name, BASE_CONFIG)

@@ -485,8 +485,7 @@ def test_a_legacy_fusion_answers_questions(tiny_bert: Path, tmp_path: Path) -> N
     without_base = run_script(*ask)
     assert without_base.returncode == 2
     assert without_base.stderr == (
-        f"error: {folder / 'adapters-qa'}: does not name the base model of its adapters; "
-        "give --model_name_or_path\n"
+        f"error: {folder / 'adapters-qa'}: does not name the base model of its adapters; give --model_name_or_path\n"
     )
     result = run_script(*ask, "--model_name_or_path", tiny_bert)
     assert result.returncode == 0, result.stderr[-3000:]

@@ -32,6 +32,9 @@ def test_file_names_are_those_of_the_library() -> None:
     assert file_names.ADAPTER_CONFIG == library.CONFIG_NAME
     assert file_names.FUSION_CONFIG == library.ADAPTERFUSION_CONFIG_NAME
     assert file_names.HEAD_CONFIG == library.HEAD_CONFIG_NAME
+    assert file_names.ADAPTER_WEIGHTS == (library.SAFE_WEIGHTS_NAME, library.WEIGHTS_NAME)
+    assert file_names.FUSION_WEIGHTS == (library.SAFE_ADAPTERFUSION_WEIGHTS_NAME, library.ADAPTERFUSION_WEIGHTS_NAME)
+    assert file_names.HEAD_WEIGHTS == (library.SAFE_HEAD_WEIGHTS_NAME, library.HEAD_WEIGHTS_NAME)
 
 
 # ---------------------------------------------------------------- finding
