@@ -16,11 +16,11 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import yaml
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from adapter_qa.config.options import QARunConfig
 from adapter_qa.config.parser import ConfigParser
@@ -36,68 +36,32 @@ MAX_NUMBER = 2**63
 Scalar = str | int | float | bool | None
 Natural = Annotated[int, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=1)]
-Number = TypeVar("Number", int, float)
-AnyStruct = TypeVar("AnyStruct", bound=Struct)
+Whole = Annotated[int, Meta(ge=1 - MAX_NUMBER, le=MAX_NUMBER - 1)]
+Real = Annotated[float, Meta(gt=-MAX_NUMBER, lt=MAX_NUMBER)]
+
+# Settings by the name of the sampler or pruner.
+SAMPLERS: dict[str, dict[str, Any]] = {"tpe": {"n_startup_trials": Natural}, "random": {}, "grid": {}}
+PRUNERS: dict[str, dict[str, Any]] = {
+    "median": {
+        "n_startup_trials": Natural,
+        "n_warmup_steps": Natural,
+        "interval_steps": Count,
+        "n_min_trials": Count,
+    },
+    "hyperband": {"min_resource": Count, "max_resource": Count, "reduction_factor": Annotated[int, Meta(ge=2)]},
+    "none": {},
+}
+RANGES: dict[Any, dict[str, Any]] = {
+    option_type: {"low": number, "high": number, "step": number, "log": bool}
+    for option_type, number in ((int, Whole), (float, Real))
+}
 
 
-# ---------------------------------------------------------------- samplers and pruners
+class Method(Struct, frozen=True):
+    """A sampler or pruner. A setting that the file does not give has Optuna's default."""
 
-
-class Method(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
-    """A sampler or pruner. A setting that the file does not give has optuna's default."""
-
-    @property
-    def kind(self) -> str:
-        """The name in the file."""
-        return str(self.__struct_config__.tag)
-
-    def settings(self) -> dict[str, Any]:
-        """Return the settings that the file gives."""
-        return {name: value for name, value in msgspec.structs.asdict(self).items() if value is not UNSET}
-
-
-class TPE(Method, frozen=True, tag="tpe"):
-    """Optuna's tree-structured Parzen estimator."""
-
-    n_startup_trials: Natural | UnsetType = UNSET
-
-
-class RandomSearch(Method, frozen=True, tag="random"):
-    """Independent draws."""
-
-
-class GridSearch(Method, frozen=True, tag="grid"):
-    """Every combination once."""
-
-
-class MedianPruning(Method, frozen=True, tag="median"):
-    """Stop a trial whose metric is below the median of earlier trials."""
-
-    n_startup_trials: Natural | UnsetType = UNSET
-    n_warmup_steps: Natural | UnsetType = UNSET
-    interval_steps: Count | UnsetType = UNSET
-    n_min_trials: Count | UnsetType = UNSET
-
-
-class Hyperband(Method, frozen=True, tag="hyperband"):
-    """Optuna's Hyperband."""
-
-    min_resource: Count | UnsetType = UNSET
-    max_resource: Count | UnsetType = UNSET
-    reduction_factor: Annotated[int, Meta(ge=2)] | UnsetType = UNSET
-
-
-class NoPruning(Method, frozen=True, tag="none"):
-    """Every trial trains to its end."""
-
-
-Sampler = TPE | RandomSearch | GridSearch
-Pruner = MedianPruning | Hyperband | NoPruning
-SAMPLERS: dict[str, type[Method]] = {"tpe": TPE, "random": RandomSearch, "grid": GridSearch}
-PRUNERS: dict[str, type[Method]] = {"median": MedianPruning, "hyperband": Hyperband, "none": NoPruning}
-
-
-# ---------------------------------------------------------------- entries of the search
+    kind: str
+    settings: dict[str, Any]
 
 
 class Choices(Struct, frozen=True):
@@ -113,76 +77,55 @@ class Choices(Struct, frozen=True):
         """Return the trainer's options for one value of the entry called `name`."""
         return self.choices[value] if isinstance(self.choices, dict) else {name: value}
 
-    def values_to_check(self) -> tuple[Any, ...]:
+    def values_to_check(self) -> Sequence[Any]:
         """Return the values that the trainer's parser must accept."""
         return tuple(self.choices)
 
-    def grid_values(self) -> Sequence[Any] | None:
-        """Return all values; None if they cannot be counted."""
-        return tuple(self.choices)
+    grid_values = values_to_check
 
     def describe(self) -> str:
         """Return the values in words."""
         return ", ".join(map(str, self.choices))
 
 
-class Range(Struct, Generic[Number], frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class Range(Struct, frozen=True, omit_defaults=True):
     """The numbers between two ends, both included. The methods are those of `Choices`.
 
     Attributes:
-        low: the smallest value.
+        low: the smallest value; the type of the numbers is the option's.
         high: the largest value.
-        step: distance between two values; UNSET: every value in between.
+        step: distance between two values; None: every value in between.
         log: draw uniformly on a logarithmic scale.
     """
 
-    low: Number
-    high: Number
-    step: Number | UnsetType = UNSET
+    low: int | float
+    high: int | float
+    step: int | float | None = None
     log: bool = False
-
-    def __post_init__(self) -> None:
-        """Check the numbers against each other.
-
-        Raises:
-            ValueError: if no value lies between the ends, or the settings exclude each other.
-        """
-        step = None if self.step is UNSET else self.step
-        if not all(-MAX_NUMBER < number < MAX_NUMBER for number in (self.low, self.high, step or 0)):
-            raise ValueError("low, high and step must be finite numbers below 2**63")
-        if not self.low < self.high:
-            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
-        if step is not None and not 0 < step <= self.high - self.low:
-            raise ValueError(f"step {step:g} must be above 0 and at most high - low")
-        if self.log and (step is not None or self.low <= 0):
-            raise ValueError("log: true needs low above 0 and no step")
 
     def options(self, name: str, value: Any) -> dict[str, Any]:
         """Return the option with its value."""
         return {name: value}
 
-    def values_to_check(self) -> tuple[Any, ...]:
+    def values_to_check(self) -> Sequence[Any]:
         """Return both ends."""
         return (self.low, self.high)
 
-    def grid_values(self) -> Sequence[Any] | None:
-        """Return all values, at most one more than `MAX_COMBINATIONS`; None without a step."""
-        if self.step is UNSET:
-            return None
+    def grid_values(self) -> Sequence[Any]:
+        """Return all values, at most one more than `MAX_COMBINATIONS`; empty without a step."""
+        if self.step is None:
+            return ()
         low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))  # 3 x 0.1 exceeds 0.3
         count = min(int((high - low) / step) + 1, MAX_COMBINATIONS + 1)
         return [type(self.low)(low + number * step) for number in range(count)]
 
     def describe(self) -> str:
         """Return the range in words."""
-        step = f", step {self.step:g}" if self.step is not UNSET else ""
+        step = f", step {self.step:g}" if self.step is not None else ""
         return f"{self.low:g} to {self.high:g}{step}{', log' if self.log else ''}"
 
 
-SearchEntry = Choices | Range[int] | Range[float]
-
-
-# ---------------------------------------------------------------- the sweep
+SearchEntry = Choices | Range
 
 
 class Sweep(Struct, frozen=True):
@@ -202,8 +145,8 @@ class Sweep(Struct, frozen=True):
     trials: int
     metric: str
     seed: int
-    sampler: Sampler
-    pruner: Pruner
+    sampler: Method
+    pruner: Method
     launcher: tuple[str, ...]
     options: dict[str, Any]
     search: dict[str, SearchEntry]
@@ -224,15 +167,14 @@ class Sweep(Struct, frozen=True):
         """Return, as JSON values, what all workers of a sweep must agree on: everything but the number of trials."""
         settings = msgspec.to_builtins(self)
         del settings["trials"]
+        for name, method in (("sampler", self.sampler), ("pruner", self.pruner)):
+            settings[name] = {"kind": method.kind, **method.settings}
         return dict(json.loads(json.dumps(settings, default=str)))  # YAML has dates, and keys that are not text
 
-    def combinations(self) -> list[dict[str, Any]] | None:
-        """Return all sets of parameters; None if they cannot be counted or are more than `MAX_COMBINATIONS`."""
+    def combinations(self) -> list[dict[str, Any]]:
+        """Return all sets of parameters of a grid."""
         values = [entry.grid_values() for entry in self.search.values()]
-        countable = [entry_values for entry_values in values if entry_values is not None]
-        if len(countable) < len(values) or math.prod(map(len, countable)) > MAX_COMBINATIONS:
-            return None
-        return [dict(zip(self.search, combination, strict=True)) for combination in itertools.product(*countable)]
+        return [dict(zip(self.search, combination, strict=True)) for combination in itertools.product(*values)]
 
 
 ENTRIES = Sweep.__struct_fields__
@@ -252,25 +194,22 @@ def read_sweep(path: Path) -> Sweep:
         raise UserError(f"{path}: cannot be read as a sweep: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: holds {kind(document)}; a sweep is a mapping with the entries {', '.join(ENTRIES)}")
-    trials, seed, metric, sampler, pruner, launcher, options, search, _ = run_all(
+    *entries, _ = run_all(
         [
-            lambda: _read_trials(path, document),
-            lambda: _convert(f"{path}: seed", document.get("seed", 42), Natural),
+            lambda: _convert(f"{path}: trials", document.get("trials"), Count | None) or 0,
             lambda: _read_metric(path, document.get("metric", "f1")),
+            lambda: _convert(f"{path}: seed", document.get("seed", 42), Natural),
             lambda: _read_method(f"{path}: sampler", document.get("sampler", "tpe"), SAMPLERS),
-            lambda: _read_method(f"{path}: pruner", document.get("pruner", "none"), PRUNERS),
+            lambda: _read_method(f"{path}: pruner", document.get("pruner") or "none", PRUNERS),
             lambda: _read_launcher(path, document.get("launcher", "")),
-            lambda: _read_options(path, document.get("options")),
+            lambda: _read_options(f"{path}: options", document.get("options")),
             lambda: _read_search(path, document.get("search")),
             lambda: raise_if_any(_unknown_entries(str(path), document, ENTRIES)),
         ]
     )
-    sweep = Sweep(trials or 0, metric, seed, sampler, pruner, launcher, options, search)
-    _check_with_trainer(path, sweep)
-    return _limit_trials(path, sweep)
-
-
-# ---------------------------------------------------------------- reading
+    sweep = Sweep(*entries)
+    _, trials = run_all([lambda: _check_with_trainer(path, sweep), lambda: _count_trials(path, sweep)])
+    return msgspec.structs.replace(sweep, trials=trials)
 
 
 def _convert(where: str, value: Any, expected: Any) -> Any:
@@ -281,34 +220,18 @@ def _convert(where: str, value: Any, expected: Any) -> Any:
         raise UserError(f"{where} {value}: {str(error).replace('`', '')}") from error
 
 
-def _read_struct(where: str, given: dict[Any, Any], struct: type[AnyStruct]) -> AnyStruct:
-    """Convert a mapping to a struct. msgspec stops at the first problem; here every field is reported."""
-    fields = msgspec.structs.fields(struct)
-    problems = _unknown_entries(where, given, [field.name for field in fields])
-    problems += [f"{where}: {field.name} is missing" for field in fields if field.required and field.name not in given]
-    checks = [
-        partial(_convert, f"{where}: {field.name}", given[field.name], field.type)
-        for field in fields
-        if field.name in given
-    ]
-    run_all([lambda: raise_if_any(problems), *checks])
-    try:
-        return msgspec.convert(given, struct)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{where}: {error}") from error
+def _read_fields(where: str, given: dict[Any, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the values of a mapping; every unknown or wrong entry is reported."""
+    problems = _unknown_entries(where, given, list(types))
+    known = [name for name in types if name in given]
+    checks = [partial(_convert, f"{where}: {name}", given[name], types[name]) for name in known]
+    _, *values = run_all([lambda: raise_if_any(problems), *checks])
+    return dict(zip(known, values, strict=True))
 
 
 def _unknown_entries(where: str, given: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
     allowed = f"choose from {', '.join(known)}" if known else "there are no settings"
     return [f"{where}: unknown entry {name}; {allowed}" for name in given if name not in known]
-
-
-def _read_trials(path: Path, document: dict[Any, Any]) -> int | None:
-    """Return the number of trials; None for a grid that runs completely."""
-    trials: int | None = _convert(f"{path}: trials", document.get("trials"), Count | None)
-    if trials is None and _method_kind(document.get("sampler", "tpe")) != GridSearch().kind:
-        raise UserError(f"{path}: trials is missing; give the number of trials")
-    return trials
 
 
 def _read_metric(path: Path, metric: Any) -> str:
@@ -318,18 +241,13 @@ def _read_metric(path: Path, metric: Any) -> str:
     return name
 
 
-def _method_kind(entry: Any) -> str:
-    name = entry.get("kind") if isinstance(entry, dict) else entry
-    return "none" if name is None else str(name)
-
-
-def _read_method(where: str, entry: Any, methods: Mapping[str, type[Method]]) -> Method:
+def _read_method(where: str, entry: Any, methods: Mapping[str, Mapping[str, Any]]) -> Method:
     """Read a sampler or pruner: its name, or a mapping of `kind` and settings."""
-    name = _method_kind(entry)
+    settings = dict(entry) if isinstance(entry, dict) else {"kind": entry}
+    name = str(settings.pop("kind", None))
     if name not in methods:
         raise UserError(f"{where} {name}: choose from {', '.join(methods)}")
-    settings = {key: value for key, value in entry.items() if key != "kind"} if isinstance(entry, dict) else {}
-    return _read_struct(f"{where} {name}", settings, methods[name])
+    return Method(name, _read_fields(f"{where} {name}", settings, methods[name]))
 
 
 def _read_launcher(path: Path, launcher: Any) -> tuple[str, ...]:
@@ -341,11 +259,16 @@ def _read_launcher(path: Path, launcher: Any) -> tuple[str, ...]:
         raise UserError(f"{path}: launcher {launcher}: {error}; write it as on a command line") from error
 
 
-def _read_options(path: Path, options: Any) -> dict[str, Any]:
-    """Read the options that all trials share."""
+def _read_options(where: str, options: Any) -> dict[str, Any]:
+    """Check names and types of the trainer's options and return them with underscores in their names."""
     if not isinstance(options, dict):
-        raise UserError(f"{path}: options is {kind(options)}; give a mapping of the options that all trials share")
-    _check_options(f"{path}: options", options)
+        raise UserError(f"{where} is {kind(options)}; give a mapping of options")
+    set_by_sweep = [name for name in options if str(name).replace("-", "_") in SET_BY_SWEEP]
+    secrets = [name for name in options if str(name).endswith("token")]  # sweep.json, logs and commands would show it
+    problems = [f"{where}: {name} is set by the sweep for each trial; leave it out" for name in set_by_sweep]
+    problems += [f"{where}: {name} would be recorded; give it in the environment (HF_TOKEN)" for name in secrets]
+    allowed = {name: value for name, value in options.items() if name not in (*set_by_sweep, *secrets)}
+    run_all([lambda: raise_if_any(problems), lambda: trainer_parser().words_of(allowed, where)])
     return _with_underscores(options)
 
 
@@ -353,54 +276,33 @@ def _with_underscores(mapping: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name).replace("-", "_"): value for name, value in mapping.items()}
 
 
-def _check_options(where: str, options: dict[Any, Any]) -> None:
-    """Check names and types of the trainer's options.
-
-    Raises:
-        UserError: if an option does not exist, has a value of the wrong type, or may not be given in a sweep.
-    """
-    set_by_sweep = [name for name in options if str(name).replace("-", "_") in SET_BY_SWEEP]
-    secrets = [name for name in options if str(name).endswith("token")]  # sweep.json, logs and commands would show it
-    problems = [f"{where}: {name} is set by the sweep for each trial; leave it out" for name in set_by_sweep]
-    problems += [f"{where}: {name} would be recorded; give it in the environment (HF_TOKEN)" for name in secrets]
-    allowed = {name: value for name, value in options.items() if name not in (*set_by_sweep, *secrets)}
-    run_all([lambda: raise_if_any(problems), lambda: trainer_parser().words_of(allowed, where)])
-
-
 def _read_search(path: Path, search: Any) -> dict[str, SearchEntry]:
-    """Read what trials differ in."""
     if not isinstance(search, dict) or not search:
         content = "empty" if search == {} else kind(search)
         raise UserError(
             f"{path}: search is {content}; give a mapping such as 'learning_rate: {{low: 1e-5, high: 1e-3}}'"
         )
-    entries = run_all([partial(_read_entry, path, str(name), entry) for name, entry in search.items()])
+    entries = run_all([partial(_read_entry, f"{path}: search", str(name), entry) for name, entry in search.items()])
     return _with_underscores(dict(zip(search, entries, strict=True)))
 
 
-def _read_entry(path: Path, name: str, entry: Any) -> SearchEntry:
-    where = f"{path}: search: {name}"
+def _read_entry(section: str, name: str, entry: Any) -> SearchEntry:
+    where = f"{section}: {name}"
     if isinstance(entry, list):
         entry = {"choices": entry}
     if not isinstance(entry, dict) or ("choices" in entry) == ("low" in entry or "high" in entry):
         raise UserError(f"{where}: give choices: [...], or low and high")
     if "choices" in entry and len(entry) > 1:
         raise UserError(f"{where}: choices cannot be combined with other entries; give choices alone")
-    if isinstance(entry.get("choices"), dict):
-        return _read_option_sets(where, name, entry["choices"])
-    _check_options(f"{path}: search", {name: None})
+    choices = entry.get("choices")
+    if isinstance(choices, dict):
+        return _read_option_sets(where, name, choices)
+    _read_options(section, {name: None})
     option_type = trainer_parser().option_type(name)
-    if "choices" in entry:
-        return _read_choices(where, entry["choices"], option_type)
-    return _read_range(where, entry, option_type)
-
-
-def _read_choices(where: str, choices: Any, option_type: Any) -> Choices:
-    if not isinstance(choices, list) or not choices:
-        raise UserError(f"{where}: choices must be a list of values")
-    if not all(isinstance(value, Scalar) for value in choices):
-        raise UserError(f"{where}: choices must be words, numbers, true, false or null; sets of options need names")
-    values = tuple(_to_number(value, option_type) for value in choices)
+    if "choices" not in entry:
+        return _read_range(where, entry, option_type)
+    values = _convert(f"{where}: choices", choices, Annotated[list[Scalar], Meta(min_length=1)])
+    values = tuple(_to_number(value, option_type) for value in values)
     if len(set(map(str, values))) < len(values):
         raise UserError(f"{where}: a choice appears twice; give each once")
     return Choices(values)
@@ -411,46 +313,44 @@ def _read_option_sets(where: str, name: str, sets: dict[Any, Any]) -> Choices:
         raise UserError(f"{where}: choices must be named sets of options")
     if name.replace("-", "_") in trainer_parser().known_names():
         raise UserError(f"{where}: is an option; a choice between sets of options needs another name")
-    problems = [
-        f"{where}: {label} is {kind(options)}; give a mapping of options"
-        for label, options in sets.items()
-        if not isinstance(options, dict)
-    ]
-    mappings = {str(label): options for label, options in sets.items() if isinstance(options, dict)}
-    checks = [partial(_check_options, f"{where}: {label}", options) for label, options in mappings.items()]
-    run_all([lambda: raise_if_any(problems), *checks])
-    return Choices({label: _with_underscores(options) for label, options in mappings.items()})
+    options = run_all([partial(_read_options, f"{where}: {label}", options) for label, options in sets.items()])
+    return Choices(dict(zip(map(str, sets), options, strict=True)))
 
 
-def _read_range(where: str, entry: dict[Any, Any], option_type: Any) -> Range[int] | Range[float]:
+def _read_range(where: str, entry: dict[Any, Any], option_type: Any) -> Range:
     """Read a range; its numbers are whole numbers if the option's are."""
-    if option_type not in (int, float):
+    if option_type not in RANGES:
         raise UserError(f"{where}: the option is not a number; give choices: [...]")
+    missing = [f"{where}: {name} is missing" for name in ("low", "high") if name not in entry]
     numbers = {name: value if name == "log" else _to_number(value, option_type) for name, value in entry.items()}
-    if option_type is float:
-        return _read_struct(where, numbers, Range[float])
-    if not entry.get("log"):
+    if option_type is int and not entry.get("log"):
         numbers.setdefault("step", 1)
-    return _read_struct(where, numbers, Range[int])
+    _, fields = run_all([lambda: raise_if_any(missing), lambda: _read_fields(where, numbers, RANGES[option_type])])
+    entry_range = Range(**fields)
+    low, high, step = entry_range.low, entry_range.high, entry_range.step
+    if not low < high:
+        raise UserError(f"{where}: low {low:g} must be below high {high:g}")
+    if step is not None and not 0 < step <= high - low:
+        raise UserError(f"{where}: step {step:g} must be above 0 and at most high - low")
+    if entry_range.log and (step is not None or low <= 0):
+        raise UserError(f"{where}: log: true needs low above 0 and no step")
+    return entry_range
 
 
 def _to_number(value: Any, option_type: Any) -> Any:
-    """Return the number that `value` means for an option of type int or float, else `value` itself.
+    """Return the number that a value means for an option of type int or float, else the value itself.
 
     YAML reads 1e-5 as text, and 1e-4 and 0.0001 are the same choice.
     """
-    if option_type not in (int, float) or isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if option_type not in RANGES or not isinstance(value, (float, str)):
         return value
     try:
-        number = value if isinstance(value, int) else float(value)
+        number = float(value)
     except ValueError:
         return value
-    if not -MAX_NUMBER < number < MAX_NUMBER:
+    if not abs(number) < MAX_NUMBER:
         return value
-    return int(number) if option_type is int and number == int(number) else number
-
-
-# ---------------------------------------------------------------- checks with the trainer's parser
+    return int(number) if option_type is int and number.is_integer() else number
 
 
 @cache
@@ -467,22 +367,19 @@ def _check_with_trainer(path: Path, sweep: Sweep) -> None:
     Raises:
         UserError: if an option is given in two places, or the trainer would refuse a value.
     """
-    places: dict[str, list[str]] = {name: ["options"] for name in sweep.options}
-    for name, entry in sweep.search.items():
-        for option in dict.fromkeys(
-            option for value in entry.values_to_check() for option in entry.options(name, value)
-        ):
+    candidates = {name: entry.values_to_check() for name, entry in sweep.search.items()}
+    places: dict[str, list[str]] = {option: ["options"] for option in sweep.options}
+    for name, values in candidates.items():
+        sets = [sweep.search[name].options(name, value) for value in values]
+        for option in dict.fromkeys(itertools.chain.from_iterable(sets)):
             places.setdefault(option, []).append(f"search: {name}")
+    repeated = {option: where for option, where in places.items() if len(where) > 1}
     raise_if_any(
-        [
-            f"{path}: {name} is given in {' and '.join(where)}; give it once"
-            for name, where in places.items()
-            if len(where) > 1
-        ]
+        [f"{path}: {option} is given in {' and '.join(where)}; give it once" for option, where in repeated.items()]
     )
-    first = {name: entry.values_to_check()[0] for name, entry in sweep.search.items()}
-    candidates = [first | {name: value} for name, entry in sweep.search.items() for value in entry.values_to_check()]
-    problems = dict.fromkeys(problem for params in candidates for problem in _trainer_problems(sweep, params))
+    first = {name: values[0] for name, values in candidates.items()}
+    trials = [first | {name: value} for name, values in candidates.items() for value in values]
+    problems = dict.fromkeys(problem for params in trials for problem in _trainer_problems(sweep, params))
     raise_if_any([f"{path}: {problem}" for problem in problems])
 
 
@@ -499,19 +396,17 @@ def _trainer_problems(sweep: Sweep, params: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _limit_trials(path: Path, sweep: Sweep) -> Sweep:
-    """Return the sweep with at most one trial for each combination of a grid.
-
-    Raises:
-        UserError: if the combinations of a grid cannot be counted or are too many.
-    """
-    if not isinstance(sweep.sampler, GridSearch):
-        return sweep
-    combinations = sweep.combinations()
-    if combinations is None:
-        endless = [name for name, entry in sweep.search.items() if entry.grid_values() is None]
-        reason = (
-            f"{', '.join(endless)}: give choices or a step" if endless else f"more than {MAX_COMBINATIONS:,} trials"
-        )
-        raise UserError(f"{path}: sampler grid is not possible: {reason}")
-    return msgspec.structs.replace(sweep, trials=min(sweep.trials or len(combinations), len(combinations)))
+def _count_trials(path: Path, sweep: Sweep) -> int:
+    """Return the number of trials; a grid has at most one for each combination."""
+    if sweep.sampler.kind != "grid":
+        if not sweep.trials:
+            raise UserError(f"{path}: trials is missing; give the number of trials")
+        return sweep.trials
+    counts = {name: len(entry.grid_values()) for name, entry in sweep.search.items()}
+    endless = [name for name, count in counts.items() if count == 0]
+    if endless:
+        raise UserError(f"{path}: sampler grid is not possible: {', '.join(endless)}: give choices or a step")
+    combinations = math.prod(counts.values())
+    if combinations > MAX_COMBINATIONS:
+        raise UserError(f"{path}: sampler grid is not possible: more than {MAX_COMBINATIONS:,} trials")
+    return min(sweep.trials or combinations, combinations)

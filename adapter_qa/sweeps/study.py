@@ -26,7 +26,6 @@ from typing import Any
 
 import optuna
 import sqlalchemy
-from msgspec import UNSET
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -38,7 +37,7 @@ from adapter_qa.core.files import write_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.core.resource_errors import first_line
 from adapter_qa.runs.layout import JOURNAL_FILE, SWEEP_FILE, TRIALS_FOLDER, trial_folder
-from adapter_qa.sweeps.search_space import Choices, GridSearch, RandomSearch, SearchEntry, Sweep
+from adapter_qa.sweeps.search_space import Choices, SearchEntry, Sweep
 
 CONNECTION_ATTEMPTS = 5  # one second apart, while other workers create the tables of a database
 RENEWALS_PER_LEASE = 6
@@ -55,14 +54,11 @@ class NumberedSampler(BaseSampler):
     """A sampler that is created anew for every trial, from the sweep's seed and the trial's number.
 
     With one sampler per worker, several workers with the same seed would draw the same parameters.
-
-    Args:
-        sweep: the sweep.
     """
 
     def __init__(self, sweep: Sweep):
         self.sweep = sweep
-        self.combinations = sweep.combinations() if isinstance(sweep.sampler, GridSearch) else None
+        self.combinations = sweep.combinations() if sweep.sampler.kind == "grid" else None
         self.sampler: BaseSampler = RandomSampler()
 
     def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
@@ -71,10 +67,10 @@ class NumberedSampler(BaseSampler):
         if self.combinations is not None:
             combination = self.combinations[trial.number % len(self.combinations)]
             self.sampler = PartialFixedSampler(combination, RandomSampler(seed))
-        elif isinstance(self.sweep.sampler, RandomSearch):
+        elif self.sweep.sampler.kind == "random":
             self.sampler = RandomSampler(seed)
         else:
-            self.sampler = TPESampler(seed=seed, **self.sweep.sampler.settings())
+            self.sampler = TPESampler(seed=seed, **self.sweep.sampler.settings)
         self.sampler.before_trial(study, trial)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -97,11 +93,10 @@ class NumberedSampler(BaseSampler):
 class TrialStore:
     """The trials of a sweep, as one worker sees and changes them.
 
+    A new sweep's settings are stored; an existing sweep with other settings raises UserError.
+
     Attributes:
-        sweep: the sweep.
         folder: the sweep's folder.
-        storage: where the trials are stored.
-        study: Optuna's study.
         lease: seconds without a renewed lease after which another worker takes a trial over.
         worker: unique name of this worker.
     """
@@ -119,11 +114,7 @@ class TrialStore:
         self._next_renewal = 0.0
         self._leases_seen: dict[int, tuple[Any, float]] = {}  # other workers' leases, each with the time it was new
         self._last_look = 0.0
-        self._check_settings(name)
-
-    def _check_settings(self, name: str) -> None:
-        """Store the settings of a new sweep; raise UserError if an existing sweep has other settings."""
-        settings = self.sweep.settings()
+        settings = sweep.settings()
         stored = self.study.user_attrs.get("settings")
         if stored is None:
             self.study.set_user_attr("settings", settings)
@@ -166,10 +157,9 @@ class TrialStore:
         return trial.state == TrialState.RUNNING and trial.user_attrs.get("lease", {}).get("worker") == self.worker
 
     def renew_lease(self, trial: Trial) -> bool:
-        """Renew the lease on a trial if it is time, and put abandoned trials back to waiting. Call it frequently.
+        """Return whether a trial still belongs to this worker; call it frequently while the trial runs.
 
-        Returns:
-            Whether the trial still belongs to this worker.
+        If it is time, it renews the trial's lease and puts abandoned trials back to waiting.
         """
         if time.monotonic() < self._next_renewal:
             return True
@@ -222,14 +212,7 @@ class TrialStore:
         exit_code: int | None = None,
         why: list[str] | None = None,
     ) -> bool:
-        """Store how a trial ended.
-
-        Args:
-            number: the trial's number.
-            state: the trial's state from now on.
-            value: the metric of a finished trial.
-            exit_code: exit code of the trial's process.
-            why: the reasons of a failure.
+        """Store how a trial ended: its metric, the exit code of its process, the reasons of a failure.
 
         Returns:
             Whether the trial still belonged to this worker; otherwise nothing is stored.
@@ -245,33 +228,33 @@ class TrialStore:
     def best(self) -> FrozenTrial | None:
         """Return the finished trial with the best value, the first of equal ones; None if no trial is finished."""
         finished = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        finished.sort(key=lambda trial: trial.value or 0.0, reverse=self.sweep.maximize)
-        return finished[0] if finished else None
+        first_best = max if self.sweep.maximize else min
+        return first_best(finished, key=lambda trial: trial.value or 0.0, default=None)
 
     def write_report(self) -> None:
         """Write sweep.json. Every worker writes it from the storage, so the report written last is current."""
         best = self.best()
+        trials = [
+            {
+                "number": trial.number,
+                "state": STATES[trial.state],
+                "params": trial.params,
+                self.sweep.metric: trial.value,
+                "evaluations": [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)],
+                "seconds": trial.user_attrs.get("seconds"),
+                "folder": str(trial_folder(self.folder, trial.number)),
+                "exit_code": trial.user_attrs.get("exit_code"),
+                "why": trial.user_attrs.get("why"),
+            }
+            for trial in self.trials()
+        ]
         document = {
             "study": self.study.study_name,
             "settings": {"trials": self.sweep.trials, **self.sweep.settings()},
             "best": best.number if best is not None else None,
-            "trials": [self._trial_document(trial) for trial in self.trials()],
+            "trials": trials,
         }
         write_json(self.folder / SWEEP_FILE, document, writer=self.worker)
-
-    def _trial_document(self, trial: FrozenTrial) -> dict[str, Any]:
-        attributes = trial.user_attrs
-        return {
-            "number": trial.number,
-            "state": STATES[trial.state],
-            "params": trial.params,
-            self.sweep.metric: trial.value,
-            "evaluations": [trial.intermediate_values[step] for step in sorted(trial.intermediate_values)],
-            "seconds": attributes.get("seconds"),
-            "folder": str(trial_folder(self.folder, trial.number)),
-            "exit_code": attributes.get("exit_code"),
-            "why": attributes.get("why"),
-        }
 
 
 def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
@@ -280,10 +263,9 @@ def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
     def distribution(entry: SearchEntry) -> BaseDistribution:
         if isinstance(entry, Choices):
             return CategoricalDistribution(tuple(entry.choices))
-        step = None if entry.step is UNSET else entry.step
         if isinstance(entry.low, int):
-            return IntDistribution(entry.low, int(entry.high), log=entry.log, step=int(step or 1))
-        return FloatDistribution(entry.low, entry.high, log=entry.log, step=step)
+            return IntDistribution(entry.low, int(entry.high), log=entry.log, step=int(entry.step or 1))
+        return FloatDistribution(entry.low, entry.high, log=entry.log, step=entry.step)
 
     return {name: distribution(entry) for name, entry in sweep.search.items()}
 
@@ -302,7 +284,7 @@ def create_study(sweep: Sweep, storage: BaseStorage | None, name: str) -> optuna
         storage=storage,
         direction="maximize" if sweep.maximize else "minimize",
         sampler=NumberedSampler(sweep),
-        pruner=pruners[sweep.pruner.kind](**sweep.pruner.settings()),
+        pruner=pruners[sweep.pruner.kind](**sweep.pruner.settings),
         load_if_exists=True,
     )
 
@@ -314,11 +296,7 @@ def first_trials(sweep: Sweep, count: int) -> list[dict[str, Any]]:
 
 
 def open_storage(folder: Path, url: str | None) -> BaseStorage:
-    """Open the journal in the sweep's folder, which is created, or a database.
-
-    Raises:
-        UserError: if it cannot be opened.
-    """
+    """Open the journal in the sweep's folder, which is created, or a database; raise UserError if that fails."""
     try:
         (folder / TRIALS_FOLDER).mkdir(parents=True, exist_ok=True)
         if url is None:
@@ -329,7 +307,7 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     except (ValueError, KeyError) as error:
         raise UserError(f"{folder / JOURNAL_FILE}: is damaged ({error}); give another --output_dir") from error
     try:
-        return open_database(url)
+        return _open_database(url)
     except ImportError as error:
         driver = sqlalchemy.make_url(url).drivername
         raise UserError(f"--storage: the driver of {driver} is not installed; install it with pip") from error
@@ -339,31 +317,23 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
         ) from error
 
 
-def open_database(url: str) -> RDBStorage:
-    """Open Optuna's tables in a database, or create them. Workers that start together may create them simultaneously.
-
-    Raises:
-        sqlalchemy.exc.SQLAlchemyError, ValueError, RuntimeError: if the database cannot be opened or has the tables of
-            an incompatible Optuna.
-        ImportError: if the database's driver is not installed.
-    """
-    for _ in range(CONNECTION_ATTEMPTS):
+def _open_database(url: str) -> RDBStorage:
+    """Open Optuna's tables in a database, or create them, which several new workers may do simultaneously."""
+    attempts = 0
+    while True:
         try:
             return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
         except sqlalchemy.exc.DBAPIError as error:
-            if not any(words in str(error).lower() for words in ("already exists", "unique", "duplicate")):
+            attempts += 1
+            exists = any(words in str(error).lower() for words in ("already exists", "unique", "duplicate"))
+            if not exists or attempts > CONNECTION_ATTEMPTS:
                 raise
             time.sleep(1)
-    return RDBStorage(url, engine_kwargs={"pool_pre_ping": True})
 
 
 @contextmanager
 def report_storage_errors() -> Iterator[None]:
-    """Turn errors of the storage into RunError with the storage's reason.
-
-    Raises:
-        RunError: if the storage fails inside the block.
-    """
+    """Turn errors of the storage inside the block into RunError with the storage's reason."""
     try:
         yield
     except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:

@@ -17,7 +17,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,32 +37,13 @@ STOP_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal
 MAX_REFUSALS_IN_A_ROW = 3
 LOG_TAIL = 64 * 1024  # bytes at the end of a log that are searched for the reason of a failure
 
-
-@dataclass(frozen=True)
-class TrialOutcome:
-    """How a trial's process ended.
-
-    Attributes:
-        exit_code: exit code of the process; -n if signal n killed it.
-        stop: why this worker stopped it: the trial was pruned, the worker was stopped, or another worker took the trial
-            over. None if the process ended by itself.
-        evaluations: number of evaluations of the trial.
-        seconds: time that this process took.
-    """
-
-    exit_code: int
-    stop: Literal["pruned", "stopped", "lost"] | None
-    evaluations: int
-    seconds: float
+# Why this worker stopped a trial's process: the trial was pruned, the worker was stopped, or another worker took the
+# trial over. None: the process ended by itself.
+Stop = Literal["pruned", "stopped", "lost"] | None
 
 
 class TrialProcess:
-    """A process of the trainer whose output is appended to a log. As a context manager it stops the process at the end.
-
-    Args:
-        command: the command line.
-        log: the log file.
-    """
+    """A process of the trainer whose output is appended to a log. Leaving its context stops the process."""
 
     def __init__(self, command: list[str], log: Path):
         libc = ctypes.CDLL(None)
@@ -173,15 +153,13 @@ class Worker:
         log = folder.with_suffix(".log")
         print_line(f"trial {trial.number} of {self.sweep.trials}: {describe_params(trial.params)} (log: {log})")
         with TrialProcess(trial_command(self.sweep, self.script, folder, trial.params), log) as process:
-            outcome = self._follow(trial, process, folder)
-        return self._record(trial, process, outcome, folder)
+            started = time.monotonic()
+            code, stop = self._follow(trial, process, folder)
+        seconds = trial.user_attrs.get("seconds", 0.0) + time.monotonic() - started
+        return self._record(trial, process, code, stop, round(seconds, 1))
 
     def _wait_until_unlocked(self, trial: Trial, folder: Path) -> bool:
-        """Wait for the process of a killed worker, which still saves a checkpoint.
-
-        Returns:
-            Whether the trial may start; not if another worker took it over, or this worker was stopped.
-        """
+        """Wait for the process of a killed worker, which still saves a checkpoint. Return whether to start."""
         noted = False
         while is_locked(folder):
             if self.interruption.number is not None or not self.store.renew_lease(trial):
@@ -192,11 +170,10 @@ class Worker:
             time.sleep(POLL)
         return self.interruption.number is None
 
-    def _follow(self, trial: Trial, process: TrialProcess, folder: Path) -> TrialOutcome:
+    def _follow(self, trial: Trial, process: TrialProcess, folder: Path) -> tuple[int, Stop]:
         """Report evaluations to the study while a trial's process runs, and stop the process if there is a reason."""
-        started = time.monotonic()
         reported = len(self.store.trials()[trial.number].intermediate_values)
-        stop: Literal["pruned", "stopped", "lost"] | None = None
+        stop: Stop = None
         while True:
             exit_code = process.wait(POLL)
             owned = self.store.renew_lease(trial)
@@ -210,37 +187,30 @@ class Worker:
                     prune = True
                     break  # later evaluations must not count, so that timing does not decide what is pruned
             if exit_code is not None:
-                return TrialOutcome(exit_code, stop, reported, time.monotonic() - started)
+                return exit_code, stop
             if stop is None:
                 stopped = self.interruption.number is not None
                 stop = "lost" if not owned else "stopped" if stopped else "pruned" if prune else None
                 if stop is not None:
                     process.stop()
 
-    def _record(self, trial: Trial, process: TrialProcess, outcome: TrialOutcome, folder: Path) -> int | None:
-        """Store and print a trial's outcome.
-
-        Returns:
-            The exit code; None if another worker took the trial over.
-
-        Raises:
-            Interrupted: if the process was stopped by a signal that this worker did not send.
-        """
-        number, code = trial.number, outcome.exit_code
-        if outcome.stop == "lost" or not self.store.owns(number):
+    def _record(self, trial: Trial, process: TrialProcess, code: int, stop: Stop, seconds: float) -> int | None:
+        """Store and print a trial's outcome. For the returned value see `run`."""
+        number = trial.number
+        if stop == "lost" or not self.store.owns(number):
             log_note([f"trial {number}: another worker has taken it over"])
             return None
-        seconds = round(trial.user_attrs.get("seconds", 0.0) + outcome.seconds, 1)
         trial.set_user_attr("seconds", seconds)
+        folder = trial_folder(self.store.folder, number)
         run = read_run(folder)
         value = run.get("metrics", {}).get("eval", {}).get(f"eval_{self.sweep.metric}")
         if code == 0 and isinstance(value, (int, float)) and math.isfinite(value):
             self.store.record_outcome(number, TrialState.COMPLETE, float(value), exit_code=code)
             result = f"{self.sweep.metric} {value:.4g}"
-        elif outcome.stop == "pruned":
+        elif stop == "pruned":
             self.store.record_outcome(number, TrialState.PRUNED, exit_code=code)
             result = "pruned"
-        elif outcome.stop == "stopped":
+        elif stop == "stopped":
             return code
         elif code in STOP_CODES or (code not in (0, EXIT_BAD_INPUT) and run.get("status") == "interrupted"):
             raise Interrupted(signal.SIGTERM, f"trial {number}: its process was stopped; the same command resumes it")
@@ -248,8 +218,10 @@ class Worker:
             reasons = process.failure_reasons() if code else [f"{folder / RUN_FILE}: has no eval_{self.sweep.metric}"]
             self.store.record_outcome(number, TrialState.FAIL, exit_code=code, why=reasons)
             result = f"failed with exit code {code}: {'; '.join(reasons)}"
-        done = sum(trial.state.is_finished() for trial in self.store.trials())
-        evaluations = f"{outcome.evaluations} evaluation{'s' if outcome.evaluations != 1 else ''}"
+        trials = self.store.trials()
+        done = sum(trial.state.is_finished() for trial in trials)
+        count = len(trials[number].intermediate_values)
+        evaluations = f"{count} evaluation{'s' if count != 1 else ''}"
         print_line(
             f"trial {number}: {describe_params(trial.params)}: {result}, {evaluations}, {seconds:.0f} s "
             f"[{done}/{self.sweep.trials}]"

@@ -10,7 +10,7 @@ from support.scripts import ROOT
 from support.sweeps import WriteSweep, run_worker
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.sweeps.search_space import TPE, MedianPruning, read_sweep
+from adapter_qa.sweeps.search_space import Method, read_sweep
 from adapter_qa.sweeps.study import first_trials
 
 
@@ -20,8 +20,8 @@ def test_example_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for part in ("train", "dev"):
         (tmp_path / "data" / f"pt_squad-{part}-v1.1.json").write_text("{}", encoding="utf-8")
     sweep = read_sweep(ROOT / "sweeps" / "qa.yaml")
-    assert (sweep.trials, sweep.metric, sweep.seed, sweep.sampler) == (40, "f1", 42, TPE())
-    assert sweep.pruner == MedianPruning(n_startup_trials=5, n_warmup_steps=2)
+    assert (sweep.trials, sweep.metric, sweep.seed, sweep.sampler) == (40, "f1", 42, Method("tpe", {}))
+    assert sweep.pruner == Method("median", {"n_startup_trials": 5, "n_warmup_steps": 2})
     assert {name: entry.describe() for name, entry in sweep.search.items()} == {
         "learning_rate": "1e-05 to 0.001, log",
         "adapter_reduction_factor": "2, 4, 16",
@@ -64,8 +64,8 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     (
         {"seed": -1, "metric": "bleu", "sampler": "gp", "pruner": "sha", "launcher": ["torchrun"]},
         [
-            "seed -1: Expected int >= 0",
             "metric bleu: not computed; choose from f1, exact, loss",
+            "seed -1: Expected int >= 0",
             "sampler gp: choose from tpe, random, grid",
             "pruner sha: choose from median, hyperband, none",
             "launcher is a list; write e.g. torchrun --nproc_per_node 4",
@@ -122,9 +122,9 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
             "search: adam_beta2: step 1 must be above 0 and at most high - low",
             "search: bf16: the option is not a number; give choices: [...]",
             "search: warmup_steps: give choices: [...], or low and high",
-            "search: lr_scheduler_type: choices must be a list of values",
+            "search: lr_scheduler_type: choices []: Expected array of length >= 1",
             "search: doc_stride: a choice appears twice; give each once",
-            "search: max_seq_length: choices must be words, numbers, true, false or null; sets of options need names",
+            "search: max_seq_length: choices [[1]]: Expected bool | int | float | str | null, got array - at $[0]",
             "search: language: give choices: [...], or low and high",
             "search: max_steps: high is missing",
             "search: adam_epsilon: low .nan: Expected float, got str",
