@@ -19,20 +19,21 @@ from adapter_qa.core.messages import log_note
 MAX_BYTES = 512 * 1024**2  # SQuAD v1.1 has 30 MB; a file that is made to fill the memory is refused
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Return the content of a file.
+def read_bytes(path: str | Path, max_bytes: int | None = None) -> bytes:
+    """Return the content of a file of at most `max_bytes`; None: `MAX_BYTES`.
 
     Raises:
-        UserError: the file cannot be read or is larger than `MAX_BYTES`.
+        UserError: the file cannot be read or is too large.
     """
+    limit = max_bytes or MAX_BYTES
     try:
         with open(path, "rb") as stream:
             size = os.fstat(stream.fileno()).st_size  # 0 for a device, which may never end
-            content = stream.read(min(size or MAX_BYTES, MAX_BYTES) + 1)
+            content = stream.read(min(size or limit, limit) + 1)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read: {reason}") from error
-    return _bounded(path, content)
+    return _bounded(path, content, limit)
 
 
 def read_stdin() -> bytes:
@@ -43,12 +44,12 @@ def read_stdin() -> bytes:
     """
     if sys.stdin.isatty():
         log_note(["reading standard input; end it with Ctrl-D"])
-    return _bounded("standard input", sys.stdin.buffer.read(MAX_BYTES + 1))
+    return _bounded("standard input", sys.stdin.buffer.read(MAX_BYTES + 1), MAX_BYTES)
 
 
-def _bounded(name: str | Path, content: bytes) -> bytes:
-    if len(content) > MAX_BYTES:
-        raise UserError(f"{name}: is larger than {MAX_BYTES:,} bytes, the most that is read; give a part of it")
+def _bounded(name: str | Path, content: bytes, limit: int) -> bytes:
+    if len(content) > limit:
+        raise UserError(f"{name}: is larger than {limit:,} bytes, the most that is read; give a part of it")
     return content
 
 
@@ -67,13 +68,13 @@ def decode(name: str | Path, content: bytes) -> str:
     return text
 
 
-def read_text(path: str | Path) -> str:
-    """Return the text of a UTF-8 file.
+def read_text(path: str | Path, max_bytes: int | None = None) -> str:
+    """Return the text of a UTF-8 file of at most `max_bytes`; None: `MAX_BYTES`.
 
     Raises:
         UserError: the file cannot be read, is too large, empty or not UTF-8.
     """
-    return decode(path, read_bytes(path))
+    return decode(path, read_bytes(path, max_bytes))
 
 
 def parse_json(text: str, *, one_line: bool = False) -> Any:
