@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Convert adapters, fusions and heads of adapter-transformers 2.x (2021) to the current format.
+"""Convert adapters, fusions and heads of adapter-transformers 2.x to the current format.
 
 The current format is safetensors, and one JSON file that describes the composition. Logits stay bit-identical. OLD is a
 saved folder, or a folder that holds saved folders; nothing in it is changed.
@@ -33,7 +33,7 @@ examples:
 
 
 def main(argv: list[str]) -> int:
-    """Convert what the command line names; return the exit code."""
+    """Convert the folders that the command line names; return the exit code."""
     options = read_options(argv)
     base = ModelOptions(options.model_name_or_path) if options.model_name_or_path else None
     base_config = read_base_config(base) if base else None
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
             print(escape_control_chars(line))
         log_note(save.setup.notes)
     if not options.dry_run:
-        convert_all(saves, Path(options.new), record_base(base) if base else None)
+        convert_all(saves, Path(options.new), base_model_record(base) if base else None)
         print(escape_control_chars(f"written: {options.new}"))
     print(escape_control_chars(json.dumps([save.summary() for save in saves], ensure_ascii=False)))
     return 0
@@ -63,11 +63,11 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser = CollectingArgumentParser(
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("old", metavar="OLD", help="a folder of adapter-transformers 2.x, or one that holds some")
-    parser.add_argument("new", metavar="NEW", help="the folder to create, with the same folders in it")
+    parser.add_argument("old", metavar="OLD", help="a folder of adapter-transformers 2.x, or a parent of such folders")
+    parser.add_argument("new", metavar="NEW", help="the folder to create, with the same subfolders")
     parser.add_argument(
         "--model_name_or_path",
-        help="the base model, which the adapters must fit; recorded for ask_qa.py (default: the one they recorded)",
+        help="the base model, which the adapters must fit; recorded for ask_qa.py (default: the one that they name)",
     )
     parser.add_argument(
         "--dry_run", action="store_true", help="list the folders and write nothing; the last line is JSON"
@@ -77,7 +77,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     if not Path(options.old).is_dir():
         problems.append(f"OLD {options.old}: no such folder")
     if Path(options.new).exists() and not options.dry_run:
-        problems.append(f"NEW {options.new}: exists already; give a folder that does not")
+        problems.append(f"NEW {options.new}: exists already; give the name of a new folder")
     raise_if_any(problems)
     return options
 
@@ -93,7 +93,7 @@ def describe(save: LegacySave) -> list[str]:
     return [*lines, f"  head: {summary['head'] or 'none'}"]
 
 
-def record_base(base: ModelOptions) -> BaseModelRecord:
+def base_model_record(base: ModelOptions) -> BaseModelRecord:
     """Return the base model of the command line, as converted folders record it."""
     from adapter_qa.models.base_model import load_model, weights_fingerprint
     from adapter_qa.models.metadata import BaseModelRecord
@@ -104,7 +104,7 @@ def record_base(base: ModelOptions) -> BaseModelRecord:
 
 
 def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None) -> None:
-    """Convert every folder. NEW is written completely or not at all. `base` None: the one that each folder recorded.
+    """Convert every folder. NEW is written completely or not at all. If `base` is None, each folder's own is recorded.
 
     Raises:
         UserError: if NEW cannot be written.

@@ -11,14 +11,13 @@ import pickle
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from reference.legacy_saves import LegacyModel
-from support.problems import problems_of
+from support.problems import problem_of
 from support.questions import make_questions, write_squad
 from support.scripts import run_main
 
@@ -61,12 +60,6 @@ class FolderMaker:
 def target(tmp_path: Path) -> Path:
     """The folder that is made if the code in a file runs."""
     return tmp_path / "made_by_a_file"
-
-
-def problem_of(function: Callable[..., object], *args: Any) -> str:
-    """Call a function that must raise a UserError with a single problem, and return the problem."""
-    (problem,) = problems_of(function, *args)
-    return problem
 
 
 def test_pickle_runs_its_code_if_it_is_loaded(target: Path) -> None:
@@ -274,7 +267,7 @@ def test_saved_base_model_that_can_run_code_is_rejected(key: str, saved_adapters
     (base / "config.json").write_text(json.dumps(config | {key: "org/evil"}))
     change_metadata(saved_adapters, base_model={"name_or_path": "./base"})
     assert problem_of(predictor_qa.QuestionAnswerer, saved_adapters) == (
-        f"{base / 'config.json'}: sets {key}, which can run code; remove it if you trust the rest"
+        f"{base / 'config.json'}: sets {key}, which can run code; remove the key if you trust the model"
     )
 
 

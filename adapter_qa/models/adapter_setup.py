@@ -26,10 +26,10 @@ from adapter_qa.models.adapter_source import (
     TASK_REDUCTION,
     AdapterSource,
     check_language_adapter,
+    find_adapter,
     is_valid_reduction,
     new_config,
     read_adapter,
-    read_any_adapter,
 )
 from adapter_qa.models.saved_adapters import (
     LANGUAGE_ADAPTER,
@@ -40,7 +40,7 @@ from adapter_qa.models.saved_adapters import (
 )
 
 LONGEST_FUSION_NAME = 250  # it becomes the name of a folder, which file systems limit to 255 bytes
-NO_LANGUAGE_ADAPTER = "none"  # as value of --load_lang_adapter
+NO_LANGUAGE_ADAPTER = "none"  # value of --load_lang_adapter
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def resolve_setup(
     *,
     random_init: bool = False,
 ) -> AdapterSetup | None:
-    """Decide the setup of a run from its options and from the saved folders that they name.
+    """Decide the setup of a run from its options and the saved folders that they name.
 
     Args:
         task: "qa", "ner" or "mlm".
@@ -172,7 +172,7 @@ def resolve_setup(
 
 
 def setup_from_saved(option: str, path: str, task: str, base_config: dict[str, Any]) -> AdapterSetup:
-    """Return the setup in an option's folder or hub id: a single adapter, or a whole setup, of any library version.
+    """Return the setup in an option's folder or hub id, of any library version; a single adapter is a setup, too.
 
     Raises:
         UserError: if there is no such folder, or it is damaged, or belongs to another encoder.
@@ -234,7 +234,7 @@ def _with_language_adapter(
         return setup
     if path == NO_LANGUAGE_ADAPTER:
         if setup.language is not None and setup.composition == "fuse":
-            raise UserError(f"{option}: {setup.language.name} is part of the fusion and cannot be left out")
+            raise UserError(f"{option}: {setup.language.name} is part of the fusion; leave the option out")
         return replace(setup, language=None)
     if setup.language is not None and setup.saved is not None:
         raise UserError(
@@ -254,7 +254,7 @@ def _saved_or_new(
 ) -> AdapterSource:
     """Return the adapter saved at a path, or `new` if the path is the word "new"."""
     if path != NEW:
-        return read_any_adapter(option, path, new.name, base_config)
+        return find_adapter(option, path, new.name, base_config)
     if not random_init:
         raise UserError(f"{option} {NEW}: a new adapter can replace a saved one only with --random_init True")
     return new
@@ -264,7 +264,7 @@ def _with_layer_options(setup: AdapterSetup, options: AdapterOptions) -> Adapter
     """Return the setup with --madx2 applied to every adapter, and --houlsby_MHA_lastlayer to new task adapters."""
     last = setup.layers - 1
 
-    def changed(source: AdapterSource) -> AdapterSource:
+    def with_options(source: AdapterSource) -> AdapterSource:
         if options.houlsby_MHA_lastlayer and source.folder is None and source is not setup.language:
             source = replace(source, attention_only_last_layer=True)
         leave_out = source.config["leave_out"]
@@ -272,8 +272,8 @@ def _with_layer_options(setup: AdapterSetup, options: AdapterOptions) -> Adapter
             source = replace(source, config={**source.config, "leave_out": [*leave_out, last]})
         return source
 
-    language = changed(setup.language) if setup.language else None
-    return replace(setup, language=language, tasks=tuple(map(changed, setup.tasks)))
+    language = with_options(setup.language) if setup.language else None
+    return replace(setup, language=language, tasks=tuple(map(with_options, setup.tasks)))
 
 
 # ---------------------------------------------------------------- problems with options
@@ -349,7 +349,7 @@ def _setup_problems(setup: AdapterSetup, adapter: AdapterOptions, lang: Language
 
 
 def _contradictions(options: ConfigOptions, source: AdapterSource) -> list[str]:
-    """Return options that a saved adapter's configuration contradicts. A new adapter is configured by them."""
+    """Return the options that contradict the configuration of a saved adapter; a new adapter contradicts none."""
     if source.folder is None:
         return []
     values = {"reduction_factor": options.reduction_factor, "non_linearity": options.non_linearity}
@@ -396,10 +396,10 @@ def _fusion_problems(setup: AdapterSetup, fusion: Fuse) -> list[str]:
     """Return what prevents the library from running a fusion.
 
     Fused adapters must be of the same kind. The library takes residual and query of the fusion from the last fused
-    adapter, so that one needs a module at every site where any adapter of the setup has one.
+    adapter, which therefore needs a module at every site where any adapter of the setup has one.
     """
     if len(fusion.name) > LONGEST_FUSION_NAME:
-        return [f"the names of the fused adapters have {len(fusion.name)} letters together; give shorter names"]
+        return [f"the fused adapters' names have {len(fusion.name)} letters; give at most {LONGEST_FUSION_NAME} in all"]
     fused = [source for source in setup.adapters if source.name in fusion.children]
     kinds = {source.name: _kind_name(source) for source in fused}
     if len(set(kinds.values())) > 1:

@@ -31,7 +31,7 @@ ACTIVATIONS = {*ACT2FN, "leakyrelu"}
 TASK_REDUCTION = 16  # Pfeiffer et al. (2021), section 3; also the library's default
 LANGUAGE_REDUCTION = 2  # MAD-X (Pfeiffer et al., 2020), section 4.2: language adapters of half the hidden size
 SMALLEST_REDUCTION = 1 / 16  # a smaller one makes a bottleneck that fills the memory
-# Of an adapter's module in the name of a weight: layer, "attention." or nothing, name of the adapter.
+# The name of an adapter's weight; groups: layer, "attention." or nothing, name of the adapter.
 MODULE = re.compile(r"layer\.(\d+)\.(attention\.)?output\.adapters\.([^.]+)\.")
 
 
@@ -54,7 +54,7 @@ class AdapterSource:
         folder: where its weights are; None for a new adapter.
         attention_only_last_layer: whether its module after the last feed-forward block is left out.
         language: language code recorded with it, if any.
-        is_legacy: see `is_legacy`.
+        is_legacy: whether adapter-transformers 2.x saved it.
         note: for the user: an assumption that was made to read the folder.
     """
 
@@ -67,7 +67,7 @@ class AdapterSource:
     note: str | None = None
 
     def sites(self, layers: int) -> set[AdapterSite]:
-        """Return where it has modules in an encoder with this number of layers."""
+        """Return the sites where it has modules in an encoder with this number of layers."""
         sites = {
             AdapterSite(layer, location)
             for layer in range(layers)
@@ -97,7 +97,7 @@ def new_config(
     if kind in ADAPTER_CONFIGS:
         config = AdapterConfig.load(ADAPTER_CONFIGS[kind], reduction_factor=default_reduction, leave_out=[]).to_dict()
     else:
-        document = read_json(kind)  # the configuration is under "config", or the whole document
+        document = read_json(kind)  # the configuration is under "config", or is the document itself
         config = current_config(document if "config" in document else {"config": document, "version": None}, kind)
         if not {*KIND_KEYS, "non_linearity"} <= set(config):
             raise UserError(f"{kind}: holds no configuration of a pfeiffer or houlsby adapter")
@@ -152,6 +152,11 @@ def _is_valid(key: str, value: Any) -> bool:
 def is_valid_reduction(factor: Any) -> bool:
     """Return whether a value is a reduction factor; a bottleneck has at most 16 times the hidden size."""
     return type(factor) in (int, float) and SMALLEST_REDUCTION <= factor < math.inf
+
+
+def kind_of(config: dict[str, Any]) -> str:
+    """Return the short name of a configuration's kind, e.g. `pfeiffer+inv`."""
+    return ("houlsby" if config["mh_adapter"] else "pfeiffer") + ("+inv" if config["inv_adapter"] else "")
 
 
 def is_legacy(document: dict[str, Any]) -> bool:
@@ -226,8 +231,8 @@ def _compare_with_weights(source: AdapterSource, sites: set[AdapterSite], layers
     return source
 
 
-def read_any_adapter(option: str, path: str, name: str, base_config: dict[str, Any]) -> AdapterSource:
-    """Read the adapter that an option's folder or hub id refers to: a saved adapter, or the task adapter of a setup.
+def find_adapter(option: str, path: str, name: str, base_config: dict[str, Any]) -> AdapterSource:
+    """Find and read the adapter that an option's folder or hub id names: a single one, or the task adapter of a setup.
 
     Raises:
         UserError: if there is no such folder, the adapter does not fit, or the setup is a fusion.
@@ -243,7 +248,7 @@ def check_language_adapter(option: str, path: str) -> None:
     """Reject a task adapter where a language adapter is expected; stacking it would only harm the results.
 
     A task adapter is recognized by the model class that it was saved from. But runs save the language adapter from the
-    same model as the task adapter, so an adapter with the name or the invertible part of a language adapter is one.
+    same model as the task adapter, so an adapter with the name or invertible part of a language adapter is accepted.
 
     Raises:
         UserError: if it is a task adapter, or there is no such folder.
@@ -253,8 +258,8 @@ def check_language_adapter(option: str, path: str) -> None:
     model_class = str(document.get("model_class"))
     if is_for_language(document) or task_of_class(model_class) not in ("qa", "ner"):
         return
-    instead = saved.adapters[saved.language] if saved.language else "the folder of a run of run_mlm_adapter.py"
+    suggestion = saved.adapters[saved.language] if saved.language else "the folder of a run of run_mlm_adapter.py"
     raise UserError(
         f"{option} {path}: holds {document.get('name')}, the adapter of a {model_class}, not a language adapter; "
-        f"give {instead}"
+        f"give {suggestion}"
     )

@@ -10,7 +10,7 @@ from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 
-# Supported encoders: "model_type" in config.json, and the number of position embeddings that no token uses. RoBERTa
+# Supported encoders: "model_type" in config.json, and the number of position embeddings that no token uses: RoBERTa
 # numbers positions from padding_idx + 1 = 2.
 #
 # To add an encoder:
@@ -76,7 +76,7 @@ def _download(name: str, options: ModelOptions) -> Path:
 
 def _config_problems(config: dict[str, Any]) -> list[str]:
     problems = [
-        f"sets {key}, which can run code; remove it if you trust the rest"
+        f"sets {key}, which can run code; remove the key if you trust the model"
         for key, value in config.items()
         if key.endswith("attn_implementation") or key == "_attn_implementation_internal"
         if value not in (None, "eager", "sdpa")
@@ -88,11 +88,11 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
         problems.append(f"model_type {model_type}; supported: {', '.join(ENCODERS)}")
     if holds_adapters(config):
         problems.append(
-            "is of a whole model saved with adapters inside, which would be loaded with random values; give the plain "
-            "base model, and the adapters by the folder that save_adapter or save_adapter_fusion wrote"
+            "is of a model saved together with its adapters, which would get random values; give the plain base model, "
+            "and the adapters as a folder of save_adapter or save_adapter_fusion"
         )
     invalid = [key for key in SIZES if type(config[key]) is not int or not 0 < config[key] <= LARGEST_SIZE]
-    problems += [f"{key} {config[key]!r}; it must be a whole number above 0" for key in invalid]
+    problems += [f"{key} {config[key]!r}; must be a whole number from 1 to {LARGEST_SIZE}" for key in invalid]
     if not invalid and config["hidden_size"] % config["num_attention_heads"]:
         problems.append(
             f"hidden_size {config['hidden_size']} is not divisible by num_attention_heads "
@@ -102,7 +102,7 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
 
 
 def holds_adapters(config: dict[str, Any]) -> bool:
-    """Return whether a config.json is that of a whole model saved with adapters inside.
+    """Return whether a config.json is that of a model saved together with its adapters.
 
     adapter-transformers 2.x wrote the key "adapters" for every model, with an empty list for one without adapters.
     """

@@ -88,7 +88,7 @@ def load_model(
     name, model_class = options.model_name_or_path, MODEL_CLASSES[task]
     attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     model: PreTrainedModel
-    with _library_errors(f"{options.config_name or name}: no model can be made of its config.json"):
+    with _library_errors(f"{options.config_name or name}: no model can be made from its config.json"):
         config = _library_config(options, labels)
         if shapes_only or options.random_init:
             with torch.device("meta") if shapes_only else nullcontext():
@@ -138,7 +138,7 @@ def _source_options(options: ModelOptions) -> dict[str, Any]:
 def _library_config(options: ModelOptions, labels: list[str] | None) -> PretrainedConfig:
     name = options.config_name or options.model_name_or_path
     config: PretrainedConfig = AutoConfig.from_pretrained(name, **_source_options(options))
-    # adapter-transformers 2.x wrote an empty "adapters" here, which today's library would write into.
+    # adapter-transformers 2.x wrote an empty "adapters" here, which the current library would write into.
     vars(config).pop("adapters", None)
     if labels is not None:
         config.num_labels = len(labels)
@@ -188,7 +188,7 @@ def silence_library_notices() -> None:
 
     - PyTorch under DeepSpeed: a scheduler that seems to step before the optimizer; deprecated names, in every step.
     - adapters: no adapter is activated, while a setup is being built.
-    - transformers: weights of a head are newly initialized, which is intended.
+    - transformers: weights of a head are newly initialized, as intended.
     """
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`")
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

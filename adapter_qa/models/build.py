@@ -58,7 +58,7 @@ def _encoder_layers(model: PreTrainedModel) -> list[Any]:
 
 
 def _load_adapter(model: PreTrainedModel, source: AdapterSource, folder: Path) -> None:
-    """Load one adapter; with `attention_only_last_layer`, it lacks weights after the last feed-forward block."""
+    """Load an adapter. Its file must have all weights, except those that `attention_only_last_layer` leaves out."""
     loading_info: dict[str, Any] = {}
     try:
         as_adapter_model(model).load_adapter(
@@ -83,8 +83,8 @@ def _load_adapter(model: PreTrainedModel, source: AdapterSource, folder: Path) -
 def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> None:
     """Add a fusion, or load it from its folder, at the sites that have a fused adapter.
 
-    The library adds it at every site of every layer. Where no fused adapter is, its 3h² + 2h parameters never get a
-    gradient, and DistributedDataParallel stops with an error.
+    The library adds it at every site of every layer. At a site without a fused adapter, its 3h² + 2h parameters never
+    get a gradient, and DistributedDataParallel stops with an error.
     """
     as_adapter_model(model).add_adapter_fusion(fusion, None if saved is None else _saved_fusion_config(saved))
     for layer in _encoder_layers(model):
@@ -132,7 +132,7 @@ def _load_weights(model: PreTrainedModel, path: Path, names: Set[str]) -> None:
 def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
     """Check that the active adapters and the trainable weights are those of the setup; None for full fine-tuning.
 
-    It is called before training, evaluating, saving and answering.
+    Called before training, evaluating, saving and answering.
 
     Raises:
         RuntimeError: if the model does not match the setup; its results would not be those that the user asked for.
@@ -145,7 +145,7 @@ def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
     trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}
     wrong = sorted(trainable ^ trained_names(model, setup))
     if wrong:
-        raise RuntimeError(f"{len(wrong)} weights are trainable or frozen against the setup, e.g. {wrong[0]}")
+        raise RuntimeError(f"{len(wrong)} weights are trainable or frozen contrary to the setup, e.g. {wrong[0]}")
 
 
 def trained_names(model: PreTrainedModel, setup: AdapterSetup) -> set[str]:

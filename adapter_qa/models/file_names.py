@@ -6,7 +6,7 @@ SETUP_FILE = "adapter_setup.json"
 ADAPTER_CONFIG = "adapter_config.json"
 FUSION_CONFIG = "adapter_fusion_config.json"
 HEAD_CONFIG = "head_config.json"
-FULL_FILE = "full_setup.json"  # beside a fully fine-tuned model, in place of adapter_setup.json
+FULL_FILE = "full_setup.json"  # beside a fully fine-tuned model, instead of adapter_setup.json
 # Weights: in the current format, and of adapter-transformers 2.x.
 ADAPTER_WEIGHTS = ("adapter.safetensors", "pytorch_adapter.bin")
 FUSION_WEIGHTS = ("model_adapter_fusion.safetensors", "pytorch_model_adapter_fusion.bin")

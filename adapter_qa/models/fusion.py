@@ -2,7 +2,7 @@
 
 The library multiplies the output u of every adapter by the key and value matrices: (1 + 2N)h² multiply-adds for each
 token and layer, for N adapters and width h. But u = U z + b is linear in the bottleneck z, and scores and mixture are
-linear in u. So the matrices are multiplied by U and b once per step, and no longer by every token:
+linear in u. So the matrices are multiplied by U and b once per step, and not by every token:
 
     scores   (Q x + a) · (K u + c) = z · (K U)ᵀ(Q x + a) + (K b + c) · (Q x + a)
     mixture  Σ p V u = Σ p (V U z + V b)
@@ -134,11 +134,11 @@ class InferenceFusion(FusionLayer):
     directions: torch.Tensor
 
     def __init__(self, layer: FusionLayer, adapters: Sequence[Adapter]):
-        nn.Module.__init__(self)  # not FusionLayer's: the matrices themselves are not kept
+        nn.Module.__init__(self)  # FusionLayer.__init__ would register the matrices, which are not needed
         self.dropout = layer.dropout
-        in_float64 = [copy.deepcopy(adapter).double() for adapter in adapters]
+        double_adapters = [copy.deepcopy(adapter).double() for adapter in adapters]
         with torch.no_grad():
-            products = copy.deepcopy(layer).double()._products(in_float64)  # noqa: SLF001, a method of the base class
+            products = copy.deepcopy(layer).double()._products(double_adapters)  # noqa: SLF001, a method of the base class
         for name, product in zip(("projection", "constant", "directions"), products, strict=True):
             self.register_buffer(name, product.to(layer.value.weight))
 
@@ -147,7 +147,7 @@ class InferenceFusion(FusionLayer):
 
 
 class IdentityRegularizer(torch.autograd.Function):
-    """‖V - I‖² of a matrix V, with a gradient of its own so that no other (h, h) tensor is made.
+    """‖V - I‖² of a matrix V, with its own gradient, which needs no other (h, h) tensor.
 
     ‖V - I‖² = ΣV² - 2 tr V + h, summed in float64; its gradient is 2(V - I).
     """

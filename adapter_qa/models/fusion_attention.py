@@ -3,7 +3,7 @@
 A fusion layer mixes its adapters' outputs token by token with softmax weights (Pfeiffer et al., 2021, arXiv 2005.00247,
 section 3.2). Their means over the tokens of many windows, separately for questions and contexts, show which adapter is
 used where. The scores are read from the input of the softmax, which the library's layer and `fusion.FusionLayer` both
-pass through a dropout module. So nothing is computed twice, and nothing at all without a recording.
+pass through a dropout module. So no score is computed twice, and nothing more is computed without a recording.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from adapter_qa.data.windows import PairLayout
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.fusion import FusionLayer
 
-LOCATIONS = {"mh_adapter": "attention", "output_adapter": "output"}  # blocks of a layer that an adapter can follow
+BLOCKS = {"mh_adapter": "attention", "output_adapter": "output"}  # the block that an adapter follows, by its location
 
 
 class FusionAttentionDocument(TypedDict):
@@ -47,7 +47,7 @@ class FusionAttentionDocument(TypedDict):
 
 
 class FusionAttention:
-    """Sums of fusion weights over tokens, on the model's device, so that no batch waits for it.
+    """Sums of fusion weights over tokens. They are on the model's device, so that no batch waits for a transfer.
 
     Args:
         model: a model with adapters.
@@ -68,9 +68,9 @@ class FusionAttention:
         self.layout = layout
         self.sites: list[str] = []
         self._layers: list[FusionLayer | BertFusion] = []
-        self._columns: list[list[int]] = []  # for each site the adapters that are there; the others have no score
+        self._columns: list[list[int]] = []  # by site: indices of the adapters with a module there
         for number, site in numbered_sites:
-            self.sites.append(f"{number} {LOCATIONS[site.location_key]}" if two_per_layer else str(number))
+            self.sites.append(f"{number} {BLOCKS[site.location_key]}" if two_per_layer else str(number))
             self._layers.append(site.adapter_fusion_layer[",".join(self.adapters)])
             self._columns.append([index for index, name in enumerate(self.adapters) if name in site.adapters])
         self._scores = [torch.empty(0)] * len(self.sites)
@@ -80,14 +80,14 @@ class FusionAttention:
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Keep the scores of every forward pass in the block until the next one, for `add`."""
+        """Store the scores of each forward pass in the block, for `add`; the next pass overwrites them."""
 
         def add_hook(index: int, layer: FusionLayer | BertFusion) -> RemovableHandle:
-            def keep_scores(module: nn.Module, inputs: Any, scores: torch.Tensor) -> None:
+            def store_scores(module: nn.Module, inputs: Any, scores: torch.Tensor) -> None:
                 self._scores[index] = self._scores_of_all_adapters(index, scores)
 
             dropout: nn.Module = layer.dropout
-            return dropout.register_forward_hook(keep_scores)
+            return dropout.register_forward_hook(store_scores)
 
         hooks = [add_hook(index, layer) for index, layer in enumerate(self._layers)]
         try:
@@ -97,7 +97,7 @@ class FusionAttention:
                 hook.remove()
 
     def _scores_of_all_adapters(self, index: int, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores at a site, (batch, tokens, adapters); they are -inf for adapters that are not there."""
+        """Return the scores at a site, (batch, tokens, adapters); -inf for adapters without a module there."""
         layer, columns = self._layers[index], self._columns[index]
         if isinstance(layer, BertFusion):
             scores = scores / layer.T  # the temperature, usually 1
@@ -108,7 +108,7 @@ class FusionAttention:
         return all_scores
 
     def add(self, batch: dict[str, torch.Tensor], windows: int) -> None:
-        """Add the weights of the last forward pass; after the first `windows` of the batch, only repetitions follow."""
+        """Add the weights of the last forward pass, of the first `windows` in the batch; later ones are repetitions."""
         if not self.sites:
             return
         tokens = torch.stack([question_mask(batch, self.layout), batch["context_mask"]], 1)[:windows].double()
@@ -118,7 +118,7 @@ class FusionAttention:
         self.counts[2] += windows
 
     def document(self) -> FusionAttentionDocument:
-        """Return the mean weights."""
+        """Return the mean weights, as fusion_attention.json holds them."""
         sums, counts = self.sums.cpu(), self.counts.cpu()
         return {
             "adapters": self.adapters,

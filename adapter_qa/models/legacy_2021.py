@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json, write_json
 from adapter_qa.models.adapter_setup import AdapterSetup, setup_of_folder
-from adapter_qa.models.adapter_source import current_config, is_legacy, sites_in_weights
+from adapter_qa.models.adapter_source import current_config, is_legacy, kind_of, sites_in_weights
 from adapter_qa.models.file_names import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -31,7 +31,7 @@ from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER, SavedAda
 from adapter_qa.models.weights import read_weights, weights_file
 
 VERSION = {"version": f"adapters.{adapters.__version__}"}  # tells the library that activations have their new names
-TIED = re.compile(r"\.decoder\.(weight|bias)$")  # in a head for masked tokens: the embeddings of the base model
+TIED = re.compile(r"\.decoder\.(weight|bias)$")  # in an MLM head; they are the embeddings of the base model
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class LegacySave:
     setup: AdapterSetup
 
     def summary(self) -> dict[str, Any]:
-        """Return what it holds, as JSON data."""
+        """Describe the folder as JSON data."""
         return {
             "folder": str(self.path),
             "setup": str(self.setup.block),
             "adapters": {
                 source.name: {key: source.config[key] for key in ("non_linearity", "reduction_factor", "leave_out")}
-                | {"kind": _kind(source.config), ATTENTION_ONLY_LAST_LAYER: source.attention_only_last_layer}
+                | {"kind": kind_of(source.config), ATTENTION_ONLY_LAST_LAYER: source.attention_only_last_layer}
                 for source in self.setup.adapters
             },
             "head": self.saved.head.model_class if self.saved.head is not None else None,
@@ -61,21 +61,17 @@ class LegacySave:
         return str(names.pop()) if len(names) == 1 else None
 
 
-def _kind(config: dict[str, Any]) -> str:
-    return ("houlsby" if config["mh_adapter"] else "pfeiffer") + ("+inv" if config["inv_adapter"] else "")
-
-
-# ---------------------------------------------------------------- finding
+# ---------------------------------------------------------------- search
 
 
 def find_legacy_saves(top: Path, base_config: dict[str, Any] | None) -> list[LegacySave]:
-    """Find every folder of adapter-transformers 2.x in a folder, which may be one itself.
+    """Find every folder of adapter-transformers 2.x in a folder, or this folder itself.
 
     The adapters inside a fusion's folder are a part of it. Links to folders are not followed. The adapters must fit the
     base model of `base_config`; None for the encoder that they recorded.
 
     Raises:
-        UserError: if there is no such folder, or some cannot be read.
+        UserError: if there are none, or one of them cannot be read.
     """
     saves, problems = [], []
     for name, folders, _ in os.walk(top):

@@ -39,7 +39,7 @@ class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunMetadata(msgspec.Struct, frozen=True):
-    """The record of a run in a folder that it saved. Folders from other programs have none: all defaults.
+    """What a run records in the folder that it saves; all defaults for folders from other programs.
 
     Attributes:
         setup: the composition as text, e.g. `Stack[mlm, qa]`; None after full fine-tuning.
@@ -70,7 +70,7 @@ class RunMetadata(msgspec.Struct, frozen=True):
         return ((self.language_adapter,) if self.language_adapter else ()) + self.tasks
 
 
-class _SetupDocument(msgspec.Struct):
+class _MetadataDocument(msgspec.Struct):
     trainer: RunMetadata
 
 
@@ -88,4 +88,4 @@ def read_document(path: Path, kind: type[Document]) -> Document:
 
 def read_metadata(path: Path) -> RunMetadata:
     """Read the metadata in an adapter_setup.json or full_setup.json; errors as in `read_document`."""
-    return read_document(path, _SetupDocument).trainer
+    return read_document(path, _MetadataDocument).trainer

@@ -26,7 +26,7 @@ from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
 
 
 def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metadata: Mapping[str, Any]) -> None:
-    """Write an `adapters-<task>` folder completely, in place of an older one, or not at all.
+    """Write an `adapters-<task>` folder completely or not at all; it replaces an older one.
 
     `metadata` is what the JSON holds besides the composition: base model, windows, language, versions.
 
@@ -38,11 +38,11 @@ def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metada
     adapter_model = as_adapter_model(model)
     with atomic_folder(folder) as temporary:
         for source in setup.adapters:
-            notes: dict[str, Any] = {ATTENTION_ONLY_LAST_LAYER: True} if source.attention_only_last_layer else {}
+            extra_keys: dict[str, Any] = {ATTENTION_ONLY_LAST_LAYER: True} if source.attention_only_last_layer else {}
             if source.language:
-                notes["language"] = source.language
+                extra_keys["language"] = source.language
             adapter_model.save_adapter(
-                str(temporary / source.name), source.name, with_head=False, use_safetensors=True, meta_dict=notes
+                str(temporary / source.name), source.name, with_head=False, use_safetensors=True, meta_dict=extra_keys
             )
         if setup.fusion is not None:
             target = str(temporary / setup.fusion.name)
@@ -120,6 +120,6 @@ def load_trainable(model: nn.Module, path: Path) -> None:
     shapes = {name: weight.shape for name, weight in model.named_parameters() if weight.requires_grad}
     if {name: weight.shape for name, weight in state.items()} != shapes:
         raise UserError(
-            f"{path}: holds other weights than those that train now; the run was started with another setup"
+            f"{path}: holds other weights than those that train now; give the setup that the run was started with"
         )
     model.load_state_dict(state, strict=False)

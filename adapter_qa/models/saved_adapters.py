@@ -71,7 +71,7 @@ class SavedHead:
 
 @dataclass(frozen=True)
 class SavedAdapterSetup:
-    """A whole saved folder.
+    """What a saved folder holds.
 
     Attributes:
         adapters: folder of each adapter by its name.
@@ -145,8 +145,8 @@ def find_folder(option: str, path: str) -> Path:
         return folder
     if (folder / "config.json").is_file() and holds_adapters(read_json(folder / "config.json")):
         raise UserError(
-            f"{option} {path}: is a whole model saved with adapters inside, whose adapters do not load; save them "
-            "with save_adapter, save_adapter_fusion and save_head where the model was trained, and give that folder"
+            f"{option} {path}: is a model saved together with its adapters, which cannot be loaded from it; give a "
+            "folder that save_adapter, save_adapter_fusion and save_head wrote in the program that trained them"
         )
     raise UserError(
         f"{option} {path}: holds no {SETUP_FILE} or {ADAPTER_CONFIG}; give the adapters-<task> folder of a finished run"
@@ -187,9 +187,9 @@ def _read_setup_file(folder: Path) -> SavedAdapterSetup:
     document = read_document(path, _SetupDocument)
     names, metadata = _adapter_names(document.adapter_setup), document.trainer
     composition, tasks, adapters = metadata.composition, metadata.tasks, list(metadata.adapters)
-    is_known = composition in ("stack", "fuse") and metadata.fused == (len(tasks) > 1) and len(tasks) > 0
-    if adapters != names or not is_known or not all(map(ADAPTER_NAME.fullmatch, names)):
-        raise UserError(f"{path}: its composition {names} and its adapters {adapters} disagree")
+    is_consistent = composition in ("stack", "fuse") and metadata.fused == (len(tasks) > 1) and len(tasks) > 0
+    if adapters != names or not is_consistent or not all(map(ADAPTER_NAME.fullmatch, names)):
+        raise UserError(f"{path}: is damaged: its composition {names} and its adapters {adapters} disagree")
     fusion = folder / ",".join(names if composition == "fuse" else tasks) if metadata.fused else None
     paths = {name: folder / name for name in names}
     language, head = metadata.language_adapter, read_head(folder)
@@ -245,10 +245,10 @@ def _read_legacy_setup(folder: Path) -> SavedAdapterSetup:
         tasks = tuple(str(read_json(fusion / FUSION_CONFIG).get("name")).split(","))
         missing = ", ".join(name for name in tasks if name not in adapters)
         if missing:
-            raise UserError(f"{folder}: its fusion joins {', '.join(tasks)}, but no folder in it holds {missing}")
+            raise UserError(f"{folder}: is incomplete: its fusion joins {', '.join(tasks)}, but {missing} is missing")
     else:
         tasks = tuple(name for name, path in adapters.items() if not is_for_language(documents[path]))
-        tasks = tasks or tuple(adapters)  # language adapters only: they are what the folder is about
+        tasks = tasks or tuple(adapters)  # if all are language adapters, they are the task adapters
     languages = [name for name in adapters if name not in tasks]
     if len(languages) > 1 or (len(tasks) > 1 and fusion is None):
         paths = ", ".join(map(str, adapters.values()))
@@ -257,8 +257,9 @@ def _read_legacy_setup(folder: Path) -> SavedAdapterSetup:
     note = None
     if language is not None:
         note = (
-            f"{folder}: the language adapter {language} is stacked under {' and '.join(tasks)}; the scripts of 2021 "
-            "unintentionally trained without it, but answered with it; --load_lang_adapter none leaves it out"
+            f"{folder}: the language adapter {language} is stacked under {' and '.join(tasks)}; the scripts for "
+            "adapter-transformers 2.x unintentionally trained without it, but answered with it; "
+            "--load_lang_adapter none leaves it out"
         )
     head = read_head(folder) or read_head(adapters[tasks[0]])
     return SavedAdapterSetup(folder, adapters, language, tasks, fusion=fusion, head=head, note=note)
@@ -273,13 +274,13 @@ def _legacy_adapters(folder: Path, documents: dict[Path, dict[str, Any]]) -> dic
     invalid = [name for name in adapters if not ADAPTER_NAME.fullmatch(name)]
     if invalid:
         raise UserError(
-            f"{folder}: adapter names consist of letters, digits, - and _, which is not true of {', '.join(invalid)}"
+            f"{folder}: has adapters with the names {', '.join(invalid)}; only letters, digits, - and _ are allowed"
         )
     return adapters
 
 
 def is_for_language(document: dict[str, Any]) -> bool:
-    """Return whether an adapter_config.json is of a language adapter: by name, or by its invertible part (MAD-X)."""
+    """Return whether an adapter_config.json has the name or the invertible part (MAD-X) of a language adapter."""
     config = document.get("config")
     is_invertible = isinstance(config, dict) and bool(config.get("inv_adapter"))
     return is_invertible or document.get("name") == LANGUAGE_ADAPTER

@@ -6,17 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.problems import problems_of
 from support.setups import SETUPS, A, F, L, Maker
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference, setup_from_saved
 
 
-def problems_of(maker: Maker, *options: Any, task: str = "qa") -> list[str]:
-    with pytest.raises(UserError) as caught:
-        resolve_setup(task, maker.config, *options)
-    assert not any("\n" in problem for problem in caught.value.problems)
-    return caught.value.problems
+def option_problems(maker: Maker, *options: Any) -> list[str]:
+    return problems_of(resolve_setup, "qa", maker.config, *options)
 
 
 @pytest.mark.parametrize("name", SETUPS)
@@ -52,12 +50,12 @@ def test_the_word_none_leaves_out_the_language_adapter(maker: Maker, saved: dict
     setup = setup_for_inference("RUN", str(saved["qa"]), maker.config, "none")
     assert str(setup.block) == "Stack[qa]"
     folder = maker.make("mlm in fusion", *SETUPS["lang in fusion"][1](saved))[2]
-    with pytest.raises(UserError, match="--load_lang_adapter none: mlm is part of the fusion and cannot be left out"):
+    with pytest.raises(UserError, match="--load_lang_adapter none: mlm is part of the fusion; leave the option out"):
         setup_for_inference("RUN", str(folder), maker.config, "none")
 
 
 def test_option_conflicts_are_reported_together(maker: Maker) -> None:
-    problems = problems_of(
+    problems = option_problems(
         maker,
         A(load_adapter="x", adapter_non_linearity="gellu", adapter_reduction_factor=-1),
         L(load_lang_adapter="y"),
@@ -75,7 +73,7 @@ def test_option_conflicts_are_reported_together(maker: Maker) -> None:
 
 
 def test_contradictions_of_a_loaded_adapter_name_both_values(maker: Maker, saved: dict[str, Path]) -> None:
-    problems = problems_of(
+    problems = option_problems(
         maker,
         A(load_adapter=str(saved["qa_all"]), adapter_reduction_factor=4, adapter_non_linearity="gelu"),
         L(load_lang_adapter=str(saved["mlm"]), lang_adapter_reduction_factor=8),
@@ -88,47 +86,47 @@ def test_contradictions_of_a_loaded_adapter_name_both_values(maker: Maker, saved
 
 
 def test_a_language_adapter_for_another_language_is_refused(maker: Maker, saved: dict[str, Path]) -> None:
-    assert problems_of(maker, A(language="en"), L(load_lang_adapter=str(saved["mlm"]))) == [
+    assert option_problems(maker, A(language="en"), L(load_lang_adapter=str(saved["mlm"]))) == [
         "--language en: the language adapter was trained for pt"
     ]
 
 
 def test_a_second_language_adapter_is_refused(maker: Maker, saved: dict[str, Path]) -> None:
     mlm, qa = str(saved["mlm"]), str(saved["qa"])
-    assert problems_of(maker, A(load_adapter=qa), L(load_lang_adapter=mlm)) == [
+    assert option_problems(maker, A(load_adapter=qa), L(load_lang_adapter=mlm)) == [
         f"--load_lang_adapter {mlm}: {qa} already holds the language adapter mlm; leave the option out, or give none "
         "to use the task adapter without it"
     ]
 
 
 def test_a_fusion_cannot_be_fused(maker: Maker, saved: dict[str, Path]) -> None:
-    fusion = maker.make("whole", *SETUPS["fusion"][1](saved))[2]
-    (problem,) = problems_of(maker, A(), None, F(fuse_adapters=[f"a={fusion}", f"b={saved['ner']}"]))
+    fusion = maker.make("nested", *SETUPS["fusion"][1](saved))[2]
+    (problem,) = option_problems(maker, A(), None, F(fuse_adapters=[f"a={fusion}", f"b={saved['ner']}"]))
     assert "holds a fusion; give one of its adapters" in problem
 
 
 def test_new_adapters_in_a_fusion_need_random_init(maker: Maker) -> None:
-    assert problems_of(maker, A(), None, F(fuse_adapters=["qa=new", "ner=new"])) == [
+    assert option_problems(maker, A(), None, F(fuse_adapters=["qa=new", "ner=new"])) == [
         f"--fuse_adapters {name} new: a new adapter can replace a saved one only with --random_init True"
         for name in ("qa", "ner")
     ]
 
 
 def test_adapters_of_different_kinds_cannot_be_fused(maker: Maker, saved: dict[str, Path]) -> None:
-    assert problems_of(maker, A(), None, F(fuse_adapters=[f"a={saved['hqa']}", f"b={saved['ner']}"])) == [
+    assert option_problems(maker, A(), None, F(fuse_adapters=[f"a={saved['hqa']}", f"b={saved['ner']}"])) == [
         "adapters of different kinds cannot be fused: a houlsby, b pfeiffer; train them with one --adapter_config"
     ]
 
 
 def test_the_last_adapter_of_a_fusion_needs_every_site(maker: Maker, saved: dict[str, Path]) -> None:
-    assert problems_of(maker, A(), None, F(fuse_adapters=[f"a={saved['qa_all']}", f"b={saved['ner']}"])) == [
+    assert option_problems(maker, A(), None, F(fuse_adapters=[f"a={saved['qa_all']}", f"b={saved['ner']}"])) == [
         "layer 3 (output_adapter): a has a module there, but b, the last adapter in the fusion, has none; "
         "add --madx2 True, or fuse adapters with the same layers"
     ]
 
 
 def test_the_last_layer_option_needs_houlsby_adapters(maker: Maker) -> None:
-    assert problems_of(maker, A(houlsby_MHA_lastlayer=True, madx2=True)) == [
+    assert option_problems(maker, A(houlsby_MHA_lastlayer=True, madx2=True)) == [
         "--houlsby_MHA_lastlayer: qa is not a houlsby adapter; give --adapter_config houlsby",
         "--houlsby_MHA_lastlayer and --madx2 exclude each other: in the last layer, the first removes one of two "
         "modules, the second removes both",

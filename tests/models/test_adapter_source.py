@@ -9,29 +9,21 @@ from typing import Any
 import adapters
 import pytest
 from adapters import Fuse, Stack
+from support.problems import problems_of
 from support.saved_folders import BASE_CONFIG, write_adapter, write_setup
 
 from adapter_qa.config.options import ModelOptions
-from adapter_qa.core.errors import UserError
 from adapter_qa.models.adapter_source import (
     AdapterSource,
     check_language_adapter,
+    find_adapter,
     new_config,
     read_adapter,
-    read_any_adapter,
 )
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.file_names import ADAPTER_CONFIG
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
-
-
-def problems_of(function: Any, *args: Any) -> list[str]:
-    with pytest.raises(UserError) as caught:
-        function(*args)
-    assert not any("\n" in problem for problem in caught.value.problems)
-    return caught.value.problems
-
 
 # ---------------------------------------------------------------- reading
 
@@ -121,13 +113,13 @@ def test_an_adapter_is_read_by_its_path_or_that_of_its_setup_or_run(tmp_path: Pa
         (single, "qa", ("qa", single / "qa")),
         (single.parent, "qa_1", ("qa_1", single / "qa")),
     ]:
-        source = read_any_adapter("--load_adapter", str(path), name, BASE_CONFIG)
+        source = find_adapter("--load_adapter", str(path), name, BASE_CONFIG)
         assert (source.name, source.folder) == expected
 
 
 def test_a_fusion_is_not_a_single_adapter(tmp_path: Path) -> None:
     folder = write_setup(tmp_path / "adapters-fusion", Stack("mlm", Fuse("qa", "ner")), "mlm", ["qa", "ner"])
-    assert problems_of(read_any_adapter, "--fuse_adapters a", str(folder), "a", BASE_CONFIG) == [
+    assert problems_of(find_adapter, "--fuse_adapters a", str(folder), "a", BASE_CONFIG) == [
         f"--fuse_adapters a {folder}: holds a fusion; give one of its adapters: {folder / 'qa'}, {folder / 'ner'}"
     ]
 

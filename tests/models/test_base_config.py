@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.problems import problems_of
 from transformers import BertForQuestionAnswering, RobertaForQuestionAnswering
 
 from adapter_qa.config.options import ModelOptions
@@ -21,13 +22,6 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 96}), encoding="utf-8")
     (tmp_path / "model.safetensors").touch()
     return tmp_path
-
-
-def problems_of(options: ModelOptions) -> list[str]:
-    with pytest.raises(UserError) as caught:
-        read_base_config(options)
-    assert not any("\n" in problem for problem in caught.value.problems)
-    return caught.value.problems
 
 
 def change(folder: Path, **values: Any) -> Path:
@@ -45,7 +39,7 @@ def test_the_content_is_returned_as_data(tiny_bert: Path, tiny_roberta: Path, ra
 
 @pytest.mark.parametrize("name", ["no/such/folder", "/no/such", "./none", "não existe"])
 def test_a_missing_folder_is_refused(name: str) -> None:
-    assert problems_of(ModelOptions(name)) == [
+    assert problems_of(read_base_config, ModelOptions(name)) == [
         f"--model_name_or_path {name}: no such folder; give a model folder or a hub id such as org/name"
     ]
 
@@ -53,12 +47,12 @@ def test_a_missing_folder_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", ["no-org/no-model", "no-model"])
 def test_a_hub_id_that_is_not_cached_is_refused(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (problem,) = problems_of(ModelOptions(name, cache_dir=str(tmp_path)))
+    (problem,) = problems_of(read_base_config, ModelOptions(name, cache_dir=str(tmp_path)))
     assert problem.startswith(f"--model_name_or_path {name}: no config.json of a model can be read there (")
 
 
 def test_a_folder_without_config_json_is_refused(tmp_path: Path) -> None:
-    (problem,) = problems_of(ModelOptions(str(tmp_path)))
+    (problem,) = problems_of(read_base_config, ModelOptions(str(tmp_path)))
     assert problem == (
         f"--model_name_or_path {tmp_path}: no config.json of a model can be read there "
         f"({tmp_path / 'config.json'}: cannot be read: No such file or directory)"
@@ -68,14 +62,14 @@ def test_a_folder_without_config_json_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"{", b"", b'{"model_type": "b\xff"}'])
 def test_damaged_json_is_refused(folder: Path, content: bytes) -> None:
     (folder / "config.json").write_bytes(content)
-    (problem,) = problems_of(ModelOptions(str(folder)))
+    (problem,) = problems_of(read_base_config, ModelOptions(str(folder)))
     assert problem.startswith(f"--model_name_or_path {folder}: no config.json of a model can be read there (")
 
 
 @pytest.mark.parametrize(("content", "kind"), [("[]", "a list"), ("null", "null"), ('"bert"', "text")])
 def test_json_without_an_object_is_refused(folder: Path, content: str, kind: str) -> None:
     (folder / "config.json").write_text(content)
-    assert problems_of(ModelOptions(str(folder))) == [
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [
         f"--model_name_or_path {folder}: no config.json of a model can be read there "
         f"({folder / 'config.json'}: holds {kind} where an object is expected)"
     ]
@@ -85,8 +79,8 @@ def test_json_without_an_object_is_refused(folder: Path, content: str, kind: str
 @pytest.mark.parametrize("value", ["kernels-community/evil", "flash_attention_2", "", 1, {"": "x/y"}, ["eager"], False])
 def test_keys_that_can_run_code_are_refused(folder: Path, key: str, value: Any) -> None:
     path = change(folder, **{key: value})
-    assert problems_of(ModelOptions(str(folder))) == [
-        f"{path}: sets {key}, which can run code; remove it if you trust the rest"
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [
+        f"{path}: sets {key}, which can run code; remove the key if you trust the model"
     ]
 
 
@@ -99,7 +93,7 @@ def test_safe_values_of_these_keys_are_allowed(folder: Path, value: str | None) 
 @pytest.mark.parametrize("kind", ["gpt2", "distilbert", None, ["bert"]])
 def test_other_encoders_are_refused(folder: Path, kind: Any) -> None:
     path = change(folder, model_type=kind)
-    assert problems_of(ModelOptions(str(folder))) == [
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [
         f"{path}: model_type {kind}; supported: bert, roberta, xlm-roberta"
     ]
 
@@ -110,11 +104,11 @@ def test_supported_encoders(folder: Path) -> None:
         assert read_base_config(ModelOptions(str(folder)))["model_type"] == kind
 
 
-def test_a_model_saved_with_adapters_inside_is_refused(folder: Path) -> None:
+def test_a_model_saved_together_with_its_adapters_is_refused(folder: Path) -> None:
     path = change(folder, adapters={"adapters": {"qa": "pfeiffer"}})
-    assert problems_of(ModelOptions(str(folder))) == [
-        f"{path}: is of a whole model saved with adapters inside, which would be loaded with random values; give the "
-        "plain base model, and the adapters by the folder that save_adapter or save_adapter_fusion wrote"
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [
+        f"{path}: is of a model saved together with its adapters, which would get random values; give the plain base "
+        "model, and the adapters as a folder of save_adapter or save_adapter_fusion"
     ]
     change(folder, adapters={})
     assert read_base_config(ModelOptions(str(folder)))["adapters"] == {}
@@ -122,7 +116,7 @@ def test_a_model_saved_with_adapters_inside_is_refused(folder: Path) -> None:
 
 def test_missing_weights_are_refused_unless_they_are_random(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
-    assert problems_of(ModelOptions(str(folder))) == [
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [
         f"{folder}: holds no weights (model.safetensors); give a trained model or --random_init True"
     ]
     assert read_base_config(ModelOptions(str(folder), random_init=True))["model_type"] == "bert"
@@ -137,7 +131,7 @@ def test_every_format_of_weights_is_found(folder: Path, name: str) -> None:
 def test_all_problems_are_reported_together(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     change(folder, model_type="t5", adapters={"adapters": {"a": "pfeiffer"}}, _attn_implementation_internal="x/y")
-    assert len(problems_of(ModelOptions(str(folder)))) == 4
+    assert len(problems_of(read_base_config, ModelOptions(str(folder)))) == 4
 
 
 def test_the_window_limit_is_the_longest_input_of_the_model(tiny_bert: Path, tiny_roberta: Path) -> None:
@@ -162,12 +156,12 @@ def test_a_window_beyond_the_limit_is_refused(tiny_bert: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"hidden_size": 0}, "hidden_size 0; it must be a whole number above 0"),
-        ({"num_hidden_layers": True}, "num_hidden_layers True; it must be a whole number above 0"),
-        ({"max_position_embeddings": 2**25}, "max_position_embeddings 33554432; it must be a whole number above 0"),
+        ({"hidden_size": 0}, "hidden_size 0; must be a whole number from 1 to 16777216"),
+        ({"num_hidden_layers": True}, "num_hidden_layers True; must be a whole number from 1 to 16777216"),
+        ({"intermediate_size": 2**25}, "intermediate_size 33554432; must be a whole number from 1 to 16777216"),
         ({"num_attention_heads": 7}, "hidden_size 96 is not divisible by num_attention_heads 7"),
     ],
 )
 def test_invalid_sizes_are_refused(folder: Path, changes: dict[str, Any], problem: str) -> None:
     path = change(folder, **changes)
-    assert problems_of(ModelOptions(str(folder))) == [f"{path}: {problem}"]
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [f"{path}: {problem}"]

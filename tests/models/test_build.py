@@ -62,7 +62,7 @@ def test_a_model_that_does_not_match_its_setup_is_refused(maker: Maker, saved: d
         check_setup(model, setup)
     model = maker.model(setup)
     model.get_input_embeddings().weight.requires_grad = True
-    with pytest.raises(RuntimeError, match=r"trainable or frozen against the setup.*word_embeddings"):
+    with pytest.raises(RuntimeError, match=r"trainable or frozen contrary to the setup.*word_embeddings"):
         check_setup(model, setup)
 
 

@@ -1,6 +1,6 @@
-"""Folders of adapter-transformers 2.1.1 give the numbers that they gave in 2021, before and after conversion.
+"""Folders of adapter-transformers 2.1.1 give the logits that it computed, before and after conversion.
 
-Real folders are tested where they are available, others are written by `reference.legacy_saves`.
+Real folders are tested where they are available; `reference.legacy_saves` writes the other ones.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 from adapters import Fuse, Stack
 from reference.legacy_saves import REDUCTIONS, LegacyModel
 from safetensors.torch import load_file
+from support.problems import problem_of, problems_of
 from support.scripts import SHARED, run_script
 from transformers import AutoModelForQuestionAnswering
 
 import convert_2021_adapters
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions, ModelOptions
-from adapter_qa.core.errors import UserError
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup, setup_for_inference, setup_from_saved
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
@@ -33,7 +33,7 @@ from adapter_qa.models.saved_adapters import find_folder, read_setup
 TOLERANCE = 1e-4
 LEGACY = SHARED / "legacy_2021"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-# Of each setup: folder of the task, language adapter, composition.
+# By setup: folder of the task adapters, language adapter, composition.
 SETUPS = {
     "stack_mlm_qa": ("adapters-qa", "adapters-mlm", "Stack[mlm, qa]"),
     "qa": ("adapters-qa", None, "Stack[qa]"),
@@ -47,7 +47,7 @@ SETUPS = {
 @pytest.fixture(scope="module")
 def expected() -> Any:
     if not LEGACY.is_dir():
-        pytest.skip("no ../shared/legacy_2021 here: the real folders of 2021 are not part of the project")
+        pytest.skip("no ../shared/legacy_2021 here: the real folders are not part of the project")
     return np.load(LEGACY / "expected.npz")
 
 
@@ -75,7 +75,7 @@ def outputs_of(model: Any, expected: Any, **kwargs: Any) -> Any:
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("setup", ["base", *SETUPS])
-def test_logits_equal_those_of_2021(expected: Any, setup: str, attention: str) -> None:
+def test_logits_equal_the_recorded_ones(expected: Any, setup: str, attention: str) -> None:
     output = outputs_of(real_model(None if setup == "base" else real_setup(LEGACY, setup), attention), expected)
     for side in ("start", "end"):
         real = expected["attention_mask"] == 1
@@ -84,7 +84,7 @@ def test_logits_equal_those_of_2021(expected: Any, setup: str, attention: str) -
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_fusion_attention_equals_that_of_2021(expected: Any, attention: str) -> None:
+def test_fusion_attention_equals_the_recorded_one(expected: Any, attention: str) -> None:
     model = real_model(real_setup(LEGACY, "stack_mlm_fuse"), attention)
     output = outputs_of(model, expected, output_adapter_fusion_attentions=True)
     weights = output.adapter_fusion_attentions["qa_squad11pt,ner_lenerbr"]
@@ -160,18 +160,16 @@ def set_model_class(folder: Path, model_class: str) -> Path:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_layout_gives_the_logits_of_the_model_that_was_saved(base: Path, tmp_path: Path, kind: str) -> None:
     old = LegacyModel(base, **KINDS[kind])
-    notebook = set_model_class(old.notebook(tmp_path / "run"), model_class_of(base))
-    trainer = set_model_class(
-        old.save_all(tmp_path / "trainer"), model_class_of(base)
-    )  # a checkpoint of the trainer of 2021
-    old.save_fusion(trainer / old.fusion.name)
+    notebook = set_model_class(old.save_notebook_run(tmp_path / "run"), model_class_of(base))
+    checkpoint = set_model_class(old.save_all(tmp_path / "checkpoint"), model_class_of(base))
+    old.save_fusion(checkpoint / old.fusion.name)
     script = set_model_class(old.save_all(tmp_path / "script", ("mlm", "qa_squad")), model_class_of(base))
     single = set_model_class(old.save_adapter(tmp_path / "single", "qa_squad"), model_class_of(base))
-    language = str(trainer / "mlm")
+    language = str(checkpoint / "mlm")
     for folder, option, block in [
         (notebook, None, COMPOSITION),
         (notebook / "adapters-qa", "none", old.fusion),
-        (trainer, None, COMPOSITION),
+        (checkpoint, None, COMPOSITION),
         (script, None, Stack("mlm", "qa_squad")),
         (script, "none", Stack("qa_squad")),
         (single, None, Stack("qa_squad")),
@@ -186,7 +184,7 @@ def test_every_layout_gives_the_logits_of_the_model_that_was_saved(base: Path, t
         torch.testing.assert_close(logits_of(base, setup), old.logits(block, IDS), **TOLERANCES)
 
 
-def test_gelu_of_2021_differs_from_the_current_one(tiny_bert: Path, tmp_path: Path) -> None:
+def test_legacy_gelu_differs_from_the_current_one(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert).save_adapter(tmp_path / "qa", "qa_squad")
     old = logits_of(tiny_bert, saved_setup(tiny_bert, folder))
     path = folder / "adapter_config.json"
@@ -199,8 +197,8 @@ def test_every_assumption_is_noted_in_one_line(tiny_bert: Path, tmp_path: Path) 
     folder = old.save_all(tmp_path / "script", ("mlm", "qa_squad"))
     notes = saved_setup(tiny_bert, folder).notes
     assert notes == [
-        f"{folder}: the language adapter mlm is stacked under qa_squad; the scripts of 2021 unintentionally trained "
-        "without it, but answered with it; --load_lang_adapter none leaves it out",
+        f"{folder}: the language adapter mlm is stacked under qa_squad; the scripts for adapter-transformers 2.x "
+        "unintentionally trained without it, but answered with it; --load_lang_adapter none leaves it out",
         *(
             f"{folder / name}: has no weights after the last feed-forward block; it was trained with "
             "--houlsby_MHA_lastlayer True and is used in the same way"
@@ -235,7 +233,7 @@ def contents_of(folder: Path) -> dict[Path, bytes]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_converted_folders_give_bit_identical_logits(tiny_bert: Path, tmp_path: Path, kind: str) -> None:
     old = LegacyModel(tiny_bert, **KINDS[kind])
-    old.notebook(tmp_path / "old" / "fusion")
+    old.save_notebook_run(tmp_path / "old" / "fusion")
     old.save_all(tmp_path / "old" / "script", ("mlm", "qa_squad"))
     old.save_adapter(tmp_path / "old" / "adapters-ner", "ner_lener", with_head=False)
     before = contents_of(tmp_path / "old")
@@ -263,7 +261,7 @@ def test_converted_folders_give_bit_identical_logits(tiny_bert: Path, tmp_path: 
 
 def test_the_library_alone_loads_a_converted_folder(tiny_bert: Path, tmp_path: Path) -> None:
     old = LegacyModel(tiny_bert)
-    convert(old.notebook(tmp_path / "old"), tmp_path / "new")
+    convert(old.save_notebook_run(tmp_path / "old"), tmp_path / "new")
     plain = AutoModelForQuestionAnswering.from_pretrained(tiny_bert)
     adapters.init(plain)
     plain.load_adapter_setup(str(tmp_path / "new" / "adapters-qa"), set_active=True, use_safetensors=True)
@@ -276,7 +274,7 @@ def test_a_dry_run_lists_the_folders_and_writes_nothing(
     tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     old = LegacyModel(tiny_bert)
-    old.notebook(tmp_path / "old" / "fusion")
+    old.save_notebook_run(tmp_path / "old" / "fusion")
     old.save_adapter(tmp_path / "old" / "adapters-mlm", "mlm", with_head=False)
     convert(tmp_path / "old", tmp_path / "new", "--dry_run")
     assert not (tmp_path / "new").exists()
@@ -314,28 +312,20 @@ def test_weights_tied_to_the_embeddings_are_not_converted(tiny_bert: Path, tmp_p
 # ---------------------------------------------------------------- refusals
 
 
-def refusal(call: Any, *args: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        call(*args)
-    (problem,) = caught.value.problems
-    assert "\n" not in problem
-    return problem
-
-
-def test_a_whole_model_with_adapters_inside_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "whole"
+def test_a_model_saved_together_with_its_adapters_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
     shutil.copytree(tiny_bert, folder)
     document = json.loads((folder / "config.json").read_text())
     empty = document | {"adapters": {"adapters": {}, "config_map": {}}}
-    (folder / "config.json").write_text(json.dumps(empty))  # in every config.json of 2021
+    (folder / "config.json").write_text(json.dumps(empty))  # in every config.json of adapter-transformers 2.x
     read_base_config(ModelOptions(str(folder)))
     full = document | {"adapters": {"adapters": {"qa": "pfeiffer"}, "config_map": {}}}
     (folder / "config.json").write_text(json.dumps(full))
-    assert refusal(find_folder, "--load_adapter", str(folder)) == (
-        f"--load_adapter {folder}: is a whole model saved with adapters inside, whose adapters do not load; save them "
-        "with save_adapter, save_adapter_fusion and save_head where the model was trained, and give that folder"
+    assert problem_of(find_folder, "--load_adapter", str(folder)) == (
+        f"--load_adapter {folder}: is a model saved together with its adapters, which cannot be loaded from it; give "
+        "a folder that save_adapter, save_adapter_fusion and save_head wrote in the program that trained them"
     )
-    assert "would be loaded with random values; give the plain base model" in refusal(
+    assert "would get random values; give the plain base model" in problem_of(
         read_base_config, ModelOptions(str(folder))
     )
 
@@ -343,14 +333,14 @@ def test_a_whole_model_with_adapters_inside_is_refused(tiny_bert: Path, tmp_path
 def test_a_fusion_without_one_of_its_adapters_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     old = LegacyModel(tiny_bert)
     folder = old.save_all(old.save_fusion(tmp_path / "a"), ("mlm", "qa_squad"))
-    assert refusal(saved_setup, tiny_bert, folder) == (
-        f"{folder}: its fusion joins qa_squad, ner_lener, but no folder in it holds ner_lener"
+    assert problem_of(saved_setup, tiny_bert, folder) == (
+        f"{folder}: is incomplete: its fusion joins qa_squad, ner_lener, but ner_lener is missing"
     )
 
 
 def test_several_task_adapters_without_a_fusion_are_refused(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert).save_all(tmp_path / "a")
-    assert refusal(saved_setup, tiny_bert, folder) == (
+    assert problem_of(saved_setup, tiny_bert, folder) == (
         f"{folder}: it is unclear which of its adapters belong together; give one of "
         f"{folder / 'mlm'}, {folder / 'ner_lener'}, {folder / 'qa_squad'}"
     )
@@ -359,10 +349,10 @@ def test_several_task_adapters_without_a_fusion_are_refused(tiny_bert: Path, tmp
 def test_an_encoder_with_another_number_of_layers_is_refused(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert, leave_out=()).save_adapter(tmp_path / "a", "qa_squad")
     config = read_base_config(ModelOptions(str(tiny_bert)))
-    assert refusal(setup_from_saved, "RUN", str(folder), "qa", config | {"num_hidden_layers": 3}) == (
+    assert problem_of(setup_from_saved, "RUN", str(folder), "qa", config | {"num_hidden_layers": 3}) == (
         f"{folder}: has weights for 4 layers, the base model has 3"
     )
-    problem = refusal(setup_from_saved, "RUN", str(folder), "qa", config | {"num_hidden_layers": 6})
+    problem = problem_of(setup_from_saved, "RUN", str(folder), "qa", config | {"num_hidden_layers": 6})
     assert problem.startswith(f"{folder}: weights are missing for layer 4 (output_adapter), layer 5 (output_adapter); ")
 
 
@@ -386,7 +376,7 @@ def test_damaged_and_harmful_weight_files_are_refused(tiny_bert: Path, tmp_path:
         torch.save([torch.zeros(2)], path)
     else:
         path.write_bytes(path.read_bytes()[: 700 if damage == "truncated" else 0])
-    problem = refusal(saved_setup, tiny_bert, folder)
+    problem = problem_of(saved_setup, tiny_bert, folder)
     assert problem.startswith(f"{path}: ")
     assert "damaged" in problem
     assert not (tmp_path / "written").exists()
@@ -406,9 +396,8 @@ def test_options_that_contradict_a_saved_adapter_name_both_values(tiny_bert: Pat
         AdapterOptions(load_adapter=str(qa), adapter_non_linearity="relu", adapter_reduction_factor=8),
         LanguageAdapterOptions(str(mlm), str(qa / "adapter_config.json")),
     )
-    with pytest.raises(UserError) as caught:
-        resolve_setup("qa", config, *contradictory)
-    assert [problem.removesuffix("; leave the option out") for problem in caught.value.problems] == [
+    problems = problems_of(resolve_setup, "qa", config, *contradictory)
+    assert [problem.removesuffix("; leave the option out") for problem in problems] == [
         f"--adapter_* options ask for reduction_factor 8, but {qa} was trained with 16",
         f"--adapter_* options ask for non_linearity relu, but {qa} was trained with gelu_new",
         f"--lang_adapter_* options ask for inv_adapter None, but {mlm} was trained with nice",
@@ -421,35 +410,36 @@ def test_a_trained_adapter_keeps_its_module_in_the_last_layer(tiny_bert: Path, t
     old = LegacyModel(tiny_bert, **KINDS["houlsby, relu"])
     folder = old.save_adapter(tmp_path / "qa", "qa_squad")
     options = AdapterOptions(load_adapter=str(folder), houlsby_MHA_lastlayer=True)
-    assert refusal(resolve_setup, "qa", config, options) == (
+    assert problem_of(resolve_setup, "qa", config, options) == (
         f"--houlsby_MHA_lastlayer: {folder} was trained with an adapter after the last feed-forward block; "
         "leave the option out"
     )
 
 
 def test_adapters_that_cannot_be_fused_are_refused_for_inference(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = LegacyModel(tiny_bert).notebook(tmp_path / "run") / "adapters-qa"
+    folder = LegacyModel(tiny_bert).save_notebook_run(tmp_path / "run") / "adapters-qa"
     shutil.rmtree(folder / "mlm")
     LegacyModel(tiny_bert, leave_out=()).save_adapter(folder / "mlm", "mlm")
-    assert refusal(saved_setup, tiny_bert, folder).startswith(
+    assert problem_of(saved_setup, tiny_bert, folder).startswith(
         "layer 3 (output_adapter): mlm has a module there, but ner_lener, the last adapter in the fusion, has none; "
     )
 
 
 def test_conversion_refuses_wrong_folders(tiny_bert: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    call = convert_2021_adapters.main
-    assert refusal(call, [str(tmp_path / "none"), str(tmp_path / "new")]) == f"OLD {tmp_path / 'none'}: no such folder"
-    problem = refusal(call, [str(tmp_path / "empty"), str(tmp_path / "empty")])
-    assert problem == f"NEW {tmp_path / 'empty'}: exists already; give a folder that does not"
-    problem = refusal(call, [str(tmp_path / "empty"), str(tmp_path / "new")])
+    main = convert_2021_adapters.main
+    problem = problem_of(main, [str(tmp_path / "none"), str(tmp_path / "new")])
+    assert problem == f"OLD {tmp_path / 'none'}: no such folder"
+    problem = problem_of(main, [str(tmp_path / "empty"), str(tmp_path / "empty")])
+    assert problem == f"NEW {tmp_path / 'empty'}: exists already; give the name of a new folder"
+    problem = problem_of(main, [str(tmp_path / "empty"), str(tmp_path / "new")])
     assert problem == (
         f"{tmp_path / 'empty'}: holds no adapters of adapter-transformers 2.x "
         "(an adapter_config.json without a version)"
     )
     LegacyModel(tiny_bert).save_all(tmp_path / "mixed")
-    assert "unclear which of its adapters belong together" in refusal(
-        call, [str(tmp_path / "mixed"), str(tmp_path / "new")]
+    assert "unclear which of its adapters belong together" in problem_of(
+        main, [str(tmp_path / "mixed"), str(tmp_path / "new")]
     )
     assert not list(tmp_path.glob("new*"))
 
@@ -480,7 +470,7 @@ def test_legacy_adapters_can_be_fused_and_trained(
 
 
 def test_a_legacy_fusion_answers_questions(tiny_bert: Path, tmp_path: Path) -> None:
-    folder = LegacyModel(tiny_bert).notebook(tmp_path / "run")
+    folder = LegacyModel(tiny_bert).save_notebook_run(tmp_path / "run")
     ask = ["ask_qa.py", folder, "--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Recife.", "--json"]
     without_base = run_script(*ask)
     assert without_base.returncode == 2

@@ -10,20 +10,12 @@ import adapters.utils
 import pytest
 from adapters import Fuse, Stack
 from adapters.composition import AdapterCompositionBlock
+from support.problems import problem_of
 from support.saved_folders import write_adapter, write_setup
 
-from adapter_qa.core.errors import UserError
 from adapter_qa.models import file_names
 from adapter_qa.models.file_names import ADAPTER_CONFIG, HEAD_CONFIG, SETUP_FILE
 from adapter_qa.models.saved_adapters import find_folder, read_head, read_setup
-
-
-def problem_of(function: Any, *args: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        function(*args)
-    (problem,) = caught.value.problems
-    assert "\n" not in problem
-    return problem
 
 
 def test_file_names_are_those_of_the_library() -> None:
@@ -37,7 +29,7 @@ def test_file_names_are_those_of_the_library() -> None:
     assert file_names.HEAD_WEIGHTS == (library.SAFE_HEAD_WEIGHTS_NAME, library.HEAD_WEIGHTS_NAME)
 
 
-# ---------------------------------------------------------------- finding
+# ---------------------------------------------------------------- search
 
 
 def test_a_saved_folder_is_found_by_its_own_path(tmp_path: Path) -> None:
@@ -126,7 +118,7 @@ def test_a_composition_that_contradicts_the_adapters_is_refused(
     folder = write_setup(tmp_path / "adapters-qa", block, language, tasks)
     listed = [*([language] if language else []), *tasks]
     assert problem_of(read_setup, folder) == (
-        f"{folder / SETUP_FILE}: its composition {names} and its adapters {listed} disagree"
+        f"{folder / SETUP_FILE}: is damaged: its composition {names} and its adapters {listed} disagree"
     )
 
 

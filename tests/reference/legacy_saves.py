@@ -13,7 +13,7 @@ from adapters import AdapterConfig, Fuse, Stack
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.models.base_model import load_model
 
-# The keys of adapter_config.json (AdapterConfig of 2.1.1), and the content of adapter_fusion_config.json.
+# The keys of adapter_config.json in 2.1.1, and the content of adapter_fusion_config.json.
 ADAPTER_KEYS = (
     "adapter_residual_before_ln", "cross_adapter", "inv_adapter", "inv_adapter_reduction_factor", "leave_out",
     "ln_after", "ln_before", "mh_adapter", "non_linearity", "original_ln_after", "original_ln_before",
@@ -27,7 +27,7 @@ REDUCTIONS = {"mlm": 2, "qa_squad": 16, "ner_lener": 8}  # of each adapter
 
 
 class LegacyModel:
-    """A model with a language, a QA and a NER adapter and their fusion, all random, which is saved in the old format.
+    """A model with a language, a QA and a NER adapter and their fusion with random weights, saved in the old format.
 
     Args:
         base: folder of the base model.
@@ -39,7 +39,7 @@ class LegacyModel:
     Attributes:
         model: the model.
         fusion: the fusion block.
-        activation: the argument.
+        activation: as given.
     """
 
     def __init__(
@@ -90,11 +90,11 @@ class LegacyModel:
         """Return the weights with `mark` in their names."""
         return {name: weight.detach().clone() for name, weight in self.model.named_parameters() if mark in name}
 
-    def save_adapter(self, folder: Path, name: str, *, with_head: bool = True, **changed: Any) -> Path:
+    def save_adapter(self, folder: Path, name: str, *, with_head: bool = True) -> Path:
         """Write what `save_adapter` of the old library wrote."""
         config = {key: vars(self.model.adapters_config.get(name)).get(key) for key in ADAPTER_KEYS}
         config |= {"non_linearity": self.activation, "cross_adapter": False}
-        self.write(folder, "adapter_config.json", {**self.document(name, config), **changed})
+        self.write(folder, "adapter_config.json", self.document(name, config))
         torch.save(self.weights(f"adapters.{name}."), folder / "pytorch_adapter.bin")
         if with_head:
             self.save_head(folder)
@@ -120,8 +120,8 @@ class LegacyModel:
             self.save_adapter(folder / name, name)
         return folder
 
-    def notebook(self, folder: Path) -> Path:
-        """Write the folder of a run of the fusion notebook of 2021."""
+    def save_notebook_run(self, folder: Path) -> Path:
+        """Write the folder of a run of the fusion notebook for adapter-transformers 2.x."""
         target = folder / "adapters-qa"
         self.save_fusion(target)
         self.save_all(target)

@@ -1,4 +1,4 @@
-"""Saved folders written by hand, with the names of weights but no real weights."""
+"""Write saved folders that have names of weights, but no real weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from adapter_qa.models.adapter_source import new_config
 from adapter_qa.models.file_names import ADAPTER_CONFIG, SETUP_FILE
 
-BASE_CONFIG = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 4}  # the encoder that they fit
+BASE_CONFIG = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 4}  # the encoder that the adapters fit
 
 
 def write_adapter(folder: Path, name: str = "qa", sites: list[str] | None = None, **changes: Any) -> Path:

@@ -23,13 +23,14 @@ from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 
+# Short names for the table of setups.
 A = AdapterOptions
 L = LanguageAdapterOptions
 F = FusionOptions
 
 
 class Maker:
-    """A factory of setups with random weights on one base model.
+    """Makes setups with random weights on a base model.
 
     Args:
         base: folder of the base model.
@@ -55,7 +56,7 @@ class Maker:
     def setup(
         self, task: str, adapter: A | None = None, lang: L | None = None, fusion: F | None = None
     ) -> AdapterSetup:
-        """Resolve the setup of a task; None stands for default options."""
+        """Resolve the setup of a task; None for default options."""
         setup = resolve_setup(task, self.config, adapter or A(), lang, fusion)
         assert setup is not None
         return setup
