@@ -1,7 +1,7 @@
 """Checkpoints on disk: written to a temporary folder and renamed, verified before a run resumes from them, rotated.
 
 A checkpoint is a folder `checkpoint-<step>` in the folder of its run. Its manifest.json, written last, lists size and
-SHA-256 of every file, and names the checkpoint with the best weights so far. The trainer decides on the other files.
+SHA-256 of every file, and names the checkpoint with the best weights so far. The trainer writes the other files.
 A killed run may leave `checkpoint.writing` and `checkpoint.removing`; they are never read.
 """
 
@@ -128,9 +128,9 @@ def rotate(folder: Path, step: int, best: int | None, limit: int | None) -> None
     """
     if not limit:
         return
-    kept = {step} | ({best} if best is not None else set())
-    candidates = [old for old in reversed(checkpoint_steps(folder)) if old <= step and old not in kept]
-    for old in candidates[max(limit - len(kept), 0) :]:
+    protected = {step} | ({best} if best is not None else set())
+    candidates = [old for old in reversed(checkpoint_steps(folder)) if old <= step and old not in protected]
+    for old in candidates[max(limit - len(protected), 0) :]:
         discard(checkpoint_path(folder, old))
 
 
@@ -138,13 +138,13 @@ def rotate(folder: Path, step: int, best: int | None, limit: int | None) -> None
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the latest checkpoint that is complete and whose best checkpoint is complete; note those passed over.
+    """Return the latest checkpoint that is complete and whose best checkpoint is complete; note damaged ones.
 
     Returns:
         None if there are no checkpoints, or only those of early versions, which have no manifest.
 
     Raises:
-        UserError: there are checkpoints, but all of them or their best ones are damaged.
+        UserError: there are checkpoints, but each is damaged, or its best checkpoint is.
     """
     errors: dict[Path, str] = {}
     for step in reversed(checkpoint_steps(folder)):
@@ -174,7 +174,7 @@ def _best_checkpoint_error(path: Path) -> str | None:
 
 
 def checkpoint_error(path: Path) -> str | None:
-    """Return what is wrong with a checkpoint as the end of a sentence; None if it is as it was written."""
+    """Return what is wrong with a checkpoint as the end of a sentence; None if it is complete and unchanged."""
     if not path.is_dir():
         return "is missing"
     if not (path / MANIFEST_FILE).is_file():

@@ -1,7 +1,7 @@
 """--push_to_hub: upload what a finished run saved, with its model card, in one commit.
 
 The library's own push uploads the run's whole folder with its checkpoints at every save. This one uploads the saved
-folder once. Where JSON files name local folders, the uploaded copies have only their last part.
+folder once. Where JSON files name local folders, the uploaded copies have only their names.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class HubTarget:
 
 
 def push_finished(record: RunRecord, target: HubTarget) -> None:
-    """Push what the finished run of a folder saved; only the main process does. A dry run pushes nothing.
+    """Push what a finished run saved, from the main process. A dry run pushes nothing.
 
     Raises:
         RunError: the hub cannot be reached, or refuses.
@@ -87,14 +87,14 @@ def _push(saved: Path, target: HubTarget) -> str:
 
 
 def _files_to_push(saved: Path) -> list[Path]:
-    """Return the files of a saved folder. A fully fine-tuned model lies among the run's files, which are left out."""
+    """Return the files of a saved folder. A fully fine-tuned model is beside the run's files, which are left out."""
     if not (saved / FULL_FILE).is_file():
         return sorted(path for path in saved.rglob("*") if path.is_file())
     return sorted({path for pattern in (CARD_FILE, *FULL_MODEL_FILES) for path in saved.glob(pattern)})
 
 
 def _public_content(path: Path) -> bytes | None:
-    """Return a JSON file with local folders shortened to their last part; None for other files."""
+    """Return a JSON file with local folders reduced to their names; None for other files."""
     if path.suffix != ".json" or path.name in ("tokenizer.json", "vocab.json"):
         return None
     return json.dumps(_public_value(read_json(path)), indent=2, ensure_ascii=False).encode("utf-8")

@@ -48,8 +48,8 @@ FULL_MODEL_FILES = (
     FULL_FILE, "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
     "special_tokens_map.json", "tokenizer*.json", "vocab.*", "merges.txt",
 )  # fmt: skip
-# Patterns of what a run may remove when it replaces an earlier one. Not listed: RUN_FILE, which is removed last, and
-# LOCK_FILE, which stays. README.md may be the user's; it is a card only beside FULL_FILE.
+# Patterns of what a run may remove when it replaces an earlier one. Not listed: RUN_FILE, which is removed last;
+# LOCK_FILE, which stays; README.md, which may be the user's and is a card only beside FULL_FILE.
 REMOVABLE = (
     "checkpoint-*", TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT,
     *(f"{name}{TEMPORARY_SUFFIX}" for name in ("*.json", "*.conll", CARD_FILE, FROZEN_FILE)),

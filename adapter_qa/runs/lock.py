@@ -20,7 +20,7 @@ def lock_run_dir(folder: Path) -> None:
     """Lock a run's folder for the lifetime of this process.
 
     The lock is a record lock (`lockf`). A `flock` would be inherited by the workers of data loaders, which outlive a
-    killed run by seconds. On a file system without locks a note says so, and the run continues.
+    killed run by seconds. If the file system has no locks, this prints a note and the run continues.
 
     Raises:
         UserError: another process holds the lock.

@@ -1,7 +1,7 @@
 """The model card of a saved folder: README.md, whose first lines are metadata for the hub.
 
-It is made from the saved folder and run.json. It names no folder of this machine: local base models and data files
-appear by name, and data files by hash as well. `model_card.md.jinja` is its text.
+It is made from the saved folder and run.json, with the template `model_card.md.jinja`. It shows no paths of this
+machine: local base models and data files appear by name, and data files also by hash.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def is_local(name: str | None) -> bool:
 
 
 def public_name(name: str | None) -> str | None:
-    """Return a hub id unchanged, and of a local folder only the last part, because anybody may read a card."""
+    """Return a hub id unchanged, and only the name of a local folder, because anybody may read a card."""
     return Path(name).name if name is not None and is_local(name) else name
 
 
@@ -183,7 +183,7 @@ def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, tit
 def _scores(task: HubTask, run: dict[str, Any]) -> dict[str, float]:
     """Return the evaluation's scores by their names on the hub."""
     metrics = run.get("metrics", {}).get("eval", {})
-    return {name: metrics[f"eval_{own}"] for own, name in task.metrics.items() if f"eval_{own}" in metrics}
+    return {name: metrics[f"eval_{key}"] for key, name in task.metrics.items() if f"eval_{key}" in metrics}
 
 
 def _score_notes(run: dict[str, Any]) -> str:
@@ -219,7 +219,7 @@ def _describe_adapter(name: str, document: dict[str, Any]) -> str:
 
 
 def _provenance(metadata: RunMetadata, run: dict[str, Any]) -> str:
-    """Return a line on what the run ran on, when, how long, and with which versions."""
+    """Return a line with the device, start, duration and versions of the run."""
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     times = run.get("times", {})
     commit = f" Trainer at commit {run['commit']}." if run.get("commit") else ""

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.adapter_source import kind_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# Options that the old names left out. They are appended if they are not at their default, so that the trials of a sweep
-# never share a folder.
+# Options that old names did not contain. Those that are not at their default are appended, so that the trials of a
+# sweep never share a folder.
 APPENDED = (
     "seed", "adapter_reduction_factor", "adapter_non_linearity", "weight_decay", "warmup_ratio", "warmup_steps",
     "lr_scheduler_type", "max_steps", "bf16", "max_seq_length", "doc_stride", "block_size", "version_2_with_negative",
@@ -72,19 +73,11 @@ def _hyperparameters(setup: AdapterSetup | None, options: Sequence[DataclassInst
         f"fp16{values['fp16']}",
         f"best{values['load_best_model_at_end']}",
         f"metric{values['metric_for_best_model']}",
-        f"adapterconfig{_adapter_kind(setup)}",
+        f"adapterconfig{'none' if setup is None else kind_of(setup.tasks[0].config)}",
     ]
     if setup is not None and setup.fused:
         parts += [f"ad{number}{source.name.replace('_', '')}" for number, source in enumerate(setup.tasks, 1)]
     return parts
-
-
-def _adapter_kind(setup: AdapterSetup | None) -> str:
-    """Return the old name of the first task adapter's kind."""
-    if setup is None:
-        return "none"
-    config = setup.tasks[0].config
-    return ("houlsby" if config["mh_adapter"] else "pfeiffer") + ("+inv" if config["inv_adapter"] else "")
 
 
 def _appended(options: Sequence[DataclassInstance]) -> list[str]:

@@ -27,7 +27,7 @@ def hide_secrets(argv: Sequence[str]) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python, of this package and of the packages that decide results."""
+    """Return the versions of Python, of this package and of the packages that affect results."""
     return {
         "python": platform.python_version(),
         "adapter-qa": adapter_qa.__version__,

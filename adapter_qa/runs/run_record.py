@@ -1,4 +1,4 @@
-"""run.json, the record of a run: what it was asked, what it ran on, what came out; and whether a run may use a folder.
+"""run.json, the record of a run: command, options, environment and results; and whether a run may use a folder.
 
 The file is replaced as a whole at every stage, so readers never see half of it. Nothing is written before
 `RunRecord.begin`, which is called after all input has been checked.
@@ -41,7 +41,7 @@ class RunRecord:
         resume_from: newest complete checkpoint of an interrupted run with the same options, if any.
         finished: whether the folder holds a finished run with the same options, so that there is nothing to do.
         replaces: whether files of an earlier run in the folder are removed when this run begins.
-        begun: whether this process owns the folder and writes the file. In a run of several processes one does.
+        begun: whether this process uses the folder and writes the file; of several processes only one does.
         started: time of `time.perf_counter` in seconds.
     """
 
@@ -54,7 +54,7 @@ class RunRecord:
     started: float = field(default_factory=time.perf_counter)
 
     def begin(self) -> None:
-        """Take possession of the folder. Does nothing in a dry run, and in all processes but the main one.
+        """Lock the folder and write run.json. Do nothing in a dry run and in processes other than the main one.
 
         Raises:
             UserError: the folder cannot be written to, or another process works there.
@@ -91,8 +91,8 @@ def open_run(
 ) -> RunRecord:
     """Check whether a run may use a folder: a free one, or that of the same run, interrupted or finished.
 
-    Nothing is written; only the lock is taken where an earlier run left a lock file. If a run has several processes,
-    only the main one calls this (`core.distributed.on_main_process`).
+    Nothing is written. The folder is locked if an earlier run left a lock file. If a run has several processes, only
+    the main one calls this (`core.distributed.on_main_process`).
 
     Args:
         folder: the output folder; None for a dry run.
@@ -102,7 +102,7 @@ def open_run(
         overwrite: whether files of an earlier run are to be removed when this run begins.
 
     Raises:
-        UserError: the folder is not writable, holds another run or files that no run made, or a process works there.
+        UserError: the folder is not writable, holds another run or other files, or another process works there.
     """
     record = RunRecord(folder, _new_document(argv, script, options))
     if folder is None:
@@ -162,15 +162,15 @@ def _read_previous(path: Path) -> dict[str, Any]:
         raise UserError(f"{error}; {remedy}") from error
     options = document.get("options")
     if not isinstance(options, dict):
-        found = f"{kind(options)} as" if "options" in document else "no"
-        raise UserError(f'{path}: has {found} "options" where an object is expected; {remedy}')
+        actual = f"{kind(options)} as" if "options" in document else "no"
+        raise UserError(f'{path}: has {actual} "options" where an object is expected; {remedy}')
     return document | {"options": {"processes": 1} | options}
 
 
 def _remove_old_run(folder: Path) -> None:
     """Remove what runs write, and nothing else.
 
-    run.json is removed last: without it the remaining files would be taken for the user's.
+    run.json is removed last: without it, the remaining files would be treated as the user's.
     """
     card = [CARD_FILE] if (folder / FULL_FILE).is_file() else []
     for pattern in (*card, *REMOVABLE, RUN_FILE):

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: complete or not there, damage recognised (adapter_qa/runs/checkpoints.py)."""
+"""Checkpoints are written completely or not at all, and damage is recognised (adapter_qa/runs/checkpoints.py)."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -51,18 +52,18 @@ def test_everything_is_on_the_disk_before_the_folder_is_renamed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     operations: list[str] = []
-    sync, rename = os.fsync, os.rename
+    fsync, rename = os.fsync, os.rename
 
-    def fsync(descriptor: int) -> None:
+    def record_fsync(descriptor: int) -> None:
         operations.append(os.path.relpath(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path))
-        sync(descriptor)
+        fsync(descriptor)
 
-    def renamed(before: Path, after: Path) -> None:
+    def record_rename(before: Path, after: Path) -> None:
         operations.append(f"{before.name} -> {after.name}")
         rename(before, after)
 
-    monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(os, "rename", renamed)
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "rename", record_rename)
     save(tmp_path, 1)
     temporary = "checkpoint.writing"
     files = {f"{temporary}/{name}" for name in ("weights", "shards", "shards/0", MANIFEST_FILE)}
@@ -71,9 +72,9 @@ def test_everything_is_on_the_disk_before_the_folder_is_renamed(
 
 
 def test_unsupported_fsync_is_accepted_and_a_full_disk_is_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.EINVAL, "Invalid")))
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.EINVAL, "Invalid")))
     save(tmp_path, 1)
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left")))
+    monkeypatch.setattr(os, "fsync", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
     with pytest.raises(OSError, match="No space left"):
         save(tmp_path, 2)
     assert checkpoint_steps(tmp_path) == [1]
@@ -205,7 +206,7 @@ def test_discard_removes_the_checkpoint_and_leftovers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("step", "best", "limit", "left"),
+    ("step", "best", "limit", "expected"),
     [
         (50, None, 1, [50]),
         (50, 50, 1, [50]),
@@ -220,10 +221,10 @@ def test_discard_removes_the_checkpoint_and_leftovers(tmp_path: Path) -> None:
     ],
 )
 def test_rotation_keeps_the_newest_and_the_best(
-    tmp_path: Path, step: int, best: int | None, limit: int | None, left: list[int]
+    tmp_path: Path, step: int, best: int | None, limit: int | None, expected: list[int]
 ) -> None:
     for saved in (10, 20, 30, 40, 50):
         save(tmp_path, saved)
     rotate(tmp_path, step, best, limit)
-    assert checkpoint_steps(tmp_path) == left
-    assert len(list(tmp_path.iterdir())) == len(left)
+    assert checkpoint_steps(tmp_path) == expected
+    assert len(list(tmp_path.iterdir())) == len(expected)

@@ -22,23 +22,23 @@ from adapter_qa.core.errors import UserError
 
 SETUP = {"README.md", "adapter_setup.json", "head_config.json", "model_head.safetensors"}
 SETUP |= {"qa/adapter_config.json", "qa/adapter.safetensors"}
-WHOLE = {"README.md", "config.json", "full_setup.json", "model.safetensors", "special_tokens_map.json"}
-WHOLE |= {"tokenizer.json", "tokenizer_config.json", "vocab.txt"}
+FULL_MODEL = {"README.md", "config.json", "full_setup.json", "model.safetensors", "special_tokens_map.json"}
+FULL_MODEL |= {"tokenizer.json", "tokenizer_config.json", "vocab.txt"}
 
 
 class Hub(ThreadingHTTPServer):
     """The part of the hub that a push needs.
 
     Attributes:
-        seen: method, path and token of each request.
+        requests: method, path and token of each request.
         repositories: the request that created each repository.
         files: content of committed files, by repository and path.
-        refuses: whether every commit is answered with 403.
+        refuses: whether the server answers every commit with 403.
     """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), HubHandler)
-        self.seen: list[tuple[str, str, str | None]] = []
+        self.requests: list[tuple[str, str, str | None]] = []
         self.repositories: dict[str, dict[str, Any]] = {}
         self.files: dict[str, dict[str, bytes]] = {}
         self.refuses = False
@@ -64,8 +64,8 @@ class Hub(ThreadingHTTPServer):
             return 403, {"error": "Forbidden: you may not write here"}
         name = path.removeprefix("/api/models/").split("/commit/")[0]
         lines = [json.loads(line) for line in body.splitlines()]
-        files = {line["value"]["path"]: line["value"]["content"] for line in lines if line["key"] == "file"}
-        self.files[name] = {path: base64.b64decode(content) for path, content in files.items()}
+        contents = {line["value"]["path"]: line["value"]["content"] for line in lines if line["key"] == "file"}
+        self.files[name] = {path: base64.b64decode(content) for path, content in contents.items()}
         return 200, {"commitUrl": f"{self.address}/{name}/commit/0123", "commitOid": "0123"}
 
 
@@ -73,12 +73,12 @@ class HubHandler(BaseHTTPRequestHandler):
     server: Hub
 
     def do_POST(self) -> None:
-        self.server.seen.append(("POST", self.path, self.headers.get("authorization")))
+        self.server.requests.append(("POST", self.path, self.headers.get("authorization")))
         body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.reply(*self.server.answer(self.path.partition("?")[0], body))
 
     def do_GET(self) -> None:
-        self.server.seen.append(("GET", self.path, self.headers.get("authorization")))
+        self.server.requests.append(("GET", self.path, self.headers.get("authorization")))
         self.reply(404, {"error": "not found"})
 
     def do_HEAD(self) -> None:
@@ -139,7 +139,7 @@ def test_saved_folder_is_pushed_when_the_run_is_finished(
     assert setup["trainer"]["base_model"]["name_or_path"] == tiny_bert.name
     assert b"| f1 |" in pushed["README.md"]
     assert b"snapshot_download('ana/qa-pt')" in pushed["README.md"]
-    assert {token for _, _, token in hub.seen} == {"Bearer hf_of_ana"}
+    assert {token for _, _, token in hub.requests} == {"Bearer hf_of_ana"}
     run = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
     commit = f"{hub.address}/ana/qa-pt/commit/0123"
     assert (run["status"], run["pushed"]) == ("finished", {"repository": "ana/qa-pt", "commit": commit})
@@ -158,12 +158,12 @@ def test_fully_fine_tuned_model_is_pushed_without_the_files_of_its_run(
     hub: Hub, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     command = words(tiny_bert, squad_files, tmp_path / "run", "--train_adapter", "False")
-    done = push(hub.address, *command, "--push_to_hub", "--hub_model_id", "ana/whole", "--hub_token", "hf_other")
+    done = push(hub.address, *command, "--push_to_hub", "--hub_model_id", "ana/full", "--hub_token", "hf_other")
     assert done.returncode == 0, done.stderr[-3000:]
-    assert set(hub.files["ana/whole"]) == WHOLE
+    assert set(hub.files["ana/full"]) == FULL_MODEL
     assert (tmp_path / "run" / "checkpoint-3").is_dir()
-    assert not [name for name, content in hub.files["ana/whole"].items() if str(tmp_path).encode() in content]
-    assert {token for _, _, token in hub.seen} == {"Bearer hf_other"}
+    assert not [name for name, content in hub.files["ana/full"].items() if str(tmp_path).encode() in content]
+    assert {token for _, _, token in hub.requests} == {"Bearer hf_other"}
     assert "hf_other" not in (tmp_path / "run" / "run.json").read_text(encoding="utf-8")
 
 

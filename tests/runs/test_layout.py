@@ -1,4 +1,4 @@
-"""Names in a run's folder (adapter_qa/runs/layout.py): a run can remove everything that a run writes."""
+"""Names in a run's folder (adapter_qa/runs/layout.py): overwriting a run removes everything that it wrote."""
 
 from __future__ import annotations
 

@@ -63,9 +63,9 @@ def test_process_can_lock_its_folder_again_and_keeps_the_lock(tmp_path: Path) ->
     lock_run_dir(tmp_path)
     lock_run_dir(tmp_path)
     assert is_locked(tmp_path)
-    asked = [sys.executable, "-c", "import sys, pathlib; from adapter_qa.runs.lock import is_locked; "
+    command = [sys.executable, "-c", "import sys, pathlib; from adapter_qa.runs.lock import is_locked; "
              "print(is_locked(pathlib.Path(sys.argv[1])))", str(tmp_path)]  # fmt: skip
-    assert subprocess.run(asked, capture_output=True, text=True, cwd=ROOT, check=True).stdout == "True\n"
+    assert subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True).stdout == "True\n"
 
 
 def test_folder_without_lock_file_is_not_locked(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from adapter_qa.runs.model_card import public_name, write_card
 from predictor_qa import QuestionAnswerer
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
-# Runs the code of each card and prints the largest difference of its model's outputs from the expected ones.
+# Runs the code of each card and prints the largest difference of its model's outputs from the saved ones.
 RUN_CODE = """
 import json, re, sys
 from pathlib import Path
@@ -90,17 +90,17 @@ def metadata(folder: Path) -> Any:
     return ModelCard.load(folder / "README.md").data
 
 
-@pytest.mark.parametrize("whole", [False, True])
-def test_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, whole: bool) -> None:
+@pytest.mark.parametrize("full", [False, True])
+def test_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, full: bool) -> None:
     """Scores, counts and hashes are those of run.json; the code loads the model; no folder is named."""
-    more = ["--train_adapter", "False", "--learning_rate", "1e-3"] if whole else []
+    more = ["--train_adapter", "False", "--learning_rate", "1e-3"] if full else []
     run = train(tiny_bert, squad_files, tmp_path / "run", "--license", "cc-by-4.0", *more)
-    saved = tmp_path / "run" if whole else tmp_path / "run" / "adapters-qa"
+    saved = tmp_path / "run" if full else tmp_path / "run" / "adapters-qa"
     text = (saved / "README.md").read_text(encoding="utf-8")
     assert not re.search(rf"{re.escape(str(tmp_path))}|{re.escape(str(tiny_bert.parent))}|/tmp", text)
     data = metadata(saved)
     assert (data.language, data.license, data.pipeline_tag) == ("pt", "cc-by-4.0", "question-answering")
-    assert data.library_name == ("transformers" if whole else "adapters")
+    assert data.library_name == ("transformers" if full else "adapters")
     assert data.base_model is None
     scores = {result.metric_type: result.metric_value for result in data.eval_results}
     evaluated = run["metrics"]["eval"]
@@ -109,7 +109,7 @@ def test_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path
     for part in ("train", "eval"):
         assert run["data"][part]["sha256"] in text
     assert f"| trained | {run['parameters']['trainable']:,} |" in text
-    assert f"| learning_rate | {0.001 if whole else 0.01} |" in text
+    assert f"| learning_rate | {0.001 if full else 0.01} |" in text
     assert f"Base model: `{tiny_bert.name}`" in text
     answerer = QuestionAnswerer(tmp_path / "run", device="cpu")
     save_outputs(answerer.model, saved)

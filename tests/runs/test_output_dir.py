@@ -139,8 +139,8 @@ def test_madx2_is_true_only_if_all_adapters_leave_out_the_last_layer() -> None:
     setup = make_setup(madx2=True, language="new")
     assert setup is not None
     assert setup.language is not None
-    whole = replace(setup.language, config={**setup.language.config, "leave_out": []})
-    for language, expected in ((setup.language, "madx2True"), (whole, "madx2False")):
+    in_all_layers = replace(setup.language, config={**setup.language.config, "leave_out": []})
+    for language, expected in ((setup.language, "madx2True"), (in_all_layers, "madx2False")):
         folder = derived_output_dir("m", "d", replace(setup, language=language), [run_options()])
         assert expected in folder.name.split("_")
 
@@ -186,13 +186,13 @@ def test_long_names_are_cut_and_stay_distinct(names: list[str]) -> None:
 
 
 def test_names_are_cut_only_beyond_the_limit() -> None:
-    rest = len(derived_output_dir("m", "d", make_setup(fuse=["a=new", "b=new"]), [run_options()]).name) - 1
-    fitting, longer = "a" * (MAX_NAME - rest), "a" * (MAX_NAME - rest + 1)
-    whole, cut = (
+    other_length = len(derived_output_dir("m", "d", make_setup(fuse=["a=new", "b=new"]), [run_options()]).name) - 1
+    fitting, longer = "a" * (MAX_NAME - other_length), "a" * (MAX_NAME - other_length + 1)
+    complete, cut = (
         derived_output_dir("m", "d", make_setup(fuse=[f"{name}=new", "b=new"]), [run_options()]).name
         for name in (fitting, longer)
     )
-    assert len(whole) == MAX_NAME
-    assert whole.endswith(f"_ad1{fitting}_ad2b")
-    uncut = whole.replace(fitting, longer)
+    assert len(complete) == MAX_NAME
+    assert complete.endswith(f"_ad1{fitting}_ad2b")
+    uncut = complete.replace(fitting, longer)
     assert cut == uncut[: MAX_NAME - DIGEST - 1] + "_" + hashlib.sha256(uncut.encode()).hexdigest()[:DIGEST]

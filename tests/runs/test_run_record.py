@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.problems import problem_of
 
-from adapter_qa.core.errors import UserError
 from adapter_qa.runs.checkpoints import commit, create_temporary
 from adapter_qa.runs.layout import LOCK_FILE, REMOVABLE, RUN_FILE
 from adapter_qa.runs.run_record import RunRecord, open_run
@@ -27,18 +28,14 @@ def begin_run(folder: Path | None, changed: dict[str, Any] | None = None, *, ove
 
 
 def refusal(folder: Path, changed: dict[str, Any] | None = None, *, overwrite: bool = False) -> str:
-    with pytest.raises(UserError) as caught:
-        begin_run(folder, changed, overwrite=overwrite)
-    (problem,) = caught.value.problems
-    assert "\n" not in problem
-    return problem
+    return problem_of(partial(begin_run, folder, changed, overwrite=overwrite))
 
 
 def read_record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
 
 
-# ---------------------------------------------------------------- taking a folder
+# ---------------------------------------------------------------- folders
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -153,8 +150,8 @@ def test_overwriting_removes_only_what_runs_make(tmp_path: Path) -> None:
         (tmp_path / mine).write_text("mine")
     record = begin_run(tmp_path, {"seed": 5}, overwrite=True)
     assert (record.resume_from, record.finished) == (None, False)
-    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert left == ["checkpoints.md", "data.json", "notes.txt", "plots/loss.png", RUN_FILE, LOCK_FILE]
+    remaining = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert remaining == ["checkpoints.md", "data.json", "notes.txt", "plots/loss.png", RUN_FILE, LOCK_FILE]
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["plots"]
     assert read_record(tmp_path)["options"]["seed"] == 5
 
@@ -178,7 +175,7 @@ def test_overwriting_a_folder_that_does_not_exist(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_file_in_place_of_the_folder_is_refused(tmp_path: Path, overwrite: bool) -> None:
+def test_file_instead_of_a_folder_is_refused(tmp_path: Path, overwrite: bool) -> None:
     path = tmp_path / "file"
     path.write_text("mine")
     assert refusal(path, overwrite=overwrite) == f"--output_dir {path}: is a file; give a folder"
@@ -224,9 +221,9 @@ def test_other_processes_of_a_run_neither_lock_nor_write(tmp_path: Path, monkeyp
 # ---------------------------------------------------------------- killed at the beginning
 
 
-@pytest.mark.parametrize("left", [[LOCK_FILE], [LOCK_FILE, "run.json.writing"]])
-def test_leftovers_of_a_run_killed_at_its_beginning_are_accepted(tmp_path: Path, left: list[str]) -> None:
-    for name in left:
+@pytest.mark.parametrize("leftovers", [[LOCK_FILE], [LOCK_FILE, "run.json.writing"]])
+def test_leftovers_of_a_run_killed_at_its_beginning_are_accepted(tmp_path: Path, leftovers: list[str]) -> None:
+    for name in leftovers:
         (tmp_path / name).touch()
     assert begin_run(tmp_path).document["status"] == "running"
 
@@ -237,11 +234,11 @@ def test_killed_overwriting_can_be_repeated(tmp_path: Path, monkeypatch: pytest.
         (tmp_path / name).mkdir()
     remove = shutil.rmtree
 
-    def killed(path: Path, **others: Any) -> None:
-        remove(path, **others)
+    def remove_and_stop(path: Path, **kwargs: Any) -> None:
+        remove(path, **kwargs)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(shutil, "rmtree", killed)
+    monkeypatch.setattr(shutil, "rmtree", remove_and_stop)
     with pytest.raises(KeyboardInterrupt):
         begin_run(tmp_path, overwrite=True)
     monkeypatch.setattr(shutil, "rmtree", remove)
