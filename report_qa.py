@@ -2,7 +2,7 @@
 """Compare runs by their run.json: a table, and a report of one HTML page with its pictures as PNG files beside it.
 
 RUN is the folder of a run, or a folder that holds runs at any depth. Runs that differ in their seed only are one row,
-with mean and standard deviation (n - 1). Runs that failed, were stopped, killed or pruned come last, each by itself.
+with mean and standard deviation (n - 1). Runs that failed, were stopped, killed or pruned come last, one row each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars, raise_if_any
 from adapter_qa.core.files import write_text
 from adapter_qa.core.messages import log_note
@@ -43,7 +43,7 @@ class ReportOptions:
 
     Attributes:
         runs: Where to look for runs.
-        report_folder: None if only the table is wanted.
+        report_folder: Where to write the report; None with --table.
         files: File of each requested format of the table; `STDOUT` prints it.
     """
 
@@ -80,41 +80,33 @@ def read_options(argv: list[str]) -> ReportOptions:
         description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or one that holds runs")
-    parser.add_argument("--table", action="store_true", help="the table only, no report")
+    parser.add_argument("--table", action="store_true", help="the table only, without a report")
     parser.add_argument("--output_dir", type=Path, help=f"folder of the report (default: {DEFAULT_FOLDER})")
     for name in FORMATS:
         parser.add_argument(
             f"--{name}", metavar="FILE", help=f"write the whole table as {name}; {STDOUT} prints it instead"
         )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files, and an earlier report")
-    given = parser.parse_args(argv)
-    files = {"csv": given.csv, "markdown": given.markdown, "json": given.json}
-    files = {name: file for name, file in files.items() if file is not None}
-    folder = None if given.table else given.output_dir or Path(DEFAULT_FOLDER)
-    problems = table_problems(files, given.overwrite)
+    args = parser.parse_args(argv)
+    files = {name: file for name in FORMATS if (file := getattr(args, name)) is not None}
+    folder = None if args.table else args.output_dir or Path(DEFAULT_FOLDER)
+    problems = table_problems(files, args.overwrite)
     if folder is not None:
-        problems += report_problems(folder, given.overwrite)
-    elif given.output_dir is not None:
-        problems.append("--output_dir is the report's folder, and --table writes no report; leave one of them out")
+        problems += report_problems(folder, args.overwrite)
+    elif args.output_dir is not None:
+        problems.append("--table writes no report, so --output_dir would do nothing; leave one of them out")
     raise_if_any(problems)
-    return ReportOptions(given.runs, folder, files)
+    return ReportOptions(args.runs, folder, files)
 
 
 def table_problems(files: dict[str, str], overwrite: bool) -> list[str]:
     """Return why the files of the table cannot be written."""
     problems = []
     if list(files.values()).count(STDOUT) > 1:
-        problems.append(f"{STDOUT} (print) can be given to one of --{', --'.join(FORMATS)}")
+        problems.append(f"only one of --{', --'.join(FORMATS)} can be printed ({STDOUT}); give files for the others")
     for name, file in files.items():
-        path = Path(file)
-        if file == STDOUT:
-            continue
-        if path.is_dir():
-            problems.append(f"--{name} {path}: is a folder; give a file")
-        elif not path.parent.is_dir():
-            problems.append(f"--{name} {path}: there is no folder {path.parent}; make it first")
-        elif path.exists() and not overwrite:
-            problems.append(f"--{name} {path}: exists; add --overwrite or give another file")
+        if file != STDOUT:
+            problems += output_problems(f"--{name}", Path(file), overwrite=overwrite)
     return problems
 
 
@@ -127,7 +119,7 @@ def report_problems(folder: Path, overwrite: bool) -> list[str]:
     if not existing.is_dir():
         return [f"--output_dir {folder}: {existing} is a file; give another folder"]
     if not os.access(existing, os.W_OK | os.X_OK):
-        return [f"--output_dir {folder}: {existing} may not be written to; give another folder"]
+        return [f"--output_dir {folder}: no permission to write in {existing}; give another folder"]
     earlier = existing_files(folder)
     if earlier and not overwrite:
         return [f"--output_dir {folder}: holds {earlier[0].name}; add --overwrite or give another folder"]
@@ -135,7 +127,7 @@ def report_problems(folder: Path, overwrite: bool) -> list[str]:
 
 
 def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
-    """Write the requested files of the table. Print the requested format, else the table that people read.
+    """Write the requested files of the table, and print it in the requested format or as aligned columns.
 
     Raises:
         UserError: if a file cannot be written.
@@ -154,7 +146,7 @@ def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
         table, omitted = as_terminal(groups, width)
         sys.stdout.write(table)
         if omitted:
-            log_note([f"no room for {', '.join(omitted)}; a wider terminal, --csv and --markdown have all columns"])
+            log_note([f"no room for {', '.join(omitted)}; a wider terminal, --csv or --markdown shows all columns"])
 
 
 def command() -> int:

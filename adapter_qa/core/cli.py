@@ -10,6 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from adapter_qa.core.errors import EXIT_BAD_INPUT, ReportedError, UserError, raise_if_any
@@ -53,6 +54,17 @@ class CollectingArgumentParser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             self.problems.append(self._problem(str(error)))
             return action.default
+
+
+def output_problems(option: str, path: Path, *, overwrite: bool) -> list[str]:
+    """Return why a script cannot write the file that an option names, as far as this can be known in advance."""
+    if path.is_dir():
+        return [f"{option} {path}: is a folder; give a file"]
+    if not path.parent.is_dir():
+        return [f"{option} {path}: there is no folder {path.parent}; make it first"]
+    if path.exists() and not overwrite:
+        return [f"{option} {path}: exists; add --overwrite or give another file"]
+    return []
 
 
 def run_cli(main: Callable[[list[str]], int]) -> int:

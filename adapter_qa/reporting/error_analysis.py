@@ -1,6 +1,6 @@
 """Break down a run's F1 by question word, length of the answer and the context, and number of windows.
 
-Every figure is the official score over the questions of one category.
+Every F1 is the official score over the questions of one category.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from adapter_qa.reporting.runs import Run
 from adapter_qa.runs.layout import BASE_FOLDER, predictions_file
 
 # Portuguese interrogatives as Cunha and Cintra list them (Nova Gramática do Português Contemporâneo: the pronouns que,
-# quem, qual, quanto; the adverbs por que, onde, como, quando), and the English words of the same meaning. The first one
-# in a question counts ("Em que ano" is "que"). If several start at the same character, the first one listed counts.
+# quem, qual, quanto; the adverbs por que, onde, como, quando), and English words of the same meaning. The first in a
+# question counts ("Em que ano" is "que"). If two match at the same character, the first in this list counts.
 QUESTION_WORDS = {
     name: re.compile(rf"\b(?:{words})\b", re.IGNORECASE)
     for name, words in (
@@ -38,10 +38,10 @@ QUESTION_WORDS = {
     )
 }
 OTHER_WORD = "other"
-MAX_ANSWER_WORDS = (1, 2, 4, 8)  # upper limits of the categories of answer length; one more category is above them
+MAX_ANSWER_WORDS = (1, 2, 4, 8)  # upper limits of the categories of answer length; the last category has no limit
 NO_ANSWER = "no answer"
-CONTEXT_CATEGORIES = 4  # each with about as many questions
-CONTEXT_CHARS = 90  # of an example, on either side of the gold answer
+CONTEXT_CATEGORIES = 4  # with about equally many questions
+CONTEXT_CHARS = 90  # that an example shows on each side of the gold answer
 SCORE_TOLERANCE = 1e-6  # percent; a recomputed score differs from the recorded one by rounding only
 ONE_WINDOW, SEVERAL_WINDOWS = "one window", "several windows"
 
@@ -77,9 +77,9 @@ class AnswerExample:
     """An answer beside the gold answers.
 
     Attributes:
-        before: Context before the first gold answer; empty if the context does not have that answer at its index.
-        gold: The first gold answer as it stands in the context; empty like `before`.
-        after: Context after the first gold answer, else the context's beginning.
+        before: Context before the first gold answer; empty if the answer is not at its index in the context.
+        gold: The first gold answer as the context spells it; empty if `before` is.
+        after: Context after the first gold answer; the beginning of the context if `gold` is empty.
         golds: All distinct gold answers.
         f1: In percent.
     """
@@ -108,10 +108,10 @@ def evaluated_questions(run: Run) -> list[Question]:
     """
     file, source = run.document.options.get("validation_file"), run.document.data.get("eval")
     if not isinstance(file, str) or source is None:
-        raise UserError(f"{run.folder}: its evaluation questions came from no file")
+        raise UserError(f"{run.folder}: was not evaluated on a file of questions")
     path = run.locate(file)
     if path is None:
-        raise UserError(f"{file}: has gone since {run.folder} was evaluated on it")
+        raise UserError(f"{file}: no longer exists; {run.folder} was evaluated on it")
     try:
         sha256 = file_fingerprint(path)["sha256"]
     except OSError as error:
@@ -126,7 +126,7 @@ def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
     """Read the answers of a finished run to its `evaluated_questions`.
 
     Raises:
-        UserError: if answers are missing, or their F1 is not the one that the run recorded.
+        UserError: if answers are missing, or their F1 differs from the recorded F1.
     """
     path = run.folder / predictions_file("eval")
     answers = read_json(path)
@@ -185,7 +185,7 @@ def answer_length(question: Question) -> str:
 
 
 def _range_names(limits: Sequence[int], first: int) -> list[str]:
-    """Name the ranges of word counts that end at some limits, and the range above the last limit."""
+    """Return the names of the ranges of word counts that end at the limits, and of the range above them."""
     begins = [first, *(limit + 1 for limit in limits)]
     names = [f"{begin}" if begin == end else f"{begin} to {end}" for begin, end in zip(begins, limits, strict=False)]
     return [f"{name} words" if name != "1" else "1 word" for name in names] + [f"from {begins[-1]} words"]
@@ -196,7 +196,7 @@ ANSWER_LENGTH_ORDER = (*_range_names(MAX_ANSWER_WORDS, 1), NO_ANSWER)
 
 
 def length_categories(lengths: Sequence[int]) -> tuple[list[str], tuple[str, ...]]:
-    """Divide lengths into `CONTEXT_CATEGORIES` ranges that hold about as many each.
+    """Divide lengths into `CONTEXT_CATEGORIES` ranges with about equally many lengths.
 
     Returns:
         The category of each length, and all categories in order.
@@ -246,7 +246,7 @@ def _base_model_options(run: Run) -> ModelOptions:
 
 
 def sample_examples(answers: RunAnswers, right: int, wrong: int) -> Examples:
-    """Draw at most so many right and wrong answers, always the same ones for the same questions."""
+    """Draw at most `right` right and `wrong` wrong answers; the same answers give the same examples."""
     scores = {question.id: answers.score([question]) for question in answers.questions}
 
     def draw(count: int, is_right: bool) -> list[AnswerExample]:

@@ -34,7 +34,7 @@ DASHES: tuple[LineStyleType, ...] = (
 )  # fmt: skip
 HATCHES = ("", "////", "....", "xxx", "\\\\\\\\", "++", "oo")
 MAX_COMPARED = len(COLOURS)  # groups that can be distinguished in one panel
-MAX_NUMBERED = 3  # points that show their number if there are more groups than that
+MAX_NUMBERED = 3  # points that show their number if there are more than `MAX_COMPARED` groups
 MAX_CELL_TEXTS = 240  # cells of a heat map that leave room for their value
 MIN_F1_SPAN = 5  # percent; the F1 axis spans at least this much, so that small changes look small
 DPI = 110
@@ -99,8 +99,8 @@ def curves_figure(group: Group) -> Figure:
         _draw_line(losses, _points(run, lambda evaluation: evaluation.eval_loss), **style)
     for run in group.runs:
         best = run.document.best
-        kept = [point for point in score_points(run) if best and point[0] == best.step]
-        _draw_line(scores, kept, linestyle="none", marker="o", markersize=13, mfc="none", mec="#000000", label="kept")
+        points = [point for point in score_points(run) if best and point[0] == best.step]
+        _draw_line(scores, points, linestyle="none", marker="o", markersize=13, mfc="none", mec="#000000", label="best")
     for axes, label in ((scores, "F1 (%)" if shows_f1 else "perplexity"), (losses, "loss")):
         axes.set(xlabel="step", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -153,8 +153,8 @@ def _add_epoch_axis(axes: Axes, runs: Sequence[Run]) -> None:
 def cost_figure(groups: Sequence[Group]) -> Figure:
     """Draw F1 over trained parameters and over training time; bars are standard deviations over seeds.
 
-    Groups that trained nothing have neither. Each is a horizontal line if it is within the range of the axis, and the
-    legend gives its F1.
+    A group that trained nothing has neither. It is a horizontal line, if its F1 is within the range of the axis, and an
+    entry of the legend with its F1.
 
     Args:
         groups: Groups with the same evaluation questions, the best first. If there are more than `MAX_COMPARED`,
@@ -256,7 +256,7 @@ def attention_figure(document: FusionAttentionDocument) -> Figure:
     panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
     has_texts = len(parts) * len(adapters) * len(sites) <= MAX_CELL_TEXTS
     for axes, part in zip(panels, parts, strict=True):
-        # The lightness of cividis grows steadily, so that grey prints and colour-blind people read the same order.
+        # The lightness of cividis grows with the weight, for grey prints and for colour-blind people.
         image = axes.imshow(weights[part], cmap="cividis", vmin=0, vmax=1, aspect="auto")
         axes.set(title=f"{part} tokens", xlabel="adapter", xticks=range(len(adapters)), yticks=range(len(sites)))
         axes.set_xticklabels([label_text(name, 16) for name in adapters], rotation=0 if len(adapters) < 4 else 30)

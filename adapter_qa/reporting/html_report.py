@@ -93,13 +93,13 @@ class Report:
     files: dict[str, bytes] = field(default_factory=dict)
 
     def add_picture(self, name: str, figure: Figure, caption: str) -> Picture:
-        """Draw a figure and keep it for the report's folder."""
+        """Draw a figure and add it to the files of the report."""
         file, content = f"{name}.png", figures.as_png(figure)
         self.files[file] = content
         return Picture(file, caption, base64.b64encode(content).decode())
 
     def add_problems(self, error: UserError, consequence: str) -> None:
-        """Note why something was left out."""
+        """Add a note for each problem, with its consequence."""
         self.notes += [f"{problem}; {consequence}" for problem in error.problems]
 
 
@@ -210,7 +210,7 @@ def _score_properties(
     try:
         windows = count_windows(answered[0].group.first, questions)
     except UserError as error:
-        report.add_problems(error, "F1 by windows is left out")
+        report.add_problems(error, "F1 by number of windows is left out")
     properties: dict[str, list[CategoryScores]] = {}
     for property_name, categories in break_down(questions, windows).items():
         properties[property_name] = []
@@ -269,9 +269,9 @@ def read_attention(path: Path) -> Attention:
     try:
         attention = msgspec.convert(read_json(path), Attention)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: not as the trainer writes it: {error}") from error
+        raise UserError(f"{path}: does not come from the trainer: {error}") from error
     row_lengths = [len(attention.adapters)] * len(attention.places)
     parts = [part for part in (attention.question, attention.context) if part] + [attention.all]
     if not row_lengths or not all([len(row) for row in part] == row_lengths for part in parts):
-        raise UserError(f"{path}: needs a weight for each of its {len(attention.places)} places and adapters")
+        raise UserError(f"{path}: needs a weight for each of its {len(attention.places)} places and each adapter")
     return attention

@@ -1,8 +1,8 @@
 """Find runs, check their run.json, and group those that differ in their seed only.
 
 Two runs belong to one group if their options and data are the same except for the seed and for options that do not
-change the result. Adapters that a run was given may come from other runs; they count as the same if those other runs
-belong to one group. A chain of runs that was repeated with several seeds therefore makes one group per step.
+change the result. Adapters from other runs count as the same adapters if those other runs belong to one group. A chain
+of runs that was repeated with several seeds therefore makes one group per step.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message 
 
 
 class Evaluation(msgspec.Struct):
-    """One evaluation: its scores in percent, and when it took place. Other metrics in the file are ignored."""
+    """Scores of one evaluation in percent, and its epoch and step. Other metrics in the file are ignored."""
 
     eval_f1: float | None = None
     eval_exact: float | None = None
@@ -53,13 +53,13 @@ class TrainingLoss(msgspec.Struct):
 
 
 class BestCheckpoint(msgspec.Struct):
-    """The step whose weights were kept."""
+    """The step whose weights are the result of the run."""
 
     step: int | None = None
 
 
 class TrainMetrics(msgspec.Struct):
-    """Training time in seconds. For a resumed run that of all its steps, those before the interruption included."""
+    """Training time in seconds; in a resumed run, also the time before the interruption."""
 
     train_runtime: float | None = None
 
@@ -109,7 +109,7 @@ class Run:
     """One run.
 
     Attributes:
-        folder: The path under which the run was found.
+        folder: Its path, built from a path of the command line.
         status: "finished", "failed", "interrupted", "running", "killed" (run.json says "running", but no process works
             in the folder) or "pruned" (stopped by the sweep that it belongs to).
         document: The content of its run.json.
@@ -151,7 +151,7 @@ class Run:
         return self.status == "finished"
 
     def evaluation(self) -> Evaluation:
-        """Return the final evaluation, else the best one so far, by F1 or else by loss, else an empty one."""
+        """Return the final evaluation. Without it, return the best one by F1 or by loss, or an empty one."""
         if self.document.metrics is not None and self.document.metrics.eval is not None:
             return self.document.metrics.eval
         with_f1 = [entry for entry in self.document.history if is_number(entry.eval_f1)]
@@ -161,7 +161,7 @@ class Run:
         return min(with_loss, key=lambda entry: entry.eval_loss or 0.0, default=Evaluation())
 
     def best_epoch(self) -> float | None:
-        """Return the epoch whose weights were kept; None without training or without evaluations during it."""
+        """Return the epoch of the best checkpoint; None without training or without evaluations during it."""
         best = self.document.best
         epochs = {entry.step: entry.epoch for entry in self.document.history}
         return epochs.get(best.step) if best is not None and best.step is not None else None
@@ -223,7 +223,7 @@ class Group:
 
     @property
     def first(self) -> Run:
-        """The run that stands for what all of them share."""
+        """A run from which to read what all of them share."""
         return self.runs[0]
 
     def mean_std(self, measure: str) -> MeanStd:
@@ -302,9 +302,9 @@ def read_run(folder: Path) -> Run:
     try:
         document = msgspec.convert(read_json(path), RunDocument)
     except msgspec.ValidationError as error:
-        raise UserError(f"{path}: not as the training scripts write it: {error}") from error
+        raise UserError(f"{path}: does not come from a training script: {error}") from error
     if document.script not in TASKS:
-        raise UserError(f"{path}: script is {document.script!r}; known are {', '.join(TASKS)}")
+        raise UserError(f"{path}: script is {document.script!r}; must be one of {', '.join(TASKS)}")
     return Run(folder, _status(folder, document.status), document)
 
 
@@ -373,10 +373,10 @@ def _digest(settings: dict[str, Any]) -> str:
 def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     """Group finished runs over seeds; each unfinished run is a group of its own.
 
-    Of several runs with the same settings and seed only the last in the sequence counts.
+    Of several runs with the same settings and seed, all but the last in the sequence are left out.
 
     Returns:
-        The finished groups, then the unfinished ones, and a note for each run that does not count. Question answering
+        The finished groups, then the unfinished ones, and a note for each run that is left out. Question answering
         comes first, sorted by F1, then named entities, then language adapters, sorted by perplexity.
     """
     # The key of a group is a digest of the settings, or the folder of an unfinished run.
@@ -388,14 +388,14 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         settings[key] = run_settings
         repeats.setdefault((key, str(run.seed)), []).append(run)
     notes = [
-        f"{run.folder}: the same options and seed as {same[-1].folder}, which counts"
-        for same in repeats.values()
-        for run in same[:-1]
+        f"{run.folder}: left out, because {repeated[-1].folder} has the same options and seed"
+        for repeated in repeats.values()
+        for run in repeated[:-1]
     ]
     members: dict[str | Path, list[Run]] = {}
-    for (key, _), same in repeats.items():
-        members.setdefault(key, []).append(same[-1])
-    groups = [Group(0, sorted(same, key=_seed_order), settings[key]) for key, same in members.items()]
+    for (key, _), repeated in repeats.items():
+        members.setdefault(key, []).append(repeated[-1])
+    groups = [Group(0, sorted(members[key], key=_seed_order), settings[key]) for key in members]
     return [replace(group, number=number) for number, group in enumerate(sorted(groups, key=_rank), 1)], notes
 
 
@@ -414,7 +414,7 @@ def _rank(group: Group) -> tuple[bool, int, float, float, str]:
     )
 
 
-# Settings that another column of the table implies. They are compared only among groups that agree in that column.
+# Settings that another column of the table implies. They are compared only among groups with the same value there.
 IMPLIED_BY = {
     **dict.fromkeys(
         ("train_adapter", "load_lang_adapter", "fuse_adapters", "adapter_composition", "do_train"), "setup"

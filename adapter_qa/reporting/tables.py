@@ -1,4 +1,4 @@
-"""The table of runs, one row per group of seeds, for a terminal and as CSV, Markdown or JSON."""
+"""The table of runs, one row per group, for a terminal and as CSV, Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _option_column(name: str) -> Column:
 
 
 def _option_value(group: Group, name: str) -> Any:
-    """Return the value of an option of the first run, paths as they were given."""
+    """Return the value of an option of the first run; paths are those of its command line."""
     return group.first.document.options.get(name) if name in REFERENCES else group.settings.get(name)
 
 
@@ -135,40 +135,40 @@ def as_terminal(groups: Sequence[Group], width: int | None) -> tuple[str, list[s
     columns = columns_for(groups)
     rows = table_rows(groups, columns)
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    kept = dict(enumerate(widths)) if width is None else _fit_columns(columns, widths, width)
+    shown = dict(enumerate(widths)) if width is None else _fit_columns(columns, widths, width)
     lines = []
     for row in rows:
         cells = [
             f"{shorten(row[index], size):{'>' if columns[index].is_number else '<'}{size}}"
-            for index, size in kept.items()
+            for index, size in shown.items()
         ]
         lines.append(GAP.join(cells).rstrip() + "\n")
-    return "".join(lines), [column.heading for index, column in enumerate(columns) if index not in kept]
+    return "".join(lines), [column.heading for index, column in enumerate(columns) if index not in shown]
 
 
 def _fit_columns(columns: Sequence[Column], widths: Sequence[int], line_width: int) -> dict[int, int]:
-    """Omit columns of low priority and shorten wide ones until the rest fits into a line.
+    """Omit columns of low priority, then shorten wide ones, until the table fits into a line.
 
     Returns:
-        Characters of each column that is kept, by its index; at least one.
+        Characters of each column that is shown, by its index; at least one column.
     """
     shortest = [
         min(width, max(column.min_width, len(column.heading))) if column.min_width else width
         for column, width in zip(columns, widths, strict=True)
     ]
-    kept = dict(enumerate(widths))
-    while len(kept) > 1 and sum(shortest[index] + len(GAP) for index in kept) - len(GAP) > line_width:
-        del kept[min(kept, key=lambda index: columns[index].priority)]
-    while (excess := sum(width + len(GAP) for width in kept.values()) - len(GAP) - line_width) > 0:
-        widest = max(kept, key=lambda index: kept[index] - shortest[index])
-        if kept[widest] == shortest[widest]:
+    shown = dict(enumerate(widths))
+    while len(shown) > 1 and sum(shortest[index] + len(GAP) for index in shown) - len(GAP) > line_width:
+        del shown[min(shown, key=lambda index: columns[index].priority)]
+    while (excess := sum(width + len(GAP) for width in shown.values()) - len(GAP) - line_width) > 0:
+        widest = max(shown, key=lambda index: shown[index] - shortest[index])
+        if shown[widest] == shortest[widest]:
             break  # a single column, wider than the line
-        kept[widest] = max(shortest[widest], kept[widest] - excess)
-    return kept
+        shown[widest] = max(shortest[widest], shown[widest] - excess)
+    return shown
 
 
 def shorten(text: str, width: int) -> str:
-    """Return a text of at most `width` characters. A longer one loses its middle."""
+    """Return a text of at most `width` characters; … replaces the middle of a longer one."""
     if len(text) <= width:
         return text
     end = (width - 1) * 2 // 3  # the end of a path says more than its beginning
@@ -229,6 +229,6 @@ def as_json(groups: Sequence[Group]) -> str:
         options = {name: _option_value(group, name) for name in names}
         document.append({**_raw_values(group), "options": options, "runs": runs})
     finite = json.loads(json.dumps(document), parse_constant=lambda constant: None)
-    # Inside a JSON string, \uXXXX means the character itself.
+    # Inside a JSON string, \uXXXX stands for the character, so that escaping changes no value.
     lines = json.dumps(finite, indent=2, ensure_ascii=False).split("\n")
     return "".join(f"{escape_control_chars(line)}\n" for line in lines)

@@ -116,14 +116,14 @@ def test_max_eval_samples_limits_the_questions(tmp_path: Path, data: tuple[Path,
 def test_missing_and_changed_data_is_refused(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:
     run = make_answered_run(tmp_path / "run", *data, wrong=4)
     from_hub = read_run(make_run(tmp_path / "hub", validation_file=None))
-    assert problems_of(evaluated_questions, from_hub) == [f"{tmp_path}/hub: its evaluation questions came from no file"]
+    assert problems_of(evaluated_questions, from_hub) == [f"{tmp_path}/hub: was not evaluated on a file of questions"]
     write_squad(data[0], data[1][1:])
     assert problems_of(evaluated_questions, run) == [f"{data[0]}: has changed since {tmp_path}/run was evaluated on it"]
     data[0].unlink()
     data[0].mkdir()
     assert problems_of(evaluated_questions, run) == [f"{data[0]}: cannot be read: Is a directory"]
     data[0].rmdir()
-    assert problems_of(evaluated_questions, run) == [f"{data[0]}: has gone since {tmp_path}/run was evaluated on it"]
+    assert problems_of(evaluated_questions, run) == [f"{data[0]}: no longer exists; {tmp_path}/run was evaluated on it"]
 
 
 def test_answers_of_another_run_are_refused(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:

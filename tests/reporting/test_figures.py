@@ -29,11 +29,11 @@ def test_learning_curves_have_a_line_per_seed(tmp_path: Path) -> None:
     assert [axes.get_ylabel() for axes in (scores, losses)] == ["F1 (%)", "loss"]
     assert {axes.get_xlabel() for axes in (scores, losses)} == {"step"}
     assert [(line.get_label(), line.get_xydata().tolist()) for line in scores.lines] == [
-        ("seed 1", [[5, 25], [10, 50]]), ("seed 2", [[5, 27], [10, 54]]), ("kept", [[10, 50]]), ("kept", [[10, 54]])
+        ("seed 1", [[5, 25], [10, 50]]), ("seed 2", [[5, 27], [10, 54]]), ("best", [[10, 50]]), ("best", [[10, 54]])
     ]  # fmt: skip
     assert [line.get_xydata().tolist()[-1] for line in losses.lines] == [[10, 2.5], [10, 2.0]] * 2
     assert [line.get_marker() for line in losses.lines] == ["None", "o", "None", "s"]
-    assert legend_texts(figure) == ["seed 1", "seed 2", "kept", "training loss", "evaluation loss"]
+    assert legend_texts(figure) == ["seed 1", "seed 2", "best", "training loss", "evaluation loss"]
     assert figure.get_suptitle() == "1  Stack[qa]"
     first, second = scores.lines[:2]
     assert first.get_color() != second.get_color()

@@ -102,7 +102,7 @@ def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     assert page.count("script") == 0
     assert all("onerror" not in attributes for tag, attributes in page.tags if tag == "img")
     assert page.texts.count(evil) >= 3
-    assert any("windows is left out" in text for text in page.texts)
+    assert any("number of windows is left out" in text for text in page.texts)
 
 
 def test_what_cannot_be_shown_is_noted(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:
@@ -110,8 +110,8 @@ def test_what_cannot_be_shown_is_noted(tmp_path: Path, data: tuple[Path, list[Qu
     data[0].unlink()
     write_attention(tmp_path / "a", {})
     page = make_page(tmp_path / "report", tmp_path / "a")
-    assert f"{data[0]}: has gone since {tmp_path}/a was evaluated on it; no error analysis" in page.texts
-    assert any(text.startswith(f"{tmp_path}/a/fusion_attention.json: not as the trainer") for text in page.texts)
+    assert f"{data[0]}: no longer exists; {tmp_path}/a was evaluated on it; no error analysis" in page.texts
+    assert any(text.startswith(f"{tmp_path}/a/fusion_attention.json: does not come from") for text in page.texts)
     assert "Learning curves" in page.texts
     assert not {"Errors", "Fusion attention"} & set(page.texts)
 

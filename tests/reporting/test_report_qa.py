@@ -41,7 +41,7 @@ def test_all_table_files_that_cannot_be_written_are_named(tmp_path: Path) -> Non
     make_run(tmp_path / "a")
     argv = ["--table", str(tmp_path), "--csv", "-", "--json", "-", "--markdown", str(tmp_path / "none" / "t.md")]
     assert problems_of(report_qa.main, argv) == [
-        "- (print) can be given to one of --csv, --markdown, --json",
+        "only one of --csv, --markdown, --json can be printed (-); give files for the others",
         f"--markdown {tmp_path}/none/t.md: there is no folder {tmp_path}/none; make it first",
     ]
     assert problems_of(report_qa.main, ["--table", str(tmp_path), "--csv", str(tmp_path)]) == [
@@ -81,7 +81,7 @@ def test_report_replaces_its_own_files_only_with_overwrite(tmp_path: Path) -> No
 
 def test_output_dir_contradicts_table(tmp_path: Path) -> None:
     assert problems_of(report_qa.main, ["--table", str(tmp_path), "--output_dir", "x"]) == [
-        "--output_dir is the report's folder, and --table writes no report; leave one of them out"
+        "--table writes no report, so --output_dir would do nothing; leave one of them out"
     ]
 
 

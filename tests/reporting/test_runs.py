@@ -88,7 +88,7 @@ def test_a_repeated_run_counts_once(tmp_path: Path) -> None:
     make_run(tmp_path / "b", 52.0)
     groups, notes = group_runs(find_runs([tmp_path])[0])
     assert [group.mean_std("f1").mean for group in groups] == [52.0]
-    assert notes == [f"{tmp_path}/a: the same options and seed as {tmp_path}/b, which counts"]
+    assert notes == [f"{tmp_path}/a: left out, because {tmp_path}/b has the same options and seed"]
 
 
 # ---------------------------------------------------------------- order and status
@@ -172,11 +172,11 @@ def test_a_run_that_only_evaluated_trained_nothing(tmp_path: Path) -> None:
         ("{", "not JSON at line 1, column 2: Expecting property name enclosed in double quotes; the file seems to be "
               "cut off; the file is damaged or incomplete"),
         ("[]", "holds a list where an object is expected"),
-        ('{"status": "finished"}', "not as the training scripts write it: Object missing required field `script`"),
+        ('{"status": "finished"}', "does not come from a training script: Object missing required field `script`"),
         ('{"status": "finished", "script": "x.py", "options": {}}',
-         "script is 'x.py'; known are run_qa_adapter.py, run_ner_adapter.py, run_mlm_adapter.py"),
+         "script is 'x.py'; must be one of run_qa_adapter.py, run_ner_adapter.py, run_mlm_adapter.py"),
         ('{"status": "finished", "script": "run_qa_adapter.py", "options": {}, "metrics": {"eval": {"eval_f1": "9"}}}',
-         "not as the training scripts write it: Expected `float | null`, got `str` - at `$.metrics.eval.eval_f1`"),
+         "does not come from a training script: Expected `float | null`, got `str` - at `$.metrics.eval.eval_f1`"),
     ],
 )  # fmt: skip
 def test_a_damaged_run_is_reported_and_the_others_are_read(tmp_path: Path, content: str, reason: str) -> None:
