@@ -15,16 +15,15 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.core.cli import CollectingArgumentParser, run_cli
+from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
 from adapter_qa.core.errors import RunError, escape_control_chars, raise_if_any
 from adapter_qa.inference.requests import STDIN, make_requests, read_requests, write_json_lines
 
-if TYPE_CHECKING:  # imported in functions, so that --help and mistakes in the input take no time
+if TYPE_CHECKING:  # imported in functions, so that --help and wrong options take no time
     from predictor_qa import QuestionAnswerer
 
 PORT = 7860
@@ -39,39 +38,6 @@ examples:
   ask_qa.py --base pierreguillou/bert-base-cased-squad-v1.1-portuguese --input pairs.jsonl
   ask_qa.py outputs/fusion outputs/qa --serve
 """
-
-
-@dataclass(frozen=True)
-class AskOptions:
-    """The command line; attributes are named as the options."""
-
-    runs: list[str]
-    base: str | None
-    model_name_or_path: str | None
-    load_lang_adapter: str | None
-    version_2_with_negative: bool
-    null_score_diff_threshold: float | None
-    device: str | None
-    batch_size: int
-
-    serve: bool
-    port: int | None
-
-    question: list[str] | None
-    question_file: str | None
-    context: str | None
-    context_file: str | None
-    input: str | None
-
-    n_best: int | None
-    json: bool
-    output: str | None
-    overwrite: bool
-
-    @property
-    def models(self) -> list[str]:
-        """The runs, then the base."""
-        return [*self.runs, *([self.base] if self.base is not None else [])]
 
 
 def main(argv: list[str]) -> int:
@@ -92,8 +58,8 @@ def main(argv: list[str]) -> int:
 # ---------------------------------------------------------------- options
 
 
-def read_options(argv: list[str]) -> AskOptions:
-    """Read the command line.
+def read_options(argv: list[str]) -> argparse.Namespace:
+    """Read the command line; `models` are its runs and its base.
 
     Raises:
         UserError: if options are invalid or contradict each other.
@@ -103,7 +69,8 @@ def read_options(argv: list[str]) -> AskOptions:
     )
     add_model_options(parser)
     add_question_options(parser)
-    options = AskOptions(**vars(parser.parse_intermixed_args(argv)))
+    options: argparse.Namespace = parser.parse_intermixed_args(argv)
+    options.models = [*options.runs, *([options.base] if options.base is not None else [])]
     raise_if_any(model_problems(options) + (page_problems(options) if options.serve else question_problems(options)))
     return options
 
@@ -143,7 +110,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="a page on this machine only, with highlighted answers and fusion attention; several RUNs side by side",
     )
     group.add_argument(
-        "--port", metavar="N", type=int, help=f"of the page on 127.0.0.1; 0 takes a free one (default: {PORT})"
+        "--port", metavar="N", type=int, help=f"port of the page on 127.0.0.1; 0 takes a free one (default: {PORT})"
     )
 
 
@@ -170,7 +137,7 @@ def add_question_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
 
-def model_problems(options: AskOptions) -> list[str]:
+def model_problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the options of the model."""
     problems = []
     models = options.models
@@ -178,18 +145,17 @@ def model_problems(options: AskOptions) -> list[str]:
     if not models:
         problems.append("give RUN, the folder of a run, or --base with a fully fine-tuned model")
     elif len(models) > 1 and not options.serve:
-        problems.append(f"{', '.join(models)}: only one model can answer here; --serve takes several")
+        problems.append(f"{', '.join(models)}: only one model can answer here; give one, or add --serve")
     elif repeated:
-        problems.append(f"{', '.join(repeated)}: given twice")
+        problems.append(f"{', '.join(repeated)}: given several times; give each model once")
     if options.base is not None and not options.runs:
-        if options.model_name_or_path is not None:
-            problems.append("--model_name_or_path goes with RUN; --base is fully fine-tuned")
-        if options.load_lang_adapter is not None:
-            problems.append("--load_lang_adapter goes with RUN; --base is fully fine-tuned")
-    if options.batch_size < 1:
-        problems.append(f"--batch_size {options.batch_size}: must be at least 1")
-    if options.n_best is not None and options.n_best < 1:
-        problems.append(f"--n_best {options.n_best}: must be at least 1")
+        for name in ("model_name_or_path", "load_lang_adapter"):
+            if getattr(options, name) is not None:
+                problems.append(f"--{name} goes with RUN, not with --base; leave it out")
+    for name in ("batch_size", "n_best"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            problems.append(f"--{name} {value}: must be at least 1")
     threshold = options.null_score_diff_threshold
     if threshold is not None and not math.isfinite(threshold):
         problems.append(f"--null_score_diff_threshold {threshold}: must be a finite number")
@@ -198,15 +164,11 @@ def model_problems(options: AskOptions) -> list[str]:
     return problems
 
 
-def page_problems(options: AskOptions) -> list[str]:
+def page_problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the options of the web page."""
-    other_options = {
-        "--question": options.question, "--question_file": options.question_file, "--context": options.context,
-        "--context_file": options.context_file, "--input": options.input, "--output": options.output,
-        "--json": options.json, "--overwrite": options.overwrite,
-    }  # fmt: skip
-    given = [name for name, value in other_options.items() if value]
-    problems = [f"--serve asks on its page; leave out {', '.join(given)}"] if given else []
+    names = ("question", "question_file", "context", "context_file", "input", "output", "json", "overwrite")
+    unused = [f"--{name}" for name in names if getattr(options, name)]
+    problems = [f"--serve: the page asks for questions; leave out {', '.join(unused)}"] if unused else []
     if options.port is not None and not 0 <= options.port < 2**16:
         problems.append(f"--port {options.port}: must be from 0 to {2**16 - 1}")
     if importlib.util.find_spec("gradio") is None:
@@ -214,7 +176,7 @@ def page_problems(options: AskOptions) -> list[str]:
     return problems
 
 
-def question_problems(options: AskOptions) -> list[str]:
+def question_problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the options of questions and answers."""
     problems = []
     has_question = options.question is not None or options.question_file is not None
@@ -222,41 +184,25 @@ def question_problems(options: AskOptions) -> list[str]:
     if (options.input is None) == (not has_question):
         problems.append("give either --question with --context, or --input")
     if has_question != has_context:
-        problems.append("--question and --context go together")
-    if options.question is not None and options.question_file is not None:
-        problems.append("--question and --question_file exclude each other")
-    if options.context is not None and options.context_file is not None:
-        problems.append("--context and --context_file exclude each other")
-    inputs = {
-        "--question_file": options.question_file, "--context": options.context,
-        "--context_file": options.context_file, "--input": options.input,
-    }  # fmt: skip
-    readers = [name for name, value in inputs.items() if value == STDIN]
+        problems.append("--question and --context go together; give both")
+    for name in ("question", "context"):
+        if getattr(options, name) is not None and getattr(options, f"{name}_file") is not None:
+            problems.append(f"--{name} and --{name}_file exclude each other; give one of them")
+    names = ("question_file", "context", "context_file", "input")
+    readers = [f"--{name}" for name in names if getattr(options, name) == STDIN]
     if len(readers) > 1:
         problems.append(f"{' and '.join(readers)}: only one of them can read standard input ({STDIN})")
     if options.port is not None:
-        problems.append("--port goes with --serve")
+        problems.append("--port goes with --serve; leave it out")
     if options.output is not None:
-        problems += output_problems(Path(options.output), overwrite=options.overwrite)
-    return problems
-
-
-def output_problems(output: Path, *, overwrite: bool) -> list[str]:
-    """Return why a file cannot be written, as far as this can be known before it is written."""
-    problems = []
-    if output.exists() and not overwrite:
-        problems.append(f"--output {output}: exists; add --overwrite or give another file")
-    if not output.parent.is_dir():
-        problems.append(f"--output {output}: there is no folder {output.parent}; make it first")
-    if output.is_dir():
-        problems.append(f"--output {output}: is a folder; give a file")
+        problems += output_problems("--output", Path(options.output), overwrite=options.overwrite)
     return problems
 
 
 # ---------------------------------------------------------------- answers
 
 
-def read_records(options: AskOptions) -> list[dict[str, Any]]:
+def read_records(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Read the questions and contexts of the command line, of files or of standard input."""
     if options.input is not None:
         return read_requests(options.input)
@@ -264,7 +210,7 @@ def read_records(options: AskOptions) -> list[dict[str, Any]]:
     return make_requests(questions, context=options.context, context_file=options.context_file)
 
 
-def load_answerer(options: AskOptions, model: str) -> QuestionAnswerer:
+def load_answerer(options: argparse.Namespace, model: str) -> QuestionAnswerer:
     """Load one of `options.models`."""
     from predictor_qa import Overrides, QuestionAnswerer
 
@@ -283,8 +229,8 @@ def load_answerer(options: AskOptions, model: str) -> QuestionAnswerer:
     )
 
 
-def answer_records(records: list[dict[str, Any]], options: AskOptions) -> list[dict[str, Any]]:
-    """Return the records, each with the keys of `predictor_qa.Answer.document`."""
+def answer_records(records: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the records, each with its `predictor_qa.Answer.document`."""
     answerer = load_answerer(options, options.models[0])
     n_best = options.n_best or 1
     with report_out_of_memory(options.batch_size):
@@ -308,7 +254,7 @@ def report_out_of_memory(batch_size: int) -> Iterator[None]:
 
 
 def print_answers(answers: list[dict[str, Any]], *, as_json: bool) -> None:
-    r"""Print answers as text or as JSON lines, in which \uXXXX stands for the character itself."""
+    """Print answers as text or as JSON lines."""
     for answer in answers:
         if as_json:
             print(escape_control_chars(json.dumps(answer, ensure_ascii=False)))
@@ -328,7 +274,7 @@ def shown_text(answer: dict[str, Any]) -> str:
 # ---------------------------------------------------------------- web page
 
 
-def serve(options: AskOptions) -> None:
+def serve(options: argparse.Namespace) -> None:
     """Serve the page until it is stopped.
 
     Raises:

@@ -48,13 +48,13 @@ class Answer:
 
     Attributes:
         text: the answer; "" for no answer.
-        probability: softmax of the scores over all candidates of the run (`n_best_size`).
+        probability: softmax of the scores over all candidates that the run keeps (its `n_best_size`).
         start: first character in the context; 0 for no answer.
         end: end in the context, exclusive; 0 for no answer.
         n_best: candidates, best first.
         no_answer: SQuAD v2: the probability of no answer.
-        null_odds: SQuAD v2: score of no answer minus score of the best span; above the threshold there is no answer.
-        attention: weights of the adapters in a fusion; None without a fusion, and for many questions at once.
+        null_odds: SQuAD v2: score of no answer minus score of the best span.
+        attention: weights of the adapters in a fusion; None without a fusion, and from `ask_many`.
     """
 
     text: str
@@ -67,7 +67,7 @@ class Answer:
     attention: FusionAttentionDocument | None = None
 
     def document(self, n_best: int = 1) -> dict[str, Any]:
-        """Return the answer for JSON, and the list of its `n_best` candidates if these are more than one."""
+        """Return the answer for JSON, with a list of `n_best` candidates if `n_best` is more than 1."""
         document = _document(self)
         if self.no_answer is not None:
             document |= {"no_answer_score": self.no_answer, "null_odds": self.null_odds}
@@ -82,12 +82,12 @@ def _document(span: Answer | Candidate) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Overrides:
-    """What is to be different from the training of a saved model.
+    """Changes to what a saved model recorded of its training.
 
     Attributes:
-        base_model: folder or hub id of the run's base model, if it has moved since the run or is not recorded there.
+        base_model: folder or hub id of the base model, if it has moved since the run or is not recorded there.
         language_adapter: a saved language adapter to put under the task, or "none" to leave out the saved one.
-        no_answer: whether a question may have no answer (SQuAD v2); a model that was trained so needs no override.
+        no_answer: True if a question may have no answer (SQuAD v2); not needed for a model trained on SQuAD v2.
         null_score_diff_threshold: a question has no answer if `Answer.null_odds` is above it.
     """
 
@@ -104,19 +104,19 @@ class QuestionAnswerer:
         run: folder of a run with adapters or full fine-tuning, its `adapters-<task>` folder, or a folder with adapters
             and head of adapter-transformers 2.x.
         base: instead of a run: folder or hub id of any model that was fully fine-tuned on questions.
-        overrides: what is to be different from the training.
+        overrides: changes to what the run recorded.
         batch_size: windows per forward pass.
         device: "cpu", "cuda" or "cuda:0"; None takes a GPU if there is one.
 
     Attributes:
-        saved: where the model comes from.
+        saved: its files and metadata.
         setup: its adapters; None after full fine-tuning.
         options: the options for windows and answers.
         model: the model with its adapters, in evaluation mode.
 
     Raises:
-        UserError: if the folder holds no model that answers questions, an override or the device cannot be used, or not
-            exactly one of `run` and `base` is given.
+        UserError: if the folder holds no model that answers questions, an override or the device cannot be used, or
+            `run` and `base` are both given or both missing.
     """
 
     def __init__(
@@ -130,17 +130,17 @@ class QuestionAnswerer:
     ):
         silence_library_notices()
         self.batch_size = batch_size
-        self.device = find_device(device)
+        self.device = _find_device(device)
         if run is not None and base is None:
-            self.saved = find_run(Path(run), overrides.base_model)
+            self.saved = _find_run(Path(run), overrides.base_model)
         elif base is not None and run is None:
-            self.saved = find_full_model(base)
+            self.saved = _find_full_model(base)
         else:
-            raise UserError("give a run or a base, one of the two")
-        self.setup = find_adapters(self.saved, overrides.language_adapter)
-        self.options = find_options(self.saved, overrides)
+            raise UserError(f"run is {run!r} and base is {base!r}; give exactly one of them")
+        self.setup = _find_adapters(self.saved, overrides.language_adapter)
+        self.options = _find_options(self.saved, overrides)
         self.tokenizer = load_tokenizer(self.saved.base)
-        self.model = load_saved_model(self.saved, self.setup)
+        self.model = _load_saved_model(self.saved, self.setup)
         self.model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps the method without its type
 
     def ask(self, question: str, context: str) -> Answer:
@@ -150,7 +150,7 @@ class QuestionAnswerer:
             UserError: if a text is empty or not valid.
         """
         answers, attention = self._answer(read_pairs([(question, context)]))
-        return replace(make_answers(answers)[0], attention=attention.document() if attention.sites else None)
+        return replace(_make_answers(answers)[0], attention=attention.document() if attention.sites else None)
 
     def ask_many(self, pairs: Iterable[tuple[str, str]], n_best: int | None = None) -> list[Answer]:
         """Answer pairs of question and context, each with its `n_best` candidates; None: all candidates.
@@ -158,7 +158,7 @@ class QuestionAnswerer:
         Raises:
             UserError: if there is no pair, or a text is empty or not valid.
         """
-        return make_answers(self.answer(read_pairs(pairs)), n_best)
+        return _make_answers(self.answer(read_pairs(pairs)), n_best)
 
     def answer(self, questions: Sequence[Question]) -> Answers:
         """Answer questions with distinct ids; their gold answers are not used."""
@@ -188,12 +188,11 @@ class QuestionAnswerer:
     def _find_spans(self, windows: Windows) -> tuple[WindowSpans, FusionAttention]:
         """Run the model and return the best spans of each window, and the fusion attention over all windows."""
         check_setup(self.model, self.setup)
-        options = self.options
-        limits = {"n_best_size": options["n_best_size"], "max_answer_length": options["max_answer_length"]}
+        limits = {"n_best_size": self.options["n_best_size"], "max_answer_length": self.options["max_answer_length"]}
         sampler = LongestFirst(windows.lengths())
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
         batches = DataLoader(WindowDataset(windows), self.batch_size, sampler=sampler, collate_fn=collator)
-        collector = SpanCollector(sampler.order, options["n_best_size"], self.device)
+        collector = SpanCollector(sampler.order, limits["n_best_size"], self.device)
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
         with attention.recording(), torch.inference_mode():
             for cpu_batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
@@ -208,7 +207,7 @@ class QuestionAnswerer:
 
 
 def read_pairs(pairs: Iterable[tuple[str, str]]) -> list[Question]:
-    """Return pairs of question and context as questions; their ids count from 1.
+    """Return pairs of question and context as questions with the ids "1", "2", ...
 
     Raises:
         UserError: if there is no pair, or a text is empty or not valid.
@@ -220,8 +219,8 @@ def read_pairs(pairs: Iterable[tuple[str, str]]) -> list[Question]:
     return to_questions(records, "ask", need_answers=False)
 
 
-def make_answers(answers: Answers, n_best: int | None = None) -> list[Answer]:
-    """Return one `Answer` for each question, with its first `n_best` candidates, or with all."""
+def _make_answers(answers: Answers, n_best: int | None = None) -> list[Answer]:
+    """Return one `Answer` for each question, with its first `n_best` candidates; None: with all."""
     results = []
     for index, chosen in enumerate(answers.chosen.values()):
         candidates = answers.candidates(index)
@@ -233,7 +232,7 @@ def make_answers(answers: Answers, n_best: int | None = None) -> list[Answer]:
     return results
 
 
-# ---------------------------------------------------------------- find what was saved
+# ---------------------------------------------------------------- find the saved model
 
 
 @dataclass(frozen=True)
@@ -255,27 +254,19 @@ class SavedModel:
     has_adapters: bool
 
 
-def find_run(run: Path, base_model: str | None) -> SavedModel:
-    """Find the model that a run saved, with the given base model or the recorded one.
-
-    Raises:
-        UserError: if `run` is not a run, or there is no base model.
-    """
+def _find_run(run: Path, base_model: str | None) -> SavedModel:
+    """Find the model that a run saved, with the given base model or the recorded one."""
     has_adapters = not (run / FULL_FILE).is_file()
-    if has_adapters and (run / "config.json").is_file() and is_for_questions(read_json(run / "config.json")):
-        raise UserError(f"RUN {run}: is a fully fine-tuned model that is not from a run; ask it with --base {run}")
+    if has_adapters and (run / "config.json").is_file() and _is_for_questions(read_json(run / "config.json")):
+        raise UserError(f"RUN {run}: is a fully fine-tuned model but not from a run; give it as --base {run}")
     folder = find_folder("RUN", str(run)) if has_adapters else run
     metadata = read_setup(folder).metadata if has_adapters else read_metadata(folder / FULL_FILE)
-    base = find_base(folder, metadata, base_model)
+    base = _find_base(folder, metadata, base_model)
     return SavedModel(folder, metadata, base, read_base_config(base), has_adapters)
 
 
-def find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> ModelOptions:
-    """Return the base model that is given or recorded; a recorded path with a dot is relative to the saved folder.
-
-    Raises:
-        UserError: if there is none.
-    """
+def _find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> ModelOptions:
+    """Return the given base model or the recorded one. A recorded path with a dot is relative to the saved folder."""
     name = base_model or metadata.base_model.name_or_path
     if name is None:
         raise UserError(f"{folder}: does not name the base model of its adapters; give --model_name_or_path")
@@ -287,20 +278,15 @@ def find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> Mo
     return ModelOptions(name, tokenizer_name=metadata.tokenizer, model_revision=metadata.base_model.revision or "main")
 
 
-def find_full_model(name: str) -> SavedModel:
-    """Find a fully fine-tuned model, from this project or any other.
-
-    Raises:
-        UserError: if there is no such model, it has adapters, or it has no head for questions: its answers would be
-            random.
-    """
+def _find_full_model(name: str) -> SavedModel:
+    """Find a fully fine-tuned model, from this project or any other; without a head its answers would be random."""
     folder = Path(name)
     if is_adapter_dir(folder) or any(is_adapter_dir(path) for path in folder.glob("adapters-*")):
-        raise UserError(f"--base {name}: holds adapters; ask it as RUN, without --base")
+        raise UserError(f"--base {name}: holds adapters; give it as RUN, without --base")
     metadata = read_metadata(folder / FULL_FILE) if (folder / FULL_FILE).is_file() else RunMetadata()
     base = ModelOptions(name)
     config = read_base_config(base, "--base")
-    if not is_for_questions(config):
+    if not _is_for_questions(config):
         raise UserError(
             f"--base {name}: was not trained to answer questions (architectures in its config.json: "
             f"{config.get('architectures')}); give a model fine-tuned on questions, or a run as RUN"
@@ -308,18 +294,14 @@ def find_full_model(name: str) -> SavedModel:
     return SavedModel(folder, metadata, base, config, has_adapters=False)
 
 
-def is_for_questions(config: dict[str, Any]) -> bool:
+def _is_for_questions(config: dict[str, Any]) -> bool:
     """Return whether a config.json is that of a model with a head for questions."""
     names = config.get("architectures")
     return isinstance(names, list) and any(str(name).endswith("ForQuestionAnswering") for name in names)
 
 
-def find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSetup | None:
-    """Return the adapters of a saved model; None after full fine-tuning.
-
-    Raises:
-        UserError: if they were not trained to answer questions, or the language adapter cannot be used.
-    """
+def _find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSetup | None:
+    """Return the adapters of a saved model; None after full fine-tuning."""
     if not saved.has_adapters:
         if language_adapter is not None:
             raise UserError(
@@ -335,12 +317,8 @@ def find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSet
     return setup
 
 
-def find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
-    """Return the options for windows and answers: the recorded ones or the defaults, with the overrides.
-
-    Raises:
-        UserError: if the base model cannot read such windows, or a threshold is given and all questions have answers.
-    """
+def _find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
+    """Return the recorded options for windows and answers, or the defaults, with the overrides."""
     limit = window_limit(saved.base_config)
     if saved.metadata.windows is not None:
         options = saved.metadata.windows.as_options()
@@ -358,21 +336,17 @@ def find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
         if not options["version_2"]:
             raise UserError(
                 f"--null_score_diff_threshold: {saved.folder} was not trained on questions without an answer (SQuAD "
-                "v2); give --version_2_with_negative too, and it may answer that there is no answer"
+                "v2); add --version_2_with_negative to allow no answer"
             )
         options["null_score_diff_threshold"] = overrides.null_score_diff_threshold
     return options
 
 
-# ---------------------------------------------------------------- load it
+# ---------------------------------------------------------------- load the model
 
 
-def find_device(name: str | None) -> torch.device:
-    """Return the device with a name; for None, a GPU if there is one.
-
-    Raises:
-        UserError: if there is no such device.
-    """
+def _find_device(name: str | None) -> torch.device:
+    """Return the device with a name; for None, a GPU if there is one."""
     count = torch.cuda.device_count()
     known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
     if name is None:
@@ -382,14 +356,14 @@ def find_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def load_saved_model(saved: SavedModel, setup: AdapterSetup | None) -> PreTrainedModel:
-    """Load the base model with its adapters, or a fully fine-tuned model; UserError if weights do not fit."""
+def _load_saved_model(saved: SavedModel, setup: AdapterSetup | None) -> PreTrainedModel:
+    """Load the base model with its adapters, or a fully fine-tuned model."""
     model = load_model(saved.base, "qa", require_head=setup is None)
     if setup is not None:
         trained_on = saved.metadata.base_model.fingerprint
         if trained_on is not None and weights_fingerprint(model) != trained_on:
             mismatch = f"{saved.base.model_name_or_path} is not the base model that {saved.folder} was trained on"
-            print(f"warning: {mismatch}; the answers will differ from the run's", file=sys.stderr)
+            print(f"warning: {mismatch}; its answers will differ from those of the run", file=sys.stderr)
         build_setup(model, setup)
         use_inference_fusion(model)
     return model

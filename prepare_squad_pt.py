@@ -2,7 +2,7 @@
 """Turn a published SQuAD file, or the SQuAD-pt archive, into clean flat files for training and evaluation.
 
 HTML entities are replaced and wrong start indices of answers are corrected. Questions whose answers cannot be aligned
-go into a file of their own, with the reason.
+are written to a separate file, with the reason.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     if not args.overwrite:
         existing = [str(path) for paths in outputs.values() for path in paths if path.exists()]
         if existing:
-            raise UserError(f"already there: {', '.join(existing)}; give --overwrite or another --output_dir")
+            raise UserError(f"{', '.join(existing)}: exists; add --overwrite or give another --output_dir")
 
     for name, records in files.items():
         split = args.split or split_from_name(name)
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         write_output(counts_path, counts, indent=2)
         print_counts(counts)
         if not preparation.questions:
-            raise UserError(f"{name}: no question is left; the reasons are in {rejects_path}")
+            raise UserError(f"{name}: no question can be used; the reasons are in {rejects_path}")
         write_output(data_path, {"data": [flat_record(question) for question in preparation.questions]})
         print(escape_control_chars(data_path) + "\n")
     return 0

@@ -40,7 +40,7 @@ def test_every_script_is_a_command() -> None:
 
 
 class Installation:
-    """The wheel, installed into an environment of its own that sees the packages of this one."""
+    """The wheel, installed into a new environment that also sees the packages of the current environment."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -57,16 +57,16 @@ class Installation:
         python = [sys.executable, "-m", "pip", "--python", str(self.bin / "python"), "install"]
         subprocess.run([*python, *install], check=True, capture_output=True, timeout=300)
 
-    def run(self, command: str, *words: object) -> str:
-        """Run a command in the folder of the installation; return what it prints."""
+    def run(self, command: str, *argv: object) -> str:
+        """Run a command in the folder of the installation and return its output."""
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-        done = subprocess.run(
-            [str(self.bin / command), *map(str, words)],
+        process = subprocess.run(
+            [str(self.bin / command), *map(str, argv)],
             cwd=self.folder, env={**environment, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}, capture_output=True,
             text=True, check=False, timeout=600,
         )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
-        return done.stdout
+        assert process.returncode == 0, process.stderr[-3000:]
+        return process.stdout
 
 
 @pytest.fixture(scope="module")
@@ -90,9 +90,10 @@ def test_modules_come_from_the_wheel(installation: Installation) -> None:
 def test_predictor_is_imported_lazily(installation: Installation) -> None:
     code = (
         "import sys, adapter_qa; assert 'torch' not in sys.modules; "
-        "from adapter_qa import QuestionAnswerer; print(QuestionAnswerer.__module__, 'torch' in sys.modules)"
+        "from adapter_qa import Overrides, QuestionAnswerer; "
+        "print(Overrides.__module__, QuestionAnswerer.__module__, 'torch' in sys.modules)"
     )
-    assert installation.run("python", "-c", code).split() == ["predictor_qa", "True"]
+    assert installation.run("python", "-c", code).split() == ["predictor_qa", "predictor_qa", "True"]
 
 
 def test_train_ask_report_and_export(installation: Installation, tiny_bert: Path) -> None:
@@ -107,13 +108,11 @@ def test_train_ask_report_and_export(installation: Installation, tiny_bert: Path
     run = json.loads((folder / "run" / "run.json").read_text(encoding="utf-8"))
     assert run["status"] == "finished"
     assert run["commit"] is None
-    assert (
-        run["versions"]["adapter-qa"]
-        == installation.run("python", "-c", "import adapter_qa as a; print(a.__version__)").strip()
-    )
+    version = installation.run("python", "-c", "import adapter_qa; print(adapter_qa.__version__)").strip()
+    assert run["versions"]["adapter-qa"] == version
 
-    asked = ("--question", question.question, "--context", question.context)
-    answer = json.loads(installation.run("adapter-qa-ask", "run", *asked, "--json"))
+    argv = ("--question", question.question, "--context", question.context)
+    answer = json.loads(installation.run("adapter-qa-ask", "run", *argv, "--json"))
     assert question.context[answer["start"] : answer["end"]] == answer["answer"]
 
     installation.run("adapter-qa-report", "run", "--output_dir", "report")

@@ -155,8 +155,8 @@ def test_fully_fine_tuned_model_of_another_program(saved_runs: SavedRuns, capsys
 
 def test_invalid_arguments_are_refused(saved_runs: SavedRuns) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({}, "give a run or a base, one of the two"),
-        ({"run": saved_runs.qa, "base": "x"}, "give a run or a base, one of the two"),
+        ({}, "run is None and base is None; give exactly one of them"),
+        ({"run": saved_runs.qa, "base": "x"}, "and base is 'x'; give exactly one of them"),
         ({"run": saved_runs.qa, "device": "gpu"}, "--device gpu: no such device here; give cpu"),
         (
             {"base": str(saved_runs.full), "overrides": Overrides(language_adapter="none")},

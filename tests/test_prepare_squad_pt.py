@@ -25,8 +25,8 @@ CLEAN = 'A lenda "Venite" fica no Ipê, em setembro de 1876.'
 
 
 def qa(identifier: str, *answers: tuple[str, int], **more: Any) -> dict[str, Any]:
-    given = [{"text": text, "answer_start": start} for text, start in answers]
-    return {"id": identifier, "question": f"Pergunta {identifier}? ", "answers": given, **more}
+    documents = [{"text": text, "answer_start": start} for text, start in answers]
+    return {"id": identifier, "question": f"Pergunta {identifier}? ", "answers": documents, **more}
 
 
 def squad(*qas: dict[str, Any], context: str = CONTEXT) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def test_output_is_json_for_csv_input(tmp_path: Path) -> None:
 
 def test_a_file_without_usable_questions_is_refused(tmp_path: Path) -> None:
     (line,) = problems_of(write(tmp_path / "squad.json", squad(QAS[3])))
-    assert line.startswith("squad.json: no question is left; the reasons are in ")
+    assert line.startswith("squad.json: no question can be used; the reasons are in ")
     assert sorted(path.name for path in tmp_path.glob("pt_*")) == [*("pt_squad_counts.json", "pt_squad_rejects.json")]
 
 
@@ -177,8 +177,7 @@ def test_existing_files_are_refused_without_overwrite(tmp_path: Path) -> None:
     main([str(path)])
     before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     (line,) = problems_of(path)
-    assert line.startswith("already there: ")
-    assert line.endswith("give --overwrite or another --output_dir")
+    assert line.endswith("pt_squad_counts.json: exists; add --overwrite or give another --output_dir")
     (tmp_path / "pt_squad.json").unlink()
     problems_of(path)  # the other two files still exist
     main([str(path), "--overwrite"])
@@ -250,7 +249,7 @@ def test_command_line(tmp_path: Path) -> None:
     assert (table["read"], table["kept"], table["  loose"]) == ("10", "6", "1")
     again = run_script("prepare_squad_pt.py", path)
     assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr.startswith("error: already there: ")
+    assert again.stderr.endswith(": exists; add --overwrite or give another --output_dir\n")
     assert again.stderr.count("\n") == 1
 
 

@@ -13,7 +13,7 @@ from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import decode, is_text, read_bytes, read_stdin, write_chunks
 from adapter_qa.data.squad import Record, read_question_file, read_records, to_questions
 
-STDIN = "-"  # in place of a file
+STDIN = "-"  # as the name of a file
 STDIN_NAME = "standard input"
 MAX_PROBLEMS = 10  # records that an error message names
 
@@ -61,7 +61,7 @@ def _read_text(file: str) -> str:
 
 
 def read_requests(file: str) -> list[dict[str, Any]]:
-    """Read the records of a question file with all their fields. Gold answers are not checked.
+    """Read the records of a question file with all their fields; answers in them are not checked.
 
     Args:
         file: A .json, .jsonl or .csv file, or `STDIN` for JSON lines.
@@ -79,7 +79,7 @@ def read_requests(file: str) -> list[dict[str, Any]]:
         try:
             json.dumps(record.fields, ensure_ascii=False, allow_nan=False).encode("utf-8")
         except (ValueError, RecursionError) as error:
-            problems.append(f"{name}: {record.where}: cannot be written again as JSON ({error})")
+            problems.append(f"{name}: {record.where}: has a value that JSON cannot represent ({error})")
     raise_if_any(problems[:MAX_PROBLEMS])
     return [record.fields for record in records]
 
@@ -101,4 +101,4 @@ def write_json_lines(records: Iterable[dict[str, Any]], path: Path) -> None:
     try:
         write_chunks(path, (json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records))
     except OSError as error:
-        raise UserError(f"--output {path}: cannot be written ({error.strerror})") from error
+        raise UserError(f"--output {path}: cannot be written ({error.strerror}); give another file") from error

@@ -1,7 +1,7 @@
 """A web page that answers questions, for this machine only.
 
-It listens on 127.0.0.1, and its content policy forbids the browser to load anything from elsewhere. Gradio is imported
-inside the functions that need it.
+It listens on 127.0.0.1, and its content policy forbids the browser to load anything from other servers. Gradio is
+imported inside the functions that need it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HOST = "127.0.0.1"
-HOST_NAMES = [HOST, "localhost"]  # under any other name the request comes from a foreign page (DNS rebinding)
+HOST_NAMES = [HOST, "localhost"]  # a request to any other name comes from a foreign page (DNS rebinding)
 MAX_CHARS = {"question": 2_000, "context": 200_000}  # such a context takes minutes on a CPU
 POLICY = (  # Gradio's page has inline styles and compiles templates, which need the unsafe directives
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
@@ -65,7 +65,7 @@ def serve_page(answerers: Mapping[str, AnswerQuestion], listener: socket.socket)
 
     Args:
         answerers: Functions that answer a question, by the name that the page shows.
-        listener: As `listen` returns it.
+        listener: A socket from `listen`.
     """
     import uvicorn
 
@@ -107,7 +107,7 @@ class ContentPolicy:
     """ASGI middleware that adds `POLICY` to every response.
 
     Attributes:
-        app: The application behind it.
+        app: The wrapped application.
     """
 
     def __init__(self, app: ASGIApp):
@@ -142,8 +142,8 @@ def make_blocks(answerers: Mapping[str, AnswerQuestion]) -> gradio.Blocks:
     with gradio.Blocks(title="Questions", analytics_enabled=False) as blocks:
         gradio.HTML("<h1>Questions and answers</h1>")
         context = gradio.Textbox(label="Context", lines=8, max_lines=16, placeholder="The text that holds the answer")
-        question = gradio.Textbox(label="Question", placeholder="What is to be found in it", autofocus=True)
-        runs = gradio.CheckboxGroup(names, value=names, label="Asked", visible=len(names) > 1)
+        question = gradio.Textbox(label="Question", placeholder="A question that the context answers", autofocus=True)
+        runs = gradio.CheckboxGroup(names, value=names, label="Runs to ask", visible=len(names) > 1)
         button = gradio.Button("Ask", variant="primary")
         result = gradio.HTML(elem_id="result")
         inputs = [context, question, runs]
@@ -174,13 +174,15 @@ def answer_page(answerers: Mapping[str, AnswerQuestion], context: str, question:
 
 
 def input_problems(texts: Mapping[str, str]) -> list[str]:
-    """Return the problems with the texts of the page, which are given by their names."""
+    """Return the problems with texts of the page; the keys are the names of its fields."""
     problems = []
     for name, text in texts.items():
         if not text.strip():
             problems.append(f"The {name} is empty: type or paste one.")
         elif len(text) > MAX_CHARS[name]:
-            problems.append(f"The {name} has {len(text):,} characters; at most {MAX_CHARS[name]:,} are read here.")
+            problems.append(f"The {name} has {len(text):,} characters: shorten it to at most {MAX_CHARS[name]:,}.")
         elif not is_text(text):
-            problems.append(f"The {name} holds half a character (a lone surrogate), which is not valid text.")
+            problems.append(
+                f"The {name} has a lone surrogate (half a character), which is not valid text: type it again."
+            )
     return problems

@@ -65,7 +65,7 @@ class DemoAnswer(NamedTuple):
 
 
 def problems_html(problems: Sequence[str]) -> str:
-    """Return problems with the input, a paragraph each."""
+    """Return problems with the input, one paragraph each."""
     return f'<div class="problem" role="alert">{"".join(f"<p>{escape(line)}</p>" for line in problems)}</div>'
 
 
@@ -132,7 +132,7 @@ def _candidate_table(document: dict[str, Any]) -> str:
 
 
 def heat_map(attention: FusionAttentionDocument) -> str:
-    """Return the weights of the fused adapters by adapter site, for question and context tokens, as coloured cells."""
+    """Return the weights of the fused adapters as coloured cells, by adapter site, for question and context tokens."""
     weights = {"question": attention["question"], "context": attention["context"]}
     parts = [part for part in weights if weights[part]]
     names = attention["adapters"]

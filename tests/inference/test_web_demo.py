@@ -95,7 +95,7 @@ def test_a_long_context_is_cut_around_the_answer(start: int) -> None:
     assert after.endswith(" …") == (not context.endswith(visible))
 
 
-def test_a_short_context_is_whole() -> None:
+def test_a_short_context_is_not_cut() -> None:
     assert highlight("Ana & Davi", 4, 5) == "Ana <mark>&amp;</mark> Davi"
 
 
@@ -103,7 +103,7 @@ def test_no_answer_marks_nothing() -> None:
     assert highlight("Ana & Davi", 0, 0) == "Ana &amp; Davi"
 
 
-def test_a_long_answer_is_whole() -> None:
+def test_a_long_answer_is_not_cut() -> None:
     answer = "x" * (MAX_CONTEXT + 500)
     assert f"<mark>{answer}</mark> …" in highlight(f"yyy{answer}z", 3, 3 + len(answer))
 
@@ -123,13 +123,13 @@ def test_problems_with_the_input() -> None:
     assert input_problems({"context": "Ana.", "question": "Quem?"}) == []
     assert input_problems({"context": " \n", "question": "x" * 2001}) == [
         "The context is empty: type or paste one.",
-        "The question has 2,001 characters; at most 2,000 are read here.",
+        "The question has 2,001 characters: shorten it to at most 2,000.",
     ]
     assert input_problems({"context": "x" * (MAX_CHARS["context"] + 1)}) == [
-        "The context has 200,001 characters; at most 200,000 are read here."
+        "The context has 200,001 characters: shorten it to at most 200,000."
     ]
     assert input_problems({"question": "\ud83d"}) == [
-        "The question holds half a character (a lone surrogate), which is not valid text."
+        "The question has a lone surrogate (half a character), which is not valid text: type it again."
     ]
 
 
@@ -304,7 +304,7 @@ def test_bad_input_and_hostile_text_in_the_browser(browser: Browser) -> None:
     assert not browser.all("#result b, #result script")
 
 
-def test_nothing_is_loaded_from_elsewhere(browser: Browser, url: str) -> None:
+def test_nothing_is_loaded_from_other_servers(browser: Browser, url: str) -> None:
     requested = set()
     for entry in browser.driver.get_log("performance"):
         message = json.loads(entry["message"])["message"]
