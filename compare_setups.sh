@@ -13,8 +13,8 @@
 #       GAS=1 SEEDS="1 2" EPOCHS=2 FULL_LR=1e-3 QA_LR=3e-3 FUSION_LR=1e-3 FP16=False OUT=demo_outputs/compared \
 #       bash compare_setups.sh
 #
-# The same command again skips finished runs and resumes interrupted ones. A failed run does not stop the others. The
-# fusion of a seed uses the QA adapter of the same seed. Exit code 1: a run failed; the report is written nevertheless.
+# The same command again skips finished runs and resumes interrupted ones. A failed run does not stop the others: the
+# report is still written, and the exit code is 1. The fusion of a seed uses the QA adapter of the same seed.
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"
@@ -43,11 +43,11 @@ FULL_LR=${FULL_LR:-3e-5} QA_LR=${QA_LR:-1e-4} FUSION_LR=${FUSION_LR:-3e-5}
 LENGTH=${LENGTH:-384} STRIDE=${STRIDE:-128}
 read -r -a extra <<<"$EXTRA"
 
-every=(--model_name_or_path "$MODEL" --do_train --do_eval --train_file "$TRAIN" --validation_file "$DEV"
+common=(--model_name_or_path "$MODEL" --do_train --do_eval --train_file "$TRAIN" --validation_file "$DEV"
     --fp16 "$FP16" --max_seq_length "$LENGTH" --doc_stride "$STRIDE" --per_device_train_batch_size "$BATCH"
     --gradient_accumulation_steps "$GAS" --num_train_epochs "$EPOCHS" --early_stopping_patience "$PATIENCE"
     --save_total_limit 1)
-fresh=(--adapter_config "$ADAPTER" --adapter_non_linearity "$ACTIVATION" --adapter_reduction_factor "$REDUCTION"
+new_adapter=(--adapter_config "$ADAPTER" --adapter_non_linearity "$ACTIVATION" --adapter_reduction_factor "$REDUCTION"
     --madx2 "$MADX2" --learning_rate "$QA_LR")
 failed=()
 for setup in $SETUPS; do
@@ -61,7 +61,7 @@ train() {
     local name=$1 code=0
     shift
     printf '\n=== %s\n' "$name"
-    "$PYTHON" run_qa_adapter.py "${every[@]}" "$@" --output_dir "$OUT/$name" "${extra[@]}" || code=$?
+    "$PYTHON" run_qa_adapter.py "${common[@]}" "$@" --output_dir "$OUT/$name" "${extra[@]}" || code=$?
     if [ "$code" -gt 128 ]; then exit "$code"; fi
     if [ "$code" -ne 0 ]; then failed+=("$name (exit code $code)"); fi
 }
@@ -70,8 +70,8 @@ for seed in $SEEDS; do
     for setup in $SETUPS; do
         case $setup in
         full) train "full_$seed" --seed "$seed" --train_adapter False --learning_rate "$FULL_LR" ;;
-        qa) train "qa_$seed" --seed "$seed" "${fresh[@]}" ;;
-        lang_qa) train "lang_qa_$seed" --seed "$seed" "${fresh[@]}" --load_lang_adapter "$LANG_ADAPTER" ;;
+        qa) train "qa_$seed" --seed "$seed" "${new_adapter[@]}" ;;
+        lang_qa) train "lang_qa_$seed" --seed "$seed" "${new_adapter[@]}" --load_lang_adapter "$LANG_ADAPTER" ;;
         fusion) train "fusion_$seed" --seed "$seed" --load_lang_adapter "$LANG_ADAPTER" --learning_rate "$FUSION_LR" \
             --fuse_adapters qa="$OUT/lang_qa_$seed" ner="$NER_ADAPTER" ;;
         esac

@@ -20,7 +20,7 @@ sample=examples/sample
 model=(--model_name_or_path "$out/base" --seed 42 --report_to none)
 questions=(--train_file "$out/data/pt_squad-train-v1.1.json" --validation_file "$out/data/pt_squad-dev-v1.1.json"
     --max_seq_length 128 --doc_stride 32 --per_device_train_batch_size 32 --per_device_eval_batch_size 64)
-small=(--adapter_config pfeiffer --adapter_reduction_factor 4 --adapter_non_linearity gelu)
+new_adapter=(--adapter_config pfeiffer --adapter_reduction_factor 4 --adapter_non_linearity gelu)
 
 chapter() { printf '\n=== %s\n' "$*"; }
 
@@ -41,12 +41,12 @@ python run_mlm_adapter.py "${model[@]}" --do_train --do_eval --train_file "$samp
     --max_eval_samples 50 --output_dir "$out/mlm"
 
 chapter "4. NER adapter"
-python run_ner_adapter.py "${model[@]}" "${small[@]}" --do_train --do_eval --language pt \
+python run_ner_adapter.py "${model[@]}" "${new_adapter[@]}" --do_train --do_eval --language pt \
     --train_file "$sample/lener_train.conll" --validation_file "$sample/lener_dev.conll" --max_seq_length 128 \
     --weighted_loss True --learning_rate 5e-3 --num_train_epochs 4 --per_device_train_batch_size 16 --output_dir "$out/ner"
 
 chapter "5. QA adapter on the language adapter"
-python run_qa_adapter.py "${model[@]}" "${small[@]}" "${questions[@]}" --do_train --do_eval --language pt \
+python run_qa_adapter.py "${model[@]}" "${new_adapter[@]}" "${questions[@]}" --do_train --do_eval --language pt \
     --load_lang_adapter "$out/mlm" --learning_rate 3e-3 --num_train_epochs 2 --early_stopping_patience 2 \
     --output_dir "$out/qa"
 

@@ -40,8 +40,8 @@ FUSION_EPS=${FUSION_EPS:-1e-6} FUSION_EPOCHS=${FUSION_EPOCHS:-5} FUSION_PATIENCE
 FUSION_DECAY=${FUSION_DECAY:-0.01}
 LENGTH=${LENGTH:-384} STRIDE=${STRIDE:-128} N_BEST=${N_BEST:-20} LONGEST=${LONGEST:-30}
 
-every=(--model_name_or_path "$MODEL" --do_train --do_eval --fp16 "$FP16" --madx2 "$MADX2" --seed "$SEED" --language pt)
-fresh=(--adapter_config "$ADAPTER" --adapter_non_linearity "$ACTIVATION")
+common=(--model_name_or_path "$MODEL" --do_train --do_eval --fp16 "$FP16" --madx2 "$MADX2" --seed "$SEED" --language pt)
+new_adapter=(--adapter_config "$ADAPTER" --adapter_non_linearity "$ACTIVATION")
 questions=(--train_file "$DATA/pt_squad-train-v1.1.json" --validation_file "$DATA/pt_squad-dev-v1.1.json"
     --max_seq_length "$LENGTH" --doc_stride "$STRIDE" --n_best_size "$N_BEST" --max_answer_length "$LONGEST")
 read -r -a extra <<<"$EXTRA"
@@ -54,26 +54,27 @@ if [ ! -f "$DATA/pt_squad-dev-v1.1.json" ]; then
 fi
 
 # Language adapter: Pfeiffer + invertible, masked language modelling.
-"${launcher[@]}" run_mlm_adapter.py "${every[@]}" --adapter_config pfeiffer+inv --adapter_non_linearity "$ACTIVATION" \
+"${launcher[@]}" run_mlm_adapter.py "${common[@]}" --adapter_config pfeiffer+inv --adapter_non_linearity "$ACTIVATION" \
     --train_file "$TEXT" --adapter_reduction_factor "$MLM_REDUCTION" --learning_rate "$MLM_LR" \
     --per_device_train_batch_size "$MLM_BATCH" --adam_epsilon "$MLM_EPS" --num_train_epochs "$MLM_EPOCHS" \
     --early_stopping_patience "$MLM_PATIENCE" --output_dir "$OUT/mlm" "${extra[@]}"
 
 # QA adapter on the language adapter.
-"${launcher[@]}" run_qa_adapter.py "${every[@]}" "${fresh[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
+"${launcher[@]}" run_qa_adapter.py "${common[@]}" "${new_adapter[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
     --adapter_reduction_factor "$QA_REDUCTION" --learning_rate "$QA_LR" --per_device_train_batch_size "$QA_BATCH" \
     --gradient_accumulation_steps "$QA_GAS" --adam_epsilon "$QA_EPS" --num_train_epochs "$QA_EPOCHS" \
     --early_stopping_patience "$QA_PATIENCE" --output_dir "$OUT/qa" "${extra[@]}"
 
 # NER adapter, without a language adapter.
-"${launcher[@]}" run_ner_adapter.py "${every[@]}" "${fresh[@]}" --train_file "$NER_TRAIN" --validation_file "$NER_DEV" \
-    --max_seq_length "$LENGTH" --weighted_loss True --weighted_loss_constant "$NER_C" --next_sentence True \
+"${launcher[@]}" run_ner_adapter.py "${common[@]}" "${new_adapter[@]}" --train_file "$NER_TRAIN" \
+    --validation_file "$NER_DEV" --max_seq_length "$LENGTH" --weighted_loss True --weighted_loss_constant "$NER_C" \
+    --next_sentence True \
     --adapter_reduction_factor "$NER_REDUCTION" --learning_rate "$NER_LR" --per_device_train_batch_size "$NER_BATCH" \
     --gradient_accumulation_steps "$NER_GAS" --adam_epsilon "$NER_EPS" --num_train_epochs "$NER_EPOCHS" \
     --early_stopping_patience "$NER_PATIENCE" --output_dir "$OUT/ner" "${extra[@]}"
 
 # Fusion of both on the language adapter.
-"${launcher[@]}" run_qa_adapter.py "${every[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
+"${launcher[@]}" run_qa_adapter.py "${common[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
     --fuse_adapters qa_squad11pt="$OUT/qa" ner_lenerbr="$OUT/ner" --learning_rate "$FUSION_LR" \
     --per_device_train_batch_size "$FUSION_BATCH" --gradient_accumulation_steps "$FUSION_GAS" \
     --adam_epsilon "$FUSION_EPS" --weight_decay "$FUSION_DECAY" --lr_scheduler_type linear --warmup_steps 0 \

@@ -12,9 +12,9 @@ r"""Measure this trainer against standard implementations, side by side in one r
     python benchmarks/bench_qa.py --only processes --data squad.json --tokenizer DIR    # DDP, and ZeRO where installed
 
 The standard implementations: windows padded to 384 tokens, or to the longest of a batch of similar length; the
-library's fusion layer; every pair of question and context tokenized. With --peer, whole runs of the run_qa.py in that
-folder and of ours. Weights are random without --model. Token ids are random without --data; the lengths are distributed
-as in SQuAD-pt. The last line of the output is JSON.
+library's fusion layer; every pair of question and context tokenized. With --peer, complete runs of the run_qa.py in
+that folder and of ours. Weights are random without --model. Token ids are random without --data; the lengths are
+distributed as in SQuAD-pt. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", nargs="+", choices=list(MEASUREMENTS), help="measurements; default: all that are possible"
+        "--only", nargs="+", choices=list(MEASUREMENTS), help="measurements; default: all with the given options"
     )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of autocast in training")

@@ -40,7 +40,7 @@ def load_questions(options: argparse.Namespace) -> tuple[list[Question], PreTrai
     return questions, AutoTokenizer.from_pretrained(options.tokenizer)
 
 
-def split(questions: list[Question], tokenizer: PreTrainedTokenizerFast) -> Windows:
+def make_standard_windows(questions: list[Question], tokenizer: PreTrainedTokenizerFast) -> Windows:
     """Return windows of `LENGTH` tokens."""
     return make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=LENGTH, doc_stride=STRIDE)
 
@@ -50,9 +50,9 @@ def measure_windows(options: argparse.Namespace) -> list[dict[str, Any]]:
     questions, tokenizer = load_questions(options)
     variants: dict[str, Callable[[], object]] = {
         "every pair tokenized and padded, labelled in a loop": lambda: loop_windows(questions, tokenizer),
-        "ours": lambda: split(questions, tokenizer),
+        "ours": lambda: make_standard_windows(questions, tokenizer),
     }
-    count = len(split(questions, tokenizer))
+    count = len(make_standard_windows(questions, tokenizer))
     return speed_rows("windows", count, "windows/s", median_seconds(variants, options.rounds))
 
 
@@ -85,9 +85,9 @@ def loop_windows(questions: list[Question], tokenizer: PreTrainedTokenizerFast) 
 
 
 def measure_answers(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the windows per second from spans to answer files; `peer` measures the library's way in whole runs."""
+    """Return the windows per second from spans to answer files; `whole_runs` measures those of the library."""
     questions, tokenizer = load_questions(options)
-    windows = split(questions, tokenizer)
+    windows = make_standard_windows(questions, tokenizer)
     spans = collect_spans(windows, random_batches(windows, tokenizer, "cpu"), "cpu")
     folder = Path(tempfile.mkdtemp())
 
@@ -95,17 +95,18 @@ def measure_answers(options: argparse.Namespace) -> list[dict[str, Any]]:
         write_answers(choose_answers(questions, windows, spans, n_best_size=N_BEST), folder, "eval")
 
     if options.profile is not None:
-        write_profile(answer, Path(options.profile) / "profile_answers.txt")
+        title = f"answers of {len(questions):,} questions, {len(windows):,} windows"
+        write_profile(title, answer, Path(options.profile) / "profile_answers.txt")
     seconds = median_seconds({"ours": answer}, options.rounds)
     return speed_rows("answers, n-best files included", len(windows), "windows/s", seconds)
 
 
-def write_profile(run: Callable[[], object], path: Path) -> None:
-    """Write the times of Python functions as text, without the folders that they are in."""
+def write_profile(title: str, run: Callable[[], object], path: Path) -> None:
+    """Write the times of Python functions as text under a title, without the folders that they are in."""
     profile, text = cProfile.Profile(), io.StringIO()
     profile.runcall(run)
     pstats.Stats(profile, stream=text).strip_dirs().sort_stats("tottime").print_stats(15)
-    lines = [line.rstrip() for line in text.getvalue().strip().splitlines()]
+    lines = [title, "", *(line.rstrip() for line in text.getvalue().strip().splitlines())]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -133,9 +134,9 @@ def collect_spans(windows: Windows, batches: list[Batch], device: str) -> Window
 
 def measure_evaluation(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the seconds from logits on the device to metrics, for as many questions as SQuAD v1.1 evaluates on."""
-    given, tokenizer = load_questions(options)
-    questions = [replace(given[number % len(given)], id=str(number)) for number in range(EVALUATED)]
-    windows, folder = split(questions, tokenizer), Path(tempfile.mkdtemp())
+    sample, tokenizer = load_questions(options)
+    questions = [replace(sample[number % len(sample)], id=str(number)) for number in range(EVALUATED)]
+    windows, folder = make_standard_windows(questions, tokenizer), Path(tempfile.mkdtemp())
     batches = random_batches(windows, tokenizer, options.device)
     times = [time.perf_counter()]
     spans = collect_spans(windows, batches, options.device)
@@ -158,7 +159,7 @@ def measure_memory(options: argparse.Namespace) -> list[dict[str, Any]]:
     contexts = [" ".join(draw.choice(words, 150).tolist()) + f" {number}" for number in range(20_000)]
     questions = [Question(str(index), "Onde fica?", contexts[index // 5], ("rio",), (-1,)) for index in range(100_000)]
     tokenizer = AutoTokenizer.from_pretrained(options.tokenizer) if options.tokenizer else tiny_tokenizer(words)
-    answer_randomly(questions[:500], tokenizer)  # memory that the libraries take once
+    answer_randomly(questions[:500], tokenizer)  # the libraries allocate memory at their first use
     before = peak_megabytes()
     windows = answer_randomly(questions, tokenizer)
     added = peak_megabytes() - before
@@ -167,7 +168,7 @@ def measure_memory(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def answer_randomly(questions: list[Question], tokenizer: PreTrainedTokenizerFast) -> int:
     """Evaluate random logits, from windows to answer files, one batch at a time; return the number of windows."""
-    windows = split(questions, tokenizer)
+    windows = make_standard_windows(questions, tokenizer)
     collator = WindowCollator(int(tokenizer.pad_token_id), False)
     draw = torch.Generator().manual_seed(0)
     order = LongestFirst(windows.lengths()).order

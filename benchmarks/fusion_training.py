@@ -1,4 +1,4 @@
-"""Speed of fusion training: padded, grouped by length, and with our samplers and fusion layers."""
+"""Measure fusion training: padded, grouped by length, and with our samplers and fusion layers."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class FusionTraining:
         model: the model.
         forward: the model, or its compiled form.
         optimizer: its optimizer.
-        regularization: from the value matrices, (h, h) each, to the loss that is added.
-        select_inputs: takes the named tensors of a batch as the encoder's input.
+        regularization: returns the loss to add, from the value matrices, (h, h) each.
+        select_inputs: returns the encoder's input, from a batch and the names of tensors.
     """
 
     model: PreTrainedModel
@@ -153,8 +153,8 @@ def typical_rows(order: list[int], lengths: np.ndarray, options: argparse.Namesp
     Returns:
         (steps * batch_size,) indices of windows.
     """
-    whole = len(order) // options.batch_size * options.batch_size
-    batches = np.array(order[:whole]).reshape(-1, options.batch_size)
+    complete = len(order) // options.batch_size * options.batch_size  # windows in complete batches
+    batches = np.array(order[:complete]).reshape(-1, options.batch_size)
     by_length = batches[np.argsort(lengths[batches].mean(axis=1))]
     chosen = ((np.arange(options.steps) + 0.5) * len(by_length) / options.steps).astype(int)
     rows: np.ndarray = by_length[chosen].ravel()

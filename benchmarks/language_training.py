@@ -1,4 +1,4 @@
-"""Speed of language adapter training: logits of every token, or of the predicted tokens only."""
+"""Measure language adapter training: with logits of every token, or of the predicted tokens only."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def speed_rows(title: str, work: float, unit: str, seconds: Mapping[str, float])
 
 
 class OperatorCounter(TorchDispatchMode):
-    """Counts operators that compute something. On a GPU each starts a kernel or more, which takes time."""
+    """Counts operators that compute something. On a GPU each starts at least one kernel, which takes time."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,7 +5,7 @@
 
 FOLDER is examples/pytorch/question-answering of a checkout, with run_qa.py, trainer_qa.py and utils_qa.py. The script
 is changed in two ways: the measured functions are timed, and its metric, which it would download, is replaced by an
-empty one. It runs in a process of its own because its modules have the same names as ours.
+empty one. It runs in a separate process because its modules have the same names as ours.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ def main(argv: list[str]) -> None:
     """Run run_qa.py with timers in it."""
     folder, target = Path(argv[0]), Path(argv[1])
     sys.path[0] = str(folder)
-    sys.modules["evaluate"] = empty_metric_module()
+    metrics: Any = ModuleType("evaluate")
+    metrics.load = lambda *args, **kwargs: SimpleNamespace(compute=lambda **inputs: {})  # computes nothing
+    sys.modules["evaluate"] = metrics
     import datasets
 
     peer_utils: Any = importlib.import_module("utils_qa")
@@ -37,13 +39,6 @@ def main(argv: list[str]) -> None:
     sys.argv = [str(folder / "run_qa.py"), *argv[2:]]
     runpy.run_path(str(folder / "run_qa.py"), run_name="__main__")
     target.write_text(json.dumps(SECONDS))
-
-
-def empty_metric_module() -> ModuleType:
-    """Return a module `evaluate` whose metrics compute nothing."""
-    module: Any = ModuleType("evaluate")
-    module.load = lambda *args, **kwargs: SimpleNamespace(compute=lambda **inputs: {})
-    return module
 
 
 def with_timer(part: str, function: Callable[..., Any]) -> Callable[..., Any]:

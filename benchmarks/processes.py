@@ -1,4 +1,4 @@
-"""One training process against two with half of the threads each: speed, and memory of a process."""
+"""Compare one training process with two that have half of the threads each: speed and memory of a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole runs of our script and of the library's example run_qa.py, with the same data, model, seed and steps."""
+"""Compare complete runs of our script and of the library's run_qa.py, with the same data, model, seed and steps."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 
     python examples/make_tiny_bert.py OUTPUT_DIR PREPARED_QUESTIONS
 
-A real base model learns from billions of words to relate a question to its context. This one trains for seconds.
+A real base model learns from billions of words to relate a question to its context. This model trains for seconds.
 Therefore its initial weights already let equal words attend to each other and give similar words similar vectors (see
 `initialize_weights`). All weights are then trained on two losses: masked words in the sentences of the text, and
 answers of the training questions. The QA head is discarded; the saved model is an ordinary `BertForMaskedLM`.
@@ -91,7 +91,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     """Parse the command line.
 
     Raises:
-        UserError: a file is missing, the output folder is not empty, or the width is not a multiple of the heads.
+        UserError: if a file is missing, the output folder is not empty, or a number is not allowed.
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output_dir", type=Path, help="folder of the model, which is created")
@@ -206,7 +206,7 @@ def initialize_weights(model: BertForMaskedLM, sentences: Sequence[list[int]]) -
 
 
 def draw_batches(lengths: Sequence[int], rng: random.Random) -> Iterator[list[int]]:
-    """Yield batches of indices without end, each of items of similar length, so that there is little padding."""
+    """Yield endless batches of indices, each of items of similar length, so that there is little padding."""
     while True:
         chosen = sorted(rng.sample(range(len(lengths)), 8 * BATCH_SIZE), key=lengths.__getitem__)
         batches = [chosen[first : first + BATCH_SIZE] for first in range(0, len(chosen), BATCH_SIZE)]
