@@ -42,18 +42,24 @@ def main(argv: list[str]) -> int:
     options = read_options(argv)
     out = Path(options.out)
 
-    from adapter_qa.inference.onnx_export import GraphOptions, write_export
+    from adapter_qa.inference.onnx_export import write_export
     from adapter_qa.runs.provenance import now, versions
     from predictor_qa import Overrides, QuestionAnswerer
 
     overrides = Overrides(base_model=options.model_name_or_path, language_adapter=options.load_lang_adapter)
     answerer = QuestionAnswerer(options.run, overrides=overrides, device="cpu")
-    source = describe_source(options, answerer)
+    source = describe_source(answerer, options.model_name_or_path)
     print("exporting ...", file=sys.stderr, flush=True)
     try:
         with atomic_folder(out) as folder:
-            graph = GraphOptions(options.opset, options.tolerance)
-            export = write_export(folder, answerer.model, answerer.tokenizer, answerer.options, graph)
+            export = write_export(
+                folder,
+                answerer.model,
+                answerer.tokenizer,
+                answerer.options,
+                opset=options.opset,
+                tolerance=options.tolerance,
+            )
             package_versions = versions() | {name: importlib.metadata.version(name) for name in PACKAGES}
             document = {"source": source, **export, "versions": package_versions, "written": now()}
             write_json(folder / EXPORT_FILE, document)
@@ -125,21 +131,13 @@ def check_output(out: Path, *, overwrite: bool) -> list[str]:
     return []
 
 
-def describe_source(options: argparse.Namespace, answerer: QuestionAnswerer) -> dict[str, Any]:
-    """Return what is exported, without paths of this machine."""
-    from adapter_qa.models.file_names import FULL_FILE
-    from adapter_qa.models.metadata import read_metadata
-    from adapter_qa.models.saved_adapters import find_folder, read_setup
+def describe_source(answerer: QuestionAnswerer, base_model: str | None) -> dict[str, Any]:
+    """Return what is exported, without paths of this machine; `base_model` replaces the recorded one."""
     from adapter_qa.runs.model_card import public_name
 
-    folder = Path(options.run)
-    if (folder / FULL_FILE).is_file():
-        metadata = read_metadata(folder / FULL_FILE)
-    else:
-        folder = find_folder("RUN", options.run)
-        metadata = read_setup(folder).metadata
+    folder, metadata = answerer.saved.folder, answerer.saved.metadata
     base = metadata.trained_from or metadata.base_model
-    name = options.model_name_or_path or base.name_or_path
+    name = base_model or base.name_or_path
     return {
         "run": folder.resolve().parent.name if folder.name.startswith("adapters-") else folder.resolve().name,
         "setup": str(answerer.setup.block) if answerer.setup is not None else "full fine-tuning",

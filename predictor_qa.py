@@ -27,6 +27,7 @@ from adapter_qa.core.files import read_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.samplers import LongestFirst
+from adapter_qa.data.spans import Answers, Candidate, WindowSpans, choose_answers
 from adapter_qa.data.squad import Question, Record, to_questions
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer, progress_bar
 from adapter_qa.data.windows import Windows, make_windows
@@ -39,7 +40,7 @@ from adapter_qa.models.fusion import use_inference_fusion
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
-from utils_qa import Answers, Candidate, SpanCollector, WindowSpans, choose_answers, window_spans
+from utils_qa import SpanCollector, window_spans
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,4 @@
-"""Spans and answers of question answering: the best spans on the model's device, and the answer files.
-
-`adapter_qa.data.spans` turns spans into answers; its names are available here, too.
-"""
+"""The best spans on the model's device, and the answer files; `adapter_qa.data.spans` turns spans into answers."""
 
 from __future__ import annotations
 
@@ -14,23 +11,8 @@ import torch
 from torch.nn import functional
 
 from adapter_qa.core.files import write_chunks
-from adapter_qa.data.spans import QUESTIONS_PER_BLOCK, Answers, Candidate, WindowSpans, choose_answers
+from adapter_qa.data.spans import QUESTIONS_PER_BLOCK, Answers, WindowSpans
 from adapter_qa.runs.layout import nbest_file, null_odds_file, predictions_file
-
-__all__ = [
-    "Answers",
-    "Candidate",
-    "NBestEntry",
-    "SpanCollector",
-    "WindowSpans",
-    "best_spans",
-    "choose_answers",
-    "window_spans",
-    "write_answers",
-]
-
-
-# ---------------------------------------------------------------- logits to spans
 
 
 def best_spans(
@@ -41,22 +23,9 @@ def best_spans(
     n_best_size: int,
     max_answer_length: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Find the best spans of each window among all spans within the context of at most `max_answer_length` tokens.
+    """Find the best spans of each window as `adapter_qa.data.spans.best_spans` does, on the device of the logits.
 
-    A span's score is start logit plus end logit in float32; no pair is pruned. Among equal scores, the span that starts
-    first comes first, then the one that ends first; which of several spans with the lowest returned score are returned
-    is left to `torch.topk`. `adapter_qa.data.spans.best_spans` does the same with numpy.
-
-    Args:
-        start_logits: (windows, length), any float dtype.
-        end_logits: (windows, length), any float dtype.
-        context_mask: (windows, length) bool.
-        n_best_size: spans to return for each window.
-        max_answer_length: longest span, in tokens.
-
-    Returns:
-        Scores (float32, -inf if a window has fewer spans), first and last tokens (int64), all (windows, n_best_size),
-        best first.
+    Which of several spans with the lowest returned score are returned is left to `torch.topk`.
     """
     windows, length = start_logits.shape
     width = min(max_answer_length, length)
@@ -84,10 +53,7 @@ def window_spans(
     n_best_size: int,
     max_answer_length: int,
 ) -> tuple[torch.Tensor, ...]:
-    """Return the fields of `WindowSpans` as tensors, for a batch of `WindowCollator` and its logits, (windows, length).
-
-    They stay on the device of the logits.
-    """
+    """Return the fields of `WindowSpans` as tensors, from a batch of `WindowCollator` and logits, (windows, length)."""
     scores, first, last = best_spans(
         start_logits,
         end_logits,
@@ -139,9 +105,6 @@ class SpanCollector:
         for field, tensor in zip(self.fields.values(), batch, strict=True):
             field[rows] = tensor.to(field.dtype)
         self.count += len(rows)
-
-
-# ---------------------------------------------------------------- answer files
 
 
 class NBestEntry(msgspec.Struct, gc=False):

@@ -21,11 +21,12 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFa
 
 from adapter_qa.core.files import write_json
 from adapter_qa.data.samplers import LongestFirst
+from adapter_qa.data.spans import WindowSpans, choose_answers
 from adapter_qa.data.squad import Question, read_squad
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows
-from utils_qa import SpanCollector, WindowSpans, choose_answers, window_spans, write_answers
+from utils_qa import SpanCollector, window_spans, write_answers
 
 LENGTH, STRIDE = 384, 128  # of windows, in tokens
 N_BEST, LONGEST_ANSWER = 20, 30

@@ -15,9 +15,10 @@ from support.questions import make_questions
 from transformers import AutoTokenizer
 
 from adapter_qa.data import spans as numpy_spans
+from adapter_qa.data.spans import WindowSpans, choose_answers
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import make_windows
-from utils_qa import SpanCollector, WindowSpans, best_spans, choose_answers, window_spans, write_answers
+from utils_qa import SpanCollector, best_spans, window_spans, write_answers
 
 
 @settings(max_examples=150, deadline=None)

@@ -20,9 +20,6 @@ QUESTIONS_PER_BLOCK = 1024  # whose candidates are merged at once; bounds memory
 NULL_SCORE_DIFF_WITHOUT_SPAN = 1e6  # of a question without any valid span: above all thresholds, and still valid JSON
 
 
-# ---------------------------------------------------------------- logits to spans
-
-
 def best_spans(
     start_logits: np.ndarray,
     end_logits: np.ndarray,
@@ -110,9 +107,6 @@ def window_spans(
     )
 
 
-# ---------------------------------------------------------------- spans to answers
-
-
 @dataclass(frozen=True)
 class Candidate:
     """A possible answer to a question.
@@ -184,10 +178,9 @@ class Answers:
         ids = (question.id for question in self.questions)
         return dict(zip(ids, self.null_score_diff.tolist(), strict=True))
 
-    def candidates(self, index: int, most: int | None = None) -> list[Candidate]:
-        """Return the candidates of one question, or the first `most` of them, best first."""
-        rows = range(self.offsets[index], self.offsets[index + 1])[:most]
-        return [self._candidate(index, row) for row in rows]
+    def candidates(self, index: int) -> list[Candidate]:
+        """Return the candidates of one question, best first."""
+        return [self._candidate(index, row) for row in range(self.offsets[index], self.offsets[index + 1])]
 
     def texts(self) -> dict[str, str]:
         """Return the texts of the answers by id."""
@@ -198,7 +191,6 @@ class Answers:
         return self._texts(self.best)
 
     def _texts(self, rows: np.ndarray) -> dict[str, str]:
-        """Return the text of one candidate for each question by id."""
         spans = zip(self.questions, self.start[rows].tolist(), self.end[rows].tolist(), strict=True)
         return {question.id: question.context[start:end] for question, start, end in spans}
 
@@ -210,15 +202,7 @@ class Answers:
 
 
 class _Candidates(NamedTuple):
-    """Candidates of several questions in columns, all (candidates,).
-
-    Attributes:
-        question: int64, index of the question.
-        start: int64, first character; 0 for no answer.
-        end: int64, end character, exclusive; 0 for no answer.
-        score: float64.
-        start_logit: float64.
-    """
+    """Candidates of several questions in columns, all (candidates,) int64 or float64; as in `Answers`."""
 
     question: np.ndarray
     start: np.ndarray
@@ -227,28 +211,7 @@ class _Candidates(NamedTuple):
     start_logit: np.ndarray
 
     def take(self, rows: np.ndarray) -> _Candidates:
-        """Return the candidates at `rows`."""
         return _Candidates(*(column[rows] for column in self))
-
-
-class _Block(NamedTuple):
-    """The answers to a block of questions: attributes as in `Answers`, except that candidates are counted per question.
-
-    Attributes:
-        sizes: (questions,) int64, number of candidates.
-        best: (questions,) int64, rank of the candidate in its question's list.
-        selected: (questions,) int64, rank of the candidate in its question's list.
-    """
-
-    sizes: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    scores: np.ndarray
-    start_logits: np.ndarray
-    probabilities: np.ndarray
-    best: np.ndarray
-    selected: np.ndarray
-    null_score_diff: np.ndarray
 
 
 def choose_answers(
@@ -268,7 +231,7 @@ def choose_answers(
 
     Args:
         questions: the questions that `windows` was made from.
-        windows: the windows.
+        windows: all windows of the questions.
         spans: the spans of every window, in the same order.
         n_best_size: candidates to keep for each question, not counting "no answer".
         version_2: "no answer" is a candidate.
@@ -283,26 +246,28 @@ def choose_answers(
         if version_2:
             nulls = _null_candidates(numbers, windows, spans, rows)
         else:
-            nulls = _empty_candidates(np.setdiff1d(numbers, candidates.question))
+            # An empty answer with score 0, the only candidate of questions without any valid span.
+            without_span = np.setdiff1d(numbers, candidates.question)
+            nulls = _Candidates(without_span, *[np.zeros_like(without_span)] * 4)
         blocks.append(_merge(candidates, nulls, numbers, threshold))
     columns = [list(parts) for parts in zip(*blocks, strict=True)]
     del blocks
     merged = []
     while columns:  # column after column, so that only one of them is in memory twice
         merged.append(np.concatenate(columns.pop(0)))
-    block = _Block(*merged)
-    starts = np.cumsum(block.sizes) - block.sizes
+    sizes, start, end, scores, start_logits, probabilities, best, selected, null_score_diff = merged
+    ends = np.cumsum(sizes)
     return Answers(
         questions,
-        np.append(starts, block.sizes.sum()),
-        block.start,
-        block.end,
-        block.scores,
-        block.start_logits,
-        block.probabilities,
-        starts + block.best,
-        starts + block.selected,
-        block.null_score_diff if version_2 else None,
+        np.append(0, ends),
+        start,
+        end,
+        scores,
+        start_logits,
+        probabilities,
+        ends - sizes + best,
+        ends - sizes + selected,
+        null_score_diff if version_2 else None,
     )
 
 
@@ -342,20 +307,20 @@ def _null_candidates(numbers: np.ndarray, windows: Windows, spans: WindowSpans, 
     return _Candidates(numbers, zeros, zeros, starts[lowest] + ends[lowest], starts[lowest])
 
 
-def _empty_candidates(numbers: np.ndarray) -> _Candidates:
-    """Return an empty answer with score 0 for each question: the only candidate if SQuAD v1 has no valid span."""
-    zeros = np.zeros(len(numbers), dtype=np.int64)
-    return _Candidates(numbers, zeros, zeros, np.zeros(len(numbers)), np.zeros(len(numbers)))
-
-
-def _merge(candidates: _Candidates, nulls: _Candidates, numbers: np.ndarray, threshold: float | None) -> _Block:
-    """Merge spans and "no answer" into n-best lists, and choose the answers.
+def _merge(
+    candidates: _Candidates, nulls: _Candidates, numbers: np.ndarray, threshold: float | None
+) -> tuple[np.ndarray, ...]:
+    """Merge spans and "no answer" into the n-best lists of consecutive questions, and choose their answers.
 
     Args:
         candidates: spans of the questions.
         nulls: "no answer" as a candidate.
-        numbers: (questions,) int64, consecutive indices of the questions.
+        numbers: (questions,) int64, indices of the questions.
         threshold: of the score difference; None for SQuAD v1.
+
+    Returns:
+        Number of candidates of each question, then the columns of `Answers` from `start` on; `best` and `selected` are
+        ranks in the question's list.
     """
     both = _Candidates(*(np.concatenate(columns) for columns in zip(candidates, nulls, strict=True)))
     both = both.take(np.lexsort((both.end == 0, -both.score, both.question)))  # of equal scores, spans come first
@@ -371,7 +336,7 @@ def _merge(candidates: _Candidates, nulls: _Candidates, numbers: np.ndarray, thr
         difference = both.score[null_row] - both.score[best]
         null_score_diff = np.where(is_span[best], difference, NULL_SCORE_DIFF_WITHOUT_SPAN)
         selected = np.where(null_score_diff > threshold, null_row, best)
-    return _Block(
+    return (
         np.diff(offsets),
         both.start.astype(np.int32),
         both.end.astype(np.int32),

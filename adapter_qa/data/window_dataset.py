@@ -1,14 +1,4 @@
-"""Windows for torch: the tokenizer of transformers as `make_windows` takes it, a dataset, and batches of tensors.
-
-windows = make_windows(
-questions,
-pair_tokenizer(tokenizer),
-max_seq_length=384,
-doc_stride=128,
-on_progress=progress_bar("train windows"),
-)
-loader = DataLoader(WindowDataset(windows), batch_size=16, collate_fn=WindowCollator(pad_id=0, left=False))
-"""
+"""Windows for torch: the tokenizer of transformers as `make_windows` takes it, a dataset, and batches of tensors."""
 
 from __future__ import annotations
 
@@ -58,11 +48,7 @@ def progress_bar(description: str) -> OnProgress:
 
 
 class WindowDataset(Dataset[Window]):
-    """Windows as a dataset of torch.
-
-    Args:
-        windows: the windows, in the order of the dataset.
-    """
+    """Windows as a dataset of torch."""
 
     def __init__(self, windows: Windows):
         self.windows = windows
@@ -80,14 +66,7 @@ class WindowDataset(Dataset[Window]):
 
 @dataclass(frozen=True)
 class WindowCollator:
-    """Collator that pads windows to a batch of tensors.
-
-    Attributes:
-        pad_id: id of the padding token.
-        left: pad on the left.
-        length: tokens to pad to; None: the longest window of the batch.
-        multiple: the longest window's length is rounded up to a multiple of this, for tensor cores.
-    """
+    """Collator that pads windows to a batch of tensors; see `pad_windows`."""
 
     pad_id: int
     left: bool

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
@@ -33,10 +33,7 @@ class PairTokenizer:
     """A tokenizer and what is needed to join question and context with it.
 
     Attributes:
-        tokenizer: the tokenizer itself.
-        name: name for error messages.
-        cls_token_id: id of the classification token.
-        pad_token_id: id of the padding token.
+        name: for error messages.
         pad_left: padding is on the left; then the context comes first and the question second.
         has_token_types: the encoder takes token types.
         split_special_tokens: the spelling of a special token within a text is tokenized as any other text.
@@ -62,10 +59,7 @@ class PairTokenizer:
         return self.tokenizer.encode(first, second)
 
     def _reset(self) -> None:
-        """Undo settings that another user of the same tokenizer has left.
-
-        Settings are written only if they differ: writing fails while another thread tokenizes.
-        """
+        # Written only if they differ: writing fails while another thread tokenizes.
         if self.tokenizer.truncation is not None:
             self.tokenizer.no_truncation()
         if self.tokenizer.padding is not None:
@@ -76,9 +70,7 @@ class PairTokenizer:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of several texts, without special tokens, in flat arrays.
-
-    Text i owns `text_offsets[i]:text_offsets[i + 1]`.
+    """Tokens of several texts, without special tokens; text i owns `text_offsets[i]:text_offsets[i + 1]`.
 
     Attributes:
         ids: (tokens,) int32.
@@ -90,9 +82,10 @@ class Tokens:
     char_spans: np.ndarray
     text_offsets: np.ndarray
 
-    def lengths(self) -> np.ndarray:
-        """Return (texts,) int64, the number of tokens of each text."""
-        return np.diff(self.text_offsets)
+    def lengths(self, texts: np.ndarray) -> np.ndarray:
+        """Return the number of tokens, int64, of each of some texts, given by index."""
+        lengths: np.ndarray = self.text_offsets[texts + 1] - self.text_offsets[texts]
+        return lengths
 
     def extended(self, other: Tokens) -> Tokens:
         """Return the tokens of these texts, followed by those of `other`."""
@@ -111,15 +104,19 @@ class PairLayout:
         before: (n,) int32, ids of the special tokens before the first text.
         between: (n,) int32, ids of the special tokens between the texts.
         after: (n,) int32, ids of the special tokens after the second text.
-        token_types: int8 token types of the five parts; one element for each text, one per token for the others.
+        token_types: (special tokens + 2,) int8, with one element for each text; None if the encoder takes none.
+        is_context: (special tokens + 2,) bool, with one element for each text.
         question_first: the question is the first text.
+        cls_position: position of the classification token.
     """
 
     before: np.ndarray
     between: np.ndarray
     after: np.ndarray
-    token_types: tuple[np.ndarray, ...]
+    token_types: np.ndarray | None
+    is_context: np.ndarray
     question_first: bool
+    cls_position: int
 
     @property
     def special_tokens(self) -> int:
@@ -134,9 +131,8 @@ class Window(NamedTuple):
         input_ids: (tokens,) int32.
         token_type_ids: (tokens,) int8; None if the encoder takes none.
         context_mask: (tokens,) bool, true at tokens of the context.
-        start_position: first token of the gold answer; see `Windows`.
-        end_position: last token of the gold answer; see `Windows`.
-        cls_position: the classification token.
+        start_position: as in `Windows`.
+        end_position: as in `Windows`.
     """
 
     input_ids: np.ndarray
@@ -152,26 +148,21 @@ class Windows:
     """All windows of several questions, in the order of the questions.
 
     Attributes:
-        layout: how question and context are joined.
-        questions: tokens of the distinct questions.
-        contexts: tokens of the distinct contexts.
+        texts: tokens of the distinct questions and contexts.
         question_index: (windows,) int32, the question that a window belongs to.
-        question_text: (windows,) int32, index of its text in `questions`.
-        context_text: (windows,) int32, index of its text in `contexts`.
+        question_text: (windows,) int32, index of its question in `texts`.
+        context_text: (windows,) int32, index of its context in `texts`.
         context_start: (windows,) int32, first token of the context in the window.
         context_end: (windows,) int32, end of its range of the context's tokens, exclusive.
         start_position: (windows,) int32, first token of the first gold answer, counted from the window's beginning;
-            `cls_position` if there is no answer or the window does not contain all of it; `IGNORED` if the context does
-            not contain the answer at its start index.
+            `layout.cls_position` if there is no answer or the window does not contain all of it; `IGNORED` if the
+            context does not contain the answer at its start index.
         end_position: (windows,) int32, last token of the first gold answer; otherwise as `start_position`.
-        cls_position: position of the classification token in every window.
-        has_token_types: the encoder takes token types.
         cut_questions: number of questions that were too long and lost their end.
     """
 
     layout: PairLayout
-    questions: Tokens
-    contexts: Tokens
+    texts: Tokens
     question_index: np.ndarray
     question_text: np.ndarray
     context_text: np.ndarray
@@ -179,61 +170,46 @@ class Windows:
     context_end: np.ndarray
     start_position: np.ndarray
     end_position: np.ndarray
-    cls_position: int
-    has_token_types: bool
     cut_questions: int
 
     def __len__(self) -> int:
         return len(self.question_index)
 
-    def lengths(self) -> np.ndarray:
-        """Return (windows,) int64, the number of tokens of each window, special tokens included."""
-        texts: np.ndarray = self.questions.lengths()[self.question_text] + self.context_end - self.context_start
-        return self.layout.special_tokens + texts
-
-    def context_positions(self) -> np.ndarray:
-        """Return (windows,) int64, the position of the first context token in each window."""
-        if not self.layout.question_first:
-            return np.full(len(self), len(self.layout.before))
-        question_lengths: np.ndarray = self.questions.lengths()[self.question_text]
-        return len(self.layout.before) + question_lengths + len(self.layout.between)
-
-    def char_spans(self, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Return the start and end characters, (n, 2) int32, of context tokens.
-
-        Args:
-            rows: (n,) int, indices of windows.
-            positions: (n,) int, position of a context token in each of these windows.
-        """
-        context_offsets = self.contexts.text_offsets[self.context_text[rows]]
-        tokens = context_offsets + self.context_start[rows] + positions - self.context_positions()[rows]
-        char_spans: np.ndarray = self.contexts.char_spans[tokens]
-        return char_spans
-
     def __getitem__(self, index: int) -> Window:
-        layout = self.layout
-        question_start, question_end = self.questions.text_offsets[self.question_text[index] :][:2]
-        question = self.questions.ids[question_start:question_end]
-        offset = self.contexts.text_offsets[self.context_text[index]]
-        context = self.contexts.ids[offset + self.context_start[index] : offset + self.context_end[index]]
+        layout, ids, offsets = self.layout, self.texts.ids, self.texts.text_offsets
+        question_text, context_offset = self.question_text[index], offsets[self.context_text[index]]
+        question = ids[offsets[question_text] : offsets[question_text + 1]]
+        context = ids[context_offset + self.context_start[index] : context_offset + self.context_end[index]]
         first, second = (question, context) if layout.question_first else (context, question)
-        token_types = None
-        if self.has_token_types:
-            repeats = (1, len(first), 1, len(second), 1)
-            token_types = np.concatenate(
-                [np.tile(types, count) for types, count in zip(layout.token_types, repeats, strict=True)]
-            )
-        context_mask = np.zeros(layout.special_tokens + len(first) + len(second), dtype=bool)
-        context_position = len(layout.before) + (len(first) + len(layout.between) if layout.question_first else 0)
-        context_mask[context_position : context_position + len(context)] = True
+        before, between, after = ([1] * len(special) for special in (layout.before, layout.between, layout.after))
+        repeats = [*before, len(first), *between, len(second), *after]
         return Window(
             np.concatenate([layout.before, first, layout.between, second, layout.after]),
-            token_types,
-            context_mask,
+            None if layout.token_types is None else layout.token_types.repeat(repeats),
+            layout.is_context.repeat(repeats),
             int(self.start_position[index]),
             int(self.end_position[index]),
-            self.cls_position,
+            layout.cls_position,
         )
+
+    def lengths(self) -> np.ndarray:
+        """Return (windows,) int64, the number of tokens of each window, special tokens included."""
+        texts: np.ndarray = self.texts.lengths(self.question_text) + self.context_end - self.context_start
+        return self.layout.special_tokens + texts
+
+    def token_shifts(self, rows: np.ndarray) -> np.ndarray:
+        """Return (n,) int64: for context tokens of windows `rows`, index in `texts` minus position in the window."""
+        layout = self.layout
+        position = np.full(len(rows), len(layout.before))
+        if layout.question_first:
+            position += self.texts.lengths(self.question_text[rows]) + len(layout.between)
+        shifts: np.ndarray = self.texts.text_offsets[self.context_text[rows]] + self.context_start[rows] - position
+        return shifts
+
+    def char_spans(self, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Return start and end characters, (n, 2) int32, of context tokens at positions (n,) in windows `rows` (n,)."""
+        char_spans: np.ndarray = self.texts.char_spans[positions + self.token_shifts(rows)]
+        return char_spans
 
 
 def make_windows(
@@ -268,42 +244,40 @@ def make_windows(
             f"--doc_stride {doc_stride} leaves no room in --max_seq_length {max_seq_length}; "
             f"give a stride of at most {room - 2}"
         )
-    question_texts, question_text = _distinct([question.question.lstrip() for question in questions])
-    context_texts, context_text = _distinct([question.context for question in questions])
-    tokens = tokenize([*context_texts, *question_texts], tokenizer, on_progress)
-    contexts, question_tokens = _split(tokens, len(context_texts))
-    context_lengths = contexts.lengths()[context_text]
+    texts = [question.context for question in questions] + [question.question.lstrip() for question in questions]
+    numbers: dict[str, int] = {}  # of the distinct texts, contexts first
+    text_index = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32, len(texts))
+    context_text, question_text = text_index.reshape(2, -1)
+    tokens = tokenize(list(numbers), tokenizer, on_progress)
 
-    too_long = _too_long(question_tokens.lengths()[question_text], context_lengths, room, doc_stride)
+    # Cut the questions that leave no new context token in a window and do not fit together with their whole context.
+    context_lengths, question_lengths = tokens.lengths(context_text), tokens.lengths(question_text)
+    too_long = np.flatnonzero((question_lengths > room - doc_stride - 1) & (question_lengths + context_lengths > room))
     if len(too_long):
-        # Cut so that only one new context token fits, a question would need a window for each token of its context.
-        # So room for `doc_stride` + 1 new tokens is left, if possible.
+        # With room for one new token only, a question would need a window for each token of its context. So room for
+        # `doc_stride` + 1 new tokens is left, if possible.
         most = max(1, room - 2 * doc_stride - 1)
-        cut_texts = [_cut_text(questions[index].question.lstrip(), tokenizer, most) for index in too_long]
-        question_text[too_long] = len(question_texts) + np.arange(len(too_long))
-        question_tokens = question_tokens.extended(tokenize(cut_texts, tokenizer))
+        cut_texts = [_cut_text(questions[index].question.lstrip(), tokenizer, most) for index in too_long.tolist()]
+        question_text[too_long] = len(numbers) + np.arange(len(too_long))
+        tokens = tokens.extended(tokenize(cut_texts, tokenizer))
 
-    question_index, context_start, context_end = _context_ranges(
-        room - question_tokens.lengths()[question_text], context_lengths, doc_stride
-    )
-    cls_position = int(np.flatnonzero(layout.before == tokenizer.cls_token_id)[0])
-    unlabelled = np.full(len(question_index), cls_position, dtype=np.int32)
+    context_room = room - tokens.lengths(question_text)
+    question_index, context_start, context_end = _context_ranges(context_room, context_lengths, doc_stride)
+    labels = np.full((2, len(question_index)), layout.cls_position, dtype=np.int32)
     windows = Windows(
         layout,
-        question_tokens,
-        contexts,
+        tokens,
         question_index,
         question_text[question_index],
         context_text[question_index],
         context_start,
         context_end,
-        unlabelled,
-        unlabelled,
-        cls_position,
-        tokenizer.has_token_types,
+        labels[0],
+        labels[1],
         len(too_long),
     )
-    return _labelled(windows, questions)
+    _write_labels(windows, questions)
+    return windows
 
 
 def pair_layout(tokenizer: PairTokenizer) -> PairLayout:
@@ -314,17 +288,26 @@ def pair_layout(tokenizer: PairTokenizer) -> PairLayout:
     """
     pair = tokenizer.encode_pair("a", "b")
     first, second = (encoding.ids for encoding in tokenizer.encode(["a", "b"]))
-    ids, types = np.array(pair.ids, np.int32), np.array(pair.type_ids, np.int8)
+    ids = np.array(pair.ids, np.int32)
     a, b = pair.sequence_ids.index(0), pair.sequence_ids.index(1)
-    before, between, after = slice(0, a), slice(a + len(first), b), slice(b + len(second), None)
-    joined = [*ids[before], *first, *ids[between], *second, *ids[after]]
-    if joined != ids.tolist() or tokenizer.cls_token_id not in ids[before]:
+    before, between, after = ids[:a], ids[a + len(first) : b], ids[b + len(second) :]
+    if [*before, *first, *between, *second, *after] != pair.ids or tokenizer.cls_token_id not in before:
         raise UserError(
             f"{tokenizer.name}: the tokenizer joins two texts in a way that is not supported; its classification token "
             "must come first"
         )
-    token_types = (types[before], types[a : a + 1], types[between], types[b : b + 1], types[after])
-    return PairLayout(ids[before], ids[between], ids[after], token_types, not tokenizer.pad_left)
+    # All special tokens, and the first token of each text.
+    kept = np.r_[: a + 1, a + len(first) : b + 1, b + len(second) : len(ids)]
+    question_first = not tokenizer.pad_left
+    return PairLayout(
+        before,
+        between,
+        after,
+        np.array(pair.type_ids, np.int8)[kept] if tokenizer.has_token_types else None,
+        kept == (b if question_first else a),
+        question_first,
+        before.tolist().index(tokenizer.cls_token_id),
+    )
 
 
 def tokenize(texts: Sequence[str], tokenizer: PairTokenizer, on_progress: OnProgress | None = None) -> Tokens:
@@ -362,62 +345,35 @@ def pad_windows(
         `context_mask`, (windows, length) bool; `start_positions`, `end_positions`, `cls_positions` and `first_token`
         (where the window begins), all (windows,) int64.
     """
-    longest = max(len(window.input_ids) for window in windows)
-    shape = (len(windows), length or -(-longest // multiple) * multiple)
+    sizes = [len(window.input_ids) for window in windows]
+    shape = (len(windows), length or -(-max(sizes) // multiple) * multiple)
+    first_token = np.array([shape[1] - size if pad_left else 0 for size in sizes])
     ids = np.full(shape, pad_token_id, dtype=np.int64)
     token_types = np.zeros(shape, dtype=np.int64)
     attention_mask = np.zeros(shape, dtype=np.int64)
     context_mask = np.zeros(shape, dtype=bool)
-    first_token = np.zeros(len(windows), dtype=np.int64)
-    for row, window in enumerate(windows):
-        size = len(window.input_ids)
-        first_token[row] = shape[1] - size if pad_left else 0
-        columns = slice(first_token[row], first_token[row] + size)
+    for row, (window, start, size) in enumerate(zip(windows, first_token.tolist(), sizes, strict=True)):
+        columns = slice(start, start + size)
         ids[row, columns] = window.input_ids
         attention_mask[row, columns] = 1
         context_mask[row, columns] = window.context_mask
         if window.token_type_ids is not None:
             token_types[row, columns] = window.token_type_ids
-    starts = np.array([window.start_position for window in windows])
-    ends = np.array([window.end_position for window in windows])
+    labels = np.array([[window.start_position for window in windows], [window.end_position for window in windows]])
+    start_positions, end_positions = np.where(labels == IGNORED, IGNORED, labels + first_token)
     batch = {
         "input_ids": ids,
         "attention_mask": attention_mask,
         "token_type_ids": token_types,
         "context_mask": context_mask,
-        "start_positions": np.where(starts == IGNORED, IGNORED, starts + first_token),
-        "end_positions": np.where(ends == IGNORED, IGNORED, ends + first_token),
+        "start_positions": start_positions,
+        "end_positions": end_positions,
         "cls_positions": np.array([window.cls_position for window in windows]) + first_token,
         "first_token": first_token,
     }
     if windows[0].token_type_ids is None:
         del batch["token_type_ids"]
     return batch
-
-
-def _distinct(texts: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Return the distinct texts in order of appearance, and the index of each text among them, (texts,) int32."""
-    numbers: dict[str, int] = {}
-    index = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32, len(texts))
-    return list(numbers), index
-
-
-def _split(tokens: Tokens, texts: int) -> tuple[Tokens, Tokens]:
-    """Return the tokens of the first `texts` texts and those of the others, as views."""
-    cut = tokens.text_offsets[texts]
-    return (
-        Tokens(tokens.ids[:cut], tokens.char_spans[:cut], tokens.text_offsets[: texts + 1]),
-        Tokens(tokens.ids[cut:], tokens.char_spans[cut:], tokens.text_offsets[texts:] - cut),
-    )
-
-
-def _too_long(question_lengths: np.ndarray, context_lengths: np.ndarray, room: int, doc_stride: int) -> np.ndarray:
-    """Return the indices of the questions that must be cut.
-
-    These are the ones that leave no new context token in a window and do not fit together with their whole context.
-    """
-    is_too_long = (question_lengths > room - doc_stride - 1) & (question_lengths + context_lengths > room)
-    return np.flatnonzero(is_too_long)
 
 
 def _cut_text(text: str, tokenizer: PairTokenizer, most: int) -> str:
@@ -436,19 +392,13 @@ def _cut_text(text: str, tokenizer: PairTokenizer, most: int) -> str:
 def _context_ranges(
     room: np.ndarray, context_lengths: np.ndarray, doc_stride: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Split contexts into overlapping ranges of tokens.
-
-    Args:
-        room: (questions,) int, context tokens that fit in a window beside each question.
-        context_lengths: (questions,) int, tokens of its context.
-        doc_stride: tokens that neighbouring ranges share.
+    """Split the contexts of questions into ranges of at most `room` tokens, (questions,), that overlap.
 
     Returns:
         Index of the question, start and end (exclusive) of the range, all (windows,) int32.
     """
-    step = room - doc_stride
-    remaining = np.maximum(context_lengths - room, 0)
-    counts = 1 + np.where(remaining > 0, -(-remaining // np.maximum(step, 1)), 0)
+    step = room - doc_stride  # above 0 for all contexts that need several windows
+    counts = 1 + -(-np.maximum(context_lengths - room, 0) // np.maximum(step, 1))
     question = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(question)) - np.repeat(np.cumsum(counts) - counts, counts)
     start = number * step[question]
@@ -456,48 +406,38 @@ def _context_ranges(
     return question.astype(np.int32), start.astype(np.int32), end.astype(np.int32)
 
 
-def _labelled(windows: Windows, questions: Sequence[Question]) -> Windows:
-    """Return the windows with the start and end token of the first gold answer; see `Windows`."""
-    count = len(questions)
-    has_answer = np.fromiter((bool(question.answer_texts) for question in questions), bool, count)
-    aligned = np.fromiter((bool(question.answer_texts) and is_aligned(question) for question in questions), bool, count)
-    starts = (question.answer_starts[0] if question.answer_texts else 0 for question in questions)
-    sizes = (len(question.answer_texts[0]) if question.answer_texts else 0 for question in questions)
-    char_starts = np.fromiter(starts, np.int64, count)
-    char_ends = char_starts + np.fromiter(sizes, np.int64, count)
-    answers = np.stack([char_starts, char_ends], axis=1)[windows.question_index]
+def _answer_chars(question: Question) -> tuple[int, int]:
+    """Return start and end of the first gold answer; (0, 0) if there is none, (-1, -1) if it is not at its start."""
+    if not question.answer_texts:
+        return 0, 0
+    if not is_aligned(question):
+        return -1, -1
+    start = question.answer_starts[0]
+    return start, start + len(question.answer_texts[0])
 
-    labels = np.full((2, len(windows)), windows.cls_position, dtype=np.int32)
-    labels[:, (has_answer & ~aligned)[windows.question_index]] = IGNORED
-    rows = np.flatnonzero(aligned[windows.question_index] & (windows.context_end > windows.context_start))
-    context_offsets = windows.contexts.text_offsets[windows.context_text[rows]]
-    first, last = context_offsets + windows.context_start[rows], context_offsets + windows.context_end[rows] - 1
-    char_spans = windows.contexts.char_spans
-    rows = rows[(char_spans[first, 0] <= answers[rows, 0]) & (char_spans[last, 1] >= answers[rows, 1])]
+
+def _write_labels(windows: Windows, questions: Sequence[Question]) -> None:
+    """Write the tokens of the first gold answers into `start_position` and `end_position`; see `Windows`."""
+    texts = windows.texts
+    starts, ends = np.array([_answer_chars(question) for question in questions])[windows.question_index].T
+    windows.start_position[starts < 0] = windows.end_position[starts < 0] = IGNORED
+    context_offsets = texts.text_offsets[windows.context_text]
+    first, last = context_offsets + windows.context_start, context_offsets + windows.context_end - 1
+    rows = np.flatnonzero((ends > starts) & (last >= first))
+    contains_answer = texts.char_spans[first[rows], 0] <= starts[rows]
+    contains_answer &= texts.char_spans[last[rows], 1] >= ends[rows]
+    rows = rows[contains_answer]
     rows = rows[np.argsort(windows.context_text[rows], kind="stable")]
-    for block in range(0, len(rows), WINDOWS_PER_SEARCH):
-        _label(windows, rows[block : block + WINDOWS_PER_SEARCH], answers, labels)
-    return replace(windows, start_position=labels[0], end_position=labels[1])
-
-
-def _label(windows: Windows, rows: np.ndarray, answers: np.ndarray, labels: np.ndarray) -> None:
-    """Find the tokens of the answers in windows that contain them.
-
-    Args:
-        windows: all windows.
-        rows: (n,) int, indices of windows, sorted by their contexts.
-        answers: (windows, 2) int64, start and end character of each window's answer.
-        labels: (2, windows) int32, start and end tokens; filled in at `rows`.
-    """
-    contexts, text = windows.contexts, windows.context_text[rows].astype(np.int64)
-    base, end = contexts.text_offsets[text[0]], contexts.text_offsets[text[-1] + 1]
-    # One search over all of these contexts: a key is the number of the text, then the character.
-    keys = np.repeat(np.arange(text[0], text[-1] + 1), contexts.lengths()[text[0] : text[-1] + 1]) << 32
-    char_spans = contexts.char_spans[base:end]
-    starts = base + np.searchsorted(keys + char_spans[:, 0], (text << 32) + answers[rows, 0], side="right") - 1
-    ends = base + np.searchsorted(keys + char_spans[:, 1], (text << 32) + answers[rows, 1], side="left")
-    first = contexts.text_offsets[text] + windows.context_start[rows]
-    last = contexts.text_offsets[text] + windows.context_end[rows] - 1
-    shift = windows.context_positions()[rows] - first
-    labels[0, rows] = np.minimum(starts, last) + shift
-    labels[1, rows] = np.maximum(ends, first) + shift
+    for begin in range(0, len(rows), WINDOWS_PER_SEARCH):
+        block = rows[begin : begin + WINDOWS_PER_SEARCH]
+        text = windows.context_text[block].astype(np.int64)
+        contexts = np.arange(text[0], text[-1] + 1)
+        base = texts.text_offsets[text[0]]
+        char_spans = texts.char_spans[base : texts.text_offsets[text[-1] + 1]]
+        # One search over all of these contexts: a key is the number of the text, then the character.
+        keys = np.repeat(contexts, texts.lengths(contexts)) << 32
+        start = base + np.searchsorted(keys + char_spans[:, 0], (text << 32) + starts[block], side="right") - 1
+        end = base + np.searchsorted(keys + char_spans[:, 1], (text << 32) + ends[block], side="left")
+        shifts = windows.token_shifts(block)
+        windows.start_position[block] = np.minimum(start, last[block]) - shifts
+        windows.end_position[block] = np.maximum(end, first[block]) - shifts

@@ -13,7 +13,7 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.data.spans import WindowSpans, choose_answers, window_spans
 from adapter_qa.data.squad import Question
 from adapter_qa.data.windows import PairTokenizer, make_windows, pad_windows
@@ -24,12 +24,7 @@ BATCH_SIZE = 16  # windows; the default of ask_qa.py
 
 
 def answer_question(folder: Path, question: str, context: str) -> str:
-    """Return the answer to a question, as `ask_qa.py` gives it; "" for no answer.
-
-    Args:
-        folder: an exported model.
-        question: the question.
-        context: the text that contains the answer; of any length.
+    """Return the answer of the exported model in a folder, as `ask_qa.py` gives it; "" for no answer.
 
     Raises:
         UserError: question or context is empty or contains a lone surrogate.
@@ -71,19 +66,14 @@ def answer_question(folder: Path, question: str, context: str) -> str:
 
 
 def check_texts(question: str, context: str) -> None:
-    """Check that question and context are valid text and not empty.
-
-    Raises:
-        UserError: they are not.
-    """
+    """Raise UserError if question or context is empty or not valid text."""
     problems = []
     for name, text in (("QUESTION", question), ("CONTEXT", context)):
         if not text.strip():
             problems.append(f"{name} is empty")
         elif any("\ud800" <= character <= "\udfff" for character in text):
             problems.append(f"{name} has a lone surrogate, which is not valid text")
-    if problems:
-        raise UserError(problems)
+    raise_if_any(problems)
 
 
 def main(argv: list[str]) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,34 +31,19 @@ Inputs = dict[str, torch.Tensor]
 Logits = tuple[np.ndarray, np.ndarray]
 
 
-@dataclass(frozen=True)
-class GraphOptions:
-    """How the graph is written and compared.
-
-    Attributes:
-        opset: version of ONNX's operators.
-        tolerance: largest difference allowed between logits of the graph and of the model.
-    """
-
-    opset: int
-    tolerance: float
-
-
 def write_export(
     folder: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     windows: Mapping[str, Any],
-    options: GraphOptions,
+    *,
+    opset: int,
+    tolerance: float,
 ) -> dict[str, Any]:
-    """Write the graph, the tokenizer, the model's configuration and `answer.py`.
+    """Write the graph, the tokenizer, the model's configuration and `answer.py` into an existing folder.
 
-    Args:
-        folder: an existing folder.
-        model: as for `export_graph`.
-        tokenizer: the model's tokenizer.
-        windows: options for windows and answers, see `adapter_qa.config.options.answering_options`.
-        options: see `GraphOptions`.
+    `windows` are options of `adapter_qa.config.options.answering_options`; logits of graph and model may differ by
+    `tolerance`.
 
     Returns:
         What `answer.py` reads from `EXPORT_FILE`, and facts about the export; the caller writes the file.
@@ -71,12 +55,12 @@ def write_export(
     pair = pair_tokenizer(tokenizer)
     batches = list(example_inputs(model, names, windows["max_seq_length"]))
     expected = [model_logits(model, batch) for batch in batches]
-    export_graph(model, names, folder / GRAPH_FILE, opset=options.opset)
+    export_graph(model, names, folder / GRAPH_FILE, opset=opset)
     difference = largest_difference(folder / GRAPH_FILE, batches, expected)
-    if not difference <= options.tolerance:  # NaN is refused, too
+    if not difference <= tolerance:  # NaN is refused, too
         raise RunError(
             f"the exported model's logits differ from the run's by up to {difference:.1e}, allowed are "
-            f"{options.tolerance:.1e}; nothing was written; try another --opset, or allow more with --tolerance"
+            f"{tolerance:.1e}; nothing was written; try another --opset, or allow more with --tolerance"
         )
     tokenizer.save_pretrained(folder)
     write_json(folder / CONFIG_FILE, plain_config(model))
@@ -91,7 +75,7 @@ def write_export(
             "has_token_types": pair.has_token_types,
             "split_special_tokens": pair.split_special_tokens,
         },
-        "opset": options.opset,
+        "opset": opset,
         "largest_difference": difference,
         "compared": [list(batch["input_ids"].shape) for batch in batches],
         "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
@@ -99,19 +83,14 @@ def write_export(
 
 
 class _LogitsModule(nn.Module):
-    """A model that takes its inputs by position and returns both logits as a tuple, as a graph does.
-
-    Args:
-        model: a model with a question answering head.
-        names: its inputs in order.
-    """
+    """A model that takes its inputs by position and returns both logits as a tuple, as a graph does."""
 
     def __init__(self, model: PreTrainedModel, names: Sequence[str]):
         super().__init__()
         self.model, self.names = model, tuple(names)
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return start and end logits, float32 (windows, tokens), of int64 inputs (windows, tokens)."""
+        """Return start and end logits."""
         output = self.model(**dict(zip(self.names, inputs, strict=True)))
         return output.start_logits, output.end_logits
 
@@ -119,11 +98,7 @@ class _LogitsModule(nn.Module):
 def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, opset: int) -> None:
     """Write the graph; weights of more than 2 GB go into a second file beside it.
 
-    Args:
-        model: on the CPU, in evaluation mode, float32, prepared by `fusion.use_inference_fusion`.
-        names: the model's inputs in order.
-        path: the file to write.
-        opset: version of ONNX's operators.
+    The model is on the CPU, in evaluation mode, float32, prepared by `fusion.use_inference_fusion`.
 
     Raises:
         RunError: the model cannot be exported.
@@ -138,10 +113,12 @@ def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, op
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # all of them are about the exporter itself
-            program = torch.onnx.export(
+            torch.onnx.export(
                 _LogitsModule(model, names).eval(),
                 example,
+                path,
                 dynamo=True,
+                external_data=False,
                 opset_version=opset,
                 input_names=list(names),
                 output_names=OUTPUTS,
@@ -150,18 +127,10 @@ def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, op
             )
     except OnnxExporterError as error:
         raise RunError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error
-    if program is None:
-        raise RunError("the model cannot be exported: torch.onnx returned no program")
-    program.save(path)
 
 
 def example_inputs(model: PreTrainedModel, names: Sequence[str], longest: int) -> Iterator[Inputs]:
-    """Yield batches of random tokens in several sizes; the windows of a batch have different lengths.
-
-    Args:
-        model: its configuration gives the number of tokens.
-        names: the model's inputs.
-        longest: tokens of the longest window.
+    """Yield batches of random tokens in several sizes, of at most `longest` tokens; their windows differ in length.
 
     Yields:
         int64 tensors (windows, tokens) by input.
@@ -190,12 +159,7 @@ def model_logits(model: PreTrainedModel, inputs: Inputs) -> Logits:
 
 
 def open_session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Open a graph on the CPU.
-
-    Args:
-        path: the graph's file.
-        threads: threads of the computation; None: the library's default.
-    """
+    """Open a graph on the CPU; None takes the library's default number of threads."""
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -209,11 +173,7 @@ def graph_logits(session: onnxruntime.InferenceSession, inputs: Inputs) -> Logit
 
 
 def largest_difference(path: Path, batches: Sequence[Inputs], expected: Sequence[Logits]) -> float:
-    """Return the largest difference between the graph's and the expected logits, over all tokens but padding.
-
-    Returns:
-        The difference; NaN if there is a NaN among the logits.
-    """
+    """Return the largest difference of logits over all tokens but padding; NaN if there is a NaN among the logits."""
     session = open_session(path)
     differences = [
         np.abs(ours - theirs)[batch["attention_mask"].numpy() == 1].max()

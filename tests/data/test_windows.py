@@ -63,7 +63,7 @@ def labelled_text(windows: Windows, index: int, question: Question) -> str:
 def labelled_rows(windows: Windows) -> np.ndarray:
     """Return the indices of the windows that contain their answer."""
     starts = windows.start_position
-    return np.flatnonzero((starts != windows.cls_position) & (starts != IGNORED))
+    return np.flatnonzero((starts != windows.layout.cls_position) & (starts != IGNORED))
 
 
 def test_windows_and_spans_need_numpy_and_tokenizers_only(tiny_bert: Path) -> None:
@@ -147,7 +147,7 @@ def test_labels_of_any_text_contain_the_answer(
     questions = [Question("x", question, context, (context[start:end],), (start,))]
     windows = make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=24, doc_stride=6)
     assert windows.lengths().max() <= 24
-    char_spans = windows.contexts.char_spans
+    char_spans = windows.texts.char_spans[: windows.texts.text_offsets[1]]  # of the context, the first text
     assert (char_spans[:, 0] <= char_spans[:, 1]).all()
     assert (char_spans[:, 1] <= len(context)).all()
     for index in labelled_rows(windows):
@@ -200,7 +200,7 @@ def test_labels_without_an_answer_and_with_a_wrong_start_index(tiny_bert: Path) 
     misplaced = Question("wrong", question.question, question.context, ("Recife",), (0,))
     tokenizer = pair_tokenizer(AutoTokenizer.from_pretrained(tiny_bert))
     windows = make_windows([unanswerable, misplaced], tokenizer, max_seq_length=100, doc_stride=20)
-    assert windows.cls_position == 0
+    assert windows.layout.cls_position == 0
     assert windows.start_position.tolist() == windows.end_position.tolist() == [0, IGNORED]
 
 
@@ -209,7 +209,7 @@ def test_settings_left_in_a_shared_tokenizer_change_nothing(tiny_bert: Path) -> 
     expected = make_windows(questions, pair_tokenizer(shared), max_seq_length=48, doc_stride=12)
     shared(["a"], ["b"], truncation=True, max_length=4, padding="max_length", split_special_tokens=True)
     windows = make_windows(questions, pair_tokenizer(shared), max_seq_length=48, doc_stride=12)
-    assert windows.contexts.ids.tolist() == expected.contexts.ids.tolist()
+    assert windows.texts.ids.tolist() == expected.texts.ids.tolist()
     assert windows.lengths().tolist() == expected.lengths().tolist()
 
 
