@@ -146,7 +146,7 @@ def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
         table, omitted = as_terminal(groups, width)
         sys.stdout.write(table)
         if omitted:
-            log_note([f"no room for {', '.join(omitted)}; a wider terminal, --csv or --markdown shows all columns"])
+            log_note([f"no space for {', '.join(omitted)}; a wider terminal, --csv or --markdown shows all columns"])
 
 
 def command() -> int:

@@ -54,8 +54,8 @@ INLINE = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(r"[\w./-]+/[\w./-]+|[\w-]+\.(py|sh|json|jsonl|yaml|md|txt|conll|csv|gz)")
 SCRIPT = re.compile(r"(?:\./)?((?:[\w-]+/)*[\w-]+\.(?:py|sh))")
-# Words that this project once used for its structure. In the singular, room also is the place that a text needs.
-PRIVATE_WORDS = "doors?|rooms|house"
+# Words that this project once used for its structure.
+PRIVATE_WORDS = "doors?|rooms?|house"
 
 
 @cache

@@ -235,14 +235,14 @@ def make_windows(
         on_progress: called after every `TEXTS_PER_CALL` texts.
 
     Raises:
-        UserError: the stride leaves no room for new context tokens, or the tokenizer joins texts in an unknown way.
+        UserError: the stride leaves no space for new context tokens, or the tokenizer joins texts in an unknown way.
     """
     layout = pair_layout(tokenizer)
-    room = max_seq_length - layout.special_tokens
-    if room - doc_stride < 2:
+    capacity = max_seq_length - layout.special_tokens
+    if capacity - doc_stride < 2:
         raise UserError(
-            f"--doc_stride {doc_stride} leaves no room in --max_seq_length {max_seq_length}; "
-            f"give a stride of at most {room - 2}"
+            f"--doc_stride {doc_stride} leaves no space in --max_seq_length {max_seq_length}; "
+            f"give a stride of at most {capacity - 2}"
         )
     texts = [question.context for question in questions] + [question.question.lstrip() for question in questions]
     numbers: dict[str, int] = {}  # of the distinct texts, contexts first
@@ -252,17 +252,19 @@ def make_windows(
 
     # Cut the questions that leave no new context token in a window and do not fit together with their whole context.
     context_lengths, question_lengths = tokens.lengths(context_text), tokens.lengths(question_text)
-    too_long = np.flatnonzero((question_lengths > room - doc_stride - 1) & (question_lengths + context_lengths > room))
+    too_long = np.flatnonzero(
+        (question_lengths > capacity - doc_stride - 1) & (question_lengths + context_lengths > capacity)
+    )
     if len(too_long):
-        # With room for one new token only, a question would need a window for each token of its context. So room for
+        # With space for one new token only, a question would need a window for each token of its context. So space for
         # `doc_stride` + 1 new tokens is left, if possible.
-        most = max(1, room - 2 * doc_stride - 1)
+        most = max(1, capacity - 2 * doc_stride - 1)
         cut_texts = [_cut_text(questions[index].question.lstrip(), tokenizer, most) for index in too_long.tolist()]
         question_text[too_long] = len(numbers) + np.arange(len(too_long))
         tokens = tokens.extended(tokenize(cut_texts, tokenizer))
 
-    context_room = room - tokens.lengths(question_text)
-    question_index, context_start, context_end = _context_ranges(context_room, context_lengths, doc_stride)
+    context_capacity = capacity - tokens.lengths(question_text)
+    question_index, context_start, context_end = _context_ranges(context_capacity, context_lengths, doc_stride)
     labels = np.full((2, len(question_index)), layout.cls_position, dtype=np.int32)
     windows = Windows(
         layout,
@@ -390,19 +392,19 @@ def _cut_text(text: str, tokenizer: PairTokenizer, most: int) -> str:
 
 
 def _context_ranges(
-    room: np.ndarray, context_lengths: np.ndarray, doc_stride: int
+    capacity: np.ndarray, context_lengths: np.ndarray, doc_stride: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Split the contexts of questions into ranges of at most `room` tokens, (questions,), that overlap.
+    """Split the contexts of questions into ranges of at most `capacity` tokens, (questions,), that overlap.
 
     Returns:
         Index of the question, start and end (exclusive) of the range, all (windows,) int32.
     """
-    step = room - doc_stride  # above 0 for all contexts that need several windows
-    counts = 1 + -(-np.maximum(context_lengths - room, 0) // np.maximum(step, 1))
+    step = capacity - doc_stride  # above 0 for all contexts that need several windows
+    counts = 1 + -(-np.maximum(context_lengths - capacity, 0) // np.maximum(step, 1))
     question = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(question)) - np.repeat(np.cumsum(counts) - counts, counts)
     start = number * step[question]
-    end = np.minimum(start + room[question], context_lengths[question])
+    end = np.minimum(start + capacity[question], context_lengths[question])
     return question.astype(np.int32), start.astype(np.int32), end.astype(np.int32)
 
 

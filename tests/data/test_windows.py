@@ -109,8 +109,8 @@ def test_windows_of_real_text_equal_the_tokenizers_own_overflow(
 ) -> None:
     for name in ("squad_v2_pt.json", "faquad_train.json", "xquad_en.json"):
         questions = read_squad(shared_data / name, need_answers=True)[::7]
-        room = length - stride - 8
-        questions = [question for question in questions if len(tokenizer(question.question)["input_ids"]) < room]
+        capacity = length - stride - 8
+        questions = [question for question in questions if len(tokenizer(question.question)["input_ids"]) < capacity]
         assert assert_windows_equal_overflow(questions, tokenizer, length, stride) >= len(questions)
 
 
@@ -127,11 +127,11 @@ def test_windows_of_any_text_with_repeated_contexts_equal_the_tokenizers_own_ove
     for number, index in enumerate(repeated):
         context, question = texts[index % len(texts)]
         questions.append(Question(str(number), question[:8], context, (context[1:4],), (1,)))
-    room = sizes[0] - sizes[1] - 8
+    capacity = sizes[0] - sizes[1] - 8
     questions = [
         question
         for question in questions
-        if len(tokenizer(question.question)["input_ids"]) < room and question.answer_texts[0]
+        if len(tokenizer(question.question)["input_ids"]) < capacity and question.answer_texts[0]
     ]
     if questions:
         assert_windows_equal_overflow(questions, tokenizer, *sizes)
@@ -190,7 +190,7 @@ def test_texts_without_tokens_make_windows(tiny_bert: Path) -> None:
 
 def test_stride_without_room_is_refused(tiny_bert: Path) -> None:
     tokenizer = pair_tokenizer(AutoTokenizer.from_pretrained(tiny_bert))
-    with pytest.raises(UserError, match=r"--doc_stride 44 leaves no room in --max_seq_length 48.*at most 43"):
+    with pytest.raises(UserError, match=r"--doc_stride 44 leaves no space in --max_seq_length 48.*at most 43"):
         make_windows(make_questions(1), tokenizer, max_seq_length=48, doc_stride=44)
 
 
