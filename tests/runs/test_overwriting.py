@@ -1,4 +1,4 @@
-"""Names in a run's folder (adapter_qa/runs/layout.py): overwriting a run removes everything that it wrote."""
+"""Overwriting a run removes everything that it wrote (adapter_qa/runs/layout.py)."""
 
 from __future__ import annotations
 
