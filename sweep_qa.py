@@ -2,8 +2,8 @@
 """Search hyperparameters of run_qa_adapter.py with Optuna.
 
 SWEEP.yaml says which options are searched. Each trial is one process with its own folder. Start the same command once
-for each GPU, on this machine or on others: every start is a worker. The same command again resumes trials that were
-stopped or killed, and does nothing if the sweep is finished.
+for each GPU, on this machine or on others: every start is a worker. Run the same command again to resume trials that
+were stopped or killed; it does nothing if the sweep is finished.
 """
 
 from __future__ import annotations

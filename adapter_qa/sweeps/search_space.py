@@ -58,7 +58,7 @@ RANGES: dict[Any, dict[str, Any]] = {
 
 
 class Method(Struct, frozen=True):
-    """A sampler or pruner. A setting that the file does not give has Optuna's default."""
+    """A sampler or pruner. Settings that the file omits have Optuna's defaults."""
 
     kind: str
     settings: dict[str, Any]
@@ -137,7 +137,7 @@ class Sweep(Struct, frozen=True):
         seed: seed of the sampler.
         sampler: how the parameters of a trial are drawn.
         pruner: which trials are stopped early.
-        launcher: words in front of the trainer's script; empty: this Python.
+        launcher: the command before the trainer's script; empty: this Python.
         options: options that all trials share.
         search: what trials differ in, by option or by name of a choice between sets.
     """
@@ -220,18 +220,18 @@ def _convert(where: str, value: Any, expected: Any) -> Any:
         raise UserError(f"{where} {value}: {str(error).replace('`', '')}") from error
 
 
-def _read_fields(where: str, given: dict[Any, Any], types: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert the values of a mapping; every unknown or wrong entry is reported."""
-    problems = _unknown_entries(where, given, list(types))
-    known = [name for name in types if name in given]
-    checks = [partial(_convert, f"{where}: {name}", given[name], types[name]) for name in known]
+def _read_fields(where: str, entries: dict[Any, Any], types: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert the values of a mapping, or raise UserError with every unknown or wrong entry."""
+    problems = _unknown_entries(where, entries, list(types))
+    known = [name for name in types if name in entries]
+    checks = [partial(_convert, f"{where}: {name}", entries[name], types[name]) for name in known]
     _, *values = run_all([lambda: raise_if_any(problems), *checks])
     return dict(zip(known, values, strict=True))
 
 
-def _unknown_entries(where: str, given: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
+def _unknown_entries(where: str, entries: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
     allowed = f"choose from {', '.join(known)}" if known else "there are no settings"
-    return [f"{where}: unknown entry {name}; {allowed}" for name in given if name not in known]
+    return [f"{where}: unknown entry {name}; {allowed}" for name in entries if name not in known]
 
 
 def _read_metric(path: Path, metric: Any) -> str:
@@ -310,7 +310,7 @@ def _read_entry(section: str, name: str, entry: Any) -> SearchEntry:
 
 def _read_option_sets(where: str, name: str, sets: dict[Any, Any]) -> Choices:
     if not sets:
-        raise UserError(f"{where}: choices must be named sets of options")
+        raise UserError(f"{where}: choices is empty; give named sets of options")
     if name.replace("-", "_") in trainer_parser().known_names():
         raise UserError(f"{where}: is an option; a choice between sets of options needs another name")
     options = run_all([partial(_read_options, f"{where}: {label}", options) for label, options in sets.items()])
@@ -338,9 +338,9 @@ def _read_range(where: str, entry: dict[Any, Any], option_type: Any) -> Range:
 
 
 def _to_number(value: Any, option_type: Any) -> Any:
-    """Return the number that a value means for an option of type int or float, else the value itself.
+    """Convert a numeric value to a number if the option is int or float; return other values unchanged.
 
-    YAML reads 1e-5 as text, and 1e-4 and 0.0001 are the same choice.
+    YAML reads 1e-4 as text, but 1e-4 and 0.0001 must be the same choice.
     """
     if option_type not in RANGES or not isinstance(value, (float, str)):
         return value
@@ -368,14 +368,14 @@ def _check_with_trainer(path: Path, sweep: Sweep) -> None:
         UserError: if an option is given in two places, or the trainer would refuse a value.
     """
     candidates = {name: entry.values_to_check() for name, entry in sweep.search.items()}
-    places: dict[str, list[str]] = {option: ["options"] for option in sweep.options}
+    sources: dict[str, list[str]] = {option: ["options"] for option in sweep.options}
     for name, values in candidates.items():
         sets = [sweep.search[name].options(name, value) for value in values]
         for option in dict.fromkeys(itertools.chain.from_iterable(sets)):
-            places.setdefault(option, []).append(f"search: {name}")
-    repeated = {option: where for option, where in places.items() if len(where) > 1}
+            sources.setdefault(option, []).append(f"search: {name}")
+    repeated = {option: names for option, names in sources.items() if len(names) > 1}
     raise_if_any(
-        [f"{path}: {option} is given in {' and '.join(where)}; give it once" for option, where in repeated.items()]
+        [f"{path}: {option} is given in {' and '.join(names)}; give it once" for option, names in repeated.items()]
     )
     first = {name: values[0] for name, values in candidates.items()}
     trials = [first | {name: value} for name, values in candidates.items() for value in values]
@@ -384,7 +384,7 @@ def _check_with_trainer(path: Path, sweep: Sweep) -> None:
 
 
 def _trainer_problems(sweep: Sweep, params: dict[str, Any]) -> list[str]:
-    """Return what the trainer would refuse as far as the options alone show it."""
+    """Return the problems that the trainer finds in the options before it reads data."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # every trial prints the notes itself
             config = trainer_parser().parse(sweep.trainer_args(params))
@@ -405,8 +405,8 @@ def _count_trials(path: Path, sweep: Sweep) -> int:
     counts = {name: len(entry.grid_values()) for name, entry in sweep.search.items()}
     endless = [name for name, count in counts.items() if count == 0]
     if endless:
-        raise UserError(f"{path}: sampler grid is not possible: {', '.join(endless)}: give choices or a step")
+        raise UserError(f"{path}: sampler grid needs choices or a step for {', '.join(endless)}")
     combinations = math.prod(counts.values())
     if combinations > MAX_COMBINATIONS:
-        raise UserError(f"{path}: sampler grid is not possible: more than {MAX_COMBINATIONS:,} trials")
+        raise UserError(f"{path}: sampler grid: more than {MAX_COMBINATIONS:,} combinations; give fewer values")
     return min(sweep.trials or combinations, combinations)

@@ -93,7 +93,7 @@ class NumberedSampler(BaseSampler):
 class TrialStore:
     """The trials of a sweep, as one worker sees and changes them.
 
-    A new sweep's settings are stored; an existing sweep with other settings raises UserError.
+    The settings of a new sweep are stored. UserError is raised if an existing sweep has other settings.
 
     Attributes:
         folder: the sweep's folder.
@@ -112,8 +112,8 @@ class TrialStore:
         self._distributions = distributions(sweep)
         self._renewals = 0
         self._next_renewal = 0.0
-        self._leases_seen: dict[int, tuple[Any, float]] = {}  # other workers' leases, each with the time it was new
-        self._last_look = 0.0
+        self._leases_seen: dict[int, tuple[Any, float]] = {}  # other workers' leases, and when each was first seen
+        self._last_check = 0.0
         settings = sweep.settings()
         stored = self.study.user_attrs.get("settings")
         if stored is None:
@@ -143,10 +143,10 @@ class TrialStore:
             self._requeue(trial.number)
             return None
         self._renewals = 0
-        self._sign(trial)
+        self._write_lease(trial)
         return trial
 
-    def _sign(self, trial: Trial) -> None:
+    def _write_lease(self, trial: Trial) -> None:
         trial.set_user_attr("lease", {"worker": self.worker, "beat": self._renewals})
         self._renewals += 1
         self._next_renewal = time.monotonic() + self.lease / RENEWALS_PER_LEASE
@@ -159,25 +159,25 @@ class TrialStore:
     def renew_lease(self, trial: Trial) -> bool:
         """Return whether a trial still belongs to this worker; call it frequently while the trial runs.
 
-        If it is time, it renews the trial's lease and puts abandoned trials back to waiting.
+        If a renewal is due, renew the trial's lease and put abandoned trials back to waiting.
         """
         if time.monotonic() < self._next_renewal:
             return True
         if not self.owns(trial.number):
             return False
-        self._sign(trial)
+        self._write_lease(trial)
         self.requeue_abandoned()
         return True
 
     def requeue_abandoned(self) -> None:
         """Put trials back to waiting whose workers have not renewed the lease for a whole lease time.
 
-        A worker that was delayed itself, for example by a storage that blocked all workers, starts to watch anew.
+        A worker that was delayed itself, for example by a storage that blocked all workers, forgets what it saw before.
         """
         now = time.monotonic()
-        if now - self._last_look > self.lease / 2:
+        if now - self._last_check > self.lease / 2:
             self._leases_seen.clear()
-        self._last_look = now
+        self._last_check = now
         for trial in self.trials():
             lease = trial.user_attrs.get("lease")
             owner = (lease or {}).get("worker")
@@ -228,8 +228,8 @@ class TrialStore:
     def best(self) -> FrozenTrial | None:
         """Return the finished trial with the best value, the first of equal ones; None if no trial is finished."""
         finished = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        first_best = max if self.sweep.maximize else min
-        return first_best(finished, key=lambda trial: trial.value or 0.0, default=None)
+        select = max if self.sweep.maximize else min
+        return select(finished, key=lambda trial: trial.value or 0.0, default=None)
 
     def write_report(self) -> None:
         """Write sweep.json. Every worker writes it from the storage, so the report written last is current."""

@@ -59,7 +59,7 @@ class TrialProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
-                start_new_session=True,  # else Ctrl-C in a terminal would reach it, beside the worker's signal
+                start_new_session=True,  # otherwise Ctrl-C would signal it twice: by the terminal and by the worker
                 preexec_fn=stop_with_parent,  # noqa: PLW1509 - one system call, which needs no lock of another thread
             )
 
@@ -99,7 +99,7 @@ class Worker:
     Args:
         store: the trials.
         script: the trainer.
-        interruption: holds the signal that stops this worker; its context must be active.
+        interruption: records the signal that stops this worker; its context must be active.
     """
 
     def __init__(self, store: TrialStore, script: Path, interruption: DeferredSignal):
@@ -244,7 +244,7 @@ def first_commands(sweep: Sweep, script: Path, folder: Path, count: int) -> list
 
 
 def check_first_trial(sweep: Sweep, script: Path) -> None:
-    """Start the first trial with --dry_run, to find before the sweep what every trial would be refused for.
+    """Run the first trial with --dry_run, to report bad options before the sweep starts.
 
     Raises:
         UserError: if the trainer refuses it.

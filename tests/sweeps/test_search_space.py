@@ -155,11 +155,11 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         {"search": {"learning_rate": {"low": 0.1, "high": 1}}},
-        ["sampler grid is not possible: learning_rate: give choices or a step"],
+        ["sampler grid needs choices or a step for learning_rate"],
     ),
     (
         {"search": {"seed": {"low": 1, "high": 1000}, "warmup_steps": {"low": 1, "high": 101}}},
-        ["sampler grid is not possible: more than 100,000 trials"],
+        ["sampler grid: more than 100,000 combinations; give fewer values"],
     ),
 ]  # fmt: skip
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from support.scripts import ROOT
 
-EVERY = (
+COMMAND = (
     "run_qa_adapter.py --model_name_or_path M --do_train --do_eval --train_file T --validation_file D "
     "--num_train_epochs 15 --early_stopping_patience 5"
 )
@@ -71,22 +71,22 @@ def started(project: Path) -> list[str]:
 
 
 def test_dry_run_prints_every_command_once(run_sweep: RunSweep, project: Path) -> None:
-    done = run_sweep(
+    result = run_sweep(
         "sweep_qa.sh", "--dry_run", SETUPS="qa lang_fusion", LRS="1e-4 3e-4", SEEDS="1 2", REDUCTIONS="4 16",
         LANG_ADAPTER="my adapter", EXTRA="--fp16 True",
     )  # fmt: skip
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (result.returncode, result.stderr) == (0, "")
     fusion = ["--fuse_adapters", "qa=outputs/qa", "ner=outputs/ner", "--load_lang_adapter", "my adapter"]
-    every = ["python", *EVERY.split()]
-    assert [shlex.split(line) for line in done.stdout.splitlines()] == [
+    shared = ["python", *COMMAND.split()]
+    assert [shlex.split(line) for line in result.stdout.splitlines()] == [
         *(
-            [*every, "--learning_rate", lr, "--seed", seed, "--adapter_reduction_factor", reduction, "--fp16", "True"]
+            [*shared, "--learning_rate", lr, "--seed", seed, "--adapter_reduction_factor", reduction, "--fp16", "True"]
             for lr in ("1e-4", "3e-4")
             for reduction in ("4", "16")
             for seed in ("1", "2")
         ),
         *(
-            [*every, *fusion, "--learning_rate", lr, "--seed", seed, "--fp16", "True"]
+            [*shared, *fusion, "--learning_rate", lr, "--seed", seed, "--fp16", "True"]
             for lr in ("1e-4", "3e-4")
             for seed in ("1", "2")
         ),
@@ -104,8 +104,8 @@ def test_dry_run_prints_every_command_once(run_sweep: RunSweep, project: Path) -
     ],
 )
 def test_options_of_a_setup(run_sweep: RunSweep, setup: str, options: str) -> None:
-    done = run_sweep("sweep_qa.sh", "--dry_run", SETUPS=setup, LRS="1e-4", SEEDS="1")
-    assert done.stdout.split() == ["python", *EVERY.split(), *options.split()]
+    result = run_sweep("sweep_qa.sh", "--dry_run", SETUPS=setup, LRS="1e-4", SEEDS="1")
+    assert result.stdout.split() == ["python", *COMMAND.split(), *options.split()]
 
 
 @pytest.mark.parametrize("script", ["sweep_qa.sh", "slurm_qa.sh"])
@@ -119,20 +119,20 @@ def test_options_of_a_setup(run_sweep: RunSweep, setup: str, options: str) -> No
 def test_bad_settings_are_refused_before_any_trial(
     run_sweep: RunSweep, project: Path, script: str, settings: dict[str, str], error: str
 ) -> None:
-    done = run_sweep(script, PYTHON=str(project / "fake python"), **settings)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", error)
+    result = run_sweep(script, PYTHON=str(project / "fake python"), **settings)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", error)
     assert not (project / "started").exists()
 
 
 def test_failed_trial_does_not_stop_the_others(run_sweep: RunSweep, project: Path) -> None:
-    done = run_sweep(
+    result = run_sweep(
         "sweep_qa.sh", PYTHON=str(project / "fake python"), SETUPS="qa", LRS="1 fails 3", SEEDS="7", REDUCTIONS="8"
     )
-    commands = [f"{EVERY} --learning_rate {lr} --seed 7 --adapter_reduction_factor 8" for lr in ("1", "fails", "3")]
+    commands = [f"{COMMAND} --learning_rate {lr} --seed 7 --adapter_reduction_factor 8" for lr in ("1", "fails", "3")]
     assert started(project) == commands
-    assert done.returncode == 1
-    assert done.stdout.splitlines()[-1] == "3 trials, 1 failed"
-    error, summary = done.stderr.splitlines()
+    assert result.returncode == 1
+    assert result.stdout.splitlines()[-1] == "3 trials, 1 failed"
+    error, summary = result.stderr.splitlines()
     assert error == "error: it fails"
     assert summary.startswith("failed with exit code 1: ")
     assert commands[1] in summary
@@ -165,12 +165,12 @@ def test_slurm_task_runs_the_trial_with_its_number(run_sweep: RunSweep, project:
     codes = {}
     for task in range(5):
         slurm = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_SUBMIT_DIR": str(project)}
-        done = subprocess.run(
+        result = subprocess.run(
             ["bash", str(copied)], env=environment(**settings, **slurm), capture_output=True, text=True, check=False
         )
-        codes[task] = done.returncode
+        codes[task] = result.returncode
     assert codes == {0: 0, 1: 1, 2: 0, 3: 1, 4: 2}
-    assert done.stderr == "error: task 4: there are 4 trials; give --array=0-3\n"
+    assert result.stderr == "error: task 4: there are 4 trials; give --array=0-3\n"
     assert [line.split("--learning_rate ")[1].split()[0] for line in started(project)] == ["1", "fails", "1", "fails"]
     assert run_sweep("slurm_qa.sh", **settings).stdout == "4 trials: sbatch --array=0-3 sweeps/slurm_qa.sh\n"
 
@@ -195,9 +195,9 @@ def test_trainer_runs_in_a_sweep_and_skips_finished_trials(
         "SETUPS": "qa", "LRS": "1e-2 nan", "SEEDS": "1", "EPOCHS": "1", "OMP_NUM_THREADS": "1",
         "EXTRA": "--max_seq_length 64 --doc_stride 16 --report_to none --use_cpu True",
     }  # fmt: skip
-    done = run_sweep("sweep_qa.sh", **settings)
-    assert done.returncode == 1
-    assert "error: --learning_rate nan: must be a finite number" in done.stderr.splitlines()
+    result = run_sweep("sweep_qa.sh", **settings)
+    assert result.returncode == 1
+    assert "error: --learning_rate nan: must be a finite number" in result.stderr.splitlines()
     (run,) = (project / "outputs").glob("*/*/*/run.json")
     before = run.read_bytes()
     assert json.loads(before)["status"] == "finished"

@@ -1,4 +1,4 @@
-"""Trials in the storage: their parameters, who has them, and that none is lost or done twice."""
+"""Trials in the storage: their parameters and owners, and that none is lost or done twice."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_parameters_depend_on_seed_and_number_only(write_sweep: WriteSweep) -> N
         for seed in (1, 2)
     }
     again = first_trials(read_sweep(write_sweep(trials=4, sampler="random", seed=1, search=space)), 9)
-    assert again == drawn[1][:4]  # of more trials the first are the same
+    assert again == drawn[1][:4]  # a larger sweep begins with the same trials
     values = [params["learning_rate"] for params in (*drawn[1], *drawn[2])]
     assert len(set(values)) == 18
 
@@ -119,26 +119,26 @@ def test_trial_of_a_dead_worker_keeps_parameters_and_evaluations(
     stores: MakeStores, clock: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     dead, first, second = stores(3)
-    left = dead.claim()
-    assert left is not None
-    left.report(11.0, 0)
-    mine = first.claim()
-    assert mine is not None
-    assert mine.number == 1
+    abandoned = dead.claim()
+    assert abandoned is not None
+    abandoned.report(11.0, 0)
+    running = first.claim()
+    assert running is not None
+    assert running.number == 1
     for elapsed in range(0, 61, 10):  # within the lease, by this worker's clock
         clock[0] = 1000.0 + elapsed
         first.requeue_abandoned()
         assert states(first) == [TrialState.RUNNING] * 2
     clock[0] = 1061.0
-    assert first.renew_lease(mine)
+    assert first.renew_lease(running)
     assert states(second) == [TrialState.WAITING, TrialState.RUNNING]
     assert capsys.readouterr().err == f"note: trial 0: {dead.worker} does not respond; another worker resumes it\n"
     claimed = second.claim()
     assert claimed is not None
-    assert (claimed.number, claimed.params) == (0, left.params)
+    assert (claimed.number, claimed.params) == (0, abandoned.params)
     assert second.trials()[0].intermediate_values == {0: 11.0}
     # The first owner was only delayed: it sees that the trial is another worker's, and does not change it.
-    assert not dead.renew_lease(left)
+    assert not dead.renew_lease(abandoned)
     assert not dead.record_outcome(0, TrialState.COMPLETE, 1.0)
     dead.release(0)
     assert states(first) == [TrialState.RUNNING] * 2

@@ -59,7 +59,7 @@ def test_dry_run_prints_commands_and_writes_nothing(
 def real_sweep(
     write_sweep: WriteSweep, base: Path, files: tuple[Path, Path], more: dict[str, Any] | None = None, **entries: Any
 ) -> Path:
-    """A sweep of the real trainer over small questions, with more options if given."""
+    """Write a sweep of the real trainer over small questions; `more` has further options."""
     options = {
         "model_name_or_path": str(base), "train_file": str(files[0]), "validation_file": str(files[1]),
         "max_seq_length": 64, "doc_stride": 16, "num_train_epochs": 2, "report_to": "none", "use_cpu": True,

@@ -275,9 +275,9 @@ def test_twelve_trials_with_three_workers_one_of_them_killed(
     assert [trial["params"] for trial in trials] == first_trials(read_sweep(file), 12)
     assert len({str(trial["params"]) for trial in trials}) == 12
     assert [trial["f1"] for trial in trials] == [40.0 + trial["params"]["seed"] for trial in trials]
-    begun = read_starts(file)
-    assert [begun[f"{number:04d} 0"] for number in range(12)] == [1] * 12
-    (again,) = set(begun) - {f"{number:04d} 0" for number in range(12)}
+    starts = read_starts(file)
+    assert [starts[f"{number:04d} 0"] for number in range(12)] == [1] * 12
+    (resumed,) = set(starts) - {f"{number:04d} 0" for number in range(12)}
     # It was resumed from the checkpoint that its process saved when its worker was killed.
-    assert again in (f"{killed:04d} 1", f"{killed:04d} 2")
-    assert begun[again] == 1
+    assert resumed in (f"{killed:04d} 1", f"{killed:04d} 2")
+    assert starts[resumed] == 1
