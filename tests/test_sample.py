@@ -1,4 +1,4 @@
-"""The sample data: examples/sample contains what its README promises."""
+"""The sample data: examples/sample contains what its README says."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ def test_the_readme_lists_all_files_and_their_size() -> None:
 @pytest.mark.parametrize(
     ("name", "questions", "escaped", "padded", "shifted", "lost"), [(TRAIN, 2000, 8, 6, 8, 2), (DEV, 200, 2, 1, 2, 0)]
 )
-def test_defects_are_as_many_as_the_readme_says(
+def test_defects_are_those_of_the_readme(
     name: str, questions: int, escaped: int, padded: int, shifted: int, lost: int
 ) -> None:
     raw = paragraphs(name)
-    asked = [(paragraph["context"], qa) for paragraph in raw for qa in paragraph["qas"]]
-    assert len({qa["id"] for _, qa in asked}) == questions
-    assert len(asked) == questions + 1  # one occurs twice
+    qas = [(paragraph["context"], qa) for paragraph in raw for qa in paragraph["qas"]]
+    assert len({qa["id"] for _, qa in qas}) == questions
+    assert len(qas) == questions + 1  # one question occurs twice
     assert sum("&quot;" in paragraph["context"] or "&amp;" in paragraph["context"] for paragraph in raw) == escaped
     assert sum(paragraph["context"] != paragraph["context"].strip() for paragraph in raw) == padded
-    assert sum(qa["question"] != qa["question"].strip() for _, qa in asked) == padded
+    assert sum(qa["question"] != qa["question"].strip() for _, qa in qas) == padded
 
-    answers = [(context, answer) for context, qa in asked for answer in qa["answers"]]
-    assert len(answers) == len(asked)
+    answers = [(context, answer) for context, qa in qas for answer in qa["answers"]]
+    assert len(answers) == len(qas)
     wrong = [(context, answer) for context, answer in answers if not aligned(context, answer)]
     assert sum(answer["text"] not in context for context, answer in wrong) == lost
     assert sum(answer["text"] in context for context, answer in wrong) == shifted
@@ -98,16 +98,16 @@ def test_evaluation_contexts_and_names_do_not_occur_in_training_data() -> None:
     people = entities("lener_dev.conll", "PESSOA")
     assert len(people) > 50
     assert not people & entities("lener_train.conll", "PESSOA")
-    everything = texts + "\n".join(train)
+    training_text = texts + "\n".join(train)
     # "Raquel Antunes" may occur in "Raquel Antunes Lobo", another person.
-    assert [name for name in people if re.search(rf"{name}(?! [A-Z])", everything)] == []
+    assert [name for name in people if re.search(rf"{name}(?! [A-Z])", training_text)] == []
 
 
 @pytest.mark.parametrize(("name", "size"), [("lener_train.conll", 800), ("lener_dev.conll", 100)])
 def test_entity_files_have_six_types(name: str, size: int) -> None:
-    parsed = read_sentences(SAMPLE / name, need_labels=True)
-    assert len(parsed) == size
-    assert {label[2:] for sentence in parsed for label in sentence.labels} - {""} == TYPES
+    sentences = read_sentences(SAMPLE / name, need_labels=True)
+    assert len(sentences) == size
+    assert {label[2:] for sentence in sentences for label in sentence.labels} - {""} == TYPES
 
 
 def test_plain_text_and_questions_are_complete() -> None:
@@ -119,6 +119,6 @@ def test_plain_text_and_questions_are_complete() -> None:
         records = [json.loads(line) for line in (SAMPLE / name).read_text(encoding="utf-8").splitlines()]
         assert len({record["id"] for record in records}) == size
         assert all(set(record) == {"id", "question", "context"} for record in records)
-    context, asked = (SAMPLE / f"covid_{name}.txt" for name in ("context", "questions"))
+    context, questions = (SAMPLE / f"covid_{name}.txt" for name in ("context", "questions"))
     assert {record["context"] for record in records} == {context.read_text(encoding="utf-8").removesuffix("\n")}
-    assert [record["question"] for record in records] == asked.read_text(encoding="utf-8").splitlines()
+    assert [record["question"] for record in records] == questions.read_text(encoding="utf-8").splitlines()

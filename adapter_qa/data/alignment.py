@@ -117,7 +117,7 @@ def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> Al
     An exact match is preferred to a normalized one, however close the latter is.
 
     Args:
-        context: the context.
+        context: the cleaned context.
         raw_text: the answer before cleaning.
         raw_start: its start index in the context before cleaning; may be wrong.
     """
@@ -143,7 +143,7 @@ def align_question(
 
     Args:
         question: a question with raw texts.
-        context: its context.
+        context: its cleaned context.
         keep_unaligned: keep answers that the context does not contain, with start `UNALIGNED`. Evaluation can compare
             predictions with their text; training has no span for them. Empty answers are always dropped.
 
@@ -166,7 +166,7 @@ def align_question(
 
 
 def _nearest_occurrence(text: str, pattern: str, index: int) -> int:
-    """Return the start of the occurrence of `pattern` closest to `index`, the left one of two; -1 if there is none."""
+    """Return the start of the occurrence of `pattern` closest to `index`, the left one if two are; -1 if none."""
     left = text.rfind(pattern, 0, index + len(pattern))
     right = text.find(pattern, index + 1)
     if left < 0 or (right >= 0 and right - index < index - left):
@@ -178,16 +178,16 @@ def _nearest_normalized_match(context: AlignmentContext, answer: str, index: int
     """Return the span of `context.text` closest to `index` that equals the clean answer after normalization."""
     normalized = context.normalized
     pattern = normalize(answer).text.strip()
-    if not pattern:  # nothing but combining marks
+    if not pattern:  # the answer has combining marks only
         return None
-    first = _nearest_occurrence(normalized.text, pattern, bisect_left(normalized.source_indices, index))
-    if first < 0:
+    start = _nearest_occurrence(normalized.text, pattern, bisect_left(normalized.source_indices, index))
+    if start < 0:
         return None
     # The match extends to the next character that normalization kept. Only combining marks can stand between that
     # character and the last one of the match, which is not a space; they belong to the match.
-    following = first + len(pattern)
+    following = start + len(pattern)
     end = normalized.source_indices[following] if following < len(normalized.text) else len(context.text)
-    return slice(normalized.source_indices[first], end)
+    return slice(normalized.source_indices[start], end)
 
 
 def _unescape(raw: str) -> MappedText:
@@ -226,4 +226,4 @@ def _normalize_character(character: str) -> str:
 
 
 def _without_marks(text: str) -> str:
-    return "".join(mark for mark in unicodedata.normalize("NFD", text) if not unicodedata.combining(mark))
+    return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))

@@ -1,4 +1,4 @@
-"""How a batch reaches the encoder, and how much of it is padding."""
+"""The encoder's inputs from a batch, and the share of padding in batches."""
 
 from __future__ import annotations
 

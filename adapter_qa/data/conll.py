@@ -27,12 +27,12 @@ class Sentence:
     labels: tuple[str, ...]
 
 
-class _Parsed(NamedTuple):
+class _ParsedSentence(NamedTuple):
     """A sentence of a file before its labels are checked.
 
     Attributes:
         where: number of its first line in a CoNLL file, where every word has a line; otherwise the record's position.
-        sentence: the label of a word without label is "".
+        sentence: the words and labels; "" is the label of a word that has none.
         problem: why the record is not a sentence; empty if it is.
     """
 
@@ -72,7 +72,7 @@ def label_names(sentences: Sequence[Sentence]) -> list[str]:
     return [OUTSIDE, *[f"{prefix}-{entity}" for entity in types for prefix in ("B", "I")]]
 
 
-def _conll_sentences(text: str) -> Iterator[_Parsed]:
+def _conll_sentences(text: str) -> Iterator[_ParsedSentence]:
     words: list[str] = []
     labels: list[str] = []
     first_line = 1
@@ -83,12 +83,12 @@ def _conll_sentences(text: str) -> Iterator[_Parsed]:
             labels.append(columns[-1] if len(columns) > 1 else "")
             continue
         if words:
-            yield _Parsed(first_line, Sentence(tuple(words), tuple(labels) if any(labels) else ()))
+            yield _ParsedSentence(first_line, Sentence(tuple(words), tuple(labels) if any(labels) else ()))
             words, labels = [], []
         first_line = number + 1
 
 
-def _json_sentence(record: Record) -> _Parsed:
+def _json_sentence(record: Record) -> _ParsedSentence:
     problem, words, labels = record.problem, [], []
     if not problem and (not isinstance(record.fields, dict) or "tokens" not in record.fields):
         problem = f"no 'tokens'; {JSON_FORMAT}"
@@ -98,30 +98,30 @@ def _json_sentence(record: Record) -> _Parsed:
         if not isinstance(words, list) or not isinstance(labels, list) or not all(map(is_text, [*words, *labels])):
             problem = f"'tokens' and 'ner_tags' must be lists of text, with labels such as B-LOC; {JSON_FORMAT}"
             words, labels = [], []
-    return _Parsed(record.where, Sentence(tuple(words), tuple(labels)), problem)
+    return _ParsedSentence(record.where, Sentence(tuple(words), tuple(labels)), problem)
 
 
-def _sentence_problem(parsed: _Parsed, need_labels: bool) -> str:
+def _sentence_problem(parsed: _ParsedSentence, need_labels: bool) -> str:
     """Return the first defect of a sentence with its position; empty if there is none."""
     where, sentence, problem = parsed
-    place = f"line {where}" if isinstance(where, int) else where
+    position = f"line {where}" if isinstance(where, int) else where
     if problem:
-        return f"{place}: {problem}"
+        return f"{position}: {problem}"
     if not sentence.words:
-        return f"{place}: a sentence without words"
+        return f"{position}: a sentence without words"
     for word in sentence.words:
         if not word.strip() or COLUMN_SEPARATOR.search(word) or "\n" in word or "\r" in word:
-            return f"{place}: {word!r} is not a word; a word is not empty and has no spaces, tabs or line breaks"
+            return f"{position}: {word!r} is not a word; a word is not empty and has no spaces, tabs or line breaks"
     if not sentence.labels:
-        return f"{place}: no labels" if need_labels else ""
+        return f"{position}: no labels" if need_labels else ""
     if len(sentence.labels) > len(sentence.words):
-        return f"{place}: {len(sentence.labels)} labels for {len(sentence.words)} words"
+        return f"{position}: {len(sentence.labels)} labels for {len(sentence.words)} words"
     previous = OUTSIDE
     pairs = itertools.zip_longest(sentence.words, sentence.labels, fillvalue="")
     for index, (word, label) in enumerate(pairs):
         problem = _label_problem(word, label, previous)
         if problem:
-            return f"line {where + index}: {problem}" if isinstance(where, int) else f"{place}: {problem}"
+            return f"line {where + index}: {problem}" if isinstance(where, int) else f"{position}: {problem}"
         previous = label
     return ""
 

@@ -28,7 +28,7 @@ class MaskedLMDataset(Dataset[dict[str, np.ndarray]]):
     Attributes:
         ids: (blocks, block_size) int64.
         labels: (blocks, block_size) int64, `IGNORED` where nothing is predicted; None if the trainer masks the blocks
-            anew whenever they are used.
+            again at every use.
     """
 
     ids: np.ndarray
@@ -39,7 +39,7 @@ class MaskedLMDataset(Dataset[dict[str, np.ndarray]]):
 
     def lengths(self) -> np.ndarray:
         """Return the number of tokens of each block, (blocks,) int64; all are equal."""
-        return np.full(*self.ids.shape)
+        return np.full(len(self.ids), self.ids.shape[1])
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         item = {"input_ids": self.ids[index]}
@@ -57,7 +57,7 @@ def split_into_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, 
     """
     parts: list[np.ndarray] = []
     starts = range(0, len(texts), TEXTS_PER_CALL)
-    for start in tqdm(starts, desc="blocks", unit="k", disable=len(starts) <= 1):
+    for start in tqdm(starts, desc="texts", unit="k", disable=len(starts) <= 1):
         encoded = tokenizer(list(texts[start : start + TEXTS_PER_CALL]), add_special_tokens=False, verbose=False)
         parts += [np.array([*ids, tokenizer.sep_token_id], dtype=np.int64) for ids in encoded["input_ids"]]
     tokens = np.concatenate(parts)

@@ -15,7 +15,8 @@ class BucketSampler(Sampler[int]):
 
     The examples are shuffled. Every `BATCHES_SORTED_TOGETHER` batches of them are sorted by length. Then the batches
     are shuffled, and the batch with the longest example moves to the front, so that a run without enough memory fails
-    in its first step. The order depends on seed and epoch alone: it is the same in every process and after a resume.
+    in its first step. An incomplete batch comes last. The order depends on seed and epoch only, so that it
+    is the same in every process and after a resume.
 
     Args:
         lengths: (examples,) number of tokens.
@@ -30,7 +31,7 @@ class BucketSampler(Sampler[int]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch, counted from 0; called by accelerate's data loader."""
+        """Set the epoch, counted from 0; accelerate's data loader calls this."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -39,17 +40,17 @@ class BucketSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         rng = np.random.default_rng((self.seed, self.epoch))
         order = rng.permutation(len(self.lengths))
-        stretch = BATCHES_SORTED_TOGETHER * self.batch_size
-        pieces = [order[first : first + stretch] for first in range(0, len(order), stretch)]
-        order = np.concatenate([piece[np.argsort(-self.lengths[piece], kind="stable")] for piece in pieces])
-        full = len(order) // self.batch_size * self.batch_size
-        batches = order[:full].reshape(-1, self.batch_size)
+        group_size = BATCHES_SORTED_TOGETHER * self.batch_size
+        groups = [order[start : start + group_size] for start in range(0, len(order), group_size)]
+        order = np.concatenate([group[np.argsort(-self.lengths[group], kind="stable")] for group in groups])
+        full_end = len(order) // self.batch_size * self.batch_size
+        batches = order[:full_end].reshape(-1, self.batch_size)
         batches = batches[rng.permutation(len(batches))]
         if len(batches):
             longest = int(self.lengths[batches].max(axis=1).argmax())
             batches[[0, longest]] = batches[[longest, 0]]
         yield from batches.ravel().tolist()
-        yield from order[full:].tolist()
+        yield from order[full_end:].tolist()
 
 
 class LongestFirst(Sampler[int]):

@@ -179,7 +179,7 @@ def to_questions(records: list[Record], source: str, *, need_answers: bool) -> l
     repeated = [identifier for identifier, count in counts.items() if count > 1]
     if repeated:
         extra = len(questions) - len(counts)
-        problems.insert(0, f"{source}: ids must differ; {extra} records repeat one, such as {repeated[0]!r}")
+        problems.insert(0, f"{source}: ids must be unique; {extra} records repeat an id, such as {repeated[0]!r}")
     if not records:
         problems = [f"{source}: holds no questions"]
     raise_first_problems(problems, source)
@@ -253,7 +253,7 @@ def _csv_records(name: str, text: str) -> Iterator[Record]:
         for row in rows:
             where = f"line {rows.line_num}"
             if None in row or None in row.values():
-                yield Record(where, row, f"not as many values as the {len(header)} columns")
+                yield Record(where, row, f"the number of values is not {len(header)}, the number of columns")
                 continue
             try:
                 yield Record(where, _csv_fields(row))
@@ -268,7 +268,7 @@ def _csv_fields(row: dict[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {key: row[key] for key in ("id", "title", "question", "context") if key in row}
     impossible = row.get("is_impossible", "").strip().lower()
     if impossible not in ("", "true", "false"):
-        raise ValueError(f"'is_impossible' is {row['is_impossible']!r}; allowed: true, false or nothing")
+        raise ValueError(f"'is_impossible' is {row['is_impossible']!r}; allowed: true, false or empty")
     fields["is_impossible"] = impossible == "true"
     if row.get("answers"):
         fields["answers"] = _parse_literal(row["answers"])
@@ -285,7 +285,7 @@ def _csv_fields(row: dict[str, str]) -> dict[str, Any]:
 
 
 class _ArraysToLists(ast.NodeTransformer):
-    """Replaces the numpy notation `array([1, 2], dtype=int32)` and `np.int64(7)` by the first argument."""
+    """Transformer that replaces numpy's `array([1, 2], dtype=int32)` and `np.int64(7)` by the first argument."""
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         return self.visit(node.args[0]) if node.args else node
@@ -297,7 +297,7 @@ def _parse_literal(cell: str) -> Any:
         return json.loads(cell)
     try:
         return ast.literal_eval(_ArraysToLists().visit(ast.parse(cell.strip(), mode="eval")))
-    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # as literal_eval lists
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # documented for literal_eval
         raise ValueError("'answers' is neither JSON nor a Python literal") from error
 
 
@@ -345,12 +345,12 @@ def _answers_problem(fields: dict[str, Any], need_answers: bool) -> str:
         return "'answers' must be [{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
     texts, starts = _answer_lists(fields)
     if len(texts) != len(starts):
-        return f"'answers' has {len(texts)} of 'text' but {len(starts)} of 'answer_start'"
+        return f"'answers' has {len(texts)} 'text' and {len(starts)} 'answer_start'; give one start per text"
     if not all(map(is_text, texts)):
         return "an answer's 'text' is not valid text"
     for start in starts:
         if type(start) is not int or abs(start) >= ANSWER_START_LIMIT:  # isinstance counts bool as int
-            shown = kind(start) if type(start) is not int else "beyond any text"
+            shown = kind(start) if type(start) is not int else "out of range"
             return f"an 'answer_start' is {shown}; it must be a whole number, the index of a character"
     return ""
 

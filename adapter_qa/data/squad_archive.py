@@ -29,7 +29,7 @@ class _Member(NamedTuple):
 
 
 def read_archive(path: Path) -> dict[str, bytes]:
-    """Read the `ARCHIVE_MEMBERS`, in whatever folder of the archive they are.
+    """Read the files `ARCHIVE_MEMBERS` from any folder of the archive.
 
     Raises:
         UserError: the archive cannot be read, or a member is missing, repeated, a link or too large.

@@ -34,7 +34,7 @@ def f1(prediction: str, gold: str) -> float:
     shared = (Counter(predicted_words) & Counter(gold_words)).total()
     if not shared:
         return 0.0
-    # 2 * shared / (number of all words) rounds differently, which can change the chosen threshold.
+    # Not 2 * shared / (number of all words): it rounds differently, which can change the chosen threshold.
     precision, recall = shared / len(predicted_words), shared / len(gold_words)
     return 2 * precision * recall / (precision + recall)
 
@@ -120,7 +120,7 @@ def _best_threshold(
     null_odds: Mapping[str, float],
     has_answer: Mapping[str, bool],
 ) -> tuple[float, float]:
-    """Return the best average (percent) and its threshold, as `find_best_thresh` of evaluate-v2.0.py finds them.
+    """Return the best average (percent) and its threshold, as `find_best_thresh` of evaluate-v2.0.py does.
 
     The search starts with no answers at all, threshold 0.0, and adds the answers one by one in order of the odds. Two
     consequences are kept so that results are comparable: 0.0 also stands for "answer nothing" although odds may be

@@ -20,7 +20,7 @@ class Preparation:
         questions: cleaned and aligned questions, in the order of the file.
         rejects: JSON objects with `where`, `reason`, `detail`, `kept` (whether the question is kept without some of
             its answers) and the original `record`.
-        duplicates: number of questions that are dropped because a later one has the same id.
+        duplicates: number of questions that are dropped because a later question has the same id.
         entities: number of HTML entities that were replaced.
         rejected: number of dropped questions by reason.
         matches: number of answers by the way they were found.
@@ -48,13 +48,13 @@ class Preparation:
         reason = _rejection_reason(cleaned, matches)
         kept = bool(cleaned.context and cleaned.question and (cleaned.answer_texts or not answers))
         if reason:
-            lost = [answer.text for answer in answers if answer.match in (MatchType.NOT_FOUND, MatchType.EMPTY)]
-            self.reject(record, reason, "; ".join(map(repr, lost)), kept=kept)
+            unusable = [answer.text for answer in answers if answer.match in (MatchType.NOT_FOUND, MatchType.EMPTY)]
+            self.reject(record, reason, "; ".join(map(repr, unusable)), kept=kept)
         if kept:
             self.questions.append(cleaned)
 
     def reject(self, record: Record, reason: str, detail: str, *, kept: bool = False) -> None:
-        """List a record among the rejects. The reason is one of a few, by which rejects are counted."""
+        """Add a record to the rejects and, unless its question is kept, count it under its reason."""
         self.rejects.append(
             {"where": record.where, "reason": reason, "detail": detail, "kept": kept, "record": record.fields}
         )
@@ -75,7 +75,7 @@ class Preparation:
 
 
 def prepare_questions(records: Sequence[Record], *, keep_unaligned: bool) -> Preparation:
-    """Clean and align all questions of a file. Of questions with the same id, the last one is kept."""
+    """Clean and align all questions of a file. If questions have the same id, the last one is kept."""
     preparation = Preparation(keep_unaligned)
     parsed = []
     for record in records:

@@ -21,7 +21,7 @@ MIN_SENTENCES_FOR_PROGRESS = 1000  # fewer sentences are tokenized at once
 
 
 class Word(NamedTuple):
-    """The tokens of a word and their label indices, which are as many."""
+    """The tokens of a word, and a label index for each token."""
 
     token_ids: list[int]
     labels: list[int]
@@ -79,11 +79,11 @@ def tokenize_and_align_labels(
     """Tokenize sentences and label their tokens. Long sentences are cut between words, so that no word is lost.
 
     Args:
-        sentences: with labels; in a sentence without labels the first piece of each word has the label "O".
+        sentences: the sentences; in a sentence without labels every word has the label "O".
         tokenizer: a fast tokenizer.
         names: all label names; a token's label is an index into them.
         max_seq_length: tokens of an input, special tokens included.
-        label_all_tokens: label every piece of a word, not only the first; after a B- piece follow I- pieces.
+        label_all_tokens: label every piece of a word, not only the first; the pieces after a B- piece are I-.
         next_sentence: append the beginning of the next sentence, with labels, as second segment to each sentence.
     """
     label_indices = {name: index for index, name in enumerate(names)}
@@ -121,9 +121,9 @@ def _tokenize_words(
     for index, ids in enumerate(token_ids):
         label = sentence.labels[index] if sentence.labels else OUTSIDE
         inside_label = f"I-{label[2:]}" if label.startswith("B-") else label
-        rest = label_indices[inside_label] if label_all_tokens else IGNORED
+        later_label = label_indices[inside_label] if label_all_tokens else IGNORED
         pieces = ids or [int(tokenizer.unk_token_id)]
-        words.append(Word(pieces, [label_indices[label], *[rest] * (len(pieces) - 1)]))
+        words.append(Word(pieces, [label_indices[label], *[later_label] * (len(pieces) - 1)]))
     return words
 
 
@@ -134,7 +134,7 @@ def _words_that_fit(words: list[Word], limit: int) -> list[Word]:
 
 
 def _split(words: list[Word], limit: int) -> list[list[Word]]:
-    """Split words into parts of at most `limit` tokens. A longer word keeps its first `limit` tokens."""
+    """Split words into parts of at most `limit` tokens. A word of more tokens keeps its first `limit`."""
     remaining = [Word(word.token_ids[:limit], word.labels[:limit]) for word in words]
     parts = []
     while remaining:
@@ -147,10 +147,10 @@ def _encode(tokenizer: PreTrainedTokenizerFast, first: list[Word], second: list[
     """Join one or two segments with the tokenizer's special tokens."""
     ids = np.array([token for word in first + second for token in word.token_ids], dtype=np.int64)
     labels = np.array([label for word in first + second for label in word.labels], dtype=np.int64)
-    size = sum(len(word.token_ids) for word in first)
+    first_size = sum(len(word.token_ids) for word in first)
     # Negative placeholders, not token ids: an unknown word has the id of a special token, but it has a label.
-    placeholders = [-place for place in range(1, len(ids) + 1)]
-    segments = (placeholders[:size], placeholders[size:] if second else None)
+    placeholders = [-number for number in range(1, len(ids) + 1)]
+    segments = (placeholders[:first_size], placeholders[first_size:] if second else None)
     token_ids = np.array(tokenizer.build_inputs_with_special_tokens(*segments), dtype=np.int64)
     type_ids = np.array(tokenizer.create_token_type_ids_from_sequences(*segments), dtype=np.int64)
     is_word = token_ids < 0

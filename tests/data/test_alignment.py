@@ -22,7 +22,7 @@ from adapter_qa.data.alignment import (
 from adapter_qa.data.squad import Question, is_aligned
 
 # Composed and decomposed accents, capital and small, typographic signs, spaces, emoji with joiner and selector,
-# zero-width and right-to-left characters, letters whose case or decomposition has several, and pieces of entities.
+# zero-width and right-to-left characters, letters that case folding or decomposition makes several, parts of entities.
 PIECES = [
     *("é", "e\u0301", "É", "E\u0301", "e", "E", "ç", "c\u0327", "ã", "İ", "ß", "ẞ", "ς", "Σ", "ﬁ", "각", "ᾳ"),
     *("'", "’", '"', "“", "”", "-", "–", "—", " ", "  ", "\n", "\t", "\u00a0", "\u2003"),
@@ -148,10 +148,10 @@ def test_any_answer_in_any_context(raw_context: str, raw_answer: str, raw_start:
 @given(st.text("ab ", min_size=1, max_size=30), st.text("ab", min_size=1, max_size=3), starts)
 def test_exact_match_is_the_nearest(context: str, answer: str, start: int) -> None:
     assume(context.strip())
-    near = max(start - (len(context) - len(context.lstrip())), 0)
+    expected_start = max(start - (len(context) - len(context.lstrip())), 0)
     prepared = AlignmentContext(context)
-    near = min(near, len(prepared.text))
-    expected = nearest_occurrence(prepared.text, answer, near)
+    expected_start = min(expected_start, len(prepared.text))
+    expected = nearest_occurrence(prepared.text, answer, expected_start)
     result = align_answer(prepared, answer, start)
     assert result.start == (UNALIGNED if expected is None else expected)
 
@@ -169,15 +169,15 @@ def test_normalized_match_is_the_nearest(context: str, answer: str, start: int) 
 @settings(deadline=None)
 @given(texts, st.data())
 def test_a_span_of_the_raw_context_is_an_exact_match(raw: str, data: st.DataObject) -> None:
-    """This holds whatever is cleaned around the span, unless the span cuts an entity."""
+    """The text around the span may change in cleaning. The test skips spans that cut an entity."""
     start = data.draw(st.integers(0, len(raw)))
     answer = raw[start : data.draw(st.integers(start, len(raw)))]
     prepared, cleaned = AlignmentContext(raw), clean(answer)
-    apart = clean(raw[:start] + "\x00" + answer + "\x00" + raw[start + len(answer) :]).text
-    assume(cleaned.text and apart.replace("\x00", "").strip() == prepared.text and apart.count("\x00") == 2)
+    marked = clean(raw[:start] + "\x00" + answer + "\x00" + raw[start + len(answer) :]).text
+    assume(cleaned.text and marked.replace("\x00", "").strip() == prepared.text and marked.count("\x00") == 2)
     result = align_answer(prepared, answer, start)
     assert (result.text, result.match) == (cleaned.text, MatchType.EXACT)
-    assert prepared.text[: result.start].strip() == apart[: apart.index("\x00")].strip()
+    assert prepared.text[: result.start].strip() == marked[: marked.index("\x00")].strip()
 
 
 @pytest.mark.parametrize(

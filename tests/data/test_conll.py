@@ -59,8 +59,8 @@ def test_labels_may_be_missing_if_not_needed(tmp_path: Path, name: str, content:
     (tmp_path / name).write_text(content, encoding="utf-8")
     unlabelled = [Sentence(sentence.words, ()) for sentence in BOTH]
     assert read_sentences(tmp_path / name, need_labels=False) == unlabelled
-    places = ["line 1", "line 7"] if name == "a.conll" else ["line 1", "line 2"]
-    assert problems_of(tmp_path / name, content) == [f"{tmp_path / name}, {place}: no labels" for place in places]
+    lines = ["line 1", "line 7"] if name == "a.conll" else ["line 1", "line 2"]
+    assert problems_of(tmp_path / name, content) == [f"{tmp_path / name}, {line}: no labels" for line in lines]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\x85"])

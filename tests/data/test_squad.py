@@ -95,9 +95,9 @@ def test_json_forms(tmp_path: Path, form: str) -> None:
 
 def test_answers_of_an_impossible_question_are_dropped(tmp_path: Path) -> None:
     record = flat(UNANSWERABLE) | {"is_impossible": True, "plausible_answers": pairs(ANSWERED)}
-    given = record | {"answers": pairs(ANSWERED)}
-    missing = {key: value for key, value in record.items() if key != "answers"} | {"id": "3"}
-    questions = read_squad(write(tmp_path / "q.json", [given, missing]), need_answers=True)
+    with_answers = record | {"answers": pairs(ANSWERED)}
+    without_answers = {key: value for key, value in record.items() if key != "answers"} | {"id": "3"}
+    questions = read_squad(write(tmp_path / "q.json", [with_answers, without_answers]), need_answers=True)
     assert [(q.id, q.answer_texts, q.answer_starts) for q in questions] == [("2", (), ()), ("3", (), ())]
 
 
@@ -166,7 +166,7 @@ def test_csv_is_impossible(tmp_path: Path) -> None:
     assert [len(q.answer_texts) for q in questions] == [0, 2, 2]
     rows[0]["is_impossible"] = "talvez"
     assert problems(write_csv(tmp_path / "q.csv", rows)) == [
-        "line 3: 'is_impossible' is 'talvez'; allowed: true, false or nothing"  # the context spans two lines
+        "line 3: 'is_impossible' is 'talvez'; allowed: true, false or empty"  # the context spans two lines
     ]
 
 
@@ -254,16 +254,16 @@ def test_defects_of_a_file(tmp_path: Path, name: str, content: bytes, expected: 
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
-    whole = json.dumps(nested(BOTH), ensure_ascii=False).encode("utf-8")
-    for size in range(len(whole)):
-        (problem,) = problems(write(tmp_path / "q.json", whole[:size]))
+    content = json.dumps(nested(BOTH), ensure_ascii=False).encode("utf-8")
+    for size in range(len(content)):
+        (problem,) = problems(write(tmp_path / "q.json", content[:size]))
         assert problem.startswith(("not JSON at line 1, column", "not UTF-8 at byte", "the file is empty"))
 
 
 def test_repeated_ids(tmp_path: Path) -> None:
     records = [flat(ANSWERED), flat(UNANSWERABLE), flat(UNANSWERABLE) | {"id": 2}, flat(UNANSWERABLE)]
     path = write(tmp_path / "q.json", records)
-    assert problems(path) == ["ids must differ; 2 records repeat one, such as '2'"]
+    assert problems(path) == ["ids must be unique; 2 records repeat an id, such as '2'"]
 
 
 def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
@@ -303,8 +303,8 @@ def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
         ("answers", "Campo Grande", "'answers' must be [{'text', 'answer_start'}, ...] or"),
         ("answers", {"text": "x", "answer_start": 1}, "'answers' must be [{'text', 'answer_start'}, ...] or"),
         ("answers", [{"text": "x"}], "'answers' must be [{'text', 'answer_start'}, ...] or"),
-        ("answers", {"text": ["x"], "answer_start": []}, "'answers' has 1 of 'text' but 0 of 'answer_start'"),
-        ("answers", {"text": ["a", "b"], "answer_start": [0]}, "'answers' has 2 of 'text' but 1 of 'answer_start'"),
+        ("answers", {"text": ["x"], "answer_start": []}, "'answers' has 1 'text' and 0 'answer_start'; give one"),
+        ("answers", {"text": ["a", "b"], "answer_start": [0]}, "'answers' has 2 'text' and 1 'answer_start'; give one"),
         ("answers", {"text": [3], "answer_start": [3]}, "an answer's 'text' is not valid text"),
         ("answers", {"text": ["x"], "answer_start": ["3"]}, "an 'answer_start' is text; it must be a whole number"),
         ("answers", {"text": ["x"], "answer_start": [3.0]}, "an 'answer_start' is a number; it must be a whole number"),
@@ -314,14 +314,14 @@ def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
             "an 'answer_start' is true/false; it must be a whole number",
         ),
         ("answers", {"text": ["x"], "answer_start": [float("nan")]}, "an 'answer_start' is NaN; it must be a whole"),
-        ("answers", {"text": ["x"], "answer_start": [2**31]}, "an 'answer_start' is beyond any text; it must be a"),
+        ("answers", {"text": ["x"], "answer_start": [2**31]}, "an 'answer_start' is out of range; it must be a"),
         ("is_impossible", "no", "'is_impossible' is text; it must be true or false"),
     ],
 )
 def test_defects_of_a_record(tmp_path: Path, key: str, value: Any, expected: str) -> None:
     problem = problem_of(tmp_path, **{key: value})
-    place = "data[0]: " if key == "id" else "data[0] (id 'q1'): "
-    assert problem.startswith(place + expected)
+    position = "data[0]: " if key == "id" else "data[0] (id 'q1'): "
+    assert problem.startswith(position + expected)
 
 
 @pytest.mark.parametrize("key", ["question", "context"])
@@ -330,7 +330,7 @@ def test_lone_surrogates_are_refused(tmp_path: Path, key: str) -> None:
     assert problems(path) == [f"data[0] (id 'q1'): {key!r} has a lone surrogate, which is not valid text"]
 
 
-def test_places_of_defects(tmp_path: Path) -> None:
+def test_positions_of_defects(tmp_path: Path) -> None:
     articles = nested(BOTH)
     articles["data"][0]["paragraphs"][0]["qas"][1].pop("id")
     articles["data"].append({"paragraphs": {}})
@@ -358,8 +358,8 @@ def test_defects_of_csv_rows(tmp_path: Path) -> None:
         "id,question,context,answers\n1,Onde?,Lá,[]\n2,Onde?\n3,Onde?,Lá,[],x\n4,Onde?,Lá,Lá [0]\n5,Onde?,Lá,\n",
     )
     assert problems(path) == [
-        "line 3: not as many values as the 4 columns",
-        "line 4: not as many values as the 4 columns",
+        "line 3: the number of values is not 4, the number of columns",
+        "line 4: the number of values is not 4, the number of columns",
         "line 5: 'answers' is neither JSON nor a Python literal",
         "line 6 (id '5'): no 'answers'",
     ]
@@ -375,7 +375,7 @@ def test_nothing_in_a_csv_cell_is_executed(tmp_path: Path) -> None:
     assert not target.exists()
 
 
-def test_one_record_at_a_time() -> None:
+def test_a_record_is_parsed_alone() -> None:
     """The preparation script reads valid records although others are invalid."""
     records = read_records("q.json", json.dumps([flat(ANSWERED), {"id": "x"}]).encode())
     assert parse_question(records[0], need_answers=True) == ANSWERED

@@ -53,8 +53,8 @@ def test_incomplete_ambiguous_or_oversized_archives(
 @archive_formats
 def test_damaged_archives(tmp_path: Path, pack: Pack, name: str) -> None:
     archive = pack(tmp_path / name, [(TRAIN, CONTENT), (DEV, CONTENT)])
-    whole = archive.read_bytes()
-    for damaged in (b"", b"neither tar nor zip", whole[: len(whole) // 2]):
+    content = archive.read_bytes()
+    for damaged in (b"", b"neither tar nor zip", content[: len(content) // 2]):
         archive.write_bytes(damaged)
         (problem,) = problems_of(archive)
         assert problem.startswith(f"{archive}: not a readable archive: ")

@@ -56,10 +56,10 @@ def expected_labels(sentence: Sentence, tokenizer: PreTrainedTokenizerFast, labe
     """Return token labels, computed from the tokenizer's `word_ids`."""
     words = tokenizer(list(sentence.words), is_split_into_words=True).word_ids()
     labels = []
-    for place, word in enumerate(words):
+    for index, word in enumerate(words):
         if word is None:
             labels.append(IGNORED)
-        elif place == 0 or words[place - 1] != word:
+        elif index == 0 or words[index - 1] != word:
             labels.append(NAMES.index(sentence.labels[word]))
         else:
             inside_label = sentence.labels[word].replace("B-", "I-")
@@ -79,9 +79,9 @@ def test_the_first_piece_of_a_word_is_labelled(tokenizer: PreTrainedTokenizerFas
     dataset = tokenize_and_align_labels(BOTH, tokenizer, NAMES, max_seq_length=64, label_all_tokens=label_all)
     assert (dataset.sentence_indices, dataset.cut_sentences, len(dataset)) == ([0, 1], 0, 2)
     for sentence, item in zip(BOTH, [dataset[0], dataset[1]], strict=True):
-        whole = tokenizer(list(sentence.words), is_split_into_words=True, return_token_type_ids=True)
-        assert item["input_ids"].tolist() == whole["input_ids"]
-        assert item["token_type_ids"].tolist() == whole["token_type_ids"]
+        expected = tokenizer(list(sentence.words), is_split_into_words=True, return_token_type_ids=True)
+        assert item["input_ids"].tolist() == expected["input_ids"]
+        assert item["token_type_ids"].tolist() == expected["token_type_ids"]
         assert item["labels"].tolist() == expected_labels(sentence, tokenizer, label_all)
         assert {array.dtype for array in item.values()} == {np.dtype(np.int64)}
     assert dataset.lengths().sum() > sum(len(sentence.words) + 2 for sentence in BOTH)  # some words have several pieces

@@ -26,6 +26,6 @@ def brute_clean(raw: str) -> str:
 
 
 def nearest_occurrence(text: str, pattern: str, index: int) -> int | None:
-    """Compare all occurrences; of two equally close ones take the left one."""
+    """Return the start of the occurrence closest to `index`, the left one if two are; None if there is none."""
     starts = [start for start in range(len(text)) if text.startswith(pattern, start)]
     return min(starts, key=lambda start: (abs(start - index), start), default=None)

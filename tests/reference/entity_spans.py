@@ -1,4 +1,4 @@
-"""An independent scorer of entities: it walks over the labels and counts spans."""
+"""An independent entity scorer that collects spans label by label and counts them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ def spans(labels: list[str]) -> set[tuple[int, int, str]]:
     """Return (start, end, type) of every entity. An I- label without a B- label starts an entity, as in conlleval."""
     entities = set()
     start, current = None, ""
-    for place, label in enumerate([*labels, "O"]):
+    for index, label in enumerate([*labels, "O"]):
         prefix, _, entity = label.partition("-")
         if start is not None and (prefix != "I" or entity != current):
-            entities.add((start, place, current))
+            entities.add((start, index, current))
             start = None
         if start is None and prefix != "O":
-            start, current = place, entity
+            start, current = index, entity
     return entities
 
 
@@ -24,9 +24,9 @@ def counted_scores(gold: list[list[str]], predicted: list[list[str]]) -> dict[st
     scores: dict[str, float] = {}
     for entity in ["", *sorted({span[3] for span in gold_spans | predicted_spans})]:
         expected = {span for span in gold_spans if entity in ("", span[3])}
-        made = {span for span in predicted_spans if entity in ("", span[3])}
-        hits = len(expected & made)
-        precision = hits / len(made) if made else 0.0
+        proposed = {span for span in predicted_spans if entity in ("", span[3])}
+        hits = len(expected & proposed)
+        precision = hits / len(proposed) if proposed else 0.0
         recall = hits / len(expected) if expected else 0.0
         prefix = f"{entity}_" if entity else ""
         scores[f"{prefix}precision"] = 100 * precision

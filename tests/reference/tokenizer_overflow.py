@@ -1,4 +1,4 @@
-"""Windows as the library's tokenizer makes them with its own overflow, and labels found by looking at every token."""
+"""Windows from the tokenizer's own overflow, and labels from a scan of every token."""
 
 from __future__ import annotations
 
