@@ -28,7 +28,6 @@ from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
 from adapter_qa.data.conll import OUTSIDE, label_names, read_sentences
 from adapter_qa.data.labels import IGNORED
-from adapter_qa.data.spans import WindowSpans, choose_answers
 from adapter_qa.data.squad import Question, is_aligned, read_records, read_squad
 from adapter_qa.data.squad_preparation import prepare_questions
 from adapter_qa.data.text import read_texts
@@ -42,7 +41,7 @@ from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.weights import read_weights, weight_names
-from utils_qa import window_spans
+from utils_qa import WindowSpans, choose_answers, window_spans
 
 # Composed and decomposed accents, emoji with joiners and skin tones, flags, zero-width and right-to-left characters,
 # single combining marks, control characters, characters beyond 16 bits, line separators, delimiters of JSON and CSV.
@@ -106,8 +105,8 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
     """Draw bytes with some replaced, inserted, removed or cut off."""
     result = bytearray(content)
     for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, len(result)))
-        result[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+        start = draw(st.integers(0, len(result)))
+        result[start : start + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
     return bytes(result[: draw(st.integers(0, len(result)))]) if draw(st.booleans()) else bytes(result)
 
 
@@ -128,8 +127,8 @@ def attempt(call: Any, *args: Any, **kwargs: Any) -> Any:
     return None
 
 
-def written(content: bytes | str, name: str) -> Path:
-    """Write a file, which the next example overwrites, and return its path."""
+def write_file(content: bytes | str, name: str) -> Path:
+    """Write a file in `FOLDER` and return its path. The next example overwrites it."""
     path = FOLDER / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
     return path
@@ -168,8 +167,8 @@ def test_all_file_formats_give_the_same_questions(questions: list[Question], asc
         ("a.jsonl", "\ufeff" + lines),
         ("a.csv", as_csv(questions)),
     ]:
-        assert read_squad(written(content, name), need_answers=True) == questions
-    nested = read_squad(written(json.dumps(as_nested(questions)), "n.json"), need_answers=True)
+        assert read_squad(write_file(content, name), need_answers=True) == questions
+    nested = read_squad(write_file(json.dumps(as_nested(questions)), "n.json"), need_answers=True)
     assert [(question.id, question.context, question.answer_texts) for question in nested] == [
         (question.id, question.context, question.answer_texts) for question in questions
     ]
@@ -196,7 +195,7 @@ DOCUMENTS = [as_nested(GOOD), {"data": [flat(question) for question in GOOD]}, [
 def test_any_json_gives_valid_questions_or_is_refused(data: st.DataObject, need_answers: bool, name: str) -> None:
     document = data.draw(changed(data.draw(st.sampled_from(DOCUMENTS))) | values)
     lines = document if name == "a.jsonl" and isinstance(document, list) else [document]
-    path = written("\n".join(map(json.dumps, lines)), name)
+    path = write_file("\n".join(map(json.dumps, lines)), name)
     questions = attempt(read_squad, path, need_answers=need_answers)
     if questions is not None:
         assert_valid(questions)
@@ -216,7 +215,7 @@ FILES = {
 @SLOW
 @given(st.sampled_from(sorted(FILES)), st.data())
 def test_any_bytes_give_valid_objects_or_are_refused(name: str, data: st.DataObject) -> None:
-    path = written(data.draw(damaged(FILES[name].encode("utf-8")) | st.binary(max_size=200)), name)
+    path = write_file(data.draw(damaged(FILES[name].encode("utf-8")) | st.binary(max_size=200)), name)
     questions = attempt(read_squad, path, need_answers=True)
     if questions is not None:
         assert_valid(questions)
@@ -225,8 +224,8 @@ def test_any_bytes_give_valid_objects_or_are_refused(name: str, data: st.DataObj
         assert len(sentence.words) == len(sentence.labels) > 0
         assert not any(word.isspace() or not word for word in sentence.words)
     assert sentences is None or label_names(sentences)[0] == OUTSIDE
-    read = attempt(read_texts, path)
-    assert read is None or (read and all(text.strip() for text in read))
+    lines = attempt(read_texts, path)
+    assert lines is None or (lines and all(line.strip() for line in lines))
 
 
 @SLOW
@@ -287,7 +286,7 @@ def test_every_word_is_labelled_in_the_encoder_inputs(
         "\n".join(f"{word} {'B-X' if number % 2 else 'O'}" for number, word in enumerate(sentence))
         for sentence in words
     )
-    sentences = attempt(read_sentences, written(content, "w.conll"), need_labels=True)
+    sentences = attempt(read_sentences, write_file(content, "w.conll"), need_labels=True)
     if sentences is None:  # the only word is -DOCSTART-, or a word is white space
         return
     dataset = tokenize_and_align_labels(
@@ -327,7 +326,7 @@ def test_any_options_are_accepted_or_refused(tiny_bert: Path, options: list[tupl
 @settings(SLOW, max_examples=100)
 @given(st.dictionaries(st.sampled_from(OPTION_NAMES) | texts, values | words, max_size=4), st.booleans())
 def test_any_options_file_is_accepted_or_refused(tiny_bert: Path, options: dict[str, Any], as_yaml: bool) -> None:
-    path = written(json.dumps(options), "o.yaml" if as_yaml else "o.json")
+    path = write_file(json.dumps(options), "o.yaml" if as_yaml else "o.json")
     argv = [str(path), "--model_name_or_path", str(tiny_bert)]
     attempt(parse_config, QARunConfig, argv, description="", examples="")
 
@@ -407,7 +406,7 @@ CONTENTS = {name: saved_weights(name) for name in ("a.safetensors", "zip.bin", "
 @SLOW
 @given(st.sampled_from(sorted(CONTENTS)), st.data())
 def test_any_weight_file_gives_tensors_or_is_refused(name: str, data: st.DataObject) -> None:
-    path = written(data.draw(damaged(CONTENTS[name])), name)
+    path = write_file(data.draw(damaged(CONTENTS[name])), name)
     state = attempt(read_weights, path)
     assert state is None or all(isinstance(weight, torch.Tensor) for weight in state.values())
     attempt(weight_names, path)
