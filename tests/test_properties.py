@@ -28,6 +28,7 @@ from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
 from adapter_qa.data.conll import OUTSIDE, label_names, read_sentences
 from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.spans import WindowSpans, choose_answers
 from adapter_qa.data.squad import Question, is_aligned, read_records, read_squad
 from adapter_qa.data.squad_preparation import prepare_questions
 from adapter_qa.data.text import read_texts
@@ -41,7 +42,7 @@ from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.weights import read_weights, weight_names
-from utils_qa import WindowSpans, choose_answers, window_spans
+from utils_qa import window_spans
 
 # Composed and decomposed accents, emoji with joiners and skin tones, flags, zero-width and right-to-left characters,
 # single combining marks, control characters, characters beyond 16 bits, line separators, delimiters of JSON and CSV.
