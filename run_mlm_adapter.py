@@ -57,8 +57,7 @@ def main(argv: list[str]) -> int:
     metadata = {"block_size": config.data.block_size, "language": config.adapter.language}
     bundle = workflow.build_model(run, "mlm", tokenizer, metadata)
     if config.training.dry_run:
-        counts = {name: {"blocks": len(blocks.get(name, ()))} for name in ("train", "eval")}
-        workflow.print_dry_run(run, bundle, counts)
+        workflow.print_dry_run(run, bundle, {"blocks": blocks})
         return 0
 
     trainer = make_trainer(run, bundle, blocks)
@@ -72,22 +71,22 @@ def main(argv: list[str]) -> int:
 
 
 def make_trainer(run: RunContext[MLMRunConfig], bundle: ModelBundle, blocks: dict[str, np.ndarray]) -> MLMTrainer:
-    """Return the trainer of a run. Evaluation blocks are masked once, so that all epochs are measured on the same."""
+    """Return the trainer of a run. Evaluation blocks are masked once, so that losses of epochs are comparable."""
     from adapter_qa.data.masked_lm import MaskedLMDataset, make_fixed_mask_dataset
     from adapter_qa.training.callbacks import make_callbacks
     from adapter_qa.training.mlm import MLMTrainer
 
     args, probability, tokenizer = run.args, run.config.data.mlm_probability, bundle.tokenizer
+    train = MaskedLMDataset(blocks["train"]) if args.do_train else None
+    dev = make_fixed_mask_dataset(blocks["eval"], tokenizer, probability, args.seed) if args.do_eval else None
     return MLMTrainer(
         model=bundle.model,
         setup=run.setup,
         tokenizer=tokenizer,
         mlm_probability=probability,
         args=args,
-        train_dataset=MaskedLMDataset(blocks["train"]) if args.do_train else None,
-        eval_dataset=make_fixed_mask_dataset(blocks["eval"], tokenizer, probability, args.seed)
-        if args.do_eval
-        else None,
+        train_dataset=train,
+        eval_dataset=dev,
         callbacks=make_callbacks(args, run.record),
     )
 

@@ -20,7 +20,7 @@ from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.conll import Sentence
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.runs.layout import predictions_file
-from adapter_qa.training.ner_data import count_inputs, known_labels, load_sentences, make_split_inputs, sentence_sources
+from adapter_qa.training.ner_data import known_labels, load_sentences, make_split_inputs, sentence_sources
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
     }
     bundle = workflow.build_model(run, "ner", tokenizer, metadata, labels)
     if config.training.dry_run:
-        workflow.print_dry_run(run, bundle, count_inputs(sentences, inputs))
+        workflow.print_dry_run(run, bundle, {"sentences": sentences, "inputs": inputs})
         return 0
 
     trainer = make_trainer(run, bundle, labels, inputs)
@@ -88,7 +88,7 @@ def make_trainer(
     labels: list[str],
     inputs: dict[str, TokenClassificationDataset],
 ) -> NERTrainer:
-    """Return the trainer of a run, and record the weights of the classes."""
+    """Return the trainer of a run; with --weighted_loss, record the weights of the classes."""
     from adapter_qa.data.token_classification import TokenClassificationCollator, class_weights
     from adapter_qa.training.callbacks import make_callbacks
     from adapter_qa.training.ner import NERTrainer

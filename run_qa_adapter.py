@@ -18,7 +18,7 @@ from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
-from adapter_qa.training.qa_data import QuestionSplit, count_inputs, load_questions, make_split_windows
+from adapter_qa.training.qa_data import QuestionSplit, load_questions, make_split_windows
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     from adapter_qa.data.window_dataset import WindowDataset
@@ -66,7 +66,8 @@ def main(argv: list[str]) -> int:
     metadata = {"windows": answering_options(config.data), "language": config.adapter.language}
     bundle = workflow.build_model(run, "qa", tokenizer, metadata)
     if config.training.dry_run:
-        workflow.print_dry_run(run, bundle, count_inputs(splits, windows))
+        questions = {name: split.questions for name, split in splits.items()}
+        workflow.print_dry_run(run, bundle, {"questions": questions, "windows": windows})
         return 0
 
     trainer = make_trainer(run, bundle, splits, windows)
@@ -89,7 +90,7 @@ def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:
     """Refuse to evaluate or predict with an adapter that was saved without a question answering head.
 
     Raises:
-        UserError: if there is no such head and none is trained.
+        UserError: if there is no such head, and the run does not train one.
     """
     if setup is None or setup.loads_saved_head or training.do_train or training.dry_run:
         return

@@ -1,6 +1,6 @@
-"""The trainer for extractive question answering: it evaluates by answers and not by logits.
+"""The trainer for extractive question answering, which evaluates answers and not logits.
 
-A batch's logits become its best spans on the device. The spans of all batches become answers, answer files and scores.
+The best spans of each batch are found on the device. The spans of all batches become answers, answer files and scores.
 
 | override | replaces in `transformers.Trainer` | guarded by |
 | --- | --- | --- |
@@ -44,7 +44,7 @@ if TYPE_CHECKING:  # tensorboard is imported by its callback, and only if it is 
     from torch.utils.tensorboard import SummaryWriter
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
-ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # the last one only if the encoder has types
+ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # token types only if the encoder has them
 
 ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
 
@@ -52,14 +52,12 @@ ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
 class QuestionAnsweringTrainer(AdapterTrainer):
     """`AdapterTrainer` for extractive question answering.
 
-    The best spans of each window are chosen on the device, batch by batch, so memory does not grow with the length of
-    the windows.
+    The best spans are chosen on the device, batch by batch, so logits of all windows are never in memory.
 
     Args:
         options: how spans are chosen, and whether padding is a possible answer in the loss (--pad_to_max_length, as
             in the reference scripts).
         eval_questions: the questions of `eval_dataset`; empty if there is no evaluation.
-        eval_dataset: windows to evaluate on.
         score_answers: scores of answers; None: the official SQuAD scores.
         kwargs: as for `AdapterTrainer`.
     """
@@ -69,14 +67,12 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         *,
         options: QADataOptions,
         eval_questions: Sequence[Question],
-        eval_dataset: WindowDataset | None,
         score_answers: ScoreAnswers | None = None,
         **kwargs: Any,
     ):
-        super().__init__(eval_dataset=eval_dataset, **kwargs)
+        super().__init__(**kwargs)
         self.options = options
         self.eval_questions = eval_questions
-        self.eval_windows = eval_dataset
         self.score_answers = score_answers or self.official_scores
         self.collector: SpanCollector
         self.attention: FusionAttention
@@ -109,10 +105,10 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             n_best_size=self.options.n_best_size,
             max_answer_length=self.options.max_answer_length,
         )
-        spans = self.gather_function(spans)  # gathered here: `Trainer` would copy all earlier ones with every batch
+        spans = self.gather_function(spans)  # `Trainer` would copy the spans of all earlier batches with every batch
         self.collector.add_batch(spans)
         rows = len(outputs.start_logits)
-        rows_before = self.args.process_index * rows  # those of other processes come first when gathered
+        rows_before = self.args.process_index * rows  # of earlier processes, in the gathered batch
         # The last batch may repeat windows; the attention must not count them twice.
         self.attention.add(inputs, min(max(len(spans[0]) - rows_before, 0), rows))
         return loss.detach(), None, None
@@ -125,15 +121,15 @@ class QuestionAnsweringTrainer(AdapterTrainer):
     ) -> dict[str, float]:
         """Answer the evaluation questions, write the answers, and return and log the metrics.
 
-        The arguments are those that `Trainer` passes; the data are those that the trainer was made with.
+        `Trainer` passes the arguments; the data are always those that the trainer was made with.
 
         Raises:
             ValueError: if the trainer was made without evaluation data.
         """
-        if self.eval_windows is None:
+        if not isinstance(self.eval_dataset, WindowDataset):
             raise ValueError("the trainer has no evaluation data")
         loader = self.get_eval_dataloader()
-        metrics = self.answer(self.eval_windows, self.eval_questions, metric_key_prefix, loader)
+        metrics = self.answer(self.eval_dataset, self.eval_questions, metric_key_prefix, loader)
         self.log(metrics)
         self._save_attention()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -146,14 +142,14 @@ class QuestionAnsweringTrainer(AdapterTrainer):
     def answer(
         self, dataset: WindowDataset, questions: Sequence[Question], prefix: str, loader: DataLoader[Any]
     ) -> dict[str, float]:
-        """Answer questions with the current weights. Evaluation and prediction both come here.
+        """Answer questions with the current weights, for an evaluation or a prediction.
 
         Writes `<prefix>_predictions.json`, `<prefix>_nbest_predictions.json` and, for v2, `<prefix>_null_odds.json`.
 
         Returns:
-            Metrics with the prefix, the same in all processes. They include scores if every question came with gold
-            answers, or is marked unanswerable in a v2 file. `answers_runtime` is the time in seconds from spans to
-            written files, `scores_runtime` that of the scores.
+            Metrics with the prefix, the same in all processes. They include scores if all questions have gold answers
+            or the data are SQuAD v2. `answers_runtime` is the time in seconds to choose and write the answers,
+            `scores_runtime` the time to score them.
         """
         check_setup(self.model, self.setup)
         started = time.time()
@@ -166,11 +162,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             output = self.evaluation_loop(
                 loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix
             )
-
-        def write_and_score() -> dict[str, float]:
-            return self._write_and_score(dataset, questions, prefix)
-
-        metrics = on_main_process(write_and_score)
+        metrics = on_main_process(lambda: self._write_and_score(dataset, questions, prefix))
         metrics |= {name: value for name, value in (output.metrics or {}).items() if name == f"{prefix}_loss"}
         metrics[f"{prefix}_questions"] = len(questions)
         metrics[f"{prefix}_windows"] = len(dataset)
@@ -178,8 +170,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         return metrics
 
     def _write_and_score(self, dataset: WindowDataset, questions: Sequence[Question], prefix: str) -> dict[str, float]:
-        """Choose, write and score the answers; the main process does."""
-        spans_ready = time.perf_counter()
+        started = time.perf_counter()
         answers = choose_answers(
             questions,
             dataset.windows,
@@ -192,17 +183,18 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         write_answers(answers, self.folder, prefix)
         written = time.perf_counter()
         metrics = {f"{prefix}_{name}": value for name, value in self.score_answers(questions, answers).items()}
-        metrics[f"{prefix}_answers_runtime"] = round(written - spans_ready, 4)
+        metrics[f"{prefix}_answers_runtime"] = round(written - started, 4)
         metrics[f"{prefix}_scores_runtime"] = round(time.perf_counter() - written, 4)
         for writer in self._tensorboard_writers():
-            writer.add_text(f"{prefix}/answers", answers_table(questions[:SHOWN_ANSWERS], answers), self._step)
+            table = answers_table(questions[:SHOWN_ANSWERS], answers)
+            writer.add_text(f"{prefix}/answers", table, self.state.global_step)
         return metrics
 
     def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
-        """Return the SQuAD metrics in percent; none if gold answers are unknown (a v1 question without an answer).
+        """Return the SQuAD metrics in percent; none if a question of SQuAD v1 has no gold answer.
 
-        For v2, `best_f1` and `best_exact` with their thresholds stand beside the scores at
-        --null_score_diff_threshold. They are tuned on the questions they are measured on.
+        For v2 the scores use --null_score_diff_threshold. `best_f1` and `best_exact` use the thresholds that are best
+        for these questions.
         """
         version_2 = self.options.version_2_with_negative
         if not version_2 and not all(question.answer_texts for question in questions):
@@ -214,7 +206,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         return scores
 
     def _save_attention(self) -> None:
-        """Write the fusion attention of the last evaluation, and show it in TensorBoard."""
+        """Write the fusion attention of the last evaluation to its file and to TensorBoard."""
         attention = self.attention
         if attention.sites:
             attention.sums, attention.counts = self.accelerator.reduce((attention.sums, attention.counts))
@@ -224,17 +216,12 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         document = self.attention.document()
         write_json(self.folder / ATTENTION_FILE, document)
         for writer in self._tensorboard_writers():
-            log_fusion_attention(writer, document, self._step, with_figure=not self.is_in_train)
-
-    @property
-    def _step(self) -> int:
-        return int(self.state.global_step)
+            log_fusion_attention(writer, document, self.state.global_step, with_figure=not self.is_in_train)
 
     def _tensorboard_writers(self) -> list[SummaryWriter]:
-        callbacks = self.callback_handler.callbacks
         return [
             callback.tb_writer
-            for callback in callbacks
+            for callback in self.callback_handler.callbacks
             if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None
         ]
 
@@ -244,7 +231,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         shares = {}
         for split, windows, make_sampler, batch_size in (
             ("train", self.train_dataset, self._get_train_sampler, self.args.train_batch_size),
-            ("eval", self.eval_windows, self._get_eval_sampler, self.args.eval_batch_size),
+            ("eval", self.eval_dataset, self._get_eval_sampler, self.args.eval_batch_size),
         ):
             if isinstance(windows, WindowDataset):
                 order = make_sampler(windows) or ()
@@ -274,8 +261,8 @@ def span_losses(
         start_logits: (windows, length).
         end_logits: (windows, length).
         labels: `start_positions` and `end_positions`, (windows,) int64, `IGNORED` if the gold span is unknown.
-        mask: (windows, length), 0 at padding, which is left out of the softmax. None counts padding there, as in the
-            reference implementation, whose loss depends on how far a batch is padded.
+        mask: (windows, length), 0 at padding, which is left out of the softmax. With None the softmax includes padding,
+            as in the reference implementation; the loss then depends on the length to which a batch is padded.
 
     Returns:
         (windows,) float32, 0 if the gold span is unknown.
@@ -301,7 +288,7 @@ def log_fusion_attention(
     """Log the mean weight of every adapter at every site in TensorBoard.
 
     Args:
-        writer: of TensorBoard.
+        writer: TensorBoard's.
         document: `FusionAttention.document`.
         step: optimizer step.
         with_figure: add the heat map, if matplotlib is installed.

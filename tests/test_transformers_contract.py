@@ -1,7 +1,7 @@
-"""What the trainers rely on inside `transformers.Trainer`. A new version of the library must fail here first.
+"""What the trainers rely on inside `transformers.Trainer`. A change in a new version of the library fails here first.
 
 If a test fails: read how the method changed, adapt the override in the module that the message names, run
-tests/training and tests/faults, and renew the line here.
+tests/training and tests/faults, and update the line here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ OVERRIDDEN = {
     "_maybe_log_save_evaluate": (
         "tr_loss, grad_norm, model, trial, epoch, ignore_keys_for_eval, start_time, learning_rate"
     ),
-    "_save": "output_dir, state_dict",
     "_save_checkpoint": "model, trial",
     "_sorted_checkpoints": "output_dir, checkpoint_prefix, use_mtime",
     "compare_trainer_and_checkpoint_args": "training_args, trainer_state",
@@ -66,7 +65,7 @@ TRAINERS = {
     MLMTrainer: mlm,
     NERTrainer: ner,
 }
-# What the overrides assume of the loop, in the order in which it stands in the source.
+# Statements of the training loop that the overrides rely on, in the order of the source.
 LOOP = (
     "self.compare_trainer_and_checkpoint_args(",
     "self._load_callback_state()",

@@ -1,15 +1,13 @@
 """The trainer of all three tasks: `transformers.Trainer` for a model with an `AdapterSetup`.
 
 It does not derive from the library's `AdapterTrainer`. That class adds the gradient of the fusion regulariser after
-the optimizer step, which breaks resuming, gradient scaling and ZeRO, and its exemption of the value matrices from
-weight decay never matches a name.
-
-How a run is interrupted and resumed is the subject of `resumable_trainer`.
+the optimizer step, which breaks resuming, gradient scaling and ZeRO. It also applies weight decay to the value
+matrices, because the names that it exempts match none of them.
 
 | override | replaces in `transformers.Trainer` | guarded by (tests/training) |
 | --- | --- | --- |
 | `compute_loss` | loss by the model's forward pass | `test_trainer.py`, `test_processes.py`: losses by hand |
-| `get_batch_samples` | fetching of the batches of a step | `test_processes.py`: rows repeated in the last batch |
+| `get_batch_samples` | batches of a step | `test_processes.py`: rows repeated in the last batch |
 | `prediction_step` | one batch of an evaluation | `test_processes.py`: predictions of two processes |
 | `evaluation_loop` | mean of the batches' losses | `test_trainer.py`: loss of an evaluation |
 | `get_decay_parameter_names` | names that weight decay acts on | `test_trainer.py`: value matrices |
@@ -40,16 +38,16 @@ from adapter_qa.training.deepspeed_weights import enable_deepspeed, gather_param
 from adapter_qa.training.resumable_trainer import ResumableTrainer
 from adapter_qa.training.training_args import TrainerArguments
 
-EPS = 1e-12  # smaller than the weight of any batch with a label; a batch without labels is divided by it
+EPS = 1e-12  # smaller than the weight of any batch with a label; the divisor for batches without labels
 
 
 class TaskLoss(NamedTuple):
     """The loss of a batch as a fraction, so that fractions of several batches can be added.
 
     Attributes:
-        total: sum of the losses of all that is labelled, scalar float32.
-        weight: number (or sum of class weights) of all that is labelled, scalar float32.
-        outputs: of the model; their class is the head's.
+        total: sum of the losses of all labels, scalar float32.
+        weight: number of all labels, or sum of their class weights, scalar float32.
+        outputs: of the model; the class depends on its head.
     """
 
     total: torch.Tensor
@@ -65,10 +63,10 @@ class AdapterTrainer(ResumableTrainer):
     batches. DeepSpeed may partition the weights.
 
     Args:
-        model: with its adapters, as `models.build.build_setup` leaves it.
+        model: with its adapters, after `models.build.build_setup`.
         setup: the adapters; None for full fine-tuning.
         fusion: whether the regulariser is added, and whether weight decay acts on value matrices. Decay pulls them
-            to zero, the regulariser to the identity.
+            towards zero, the regulariser towards the identity.
         bucketed: train on batches of similar length (`BucketSampler`); datasets give lengths by `lengths()`.
         kwargs: as for `Trainer`.
     """
@@ -103,7 +101,7 @@ class AdapterTrainer(ResumableTrainer):
         self.model_accepts_loss_kwargs = False
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
-        """Return the loss of a batch; each task's trainer defines it."""
+        """Return the loss of a batch; the trainer of each task defines it."""
         raise NotImplementedError
 
     def compute_loss(
@@ -116,7 +114,7 @@ class AdapterTrainer(ResumableTrainer):
         """Return the task's loss; in training over the batch of all processes and with the fusion regulariser."""
         total, weight, outputs = self.task_loss(model, inputs)
         if model.training:
-            if self.args.world_size > 1:  # the gradient's mean over processes then equals that of the whole batch
+            if self.args.world_size > 1:  # so the mean gradient of the processes is the gradient of all their rows
                 weight = self.accelerator.reduce(weight, "mean")
             loss = total / weight.clamp(min=EPS)
             if self.regularized:
@@ -127,27 +125,23 @@ class AdapterTrainer(ResumableTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def _fusion_regularization(self) -> torch.Tensor:
-        """Return the fusion regulariser, over whole matrices also under ZeRO-3."""
+        """Return the fusion regulariser; under ZeRO-3 partitioned matrices are gathered for it."""
         plugin = self.args.deepspeed_plugin
         partitioned = plugin is not None and plugin.zero_stage == 3
         return fusion_regularization(gather_params(self.regularized) if partitioned else self.regularized)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
-        """Fetch the batches of a step; mask the rows that only fill up the last batch of an epoch."""
+        """Fetch the batches of a step; ignore repeated rows in the last batch of an epoch."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches:
             self._mask_duplicate_rows(batches[-1], self.args.train_batch_size)
         return batches, items
 
     def _mask_duplicate_rows(self, batch: dict[str, torch.Tensor], batch_size: int) -> None:
-        """Set the labels of rows to `IGNORED` that are only there to give every process a full last batch.
+        """Set the labels of repeated rows in the last batch to `IGNORED`.
 
-        accelerate gives the batches to the processes in turn, and fills up the last round with rows from the
-        beginning of the data.
-
-        Args:
-            batch: the batch fetched last.
-            batch_size: rows of a full batch of one process.
+        accelerate gives the batches to the processes in turn. It repeats rows from the beginning of the data so that
+        every process gets a full last batch (`batch_size` rows).
         """
         gradient_state = self.accelerator.gradient_state
         if self.args.world_size == 1 or not gradient_state.end_of_dataloader or gradient_state.remainder <= 0:
@@ -164,7 +158,7 @@ class AdapterTrainer(ResumableTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, Any, Any]:
-        """Evaluate a batch without the rows that only fill it up."""
+        """Evaluate a batch; ignore repeated rows in it."""
         self._mask_duplicate_rows(inputs, self.args.eval_batch_size)
         step: tuple[torch.Tensor | None, Any, Any] = super().prediction_step(
             model, inputs, prediction_loss_only, ignore_keys
@@ -179,7 +173,7 @@ class AdapterTrainer(ResumableTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Run an evaluation. Its loss is the mean over all that is labelled in all batches; 0 without any label."""
+        """Run an evaluation. Its loss is the mean over all labels of all batches, or 0 without labels."""
         self.eval_losses = []
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         pairs = torch.stack(self.eval_losses).double().sum(0) if self.eval_losses else torch.zeros(2)
@@ -208,9 +202,9 @@ class AdapterTrainer(ResumableTrainer):
         return BucketSampler(dataset.lengths(), self.args.train_batch_size * self.args.world_size, seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset[Any]) -> Sampler[int] | None:
-        """Return the order of the data, in which predictions are matched with it.
+        """Return the order of the data, which predictions must have, too; with several processes none is needed.
 
-        The library would let --group_by_length shuffle it. Several processes share the data in order: no sampler.
+        The library would let --group_by_length shuffle the data.
         """
         if self.args.world_size > 1:
             return None
@@ -218,7 +212,7 @@ class AdapterTrainer(ResumableTrainer):
 
     @contextmanager
     def full_model(self) -> Iterator[PreTrainedModel]:
-        """Give the model with whole float32 weights, to be saved; all processes must enter."""
+        """Give the model with full float32 weights, to be saved; all processes must enter."""
         if self.deepspeed is None:
             yield self.model
             return

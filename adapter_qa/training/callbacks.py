@@ -20,26 +20,25 @@ class RunHistoryCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Count the evaluations from here on as part of the training's history."""
+        """Begin to count evaluations as part of the training's history."""
         self.is_training = True
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Stop counting: the evaluation after training is a result and not history."""
+        """Stop counting, since the evaluation after training is a result and no part of the history."""
         self.is_training = False
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Write the evaluations so far and the best step."""
+        """Write the training's history so far."""
         if self.is_training and state.is_world_process_zero:
             self.record.update(**training_history(state))
 
 
 def training_history(state: TrainerState) -> dict[str, Any]:
-    """Return evaluations, training losses, the best step, and how far the training came, as run.json has them."""
-    evaluations = [entry for entry in state.log_history if any(key.startswith("eval_") for key in entry)]
+    """Return evaluations, training losses, the best step, and the steps and epochs so far, as run.json has them."""
     return {
-        "history": evaluations,
+        "history": [entry for entry in state.log_history if any(key.startswith("eval_") for key in entry)],
         "losses": [entry for entry in state.log_history if "loss" in entry],
         "best": {"step": state.best_global_step, "metric": state.best_metric},
         "steps": state.global_step,

@@ -1,7 +1,7 @@
-"""Whole float32 weights of a model that DeepSpeed has partitioned or rounded.
+"""Full float32 weights of a model that DeepSpeed has partitioned or rounded.
 
-ZeRO-2 rounds every weight to the training precision; ZeRO-3 also leaves empty weights in each process. A file written
-from either would silently hold rounded weights or none. So the weights that train are gathered from the optimizer's
+ZeRO-2 rounds every weight to the training precision; ZeRO-3 also leaves empty weights in each process. A file saved
+from the model would silently hold rounded or empty weights. So the weights that train are gathered from the optimizer's
 float32 copies, and the frozen adapters are copied before DeepSpeed gets the model.
 """
 
@@ -19,19 +19,19 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 def disable_zero3_init() -> None:
     """Let the library build models as without DeepSpeed until `enable_deepspeed`.
 
-    ZeRO-3 would partition a model while it is built. Adapters cannot be added to such a model: sizes and dtypes of
-    their weights and of the head do not match.
+    ZeRO-3 would partition a model while it is built. Adapters and the head cannot be added to such a model, since the
+    sizes and dtypes of their weights do not match.
     """
     unset_hf_deepspeed_config()
 
 
 def enable_deepspeed(args: TrainingArguments) -> None:
-    """Undo `disable_zero3_init`: the model is built, and DeepSpeed may take it."""
+    """Undo `disable_zero3_init` when the model is built."""
     set_hf_deepspeed_config(args.hf_deepspeed_config)
 
 
 def gather_trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return every weight that trains by name, whole, float32, on the CPU. All processes must call.
+    """Return every weight that trains by name, unpartitioned, float32, on the CPU. All processes must call.
 
     Raises:
         RuntimeError: if DeepSpeed keeps no float32 copy of a weight, or returns an empty one.
@@ -42,17 +42,17 @@ def gather_trained_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        whole = safe_get_full_fp32_param(weight)
-        if whole is None or whole.numel() == 0:
-            raise RuntimeError(f"{name}: DeepSpeed returned no whole weight")
-        state[name] = whole.detach().float().cpu().contiguous()
+        full = safe_get_full_fp32_param(weight)
+        if full is None or full.numel() == 0:
+            raise RuntimeError(f"{name}: DeepSpeed returned no full weight")
+        state[name] = full.detach().float().cpu().contiguous()
     return state
 
 
 def gather_params(weights: list[nn.Parameter]) -> list[torch.Tensor]:
-    """Return whole copies of weights that ZeRO-3 partitions, for use outside a layer's forward pass.
+    """Return full copies of weights that ZeRO-3 partitions, for use outside a layer's forward pass.
 
-    Gradients flow through the copies to the weights, which are partitioned again. All processes must call.
+    Gradients flow through the copies to the partitioned weights. All processes must call.
     """
     import deepspeed  # optional, and takes seconds to import
 
@@ -62,15 +62,13 @@ def gather_params(weights: list[nn.Parameter]) -> list[torch.Tensor]:
 
 @contextmanager
 def swap_weights(model: nn.Module, state: dict[str, torch.Tensor]) -> Iterator[None]:
-    """Replace the named weights of a model by those of a state inside the context. For saving, not for running."""
-    originals = {}
+    """Replace weights of a model by those of a state inside the context, in which it can be saved but not run."""
+    swapped = {name: weight for name, weight in model.named_parameters() if name in state}
+    originals = {name: weight.data for name, weight in swapped.items()}
     try:
-        for name, weight in model.named_parameters():
-            if name in state:
-                originals[name] = weight.data
-                weight.data = state[name]
+        for name, weight in swapped.items():
+            weight.data = state[name]
         yield
     finally:
-        for name, weight in model.named_parameters():
-            if name in originals:
-                weight.data = originals[name]
+        for name, weight in swapped.items():
+            weight.data = originals[name]

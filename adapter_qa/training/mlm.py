@@ -22,9 +22,9 @@ MAX_EXPONENT = math.log(sys.float_info.max)  # a perplexity above e**MAX_EXPONEN
 class MLMTrainer(AdapterTrainer):
     """`AdapterTrainer` for masked language modelling.
 
-    Training blocks are masked here, batch by batch in the main process, so that masks are new in every epoch and the
-    same with any number of data loading workers. The output embeddings are multiplied with the masked tokens only.
-    For all tokens that product would be a fifth of the arithmetic of BERT-base, and take more memory than the rest.
+    Training blocks are masked here, batch by batch, so that masks are new in every epoch and the same with any number
+    of data loading workers. The output embeddings are multiplied with the hidden states of the masked tokens only.
+    For all tokens this product would be a fifth of the arithmetic of BERT-base, and take most of the memory.
 
     Args:
         tokenizer: of the blocks.
@@ -45,7 +45,7 @@ class MLMTrainer(AdapterTrainer):
         return hidden if self.predicted is None else hidden.flatten(0, 1).index_select(0, self.predicted)
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
-        """Return the sum of the cross entropies of the predicted tokens, float32, and their number, possibly 0."""
+        """Return the sum of the cross entropies of the predicted tokens, and their number, which may be 0."""
         if "labels" in inputs:
             ids, labels = inputs["input_ids"], inputs["labels"]
         else:
@@ -65,7 +65,7 @@ class MLMTrainer(AdapterTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Run an evaluation; the perplexity is added to its metrics."""
+        """Run an evaluation and add the perplexity to its metrics."""
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         metrics = dict(output.metrics or {})
         loss = metrics[f"{metric_key_prefix}_loss"]

@@ -1,13 +1,14 @@
 """Texts and blocks of the splits of a masked language modelling run.
 
-Nothing heavy is imported before blocks are made, so that errors in the files are reported at once.
+torch and transformers are imported only when blocks are made, so that errors in the files are reported at once.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.config.options import MLMRunConfig, Split
+from adapter_qa.config.options import MLMRunConfig
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.data.text import read_texts
@@ -20,22 +21,18 @@ if TYPE_CHECKING:
 
 
 def load_texts(config: MLMRunConfig) -> dict[str, list[str]]:
-    """Load the paragraphs of every file that is given, by split name.
+    """Load the texts of every split that is used, by split name.
 
     Raises:
         UserError: if a file cannot be read.
     """
-
-    def loader(split: Split) -> Any:
-        return lambda: read_texts(str(split.file))
-
     splits = config.splits()
-    loaded = run_all([loader(split) for split in splits])
+    loaded = run_all(partial(read_texts, str(split.file)) for split in splits)
     return {split.name: texts for split, texts in zip(splits, loaded, strict=True)}
 
 
 def text_sources(config: MLMRunConfig) -> dict[str, dict[str, Any]]:
-    """Return where the texts come from, by split, for run.json."""
+    """Return path and hash of each split's file, for run.json."""
     return {split.name: file_fingerprint(str(split.file)) for split in config.splits()}
 
 
@@ -44,7 +41,7 @@ def make_split_blocks(
 ) -> dict[str, np.ndarray]:
     """Cut the texts of every split into blocks and record counts.
 
-    Without an evaluation file the last blocks of the training text are held out.
+    Without an evaluation file, the last blocks of the training text become the evaluation blocks.
 
     Returns:
         (blocks, block_size) int64 token ids by split.

@@ -20,7 +20,7 @@ from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
 def entity_scores(gold: list[list[str]], predicted: list[list[str]]) -> dict[str, float]:
     """Return entity-level precision, recall and F1 in percent by seqeval, over all entities (micro) and by type.
 
-    An entity counts as right if its type and both its borders are right.
+    An entity counts as right if its type, its first and its last word are right.
 
     Returns:
         `precision`, `recall`, `f1` and `entities` (their number), and for each type `<TYPE>_precision` and so on.
@@ -35,8 +35,8 @@ def entity_scores(gold: list[list[str]], predicted: list[list[str]]) -> dict[str
             f"{prefix}precision": 100 * float(row["precision"]),
             f"{prefix}recall": 100 * float(row["recall"]),
             f"{prefix}f1": 100 * float(row["f1-score"]),
+            f"{prefix}entities": int(row["support"]),
         }
-        scores[f"{prefix}entities"] = int(row["support"])
     return scores
 
 
@@ -44,7 +44,7 @@ class NERTrainer(AdapterTrainer):
     """`AdapterTrainer` for named entity recognition.
 
     Args:
-        names: all labels.
+        names: of the labels.
         weights: (classes,) float32, weights of the classes in the loss; None: all 1.
         eval_dataset: evaluation inputs, labelled on the first token of each word; None without evaluation.
         kwargs: as for `AdapterTrainer`.
@@ -69,19 +69,19 @@ class NERTrainer(AdapterTrainer):
         self.scored_dataset = eval_dataset
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
-        """Return the weighted cross entropy of the labelled tokens, float32, and the sum of their weights."""
+        """Return the sum of the weighted cross entropies of the labelled tokens, and the sum of their weights."""
         labels = inputs["labels"].flatten()
         outputs = model(**encoder_inputs(inputs, [name for name in inputs if name != "labels"]))
         logits = outputs.logits.float().flatten(0, 1)
         weights = None if self.weights is None else self.weights.to(logits)
         total = functional.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
-        counted = (labels != IGNORED).to(logits)
+        token_weights = (labels != IGNORED).to(logits)
         if weights is not None:
-            counted = counted * weights[labels.clamp(min=0)]
-        return TaskLoss(total, counted.sum(), outputs)
+            token_weights = token_weights * weights[labels.clamp(min=0)]
+        return TaskLoss(total, token_weights.sum(), outputs)
 
     def score(self, prediction: EvalPrediction) -> dict[str, float]:
-        """Return the entity scores of predictions for `scored_dataset`; none if its labels are unknown."""
+        """Return the entity scores of predictions for `scored_dataset`; no scores if that is None."""
         if self.scored_dataset is None:
             return {}
         predicted = sentence_labels(np.asarray(prediction.predictions), self.scored_dataset, self.names)
@@ -89,7 +89,7 @@ class NERTrainer(AdapterTrainer):
         return entity_scores(gold, predicted)
 
     def predict_labels(self, dataset: TokenClassificationDataset) -> list[list[str]]:
-        """Return the predicted label of every word of every sentence; nothing is scored."""
+        """Return the predicted label of every word of every sentence, without scores."""
         self.scored_dataset = None
         rows = self.predict(dataset, metric_key_prefix="predict").predictions
         return sentence_labels(np.asarray(rows), dataset, self.names)

@@ -1,13 +1,14 @@
 """Sentences and encoder inputs of the splits of a NER run.
 
-Nothing heavy is imported before inputs are made, so that errors in the files are reported at once.
+torch and transformers are imported only when inputs are made, so that errors in the files are reported at once.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.config.options import NERRunConfig, Split
+from adapter_qa.config.options import NERRunConfig
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.data.conll import OUTSIDE, Sentence, label_names, read_sentences
@@ -26,14 +27,10 @@ def load_sentences(config: NERRunConfig) -> dict[str, list[Sentence]]:
     Raises:
         UserError: if a file cannot be read, or the training file names no entity.
     """
-
-    def loader(split: Split) -> Any:
-        return lambda: read_sentences(str(split.file), need_labels=split.name != "predict")
-
     splits = config.splits()
-    loaded = run_all([loader(split) for split in splits])
+    loaded = run_all(partial(read_sentences, str(split.file), need_labels=split.name != "predict") for split in splits)
     sentences: dict[str, list[Sentence]] = {
-        split.name: read[: split.limit] for split, read in zip(splits, loaded, strict=True)
+        split.name: parsed[: split.limit] for split, parsed in zip(splits, loaded, strict=True)
     }
     if "train" in sentences and label_names(sentences["train"]) == [OUTSIDE]:
         raise UserError(
@@ -43,7 +40,7 @@ def load_sentences(config: NERRunConfig) -> dict[str, list[Sentence]]:
 
 
 def sentence_sources(config: NERRunConfig, sentences: dict[str, list[Sentence]]) -> dict[str, dict[str, Any]]:
-    """Return where the sentences come from and how many they are, by split, for run.json."""
+    """Return path and hash of each split's file and the number of its sentences, for run.json."""
     return {
         split.name: file_fingerprint(str(split.file)) | {"sentences": len(sentences[split.name])}
         for split in config.splits()
@@ -51,13 +48,13 @@ def sentence_sources(config: NERRunConfig, sentences: dict[str, list[Sentence]])
 
 
 def known_labels(setup: AdapterSetup | None, sentences: dict[str, list[Sentence]]) -> list[str]:
-    """Return the labels of the loaded adapter's head, or else those of the training sentences.
+    """Return the labels of the saved head if one is loaded, otherwise those of the training sentences.
 
     Raises:
-        UserError: if the sentences have labels that are not among them.
+        UserError: if training or evaluation sentences have other labels.
     """
-    saved = setup.saved.head if setup is not None and setup.saved is not None and setup.loads_saved_head else None
-    names = list(saved.labels) if saved is not None else label_names(sentences.get("train", []))
+    head = setup.saved.head if setup is not None and setup.saved is not None and setup.loads_saved_head else None
+    names = list(head.labels) if head is not None else label_names(sentences.get("train", []))
     labelled = [sentence for split in ("train", "eval") for sentence in sentences.get(split, [])]
     unknown = set(label_names(labelled)) - set(names)
     if unknown:
@@ -74,8 +71,8 @@ def make_split_inputs(
 ) -> dict[str, TokenClassificationDataset]:
     """Tokenize the sentences of every split, align labels to tokens, and record counts.
 
-    --label_all_tokens and --next_sentence act on training only: evaluation labels the first token of each word, and
-    one sentence at a time.
+    --label_all_tokens and --next_sentence act on training only. In evaluation an input is one sentence, and only the
+    first token of each word has a label.
     """
     from adapter_qa.data.token_classification import tokenize_and_align_labels
 
@@ -94,13 +91,3 @@ def make_split_inputs(
         record.document["data"][name] |= counts
     record.update()
     return inputs
-
-
-def count_inputs(
-    sentences: dict[str, list[Sentence]], inputs: dict[str, TokenClassificationDataset]
-) -> dict[str, dict[str, int]]:
-    """Return the numbers of sentences and encoder inputs of training and evaluation, for a dry run."""
-    return {
-        name: {"sentences": len(sentences.get(name, [])), "inputs": len(inputs[name]) if name in inputs else 0}
-        for name in ("train", "eval")
-    }

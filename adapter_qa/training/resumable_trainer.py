@@ -1,23 +1,23 @@
 """`transformers.Trainer` whose runs may be killed or stopped at any moment and resume bit-identically.
 
-A resumed run equals an uninterrupted one in every weight, log entry and metric. The files of a checkpoint are the
-subject of `runs.checkpoints`, signals that of `core.signals`.
+A resumed run equals an uninterrupted one in every weight, log entry and metric. `runs.checkpoints` handles the files
+of checkpoints, `core.signals` the signals.
 
 | override | what it changes in `transformers.Trainer` | guarded by (tests/training/test_resuming.py) |
 | --- | --- | --- |
 | `_get_dataloader` | signals in workers; the seed of persistent workers | persistent workers resume |
-| `_inner_training_loop` | state of the loop is read from the checkpoint first | every resume test |
-| `log` | training time of all processes of a run | time of a resumed run |
+| `_inner_training_loop` | reads the state of the loop from the checkpoint first | every resume test |
+| `log` | the training time includes the time before an interruption | time of a resumed run |
 | `set_initial_training_values` | no epochs after a training that was over | resume after the last step |
 | `training_step` | the first NaN loss is kept on the device | NaN losses |
 | `_maybe_log_save_evaluate` | when a checkpoint is saved; stop at a signal | signals; kills (tests/faults) |
 | `_evaluate` | no second --eval_on_start | resume with --eval_on_start |
-| `_save_checkpoint`, `_save` | atomic checkpoints of the weights that train | kills (tests/faults), full disk |
-| `_sorted_checkpoints` | the library removes no checkpoint | checkpoints kept |
+| `_save_checkpoint` | atomic checkpoints of the weights that train | kills (tests/faults), full disk |
+| `_sorted_checkpoints` | the library removes no checkpoint | number of checkpoints |
 | `_load_from_checkpoint` | loads the weights that train | every resume test |
 | `_load_optimizer_and_scheduler` | learning rate under DeepSpeed | test_processes.py |
-| `compare_trainer_and_checkpoint_args` | nothing: run.json compares all options | steps given as shares |
-| `_load_callback_state` | patience so far; a moved folder | early stopping resumes; moved folder |
+| `compare_trainer_and_checkpoint_args` | does nothing: `open_run` compares all options | steps given as shares |
+| `_load_callback_state` | patience used so far; a moved folder | early stopping resumes; moved folder |
 | `_load_best_model` | verified best weights, head included | best epoch; damaged best checkpoint |
 | `save_metrics` | atomic result files | whole runs |
 
@@ -76,8 +76,8 @@ class Progress:
         loss_since_log: sum of the losses of the steps since the last log.
         loss_before: sum of the losses before that log.
         logged_step: step of the last log.
-        epochs: epochs of the whole training.
-        over: no step follows, possibly by early stopping.
+        epochs: epochs of a complete training.
+        over: whether the training is over, possibly by early stopping.
         seconds: training time so far.
     """
 
@@ -92,8 +92,8 @@ class Progress:
 class ResumableTrainer(Trainer):
     """`Trainer` whose runs can be interrupted at any moment and resumed.
 
-    Checkpoints hold the weights that train. The best epoch's weights come back whole, head included. A signal leads
-    to a checkpoint. A NaN or infinite loss ends the run, and no checkpoint is written after it.
+    Checkpoints hold the weights that train, head included. A signal leads to a checkpoint. A NaN or infinite loss ends
+    the run, and no checkpoint is written after it.
 
     Args:
         kwargs: as for `Trainer`.
@@ -146,7 +146,7 @@ class ResumableTrainer(Trainer):
         self.save_is_due = False
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log; the time of a resumed training includes the processes before."""
+        """Log; the time of a resumed training includes the time before it was interrupted."""
         if "train_runtime" in logs:
             seconds = logs["train_runtime"] + self.seconds_before
             for rate in ("train_samples_per_second", "train_steps_per_second"):
@@ -155,7 +155,7 @@ class ResumableTrainer(Trainer):
         super().log(logs, start_time)
 
     def set_initial_training_values(self, args: Any, dataloader: DataLoader[Any], total_train_batch_size: int) -> Any:
-        """Compute the sizes of the loop; no epochs if the run resumes from a training that was over."""
+        """Compute the sizes of the loop; no epochs if the training was over at the checkpoint."""
         epochs, *sizes = super().set_initial_training_values(args, dataloader, total_train_batch_size)
         return (0 if self.resumed is not None and self.resumed.over else epochs, *sizes)
 
@@ -174,7 +174,7 @@ class ResumableTrainer(Trainer):
     def training_step(
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Train on a batch. The first step with a NaN or infinite loss is noted on the device, without waiting."""
+        """Train on a batch. The first step with a NaN or infinite loss is stored on the device, without waiting."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         step = self.state.global_step + 1
         self.nan_step = torch.where((self.nan_step == 0) & ~torch.isfinite(loss), step, self.nan_step)
@@ -184,11 +184,7 @@ class ResumableTrainer(Trainer):
         return loss
 
     def raise_if_nan(self) -> None:
-        """Check the losses since the training began.
-
-        Raises:
-            RunError: if one of them was NaN or infinite.
-        """
+        """Raise RunError if a loss since the training began was NaN or infinite."""
         step = int(self.nan_step)
         if step:
             raise self._nan_error(step)
@@ -205,7 +201,7 @@ class ResumableTrainer(Trainer):
         """Log, evaluate and save if it is time to. Called after every step and again at the end of an epoch.
 
         A checkpoint due at the last step of an epoch is written at the epoch's end, so that it includes the evaluation
-        and the log made there. A new best model is always saved.
+        and the log of the epoch. A new best model is always saved.
         """
         step = self.state.global_step
         at_epoch_end = step == self.last_checked_step
@@ -231,7 +227,7 @@ class ResumableTrainer(Trainer):
             )
 
     def _signal(self, at_epoch_end: bool) -> int:
-        """Return the number of the signal that asks for a stop, the same in all processes; 0: none."""
+        """Return the number of a signal that was received, the same in all processes; 0: none."""
         own = self.deferred_signal.number or 0
         if self.args.world_size <= 1:
             return own
@@ -240,7 +236,7 @@ class ResumableTrainer(Trainer):
         return int(self.accelerator.gather(torch.tensor([own], device=self.args.device)).max())
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
-        """Evaluate. A resumed run skips --eval_on_start (the call with `skip_scheduler`), since it was done before."""
+        """Evaluate. A resumed run skips --eval_on_start (the call with `skip_scheduler`), which was done before."""
         if skip_scheduler and self.resumed is not None:
             return {}
         metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
@@ -249,10 +245,10 @@ class ResumableTrainer(Trainer):
     # ---------------------------------------------------------------- checkpoints
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """Write a checkpoint atomically, and remove the ones beyond --save_total_limit.
+        """Write a checkpoint atomically, and remove checkpoints beyond --save_total_limit.
 
         Raises:
-            RunError: if it cannot be written, or a loss was NaN. The last checkpoint stays as it is.
+            RunError: if it cannot be written, or a loss was NaN. Earlier checkpoints stay.
         """
         self.raise_if_nan()
         self.store_flos()
@@ -283,7 +279,9 @@ class ResumableTrainer(Trainer):
         temporary = self.folder / TEMPORARY_CHECKPOINT
         state = self.trained_weights()
         if self.args.should_save:
-            self._save(str(temporary), state)
+            if not all(bool(weight.isfinite().all()) for weight in state.values()):
+                raise self._nan_error(step)
+            save_file(state, temporary / TRAINED_FILE, metadata={"format": "pt"})
         self._save_optimizer_and_scheduler(str(temporary))
         self._save_scaler(str(temporary))
         self._save_rng_state(str(temporary))
@@ -294,37 +292,25 @@ class ResumableTrainer(Trainer):
                 if isinstance(exporter, ExportableState):
                     states[type(exporter).__name__] = exporter.state()
             self.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
-            (temporary / PROGRESS_FILE).write_text(json.dumps(asdict(self.progress())), encoding="utf-8")
+            progress = Progress(
+                loss_since_log=self.loss_since_log,
+                loss_before=self._total_loss_scalar,
+                logged_step=self._globalstep_last_logged,
+                epochs=self.state.num_train_epochs,
+                over=self.control.should_training_stop,
+                seconds=self.seconds_before + time.time() - self.started_at,
+            )
+            (temporary / PROGRESS_FILE).write_text(json.dumps(asdict(progress)), encoding="utf-8")
             commit(temporary, step, best if self.args.load_best_model_at_end else None)
             rotate(self.folder, step, best, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()  # at the end of the training all processes load the best one
-
-    def progress(self) -> Progress:
-        """Return the state of the loop."""
-        return Progress(
-            loss_since_log=self.loss_since_log,
-            loss_before=self._total_loss_scalar,
-            logged_step=self._globalstep_last_logged,
-            epochs=self.state.num_train_epochs,
-            over=self.control.should_training_stop,
-            seconds=self.seconds_before + time.time() - self.started_at,
-        )
+        self.accelerator.wait_for_everyone()  # at the end of the training all processes load the best checkpoint
 
     def trained_weights(self) -> dict[str, torch.Tensor]:
-        """Return every weight that trains by name, whole, on the CPU. All processes must call."""
+        """Return every weight that trains by name, unpartitioned, on the CPU. All processes must call."""
         return trainable_state(self.model) if self.deepspeed is None else gather_trained_weights(self.model)
 
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
-        """Write the weights that train."""
-        state = self.trained_weights() if state_dict is None else state_dict
-        folder = self.folder if output_dir is None else Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        if not all(bool(weight.isfinite().all()) for weight in state.values()):
-            raise self._nan_error(self.state.global_step)
-        save_file(state, folder / TRAINED_FILE, metadata={"format": "pt"})
-
     def _sorted_checkpoints(self, *args: Any, **kwargs: Any) -> list[str]:
-        """Return no checkpoint for the library to remove: it would remove the one that a killed run resumes from."""
+        """Return no checkpoints, so that the library does not remove the one that a killed run resumes from."""
         return []
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
@@ -333,33 +319,28 @@ class ResumableTrainer(Trainer):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Load both. Under DeepSpeed, connect the schedule to DeepSpeed's own optimizer.
 
-        The two optimizers share their settings until a checkpoint is loaded. Without the connection the learning rate
-        would stay constant from then on.
+        Loading separates the settings of the two optimizers. Without the connection the learning rate would stay
+        constant after it.
         """
         super()._load_optimizer_and_scheduler(checkpoint)
         if self.deepspeed is not None and isinstance(self.lr_scheduler, LRScheduler):
             self.lr_scheduler.optimizer = self.deepspeed.optimizer.optimizer
 
     def compare_trainer_and_checkpoint_args(self, training_args: Any, trainer_state: Any) -> None:
-        """Compare nothing: run.json compares all options, and the library takes a share of steps for a difference."""
+        """Do nothing: `open_run` compares all options, and the library misreads steps given as shares."""
 
     def _load_callback_state(self) -> None:
-        """Restore the patience counter, and the path of the best checkpoint even if the folder was moved."""
+        """Restore the patience counter, and set the path of the best checkpoint, since the folder may have moved."""
         states: Any = self.state.stateful_callbacks
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback):
                 saved = states[type(callback).__name__]["attributes"]
                 callback.early_stopping_patience_counter = saved["early_stopping_patience_counter"]
         if self.state.best_model_checkpoint is not None:
-            name = Path(self.state.best_model_checkpoint).name
-            self.state.best_model_checkpoint = str(self.folder / name)
+            self.state.best_model_checkpoint = str(self.folder / Path(self.state.best_model_checkpoint).name)
 
     def _load_best_model(self) -> None:
-        """Load the best weights.
-
-        Raises:
-            RunError: if their checkpoint is damaged.
-        """
+        """Load the best weights, or raise RunError if their checkpoint is damaged."""
         best = Path(str(self.state.best_model_checkpoint))
         problem = checkpoint_error(best)
         if problem is not None:
@@ -379,8 +360,8 @@ class ResumableTrainer(Trainer):
         write_json(self.folder / results_file(split), metrics)
         if combined:
             path = self.folder / ALL_RESULTS_FILE
-            before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            write_json(path, before | metrics)
+            earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            write_json(path, earlier | metrics)
 
 
 class RestoreLossesCallback(TrainerCallback):
@@ -390,10 +371,10 @@ class RestoreLossesCallback(TrainerCallback):
         self.trainer = trainer
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Restore them; this event is the last one before the first step."""
+        """Restore the losses; this event is the last one before the first step."""
         self.trainer.restore_losses()
 
 
 def read_progress(checkpoint: Path) -> Progress:
-    """Read `PROGRESS_FILE` of a checkpoint."""
+    """Read the progress file of a checkpoint."""
     return Progress(**json.loads((checkpoint / PROGRESS_FILE).read_text(encoding="utf-8")))

@@ -1,11 +1,11 @@
-"""From the options of the user to `transformers.TrainingArguments`: what the options leave open is decided here."""
+"""Training arguments for `Trainer` from the options of the user; what the options leave open is decided here."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -15,11 +15,11 @@ from transformers.integrations import get_available_reporting_integrations
 from adapter_qa.config.deepspeed import read_deepspeed
 from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, TrainingOptions
 from adapter_qa.core.distributed import process_count
-from adapter_qa.core.errors import UserError, raise_if_any
+from adapter_qa.core.errors import UserError
 from adapter_qa.core.messages import log_note
 from adapter_qa.training.deepspeed_weights import disable_zero3_init
 
-OPTIMIZERS_WITH_MODEL = ("galore", "apollo", "lomo", "adalomo")  # they are built from the model's layers
+OPTIMIZERS_WITH_MODEL = ("galore", "apollo", "lomo", "adalomo")  # they cannot be built without the model
 # Compute capability of the first NVIDIA GPUs with matrix units for the type: Ampere, Volta (CUDA Programming Guide).
 BF16_CAPABILITY, FP16_CAPABILITY = (8, 0), (7, 0)
 
@@ -41,7 +41,7 @@ class TrainerArguments(TrainingArguments):
         self.output_dir_is_derived = self.output_dir is None
         self.idle_gpus = 0
         super().__post_init__()
-        if self.ddp_find_unused_parameters is None:  # every step uses all that trains; the search would cost time
+        if self.ddp_find_unused_parameters is None:  # every step uses all trainable weights; a search takes time
             self.ddp_find_unused_parameters = False
         self.remove_unused_columns = False  # evaluation needs more of a window than the model's inputs
         self.dataloader_pin_memory = self.dataloader_pin_memory and self.device.type == "cuda"
@@ -50,13 +50,7 @@ class TrainerArguments(TrainingArguments):
 
 
 class Precision(NamedTuple):
-    """The precision of a training, float32 if neither is set.
-
-    Attributes:
-        bf16: bfloat16.
-        fp16: float16 with loss scaling.
-        notes: lines for the user on what was chosen.
-    """
+    """The precision of a training, float32 if neither is set; `notes` are messages on the choice."""
 
     bf16: bool
     fp16: bool
@@ -64,18 +58,17 @@ class Precision(NamedTuple):
 
 
 def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
-    """Decide precision, evaluation and best epoch where the options leave them open, and read the DeepSpeed file.
+    """Return the training arguments: precision, evaluation and best epoch are decided, the DeepSpeed file is read.
 
-    Several processes of one run connect here.
+    The processes of a run with several of them connect here.
 
     Raises:
         UserError: if the library refuses the options.
     """
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    evaluates = options.effective_eval_strategy
-    values["eval_strategy"] = evaluates
+    eval_strategy = values["eval_strategy"] = options.effective_eval_strategy
     if options.load_best_model_at_end is None:
-        values["load_best_model_at_end"] = evaluates != "no" and options.save_strategy == evaluates
+        values["load_best_model_at_end"] = eval_strategy != "no" and options.save_strategy == eval_strategy
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
     if torch.backends.mps.is_available() and not options.use_cpu:
         options = replace(options, use_cpu=True)
@@ -90,13 +83,16 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
         values["deepspeed"] = _deepspeed_config(options)
     log_note(precision.notes)
     _prepare_environment(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
-    raise_if_any(_report_to_problems(options.report_to or []))
+    _check_report_to(options.report_to or [])
     try:  # None stands for the library's own default
         args = TrainerArguments(**{name: value for name, value in values.items() if value is not None})
         check_optimizer_and_schedule(args)
         if args.deepspeed is not None:
             disable_zero3_init()
-            _check_deepspeed_values(args)
+            mismatches = args.hf_deepspeed_config.mismatches  # the library looks at them after the model is loaded
+            if mismatches:
+                problem = f"the file contradicts the options ({'; '.join(mismatches)}); write auto there"
+                raise ValueError(f"--deepspeed: {problem}")
         if args.world_size != process_count():
             raise RuntimeError(f"{process_count()} processes were started, but the library sees {args.world_size}")
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
@@ -123,13 +119,13 @@ def _deepspeed_config(options: TrainingOptions) -> dict[str, Any] | None:
     return config
 
 
-def _report_to_problems(names: list[str]) -> list[str]:
-    """Return a problem if --report_to names a logger that is unknown or not installed."""
+def _check_report_to(names: list[str]) -> None:
     available = ["none", "all", *get_available_reporting_integrations()]
     unknown = [name for name in names if name not in available]
-    if not unknown:
-        return []
-    return [f"--report_to {' '.join(unknown)}: unknown or not installed; available are {', '.join(available)}"]
+    if unknown:
+        raise UserError(
+            f"--report_to {' '.join(unknown)}: unknown or not installed; available are {', '.join(available)}"
+        )
 
 
 def _prepare_environment(*, deepspeed: bool, use_cpu: bool) -> None:
@@ -139,9 +135,9 @@ def _prepare_environment(*, deepspeed: bool, use_cpu: bool) -> None:
         if process_count() > 1:  # accelerate would call the device cpu:0, which torch does not know
             os.environ.setdefault("ACCELERATE_TORCH_DEVICE", "cpu")
     if deepspeed and "RANK" not in os.environ:  # one process without a launcher: DeepSpeed would ask MPI for its peers
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
         os.environ |= {
             "RANK": "0",
             "LOCAL_RANK": "0",
@@ -151,19 +147,8 @@ def _prepare_environment(*, deepspeed: bool, use_cpu: bool) -> None:
         }
 
 
-def _check_deepspeed_values(args: TrainerArguments) -> None:
-    """Compare the DeepSpeed file with the options. The library would do so only after the model is loaded.
-
-    Raises:
-        ValueError: if they differ.
-    """
-    mismatches = args.hf_deepspeed_config.mismatches
-    if mismatches:
-        raise ValueError(f"--deepspeed: the file contradicts the options ({'; '.join(mismatches)}); write auto there")
-
-
 def check_optimizer_and_schedule(args: TrainerArguments) -> None:
-    """Build the schedule, and look whether the optimizer is installed. The library does so only when training begins.
+    """Look up the optimizer and build the schedule. The library does so only when training begins.
 
     Raises:
         ValueError, TypeError, ImportError, RuntimeError: if the library refuses one of them.
@@ -187,7 +172,7 @@ def check_optimizer_and_schedule(args: TrainerArguments) -> None:
 
 
 def choose_precision(options: TrainingOptions) -> Precision:
-    """Choose the precision: the options' if they say one, else the best that the device has in hardware."""
+    """Choose the precision of the options, or by default the best that the device has in hardware."""
     accelerated = torch.accelerator.is_available() and not options.use_cpu
     if options.bf16 is not None or options.fp16 is not None:
         if options.fp16 and not accelerated:
@@ -206,14 +191,13 @@ def choose_precision(options: TrainingOptions) -> Precision:
 
 def data_and_adapter_options(config: QARunConfig | NERRunConfig | MLMRunConfig) -> list[Any]:
     """Return the option groups of a run other than the base model and the training arguments, in order."""
-    groups = {field.name: getattr(config, field.name) for field in fields(config)}
-    return [group for name, group in groups.items() if name not in ("model", "training")]
+    return [getattr(config, field.name) for field in fields(config) if field.name not in ("model", "training")]
 
 
 def options_record(config: QARunConfig | NERRunConfig | MLMRunConfig, args: TrainerArguments) -> dict[str, Any]:
-    """Return every option's value as plain JSON for run.json; training arguments as they were resolved."""
+    """Return the value of every option as plain JSON, for run.json; training arguments as they were resolved."""
     record: dict[str, Any] = {}
     for group in (config.model, *data_and_adapter_options(config)):
-        record |= {field.name: getattr(group, field.name) for field in fields(group)}
+        record |= asdict(group)
     plain: dict[str, Any] = json.loads(json.dumps(record | args.to_dict(), default=str))
     return plain

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -47,7 +47,7 @@ from adapter_qa.training.training_args import (
     resolve_training_args,
 )
 
-FULL_FINE_TUNING = "full fine-tuning"  # what run.json has in place of a composition
+FULL_FINE_TUNING = "full fine-tuning"  # the "setup" of such a run in run.json
 
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
 
@@ -58,8 +58,8 @@ class RunContext(Generic[Config]):
 
     Attributes:
         config: the options as the user gave them.
-        setup: the adapters and how they are composed; None for full fine-tuning.
-        args: the training arguments with everything decided.
+        setup: None for full fine-tuning.
+        args: the training arguments; what the options leave open is decided.
         record: run.json, and the folder of the run.
     """
 
@@ -76,13 +76,11 @@ class RunContext(Generic[Config]):
 
 @dataclass(frozen=True)
 class ModelBundle:
-    """A model with its setup, and what is saved beside its weights.
+    """A model with its head, adapters and fusion, and what is saved beside its weights.
 
     Attributes:
-        model: with its head, adapters and fusion; the weights that do not train are frozen.
-        loaded_tokenizer: of the base model; None in a dry run without data.
-        parameters: counts of parameters.
-        metadata: what adapter_setup.json holds under "trainer".
+        loaded_tokenizer: None in a dry run without data.
+        metadata: what adapter_setup.json or full_setup.json holds under "trainer".
     """
 
     model: PreTrainedModel
@@ -94,23 +92,17 @@ class ModelBundle:
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """The tokenizer of the base model."""
         if self.loaded_tokenizer is None:
-            raise ValueError("no tokenizer was loaded: there are no data")
+            raise ValueError("no tokenizer was loaded, because the run has no data")
         return self.loaded_tokenizer
 
 
 def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSetup | None) -> RunContext[Config]:
     """Resolve the training arguments, choose the folder of the run, and seed all random generators.
 
-    Nothing is written yet.
-
-    Args:
-        script: file name of the script, for run.json.
-        argv: the command line without the script.
-        config: the options.
-        setup: the adapters; None for full fine-tuning.
+    Nothing is written yet. `script` is its file name, `argv` the command line after it.
 
     Raises:
-        UserError: if the folder holds something else, or the library refuses the options.
+        UserError: if the folder cannot be used, or the library refuses the options.
     """
     silence_library_notices()
     log_note(setup.notes if setup is not None else [])
@@ -131,17 +123,17 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
 
 
 def _data_name(config: QARunConfig | NERRunConfig | MLMRunConfig) -> str:
-    """Return the data set or the first data file, which a derived folder is named after."""
+    """Return the data set or else the first data file, for the name of a derived folder."""
     files = [split.file for split in config.all_splits() if split.file is not None]
     data_set = config.data.dataset_name if isinstance(config, QARunConfig) else None
     return data_set or next(iter(files), "none")
 
 
 def is_finished(run: RunContext[Config]) -> bool:
-    """Return whether the folder holds this run, finished. If so, say it, and push what is saved if asked to.
+    """Return whether the folder holds this run, finished. If so, print that, and push the result if asked to.
 
     Raises:
-        RunError: if it cannot be pushed.
+        RunError: if the push fails.
     """
     if run.record.finished:
         print_main(f"{run.record.folder}: this run is finished; --overwrite_output_dir does it again")
@@ -158,14 +150,8 @@ def build_model(
 ) -> ModelBundle:
     """Load the base model, add the adapters, take the folder of the run, and record the parameter counts.
 
-    A dry run builds shapes without weights.
-
-    Args:
-        run: the run.
-        task: "qa", "mlm" or "ner".
-        tokenizer: saved beside a base with random weights.
-        task_metadata: what the script adds to adapter_setup.json, e.g. the window options.
-        labels: class names, for "ner".
+    A dry run builds shapes without weights. `task_metadata` is what the task adds to `ModelBundle.metadata`; `labels`
+    are the class names of NER.
     """
     options = run.config.model
     model = load_model(options, task, labels, shapes_only=run.args.dry_run)
@@ -185,7 +171,7 @@ def build_model(
 
 
 def _base_name(options: ModelOptions) -> str:
-    """Return the base model's name as a saved folder has it: a hub id, an absolute path, or relative to the folder."""
+    """Return a hub id, an absolute path, or a path relative to the saved folder."""
     if options.random_init:
         return f"../{BASE_FOLDER}"
     folder = Path(options.model_name_or_path)
@@ -193,7 +179,7 @@ def _base_name(options: ModelOptions) -> str:
 
 
 def _save_random_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None) -> None:
-    """Save a base with random weights before adapters are added; it exists nowhere else."""
+    """Save a base model with random weights, which exists nowhere else, before adapters are added."""
     on_main_process(record.begin)
     if record.folder is None or not record.begun:
         return
@@ -202,44 +188,39 @@ def _save_random_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreT
         tokenizer.save_pretrained(record.folder / BASE_FOLDER)
 
 
-def print_dry_run(run: RunContext[Config], bundle: ModelBundle, counts: dict[str, dict[str, int]]) -> None:
+def print_dry_run(run: RunContext[Config], bundle: ModelBundle, data: Mapping[str, Mapping[str, Sized]]) -> None:
     """Print the last line of a dry run: one JSON document with parameters, setup, and counts by split.
 
-    Args:
-        run: the run.
-        bundle: the model.
-        counts: for "train" and "eval", counts by name; the last one is that of the model's inputs. Steps are added.
+    `data` has the splits by unit, e.g. "questions" and "windows"; the last unit is that of the model's inputs.
     """
-    inputs = {split: list(numbers.values())[-1] for split, numbers in counts.items()}
-    steps = {"train": _train_steps(inputs["train"], run.args), "eval": _eval_steps(inputs["eval"], run.args)}
     active = FULL_FINE_TUNING if run.setup is None else str(bundle.model.active_adapters)
-    document = {"parameters": bundle.parameters, "active_setup": active}
-    with_steps = {split: counts[split] | {"steps": steps[split]} for split in counts}
-    print_main(json.dumps(document | with_steps))
+    document: dict[str, Any] = {"parameters": bundle.parameters, "active_setup": active}
+    for split, count_steps in (("train", _train_steps), ("eval", _eval_steps)):
+        counts = {unit: len(splits.get(split, ())) for unit, splits in data.items()}
+        document[split] = counts | {"steps": count_steps(list(counts.values())[-1], run.args)}
+    print_main(json.dumps(document))
 
 
 def _train_steps(inputs: int, args: TrainerArguments) -> int:
-    """Return the optimizer steps of a whole training, as `Trainer` counts them."""
+    """Return the optimizer steps of a training, as `Trainer` counts them."""
     if args.max_steps > 0 or inputs == 0:
         return max(int(args.max_steps), 0)
     batches = inputs / int(args.train_batch_size * args.world_size)
-    whole_batches = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
-    steps: int = math.ceil(args.num_train_epochs * max(math.ceil(whole_batches / args.gradient_accumulation_steps), 1))
-    return steps
+    batch_count = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
+    return math.ceil(args.num_train_epochs * max(math.ceil(batch_count / args.gradient_accumulation_steps), 1))
 
 
 def _eval_steps(inputs: int, args: TrainerArguments) -> int:
-    """Return the batches of one evaluation."""
     return math.ceil(inputs / int(args.eval_batch_size * args.world_size))
 
 
 def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
-    """Train, resuming from the newest checkpoint if there is one. The best epoch's weights are in the model afterwards.
+    """Train, resuming from the newest checkpoint if there is one. At the end the model has the best epoch's weights.
 
     Raises:
         UserError: if the frozen adapters of a resumed run have changed.
-        RunError: if memory, disk or numbers fail; run.json says so.
-        Interrupted: if a signal came; a checkpoint is saved, and run.json says so.
+        RunError: if memory or disk is full, or a loss is NaN; run.json has the reason.
+        Interrupted: if a signal came; a checkpoint is saved, and run.json has the reason.
     """
     record = run.record
     check_setup(trainer.model, run.setup)
@@ -249,7 +230,7 @@ def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     except ReportedError as error:
         if trainer.is_world_process_zero():
             status = "interrupted" if isinstance(error, Interrupted) else "failed"
-            with contextlib.suppress(OSError):  # the disk is full, and the error being raised says so
+            with contextlib.suppress(OSError):  # on a full disk; `error` reports that
                 record.update(status=status, why=error.problems)
         raise
     check_setup(trainer.model, run.setup)
@@ -274,7 +255,7 @@ def save_frozen_adapters(model: PreTrainedModel, folder: Path) -> None:
     """Save one copy of the frozen adapters in the folder of the run. Checkpoints hold only what trains.
 
     Raises:
-        UserError: if the run is resumed, and its frozen adapters are not those it began with.
+        UserError: if the run is resumed, and its frozen adapters are not those that it began with.
     """
     state = frozen_adapters(model)
     path = folder / FROZEN_FILE
@@ -296,7 +277,7 @@ def save_frozen_adapters(model: PreTrainedModel, folder: Path) -> None:
 
 
 def save_model(run: RunContext[Config], bundle: ModelBundle, trainer: AdapterTrainer) -> None:
-    """Save what was trained, with its card: an `adapters-<task>` folder, or the whole model in the folder of the run.
+    """Save what was trained, with its card: an `adapters-<task>` folder, or the full model in the folder of the run.
 
     All processes must call; the main process writes.
     """
@@ -337,10 +318,10 @@ def record_metrics(run: RunContext[Config], trainer: AdapterTrainer, split: str,
 
 
 def finish_run(run: RunContext[Config], trainer: AdapterTrainer) -> None:
-    """Mark the run as finished, complete its card, remove checkpoints, and push what was saved if asked to.
+    """Mark the run as finished, complete its card, remove checkpoints, and push the result if asked to.
 
     Raises:
-        RunError: if it cannot be pushed. The run is finished all the same.
+        RunError: if the push fails. The run is finished nevertheless.
     """
     run.record.finish()
     if run.record.begun and "saved" in run.record.document:
@@ -358,9 +339,9 @@ def _push_if_asked(run: RunContext[Config]) -> None:
 
 def _remove_checkpoints(trainer: AdapterTrainer) -> None:
     """Remove the checkpoints beyond --save_total_limit. With a limit of 1 only the best one stays."""
-    step, best, limit = trainer.state.global_step, trainer.state.best_global_step, trainer.args.save_total_limit
-    if not trainer.args.should_save or trainer.state.best_model_checkpoint is None:
+    state, args = trainer.state, trainer.args
+    if not args.should_save or state.best_model_checkpoint is None:
         return
-    rotate(trainer.folder, step, best, limit)
-    if limit == 1 and best != step:
-        discard(checkpoint_path(trainer.folder, step))
+    rotate(trainer.folder, state.global_step, state.best_global_step, args.save_total_limit)
+    if args.save_total_limit == 1 and state.best_global_step != state.global_step:
+        discard(checkpoint_path(trainer.folder, state.global_step))
