@@ -3,9 +3,10 @@
     python tests/golden.py OLD NEW [--work FOLDER]
 
 Both checkouts run all tasks on the same tiny BERT and the sample of NEW. Weights, metrics, predictions, answers and
-the files of every run must be equal; times, versions and paths of the machine are left out. Exit code 1 if not.
+the files of every run must be equal. Times, versions and paths are not compared. The exit code is 1 if anything
+differs.
 
-No test: bits differ between machines, and a change of behaviour is decided by reading what this prints.
+pytest does not run this: bits differ between machines, and a person decides whether a printed difference is intended.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from safetensors.torch import load_file
 from tokenizers.implementations import BertWordPieceTokenizer
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-# What depends on the moment or the machine, by the end of a key.
+# Ends of the keys whose values depend on the time or the machine.
 VOLATILE = re.compile(
     r"(_runtime|_per_second|seconds|seconds_mean|times|commit|versions|device|command|sha256|total_flos|_dir)$"
 )
@@ -49,7 +50,7 @@ MLM = shlex.split(
     "--train_file sample/texts.txt --block_size 64 --max_train_samples 48 --max_eval_samples 16 "
     "--num_train_epochs 2 --learning_rate 1e-3 --do_train --do_eval"
 )
-FUSED = shlex.split("--load_lang_adapter mlm --fuse_adapters qa=lang_qa ner=ner")
+FUSION = shlex.split("--load_lang_adapter mlm --fuse_adapters qa=lang_qa ner=ner")
 RUNS: list[list[str]] = [
     ["prepare_squad_pt.py", "sample/squad-train-v1.1.json", "--output_dir", "data"],
     ["prepare_squad_pt.py", "sample/squad-dev-v1.1.json", "--output_dir", "data"],
@@ -59,7 +60,7 @@ RUNS: list[list[str]] = [
     ["run_qa_adapter.py", *COMMON, *QUESTIONS, "--adapter_config", "houlsby", "--houlsby_MHA_lastlayer", "True",
      "--version_2_with_negative", "True", "--output_dir", "houlsby"],
     ["run_qa_adapter.py", *COMMON, *QUESTIONS, "--load_lang_adapter", "mlm", "--output_dir", "lang_qa"],
-    ["run_qa_adapter.py", *COMMON, *QUESTIONS, *FUSED, "--madx2", "True", "--output_dir", "fusion"],
+    ["run_qa_adapter.py", *COMMON, *QUESTIONS, *FUSION, "--madx2", "True", "--output_dir", "fusion"],
     ["run_qa_adapter.py", *COMMON, *QUESTIONS, "--train_adapter", "False", "--output_dir", "full"],
     ["ask_qa.py", "fusion", "--input", "sample/questions.jsonl", "--output", "answers.jsonl", "--n_best", "3"],
     ["report_qa.py", "--table", ".", "--json", "table.json"],
@@ -67,7 +68,7 @@ RUNS: list[list[str]] = [
 
 
 def main() -> int:
-    """Run both checkouts and print what differs."""
+    """Run both checkouts and print the differences."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path)
@@ -86,7 +87,7 @@ def main() -> int:
 
 
 def make_base(base: Path, checkout: Path) -> Path:
-    """Save the tiny BERT. It is made once: two trained vocabularies of the same text may differ."""
+    """Save the tiny BERT. Both checkouts use it: two vocabularies trained on the same text may differ."""
     base.mkdir(parents=True)
     text = (checkout / "examples" / "sample" / "texts.txt").read_text(encoding="utf-8").splitlines()
     wordpiece = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
@@ -117,12 +118,12 @@ def run_all(checkout: Path, folder: Path) -> list[str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0"}
     environment["ADAPTER_QA_CACHE"] = str(folder / "cache")
     failures = []
-    for script, *words in RUNS:
-        command = [sys.executable, str(checkout / script), *words]
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        print(f"{folder.name}: {script} {words[-1]}: exit code {done.returncode}", flush=True)
-        if done.returncode:
-            failures.append(f"{folder.name}: {script} {' '.join(words)}: {done.stderr[-500:]}")
+    for script, *argv in RUNS:
+        command = [sys.executable, str(checkout / script), *argv]
+        process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+        print(f"{folder.name}: {script} {argv[-1]}: exit code {process.returncode}", flush=True)
+        if process.returncode:
+            failures.append(f"{folder.name}: {script} {' '.join(argv)}: {process.stderr[-500:]}")
     return failures
 
 
@@ -143,51 +144,51 @@ def files_in(folder: Path) -> set[str]:
 
 
 def compare_files(old_folder: Path, new_folder: Path, name: str) -> list[str]:
-    """Return what differs between two files; nothing if they are equal."""
+    """Return a line for each difference between two files."""
     old, new = old_folder / name, new_folder / name
     if old.read_bytes() == new.read_bytes():
         return []
     if old.suffix == ".safetensors":
         states = load_file(old), load_file(new)
         if states[0].keys() != states[1].keys():
-            return [f"{name}: other names of weights"]
+            return [f"{name}: the weights have other names"]
         return [f"{name}: {key} differs" for key in states[0] if not torch.equal(states[0][key], states[1][key])]
     texts = [
         path.read_text(encoding="utf-8").replace(str(folder.resolve()), "WORK")
         for path, folder in ((old, old_folder), (new, new_folder))
     ]
     if old.suffix == ".json":
-        documents = [stable(json.loads(text)) for text in texts]
+        documents = [without_volatile(json.loads(text)) for text in texts]
         return compare_json(documents[0], documents[1], name)
     if old.name == "README.md":
         cards = [[line for line in text.splitlines() if not VOLATILE_CARD.search(line)] for text in texts]
         pairs = zip(*cards, strict=False)
-        return [f"{name}: {one!r} became {two!r}" for one, two in pairs if one != two][:5]
+        return [f"{name}: {before!r} became {after!r}" for before, after in pairs if before != after][:5]
     return [f"{name}: differs"]
 
 
-def stable(value: Any) -> Any:
-    """Return a JSON value without what depends on the moment or the machine."""
+def without_volatile(value: Any) -> Any:
+    """Return a JSON value without the keys that `VOLATILE` matches."""
     if isinstance(value, dict):
-        return {key: stable(item) for key, item in value.items() if not VOLATILE.search(key)}
-    return [stable(item) for item in value] if isinstance(value, list) else value
+        return {key: without_volatile(item) for key, item in value.items() if not VOLATILE.search(key)}
+    return [without_volatile(item) for item in value] if isinstance(value, list) else value
 
 
-def compare_json(old: Any, new: Any, place: str) -> list[str]:
-    """Return the places where two JSON values differ."""
+def compare_json(old: Any, new: Any, path: str) -> list[str]:
+    """Return a line for each difference between two JSON values; `path` leads to them."""
     if isinstance(old, dict) and isinstance(new, dict):
-        lines = [f"{place}: {key} only in old" for key in old.keys() - new.keys()]
-        lines += [f"{place}: {key} only in new" for key in new.keys() - old.keys()]
+        lines = [f"{path}: {key} only in old" for key in old.keys() - new.keys()]
+        lines += [f"{path}: {key} only in new" for key in new.keys() - old.keys()]
         return lines + [
-            line for key in old.keys() & new.keys() for line in compare_json(old[key], new[key], f"{place}.{key}")
+            line for key in old.keys() & new.keys() for line in compare_json(old[key], new[key], f"{path}.{key}")
         ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [
             line
             for index, pair in enumerate(zip(old, new, strict=True))
-            for line in compare_json(*pair, f"{place}[{index}]")
+            for line in compare_json(*pair, f"{path}[{index}]")
         ]
-    return [] if old == new else [f"{place}: {old!r} became {new!r}"]
+    return [] if old == new else [f"{path}: {old!r} became {new!r}"]
 
 
 if __name__ == "__main__":

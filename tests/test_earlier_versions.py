@@ -34,7 +34,7 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the runs; it is the working folder, as it was when they ran."""
+    """Copy the runs to a folder and make it the working folder, as it was for the original runs."""
     copy = tmp_path / "runs"
     shutil.copytree(RUNS, copy)
     for path in copy.rglob("*_setup.json"):
@@ -65,19 +65,19 @@ def test_interrupted_run_resumes(folder: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize("name", ["qa", "fusion", "full"])
-def test_runs_answer_as_they_did(folder: Path, name: str) -> None:
+def test_runs_answer_as_in_version_0_1_0(folder: Path, name: str) -> None:
     answer = QuestionAnswerer(name).ask(*QUESTION)
     assert (answer.text, answer.start, answer.end) == tuple(ANSWERS[name][key] for key in ("answer", "start", "end"))
     assert answer.probability == pytest.approx(ANSWERS[name]["probability"], rel=1e-3)
 
 
-def test_adapters_are_fused_again(folder: Path) -> None:
-    argv = [*COMMANDS["fusion"][:-1], "again", "--num_train_epochs", "1"]
+def test_saved_adapters_are_loaded_into_a_new_fusion(folder: Path) -> None:
+    argv = [*COMMANDS["fusion"][:-1], "new_fusion", "--num_train_epochs", "1"]
     assert run_qa_adapter.main(argv) == 0
-    adapters = [folder / run / "adapters-fusion" / "mlm" / "adapter.safetensors" for run in ("fusion", "again")]
-    first, second = (load_file(path) for path in adapters)
-    assert first.keys() == second.keys()
-    assert all(first[name].equal(second[name]) for name in first)
+    adapters = [folder / run / "adapters-fusion" / "mlm" / "adapter.safetensors" for run in ("fusion", "new_fusion")]
+    before, after = (load_file(path) for path in adapters)
+    assert before.keys() == after.keys()
+    assert all(before[name].equal(after[name]) for name in before)
 
 
 def test_saved_fusion_is_evaluated_with_its_scores(folder: Path) -> None:

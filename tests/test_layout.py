@@ -12,7 +12,7 @@ import pytest
 from support.scripts import ROOT
 
 PACKAGE = "adapter_qa"
-# What each package may import beside itself; docs/architecture.md draws it.
+# The other packages that each package may import; docs/architecture.md has a diagram.
 ALLOWED = {
     "core": set[str](),
     "config": {"core"},
@@ -24,10 +24,10 @@ ALLOWED = {
     "sweeps": {"core", "config", "runs"},
     "reporting": {"core", "config", "data", "models", "runs"},
 }
-# Modules at the top level that other modules import; the rest are scripts.
+# Modules at the top level that other modules may import, and what they import; all other modules are scripts.
 LIBRARY_MODULES = {"trainer_qa": {"utils_qa"}, "predictor_qa": {"utils_qa"}, "utils_qa": set[str]()}
-LIBRARY_NAMES = {"adapters", "datasets", "evaluate", "tokenizers", "types"}  # the top level is on the import path
-# Calls of libraries without a closed set of errors.
+LIBRARY_NAMES = {"adapters", "datasets", "evaluate", "tokenizers", "types"}  # a module at the top level would hide them
+# Modules that catch every exception, because a library's function may raise any.
 BROAD_HANDLERS = [
     "adapter_qa/core/files.py",
     "adapter_qa/data/squad.py",
@@ -105,8 +105,8 @@ def test_imports_have_no_cycle() -> None:
 def test_only_tests_import_scripts() -> None:
     scripts = {path.stem for path in SCRIPTS}
     assert {"run_qa_adapter", "run_mlm_adapter", "run_ner_adapter", "prepare_squad_pt", "ask_qa"} <= scripts
-    others = [path for folder in ("benchmarks", "examples") for path in (ROOT / folder).rglob("*.py")]
-    importing = {relative(path): imported(ast.parse(path.read_text(encoding="utf-8"))) & scripts for path in others}
+    paths = [path for folder in ("benchmarks", "examples") for path in (ROOT / folder).rglob("*.py")]
+    importing = {relative(path): imported(ast.parse(path.read_text(encoding="utf-8"))) & scripts for path in paths}
     assert {path: names for path, names in importing.items() if names} == {}
 
 

@@ -1,6 +1,6 @@
-"""Measures what users and their shell scripts rely on; tests/fixtures/behaviour.json holds it as it should be.
+"""Measure what users and their shell scripts rely on; tests/fixtures/behaviour.json has the expected values.
 
-PYTHONPATH=.:tests python -m support.behaviour     # renew the file
+PYTHONPATH=.:tests python -m support.behaviour     # write the file anew
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ SETUPS: dict[str, list[str]] = {
 def call(script: str, argv: list[str]) -> tuple[int, str, str]:
     """Run a script's main in this process as the command line does; return exit code, stdout and stderr."""
     out, errors = io.StringIO(), io.StringIO()
-    before = sys.argv
+    argv_before = sys.argv
     sys.argv = [f"{script}.py", *argv]
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
@@ -80,29 +80,29 @@ def call(script: str, argv: list[str]) -> tuple[int, str, str]:
             except SystemExit as stop:
                 code = int(stop.code or 0)
     finally:
-        sys.argv = before
+        sys.argv = argv_before
     return code, out.getvalue(), errors.getvalue()
 
 
 def option_defaults(script: str) -> dict[str, str]:
-    """Every option of a training script with its default as text."""
+    """Return every option of a training script with its default as text."""
     actions = ConfigParser(CONFIGS[script], "", "")._actions
     return {action.dest: str(action.default) for action in actions if action.dest != "help"}
 
 
 def option_names(script: str) -> list[str]:
-    """Every option that a script's --help shows."""
+    """Return every option that a script's --help shows."""
     return sorted(set(re.findall(r"--[a-z][\w-]*", call(script, ["--help"])[1])))
 
 
 def refusal(argv: list[str]) -> dict[str, Any]:
-    """Exit code of a refused command line, and the options that its messages name."""
+    """Return the exit code of a refused command line, and the options that its messages name."""
     code, _, errors = call(argv[0], argv[1:])
     return {"exit code": code, "names": sorted(set(re.findall(r"--[a-z]\w*", errors)))}
 
 
 def parameters(setup: list[str]) -> dict[str, Any]:
-    """Parameter counts of a dry run on the tiny base."""
+    """Return the parameter counts of a dry run on the tiny base model."""
     code, out, errors = call("run_qa_adapter", [*BASE, "--random_init", "True", "--dry_run", *SIZES, *setup])
     assert code == 0, errors
     table: dict[str, Any] = json.loads(out.splitlines()[-1])["parameters"]
@@ -110,16 +110,16 @@ def parameters(setup: list[str]) -> dict[str, Any]:
 
 
 def run_files() -> list[str]:
-    """Files that a fusion run of one epoch leaves."""
-    words = ["--random_init", "True", "--fuse_adapters", "qa=new", "ner=new", "--num_train_epochs", "1"]
+    """Return the files that a fusion run of one epoch writes."""
+    fusion = ["--random_init", "True", "--fuse_adapters", "qa=new", "ner=new", "--num_train_epochs", "1"]
     dev = ["--do_eval", "--validation_file", str(RUNS / "data" / "dev.json"), "--report_to", "none"]
-    code, _, errors = call("run_qa_adapter", [*TRAIN, *words, *dev, "--disable_tqdm", "True"])
+    code, _, errors = call("run_qa_adapter", [*TRAIN, *fusion, *dev, "--disable_tqdm", "True"])
     assert code == 0, errors
     return sorted(path.relative_to("out").as_posix() for path in Path("out").rglob("*") if path.is_file())
 
 
 def measure() -> dict[str, Any]:
-    """All that is frozen, as it is now; runs in an empty working folder."""
+    """Return the content of behaviour.json as it is now. The working folder must be empty."""
     return {
         "options": {script: option_defaults(script) for script in CONFIGS},
         "option names": {script: option_names(script) for script in SCRIPTS if script not in CONFIGS},
