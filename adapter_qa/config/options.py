@@ -72,15 +72,7 @@ def option(
     limits: Limits | None = None,
     choices: tuple[str, ...] | None = None,
 ) -> T:
-    """Return a dataclass field that is a command-line option.
-
-    Args:
-        default: its value if it is not given.
-        help_text: one or more sentences for --help, which adds the unit, the limits and the default.
-        unit: of a number, in the plural.
-        limits: of a number; `validation.field_problems` checks them.
-        choices: the words that are allowed.
-    """
+    """Return a dataclass field that is a command-line option; --help adds its unit, limits and default to the text."""
     entries = {"help": help_text, "unit": unit, "limits": limits, "choices": choices}
     return field(default=default, metadata={key: entry for key, entry in entries.items() if entry is not None})
 
@@ -407,8 +399,7 @@ class Split:
 
     Attributes:
         name: of the part in files and metrics.
-        option: the option that names its file.
-        file: that file, if given.
+        option: the option that names `file`.
         dataset_split: its name in a data set of the hub.
         limit: the number of examples to use; None means all.
         enabled: whether the run trains on it, evaluates on it or predicts it.
@@ -422,22 +413,30 @@ class Split:
     enabled: bool
 
 
-def _all_splits(data: QADataOptions | MLMDataOptions | NERDataOptions, run: TrainingOptions) -> tuple[Split, ...]:
-    splits = [
-        Split("train", "train_file", data.train_file, "train", data.max_train_samples, run.do_train),
-        Split("eval", "validation_file", data.validation_file, "validation", data.max_eval_samples, run.do_eval),
-    ]
-    if not isinstance(data, MLMDataOptions):
-        splits.append(Split("predict", "test_file", data.test_file, "test", data.max_predict_samples, run.do_predict))
-    return tuple(splits)
+class _WithSplits:
+    data: QADataOptions | MLMDataOptions | NERDataOptions
+    training: TrainingOptions
 
+    def all_splits(self) -> tuple[Split, ...]:
+        """Return every part that the data may have."""
+        data, run = self.data, self.training
+        splits = [
+            Split("train", "train_file", data.train_file, "train", data.max_train_samples, run.do_train),
+            Split("eval", "validation_file", data.validation_file, "validation", data.max_eval_samples, run.do_eval),
+        ]
+        if not isinstance(data, MLMDataOptions):
+            limit = data.max_predict_samples
+            splits.append(Split("predict", "test_file", data.test_file, "test", limit, run.do_predict))
+        return tuple(splits)
 
-def _splits_to_read(splits: tuple[Split, ...], *, dry_run: bool) -> tuple[Split, ...]:
-    return tuple(split for split in splits if split.enabled or (dry_run and split.file is not None))
+    def splits(self) -> tuple[Split, ...]:
+        """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
+        dry_run = self.training.dry_run
+        return tuple(split for split in self.all_splits() if split.enabled or (dry_run and split.file is not None))
 
 
 @dataclass(frozen=True)
-class QARunConfig:
+class QARunConfig(_WithSplits):
     """All options of run_qa_adapter.py, in the order of its --help."""
 
     METRICS: ClassVar[tuple[str, ...]] = ("f1", "exact", "loss")  # that its evaluation computes
@@ -452,17 +451,9 @@ class QARunConfig:
         """Return the configuration with those options decided that follow from others."""
         return replace(self, training=resolve_training_options(self.training))
 
-    def all_splits(self) -> tuple[Split, ...]:
-        """Return every part that the data may have."""
-        return _all_splits(self.data, self.training)
-
-    def splits(self) -> tuple[Split, ...]:
-        """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
-        return _splits_to_read(self.all_splits(), dry_run=self.training.dry_run)
-
 
 @dataclass(frozen=True)
-class NERRunConfig:
+class NERRunConfig(_WithSplits):
     """All options of run_ner_adapter.py, in the order of its --help."""
 
     METRICS: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "loss")
@@ -476,17 +467,9 @@ class NERRunConfig:
         """Return the configuration with those options decided that follow from others."""
         return replace(self, training=resolve_training_options(self.training, labels_key="labels"))
 
-    def all_splits(self) -> tuple[Split, ...]:
-        """Return every part that the data may have."""
-        return _all_splits(self.data, self.training)
-
-    def splits(self) -> tuple[Split, ...]:
-        """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
-        return _splits_to_read(self.all_splits(), dry_run=self.training.dry_run)
-
 
 @dataclass(frozen=True)
-class MLMRunConfig:
+class MLMRunConfig(_WithSplits):
     """All options of run_mlm_adapter.py, in the order of its --help."""
 
     METRICS: ClassVar[tuple[str, ...]] = ("loss",)
@@ -500,10 +483,6 @@ class MLMRunConfig:
         training = resolve_training_options(self.training, labels_key="labels")
         # Logits over the vocabulary would fill the memory, and no metric needs them.
         return replace(self, training=replace(training, prediction_loss_only=True))
-
-    def all_splits(self) -> tuple[Split, ...]:
-        """Return every part that the data may have."""
-        return _all_splits(self.data, self.training)
 
     def splits(self) -> tuple[Split, ...]:
         """Return the parts that the run reads: all with a file, as evaluation may take a share of the training file."""

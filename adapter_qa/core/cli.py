@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from adapter_qa.core.errors import EXIT_BAD_INPUT, ReportedError, UserError, raise_if_any
+from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, ReportedError, UserError, raise_if_any
 from adapter_qa.core.messages import print_error
 
 LIBRARY_DEBUG_VALUES = ("underflow_overflow", "tpu_metrics_debug")  # of TrainingArguments' option `debug`
@@ -80,33 +80,28 @@ def run_cli(main: Callable[[list[str]], int]) -> int:
         print("error: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
         return EXIT_BAD_INPUT
     argv, debug = _take_debug(sys.argv[1:])
+
+    def report(error: ReportedError) -> int:
+        if debug:
+            traceback.print_exc()
+        print_error(error)
+        return error.exit_code
+
     try:
-        exit_code = _call_main(main, argv)
+        exit_code = main(argv)
         sys.stdout.flush()
         return exit_code
     except BrokenPipeError:  # the reader of the output closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         return 128 + signal.SIGPIPE
     except ReportedError as error:
-        if debug:
-            traceback.print_exc()
-        print_error(error)
-        return error.exit_code
+        return report(error)
     except KeyboardInterrupt:
-        if debug:
-            traceback.print_exc()
-        print("stopped: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-
-
-def _call_main(main: Callable[[list[str]], int], argv: list[str]) -> int:
-    """Call `main`; raise `UserError` for a path that is too long, wherever it came from."""
-    try:
-        return main(argv)
+        return report(Interrupted(signal.SIGINT, "interrupted"))
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
-        raise UserError(f"{error.filename}: {error.strerror}; give a shorter path") from error
+        return report(UserError(f"{error.filename}: {error.strerror}; give a shorter path"))
 
 
 def _take_debug(argv: list[str]) -> tuple[list[str], bool]:

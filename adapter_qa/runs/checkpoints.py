@@ -13,6 +13,8 @@ import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import fsync_path, fsync_tree, sha256
 from adapter_qa.core.messages import log_note
@@ -29,12 +31,7 @@ NO_MANIFEST = f"has no {MANIFEST_FILE}"
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file in a manifest.
-
-    Attributes:
-        bytes: its size.
-        sha256: digest of its content, as hexadecimal digits.
-    """
+    """Size and digest of a file in a manifest."""
 
     bytes: int
     sha256: str
@@ -45,7 +42,7 @@ class Manifest:
     """The content of a checkpoint's manifest.json.
 
     Attributes:
-        step: optimizer step of the checkpoint.
+        step: optimizer step.
         best: step of the checkpoint with the best weights so far; None if they are not loaded at the end.
         files: by path relative to the checkpoint.
     """
@@ -75,23 +72,21 @@ def create_temporary(folder: Path) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Remove what was being written or removed when a run was killed."""
     for name in (TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT):
-        if (folder / name).exists():
-            shutil.rmtree(folder / name)
+        _remove(folder / name)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
 
 
 def commit(temporary: Path, step: int, best: int | None) -> Path:
-    """Turn a temporary folder into a checkpoint: write the manifest, wait for the disk, rename.
+    """Turn a temporary folder into the checkpoint of a step: write the manifest, wait for the disk, rename.
 
-    Args:
-        temporary: from `create_temporary`, with all files of the checkpoint.
-        step: optimizer step; an existing checkpoint of this step is replaced.
-        best: as in `Manifest`.
+    An existing checkpoint of this step is replaced. `best` is as in `Manifest`.
 
     Returns:
         The path of the checkpoint.
-
-    Raises:
-        OSError: the disk is full, for example.
     """
     files = {path.relative_to(temporary).as_posix(): path for path in sorted(temporary.rglob("*")) if path.is_file()}
     entries = {name: FileEntry(path.stat().st_size, sha256(path)) for name, path in files.items()}
@@ -109,19 +104,18 @@ def discard(path: Path) -> None:
     """Remove a checkpoint if it exists. It is renamed first, so that a partly removed one is never read."""
     if path.exists():
         removed = path.with_name(REMOVED_CHECKPOINT)
-        if removed.exists():
-            shutil.rmtree(removed)
+        _remove(removed)
         os.rename(path, removed)
-        shutil.rmtree(removed)
+        _remove(removed)
 
 
 def rotate(folder: Path, step: int, best: int | None, limit: int | None) -> None:
     """Remove old checkpoints beyond a limit.
 
     Args:
-        folder: the folder of the run.
-        step: step of the newest checkpoint, which stays. Checkpoints of later steps were passed over as damaged; they
-            stay until the run reaches their step again.
+        folder: of the run.
+        step: of the newest checkpoint, which stays. Damaged checkpoints of later steps also stay, until the run
+            reaches their step again.
         best: step of the checkpoint that stays at any age, or None.
         limit: number of checkpoints to keep, newest first. It includes the best one, except that 1 keeps the newest and
             the best. None or 0 keeps all.
@@ -155,18 +149,14 @@ def newest_checkpoint(folder: Path) -> Path | None:
             return path
         errors[path] = error
     if any(error != NO_MANIFEST for error in errors.values()):
-        raise UserError(
-            [
-                f"{path}: {error}; restore it, or start again with --overwrite_output_dir"
-                for path, error in errors.items()
-            ]
-        )
+        remedy = "restore it, or start again with --overwrite_output_dir"
+        raise UserError([f"{path}: {error}; {remedy}" for path, error in errors.items()])
     log_note(f"{path}: {error}, so it cannot be verified; the run starts again" for path, error in errors.items())
     return None
 
 
 def _best_checkpoint_error(path: Path) -> str | None:
-    manifest = read_manifest(path)
+    manifest = _read_manifest(path)
     if manifest.best is None or manifest.best == manifest.step:
         return None
     error = checkpoint_error(checkpoint_path(path.parent, manifest.best))
@@ -180,7 +170,7 @@ def checkpoint_error(path: Path) -> str | None:
     if not (path / MANIFEST_FILE).is_file():
         return NO_MANIFEST
     try:
-        manifest = read_manifest(path)
+        manifest = _read_manifest(path)
     except (OSError, ValueError) as error:
         return f"has a {MANIFEST_FILE} that cannot be read ({error})"
     # Names in the manifest are looked up among the existing files and never opened as paths.
@@ -196,17 +186,8 @@ def checkpoint_error(path: Path) -> str | None:
     return None
 
 
-def read_manifest(path: Path) -> Manifest:
-    """Return the manifest of a checkpoint.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: the file is not what `commit` writes.
-    """
-    document = json.loads((path / MANIFEST_FILE).read_text(encoding="utf-8"))
+def _read_manifest(path: Path) -> Manifest:
     try:
-        files = {name: FileEntry(int(file["bytes"]), str(file["sha256"])) for name, file in document["files"].items()}
-        best = document["best"]
-        return Manifest(int(document["step"]), None if best is None else int(best), files)
-    except (TypeError, KeyError, AttributeError) as error:
+        return msgspec.json.decode((path / MANIFEST_FILE).read_bytes(), type=Manifest)
+    except msgspec.ValidationError as error:
         raise ValueError("it is not a manifest of this trainer") from error

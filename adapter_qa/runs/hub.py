@@ -22,24 +22,15 @@ from adapter_qa.runs.layout import CARD_FILE, FULL_MODEL_FILES, RUN_FILE
 from adapter_qa.runs.model_card import public_name, write_card
 from adapter_qa.runs.run_record import RunRecord
 
-MAX_REASON_CHARS = 300
-
 
 @dataclass(frozen=True)
 class HubTarget:
-    """A repository on the hub.
-
-    Attributes:
-        repository: its id, OWNER/NAME.
-        token: None for the stored one.
-        private: whether it is created as a private repository; None for the owner's default.
-        revision: branch to push to; None for the main one.
-    """
+    """A repository OWNER/NAME on the hub. None stands for the stored token, the owner's default, the main branch."""
 
     repository: str
-    token: str | None = None
-    private: bool | None = None
-    revision: str | None = None
+    token: str | None
+    private: bool | None
+    revision: str | None
 
 
 def push_finished(record: RunRecord, target: HubTarget) -> None:
@@ -57,7 +48,7 @@ def push_finished(record: RunRecord, target: HubTarget) -> None:
     try:
         commit_url = _push(saved, target)
     except (OSError, ValueError) as error:  # no network, or the hub's answer
-        reason = " ".join(str(error).split())[:MAX_REASON_CHARS]
+        reason = " ".join(str(error).split())[:300]
         raise RunError(
             f"{saved}: the run is finished and saved, but not pushed to {target.repository} ({reason}); "
             "the same command tries again"
@@ -68,22 +59,15 @@ def push_finished(record: RunRecord, target: HubTarget) -> None:
 
 
 def _push(saved: Path, target: HubTarget) -> str:
-    """Create the repository if it is missing, commit the folder to it and return the commit's address.
-
-    Raises:
-        OSError: the hub cannot be reached, or refuses.
-        ValueError: the hub refuses the content.
-    """
+    """Create the repository if it is missing, commit the folder to it and return the commit's address."""
     api = HfApi(token=target.token)
     repository = api.create_repo(target.repository, private=target.private, exist_ok=True).repo_id
     operations = [
         CommitOperationAdd(path.relative_to(saved).as_posix(), _public_content(path) or path)
         for path in _files_to_push(saved)
     ]
-    commit = api.create_commit(
-        repository, operations, commit_message=f"Trained by {saved.name}", revision=target.revision
-    )
-    return str(commit.commit_url)
+    message = f"Trained by {saved.name}"
+    return str(api.create_commit(repository, operations, commit_message=message, revision=target.revision).commit_url)
 
 
 def _files_to_push(saved: Path) -> list[Path]:

@@ -21,18 +21,10 @@ from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
 from adapter_qa.runs.layout import CARD_FILE
 
-TEMPLATE = "model_card.md.jinja"
-
 
 @dataclass(frozen=True)
 class HubTask:
-    """A task of a saved folder as transformers and the hub know it.
-
-    Attributes:
-        model_class: in transformers.
-        name: on the hub.
-        metrics: name on the hub of each metric, by its name in run.json without "eval_".
-    """
+    """A task as transformers and the hub know it; `metrics` maps names in run.json without "eval_" to the hub's."""
 
     model_class: str
     name: str
@@ -54,7 +46,6 @@ SETTINGS = (  # options that affect the result; those without a value are left o
     "early_stopping_patience", "bf16", "fp16", "max_seq_length", "doc_stride", "block_size", "version_2_with_negative",
     "fusion_regularization",
 )  # fmt: skip
-UNSET = (None, False, -1)
 EXAMPLE_KINDS = ("questions", "windows", "sentences", "inputs", "blocks")
 
 
@@ -69,12 +60,7 @@ def public_name(name: str | None) -> str | None:
 
 
 def write_card(folder: Path, run: dict[str, Any]) -> None:
-    """Write the card of a saved folder, replacing an older one.
-
-    Args:
-        folder: an `adapters-<task>` folder, or that of a fully fine-tuned model.
-        run: the content of run.json; empty for a folder whose run is unknown.
-    """
+    """Write the card of a saved folder; `run` is the content of run.json, empty if the run is unknown."""
     environment = Environment(  # not HTML: nothing to escape but control characters
         loader=FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
@@ -83,26 +69,21 @@ def write_card(folder: Path, run: dict[str, Any]) -> None:
         undefined=StrictUndefined,
     )
     environment.filters |= {"escape_controls": escape_control_chars, "repr": repr, "quote": shlex.quote}
-    text = environment.get_template(TEMPLATE).render(_template_values(folder, run))
-    write_text(folder / CARD_FILE, text)
-
-
-def _template_values(folder: Path, run: dict[str, Any]) -> dict[str, object]:
     full = (folder / FULL_FILE).is_file()
     metadata = read_metadata(folder / (FULL_FILE if full else SETUP_FILE))
-    task = TASKS[str(metadata.task)]
     title = run.get("options", {}).get("hub_model_id") or folder.resolve().name
-    return {
-        "metadata": _hub_metadata(metadata, run, full=full, title=title),
-        "title": title,
-        "full": full,
-        "task": metadata.task,
-        "hub_task": task.name,
-        "setup": metadata.setup,
-        "trained_from": public_name(_trained_from(metadata)),
+    text = environment.get_template("model_card.md.jinja").render(
+        metadata=_hub_metadata(metadata, run, full=full, title=title),
+        title=title,
+        full=full,
+        task=metadata.task,
+        hub_task=TASKS[str(metadata.task)],
+        setup=metadata.setup,
+        trained_from=public_name(_trained_from(metadata)),
         **_usage_values(folder, metadata, title, full=full),
         **_run_values(metadata, run),
-    }
+    )
+    write_text(folder / CARD_FILE, text)
 
 
 def _usage_values(folder: Path, metadata: RunMetadata, title: str, *, full: bool) -> dict[str, object]:
@@ -114,7 +95,6 @@ def _usage_values(folder: Path, metadata: RunMetadata, title: str, *, full: bool
     label2id = dict(sorted(label2id.items(), key=lambda item: int(item[1])))
     packages = [name for name in ("adapters", "transformers", "torch") if name in versions]
     return {
-        "model_class": TASKS[str(metadata.task)].model_class,
         "base": public_name(base) or "BASE_MODEL",
         "base_is_local": base_is_local,
         "revision": None if base_is_local or revision == "main" else revision,
@@ -130,13 +110,12 @@ def _usage_values(folder: Path, metadata: RunMetadata, title: str, *, full: bool
 
 
 def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]:
-    """Return the template's values that come from run.json."""
     options, counts = run.get("options", {}), run.get("parameters")
     parameters = {}
     if counts is not None:
         parameters = {"base with head": counts["base"], **counts["parts"]}
         parameters |= {"added": counts["added"], "trained": counts["trainable"]}
-    settings = {name: options[name] for name in SETTINGS if options.get(name) not in UNSET}
+    settings = {name: options[name] for name in SETTINGS if options.get(name) not in (None, False, -1)}
     return {
         "scores": _scores(TASKS[str(metadata.task)], run),
         "score_notes": _score_notes(run),
@@ -149,7 +128,6 @@ def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]
 
 
 def _trained_from(metadata: RunMetadata) -> str | None:
-    """Return the base model that the training started from."""
     return (metadata.trained_from or metadata.base_model).name_or_path
 
 
@@ -181,7 +159,6 @@ def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, tit
 
 
 def _scores(task: HubTask, run: dict[str, Any]) -> dict[str, float]:
-    """Return the evaluation's scores by their names on the hub."""
     metrics = run.get("metrics", {}).get("eval", {})
     return {name: metrics[f"eval_{key}"] for key, name in task.metrics.items() if f"eval_{key}" in metrics}
 
@@ -223,9 +200,8 @@ def _provenance(metadata: RunMetadata, run: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
     times = run.get("times", {})
     commit = f" Trainer at commit {run['commit']}." if run.get("commit") else ""
-    return (
-        f"{run.get('device')}, {times.get('started')}, {times.get('seconds', 0):,.0f} s. Versions: {versions}.{commit}"
-    )
+    duration = f"{times.get('started')}, {times.get('seconds', 0):,.0f} s"
+    return f"{run.get('device')}, {duration}. Versions: {versions}.{commit}"
 
 
 def _describe_split(split: str, source: dict[str, Any]) -> str:

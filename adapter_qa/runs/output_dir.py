@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,9 @@ def derived_output_dir(
     """Return `outputs/<model>_<data>/<setup>/<hyperparameters>`.
 
     Args:
-        model_name: folder or hub id of the base model; slashes become dashes.
+        model_name: folder or hub id of the base model.
         data: name of the data set, or a data file.
-        setup: the adapters; None for full fine-tuning.
+        setup: None for full fine-tuning.
         options: the training arguments and the other groups of options.
     """
     model = model_name.strip("/").replace("/", "-")
@@ -49,9 +49,9 @@ def derived_output_dir(
 
 def _setup_name(setup: AdapterSetup) -> str:
     """Return, for example, `mlm_qa_fusion_AdCompostack`."""
-    parts = ["mlm"] if setup.language else []
-    parts += [setup.task] + (["fusion"] if setup.fused else [])
-    return "_".join([*parts, f"AdCompo{setup.composition}"])
+    language = "mlm_" if setup.language else ""
+    fusion = "_fusion" if setup.fused else ""
+    return f"{language}{setup.task}{fusion}_AdCompo{setup.composition}"
 
 
 def _hyperparameters(setup: AdapterSetup | None, options: Sequence[DataclassInstance]) -> list[str]:
@@ -82,17 +82,10 @@ def _hyperparameters(setup: AdapterSetup | None, options: Sequence[DataclassInst
 
 def _appended(options: Sequence[DataclassInstance]) -> list[str]:
     """Return name and value of each option of `APPENDED` that is not at its default."""
-    return [
-        f"{field.name}{_plain(getattr(group, field.name))}"
-        for group in options
-        for field in fields(group)
-        if field.name in APPENDED and getattr(group, field.name) != _default(field)
-    ]
-
-
-def _default(field: Field[Any]) -> object:
-    return field.default if field.default is not MISSING else None
-
-
-def _plain(value: object) -> str:
-    return str(value.value if isinstance(value, Enum) else value)
+    parts = []
+    for group in options:
+        for field in fields(group):
+            value = getattr(group, field.name)
+            if field.name in APPENDED and value != field.default:
+                parts.append(f"{field.name}{value.value if isinstance(value, Enum) else value}")
+    return parts

@@ -36,10 +36,10 @@ class RunRecord:
     """The record of one run, before and after it is written to run.json.
 
     Attributes:
-        folder: the run's output folder; None in a dry run, which writes nothing.
+        folder: None in a dry run, which writes nothing.
         document: the content of the file.
         resume_from: newest complete checkpoint of an interrupted run with the same options, if any.
-        finished: whether the folder holds a finished run with the same options, so that there is nothing to do.
+        finished: whether the folder holds a finished run with the same options.
         replaces: whether files of an earlier run in the folder are removed when this run begins.
         begun: whether this process uses the folder and writes the file; of several processes only one does.
         started: time of `time.perf_counter` in seconds.
@@ -69,9 +69,8 @@ class RunRecord:
             self.begun = True
             self.update(status="running")
         except OSError as error:
-            raise UserError(
-                f"--output_dir {self.folder}: cannot be written ({error.strerror}); give another folder"
-            ) from error
+            problem = f"cannot be written ({error.strerror}); give another folder"
+            raise UserError(f"--output_dir {self.folder}: {problem}") from error
 
     def update(self, **entries: Any) -> None:
         """Set entries of the document and, after `begin`, write the file."""
@@ -95,7 +94,7 @@ def open_run(
     the main one calls this (`core.distributed.on_main_process`).
 
     Args:
-        folder: the output folder; None for a dry run.
+        folder: None for a dry run.
         argv: the command line.
         script: file name of the script.
         options: the value of every option.
@@ -104,7 +103,17 @@ def open_run(
     Raises:
         UserError: the folder is not writable, holds another run or other files, or another process works there.
     """
-    record = RunRecord(folder, _new_document(argv, script, options))
+    document = {
+        "status": "planned",
+        "script": script,
+        "command": [script, *hide_secrets(argv)],
+        "options": options | {"processes": process_count()},
+        "versions": versions(),
+        "commit": source_commit(),
+        "device": device_name(),
+        "times": {"started": now()},
+    }
+    record = RunRecord(folder, document)
     if folder is None:
         return record
     if folder.exists() and not folder.is_dir():
@@ -120,18 +129,13 @@ def open_run(
         if not overwrite:
             _resume_or_reject(record, folder)
     elif folder.is_dir() and {*folder.iterdir()} - {folder / LOCK_FILE, temporary_path(folder / RUN_FILE)}:
-        raise UserError(
-            f"--output_dir {folder}: is not empty and holds no run; give another folder or empty it yourself"
-        )
+        problem = "is not empty and holds no run; give another folder or empty it yourself"
+        raise UserError(f"--output_dir {folder}: {problem}")
     return record
 
 
 def _resume_or_reject(record: RunRecord, folder: Path) -> None:
-    """Set `resume_from` or `finished` of a record if the run in its folder has the same options.
-
-    Raises:
-        UserError: the options differ; the message names them. Or run.json is damaged.
-    """
+    """Set `resume_from` or `finished` of a record if the run in its folder has the same options."""
     previous = _read_previous(folder / RUN_FILE)
     options = record.document["options"]
     differing = [
@@ -150,11 +154,7 @@ def _resume_or_reject(record: RunRecord, folder: Path) -> None:
 
 
 def _read_previous(path: Path) -> dict[str, Any]:
-    """Return the run.json of an earlier run; records of early versions get `processes`, which they lack.
-
-    Raises:
-        UserError: the file cannot be read, or lacks the object `options`.
-    """
+    """Return the run.json of an earlier run; records of early versions get `processes`, which they lack."""
     remedy = "give --overwrite_output_dir to replace the run, or another folder"
     try:
         document = read_json(path)
@@ -179,16 +179,3 @@ def _remove_old_run(folder: Path) -> None:
                 shutil.rmtree(path)
             else:
                 path.unlink()
-
-
-def _new_document(argv: Sequence[str], script: str, options: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "status": "planned",
-        "script": script,
-        "command": [script, *hide_secrets(argv)],
-        "options": options | {"processes": process_count()},
-        "versions": versions(),
-        "commit": source_commit(),
-        "device": device_name(),
-        "times": {"started": now()},
-    }

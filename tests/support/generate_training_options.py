@@ -23,11 +23,15 @@ HEADER = '''\
 Generated: python tests/support/generate_training_options.py > adapter_qa/config/training_options.py
 """
 
-# ruff: noqa: RUF036 - the library's parser looks at the order of a union
+# ruff: noqa: D101, RUF009, RUF036 - enumerations of the library, whose parser looks at the order of a union
 
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from enum import StrEnum
 from typing import Any
+
+
+def _option(default: Any, help_text: str, *, default_factory: Any = MISSING, **metadata: Any) -> Any:
+    return field(default=default, default_factory=default_factory, metadata={"help": help_text, **metadata})
 '''
 CLASS = '''
 
@@ -60,8 +64,7 @@ def collect_enumerations(annotation: Any, enumerations: dict[str, type[Enum]]) -
 def enumeration_text(enumeration: type[Enum]) -> str:
     """Return the definition of an enumeration with the same members."""
     members = "".join(f"    {member.name} = {literal(member.value)}\n" for member in enumeration)
-    docstring = '"""Values of the enumeration of this name in transformers."""'
-    return f"\n\nclass {enumeration.__name__}(StrEnum):\n    {docstring}\n\n{members}"
+    return f"\n\nclass {enumeration.__name__}(StrEnum):\n{members}"
 
 
 def annotation_text(annotation: Any) -> str:
@@ -83,36 +86,33 @@ def annotation_text(annotation: Any) -> str:
 
 def field_text(option: Field[Any], annotation: Any) -> str:
     """Return the definition of one field, on one line if it fits."""
+    declaration = f"    {option.name}: {annotation_text(annotation)} = _option("
+    default = "MISSING" if option.default is MISSING else literal(option.default)
+    arguments = [default, literal(option.metadata["help"])]
     if option.default_factory is not MISSING:
-        default = f"default_factory={option.default_factory.__name__}"
-    else:
-        default = f"default={literal(option.default)}"
-    entries = {"help": literal(option.metadata["help"])}
+        arguments.append(f"default_factory={option.default_factory.__name__}")
     if "choices" in option.metadata:
-        entries["choices"] = f"({', '.join(map(literal, option.metadata['choices']))})"
-    declaration = f"    {option.name}: {annotation_text(annotation)} = field("
-    metadata = "metadata={" + ", ".join(f'"{key}": {text}' for key, text in entries.items()) + "}"
-    one_line = f"{declaration}{default}, {metadata})\n"
-    if len(one_line) <= LINE_LENGTH + 1:
-        return one_line
-    if len(f"        {metadata},") > LINE_LENGTH:
-        entries["help"] = help_text(option.metadata["help"])
-        lines = "".join(f'            "{key}": {text},\n' for key, text in entries.items())
-        metadata = f"metadata={{\n{lines}        }}"
-    return f"{declaration}\n        {default},\n        {metadata},\n    )\n"
+        arguments.append(f"choices=({', '.join(map(literal, option.metadata['choices']))})")
+    joined = ", ".join(arguments)
+    if len(f"{declaration}{joined})") <= LINE_LENGTH:
+        return f"{declaration}{joined})\n"
+    if len(f"        {joined}") <= LINE_LENGTH:
+        return f"{declaration}\n        {joined}\n    )\n"
+    arguments[1] = wrapped(option.metadata["help"])
+    lines = "".join(f"        {argument},\n" for argument in arguments)
+    return f"{declaration}\n{lines}    )\n"
 
 
-def help_text(text: str) -> str:
+def wrapped(text: str) -> str:
     """Return a help text as source text, in several parts if it is too long for a line."""
-    if len(f'            "help": {literal(text)},') <= LINE_LENGTH:
+    if len(f"        {literal(text)},") <= LINE_LENGTH:
         return literal(text)
     parts = [""]
     for piece in re.findall(r"\S+|\s+", text):
-        if len(" " * 16 + literal(parts[-1] + piece)) > LINE_LENGTH:
+        if len(" " * 8 + literal(parts[-1] + piece)) > LINE_LENGTH:
             parts.append("")
         parts[-1] += piece
-    lines = "".join(f"                {literal(part)}\n" for part in parts)
-    return f"(\n{lines}            )"
+    return "\n        ".join(map(literal, parts))
 
 
 def literal(value: Any) -> str:
