@@ -166,7 +166,7 @@ def test_question_that_is_too_long_is_cut_and_counted(tokenizer: PreTrainedToken
     covered = {
         character
         for index in np.flatnonzero(windows.question_index == 1)
-        for start, end in window_offsets(windows, index)
+        for start, end in window_offsets(windows, int(index))
         for character in range(max(start, 0), end)
     }
     assert all(character in covered for character, letter in enumerate(long.context) if letter.strip())

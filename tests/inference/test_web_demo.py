@@ -163,7 +163,16 @@ def test_a_port_in_use_is_refused() -> None:
 def url(saved_runs: SavedRuns) -> Iterator[str]:
     """The page of a fusion and a QA adapter. At the end Ctrl-C stops the server."""
     pytest.importorskip("gradio", reason="gradio is not installed (the extra `serve`)")
-    command = [sys.executable, "-u", ROOT / "ask_qa.py", saved_runs.fusion, saved_runs.qa, "--serve", "--port", "0"]
+    command = [
+        sys.executable,
+        "-u",
+        str(ROOT / "ask_qa.py"),
+        str(saved_runs.fusion),
+        str(saved_runs.qa),
+        "--serve",
+        "--port",
+        "0",
+    ]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -279,7 +288,7 @@ def test_asking_and_choosing_runs(browser: Browser, saved_runs: SavedRuns) -> No
 
 
 def test_answers_equal_those_of_the_command_line(browser: Browser, saved_runs: SavedRuns) -> None:
-    command = [sys.executable, ROOT / "ask_qa.py", saved_runs.fusion, "--input", "covid.jsonl", "--json"]
+    command = [sys.executable, str(ROOT / "ask_qa.py"), str(saved_runs.fusion), "--input", "covid.jsonl", "--json"]
     done = subprocess.run(command, cwd=ROOT / "examples" / "sample", capture_output=True, text=True, check=True)
     for line in done.stdout.splitlines():
         record = json.loads(line)

@@ -124,7 +124,7 @@ def test_a_fusion_is_not_a_single_adapter(tmp_path: Path) -> None:
     ]
 
 
-QA_CLASS = {"model_class": "BertForQuestionAnswering"}
+QA_CLASS: dict[str, Any] = {"model_class": "BertForQuestionAnswering"}
 
 
 def test_language_adapters_are_recognized(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument, fusion_sites
 
-SIZES = {"max_seq_length": 48, "doc_stride": 8}
+SIZES: dict[str, Any] = {"max_seq_length": 48, "doc_stride": 8}
 FUSION = FusionOptions(fuse_adapters=["qa=new", "ner=new"])
 A, L = AdapterOptions, LanguageAdapterOptions
 SETUPS = {  # options, and labels of the adapter sites

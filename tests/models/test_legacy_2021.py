@@ -113,7 +113,7 @@ def test_converted_real_folders_give_bit_identical_logits(expected: Any, convert
 # ---------------------------------------------------------------- generated folders
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
-TOLERANCES = {"rtol": 1e-5, "atol": 1e-5}  # the library's fusion multiplies in another order
+TOLERANCES: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}  # the library's fusion multiplies in another order
 COMPOSITION = Stack("mlm", Fuse("qa_squad", "ner_lener"))
 KINDS: dict[str, dict[str, Any]] = {
     "pfeiffer, MAD-X 2.0": {},
@@ -247,8 +247,8 @@ def test_converted_folders_give_bit_identical_logits(tiny_bert: Path, tmp_path: 
         assert torch.equal(logits_of(tiny_bert, setup), unconverted)
         torch.testing.assert_close(logits_of(tiny_bert, setup), old.logits(block, IDS), **TOLERANCES)
     assert not saved_setup(tiny_bert, tmp_path / "new" / "adapters-ner").loads_saved_head
-    folder = tmp_path / "new" / "fusion" / "adapters-qa"
-    assert {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} == {
+    fusion = tmp_path / "new" / "fusion" / "adapters-qa"
+    assert {str(path.relative_to(fusion)) for path in fusion.rglob("*") if path.is_file()} == {
         *(f"{name}/{file}" for name in REDUCTIONS for file in ("adapter_config.json", "adapter.safetensors")),
         "qa_squad,ner_lener/adapter_fusion_config.json",
         "qa_squad,ner_lener/model_adapter_fusion.safetensors",
@@ -471,7 +471,15 @@ def test_legacy_adapters_can_be_fused_and_trained(
 
 def test_a_legacy_fusion_answers_questions(tiny_bert: Path, tmp_path: Path) -> None:
     folder = LegacyModel(tiny_bert).save_notebook_run(tmp_path / "run")
-    ask = ["ask_qa.py", folder, "--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Recife.", "--json"]
+    ask: list[Any] = [
+        "ask_qa.py",
+        folder,
+        "--question",
+        "Onde nasceu Ana?",
+        "--context",
+        "Ana nasceu em Recife.",
+        "--json",
+    ]
     without_base = run_script(*ask)
     assert without_base.returncode == 2
     assert without_base.stderr == (

@@ -37,7 +37,7 @@ def best_scores(
     """
     best: dict[tuple[int, int], float] = {}
     for index in np.flatnonzero(windows.question_index == question):
-        offsets = window_offsets(windows, index)
+        offsets = window_offsets(windows, int(index))
         size, mask = len(offsets), (offsets[:, 0] >= 0).tolist()
         for score, i, j in all_spans(start[index][:size].tolist(), end[index][:size].tolist(), mask, longest):
             characters = (int(offsets[i, 0]), int(offsets[j, 1]))

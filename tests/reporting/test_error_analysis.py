@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.made_runs import WRONG_ANSWER, make_answered_run, make_run, update_run, write_predictions
@@ -139,7 +140,7 @@ def test_answers_of_another_run_are_refused(tmp_path: Path, data: tuple[Path, li
 def test_windows_are_counted_with_the_options_of_the_run(
     tmp_path: Path, tiny_bert: Path, data: tuple[Path, list[Question]]
 ) -> None:
-    options = {"model_name_or_path": str(tiny_bert), "max_seq_length": 40, "doc_stride": 8}
+    options: dict[str, Any] = {"model_name_or_path": str(tiny_bert), "max_seq_length": 40, "doc_stride": 8}
     run = make_answered_run(tmp_path / "run", *data, wrong=0, **options)
     long = Question("long", "Onde?", data[1][0].context * 5, (), ())
     counts = count_windows(run, [*data[1], long, Question("short", "Onde?", "Ana.", (), ())])

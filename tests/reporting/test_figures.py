@@ -19,7 +19,7 @@ def legend_texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
 
-def annotations(axes: Axes) -> list[str]:
+def annotation_texts(axes: Axes) -> list[str]:
     return [text.get_text() for text in axes.texts if text.get_text()]
 
 
@@ -83,7 +83,7 @@ def test_cost_shows_f1_over_parameters_and_time(tmp_path: Path) -> None:
     assert points == [[[120, 52], [1000, 48]], [[112, 52], [108, 48]]]
     (bar,) = by_size.containers[0].lines[2]
     np.testing.assert_allclose(bar.get_segments()[0][:, 1], [52 - 8**0.5, 52 + 8**0.5])
-    assert annotations(by_size) == ["1", "2"]
+    assert annotation_texts(by_size) == ["1", "2"]
     untrained = "3  full $_{fine}$-tuning, not trained (5.00)"
     assert legend_texts(figure) == ["1  Stack[qa]", "2  full fine-tuning", untrained]
     assert by_time.lines[-1].get_ydata()[0] == 5.0
@@ -101,7 +101,7 @@ def test_cost_of_many_groups_is_coloured_by_setup(tmp_path: Path) -> None:
         update_run(folder, setup="Stack[qa]" if number % 2 else "Fuse[qa, ner]")
     figure = figures.cost_figure(groups_in(tmp_path))
     assert legend_texts(figure) == ["Fuse[qa, ner]", "Stack[qa]"]
-    assert annotations(figure.axes[0]) == ["1", "2", "3"]
+    assert annotation_texts(figure.axes[0]) == ["1", "2", "3"]
     assert len(figure.axes[0].containers) == 12
 
 
@@ -110,7 +110,7 @@ def test_parameters_are_in_percent_of_the_base(tmp_path: Path) -> None:
     added, trained = figure.axes
     assert [bar.get_width() for bar in added.patches] == [11, 0, 11]
     assert [bar.get_width() for bar in trained.patches] == [12, 100, 0]
-    assert annotations(trained) == ["12.00", "100.00", "0.00"]
+    assert annotation_texts(trained) == ["12.00", "100.00", "0.00"]
     assert (added.get_xlabel(), trained.get_xlabel()) == ("added, % of the base", "trained, % of the base")
     assert legend_texts(figure) == ["qa"]
 
@@ -122,7 +122,7 @@ def test_attention_has_a_heat_map_for_each_kind_of_token() -> None:
     for axes, expected in zip(figure.axes, weights, strict=False):
         assert np.asarray(axes.images[0].get_array()).tolist() == expected
         assert axes.images[0].get_clim() == (0, 1)
-        assert annotations(axes) == [f"{weight:.2f}" for row in expected for weight in row]
+        assert annotation_texts(axes) == [f"{weight:.2f}" for row in expected for weight in row]
         assert [text.get_text() for text in axes.get_xticklabels()] == ["qa", "ner"]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["0", "1", "2"]
 
@@ -134,7 +134,7 @@ def test_attention_of_many_layers_has_no_numbers() -> None:
         "question": weights, "context": weights, "all": weights,
     }  # fmt: skip
     figure = figures.attention_figure(document)
-    assert annotations(figure.axes[0]) == []
+    assert annotation_texts(figure.axes[0]) == []
     assert figures.as_png(figure).startswith(b"\x89PNG")
 
 

@@ -64,7 +64,7 @@ def write_attention(folder: Path, document: Mapping[str, Any]) -> Path:
 
 
 def test_the_page_is_self_contained(tmp_path: Path, tiny_bert: Path, data: tuple[Path, list[Question]]) -> None:
-    options = {"model_name_or_path": str(tiny_bert), "max_seq_length": 64, "doc_stride": 16}
+    options: dict[str, Any] = {"model_name_or_path": str(tiny_bert), "max_seq_length": 64, "doc_stride": 16}
     for seed, wrong in ((1, 4), (2, 6)):
         make_answered_run(tmp_path / "runs" / f"a{seed}", *data, wrong=wrong, seed=seed, **options)
     make_answered_run(tmp_path / "runs" / "b", *data, wrong=9, learning_rate=0.5, **options)

@@ -90,7 +90,7 @@ def field_text(option: Field[Any], annotation: Any) -> str:
     default = "MISSING" if option.default is MISSING else literal(option.default)
     arguments = [default, literal(option.metadata["help"])]
     if option.default_factory is not MISSING:
-        arguments.append(f"default_factory={option.default_factory.__name__}")
+        arguments.append(f"default_factory={type(option.default_factory()).__name__}")
     if "choices" in option.metadata:
         arguments.append(f"choices=({', '.join(map(literal, option.metadata['choices']))})")
     joined = ", ".join(arguments)
