@@ -306,8 +306,9 @@ def log_fusion_attention(
 def answers_table(questions: Sequence[Question], answers: Answers) -> str:
     """Return questions, gold answers and answers as a Markdown table."""
     lines = ["| question | gold | answer |", "| --- | --- | --- |"]
+    texts = answers.texts()
     for question in questions:
         gold = question.answer_texts[0] if question.answer_texts else ""
-        cells = (question.question, gold, answers.chosen[question.id].text)
+        cells = (question.question, gold, texts[question.id])
         lines.append("| " + " | ".join(cell.replace("|", "¦").replace("\n", " ") for cell in cells) + " |")
     return "\n".join(lines)
