@@ -28,9 +28,9 @@ from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.files import write_json
 from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.spans import Answers, choose_answers
-from adapter_qa.data.squad import Question
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup

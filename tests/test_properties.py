@@ -28,8 +28,9 @@ from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
 from adapter_qa.data.conll import OUTSIDE, label_names, read_sentences
 from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.spans import WindowSpans, choose_answers
-from adapter_qa.data.squad import Question, is_aligned, read_records, read_squad
+from adapter_qa.data.squad import read_records, read_squad
 from adapter_qa.data.squad_preparation import prepare_questions
 from adapter_qa.data.text import read_texts
 from adapter_qa.data.token_classification import tokenize_and_align_labels

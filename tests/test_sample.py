@@ -11,7 +11,8 @@ import pytest
 
 import prepare_squad_pt
 from adapter_qa.data.conll import read_sentences
-from adapter_qa.data.squad import is_aligned, read_squad
+from adapter_qa.data.questions import is_aligned
+from adapter_qa.data.squad import read_squad
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "sample"

@@ -13,7 +13,7 @@ from enum import StrEnum
 from functools import cache, cached_property
 from html.entities import html5
 
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 
 UNALIGNED = -1  # start index of an answer that the context does not contain
 

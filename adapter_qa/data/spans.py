@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.data.windows import Windows
 
 QUESTIONS_PER_BLOCK = 1024  # whose candidates are merged at once; bounds memory

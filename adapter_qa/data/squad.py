@@ -1,4 +1,4 @@
-"""SQuAD questions: their representation in memory, and readers for files and Hugging Face datasets."""
+"""Readers of SQuAD questions: files and Hugging Face datasets."""
 
 from __future__ import annotations
 
@@ -16,29 +16,12 @@ from typing import Any
 
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import decode, is_text, kind, parse_json, read_bytes
+from adapter_qa.data.questions import Question
 
 QUESTION_FILE_SUFFIXES = (".json", ".jsonl", ".csv")
 MAX_PROBLEMS = 10  # lines of one error message; further problems are only counted
 
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A question about a context.
-
-    Attributes:
-        answer_texts: gold answers; empty if the question is unanswerable (v2) or its answers are not known.
-        answer_starts: index in `context` of the first character of each gold answer. Published data contains wrong
-            indices; -1 marks an answer that the context does not contain. See `is_aligned`.
-    """
-
-    id: str
-    question: str
-    context: str
-    answer_texts: tuple[str, ...]
-    answer_starts: tuple[int, ...]
-    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +41,6 @@ class Record:
 
 class RecordError(ValueError):
     """A record that is not a valid question. The message gives its position and all its defects."""
-
-
-def is_aligned(question: Question, index: int = 0) -> bool:
-    """Return whether a gold answer is more than whitespace and the context contains it at its start index."""
-    text, start = question.answer_texts[index], question.answer_starts[index]
-    return start >= 0 and text.strip() != "" and question.context.startswith(text, start)
 
 
 def read_squad(path: str | Path, *, need_answers: bool) -> list[Question]:

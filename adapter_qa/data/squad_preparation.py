@@ -9,7 +9,8 @@ from typing import Any
 from tqdm import tqdm
 
 from adapter_qa.data.alignment import AlignmentContext, MatchType, align_question, clean
-from adapter_qa.data.squad import Question, Record, RecordError, parse_question
+from adapter_qa.data.questions import Question
+from adapter_qa.data.squad import Record, RecordError, parse_question
 
 
 class Preparation:

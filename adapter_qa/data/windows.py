@@ -20,7 +20,7 @@ from tokenizers import Encoding, Tokenizer
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.labels import IGNORED
-from adapter_qa.data.squad import Question, is_aligned
+from adapter_qa.data.questions import Question, is_aligned
 
 TEXTS_PER_CALL = 250  # tokenized in one call: enough to use all of the tokenizer's threads, few enough to bound memory
 WINDOWS_PER_SEARCH = 8192  # labelled in one binary search; bounds memory

@@ -6,12 +6,11 @@ import ast
 import inspect
 
 from adapter_qa.core import errors
-from adapter_qa.data import labels, spans, windows
-from adapter_qa.data.squad import Question, is_aligned
+from adapter_qa.data import labels, questions, spans, windows
 from adapter_qa.inference import export_layout, exported_model
 
-# Each part stands before those that use it. Of squad.py only two definitions are needed.
-PARTS = (errors, labels, Question, is_aligned, windows, spans, export_layout, exported_model)
+# Each part stands before those that use it.
+PARTS = (errors, labels, questions, windows, spans, export_layout, exported_model)
 HEAD = '''\
 """Answer a question with the model in this folder: python answer.py QUESTION CONTEXT
 

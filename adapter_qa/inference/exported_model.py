@@ -14,8 +14,8 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from adapter_qa.core.errors import UserError, raise_if_any
+from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import WindowSpans, choose_answers, window_spans
-from adapter_qa.data.squad import Question
 from adapter_qa.data.windows import PairTokenizer, make_windows, pad_windows
 from adapter_qa.inference.export_layout import EXPORT_FILE, GRAPH_FILE, TOKENIZER_FILE
 

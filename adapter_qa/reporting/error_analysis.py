@@ -16,7 +16,8 @@ from typing import NamedTuple
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import file_fingerprint, read_json
-from adapter_qa.data.squad import Question, is_aligned, read_squad
+from adapter_qa.data.questions import Question, is_aligned
+from adapter_qa.data.squad import read_squad
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.reporting.runs import Run
 from adapter_qa.runs.layout import BASE_FOLDER, predictions_file

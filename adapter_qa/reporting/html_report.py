@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json, write_bytes
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.error_analysis import (
     CategoryScores,

@@ -14,7 +14,8 @@ from adapter_qa.config.options import QARunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.core.messages import log_note
-from adapter_qa.data.squad import Question, is_aligned, load_hub_squad, read_squad
+from adapter_qa.data.questions import Question, is_aligned
+from adapter_qa.data.squad import load_hub_squad, read_squad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -19,7 +19,7 @@ from adapter_qa.data.alignment import (
     clean,
     normalize,
 )
-from adapter_qa.data.squad import Question, is_aligned
+from adapter_qa.data.questions import Question, is_aligned
 
 # Composed and decomposed accents, capital and small, typographic signs, spaces, emoji with joiner and selector,
 # zero-width and right-to-left characters, letters that case folding or decomposition makes several, parts of entities.

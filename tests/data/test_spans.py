@@ -10,8 +10,8 @@ from reference.span_search import best_scores
 from support.questions import make_questions
 from transformers import AutoTokenizer
 
+from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import NULL_SCORE_DIFF_WITHOUT_SPAN, WindowSpans, choose_answers, window_spans
-from adapter_qa.data.squad import Question
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows, pad_windows
 

@@ -13,16 +13,8 @@ import pandas
 import pytest
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.squad import (
-    MAX_PROBLEMS,
-    Question,
-    RecordError,
-    is_aligned,
-    load_hub_squad,
-    parse_question,
-    read_records,
-    read_squad,
-)
+from adapter_qa.data.questions import Question, is_aligned
+from adapter_qa.data.squad import MAX_PROBLEMS, RecordError, load_hub_squad, parse_question, read_records, read_squad
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

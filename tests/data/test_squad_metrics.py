@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.text import squad as torchmetrics_squad
 from transformers.data.metrics.squad_metrics import squad_evaluate
 
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import exact_match, f1, normalize_answer, squad_metrics
 
 WORDS = ["a", "The", "an", "São", "são", "Paulo", "paulo,", "d'água", "2008", "–", "“a”", "É", "e\u0301", ".", "🎓"]

@@ -17,7 +17,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.labels import IGNORED
-from adapter_qa.data.squad import Question, read_squad
+from adapter_qa.data.questions import Question
+from adapter_qa.data.squad import read_squad
 from adapter_qa.data.window_dataset import (
     MIN_TEXTS_FOR_BAR,
     WindowCollator,
@@ -37,7 +38,7 @@ for name in ("torch", "transformers", "adapters", "datasets", "tqdm", "msgspec",
 import numpy as np
 from tokenizers import Tokenizer
 from adapter_qa.data.spans import choose_answers, window_spans
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.data.windows import PairTokenizer, make_windows, pad_windows
 tokenizer = PairTokenizer(Tokenizer.from_file(sys.argv[1]), "bert", 2, 0, pad_left=False, has_token_types=True)
 questions = [Question("1", "Onde nasceu Ana?", "Ana nasceu em Recife. " * 20, ("Recife",), (14,))]

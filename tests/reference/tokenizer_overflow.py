@@ -9,7 +9,7 @@ from support.questions import window_offsets
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.data.labels import IGNORED
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import make_windows
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.questions import make_questions, write_squad
 
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from support.problems import problems_of
 from support.questions import make_questions, write_squad
 
 from adapter_qa.core.files import file_fingerprint
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.reporting.error_analysis import (
     ANSWER_LENGTH_ORDER,
     QUESTION_WORD_ORDER,

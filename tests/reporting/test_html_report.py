@@ -14,7 +14,7 @@ from support.made_runs import ATTENTION, WRONG_ANSWER, groups_in, make_answered_
 from support.problems import problems_of
 from support.questions import write_squad
 
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.html_report import read_attention, write_report
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_qa.core.files import file_fingerprint
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.models.fusion_attention import FusionAttentionDocument
 from adapter_qa.reporting.runs import Group, Run, find_runs, group_runs, read_run

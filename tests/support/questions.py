@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.data.windows import Windows
 
 PEOPLE = ["Ana", "Bruno", "Carla", "Davi", "Elisa", "Fábio", "Glória", "Heitor", "Inês", "João"]

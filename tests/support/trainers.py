@@ -13,7 +13,7 @@ from support.questions import make_questions
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, TrainingOptions
-from adapter_qa.data.squad import Question
+from adapter_qa.data.questions import Question
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
