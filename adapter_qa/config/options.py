@@ -6,7 +6,7 @@ Units and limits stand in the fields. `config.parser` reads the options, `config
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 from adapter_qa.config.training_options import LibraryTrainingOptions
@@ -71,16 +71,33 @@ def option(
     unit: str | None = None,
     limits: Limits | None = None,
     choices: tuple[str, ...] | None = None,
+    before: Any = MISSING,
 ) -> T:
-    """Return a dataclass field that is a command-line option; --help adds its unit, limits and default to the text."""
+    """Return a dataclass field that is a command-line option; --help adds its unit, limits and default to the text.
+
+    Args:
+        default: the value if the option is not given.
+        help_text: what the option does.
+        unit: of a number.
+        limits: of a number.
+        choices: the words that it takes.
+        before: the value, as in run.json, by which versions without this option trained; their run.json lacks it.
+            Every option that version 0.2.0 lacks needs one.
+    """
     entries = {"help": help_text, "unit": unit, "limits": limits, "choices": choices}
-    return field(default=default, metadata={key: entry for key, entry in entries.items() if entry is not None})
+    metadata = {key: entry for key, entry in entries.items() if entry is not None}
+    return field(default=default, metadata=metadata if before is MISSING else {**metadata, "before": before})
 
 
 def library_option(name: str, *, unit: str | None = None, limits: Limits) -> Any:
     """Return a field of `LibraryTrainingOptions` with limits added."""
     original = LibraryTrainingOptions.__dataclass_fields__[name]
     return option(original.default, original.metadata["help"], unit=unit, limits=limits)
+
+
+def file_option(help_text: str) -> list[str] | None:
+    """Return an option that names data files. run.json records a single one as plain text, as earlier versions did."""
+    return option(None, f"{help_text} Several files and patterns such as 'parts/*' are read one after the other.")
 
 
 def limit_option(verb: str, unit: str) -> int | None:
@@ -192,9 +209,9 @@ class QADataOptions:
     """Questions: where they come from, how they are windowed, how spans are chosen."""
 
     _argument_group_name = "questions and windows"
-    train_file: str | None = option(None, "SQuAD to train on: .json (nested or flat), .jsonl or .csv.")
-    validation_file: str | None = option(None, "SQuAD to evaluate on.")
-    test_file: str | None = option(None, "Questions to predict answers for.")
+    train_file: list[str] | None = file_option("SQuAD to train on: .json (nested or flat), .jsonl or .csv.")
+    validation_file: list[str] | None = file_option("SQuAD to evaluate on.")
+    test_file: list[str] | None = file_option("Questions to predict answers for.")
     dataset_name: str | None = option(
         None, "Hub id of a data set with splits train, validation and test, instead of files."
     )
@@ -226,8 +243,8 @@ class MLMDataOptions:
     """Text for a language adapter."""
 
     _argument_group_name = "text"
-    train_file: str | None = option(None, "Text to train on: .txt (one paragraph per line), SQuAD .json or .conll.")
-    validation_file: str | None = option(None, "Text to evaluate on; without it a share of the training blocks.")
+    train_file: list[str] | None = file_option("Text to train on: .txt (one paragraph per line), SQuAD .json or .conll.")
+    validation_file: list[str] | None = file_option("Text to evaluate on; without it a share of the training blocks.")
     validation_split_percentage: float = option(
         5.0, "That share of the blocks.", unit="percent", limits=Limits(above=0, below=100)
     )
@@ -246,11 +263,11 @@ class NERDataOptions:
     """Sentences with entity labels."""
 
     _argument_group_name = "sentences and labels"
-    train_file: str | None = option(
-        None, "Sentences to train on: CoNLL (a token and its label on each line) or JSON lines."
+    train_file: list[str] | None = file_option(
+        "Sentences to train on: CoNLL (a token and its label on each line) or JSON lines."
     )
-    validation_file: str | None = option(None, "Sentences to evaluate on.")
-    test_file: str | None = option(None, "Sentences to predict the labels of.")
+    validation_file: list[str] | None = file_option("Sentences to evaluate on.")
+    test_file: list[str] | None = file_option("Sentences to predict the labels of.")
     max_train_samples: int | None = limit_option("Train on", "sentences")
     max_eval_samples: int | None = limit_option("Evaluate on", "sentences")
     max_predict_samples: int | None = limit_option("Predict", "sentences")
@@ -399,7 +416,8 @@ class Split:
 
     Attributes:
         name: of the part in files and metrics.
-        option: the option that names `file`.
+        option: the option that names `files`.
+        files: paths and patterns as they were given; `core.files.expand_paths` finds the files. Empty if none.
         dataset_split: its name in a data set of the hub.
         limit: the number of examples to use; None means all.
         enabled: whether the run trains on it, evaluates on it or predicts it.
@@ -407,36 +425,60 @@ class Split:
 
     name: SplitName
     option: str
-    file: str | None
+    files: tuple[str, ...]
     dataset_split: str
     limit: int | None
     enabled: bool
 
 
-class _WithSplits:
+class _ConfigBase:
+    """What the configurations of the three scripts share.
+
+    Attributes:
+        given: names of the options on the command line or in the options file, old spellings translated.
+    """
+
     data: QADataOptions | MLMDataOptions | NERDataOptions
     training: TrainingOptions
+    given: frozenset[str]
+
+    @classmethod
+    def group_names(cls) -> tuple[str, ...]:
+        """Return the fields that are groups of options, in the order of --help."""
+        options = fields(cls)  # type: ignore[arg-type]  # its subclasses are dataclasses
+        return tuple(option.name for option in options if option.name != "given")
+
+    def groups(self) -> list[Any]:
+        """Return the groups of options, one dataclass each, in the order of --help."""
+        return [getattr(self, name) for name in self.group_names()]
 
     def all_splits(self) -> tuple[Split, ...]:
         """Return every part that the data may have."""
         data, run = self.data, self.training
         splits = [
-            Split("train", "train_file", data.train_file, "train", data.max_train_samples, run.do_train),
-            Split("eval", "validation_file", data.validation_file, "validation", data.max_eval_samples, run.do_eval),
+            Split("train", "train_file", tuple(data.train_file or ()), "train", data.max_train_samples, run.do_train),
+            Split(
+                "eval",
+                "validation_file",
+                tuple(data.validation_file or ()),
+                "validation",
+                data.max_eval_samples,
+                run.do_eval,
+            ),
         ]
         if not isinstance(data, MLMDataOptions):
             limit = data.max_predict_samples
-            splits.append(Split("predict", "test_file", data.test_file, "test", limit, run.do_predict))
+            splits.append(Split("predict", "test_file", tuple(data.test_file or ()), "test", limit, run.do_predict))
         return tuple(splits)
 
     def splits(self) -> tuple[Split, ...]:
         """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
         dry_run = self.training.dry_run
-        return tuple(split for split in self.all_splits() if split.enabled or (dry_run and split.file is not None))
+        return tuple(split for split in self.all_splits() if split.enabled or (dry_run and split.files))
 
 
 @dataclass(frozen=True)
-class QARunConfig(_WithSplits):
+class QARunConfig(_ConfigBase):
     """All options of run_qa_adapter.py, in the order of its --help."""
 
     METRICS: ClassVar[tuple[str, ...]] = ("f1", "exact", "loss")  # that its evaluation computes
@@ -446,6 +488,7 @@ class QARunConfig(_WithSplits):
     language_adapter: LanguageAdapterOptions
     fusion: FusionOptions
     training: TrainingOptions
+    given: frozenset[str] = frozenset()
 
     def resolved(self) -> QARunConfig:
         """Return the configuration with those options decided that follow from others."""
@@ -453,7 +496,7 @@ class QARunConfig(_WithSplits):
 
 
 @dataclass(frozen=True)
-class NERRunConfig(_WithSplits):
+class NERRunConfig(_ConfigBase):
     """All options of run_ner_adapter.py, in the order of its --help."""
 
     METRICS: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "loss")
@@ -462,6 +505,7 @@ class NERRunConfig(_WithSplits):
     adapter: AdapterOptions
     language_adapter: LanguageAdapterOptions
     training: TrainingOptions
+    given: frozenset[str] = frozenset()
 
     def resolved(self) -> NERRunConfig:
         """Return the configuration with those options decided that follow from others."""
@@ -469,7 +513,7 @@ class NERRunConfig(_WithSplits):
 
 
 @dataclass(frozen=True)
-class MLMRunConfig(_WithSplits):
+class MLMRunConfig(_ConfigBase):
     """All options of run_mlm_adapter.py, in the order of its --help."""
 
     METRICS: ClassVar[tuple[str, ...]] = ("loss",)
@@ -477,6 +521,7 @@ class MLMRunConfig(_WithSplits):
     data: MLMDataOptions
     adapter: AdapterOptions
     training: MLMTrainingOptions
+    given: frozenset[str] = frozenset()
 
     def resolved(self) -> MLMRunConfig:
         """Return the configuration with those options decided that follow from others."""
@@ -486,7 +531,7 @@ class MLMRunConfig(_WithSplits):
 
     def splits(self) -> tuple[Split, ...]:
         """Return the parts that the run reads: all with a file, as evaluation may take a share of the training file."""
-        return tuple(split for split in self.all_splits() if split.file is not None)
+        return tuple(split for split in self.all_splits() if split.files)
 
 
 RunConfig = QARunConfig | NERRunConfig | MLMRunConfig

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import Field, fields
+from dataclasses import Field, replace
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
@@ -92,7 +92,7 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         if not INSTALLED:
             raise UserError("transformers is not installed: pip install -r requirements.txt")
         super().__init__(
-            [get_type_hints(config_class)[group.name] for group in fields(config_class)],
+            [get_type_hints(config_class)[name] for name in config_class.group_names()],
             description=description,
             epilog="examples:\n" + examples,
             usage="%(prog)s [OPTIONS.yaml] --model_name_or_path MODEL [--option value ...]",
@@ -112,6 +112,7 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         """Add the option of a field, its unit and limits in the help text, where argparse wants each % doubled."""
         metadata = dict(field.metadata)
         unit, limits = metadata.pop("unit", None), metadata.pop("limits", None)
+        metadata.pop("before", None)
         texts = [metadata["help"], unit and f"Unit: {unit}.", limits and f"Allowed: {limits}."]
         metadata["help"] = " ".join(filter(None, texts)).replace("%", "%%")
         plain = copy(field)
@@ -151,7 +152,13 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
             unknown = [f"stray words on the command line: {' '.join(rest)}; options look like --name value"]
         if self.problems or unknown:
             raise UserError(self.problems + unknown + field_problems(groups))
-        return self.config_class(*groups).resolved()
+        config: Config = self.config_class(*groups)
+        return replace(config, given=frozenset(self.options_among(words))).resolved()
+
+    def options_among(self, words: Sequence[str]) -> list[str]:
+        """Return the names of the options among the words of a command line, in order; unknown ones are left out."""
+        spelled = (self._option_string_actions.get(word.partition("=")[0]) for word in words)
+        return [action.dest for action in spelled if action is not None]
 
     def _unknown(self, name: str, where: str) -> str:
         bare = name.lstrip("-").split("=")[0]

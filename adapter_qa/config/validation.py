@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from adapter_qa.config.deepspeed import read_deepspeed
@@ -19,19 +19,15 @@ from adapter_qa.config.options import (
     RunConfig,
     TrainingOptions,
 )
-from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import is_text
+from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.files import expand_paths, is_text
 
 
 def validate_config(config: RunConfig) -> list[str]:
     """Return the problems of a script's options, resolved as `ConfigParser.parse` returns them."""
-    problems = field_problems(getattr(config, field.name) for field in fields(config))
+    problems = field_problems(config.groups())
     problems += training_problems(config.training, config.METRICS)
-    problems += [
-        f"--{split.option} {split.file}: no such file; give the path of a file"
-        for split in config.all_splits()
-        if split.file is not None and not Path(split.file).is_file()
-    ]
+    problems += _problems_of_files(config)
     match config:
         case QARunConfig():
             from_hub = config.data.dataset_name is not None
@@ -42,11 +38,19 @@ def validate_config(config: RunConfig) -> list[str]:
             return problems + _mlm_problems(config)
 
 
+def _problems_of_files(config: RunConfig) -> list[str]:
+    try:
+        run_all(partial(expand_paths, split.files, split.option) for split in config.all_splits())
+    except UserError as error:
+        return error.problems
+    return []
+
+
 def _missing_files(config: QARunConfig | NERRunConfig, alternative: str = "") -> list[str]:
     return [
         f"--do_{split.name} needs --{split.option}{alternative}"
         for split in config.all_splits()
-        if split.enabled and split.file is None
+        if split.enabled and not split.files
     ]
 
 

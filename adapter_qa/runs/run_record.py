@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,13 @@ class RunRecord:
 
 
 def open_run(
-    folder: Path | None, argv: Sequence[str], script: str, options: dict[str, Any], *, overwrite: bool
+    folder: Path | None,
+    argv: Sequence[str],
+    script: str,
+    options: dict[str, Any],
+    *,
+    earlier: Mapping[str, Any] | None = None,
+    overwrite: bool,
 ) -> RunRecord:
     """Check whether a run may use a folder: a free one, or that of the same run, interrupted or finished.
 
@@ -98,6 +104,7 @@ def open_run(
         argv: the command line.
         script: file name of the script.
         options: the value of every option.
+        earlier: the values of options that the run.json of an earlier version lacks.
         overwrite: whether files of an earlier run are to be removed when this run begins.
 
     Raises:
@@ -127,21 +134,22 @@ def open_run(
     if (folder / RUN_FILE).is_file():
         record.replaces = overwrite
         if not overwrite:
-            _resume_or_reject(record, folder)
+            _resume_or_reject(record, folder, earlier or {})
     elif folder.is_dir() and {*folder.iterdir()} - {folder / LOCK_FILE, temporary_path(folder / RUN_FILE)}:
         problem = "is not empty and holds no run; give another folder or empty it yourself"
         raise UserError(f"--output_dir {folder}: {problem}")
     return record
 
 
-def _resume_or_reject(record: RunRecord, folder: Path) -> None:
+def _resume_or_reject(record: RunRecord, folder: Path, earlier: Mapping[str, Any]) -> None:
     """Set `resume_from` or `finished` of a record if the run in its folder has the same options."""
     previous = _read_previous(folder / RUN_FILE)
     options = record.document["options"]
+    old_options = {**earlier, **previous["options"]}
     differing = [
-        f"{name} was {previous['options'].get(name)}, now {options.get(name)}"
-        for name in sorted({*previous["options"], *options})
-        if not NEUTRAL_OPTIONS.fullmatch(name) and previous["options"].get(name) != options.get(name)
+        f"{name} was {old_options.get(name)}, now {options.get(name)}"
+        for name in sorted({*old_options, *options})
+        if not NEUTRAL_OPTIONS.fullmatch(name) and old_options.get(name) != options.get(name)
     ]
     if differing:
         raise UserError(

@@ -191,7 +191,7 @@ def choose_precision(options: TrainingOptions) -> Precision:
 
 def data_and_adapter_options(config: QARunConfig | NERRunConfig | MLMRunConfig) -> list[Any]:
     """Return the option groups of a run other than the base model and the training arguments, in order."""
-    return [getattr(config, field.name) for field in fields(config) if field.name not in ("model", "training")]
+    return [getattr(config, name) for name in config.group_names() if name not in ("model", "training")]
 
 
 def options_record(config: QARunConfig | NERRunConfig | MLMRunConfig, args: TrainerArguments) -> dict[str, Any]:
@@ -199,5 +199,14 @@ def options_record(config: QARunConfig | NERRunConfig | MLMRunConfig, args: Trai
     record: dict[str, Any] = {}
     for group in (config.model, *data_and_adapter_options(config)):
         record |= asdict(group)
+    for split in config.all_splits():
+        if len(split.files) == 1:
+            record[split.option] = split.files[0]
     plain: dict[str, Any] = json.loads(json.dumps(record | args.to_dict(), default=str))
     return plain
+
+
+def options_of_earlier_versions(config: QARunConfig | NERRunConfig | MLMRunConfig) -> dict[str, Any]:
+    """Return, for each option that an earlier version lacks, the value by which that version trained."""
+    options = [option for group in config.groups() for option in fields(group)]
+    return {option.name: option.metadata["before"] for option in options if "before" in option.metadata}

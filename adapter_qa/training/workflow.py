@@ -43,6 +43,7 @@ from adapter_qa.training.callbacks import training_history
 from adapter_qa.training.training_args import (
     TrainerArguments,
     data_and_adapter_options,
+    options_of_earlier_versions,
     options_record,
     resolve_training_args,
 )
@@ -115,7 +116,8 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
 
     def open_folder() -> RunRecord:
         overwrite = bool(config.training.overwrite_output_dir)
-        return open_run(folder, argv, script, options_record(config, args), overwrite=overwrite)
+        options = options_record(config, args)
+        return open_run(folder, argv, script, options, earlier=options_of_earlier_versions(config), overwrite=overwrite)
 
     record = on_main_process(open_folder)
     set_seed(args.seed)
@@ -123,10 +125,14 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
 
 
 def _data_name(config: QARunConfig | NERRunConfig | MLMRunConfig) -> str:
-    """Return the data set or else the first data file, for the name of a derived folder."""
-    files = [split.file for split in config.all_splits() if split.file is not None]
-    data_set = config.data.dataset_name if isinstance(config, QARunConfig) else None
-    return data_set or next(iter(files), "none")
+    """Return the data set, or else the first data file and how many more its split has; for a derived folder's name."""
+    if isinstance(config, QARunConfig) and config.data.dataset_name is not None:
+        return config.data.dataset_name
+    splits = [split for split in config.all_splits() if split.files]
+    if not splits:
+        return "none"
+    first, *others = expand_paths(splits[0].files, splits[0].option)
+    return str(first.with_stem(f"{first.stem}_and_{len(others)}_more") if others else first)
 
 
 def is_finished(run: RunContext[Config]) -> bool:

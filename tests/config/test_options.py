@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from adapters import AdapterConfig
+from support.scripts import ROOT
 
 from adapter_qa.config.options import (
     ADAPTER_CONFIGS,
@@ -29,6 +31,7 @@ from adapter_qa.config.options import (
     resolve_training_options,
 )
 from adapter_qa.config.training_options import LibraryTrainingOptions
+from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
 MODEL, ADAPTER, LANGUAGE, FUSION = ModelOptions("bert"), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
 
@@ -85,6 +88,19 @@ def test_limits_of_library_options_change_nothing_else() -> None:
 )
 def test_every_option_has_a_help_text(group: Any) -> None:
     assert [field.name for field in fields(group) if not field.metadata.get("help", "").endswith(".")] == []
+
+
+@pytest.mark.parametrize(("config", "run"), [(QARunConfig, "qa"), (NERRunConfig, "ner"), (MLMRunConfig, "mlm")])
+def test_options_that_earlier_versions_lack_say_how_those_trained(config: type[Any], run: str) -> None:
+    """Options of versions 0.1.0 and 0.2.0 are the same; a later one needs `before` or must change nothing."""
+    document = json.loads((ROOT / "tests" / "fixtures" / "runs_0.1.0" / run / "run.json").read_text("utf-8"))
+    types = get_type_hints(config)
+    options = [option for name in config.group_names() for option in fields(types[name])]
+    assert len(options) > 130
+    later = [option for option in options if option.name not in document["options"]]
+    undeclared = [option.name for option in later if "before" not in option.metadata]
+    assert [name for name in undeclared if not NEUTRAL_OPTIONS.fullmatch(name)] == []
+    assert [option.name for option in options if option not in later and "before" in option.metadata] == []
 
 
 @pytest.mark.parametrize(("old", "new"), [(old, new) for old, new in ADAPTER_CONFIGS.items() if old != new])

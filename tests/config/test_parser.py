@@ -39,8 +39,8 @@ def parse(*words: str) -> dict[str, Any]:
     """Return all options of run_qa_adapter.py by name."""
     config = make_parser().parse(words)
     values: dict[str, Any] = {}
-    for group in fields(config):
-        values |= vars(getattr(config, group.name))
+    for group in config.groups():
+        values |= vars(group)
     return values
 
 
@@ -123,12 +123,37 @@ def test_booleans_take_values(words: tuple[str, ...], name: str, value: bool | N
 @pytest.mark.parametrize("script", CONFIGS)
 def test_configurations_are_frozen(script: str) -> None:
     config = make_parser(script).parse(NEEDED)
-    for group in fields(config):
-        options = getattr(config, group.name)
+    for name in config.group_names():
+        options = getattr(config, name)
         with pytest.raises(FrozenInstanceError):
-            setattr(config, group.name, options)
+            setattr(config, name, options)
         with pytest.raises(FrozenInstanceError):
             setattr(options, fields(options)[0].name, None)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ((), set()),
+        (("--seed", "1", "--learning-rate=2"), {"seed", "learning_rate"}),
+        (("--no_fusion_regularization", "--no-train-adapter"), {"fusion_regularization", "train_adapter"}),
+        (
+            ("--evaluation_strategy", "no", "--per_gpu_train_batch_size=2"),
+            {"eval_strategy", "per_device_train_batch_size"},
+        ),
+        (("--overwrite_cache", "--fuse_adapters", "seed=a", "doc_stride=b"), {"fuse_adapters"}),
+        (("--seed", "42"), {"seed"}),
+    ],
+)
+def test_the_given_options_are_known(words: tuple[str, ...], names: set[str]) -> None:
+    assert make_parser().parse([*NEEDED, *words]).given == {"model_name_or_path", "output_dir"} | names
+
+
+def test_options_of_a_file_are_given(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("model_name_or_path: b\nseed: null\nno_cuda: true\nmax_val_samples: 3\nmadx2: false\n", "utf-8")
+    names = {"model_name_or_path", "use_cpu", "max_eval_samples", "madx2", "doc_stride"}
+    assert make_parser().parse([str(path), "--doc_stride", "8"]).given == names
 
 
 # ---------------------------------------------------------------- refusals

@@ -122,6 +122,19 @@ def test_differing_options_are_refused_by_name(tmp_path: Path, finished: bool) -
     assert (tmp_path / RUN_FILE).read_bytes() == before
 
 
+@pytest.mark.parametrize("finished", [False, True])
+def test_an_option_that_the_earlier_version_lacked_has_the_value_by_which_it_trained(
+    tmp_path: Path, finished: bool
+) -> None:
+    record = begin_run(tmp_path)
+    if finished:
+        record.finish()
+    changed = partial(open_run, tmp_path, [], "run_qa_adapter.py", earlier={"new_option": 2}, overwrite=False)
+    assert changed(options={**OPTIONS, "new_option": 2}).finished is finished
+    problem = problem_of(partial(changed, options={**OPTIONS, "new_option": 3}))
+    assert "(new_option was 2, now 3)" in problem
+
+
 def test_at_most_five_differing_options_are_named(tmp_path: Path) -> None:
     begin_run(tmp_path)
     problem = refusal(tmp_path, {f"option_{number}": number for number in range(9)})
