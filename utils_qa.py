@@ -53,15 +53,19 @@ def window_spans(
     n_best_size: int,
     max_answer_length: int,
 ) -> tuple[torch.Tensor, ...]:
-    """Return the fields of `WindowSpans` as tensors, from a batch of `WindowCollator` and logits, (windows, length)."""
+    """Return the fields of `WindowSpans` as tensors, as `adapter_qa.data.spans.window_spans` does.
+
+    `batch` is one of `WindowCollator`; the logits are (windows, length).
+    """
+    starts, ends = start_logits.float(), end_logits.float()
+    if "span_starts" in batch:
+        none = torch.full_like(starts, -torch.inf)
+        starts = none.scatter_reduce(1, batch["span_starts"], starts, "amax")
+        ends = none.scatter_reduce(1, batch["span_ends"], ends, "amax")
     scores, first, last = best_spans(
-        start_logits,
-        end_logits,
-        batch["context_mask"],
-        n_best_size=n_best_size,
-        max_answer_length=max_answer_length,
+        starts, ends, batch["context_mask"], n_best_size=n_best_size, max_answer_length=max_answer_length
     )
-    span_starts = start_logits.float().gather(1, first)
+    span_starts = starts.gather(1, first)
     cls = batch["cls_positions"][:, None]
     null_starts = start_logits.float().gather(1, cls).squeeze(1)
     null_ends = end_logits.float().gather(1, cls).squeeze(1)

@@ -88,23 +88,34 @@ def window_spans(
     n_best_size: int,
     max_answer_length: int,
 ) -> WindowSpans:
-    """Find the best spans of a batch of `pad_windows` from its logits, (windows, length)."""
-    scores, first, last = best_spans(
-        start_logits,
-        end_logits,
-        batch["context_mask"],
-        n_best_size=n_best_size,
-        max_answer_length=max_answer_length,
-    )
+    """Find the best spans with distinct characters of a batch of `pad_windows` from its logits, (windows, length).
+
+    Of tokens with the same start or end character the best logit counts, and each span has all tokens of its
+    characters. Tokens without characters begin and end no span.
+    """
     rows = np.arange(len(start_logits))
+    starts, ends = start_logits, end_logits
+    if "span_starts" in batch:
+        starts = _best_logits(start_logits, rows, batch["span_starts"])
+        ends = _best_logits(end_logits, rows, batch["span_ends"])
+    scores, first, last = best_spans(
+        starts, ends, batch["context_mask"], n_best_size=n_best_size, max_answer_length=max_answer_length
+    )
     return WindowSpans(
         scores,
         first - batch["first_token"][:, None],
         last - batch["first_token"][:, None],
-        start_logits[rows[:, None], first].astype(np.float32),
+        starts[rows[:, None], first].astype(np.float32),
         start_logits[rows, batch["cls_positions"]].astype(np.float32),
         end_logits[rows, batch["cls_positions"]].astype(np.float32),
     )
+
+
+def _best_logits(logits: np.ndarray, rows: np.ndarray, borders: np.ndarray) -> np.ndarray:
+    """Return the best logit of the tokens that each position stands for, -inf for none; all (windows, length)."""
+    best = np.full(logits.shape, -np.inf, dtype=np.float32)
+    np.maximum.at(best, (rows[:, None], borders), logits.astype(np.float32))
+    return best
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import NamedTuple
 
@@ -87,6 +88,17 @@ class Tokens:
         lengths: np.ndarray = self.text_offsets[texts + 1] - self.text_offsets[texts]
         return lengths
 
+    @cached_property
+    def have_distinct_borders(self) -> bool:
+        """Whether every token has characters, and no two of a text begin or end at the same one.
+
+        Spans of distinct tokens then have distinct characters. The bytes of an emoji, for example, share theirs.
+        """
+        is_later = (np.diff(self.char_spans, axis=0) > 0).all(axis=1)
+        starts = self.text_offsets[(self.text_offsets > 0) & (self.text_offsets < len(self.ids))]
+        is_later[starts - 1] = True  # of the next text
+        return bool(is_later.all() and (self.char_spans[:, 1] > self.char_spans[:, 0]).all())
+
     def extended(self, other: Tokens) -> Tokens:
         """Return the tokens of these texts, followed by those of `other`."""
         return Tokens(
@@ -133,6 +145,8 @@ class Window(NamedTuple):
         context_mask: (tokens,) bool, true at tokens of the context.
         start_position: as in `Windows`.
         end_position: as in `Windows`.
+        cls_position: position of the classification token.
+        char_spans: (context tokens, 2) int32, as in `Tokens`; None if `Tokens.have_distinct_borders`.
     """
 
     input_ids: np.ndarray
@@ -141,6 +155,7 @@ class Window(NamedTuple):
     start_position: int
     end_position: int
     cls_position: int
+    char_spans: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -179,7 +194,8 @@ class Windows:
         layout, ids, offsets = self.layout, self.texts.ids, self.texts.text_offsets
         question_text, context_offset = self.question_text[index], offsets[self.context_text[index]]
         question = ids[offsets[question_text] : offsets[question_text + 1]]
-        context = ids[context_offset + self.context_start[index] : context_offset + self.context_end[index]]
+        tokens = slice(context_offset + self.context_start[index], context_offset + self.context_end[index])
+        context = ids[tokens]
         first, second = (question, context) if layout.question_first else (context, question)
         before, between, after = ([1] * len(special) for special in (layout.before, layout.between, layout.after))
         repeats = [*before, len(first), *between, len(second), *after]
@@ -190,6 +206,7 @@ class Windows:
             int(self.start_position[index]),
             int(self.end_position[index]),
             layout.cls_position,
+            None if self.texts.have_distinct_borders else self.texts.char_spans[tokens],
         )
 
     def lengths(self) -> np.ndarray:
@@ -345,7 +362,8 @@ def pad_windows(
     Returns:
         `input_ids`, `attention_mask`, `token_type_ids` (if the encoder takes them), all (windows, length) int64;
         `context_mask`, (windows, length) bool; `start_positions`, `end_positions`, `cls_positions` and `first_token`
-        (where the window begins), all (windows,) int64.
+        (where the window begins), all (windows,) int64. If the windows have `char_spans`: `span_starts` and `span_ends`
+        of `_span_borders`.
     """
     sizes = [len(window.input_ids) for window in windows]
     shape = (len(windows), length or -(-max(sizes) // multiple) * multiple)
@@ -375,7 +393,43 @@ def pad_windows(
     }
     if windows[0].token_type_ids is None:
         del batch["token_type_ids"]
+    if windows[0].char_spans is not None:
+        chars = np.full((*shape, 2), -1)
+        chars[context_mask] = np.concatenate([window.char_spans for window in windows])
+        batch["span_starts"], batch["span_ends"] = _span_borders(chars)
     return batch
+
+
+def _span_borders(char_spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find the token that stands for each token as the first of a span, and the one that stands for it as the last.
+
+    Of tokens with the same start character the first stands for all of them, of those with the same end the last. So a
+    span has all tokens of its characters, and distinct spans have distinct characters.
+
+    Args:
+        char_spans: (windows, length, 2) int, -1 outside of the context.
+
+    Returns:
+        Two arrays (windows, length) int64 of positions; 0, which is no context token, for tokens without characters.
+    """
+    has_chars = char_spans[..., 1] > char_spans[..., 0]
+    ends = _first_of_equal(char_spans[:, ::-1, 1], has_chars[:, ::-1])[:, ::-1]
+    last_position = char_spans.shape[1] - 1
+    starts = _first_of_equal(char_spans[..., 0], has_chars)
+    return np.where(has_chars, starts, 0), np.where(has_chars, last_position - ends, 0)
+
+
+def _first_of_equal(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return, for each position, the first of the run of equal values that it belongs to; (windows, length) int64.
+
+    Positions that do not count, by `counts`, (windows, length) bool, neither begin nor break a run.
+    """
+    position = np.arange(values.shape[1])
+    seen = np.maximum.accumulate(np.where(counts, position + 1, 0), axis=1)  # the last one that counts, from 1; 0: none
+    before = np.pad(seen, ((0, 0), (1, 0)))[:, :-1]
+    is_first = counts & (values != np.take_along_axis(np.pad(values, ((0, 0), (1, 0)), constant_values=-1), before, 1))
+    first: np.ndarray = np.maximum.accumulate(np.where(is_first, position, 0), axis=1)
+    return first
 
 
 def _cut_text(text: str, tokenizer: PairTokenizer, most: int) -> str:
