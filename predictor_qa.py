@@ -28,8 +28,9 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
+from adapter_qa.data.sources import Record
 from adapter_qa.data.spans import Answers, Candidate, WindowSpans, choose_answers
-from adapter_qa.data.squad import Record, to_questions
+from adapter_qa.data.squad import to_questions
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer, progress_bar
 from adapter_qa.data.windows import Windows, make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference

@@ -16,7 +16,8 @@ from typing import Any
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars
 from adapter_qa.core.files import write_bytes
-from adapter_qa.data.squad import Record, read_question_file, read_records
+from adapter_qa.data.sources import Record
+from adapter_qa.data.squad import read_question_file, read_records
 from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS, ARCHIVE_SUFFIXES, read_archive
 from adapter_qa.data.squad_preparation import flat_record, prepare_questions
 

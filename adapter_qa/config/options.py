@@ -3,6 +3,7 @@
 Units and limits stand in the fields. `config.parser` reads the options, `config.validation` checks them.
 """
 
+# ruff: noqa: RUF009 - the functions called in defaults return fields
 from __future__ import annotations
 
 import re
@@ -186,7 +187,7 @@ class FusionOptions:
     train_adapter: bool = option(
         True, "Train an adapter or a fusion and freeze the base model. False: full fine-tuning."
     )
-    fuse_adapters: list[str] | None = option(  # noqa: RUF009 - it returns a field
+    fuse_adapters: list[str] | None = option(
         None, "NAME=PATH NAME=PATH [...]: two or more saved adapters; a fusion layer over them is trained."
     )
     adapter_composition: str = option(
@@ -243,7 +244,9 @@ class MLMDataOptions:
     """Text for a language adapter."""
 
     _argument_group_name = "text"
-    train_file: list[str] | None = file_option("Text to train on: .txt (one paragraph per line), SQuAD .json or .conll.")
+    train_file: list[str] | None = file_option(
+        "Text to train on: .txt (one paragraph per line), SQuAD .json or .conll."
+    )
     validation_file: list[str] | None = file_option("Text to evaluate on; without it a share of the training blocks.")
     validation_split_percentage: float = option(
         5.0, "That share of the blocks.", unit="percent", limits=Limits(above=0, below=100)

@@ -3,20 +3,61 @@
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.messages import log_note
 
 MAX_BYTES = 512 * 1024**2  # SQuAD v1.1 has 30 MB; a file that is made to fill the memory is refused
+
+
+def expand_paths(values: Sequence[str], option: str, *, folders: bool = False) -> tuple[Path, ...]:
+    """Return the files that paths and patterns such as `parts/*.json` name, in order; those of a pattern sorted.
+
+    A path that exists is taken as it is, whatever characters its name has.
+
+    Args:
+        values: paths and patterns.
+        option: the option that gives them, without dashes, for messages.
+        folders: whether a folder is allowed; the caller then reads what is in it.
+
+    Raises:
+        UserError: a path does not exist or is a folder, a pattern matches no file, or a file is given twice.
+    """
+    paths: list[Path] = []
+    problems = []
+    for value in values:
+        path = Path(value)
+        if path.is_file() or (folders and path.is_dir()):
+            paths.append(path)
+        elif path.is_dir():
+            problems.append(f"--{option} {value}: is a folder; give the files in it, such as '{path / '*'}'")
+        elif glob.has_magic(value):
+            found = sorted(name for name in glob.glob(value, recursive=True) if os.path.isfile(name))
+            paths += map(Path, found)
+            if not found:
+                problems.append(f"--{option} {value}: no file matches; give a path, or a pattern that matches")
+        else:
+            problems.append(f"--{option} {value}: no such file; give the path of a file")
+    counts = Counter(path.resolve() for path in paths)
+    first = {path.resolve(): path for path in reversed(paths)}
+    problems += [
+        f"--{option} {first[path]}: is given {count} times; give every file once"
+        for path, count in counts.items()
+        if count > 1
+    ]
+    raise_if_any(problems)
+    return tuple(paths)
 
 
 def read_bytes(path: str | Path, max_bytes: int | None = None) -> bytes:
@@ -240,3 +281,12 @@ def sha256(path: str | Path) -> str:
 def file_fingerprint(path: str | Path) -> dict[str, Any]:
     """Return name, size in bytes and SHA-256 of a data file, as run.json records them."""
     return {"file": str(path), "bytes": os.path.getsize(path), "sha256": sha256(path)}
+
+
+def files_fingerprint(paths: Sequence[Path]) -> dict[str, Any]:
+    """Return `file_fingerprint` of one file; of several a list of them as "files", and "sha256" over their digests."""
+    files = [file_fingerprint(path) for path in paths]
+    if len(files) == 1:
+        return files[0]
+    digests = "".join(file["sha256"] for file in files)
+    return {"files": files, "sha256": hashlib.sha256(digests.encode()).hexdigest()}

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapter_qa.core.files import is_text, read_bytes, read_text
-from adapter_qa.data.squad import Record, raise_first_problems, read_records
+from adapter_qa.data.sources import Record
+from adapter_qa.data.squad import raise_first_problems, read_records
 
 OUTSIDE = "O"
 LABEL = re.compile(r"O|[BI]-[\w.:/&+-]{1,100}")  # entity types become names of metrics: no other characters

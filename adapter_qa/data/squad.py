@@ -9,34 +9,20 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from adapter_qa.core.errors import UserError, raise_if_any
+from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import decode, is_text, kind, parse_json, read_bytes
 from adapter_qa.data.questions import Question
+from adapter_qa.data.sources import Record, load_dataset
 
 QUESTION_FILE_SUFFIXES = (".json", ".jsonl", ".csv")
 MAX_PROBLEMS = 10  # lines of one error message; further problems are only counted
 
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """An unchecked record of a question file.
-
-    Attributes:
-        where: position in the source, such as `data[3].paragraphs[0].qas[2]` or `line 7`.
-        fields: the flat record with the keys of SQuAD; any JSON value if the file is malformed here.
-        problem: why the record cannot be read; empty if it can.
-    """
-
-    where: str
-    fields: Any
-    problem: str = ""
 
 
 class RecordError(ValueError):
@@ -61,24 +47,29 @@ def read_squad(path: str | Path, *, need_answers: bool) -> list[Question]:
     return to_questions(read_question_file(Path(path)), str(path), need_answers=need_answers)
 
 
+def read_squad_files(paths: Sequence[Path], *, need_answers: bool) -> list[Question]:
+    """Read the questions of several files with `read_squad`.
+
+    Raises:
+        UserError: as `read_squad`; or files have ids in common.
+    """
+    questions = run_all(partial(read_squad, path, need_answers=need_answers) for path in paths)
+    files: dict[str, Path] = {}
+    for path, of_file in zip(paths, questions, strict=True):
+        for question in of_file:
+            if files.setdefault(question.id, path) != path:
+                raise UserError(f"{files[question.id]} and {path}: both have a question with id {question.id!r}")
+    return [question for of_file in questions for question in of_file]
+
+
 def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: bool) -> list[Question]:
     """Load the questions of a dataset in SQuAD format with `datasets.load_dataset`. Code of the dataset never runs.
 
     Raises:
         UserError: the dataset cannot be loaded, or records are invalid.
     """
-    import datasets  # takes seconds, and reading files does not need it
-
-    try:
-        rows = datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the library documents no closed set: network, hub, parser and value errors
-        reason = " ".join(str(error).split()) or "no reason given"
-        raise UserError(
-            f"dataset {name!r}, configuration {config!r}, split {split!r}: cannot be loaded: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
-    records = [Record(f"row {index}", row) for index, row in enumerate(rows)]
-    return to_questions(records, f"{name} ({split})", need_answers=need_answers)
+    rows = load_dataset(name, config, split)
+    return to_questions(list(rows.records), f"{name} ({split})", need_answers=need_answers)
 
 
 def read_question_file(path: Path) -> list[Record]:

@@ -10,7 +10,8 @@ from tqdm import tqdm
 
 from adapter_qa.data.alignment import AlignmentContext, MatchType, align_question, clean
 from adapter_qa.data.questions import Question
-from adapter_qa.data.squad import Record, RecordError, parse_question
+from adapter_qa.data.sources import Record
+from adapter_qa.data.squad import RecordError, parse_question
 
 
 class Preparation:

@@ -11,7 +11,8 @@ from typing import Any
 
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import decode, is_text, read_bytes, read_stdin, write_chunks
-from adapter_qa.data.squad import Record, read_question_file, read_records, to_questions
+from adapter_qa.data.sources import Record
+from adapter_qa.data.squad import read_question_file, read_records, to_questions
 
 STDIN = "-"  # as the name of a file
 STDIN_NAME = "standard input"

@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import file_fingerprint, read_json
+from adapter_qa.core.files import files_fingerprint, read_json
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import read_squad
+from adapter_qa.data.squad import read_squad_files
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.reporting.runs import Run
 from adapter_qa.runs.layout import BASE_FOLDER, predictions_file
@@ -107,20 +107,24 @@ def evaluated_questions(run: Run) -> list[Question]:
     Raises:
         UserError: if they did not come from a file, or the file is missing or has changed.
     """
-    file, source = run.document.options.get("validation_file"), run.document.data.get("eval")
-    if not isinstance(file, str) or source is None:
+    source = run.document.data.get("eval")
+    if source is None or not source.paths:
         raise UserError(f"{run.folder}: was not evaluated on a file of questions")
-    path = run.locate(file)
-    if path is None:
-        raise UserError(f"{file}: no longer exists; {run.folder} was evaluated on it")
+    paths = []
+    for file in source.paths:
+        path = run.locate(file)
+        if path is None:
+            raise UserError(f"{file}: no longer exists; {run.folder} was evaluated on it")
+        paths.append(path)
+    names = " ".join(map(str, paths))
     try:
-        sha256 = file_fingerprint(path)["sha256"]
+        sha256 = files_fingerprint(paths)["sha256"]
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{names}: cannot be read: {error.strerror}") from error
     if sha256 != source.sha256:
-        raise UserError(f"{path}: has changed since {run.folder} was evaluated on it")
+        raise UserError(f"{names}: has changed since {run.folder} was evaluated on it")
     limit = run.document.options.get("max_eval_samples")
-    return read_squad(path, need_answers=True)[: limit if isinstance(limit, int) else None]
+    return read_squad_files(paths, need_answers=True)[: limit if isinstance(limit, int) else None]
 
 
 def read_answers(run: Run, questions: list[Question]) -> RunAnswers:

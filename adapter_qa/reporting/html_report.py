@@ -171,7 +171,7 @@ def _compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]
 
 def _questions_name(run: Run) -> str:
     source = run.document.data["eval"]
-    return str(source.file or run.document.options.get("dataset_name"))
+    return " ".join(source.paths) or str(run.document.options.get("dataset_name"))
 
 
 def _analyse_errors(report: Report, groups: Sequence[Group], number: int) -> ErrorAnalysis | None:

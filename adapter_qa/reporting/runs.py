@@ -80,12 +80,24 @@ class ParameterCounts(msgspec.Struct):
     parts: dict[str, int]
 
 
+class DataFile(msgspec.Struct):
+    """One of several data files."""
+
+    file: str
+
+
 class DataSource(msgspec.Struct):
-    """Where the questions of one split came from."""
+    """Where the questions of one split came from: one file, or several."""
 
     file: str | None = None
+    files: list[DataFile] = []
     sha256: str | None = None
     questions: int | None = None
+
+    @property
+    def paths(self) -> list[str]:
+        """Return the paths of all files."""
+        return [self.file] if self.file is not None else [file.file for file in self.files]
 
 
 class RunDocument(msgspec.Struct):

@@ -136,7 +136,8 @@ def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, tit
     task = TASKS[str(metadata.task)]
     data = run.get("data", {})
     evaluated = data.get("eval", {})
-    source = evaluated.get("dataset") or Path(evaluated.get("file") or evaluated.get("held_out_of") or "unknown").name
+    file = evaluated.get("files", [evaluated])[0].get("file")
+    source = evaluated.get("dataset") or Path(file or evaluated.get("held_out_of") or "unknown").name
     scores = _scores(task, run)
     results = [
         EvalResult(task.name, source, source, metric, round(value, 4), dataset_split=evaluated.get("split"))
@@ -208,8 +209,9 @@ def _describe_split(split: str, source: dict[str, Any]) -> str:
     """Describe in one line where a split came from: data sets by hub id, files by name and hash."""
     if "dataset" in source:
         origin = " ".join(str(source[key]) for key in ("dataset", "config", "split") if source.get(key))
-    elif "file" in source:
-        origin = f"{Path(source['file']).name}, sha256 {source['sha256']}"
+    elif "held_out_of" not in source:
+        names = " ".join(Path(file["file"]).name for file in source.get("files", [source]))
+        origin = f"{names}, sha256 {source['sha256']}"
     else:
         origin = f"held out of {Path(source['held_out_of']).name}"
     counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in source.items() if type(value) is int)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.config.options import MLMRunConfig
+from adapter_qa.config.options import MLMRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import file_fingerprint
+from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.data.text import read_texts
 
 if TYPE_CHECKING:
@@ -27,13 +27,19 @@ def load_texts(config: MLMRunConfig) -> dict[str, list[str]]:
         UserError: if a file cannot be read.
     """
     splits = config.splits()
-    loaded = run_all(partial(read_texts, str(split.file)) for split in splits)
+    loaded = run_all(partial(_read_split, split) for split in splits)
     return {split.name: texts for split, texts in zip(splits, loaded, strict=True)}
+
+
+def _read_split(split: Split) -> list[str]:
+    """Read the texts of all files of a split."""
+    read = run_all(partial(read_texts, path) for path in expand_paths(split.files, split.option))
+    return [text for texts in read for text in texts]
 
 
 def text_sources(config: MLMRunConfig) -> dict[str, dict[str, Any]]:
     """Return path and hash of each split's file, for run.json."""
-    return {split.name: file_fingerprint(str(split.file)) for split in config.splits()}
+    return {split.name: files_fingerprint(expand_paths(split.files, split.option)) for split in config.splits()}
 
 
 def make_split_blocks(
@@ -57,9 +63,10 @@ def make_split_blocks(
     if "eval" not in blocks:
         held_out = max(1, round(len(blocks["train"]) * data.validation_split_percentage / 100))
         if held_out >= len(blocks["train"]):
-            raise UserError(f"{data.train_file}: {len(blocks['train'])} blocks cannot be split; give --validation_file")
+            name = " ".join(data.train_file or [])
+            raise UserError(f"{name}: {len(blocks['train'])} blocks cannot be split; give --validation_file")
         blocks["train"], blocks["eval"] = blocks["train"][:-held_out], blocks["train"][-held_out:]
-        sources["eval"] = {"held_out_of": data.train_file}
+        sources["eval"] = {"held_out_of": " ".join(data.train_file or [])}
     limits = {"train": data.max_train_samples, "eval": data.max_eval_samples}
     for name in blocks:
         blocks[name] = blocks[name][: limits[name]]

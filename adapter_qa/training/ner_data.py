@@ -8,9 +8,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.config.options import NERRunConfig
+from adapter_qa.config.options import NERRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import file_fingerprint
+from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.data.conll import OUTSIDE, Sentence, label_names, read_sentences
 
 if TYPE_CHECKING:
@@ -28,21 +28,28 @@ def load_sentences(config: NERRunConfig) -> dict[str, list[Sentence]]:
         UserError: if a file cannot be read, or the training file names no entity.
     """
     splits = config.splits()
-    loaded = run_all(partial(read_sentences, str(split.file), need_labels=split.name != "predict") for split in splits)
+    loaded = run_all(partial(_read_split, split) for split in splits)
     sentences: dict[str, list[Sentence]] = {
         split.name: parsed[: split.limit] for split, parsed in zip(splits, loaded, strict=True)
     }
     if "train" in sentences and label_names(sentences["train"]) == [OUTSIDE]:
-        raise UserError(
-            f"{config.data.train_file}: names no entity, all its labels are {OUTSIDE}; there is nothing to learn"
-        )
+        name = " ".join(config.data.train_file or [])
+        raise UserError(f"{name}: names no entity, all its labels are {OUTSIDE}; there is nothing to learn")
     return sentences
+
+
+def _read_split(split: Split) -> list[Sentence]:
+    """Read the sentences of all files of a split."""
+    paths = expand_paths(split.files, split.option)
+    read = run_all(partial(read_sentences, path, need_labels=split.name != "predict") for path in paths)
+    return [sentence for sentences in read for sentence in sentences]
 
 
 def sentence_sources(config: NERRunConfig, sentences: dict[str, list[Sentence]]) -> dict[str, dict[str, Any]]:
     """Return path and hash of each split's file and the number of its sentences, for run.json."""
     return {
-        split.name: file_fingerprint(str(split.file)) | {"sentences": len(sentences[split.name])}
+        split.name: files_fingerprint(expand_paths(split.files, split.option))
+        | {"sentences": len(sentences[split.name])}
         for split in config.splits()
     }
 

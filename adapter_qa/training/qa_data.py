@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_qa.config.options import QARunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import file_fingerprint
+from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import load_hub_squad, read_squad
+from adapter_qa.data.squad import load_hub_squad, read_squad_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -52,8 +52,9 @@ def load_questions(config: QARunConfig) -> dict[str, QuestionSplit]:
 def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
     data, need_answers = config.data, split.name != "predict"
     source: dict[str, Any]
-    if split.file is not None:
-        questions, source = read_squad(split.file, need_answers=need_answers), file_fingerprint(split.file)
+    if split.files:
+        paths = expand_paths(split.files, split.option)
+        questions, source = read_squad_files(paths, need_answers=need_answers), files_fingerprint(paths)
     else:
         questions = load_hub_squad(
             str(data.dataset_name), data.dataset_config_name, split.dataset_split, need_answers=need_answers
@@ -62,7 +63,7 @@ def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
     questions = questions[: split.limit]
     source["unaligned"] = sum(bool(question.answer_texts) and not is_aligned(question) for question in questions)
     if need_answers:
-        name = split.file or str(data.dataset_name)
+        name = " ".join(split.files) or str(data.dataset_name)
         unanswered = sum(not question.answer_texts for question in questions)
         if unanswered and not data.version_2_with_negative:
             raise UserError(

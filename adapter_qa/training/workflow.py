@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from adapter_qa.config.options import MLMRunConfig, ModelOptions, NERRunConfig, QARunConfig
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.errors import Interrupted, ReportedError, UserError
-from adapter_qa.core.files import atomic_file, write_json
+from adapter_qa.core.files import atomic_file, expand_paths, write_json
 from adapter_qa.core.messages import log_note, print_main
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.models.adapter_setup import AdapterSetup

@@ -158,25 +158,25 @@ def test_label_inputs_and_loss_by_task() -> None:
 
 # ---------------------------------------------------------------- splits
 
-QA_FILES = QADataOptions(train_file="t.json", validation_file="v.json", max_eval_samples=7)
-NER_FILES = NERDataOptions(train_file="t.conll", test_file="p.conll", max_predict_samples=2)
-MLM_FILES = MLMDataOptions(train_file="t.txt", max_train_samples=5)
+QA_FILES = QADataOptions(train_file=["t.json"], validation_file=["v.json"], max_eval_samples=7)
+NER_FILES = NERDataOptions(train_file=["t.conll"], test_file=["p.conll"], max_predict_samples=2)
+MLM_FILES = MLMDataOptions(train_file=["t.txt"], max_train_samples=5)
 
 
 def test_splits_know_their_options() -> None:
     assert qa_config(QA_FILES, do_eval=True).all_splits() == (
-        Split("train", "train_file", "t.json", "train", None, False),
-        Split("eval", "validation_file", "v.json", "validation", 7, True),
-        Split("predict", "test_file", None, "test", None, False),
+        Split("train", "train_file", ("t.json",), "train", None, False),
+        Split("eval", "validation_file", ("v.json",), "validation", 7, True),
+        Split("predict", "test_file", (), "test", None, False),
     )
     assert ner_config(NER_FILES, do_predict=True).all_splits() == (
-        Split("train", "train_file", "t.conll", "train", None, False),
-        Split("eval", "validation_file", None, "validation", None, False),
-        Split("predict", "test_file", "p.conll", "test", 2, True),
+        Split("train", "train_file", ("t.conll",), "train", None, False),
+        Split("eval", "validation_file", (), "validation", None, False),
+        Split("predict", "test_file", ("p.conll",), "test", 2, True),
     )
     assert mlm_config(MLM_FILES, do_train=True).all_splits() == (
-        Split("train", "train_file", "t.txt", "train", 5, True),
-        Split("eval", "validation_file", None, "validation", None, False),
+        Split("train", "train_file", ("t.txt",), "train", 5, True),
+        Split("eval", "validation_file", (), "validation", None, False),
     )
 
 
@@ -193,7 +193,7 @@ def test_splits_know_their_options() -> None:
         (ner_config(NER_FILES, dry_run=True), ["train", "predict"]),
         (mlm_config(MLM_FILES), ["train"]),
         (mlm_config(MLM_FILES, do_eval=True), ["train"]),
-        (mlm_config(replace(MLM_FILES, validation_file="v.txt"), do_eval=True), ["train", "eval"]),
+        (mlm_config(replace(MLM_FILES, validation_file=["v.txt"]), do_eval=True), ["train", "eval"]),
     ],
 )
 def test_splits_that_a_run_reads(config: QARunConfig | NERRunConfig | MLMRunConfig, names: list[str]) -> None:

@@ -239,12 +239,12 @@ def test_all_problems_are_reported_at_once() -> None:
 def test_files_must_exist(tmp_path: Path) -> None:
     existing, missing = tmp_path / "existing.json", tmp_path / "missing.json"
     existing.touch()
-    data = QADataOptions(train_file=str(existing), validation_file=str(missing), test_file=str(tmp_path))
+    data = QADataOptions(train_file=[str(existing)], validation_file=[str(missing)], test_file=[str(tmp_path)])
     assert validate_config(qa_config(data, dry_run=True)) == [
         f"--validation_file {missing}: no such file; give the path of a file",
-        f"--test_file {tmp_path}: no such file; give the path of a file",
+        f"--test_file {tmp_path}: is a folder; give the files in it, such as '{tmp_path}/*'",
     ]
-    assert validate_config(mlm_config(MLMDataOptions(train_file=str(missing)), dry_run=True)) == [
+    assert validate_config(mlm_config(MLMDataOptions(train_file=[str(missing)]), dry_run=True)) == [
         f"--train_file {missing}: no such file; give the path of a file"
     ]
 
@@ -269,7 +269,7 @@ def test_every_part_of_a_ner_run_needs_a_file() -> None:
 
 
 def test_a_ner_run_without_training_needs_an_adapter() -> None:
-    config = ner_config(NERDataOptions(validation_file=__file__), do_eval=True)
+    config = ner_config(NERDataOptions(validation_file=[__file__]), do_eval=True)
     assert validate_config(config) == ["without --do_train there is nothing to evaluate; give --load_adapter"]
     assert validate_config(replace(config, adapter=AdapterOptions(load_adapter="x"))) == []
 
@@ -280,8 +280,8 @@ def test_a_language_adapter_trains_and_evaluates_only() -> None:
         "--do_eval needs --validation_file, or --train_file to take a share of",
         "--do_predict: a language adapter predicts nothing; leave it out",
     ]
-    assert validate_config(mlm_config(MLMDataOptions(train_file=__file__), do_eval=True)) == []
-    assert validate_config(mlm_config(MLMDataOptions(validation_file=__file__), do_eval=True)) == []
+    assert validate_config(mlm_config(MLMDataOptions(train_file=[__file__]), do_eval=True)) == []
+    assert validate_config(mlm_config(MLMDataOptions(validation_file=[__file__]), do_eval=True)) == []
 
 
 @pytest.mark.parametrize(

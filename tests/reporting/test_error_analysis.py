@@ -116,7 +116,7 @@ def test_max_eval_samples_limits_the_questions(tmp_path: Path, data: tuple[Path,
 
 def test_missing_and_changed_data_is_refused(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:
     run = make_answered_run(tmp_path / "run", *data, wrong=4)
-    from_hub = read_run(make_run(tmp_path / "hub", validation_file=None))
+    from_hub = read_run(update_run(make_run(tmp_path / "hub"), data={"eval": {"dataset": "squad"}}))
     assert problems_of(evaluated_questions, from_hub) == [f"{tmp_path}/hub: was not evaluated on a file of questions"]
     write_squad(data[0], data[1][1:])
     assert problems_of(evaluated_questions, run) == [f"{data[0]}: has changed since {tmp_path}/run was evaluated on it"]
