@@ -98,21 +98,25 @@ def _open_compressed(path: Path, suffix: str) -> IO[bytes]:
     return cast(IO[bytes], openers[suffix](path))
 
 
-def read_table(path: Path) -> TableRows:
+def read_table(path: Path, max_bytes: int | None = None) -> TableRows:
     """Read a table in the format of Parquet or of Arrow (stream or file), compressed or not.
+
+    Args:
+        path: the file.
+        max_bytes: the most that is read, counted after decompression; None: `core.files.MAX_BYTES`.
 
     Raises:
         UserError: the file cannot be read or is not such a table; the records raise it if they are too large.
     """
     import pyarrow as pa
 
-    content = read_content(path)
+    content = read_content(path, max_bytes)
     try:
         schema, batches = _open_table(content, format_of(path))
         class_names = _class_names_of_schema(schema)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not a readable {format_of(path)} table: {error}") from error
-    return TableRows(_table_records(path, batches), class_names)
+    return TableRows(_table_records(path, batches, max_bytes or files.MAX_BYTES), class_names)
 
 
 def _open_table(content: bytes, suffix: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
@@ -150,17 +154,15 @@ def _class_names(features: datasets.Features) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def _table_records(path: Path, batches: Iterator[pa.RecordBatch]) -> Iterator[Record]:
+def _table_records(path: Path, batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[Record]:
     import pyarrow as pa
 
     size = number = 0
     try:
         for batch in batches:
             size += batch.nbytes
-            if size > files.MAX_BYTES:
-                raise UserError(
-                    f"{path}: holds more than {files.MAX_BYTES:,} bytes, the most that is read; give a part of it"
-                )
+            if size > limit:
+                raise UserError(f"{path}: holds more than {limit:,} bytes, the most that is read; give a part of it")
             for fields in batch.to_pylist():
                 yield Record(f"row {number}", fields)
                 number += 1
@@ -181,14 +183,29 @@ def load_dataset(name: str, config: str | None, split: str) -> TableRows:
     try:
         rows = _load_rows(name, config, split)
     except Exception as error:  # the library documents no closed set: network, hub, parser and value errors
-        reason = " ".join(str(error).split()) or "no reason given"
-        raise UserError(
-            f"dataset {name!r}, configuration {config!r}, split {split!r}: cannot be loaded: "
-            f"{type(error).__name__}: {reason}"
-        ) from error
+        raise _load_error(f"dataset {name!r}, configuration {config!r}, split {split!r}", error) from error
     features = rows.features if isinstance(rows, datasets.Dataset) else None
     records = (Record(f"row {index}", row) for index, row in enumerate(rows))
     return TableRows(records, _class_names(features) if features is not None else {})
+
+
+def split_names(name: str, config: str | None) -> list[str]:
+    """Return the names of the splits of a data set, which is as for `load_dataset`.
+
+    Raises:
+        UserError: the data set cannot be found.
+    """
+    import datasets
+
+    try:
+        return datasets.get_dataset_split_names(name, config)
+    except Exception as error:  # as in `load_dataset`
+        raise _load_error(f"dataset {name!r}, configuration {config!r}", error) from error
+
+
+def _load_error(what: str, error: Exception) -> UserError:
+    reason = " ".join(str(error).split()) or "no reason given"
+    return UserError(f"{what}: cannot be loaded: {type(error).__name__}: {reason}")
 
 
 def _load_rows(name: str, config: str | None, split: str) -> datasets.Dataset:
