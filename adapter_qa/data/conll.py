@@ -1,138 +1,212 @@
-"""Sentences with entity labels in the IOB2 scheme, and readers for CoNLL and JSON files."""
+"""Sentences with entity labels, read from text with columns, JSON, CSV, tables and data sets. Labels become IOB2."""
 
 from __future__ import annotations
 
 import itertools
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from adapter_qa.core.files import is_text, read_bytes, read_text
-from adapter_qa.data.sources import Record
+from adapter_qa.core.errors import UserError
+from adapter_qa.core.files import decode
+from adapter_qa.data.columns import read_columns
+from adapter_qa.data.label_schemes import ALLOWED_LABELS, IOB2, LABEL, OUTSIDE, to_iob2
+from adapter_qa.data.sentence_records import (
+    ParsedSentence,
+    SentenceColumns,
+    csv_delimiter,
+    csv_records,
+    document_names,
+    parse_records,
+)
+from adapter_qa.data.sources import TABLE_SUFFIXES, TableRows, format_of, load_dataset, read_content, read_table
 from adapter_qa.data.squad import raise_first_problems, read_records
 
-OUTSIDE = "O"
-LABEL = re.compile(r"O|[BI]-[\w.:/&+-]{1,100}")  # entity types become names of metrics: no other characters
-COLUMN_SEPARATOR = re.compile(r"[ \t]+")  # a word may contain other white space, such as U+2028
-JSON_SUFFIXES = (".json", ".jsonl")
-JSON_FORMAT = 'a record is {"tokens": [...], "ner_tags": [...]}'
+JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """The words of a sentence and their IOB2 labels; no labels if the file has none."""
+    """The words of a sentence and their IOB2 labels; no labels if they are not known or not needed."""
 
     words: tuple[str, ...]
     labels: tuple[str, ...]
 
 
-class _ParsedSentence(NamedTuple):
-    """A sentence of a file before its labels are checked.
+class SentenceSource(NamedTuple):
+    """Checked sentences of a file or data set.
 
     Attributes:
-        where: number of its first line in a CoNLL file, where every word has a line; otherwise the record's position.
-        sentence: the words and labels; "" is the label of a word that has none.
-        problem: why the record is not a sentence; empty if it is.
+        sentences: at least one.
+        scheme: of the labels before they became IOB2.
+        has_integers: whether labels were integers.
+        notes: what the user should know.
     """
 
-    where: int | str
-    sentence: Sentence
-    problem: str = ""
+    sentences: list[Sentence]
+    scheme: str
+    has_integers: bool
+    notes: list[str]
 
 
 def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:
-    """Read the sentences of a CoNLL or JSON file.
-
-    A CoNLL file has a word per line, the word in the first column and the label in the last one, and blank lines
-    between sentences. A JSON file has records `{"tokens": [...], "ner_tags": [...]}`: in a list, in a list under
-    "data", or one per line of a .jsonl file.
-
-    Args:
-        path: the file; .json and .jsonl are JSON, every other extension is CoNLL.
-        need_labels: whether every sentence must have labels.
+    """Return the sentences of a file, as `read_sentence_file` reads them without options.
 
     Raises:
-        UserError: the file cannot be read or contains no sentence, or labels are missing or not IOB2.
+        UserError: as for `read_sentence_file`.
     """
-    if Path(path).suffix.lower() in JSON_SUFFIXES:
-        parsed = [_json_sentence(record) for record in read_records(str(path), read_bytes(path))]
-    else:
-        parsed = list(_conll_sentences(read_text(path)))
-    problems = [f"{path}, {problem}" for item in parsed if (problem := _sentence_problem(item, need_labels))]
-    if not parsed:
-        problems = [f"{path}: holds no sentence; write a word and its label per line, blank lines between sentences"]
-    raise_first_problems(problems, path)
-    return [item.sentence for item in parsed]
+    return read_sentence_file(Path(path), SentenceColumns(), need_labels=need_labels).sentences
 
 
-def label_names(sentences: Sequence[Sentence]) -> list[str]:
+def read_sentence_file(path: Path, columns: SentenceColumns, *, need_labels: bool) -> SentenceSource:
+    """Read the sentences of a file.
+
+    A JSON file has records `{"tokens": [...], "ner_tags": [...]}`: in a list, in a list under "data", or one on each
+    line. A table (.parquet, .arrow) has such columns. Every other file has a word on each line (`read_columns`).
+
+    Args:
+        path: the file, compressed or not.
+        columns: where words and labels stand.
+        need_labels: whether every sentence must have labels. Labels that are not needed are left out.
+
+    Raises:
+        UserError: the file cannot be read or contains no sentence, or labels are missing or not in one scheme.
+    """
+    suffix = format_of(path)
+    if suffix in TABLE_SUFFIXES:
+        return _from_rows(str(path), read_table(path), columns, need_labels)
+    content = read_content(path)
+    if suffix in JSON_SUFFIXES:
+        if not columns.class_names:
+            columns = replace(columns, class_names=document_names(suffix, content))
+        records = TableRows(read_records(str(path), content, suffix), {})
+        return _checked(str(path), list(parse_records(records, columns, need_labels)), [], need_labels)
+    text = decode(path, content)
+    if suffix == ".csv" and (delimiter := csv_delimiter(path, text, columns.words)):
+        return _from_rows(str(path), TableRows(csv_records(path, text, delimiter), {}), columns, need_labels)
+    word_column = _column_number(path, "word_column", columns.words)
+    label_column = _column_number(path, "label_column", columns.labels)
+    file = read_columns(str(path), text, word_column, label_column)
+    parsed = [
+        ParsedSentence(
+            item.lines, item.words, item.labels if any(item.labels) else [], columns.class_names, item.problems
+        )
+        for item in file.sentences
+    ]
+    return _checked(str(path), parsed, file.notes, need_labels)
+
+
+def load_sentence_dataset(
+    name: str, config: str | None, split: str, columns: SentenceColumns, *, need_labels: bool
+) -> SentenceSource:
+    """Load the sentences of a data set's split; see `sources.load_dataset` and `read_sentence_file`.
+
+    Raises:
+        UserError: as for these.
+    """
+    return _from_rows(f"{name} ({split})", load_dataset(name, config, split), columns, need_labels)
+
+
+def label_names(sentences: Iterable[Sentence]) -> list[str]:
     """Return "O", then the B- and I- label of every entity type, types in alphabetical order."""
     types = sorted({label[2:] for sentence in sentences for label in sentence.labels if label != OUTSIDE})
     return [OUTSIDE, *[f"{prefix}-{entity}" for entity in types for prefix in ("B", "I")]]
 
 
-def _conll_sentences(text: str) -> Iterator[_ParsedSentence]:
-    words: list[str] = []
-    labels: list[str] = []
-    first_line = 1
-    for number, line in enumerate([*text.split("\n"), ""], 1):
-        columns = COLUMN_SEPARATOR.split(line.strip()) if line.strip() else []
-        if columns and columns[0] != "-DOCSTART-":
-            words.append(columns[0])
-            labels.append(columns[-1] if len(columns) > 1 else "")
-            continue
-        if words:
-            yield _ParsedSentence(first_line, Sentence(tuple(words), tuple(labels) if any(labels) else ()))
-            words, labels = [], []
-        first_line = number + 1
+def _from_rows(name: str, rows: TableRows, columns: SentenceColumns, need_labels: bool) -> SentenceSource:
+    """Read the rows of a table. A row without words is left out: published data sets have such rows."""
+    parsed = list(parse_records(rows, columns, need_labels))
+    kept = [item for item in parsed if item.words or item.problems]
+    empty = len(parsed) - len(kept)
+    notes = [f"{name}: {empty} rows without words left out"] if empty else []
+    return _checked(name, kept, notes, need_labels)
 
 
-def _json_sentence(record: Record) -> _ParsedSentence:
-    problem, words, labels = record.problem, [], []
-    if not problem and (not isinstance(record.fields, dict) or "tokens" not in record.fields):
-        problem = f"no 'tokens'; {JSON_FORMAT}"
-    if not problem:
-        words, labels = record.fields["tokens"], record.fields.get("ner_tags")
-        labels = [] if labels is None else labels
-        if not isinstance(words, list) or not isinstance(labels, list) or not all(map(is_text, [*words, *labels])):
-            problem = f"'tokens' and 'ner_tags' must be lists of text, with labels such as B-LOC; {JSON_FORMAT}"
-            words, labels = [], []
-    return _ParsedSentence(record.where, Sentence(tuple(words), tuple(labels)), problem)
+def _column_number(path: Path, option: str, value: str | None) -> int | None:
+    """Return the number of a column.
+
+    Raises:
+        UserError: the value is not one.
+    """
+    if value is None:
+        return None
+    if not value.removeprefix("-").isdecimal() or int(value) == 0:
+        raise UserError(
+            f"--{option} {value}: {path} has columns without names; give a number, 1 the first, -1 the last"
+        )
+    return int(value)
 
 
-def _sentence_problem(parsed: _ParsedSentence, need_labels: bool) -> str:
-    """Return the first defect of a sentence with its position; empty if there is none."""
-    where, sentence, problem = parsed
-    position = f"line {where}" if isinstance(where, int) else where
-    if problem:
-        return f"{position}: {problem}"
-    if not sentence.words:
-        return f"{position}: a sentence without words"
-    for word in sentence.words:
-        if not word.strip() or COLUMN_SEPARATOR.search(word) or "\n" in word or "\r" in word:
-            return f"{position}: {word!r} is not a word; a word is not empty and has no spaces, tabs or line breaks"
-    if not sentence.labels:
-        return f"{position}: no labels" if need_labels else ""
-    if len(sentence.labels) > len(sentence.words):
-        return f"{position}: {len(sentence.labels)} labels for {len(sentence.words)} words"
-    previous = OUTSIDE
-    pairs = itertools.zip_longest(sentence.words, sentence.labels, fillvalue="")
-    for index, (word, label) in enumerate(pairs):
-        problem = _label_problem(word, label, previous)
-        if problem:
-            return f"line {where + index}: {problem}" if isinstance(where, int) else f"{position}: {problem}"
-        previous = label
-    return ""
+def _checked(name: str, parsed: Sequence[ParsedSentence], notes: list[str], need_labels: bool) -> SentenceSource:
+    """Check words and labels, and convert the labels to IOB2.
+
+    Raises:
+        UserError: there is no sentence, or some are not valid.
+    """
+    if not parsed:
+        raise UserError(f"{name}: holds no sentence; a sentence has words, and a label for each of them")
+    integers = [label for item in parsed for label in item.labels if _is_integer(label)]
+    if need_labels and integers and not all(item.class_names for item in parsed if item.labels):
+        raise UserError(
+            f"{name}: labels are numbers, such as {integers[0]}; give their names in the order of the numbers: "
+            "--label_names O B-PER I-PER ..."
+        )
+    labels: list[tuple[str, ...]] = []
+    problems = []
+    for item in parsed:
+        try:
+            labels.append(_checked_labels(item, need_labels))
+        except ValueError as error:
+            problems.append(f"{name}, {error}")
+    raise_first_problems(problems, name)
+    if not need_labels:
+        return SentenceSource([Sentence(tuple(item.words), ()) for item in parsed], IOB2, False, notes)
+    converted = to_iob2(labels)
+    problems = [
+        f"{name}, {parsed[number].position(index)}: {parsed[number].words[index]} has {text}"
+        for number, index, text in converted.problems
+    ]
+    raise_first_problems(problems, name)
+    sentences = [Sentence(tuple(item.words), row) for item, row in zip(parsed, converted.labels, strict=True)]
+    return SentenceSource(sentences, converted.scheme, bool(integers), notes)
 
 
-def _label_problem(word: str, label: str, previous: str) -> str:
-    if not label:
-        return f"{word} has no label"
-    if not LABEL.fullmatch(label):
-        return f"{word} has label {label}; allowed: {OUTSIDE}, B-TYPE, I-TYPE"
-    entity = label[2:]
-    if label[0] == "I" and previous not in (f"B-{entity}", f"I-{entity}"):
-        return f"{word} has label {label} after {previous}; in IOB2 an entity begins with B-{entity}"
-    return ""
+def _is_integer(label: str | int) -> bool:
+    return isinstance(label, int) or label.isdecimal()
+
+
+def _checked_labels(item: ParsedSentence, need_labels: bool) -> tuple[str, ...]:
+    """Check the words of a sentence, and return its labels as text, or raise ValueError with the first defect."""
+    if item.problems:
+        raise ValueError(item.problems[0])
+    if not item.words:
+        raise ValueError(f"{item.position()}: a sentence without words")
+    for index, word in enumerate(item.words):
+        if not word or word != word.strip(" ") or any(mark in word for mark in "\t\n\r"):
+            raise ValueError(
+                f"{item.position(index)}: {word!r} is not a word; a word is not empty, has no blanks at its ends, and "
+                "no tabs or line breaks"
+            )
+    if not item.labels:
+        if need_labels:
+            raise ValueError(f"{item.position()}: no labels")
+        return ()
+    if len(item.labels) > len(item.words):
+        raise ValueError(f"{item.position()}: {len(item.labels)} labels for {len(item.words)} words")
+    labels = []
+    for index, (word, label) in enumerate(itertools.zip_longest(item.words, item.labels, fillvalue="")):
+        if label == "":
+            raise ValueError(f"{item.position(index)}: {word} has no label")
+        text = str(label)
+        if _is_integer(label):
+            if not need_labels:
+                continue
+            if not 0 <= int(label) < len(item.class_names):
+                last = len(item.class_names) - 1
+                raise ValueError(f"{item.position(index)}: {word} has label {label}; the names are for 0 to {last}")
+            text = item.class_names[int(label)]
+        if not LABEL.fullmatch(text):
+            raise ValueError(f"{item.position(index)}: {word} has label {text}; allowed: {ALLOWED_LABELS}")
+        labels.append(text)
+    return tuple(labels)

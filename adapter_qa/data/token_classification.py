@@ -11,7 +11,8 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from adapter_qa.data.conll import OUTSIDE, Sentence
+from adapter_qa.data.conll import Sentence
+from adapter_qa.data.label_schemes import OUTSIDE
 from adapter_qa.data.labels import IGNORED
 
 if TYPE_CHECKING:

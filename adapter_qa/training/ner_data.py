@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from adapter_qa.config.options import NERRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import expand_paths, files_fingerprint
-from adapter_qa.data.conll import OUTSIDE, Sentence, label_names, read_sentences
+from adapter_qa.data.conll import Sentence, label_names, read_sentences
+from adapter_qa.data.label_schemes import OUTSIDE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
