@@ -85,6 +85,8 @@ def load_model(
     Raises:
         UserError: if no model can be made from the configuration, or the weights are damaged or of another model.
     """
+    # cuDNN plans attention anew for every length of a batch. On an H200 that took 160 ms of a step of 29 ms.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     name, model_class = options.model_name_or_path, MODEL_CLASSES[task]
     attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     model: PreTrainedModel
