@@ -20,7 +20,7 @@ from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.conll import Sentence
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.runs.layout import predictions_file
-from adapter_qa.training.ner_data import known_labels, load_sentences, make_split_inputs, sentence_sources
+from adapter_qa.training.ner_data import KnownLabels, known_labels, load_sentences, make_split_inputs
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
@@ -42,31 +42,31 @@ EXAMPLES = """\
 def main(argv: list[str]) -> int:
     """Run the script and return its exit code."""
     config = parse_config(NERRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
-    base_config, sentences = run_all([lambda: read_base_config(config.model), lambda: load_sentences(config)])
+    base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_sentences(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
     from adapter_qa.models.adapter_setup import resolve_setup
-    from adapter_qa.models.base_model import load_tokenizer
     from adapter_qa.training import workflow
 
     setup = resolve_setup(
         "ner", base_config, config.adapter, config.language_adapter, random_init=config.model.random_init
     )
-    labels = known_labels(setup, sentences)
+    labels = known_labels(setup, splits)
     run = workflow.start_run("run_ner_adapter.py", argv, config, setup)
     if workflow.is_finished(run):
         return 0
 
-    run.record.update(data=sentence_sources(config, sentences))
-    tokenizer = load_tokenizer(config.model, split_words=True) if sentences else None
-    inputs = {} if tokenizer is None else make_split_inputs(sentences, tokenizer, labels, config, run.record)
+    run.record.update(data={name: split.source for name, split in splits.items()})
+    base = workflow.load_base(run, has_data=bool(splits), split_words=True)
+    inputs = {} if base.tokenizer is None else make_split_inputs(splits, base.tokenizer, labels, config, run.record)
     metadata = {
-        "labels": labels,
+        "labels": labels.names,
         "max_seq_length": config.data.max_seq_length,
         "language": config.adapter.language,
     }
-    bundle = workflow.build_model(run, "ner", tokenizer, metadata, labels)
+    bundle = workflow.build_model(run, "ner", base, metadata, labels.names)
     if config.training.dry_run:
+        sentences = {name: split.sentences for name, split in splits.items()}
         workflow.print_dry_run(run, bundle, {"sentences": sentences, "inputs": inputs})
         return 0
 
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     if config.training.do_eval:
         workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
     if config.training.do_predict:
-        write_predictions(trainer, sentences["predict"], inputs["predict"])
+        write_predictions(trainer, splits["predict"].sentences, inputs["predict"])
     workflow.finish_run(run, trainer)
     return 0
 
@@ -85,7 +85,7 @@ def main(argv: list[str]) -> int:
 def make_trainer(
     run: RunContext[NERRunConfig],
     bundle: ModelBundle,
-    labels: list[str],
+    labels: KnownLabels,
     inputs: dict[str, TokenClassificationDataset],
 ) -> NERTrainer:
     """Return the trainer of a run; with --weighted_loss, record the weights of the classes."""
@@ -96,12 +96,13 @@ def make_trainer(
     data, tokenizer = run.config.data, bundle.tokenizer
     weights: np.ndarray | None = None
     if data.weighted_loss and run.args.do_train:
-        weights = class_weights(inputs["train"], len(labels), data.weighted_loss_constant)
-        run.record.update(class_weights=dict(zip(labels, weights.tolist(), strict=True)))
+        weights = class_weights(inputs["train"], len(labels.names), data.weighted_loss_constant)
+        run.record.update(class_weights=dict(zip(labels.names, weights.tolist(), strict=True)))
     return NERTrainer(
         model=bundle.model,
         setup=run.setup,
-        names=labels,
+        names=labels.names,
+        unseen=labels.unseen,
         weights=weights,
         bucketed=run.args.bucket_by_length,
         args=run.args,
@@ -117,10 +118,14 @@ def make_trainer(
 
 
 def write_predictions(trainer: NERTrainer, sentences: list[Sentence], inputs: TokenClassificationDataset) -> None:
-    """Write `predict_predictions.conll`: the words of the test file with predicted labels."""
+    """Write `predict_predictions.conll`: the words of the test file with predicted labels.
+
+    Columns are separated by a blank; by a tab if a word has a blank.
+    """
     labels = trainer.predict_labels(inputs)
+    separator = "\t" if any(" " in word for sentence in sentences for word in sentence.words) else " "
     lines = [
-        "".join(f"{word} {label}\n" for word, label in zip(sentence.words, predicted, strict=True))
+        "".join(f"{word}{separator}{label}\n" for word, label in zip(sentence.words, predicted, strict=True))
         for sentence, predicted in zip(sentences, labels, strict=True)
     ]
     write_text(trainer.folder / predictions_file("predict", ".conll"), "\n".join(lines))

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 from adapter_qa.config.training_options import LibraryTrainingOptions
+from adapter_qa.core.files import expand_paths
 
 # The names of adapter-transformers 2.x and the present ones (adapters 1.x documentation, "Configuration strings").
 ADAPTER_CONFIGS = {
@@ -28,6 +30,7 @@ NEW = "new"  # stands for a fresh adapter where a path is expected, with --rando
 # Names become module names and folder names, two of them in a fusion's.
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]{1,120}")
 MIN_INPUT_LENGTH = 8  # tokens
+LABELS_KEY = "labels"  # of a token classifier's inputs
 
 T = TypeVar("T")
 SplitName = Literal["train", "eval", "predict"]
@@ -61,6 +64,7 @@ class Limits:
 
 NOT_NEGATIVE = Limits(minimum=0)
 AT_LEAST_ONE = Limits(minimum=1)
+COUNT = Limits(minimum=1, maximum=2**20 - 1)  # what a saved folder records, `models.metadata.Count`
 SHARE = Limits(minimum=0, maximum=1)
 SEED = Limits(minimum=0, maximum=2**32 - 1)  # what numpy accepts
 
@@ -118,6 +122,18 @@ class ModelOptions:
         None, "Folder or hub id of the model's configuration, if it is not the model's own."
     )
     tokenizer_name: str | None = option(None, "Folder or hub id of the tokenizer, if it is not the model's own.")
+    do_lower_case: bool | None = option(
+        None,
+        "Whether the tokenizer of a BERT puts text into lower case. Without it as the tokenizer's files say; without "
+        "tokenizer_config.json they mean True, which is wrong for a cased vocabulary.",
+        before=None,
+    )
+    strip_accents: bool | None = option(
+        None,
+        "Whether the tokenizer of a BERT removes accents. Without it as the tokenizer's files say, or as "
+        "--do_lower_case.",
+        before=None,
+    )
     model_revision: str = option("main", "Branch, tag or commit of a hub id.")
     cache_dir: str | None = option(None, "Folder for downloads from the hub. Without it the hub's own cache.")
     attn_implementation: str | None = option(
@@ -234,9 +250,9 @@ class QADataOptions:
         0.0, "SQuAD v2: answer nothing if the no-answer score exceeds the best span's by more than this.", unit="logits"
     )
     n_best_size: int = option(
-        20, "Answers kept for each question in eval_nbest_predictions.json.", unit="spans", limits=AT_LEAST_ONE
+        20, "Answers kept for each question in eval_nbest_predictions.json.", unit="spans", limits=COUNT
     )
-    max_answer_length: int = option(30, "Length of the longest answer.", unit="tokens", limits=AT_LEAST_ONE)
+    max_answer_length: int = option(30, "Length of the longest answer.", unit="tokens", limits=COUNT)
 
 
 @dataclass(frozen=True)
@@ -245,9 +261,19 @@ class MLMDataOptions:
 
     _argument_group_name = "text"
     train_file: list[str] | None = file_option(
-        "Text to train on: .txt (one paragraph per line), SQuAD .json or .conll."
+        "Text to train on: .txt (a text on each line), .jsonl, .json, .csv, .tsv, .parquet or .arrow with texts, the "
+        "contexts of SQuAD, the sentences of .conll; also compressed. Of a folder every file that is such text."
     )
     validation_file: list[str] | None = file_option("Text to evaluate on; without it a share of the training blocks.")
+    dataset_name: str | None = option(
+        None,
+        "Hub id or folder of a data set, instead of files: its split train, and validation if it has one.",
+        before=None,
+    )
+    dataset_config_name: str | None = option(None, "Configuration of that data set.", before=None)
+    text_column: str | None = option(
+        None, "Column or key of the texts. Without it text, or else context, as in SQuAD.", before=None
+    )
     validation_split_percentage: float = option(
         5.0, "That share of the blocks.", unit="percent", limits=Limits(above=0, below=100)
     )
@@ -267,10 +293,28 @@ class NERDataOptions:
 
     _argument_group_name = "sentences and labels"
     train_file: list[str] | None = file_option(
-        "Sentences to train on: CoNLL (a token and its label on each line) or JSON lines."
+        "Sentences to train on: a word and its label on each line (.conll, .tsv ...), or .json, .jsonl, .csv, .parquet "
+        "or .arrow with lists of them; also compressed."
     )
     validation_file: list[str] | None = file_option("Sentences to evaluate on.")
     test_file: list[str] | None = file_option("Sentences to predict the labels of.")
+    dataset_name: str | None = option(
+        None,
+        "Hub id or folder of a data set with splits train, validation and test, for the parts without a file.",
+        before=None,
+    )
+    dataset_config_name: str | None = option(None, "Configuration of that data set.", before=None)
+    word_column: str | None = option(
+        None,
+        "Column of the words: its number from 1, or from -1 backwards, or its key where columns have names. Without it "
+        "the first, or tokens or words.",
+        before=None,
+    )
+    label_column: str | None = option(
+        None,
+        "Column of the labels, as for --word_column. Without it the last, or ner_tags, tags, labels or ner.",
+        before=None,
+    )
     max_train_samples: int | None = limit_option("Train on", "sentences")
     max_eval_samples: int | None = limit_option("Evaluate on", "sentences")
     max_predict_samples: int | None = limit_option("Predict", "sentences")
@@ -390,6 +434,15 @@ class TrainingOptions(LibraryTrainingOptions):
 
 
 @dataclass(frozen=True)
+class NERTrainingOptions(TrainingOptions):
+    """The same for named entity recognition, where the library's label_names has the meaning that users give it."""
+
+    label_names: list[str] | None = option(
+        None, "Names of labels that are numbers in the data, in the order of the numbers, e.g. O B-PER I-PER."
+    )
+
+
+@dataclass(frozen=True)
 class MLMTrainingOptions(TrainingOptions):
     """The same for masked language modelling, where the evaluation loss decides which epoch is best."""
 
@@ -424,6 +477,7 @@ class Split:
         dataset_split: its name in a data set of the hub.
         limit: the number of examples to use; None means all.
         enabled: whether the run trains on it, evaluates on it or predicts it.
+        folders: whether `files` may name folders.
     """
 
     name: SplitName
@@ -432,6 +486,11 @@ class Split:
     dataset_split: str
     limit: int | None
     enabled: bool
+    folders: bool = False
+
+    def paths(self) -> tuple[Path, ...]:
+        """Return the files, and folders if they are allowed; see `core.files.expand_paths`."""
+        return expand_paths(self.files, self.option, folders=self.folders)
 
 
 class _ConfigBase:
@@ -507,12 +566,18 @@ class NERRunConfig(_ConfigBase):
     data: NERDataOptions
     adapter: AdapterOptions
     language_adapter: LanguageAdapterOptions
-    training: TrainingOptions
+    training: NERTrainingOptions
     given: frozenset[str] = frozenset()
 
     def resolved(self) -> NERRunConfig:
         """Return the configuration with those options decided that follow from others."""
-        return replace(self, training=resolve_training_options(self.training, labels_key="labels"))
+        labels_key = None if self.training.label_names else LABELS_KEY
+        return replace(self, training=resolve_training_options(self.training, labels_key=labels_key))
+
+    def class_names(self) -> tuple[str, ...]:
+        """Return the names of labels that are numbers; empty if the user gives none."""
+        names = self.training.label_names or []
+        return () if names == [LABELS_KEY] else tuple(names)
 
 
 @dataclass(frozen=True)
@@ -532,9 +597,16 @@ class MLMRunConfig(_ConfigBase):
         # Logits over the vocabulary would fill the memory, and no metric needs them.
         return replace(self, training=replace(training, prediction_loss_only=True))
 
+    def all_splits(self) -> tuple[Split, ...]:
+        """Return every part that the data may have."""
+        return tuple(replace(split, folders=True) for split in super().all_splits())
+
     def splits(self) -> tuple[Split, ...]:
-        """Return the parts that the run reads: all with a file, as evaluation may take a share of the training file."""
-        return tuple(split for split in self.all_splits() if split.files)
+        """Return the parts that the run reads: all with a file, as evaluation may take a share of the training file.
+
+        With a data set these are both parts, though it may lack one.
+        """
+        return tuple(split for split in self.all_splits() if split.files or self.data.dataset_name is not None)
 
 
 RunConfig = QARunConfig | NERRunConfig | MLMRunConfig

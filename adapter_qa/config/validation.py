@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from functools import partial
 from typing import Any
 
 from adapter_qa.config.deepspeed import read_deepspeed
@@ -20,7 +20,7 @@ from adapter_qa.config.options import (
     TrainingOptions,
 )
 from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import expand_paths, is_text
+from adapter_qa.core.files import is_text
 
 
 def validate_config(config: RunConfig) -> list[str]:
@@ -30,8 +30,7 @@ def validate_config(config: RunConfig) -> list[str]:
     problems += _problems_of_files(config)
     match config:
         case QARunConfig():
-            from_hub = config.data.dataset_name is not None
-            return problems + ([] if from_hub else _missing_files(config, " or --dataset_name"))
+            return problems + _missing_files(config)
         case NERRunConfig():
             return problems + _missing_files(config) + _ner_problems(config)
         case MLMRunConfig():
@@ -40,33 +39,49 @@ def validate_config(config: RunConfig) -> list[str]:
 
 def _problems_of_files(config: RunConfig) -> list[str]:
     try:
-        run_all(partial(expand_paths, split.files, split.option) for split in config.all_splits())
+        run_all(split.paths for split in config.all_splits())
     except UserError as error:
         return error.problems
     return []
 
 
-def _missing_files(config: QARunConfig | NERRunConfig, alternative: str = "") -> list[str]:
+def _missing_files(config: QARunConfig | NERRunConfig) -> list[str]:
     return [
-        f"--do_{split.name} needs --{split.option}{alternative}"
+        f"--do_{split.name} needs --{split.option} or --dataset_name"
         for split in config.all_splits()
-        if split.enabled and not split.files
+        if split.enabled and not split.files and config.data.dataset_name is None
     ]
 
 
 def _ner_problems(config: NERRunConfig) -> list[str]:
-    if config.training.do_train or config.training.dry_run or config.adapter.load_adapter is not None:
-        return []
-    return ["without --do_train there is nothing to evaluate; give --load_adapter"]
+    data, names = config.data, config.class_names()
+    problems = []
+    if not (config.training.do_train or config.training.dry_run or config.adapter.load_adapter is not None):
+        problems.append("without --do_train there is nothing to evaluate; give --load_adapter")
+    if data.dataset_config_name is not None and data.dataset_name is None:
+        problems.append("--dataset_config_name: names a configuration of --dataset_name, which is not given")
+    if data.dataset_name is not None and config.splits() and all(split.files for split in config.splits()):
+        problems.append("--dataset_name: nothing is read from it, every part that is used has a file; leave it out")
+    if data.word_column is not None and data.word_column == data.label_column:
+        problems.append(f"--word_column and --label_column are both {data.word_column}; give two columns")
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        problems.append(f"--label_names: {', '.join(repeated)} given twice; every number needs its own name")
+    return problems
 
 
 def _mlm_problems(config: MLMRunConfig) -> list[str]:
     data, training = config.data, config.training
     problems = []
-    if training.do_train and data.train_file is None:
-        problems.append("--do_train needs --train_file")
-    if training.do_eval and data.validation_file is None and data.train_file is None:
-        problems.append("--do_eval needs --validation_file, or --train_file to take a share of")
+    if data.dataset_name is None:
+        if training.do_train and data.train_file is None:
+            problems.append("--do_train needs --train_file or --dataset_name")
+        if training.do_eval and data.validation_file is None and data.train_file is None:
+            problems.append("--do_eval needs --validation_file, or --train_file or --dataset_name to take a share of")
+        if data.dataset_config_name is not None:
+            problems.append("--dataset_config_name: names a configuration of --dataset_name, which is not given")
+    elif data.train_file is not None and data.validation_file is not None:
+        problems.append("--dataset_name: is not read beside --train_file and --validation_file; leave it out")
     if training.do_predict:
         problems.append("--do_predict: a language adapter predicts nothing; leave it out")
     return problems

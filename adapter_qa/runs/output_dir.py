@@ -21,7 +21,8 @@ APPENDED = (
     "seed", "adapter_reduction_factor", "adapter_non_linearity", "weight_decay", "warmup_ratio", "warmup_steps",
     "lr_scheduler_type", "max_steps", "bf16", "max_seq_length", "doc_stride", "block_size", "version_2_with_negative",
     "max_train_samples", "fusion_regularization", "fusion_decay_values", "weighted_loss", "weighted_loss_constant",
-    "next_sentence", "label_all_tokens", "bucket_by_length",
+    "next_sentence", "label_all_tokens", "bucket_by_length", "text_column", "word_column",
+    "label_column",
 )  # fmt: skip
 MAX_NAME = 240  # characters; file systems allow 255 bytes
 DIGEST = 8  # hexadecimal digits at the end of a name that was cut

@@ -11,6 +11,7 @@ from seqeval.metrics import classification_report
 from torch.nn import functional
 from transformers import EvalPrediction
 
+from adapter_qa.config.options import LABELS_KEY
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.token_classification import TokenClassificationDataset, sentence_labels
@@ -44,7 +45,9 @@ class NERTrainer(AdapterTrainer):
     """`AdapterTrainer` for named entity recognition.
 
     Args:
-        names: of the labels.
+        names: of the labels, which are the classes of the head.
+        unseen: further labels of the evaluation inputs, with the indices after those of `names`. Tokens that have them
+            count in the scores and not in the loss.
         weights: (classes,) float32, weights of the classes in the loss; None: all 1.
         eval_dataset: evaluation inputs, labelled on the first token of each word; None without evaluation.
         kwargs: as for `AdapterTrainer`.
@@ -54,23 +57,28 @@ class NERTrainer(AdapterTrainer):
         self,
         *,
         names: Sequence[str],
+        unseen: Sequence[str] = (),
         weights: np.ndarray | None,
         eval_dataset: TokenClassificationDataset | None,
         **kwargs: Any,
     ):
+        kwargs["args"].label_names = [LABELS_KEY]  # the option of this name has class names
         super().__init__(
             eval_dataset=eval_dataset,
             compute_metrics=self.score,
             preprocess_logits_for_metrics=lambda logits, labels: logits.argmax(-1),
             **kwargs,
         )
-        self.names = names
+        self.names = [*names, *unseen]
+        self.class_count = len(names)
         self.weights = None if weights is None else torch.from_numpy(weights)
         self.scored_dataset = eval_dataset
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
         """Return the sum of the weighted cross entropies of the labelled tokens, and the sum of their weights."""
         labels = inputs["labels"].flatten()
+        if len(self.names) > self.class_count:
+            labels = labels.masked_fill(labels >= self.class_count, IGNORED)
         outputs = model(**encoder_inputs(inputs, [name for name in inputs if name != "labels"]))
         logits = outputs.logits.float().flatten(0, 1)
         weights = None if self.weights is None else self.weights.to(logits)

@@ -5,14 +5,18 @@ torch and transformers are imported only when inputs are made, so that errors in
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapter_qa.config.options import NERRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import expand_paths, files_fingerprint
-from adapter_qa.data.conll import Sentence, label_names, read_sentences
-from adapter_qa.data.label_schemes import OUTSIDE
+from adapter_qa.core.files import files_fingerprint
+from adapter_qa.core.messages import log_note
+from adapter_qa.data.conll import Sentence, SentenceSource, label_names, load_sentence_dataset, read_sentence_file
+from adapter_qa.data.label_schemes import IOB2, OUTSIDE
+from adapter_qa.data.sentence_records import SentenceColumns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -22,58 +26,121 @@ if TYPE_CHECKING:
     from adapter_qa.runs.run_record import RunRecord
 
 
-def load_sentences(config: NERRunConfig) -> dict[str, list[Sentence]]:
+@dataclass(frozen=True)
+class SentenceSplit:
+    """The sentences of one split.
+
+    Attributes:
+        name: its files or its data set, for messages.
+        sentences: those that are used.
+        source: where they come from and how many they are, for run.json.
+        has_integers: whether its labels were integers.
+    """
+
+    name: str
+    sentences: list[Sentence]
+    source: dict[str, Any]
+    has_integers: bool
+
+
+class KnownLabels(NamedTuple):
+    """The labels of a run.
+
+    Attributes:
+        names: the classes of the head.
+        unseen: labels of evaluation sentences that are no classes; their entities count as missed.
+    """
+
+    names: list[str]
+    unseen: list[str]
+
+
+def load_sentences(config: NERRunConfig) -> dict[str, SentenceSplit]:
     """Load the sentences of every split that is used, by split name.
 
     Raises:
-        UserError: if a file cannot be read, or the training file names no entity.
+        UserError: if a file or data set cannot be read, the training sentences name no entity, or --label_names has no
+            effect.
     """
-    splits = config.splits()
-    loaded = run_all(partial(_read_split, split) for split in splits)
-    sentences: dict[str, list[Sentence]] = {
-        split.name: parsed[: split.limit] for split, parsed in zip(splits, loaded, strict=True)
-    }
-    if "train" in sentences and label_names(sentences["train"]) == [OUTSIDE]:
-        name = " ".join(config.data.train_file or [])
-        raise UserError(f"{name}: names no entity, all its labels are {OUTSIDE}; there is nothing to learn")
-    return sentences
+    loaded = run_all(partial(_load_split, split, config) for split in config.splits())
+    splits: dict[str, SentenceSplit] = {split.name: part for split, part in zip(config.splits(), loaded, strict=True)}
+    labelled = [part for name, part in splits.items() if name != "predict"]
+    if config.class_names() and labelled and not any(part.has_integers for part in labelled):
+        raise UserError("--label_names: is for labels that are numbers; those of the data are text; leave it out")
+    if "train" in splits and label_names(splits["train"].sentences) == [OUTSIDE]:
+        limit = config.data.max_train_samples
+        where = f"the first {limit} sentences name" if limit is not None else "names"
+        raise UserError(
+            f"{splits['train'].name}: {where} no entity, all labels are {OUTSIDE}; there is nothing to learn"
+        )
+    return splits
 
 
-def _read_split(split: Split) -> list[Sentence]:
-    """Read the sentences of all files of a split."""
-    paths = expand_paths(split.files, split.option)
-    read = run_all(partial(read_sentences, path, need_labels=split.name != "predict") for path in paths)
-    return [sentence for sentences in read for sentence in sentences]
+def _load_split(split: Split, config: NERRunConfig) -> SentenceSplit:
+    """Read the sentences of a split; log what was decided while they were read."""
+    data, need_labels = config.data, split.name != "predict"
+    columns = SentenceColumns(data.word_column, data.label_column, config.class_names())
+    parts: list[SentenceSource]
+    fingerprint: dict[str, Any]
+    if split.files:
+        paths = split.paths()
+        parts = run_all(partial(read_sentence_file, path, columns, need_labels=need_labels) for path in paths)
+        names, fingerprint = [str(path) for path in paths], files_fingerprint(paths)
+    else:
+        arguments = str(data.dataset_name), data.dataset_config_name, split.dataset_split
+        parts = [load_sentence_dataset(*arguments, columns, need_labels=need_labels)]
+        names = [f"{data.dataset_name} ({split.dataset_split})"]
+        fingerprint = dict(zip(("dataset", "config", "split"), arguments, strict=True))
+    log_note(note for part in parts for note in part.notes)
+    schemes: dict[str, list[str]] = {}
+    for name, part in zip(names, parts, strict=True):
+        schemes.setdefault(part.scheme, []).append(name)
+    schemes.pop(IOB2, None)
+    log_note(f"{_shortened(of_scheme)}: labels in {scheme} became {IOB2}" for scheme, of_scheme in schemes.items())
+    sentences = [sentence for part in parts for sentence in part.sentences][: split.limit]
+    source = fingerprint | {"sentences": len(sentences)} | ({"label_schemes": list(schemes)} if schemes else {})
+    return SentenceSplit(_shortened(names), sentences, source, any(part.has_integers for part in parts))
 
 
-def sentence_sources(config: NERRunConfig, sentences: dict[str, list[Sentence]]) -> dict[str, dict[str, Any]]:
-    """Return path and hash of each split's file and the number of its sentences, for run.json."""
-    return {
-        split.name: files_fingerprint(expand_paths(split.files, split.option))
-        | {"sentences": len(sentences[split.name])}
-        for split in config.splits()
-    }
+def _shortened(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
-def known_labels(setup: AdapterSetup | None, sentences: dict[str, list[Sentence]]) -> list[str]:
+def known_labels(setup: AdapterSetup | None, splits: dict[str, SentenceSplit]) -> KnownLabels:
     """Return the labels of the saved head if one is loaded, otherwise those of the training sentences.
 
+    Labels that only evaluation sentences have are logged, and counted in the split's source.
+
     Raises:
-        UserError: if training or evaluation sentences have other labels.
+        UserError: if training sentences have other labels than the loaded head.
     """
     head = setup.saved.head if setup is not None and setup.saved is not None and setup.loads_saved_head else None
-    names = list(head.labels) if head is not None else label_names(sentences.get("train", []))
-    labelled = [sentence for split in ("train", "eval") for sentence in sentences.get(split, [])]
-    unknown = set(label_names(labelled)) - set(names)
-    if unknown:
-        raise UserError(f"labels {', '.join(sorted(unknown))} are not among those trained: {', '.join(names)}")
-    return names
+    in_training, in_evaluation = (
+        label_names(splits[name].sentences if name in splits else []) for name in ("train", "eval")
+    )
+    names = list(head.labels) if head is not None else in_training
+    new = [label for label in in_training if label not in names]
+    if new:
+        raise UserError(
+            f"{splits['train'].name}: labels {', '.join(new)} are not among those of the loaded head: "
+            f"{', '.join(names)}; a run without --load_adapter learns them"
+        )
+    unseen = [label for label in in_evaluation if label not in names]
+    if unseen:
+        types = {label[2:] for label in unseen}
+        starts = [label for item in splits["eval"].sentences for label in item.labels if label[0] == "B"]
+        entities = Counter(label[2:] for label in starts if label[2:] in types)
+        counts = ", ".join(f"{entity} ({count})" for entity, count in entities.items())
+        trained = "the training sentences do not have" if head is None else "the loaded head does not know"
+        log_note([f"{splits['eval'].name}: entities of types that {trained} count as missed: {counts}"])
+        splits["eval"].source["unseen_entities"] = dict(entities)
+    return KnownLabels(names, unseen)
 
 
 def make_split_inputs(
-    sentences: dict[str, list[Sentence]],
+    splits: dict[str, SentenceSplit],
     tokenizer: PreTrainedTokenizerFast,
-    labels: list[str],
+    labels: KnownLabels,
     config: NERRunConfig,
     record: RunRecord,
 ) -> dict[str, TokenClassificationDataset]:
@@ -85,12 +152,12 @@ def make_split_inputs(
     from adapter_qa.data.token_classification import tokenize_and_align_labels
 
     inputs: dict[str, TokenClassificationDataset] = {}
-    for name, split in sentences.items():
+    for name, split in splits.items():
         is_training = name == "train"
         inputs[name] = tokenize_and_align_labels(
-            [Sentence(sentence.words, ()) for sentence in split] if name == "predict" else split,
+            split.sentences,
             tokenizer,
-            labels,
+            labels.names if is_training else [*labels.names, *labels.unseen],
             max_seq_length=config.data.max_seq_length,
             label_all_tokens=is_training and config.data.label_all_tokens,
             next_sentence=is_training and config.data.next_sentence,

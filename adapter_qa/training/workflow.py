@@ -1,6 +1,7 @@
 """The steps that the three training scripts share, in the order in which a script calls them.
 
-start_run -> is_finished -> build_model -> print_dry_run | train -> save_model -> record_metrics -> finish_run
+start_run -> is_finished -> load_base -> build_model
+-> print_dry_run | train -> save_model -> record_metrics -> finish_run
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence, Sized
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -20,20 +22,35 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
 from adapter_qa.config.options import MLMRunConfig, ModelOptions, NERRunConfig, QARunConfig
 from adapter_qa.core.distributed import on_main_process
-from adapter_qa.core.errors import Interrupted, ReportedError, UserError
-from adapter_qa.core.files import atomic_file, expand_paths, write_json
+from adapter_qa.core.errors import Interrupted, ReportedError, UserError, run_all
+from adapter_qa.core.files import atomic_file, write_json
 from adapter_qa.core.messages import log_note, print_main
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.base_model import load_model, silence_library_notices, weights_fingerprint
+from adapter_qa.models.base_model import (
+    check_masked_lm_head,
+    load_model,
+    load_tokenizer,
+    silence_library_notices,
+)
+from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
 from adapter_qa.models.build import build_setup, check_setup
 from adapter_qa.models.file_names import FULL_FILE
+from adapter_qa.models.identity import (
+    Base,
+    WeightsFingerprint,
+    check_origins,
+    files_fingerprint,
+    origins_of,
+    weights_fingerprint,
+)
+from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint, TrainedOn, read_document
 from adapter_qa.models.parameters import ParameterTable, format_table, parameter_table
 from adapter_qa.models.save import frozen_adapters, save_setup
 from adapter_qa.models.weights import check_states
 from adapter_qa.runs.checkpoints import discard, rotate
 from adapter_qa.runs.hub import HubTarget, push_finished
-from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, checkpoint_path
+from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, RUN_FILE, checkpoint_path
 from adapter_qa.runs.model_card import write_card
 from adapter_qa.runs.output_dir import derived_output_dir
 from adapter_qa.runs.provenance import versions
@@ -73,6 +90,25 @@ class RunContext(Generic[Config]):
     def setup_name(self) -> str:
         """The composition as text, e.g. `Stack[mlm, qa]`."""
         return FULL_FINE_TUNING if self.setup is None else str(self.setup.block)
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """The base model of a run before it is built.
+
+    Attributes:
+        identity: its options and fingerprints.
+        tokenizer: None in a dry run without data.
+    """
+
+    identity: Base
+    tokenizer: PreTrainedTokenizerFast | None
+
+
+class _ResumedRun(msgspec.Struct):
+    """A run.json; those of earlier versions do not tell the base model's fingerprint."""
+
+    trained_on: TrainedOn = TrainedOn()
 
 
 @dataclass(frozen=True)
@@ -126,12 +162,12 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
 
 def _data_name(config: QARunConfig | NERRunConfig | MLMRunConfig) -> str:
     """Return the data set, or else the first data file and how many more its split has; for a derived folder's name."""
-    if isinstance(config, QARunConfig) and config.data.dataset_name is not None:
+    if config.data.dataset_name is not None:
         return config.data.dataset_name
     splits = [split for split in config.all_splits() if split.files]
     if not splits:
         return "none"
-    first, *others = expand_paths(splits[0].files, splits[0].option)
+    first, *others = splits[0].paths()
     return str(first.with_stem(f"{first.stem}_and_{len(others)}_more") if others else first)
 
 
@@ -147,10 +183,51 @@ def is_finished(run: RunContext[Config]) -> bool:
     return run.record.finished
 
 
+def load_base(run: RunContext[Config], *, has_data: bool, split_words: bool = False) -> LoadedBase:
+    """Load the tokenizer, and compare base model and tokenizer with those that saved adapters were trained on.
+
+    A saved setup that is evaluated or trained further brings its tokenizer's options, unless others are given. Without
+    data there is no tokenizer in the result.
+
+    Raises:
+        UserError: if the tokenizer cannot be used, or the run trains on what was trained on another base.
+    """
+    options = _with_saved_tokenizer(run.config.model, run.setup)
+    origins = origins_of(run.setup)
+    if run.record.resume_from is not None and run.record.folder is not None:
+        trained_on = read_document(run.record.folder / RUN_FILE, _ResumedRun).trained_on
+        origins[Origin(run.record.folder, trained_on)] = "the interrupted run"
+    recorded = [origin.trained_on for origin in origins]
+    needs_tokenizer = has_data or any(record.tokenizer_fingerprint is not None for record in recorded)
+    needs_weights = not options.random_init and any(record.base_model.fingerprint is not None for record in recorded)
+    tokenizer, weights = run_all(
+        [
+            lambda: load_tokenizer(options, split_words=split_words) if needs_tokenizer else None,
+            lambda: files_fingerprint(options) if needs_weights else None,
+        ]
+    )
+    identity = Base(options, weights, None if tokenizer is None else tokenizer_fingerprint(tokenizer))
+    check_origins(origins, identity, trains=bool(run.args.do_train))
+    return LoadedBase(identity, tokenizer if has_data else None)
+
+
+def _with_saved_tokenizer(options: ModelOptions, setup: AdapterSetup | None) -> ModelOptions:
+    """Return the options with those of a saved setup's tokenizer where they are not given."""
+    if setup is None or setup.saved is None:
+        return options
+    saved = setup.saved.metadata
+    recorded = {"tokenizer_name": saved.tokenizer, **saved.casing()}
+    taken: dict[str, Any] = {
+        key: value for key, value in recorded.items() if value is not None and vars(options)[key] is None
+    }
+    log_note([f"{setup.saved.folder}: its --{key} {value} is used" for key, value in taken.items()])
+    return replace(options, **taken)
+
+
 def build_model(
     run: RunContext[Config],
     task: str,
-    tokenizer: PreTrainedTokenizerFast | None,
+    base: LoadedBase,
     task_metadata: dict[str, Any],
     labels: list[str] | None = None,
 ) -> ModelBundle:
@@ -159,29 +236,45 @@ def build_model(
     A dry run builds shapes without weights. `task_metadata` is what the task adds to `ModelBundle.metadata`; `labels`
     are the class names of NER.
     """
-    options = run.config.model
+    options, weights = base.identity.options, base.identity.weights
     model = load_model(options, task, labels, shapes_only=run.args.dry_run)
-    base: dict[str, Any] = {"revision": options.model_revision, "name_or_path": _base_name(options)}
-    if run.record.folder is not None:
-        base["fingerprint"] = weights_fingerprint(model)
+    if run.record.folder is not None and weights is None:
+        weights = weights_fingerprint(model)
     if options.random_init:
-        _save_random_base(run.record, model, tokenizer)
+        check_origins(origins_of(run.setup), Base(options, weights, None), trains=bool(run.args.do_train))
+        _save_random_base(run.record, model, base.tokenizer)
+    elif task == "mlm" and not (run.setup is not None and run.setup.loads_saved_head):
+        note = check_masked_lm_head(options, model)
+        log_note([note] if note is not None else [])
     if run.setup is not None:
         build_setup(model, run.setup)
     on_main_process(run.record.begin)
     parameters = parameter_table(model, run.setup)
     print_main(f"setup: {run.setup_name}\n{format_table(parameters)}")
-    run.record.update(setup=run.setup_name, parameters=parameters)
-    metadata = {"base_model": base, "tokenizer": options.tokenizer_name, "versions": versions(), **task_metadata}
-    return ModelBundle(model, tokenizer, parameters, metadata)
+    trained_on = msgspec.to_builtins(_trained_on(options, weights, base.identity.tokenizer))
+    run.record.update(setup=run.setup_name, parameters=parameters, trained_on=trained_on)
+    return ModelBundle(model, base.tokenizer, parameters, {**trained_on, "versions": versions(), **task_metadata})
+
+
+def _trained_on(
+    options: ModelOptions, weights: WeightsFingerprint | None, tokenizer: TokenizerFingerprint | None
+) -> TrainedOn:
+    """Return what a run records of its base model and tokenizer."""
+    base = BaseModelRecord(_base_name(options), options.model_revision, *(weights or ()))
+    name = options.tokenizer_name and _resolved(options.tokenizer_name)
+    return TrainedOn(base, name, tokenizer, options.do_lower_case, options.strip_accents)
 
 
 def _base_name(options: ModelOptions) -> str:
     """Return a hub id, an absolute path, or a path relative to the saved folder."""
     if options.random_init:
         return f"../{BASE_FOLDER}"
-    folder = Path(options.model_name_or_path)
-    return str(folder.resolve()) if folder.is_dir() else options.model_name_or_path
+    return _resolved(options.model_name_or_path)
+
+
+def _resolved(name: str) -> str:
+    """Return a hub id, or the absolute path of a folder."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def _save_random_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None) -> None:
@@ -309,6 +402,8 @@ def _save_full_model(model: PreTrainedModel, bundle: ModelBundle, folder: Path) 
         "task": "qa",
         "base_model": {"name_or_path": ".", "revision": "main"},
         "tokenizer": None,
+        "do_lower_case": None,  # the saved tokenizer has these settings itself
+        "strip_accents": None,
         "trained_from": bundle.metadata["base_model"],
     }
     write_json(folder / FULL_FILE, {"trainer": metadata})

@@ -53,6 +53,9 @@ OTHER_VALUES: dict[str, Any] = {
     "next_sentence": True,
     "label_all_tokens": True,
     "bucket_by_length": False,
+    "text_column": "body",
+    "word_column": "2",
+    "label_column": "-1",
 }
 
 
