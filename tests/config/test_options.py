@@ -23,6 +23,7 @@ from adapter_qa.config.options import (
     ModelOptions,
     NERDataOptions,
     NERRunConfig,
+    NERTrainingOptions,
     QADataOptions,
     QARunConfig,
     Split,
@@ -41,7 +42,7 @@ def qa_config(data: QADataOptions, **training: Any) -> QARunConfig:
 
 
 def ner_config(data: NERDataOptions, **training: Any) -> NERRunConfig:
-    return NERRunConfig(MODEL, data, ADAPTER, LANGUAGE, TrainingOptions(**training)).resolved()
+    return NERRunConfig(MODEL, data, ADAPTER, LANGUAGE, NERTrainingOptions(**training)).resolved()
 
 
 def mlm_config(data: MLMDataOptions, **training: Any) -> MLMRunConfig:
@@ -151,6 +152,9 @@ def test_resolving_changes_only_options_that_follow_from_others() -> None:
 def test_label_inputs_and_loss_by_task() -> None:
     qa, ner, mlm = qa_config(QADataOptions()), ner_config(NERDataOptions()), mlm_config(MLMDataOptions())
     assert [config.training.label_names for config in (qa, ner, mlm)] == [None, ["labels"], ["labels"]]
+    assert ner.class_names() == ner.resolved().class_names() == ()
+    named = ner_config(NERDataOptions(), label_names=["O", "B-X"])
+    assert named.class_names() == named.resolved().class_names() == ("O", "B-X")
     assert [config.training.prediction_loss_only for config in (qa, ner, mlm)] == [False, False, True]
     assert [config.training.metric_for_best_model for config in (qa, ner, mlm)] == ["f1", "f1", "loss"]
     assert [config.training.greater_is_better for config in (qa, ner, mlm)] == [True, True, False]

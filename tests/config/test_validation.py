@@ -19,6 +19,7 @@ from adapter_qa.config.options import (
     ModelOptions,
     NERDataOptions,
     NERRunConfig,
+    NERTrainingOptions,
     QADataOptions,
     QARunConfig,
     TrainingOptions,
@@ -41,7 +42,7 @@ def qa_config(data: QADataOptions | None = None, **training: Any) -> QARunConfig
 
 
 def ner_config(data: NERDataOptions | None = None, **training: Any) -> NERRunConfig:
-    return NERRunConfig(MODEL, data or NERDataOptions(), ADAPTER, LANGUAGE, TrainingOptions(**training)).resolved()
+    return NERRunConfig(MODEL, data or NERDataOptions(), ADAPTER, LANGUAGE, NERTrainingOptions(**training)).resolved()
 
 
 def mlm_config(data: MLMDataOptions | None = None, **training: Any) -> MLMRunConfig:
@@ -262,10 +263,24 @@ def test_every_part_of_a_question_answering_run_needs_data() -> None:
 
 def test_every_part_of_a_ner_run_needs_a_file() -> None:
     assert validate_config(ner_config(do_train=True, do_eval=True, do_predict=True)) == [
-        "--do_train needs --train_file",
-        "--do_eval needs --validation_file",
-        "--do_predict needs --test_file",
+        "--do_train needs --train_file or --dataset_name",
+        "--do_eval needs --validation_file or --dataset_name",
+        "--do_predict needs --test_file or --dataset_name",
     ]
+    assert validate_config(ner_config(NERDataOptions(dataset_name="lener_br"), do_train=True, do_eval=True)) == []
+
+
+def test_ner_data_that_is_not_read_or_contradicts_itself() -> None:
+    data = NERDataOptions(train_file=[__file__], dataset_name="x", word_column="2", label_column="2")
+    config = ner_config(data, do_train=True, label_names=["O", "B-X", "I-X", "B-X"])
+    assert validate_config(config) == [
+        "--dataset_name: nothing is read from it, every part that is used has a file; leave it out",
+        "--word_column and --label_column are both 2; give two columns",
+        "--label_names: B-X given twice; every number needs its own name",
+    ]
+    assert validate_config(
+        ner_config(NERDataOptions(train_file=[__file__], dataset_config_name="pt"), do_train=True)
+    ) == ["--dataset_config_name: names a configuration of --dataset_name, which is not given"]
 
 
 def test_a_ner_run_without_training_needs_an_adapter() -> None:
