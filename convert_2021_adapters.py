@@ -95,12 +95,12 @@ def describe(save: LegacySave) -> list[str]:
 
 def base_model_record(base: ModelOptions) -> BaseModelRecord:
     """Return the base model of the command line, as converted folders record it."""
-    from adapter_qa.models.base_model import load_model, weights_fingerprint
+    from adapter_qa.models.identity import files_fingerprint
     from adapter_qa.models.metadata import BaseModelRecord
 
     folder = Path(base.model_name_or_path)
     name = str(folder.resolve()) if folder.is_dir() else base.model_name_or_path
-    return BaseModelRecord(name, "main", weights_fingerprint(load_model(base, "qa")))
+    return BaseModelRecord(name, "main", *files_fingerprint(base))
 
 
 def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None) -> None:

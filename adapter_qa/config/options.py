@@ -514,6 +514,10 @@ class _ConfigBase:
         """Return the groups of options, one dataclass each, in the order of --help."""
         return [getattr(self, name) for name in self.group_names()]
 
+    def taken_from_saved(self) -> dict[str, Any]:
+        """Return the options of `data` that come from a saved model, by name; see `training.saved_options`."""
+        return {}
+
     def all_splits(self) -> tuple[Split, ...]:
         """Return every part that the data may have."""
         data, run = self.data, self.training
@@ -555,6 +559,15 @@ class QARunConfig(_ConfigBase):
     def resolved(self) -> QARunConfig:
         """Return the configuration with those options decided that follow from others."""
         return replace(self, training=resolve_training_options(self.training))
+
+    def taken_from_saved(self) -> dict[str, Any]:
+        """Return those options for windows and answers that are neither given nor at their default."""
+        values = data_options(answering_options(self.data))
+        return {
+            name: value
+            for name, value in values.items()
+            if name not in self.given and value != getattr(QADataOptions, name)
+        }
 
 
 @dataclass(frozen=True)
@@ -621,6 +634,11 @@ class AnsweringOptions(TypedDict):
     max_answer_length: int
     version_2: bool
     null_score_diff_threshold: float
+
+
+def data_options(options: AnsweringOptions) -> dict[str, Any]:
+    """Return the inverse of `answering_options`: values by name of the option."""
+    return {"version_2_with_negative" if name == "version_2" else name: value for name, value in options.items()}
 
 
 def answering_options(data: QADataOptions) -> AnsweringOptions:

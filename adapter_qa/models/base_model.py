@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
+    CONFIG_MAPPING,
+    MODEL_MAPPING,
     AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForQuestionAnswering,
@@ -21,47 +23,68 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+from transformers.utils.hub import cached_file
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
+from adapter_qa.core.messages import log_note
 from adapter_qa.models.base_config import WEIGHT_FILES, read_base_config
-from adapter_qa.models.weights import weight_names, weights_file
+from adapter_qa.models.base_tokenizer import (
+    CASING_OPTIONS,
+    casing_note,
+    check_casing_options,
+    sentencepiece_options,
+)
+from adapter_qa.models.parameters import head_names
+from adapter_qa.models.weights import read_weights, weight_names, weights_file
 
 MODEL_CLASSES = {
     "qa": AutoModelForQuestionAnswering,
     "mlm": AutoModelForMaskedLM,
     "ner": AutoModelForTokenClassification,
 }
+DEFAULT_LABELS = ("LABEL_0", "LABEL_1")  # the library's
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
-SAMPLED_VALUES = 1024  # of each tensor in a fingerprint: enough to distinguish models, and takes milliseconds
+OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # of TensorFlow
+WORD_EMBEDDINGS = re.compile(r"((?:.+\.)?)embeddings\.word_embeddings\.weight")  # in every supported encoder
 
 
 def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
     """Load the model's fast tokenizer.
 
     With `split_words`, the input will be lists of words; byte-level tokenizers then need a space before each word.
+    A note says if its files and its vocabulary disagree about capitals or accents, unless options decide.
 
     Raises:
-        UserError: if there is no tokenizer, it has no fast version, or it belongs to another model.
+        UserError: if there is no tokenizer, it has no fast version, it belongs to another model, or it has no settings
+            for capitals and accents that options change.
     """
     name = options.tokenizer_name or options.model_name_or_path
-    word_options = {"add_prefix_space": True} if split_words else {}
+    base_config = read_base_config(options)
+    casing = {key: value for key in CASING_OPTIONS if (value := vars(options)[key]) is not None}
+    load_options: dict[str, Any] = {**_source_options(options), **casing}
+    if split_words:
+        load_options["add_prefix_space"] = True
     with _library_errors(f"{name}: no tokenizer can be loaded", "; give --tokenizer_name"):
-        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **_source_options(options), **word_options)
+        load_options |= sentencepiece_options(Path(name), base_config["model_type"])
+        tokenizer = AutoTokenizer.from_pretrained(name, use_fast=True, **load_options)
         tokenizer(["a"], ["b"])  # some defects in its files appear only in use
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise UserError(f"{name}: the tokenizer has no fast version, which windows need for character offsets")
     missing = [token for token in SPECIAL_TOKENS if token not in tokenizer.special_tokens_map]
     if missing:
         raise UserError(f"{name}: the tokenizer has no {', '.join(missing)}; it belongs to another kind of model")
-    vocab_size = read_base_config(options).get("vocab_size")
+    vocab_size = base_config.get("vocab_size")
     largest_id = max(tokenizer.get_vocab().values())
     if isinstance(vocab_size, int) and largest_id >= vocab_size:
         raise UserError(
             f"{name}: the tokenizer has {largest_id + 1} tokens, the base model {vocab_size}; give the model's own "
             "tokenizer"
         )
+    check_casing_options(name, tokenizer, casing)
+    note = None if casing else casing_note(name, tokenizer)
+    log_note([note] if note is not None else [])
     return tokenizer
 
 
@@ -89,34 +112,105 @@ def load_model(
     torch.backends.cuda.enable_cudnn_sdp(False)
     name, model_class = options.model_name_or_path, MODEL_CLASSES[task]
     attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
-    model: PreTrainedModel
     with _library_errors(f"{options.config_name or name}: no model can be made from its config.json"):
-        config = _library_config(options, labels)
+        config = _library_config(options, labels or DEFAULT_LABELS)
         if shapes_only or options.random_init:
             with torch.device("meta") if shapes_only else nullcontext():
-                model = model_class.from_config(config, **attention)
-            return model
+                empty: PreTrainedModel = model_class.from_config(config, **attention)
+            return empty
     if Path(name).is_dir():
-        _check_weight_files(Path(name))
-    with _library_errors(f"{name}: the weights cannot be loaded"):
-        model, loading_info = model_class.from_pretrained(
-            name,
-            config=config,
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **_source_options(options),
-            **attention,
-        )
-    prefix = "" if require_head else f"{model.base_model_prefix}."
-    missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
-    missing = [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
-    if missing:  # the library has filled them with random values
+        weight_files(options)
+
+    def load(**source: Any) -> tuple[PreTrainedModel, list[str]]:
+        """Return the model, and the names of weights that it needs and that are random."""
+        with _library_errors(f"{name}: the weights cannot be loaded"):
+            model, loading_info = model_class.from_pretrained(
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **source,
+                **_source_options(options),
+                **attention,
+            )
+        prefix = "" if require_head else base_prefix(config)
+        missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
+        return model, [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
+
+    model, missing = load(pretrained_model_name_or_path=name)
+    if missing:
+        weights = _with_usual_names(options, config)
+        if weights is not None:
+            model, missing = load(pretrained_model_name_or_path=None, state_dict=weights)
+            model.name_or_path = config.name_or_path = name
+    if missing:
         raise UserError(
             f"{name}: {len(missing)} weights are missing or of another shape, e.g. {missing[0]}; its weights and its "
             "config.json do not belong together"
         )
     return model
+
+
+def read_base_weights(options: ModelOptions) -> dict[str, torch.Tensor]:
+    """Return all weights in the files of the base model by name; their values are read where they are used.
+
+    Raises:
+        UserError: if a file is missing or damaged.
+    """
+    return {name: weight for path in weight_files(options) for name, weight in read_weights(path).items()}
+
+
+def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> str | None:
+    """Return a line for the user if the base model was saved without a head for masked language modelling.
+
+    Args:
+        options: the base model.
+        model: with such a head; its weights may be missing.
+
+    Raises:
+        UserError: if the base has no weights for the output layer and does not use those of the embeddings either.
+    """
+    files = [current_name(name) for path in weight_files(options) for name in weight_names(path)]
+
+    def missing(names: Iterable[str]) -> list[str]:
+        return sorted(name for name in names if not any(file.endswith(name) for file in files))
+
+    head, name = head_names(model), options.model_name_or_path
+    output = [key for key in missing(dict(model.named_parameters())) if key.endswith(".decoder.weight")]
+    if output:
+        raise UserError(
+            f"{name}: tie_word_embeddings is false in its config.json, but {output[0]} is missing, so that the output "
+            "layer would be random; set tie_word_embeddings to true, or give a base model with all weights"
+        )
+    absent = missing(head)
+    if not absent:
+        return None
+    return (
+        f"{name}: has no head for masked language modelling ({len(absent)} weights are missing, e.g. {absent[0]}); "
+        "a random one is trained together with the adapter, which learns to fit it, and losses are not comparable with "
+        "those of other base models; if there is a checkpoint of this base model with its head, give that"
+    )
+
+
+def current_name(name: str) -> str:
+    """Return the present name of a weight from TensorFlow."""
+    for old, new in OLD_NAMES:
+        name = name.replace(old, new)
+    return name
+
+
+def _with_usual_names(options: ModelOptions, config: PretrainedConfig) -> Mapping[str, torch.Tensor] | None:
+    """Return the weights of a whole program's file with the names of the library; None if they have these already.
+
+    The library ignores names such as `module.bert.encoder...` (of a parallel training) and `model.encoder...`.
+    """
+    weights = read_base_weights(options)
+    own, stem = base_prefix(config), base_stem(weights, config)
+    if stem in (own, ""):
+        return None
+    outer = stem.removesuffix(own)
+    old, new = (outer, "") if outer != stem else (stem, own)
+    return {new + name.removeprefix(old): weight for name, weight in weights.items() if name.startswith(old)}
 
 
 @contextmanager
@@ -137,21 +231,29 @@ def _source_options(options: ModelOptions) -> dict[str, Any]:
     return {"revision": options.model_revision, "cache_dir": options.cache_dir, "trust_remote_code": False}
 
 
-def _library_config(options: ModelOptions, labels: list[str] | None) -> PretrainedConfig:
+def _library_config(options: ModelOptions, labels: Sequence[str]) -> PretrainedConfig:
     name = options.config_name or options.model_name_or_path
     config: PretrainedConfig = AutoConfig.from_pretrained(name, **_source_options(options))
     # adapter-transformers 2.x wrote an empty "adapters" here, which the current library would write into.
     vars(config).pop("adapters", None)
-    if labels is not None:
-        config.num_labels = len(labels)
-        config.id2label = dict(enumerate(labels))
-        config.label2id = {label: index for index, label in enumerate(labels)}
+    # The base may be a classifier with any labels. For questions they are the start and the end of an answer.
+    config.num_labels = len(labels)
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: index for index, label in enumerate(labels)}
+    config.problem_type = None
     return config
 
 
-def _check_weight_files(folder: Path) -> None:
-    """Check names and headers of the weight files in a model's folder, without reading the weights."""
-    first = weights_file(folder, *WEIGHT_FILES)
+def weight_files(options: ModelOptions) -> list[Path]:
+    """Return the files of the base model's weights, in the format that the library prefers.
+
+    Their headers are checked; the weights are not read. What a hub id names is downloaded.
+
+    Raises:
+        UserError: if a file is missing or damaged.
+    """
+    folder = Path(options.model_name_or_path)
+    first = weights_file(folder, *WEIGHT_FILES) if folder.is_dir() else _downloaded(options, *WEIGHT_FILES)
     files = [first]
     if first.suffix == ".json":
         weight_map = read_json(first).get("weight_map")
@@ -159,30 +261,61 @@ def _check_weight_files(folder: Path) -> None:
             isinstance(name, str) and Path(name).name == name for name in weight_map.values()
         ):
             raise UserError(f"{first}: 'weight_map' must be an object of weights with the names of files beside it")
-        files = [folder / name for name in sorted(set(weight_map.values()))]
+        names = sorted(set(weight_map.values()))
+        files = [folder / name if folder.is_dir() else _downloaded(options, name) for name in names]
     for path in files:
         if not path.is_file():
             raise UserError(f"{path}: is missing, but the folder's index names it; the model is incomplete")
         if path.suffix == ".safetensors":
             weight_names(path)
+    return files
 
 
-def weights_fingerprint(model: PreTrainedModel) -> str:
-    """Return a SHA-256 over names, shapes and evenly spaced values of the base model's weights.
+def _downloaded(options: ModelOptions, *names: str) -> Path:
+    """Return the first of the named files that a hub id has, from the cache or the hub."""
+    model = options.model_name_or_path
+    with _library_errors(f"{model}: the weights cannot be loaded"):
+        for name in names:
+            path = cached_file(
+                model,
+                name,
+                revision=options.model_revision,
+                cache_dir=options.cache_dir,
+                _raise_exceptions_for_missing_entries=False,
+            )
+            if path is not None:
+                return Path(path)
+    raise UserError(f"{model}: has no {' or '.join(names)} on the hub; give another base model")
 
-    Heads and adapters are left out. The fingerprint shows whether adapters are used with the base that they were
-    trained on; it does not depend on the file format of the base.
+
+def base_stem(names: Iterable[str], config: PretrainedConfig) -> str:
+    """Return what the names of the base model's weights begin with in a file: usually "bert." or nothing.
+
+    A file of a whole program may have more, such as "module.bert." or "model.encoder.".
+
+    Raises:
+        UserError: if the names are those of another encoder, or of several encoders.
     """
-    digest = hashlib.sha256()
-    prefix = model.base_model_prefix + "."
-    for name, weight in sorted(model.named_parameters()):
-        if not name.startswith(prefix) or "adapter" in name:
-            continue
-        flat = weight.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].float().cpu().contiguous()
-        digest.update(f"{name}{tuple(weight.shape)}".encode())
-        digest.update(sample.numpy().tobytes())
-    return digest.hexdigest()
+    own = base_prefix(config)
+    stems = {match[1] for name in names if (match := WORD_EMBEDDINGS.fullmatch(name)) is not None}
+    if own in stems or "" in stems:
+        return own if own in stems else ""
+    if len(stems) == 1:
+        (stem,) = stems
+        kind = stem.split(".")[-2].replace("_", "-")
+        if kind in (own[:-1], config.model_type) or kind not in CONFIG_MAPPING.keys():  # noqa: SIM118 - it is lazy
+            return stem
+    found = " and ".join(f"{stem}embeddings" for stem in sorted(stems)) or "other names"
+    raise UserError(
+        f"{config.name_or_path}: its weights have {found} where {own}embeddings is expected; give a single "
+        f"{config.model_type}, whose config.json and weights belong together"
+    )
+
+
+def base_prefix(config: PretrainedConfig) -> str:
+    """Return what the names of the base's weights begin with in every model with a head, e.g. "bert."."""
+    model_class: Any = MODEL_MAPPING[type(config)]
+    return f"{model_class.base_model_prefix}."
 
 
 def silence_library_notices() -> None:

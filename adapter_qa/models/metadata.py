@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, TypeVar, cast
 
@@ -20,7 +21,56 @@ class BaseModelRecord(msgspec.Struct, frozen=True):
 
     name_or_path: str | None = None
     revision: str | None = None
-    fingerprint: str | None = None  # see `base_model.weights_fingerprint`
+    fingerprint: str | None = None  # see `identity.WeightsFingerprint`, as the next two
+    fingerprint_float16: str | None = None
+    fingerprint_bfloat16: str | None = None
+
+
+class TokenizerFingerprint(msgspec.Struct, frozen=True):
+    """What identifies a tokenizer, see `base_tokenizer.tokenizer_fingerprint`.
+
+    Attributes:
+        vocabulary: SHA-256 over tokens and their numbers.
+        text: SHA-256 over what becomes of a text.
+    """
+
+    vocabulary: str
+    text: str
+
+
+class TrainedOn(msgspec.Struct, frozen=True):
+    """The base model and the tokenizer that saved weights were trained with, as far as they were recorded.
+
+    Attributes:
+        base_model: the base model, needed to load the folder.
+        tokenizer: hub id or folder of the tokenizer if it is not that of the base model.
+        do_lower_case: the option of this name; None for what the tokenizer's files say.
+        strip_accents: the option of this name; None likewise.
+    """
+
+    base_model: BaseModelRecord = BaseModelRecord()
+    tokenizer: str | None = None
+    tokenizer_fingerprint: TokenizerFingerprint | None = None
+    do_lower_case: bool | None = None
+    strip_accents: bool | None = None
+
+    def casing(self) -> dict[str, bool | None]:
+        """Return the options about capitals and accents by name."""
+        return {"do_lower_case": self.do_lower_case, "strip_accents": self.strip_accents}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The saved folder that weights come from, and what they were trained on. One folder is one origin."""
+
+    folder: Path
+    trained_on: TrainedOn = field(compare=False)
+
+    @property
+    def base_name(self) -> str | None:
+        """Hub id or folder of the base model; a recorded path that begins with a dot starts at the saved folder."""
+        name = self.trained_on.base_model.name_or_path
+        return str((self.folder / name).resolve()) if name is not None and name.startswith(".") else name
 
 
 class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -38,15 +88,13 @@ class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cast(AnsweringOptions, msgspec.structs.asdict(self))
 
 
-class RunMetadata(msgspec.Struct, frozen=True):
+class RunMetadata(TrainedOn, frozen=True):
     """What a run records in the folder that it saves; all defaults for folders from other programs.
 
     Attributes:
         setup: the composition as text, e.g. `Stack[mlm, qa]`; None after full fine-tuning.
         composition: "stack" or "fuse", how the language adapter joins the fusion.
-        base_model: the base model, needed to load the folder.
         trained_from: after full fine-tuning, the base model that the training started from.
-        tokenizer: hub id or folder of the tokenizer if it is not that of the base model.
         language: language code of the data.
         windows: of a QA run only.
     """
@@ -57,9 +105,7 @@ class RunMetadata(msgspec.Struct, frozen=True):
     tasks: tuple[str, ...] = ()
     fused: bool = False
     composition: str = "stack"
-    base_model: BaseModelRecord = BaseModelRecord()
     trained_from: BaseModelRecord | None = None
-    tokenizer: str | None = None
     language: str | None = None
     versions: dict[str, str] = {}
     windows: WindowOptions | None = None

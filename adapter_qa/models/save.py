@@ -21,8 +21,9 @@ from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.build import check_setup
 from adapter_qa.models.file_names import HEAD_CONFIG, HEAD_WEIGHTS, SETUP_FILE
+from adapter_qa.models.metadata import TrainedOn
 from adapter_qa.models.parameters import head_names
-from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
+from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER, TRAINED_ON
 
 
 def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metadata: Mapping[str, Any]) -> None:
@@ -36,9 +37,12 @@ def save_setup(model: PreTrainedModel, setup: AdapterSetup, folder: Path, metada
     """
     check_setup(model, setup)
     adapter_model = as_adapter_model(model)
+    trained_on = {key: metadata[key] for key in TrainedOn.__struct_fields__ if key in metadata}
     with atomic_folder(folder) as temporary:
         for source in setup.adapters:
-            extra_keys: dict[str, Any] = {ATTENTION_ONLY_LAST_LAYER: True} if source.attention_only_last_layer else {}
+            extra_keys: dict[str, Any] = {TRAINED_ON: trained_on}
+            if source.attention_only_last_layer:
+                extra_keys[ATTENTION_ONLY_LAST_LAYER] = True
             if source.language:
                 extra_keys["language"] = source.language
             adapter_model.save_adapter(

@@ -38,11 +38,12 @@ from adapter_qa.models.file_names import (
     HEAD_WEIGHTS,
     SETUP_FILE,
 )
-from adapter_qa.models.metadata import RunMetadata, read_document
+from adapter_qa.models.metadata import Origin, RunMetadata, TrainedOn, read_document, read_metadata
 from adapter_qa.models.weights import weight_names, weights_file
 
 # Key in adapter_config.json: in the last layer the adapter has no module after the feed-forward block.
 ATTENTION_ONLY_LAST_LAYER = "houlsby_MHA_lastlayer"
+TRAINED_ON = "trained_on"  # key in adapter_config.json: the base model, for an adapter without its setup
 
 LANGUAGE_ADAPTER = "mlm"  # the name of a language adapter in every setup
 TASK_OF_HEAD = {"ForQuestionAnswering": "qa", "ForTokenClassification": "ner", "ForMaskedLM": "mlm"}
@@ -110,6 +111,10 @@ class _Stack(msgspec.Struct, tag_field="type", tag="Stack"):
 class _SetupDocument(msgspec.Struct):
     adapter_setup: _Single | _Fuse | _Stack
     trainer: RunMetadata
+
+
+class _AdapterDocument(msgspec.Struct):
+    trained_on: TrainedOn
 
 
 class _HeadDocument(msgspec.Struct):
@@ -200,6 +205,24 @@ def _adapter_names(block: _Single | _Fuse | _Stack) -> list[str]:
     if isinstance(block, _Single):
         return [*block.children]
     return [name for child in block.children for name in _adapter_names(child)]
+
+
+def read_origin(folder: Path, document: dict[str, Any]) -> Origin | None:
+    """Return on what the adapter in a folder was trained; None if it was not recorded.
+
+    Args:
+        folder: the adapter's own, inside that of its setup or alone.
+        document: its adapter_config.json.
+
+    Raises:
+        UserError: if a record is damaged.
+    """
+    setup_file = folder.parent / SETUP_FILE
+    if setup_file.is_file() and folder.name in (metadata := read_metadata(setup_file)).adapters:
+        return Origin(folder.parent, metadata)
+    if TRAINED_ON not in document:
+        return None
+    return Origin(folder, read_document(folder / ADAPTER_CONFIG, _AdapterDocument).trained_on)
 
 
 def read_head(folder: Path) -> SavedHead | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ def weights_file(folder: Path, *names: str) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read all weights of a file by name, to the CPU.
+    """Return all weights of a file by name, on the CPU; their values are read from the disk where they are used.
+
+    A `.bin` file in the format before torch 1.6 is read at once.
 
     Raises:
         UserError: if the file cannot be read, or holds anything other than tensors.
@@ -73,7 +76,7 @@ def _unpickle(path: Path) -> Any:
     """Read tensors and plain values from a file of `torch.save`, to the CPU."""
     try:
         # Explicit, so that TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD has no effect.
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path}: holds more than tensors and plain values, and nothing else is loaded; it may be damaged or "

@@ -1,0 +1,173 @@
+"""Compare the base model and the tokenizer with those that saved adapters, fusions and heads were trained on."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from transformers import CONFIG_MAPPING, PreTrainedModel
+
+from adapter_qa.config.options import ModelOptions
+from adapter_qa.core.errors import raise_if_any
+from adapter_qa.core.messages import log_note
+from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.models.base_model import base_prefix, base_stem, current_name, read_base_weights
+from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint, TrainedOn
+
+SAMPLED_VALUES = 1024  # of each tensor: enough to distinguish models, and takes milliseconds
+LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
+BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
+
+
+# ---------------------------------------------------------------- fingerprints of weights
+
+
+class WeightsFingerprint(NamedTuple):
+    """SHA-256 over names, shapes and evenly spaced values of a base model's weights, in three precisions.
+
+    Heads, poolers and adapters are left out, and the format of the files has no influence. The hash of rounded values
+    is the same for a model and its copy in that precision.
+    """
+
+    float32: str
+    float16: str
+    bfloat16: str
+
+
+def weights_fingerprint(model: PreTrainedModel) -> WeightsFingerprint:
+    """Return the fingerprint of a model's base."""
+    prefix = model.base_model_prefix + "."
+    weights = {name: weight for name, weight in model.named_parameters() if name.startswith(prefix)}
+    return _fingerprint({name: weight for name, weight in weights.items() if "adapter" not in name})
+
+
+def files_fingerprint(options: ModelOptions) -> WeightsFingerprint:
+    """Return the fingerprint that the base model will have, from its files, before it is built.
+
+    Raises:
+        UserError: if a file is missing or damaged, or the weights are those of another encoder.
+    """
+    document = read_base_config(options)
+    config = CONFIG_MAPPING[document["model_type"]](name_or_path=options.model_name_or_path)
+    weights = read_base_weights(options)
+    prefix, stem = base_prefix(config), base_stem(weights, config)
+    renamed = {}
+    for name, weight in weights.items():
+        rest = current_name(name.removeprefix(stem))
+        layer = LAYER.match(rest)
+        is_base = name.startswith(stem) and rest.startswith(("embeddings.", "encoder.")) and rest not in BUFFERS
+        is_used = layer is None or int(layer[1]) < document["num_hidden_layers"]
+        if is_base and is_used and "adapter" not in rest:
+            renamed[prefix + rest] = weight
+    return _fingerprint(renamed)
+
+
+def _fingerprint(weights: Mapping[str, torch.Tensor]) -> WeightsFingerprint:
+    digests = [hashlib.sha256() for _ in WeightsFingerprint._fields]
+    for name, weight in sorted(weights.items()):
+        flat = weight.detach().reshape(-1)
+        sample = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].float().cpu().contiguous()
+        rounded = (sample, sample.half(), sample.bfloat16().view(torch.int16))
+        for digest, values in zip(digests, rounded, strict=True):
+            digest.update(f"{name}{tuple(weight.shape)}".encode())
+            digest.update(values.numpy().tobytes())
+    return WeightsFingerprint(*[digest.hexdigest() for digest in digests])
+
+
+# ---------------------------------------------------------------- comparison
+
+
+@dataclass(frozen=True)
+class Base:
+    """The base model and the tokenizer of a run.
+
+    Attributes:
+        options: the options that name them.
+        weights: None if they are random, or not compared yet.
+        tokenizer: None if it is not loaded.
+    """
+
+    options: ModelOptions
+    weights: WeightsFingerprint | None
+    tokenizer: TokenizerFingerprint | None
+
+
+def origins_of(setup: AdapterSetup | None) -> dict[Origin, str]:
+    """Return where the saved adapters of a setup come from, each origin with their names in words."""
+    names: dict[Origin, list[str]] = {}
+    for source in setup.adapters if setup is not None else ():
+        if source.origin is not None:
+            names.setdefault(source.origin, []).append(source.name)
+    return {origin: f"adapter{'s' if len(found) > 1 else ''} {' and '.join(found)}" for origin, found in names.items()}
+
+
+def check_origins(origins: Mapping[Origin, str], base: Base, *, trains: bool) -> None:
+    """Compare the base model and the tokenizer of a run with those that saved weights were trained on.
+
+    What was not recorded is not compared. A note says where they differ, or that only the precision differs.
+
+    Args:
+        origins: of the saved weights, with what they are in words.
+        base: of the run.
+        trains: whether the run trains on the saved weights.
+
+    Raises:
+        UserError: if they differ, and the run trains.
+    """
+    problems: list[str] = []
+    notes: list[str] = []
+    for origin, content in origins.items():
+        differences = _differences(origin.trained_on, base)
+        if differences:
+            line = f"{origin.folder} ({content}) {_describe(origin, base, differences)}"
+            notes += [] if trains else [f"{line}; otherwise the results are not those of its run"]
+            problems += [f"{line}, or train it anew on {base.options.model_name_or_path}"] if trains else []
+        elif base.weights is not None and _is_rounded(origin.trained_on.base_model, base.weights):
+            notes.append(
+                f"{origin.folder} ({content}) was trained on the same weights as those of "
+                f"{base.options.model_name_or_path}, in another precision; the results can differ slightly"
+            )
+    log_note(notes)
+    raise_if_any(problems)
+
+
+def _differences(recorded: TrainedOn, base: Base) -> list[str]:
+    """Return in words what a base has other than what was recorded; what was not recorded is left out."""
+    differences = []
+    trained, weights = recorded.base_model, base.weights
+    if trained.fingerprint is not None and weights is not None and not _is_rounded(trained, weights):
+        differences += ["other weights"] if trained.fingerprint != weights.float32 else []
+    tokenizer = recorded.tokenizer_fingerprint
+    if tokenizer is not None and base.tokenizer is not None and tokenizer != base.tokenizer:
+        is_other = tokenizer.vocabulary != base.tokenizer.vocabulary
+        differences.append("another vocabulary" if is_other else "another treatment of capitals, accents or blanks")
+    return differences
+
+
+def _is_rounded(trained: BaseModelRecord, weights: WeightsFingerprint) -> bool:
+    """Return whether weights differ from the recorded ones, but only in precision."""
+    halves = ((trained.fingerprint_float16, weights.float16), (trained.fingerprint_bfloat16, weights.bfloat16))
+    return trained.fingerprint != weights.float32 and any(one is not None and one == other for one, other in halves)
+
+
+def _describe(origin: Origin, base: Base, differences: list[str]) -> str:
+    """Return on what saved weights were trained, what the given base has other than that, and what to do."""
+    options, recorded, trained = base.options, origin.trained_on, origin.base_name
+    name = options.model_name_or_path
+    is_same = trained is None or trained in (name, str(Path(name).resolve()))
+    casing = {key: value for key, value in recorded.casing().items() if value != vars(options)[key]}
+    if "other weights" in differences:
+        advice = "give it as it was then" if is_same else f"give --model_name_or_path {trained}"
+    elif casing:
+        words = [f"leave --{key} out" if value is None else f"give --{key} {value}" for key, value in casing.items()]
+        advice = " and ".join(words)
+    else:
+        advice = f"give --tokenizer_name {recorded.tokenizer or trained}"
+    has = "now has" if is_same else "has"
+    return f"was trained on {trained or 'a base model'}; {name} {has} {' and '.join(differences)}; {advice}"
