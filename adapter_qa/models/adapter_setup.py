@@ -24,12 +24,14 @@ from adapter_qa.models.adapter_source import (
     LOCATIONS,
     SMALLEST_REDUCTION,
     TASK_REDUCTION,
+    AdapterSite,
     AdapterSource,
     check_language_adapter,
     find_adapter,
     is_valid_reduction,
     new_config,
     read_adapter,
+    size_problems,
 )
 from adapter_qa.models.saved_adapters import (
     LANGUAGE_ADAPTER,
@@ -89,6 +91,23 @@ class AdapterSetup:
         return Stack(*([self.language.name] if self.language else []), fusion or self.tasks[0].name)
 
     @property
+    def replaced_sites(self) -> set[AdapterSite]:
+        """The sites where a parallel adapter and another one are stacked.
+
+        A parallel adapter takes the input of the block. So the module below a parallel task adapter has no effect, and
+        below a sequential task adapter a parallel language adapter removes the output of the block itself.
+        """
+        if self.language is None or self.composition == "fuse":
+            return set()
+        stacked = [source for source in self.tasks if source.is_parallel or self.language.is_parallel]
+        return self.language.sites(self.layers) & set().union(*(source.sites(self.layers) for source in stacked))
+
+    @property
+    def is_saved_composition(self) -> bool:
+        """Whether the adapters are composed as in the saved folder, without a language adapter from elsewhere."""
+        return self.saved is not None and (self.language is None or self.saved.language is not None)
+
+    @property
     def loads_saved_head(self) -> bool:
         """Whether the saved folder has a head for this task."""
         return self.saved is not None and self.saved.head is not None and self.saved.head.task == self.task
@@ -97,6 +116,16 @@ class AdapterSetup:
     def notes(self) -> list[str]:
         """For the user: assumptions that were made to read the saved folders."""
         notes = [self.saved.note if self.saved and self.language else None, *[source.note for source in self.adapters]]
+        if self.replaced_sites:
+            notes.append(f"{self.block}: one of the adapters is parallel, and the other has no effect where it stands")
+        ignored = {"use_gating": "gate", "ln_after": "layer norm after the bottleneck"} if self.fused else {}
+        notes += [
+            f"{source.name}: its {part} ({key}) is left out by the fusion, which mixes the up-projections"
+            for source in self.adapters
+            if self.fusion is not None and source.name in self.fusion.children
+            for key, part in ignored.items()
+            if source.config[key]
+        ]
         return [note for note in notes if note is not None]
 
     @property
@@ -166,8 +195,12 @@ def resolve_setup(
         tasks = _task_adapters(task, base_config, adapter, fusion, random_init=random_init)
         setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, int(base_config["num_hidden_layers"]))
     setup = _with_language_adapter(setup, base_config, lang, random_init=random_init)
-    setup = _with_layer_options(setup, adapter)
-    raise_if_any(_setup_problems(setup, adapter, lang))
+    setup = _with_layer_options(_with_one_inverse(setup), adapter)
+    new = [source for source in setup.adapters if source.folder is None]
+    raise_if_any(
+        [problem for source in new for problem in size_problems(source, base_config)]
+        + _setup_problems(setup, adapter, lang)
+    )
     return setup
 
 
@@ -190,7 +223,8 @@ def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, 
     *sources, _ = run_all([*map(reader, names), lambda: check_saved_files(saved)])
     tasks = tuple(sources[: len(saved.tasks)])
     language = sources[-1] if saved.language else None
-    return AdapterSetup(task, language, tasks, saved.composition, int(base_config["num_hidden_layers"]), saved)
+    setup = AdapterSetup(task, language, tasks, saved.composition, int(base_config["num_hidden_layers"]), saved)
+    return _with_one_inverse(setup)
 
 
 def setup_for_inference(option: str, path: str, base_config: dict[str, Any], language: str | None) -> AdapterSetup:
@@ -201,6 +235,7 @@ def setup_for_inference(option: str, path: str, base_config: dict[str, Any], lan
     """
     lang = LanguageAdapterOptions(load_lang_adapter=language)
     setup = _with_language_adapter(setup_from_saved(option, path, "qa", base_config), base_config, lang)
+    setup = _with_one_inverse(setup)
     raise_if_any(_setup_problems(setup, AdapterOptions(), lang))
     return setup
 
@@ -247,6 +282,18 @@ def _with_language_adapter(
     if language.folder is not None:
         check_language_adapter("--load_lang_adapter", path)
     return replace(setup, language=language)
+
+
+def _with_one_inverse(setup: AdapterSetup) -> AdapterSetup:
+    """Return the setup without the invertible adapters that the library would not use: it takes the first adapter's."""
+    first = setup.adapters[0]
+
+    def without(source: AdapterSource) -> AdapterSource:
+        if source is first or source.folder is None:
+            return source
+        return source.without_inverse(f"only that of the first adapter, {first.name}, is used")
+
+    return replace(setup, tasks=tuple(map(without, setup.tasks)))
 
 
 def _saved_or_new(
@@ -328,14 +375,9 @@ def _config_problems(options: ConfigOptions) -> list[str]:
 
 def _setup_problems(setup: AdapterSetup, adapter: AdapterOptions, lang: LanguageAdapterOptions) -> list[str]:
     """Return conflicts between options and saved adapters, and among the adapters."""
-    problems = []
-    names = [source.name for source in setup.adapters]
-    if len(set(names)) < len(names):
-        problems.append(
-            f"adapters need different names, given are {', '.join(names)}; {LANGUAGE_ADAPTER} is the language adapter"
-        )
-    if not setup.fused:
-        problems += _contradictions(ConfigOptions.of(adapter), setup.tasks[0])
+    problems = _composition_problems(setup)
+    for source in setup.tasks:
+        problems += _contradictions(ConfigOptions.of(adapter), source)
     if setup.language:
         problems += _contradictions(ConfigOptions.of(lang), setup.language)
         if adapter.language and setup.language.language and adapter.language != setup.language.language:
@@ -346,6 +388,48 @@ def _setup_problems(setup: AdapterSetup, adapter: AdapterOptions, lang: Language
         problems += _last_layer_problems(setup, adapter)
     fusion = setup.fusion
     return problems + (_fusion_problems(setup, fusion) if fusion is not None else [])
+
+
+def _composition_problems(setup: AdapterSetup) -> list[str]:
+    """Return adapters, or parts of them, that would have no effect in the setup."""
+    problems = []
+    names = [source.name for source in setup.adapters]
+    if len(set(names)) < len(names):
+        problems.append(
+            f"adapters need different names, given are {', '.join(names)}; {LANGUAGE_ADAPTER} is the language adapter"
+        )
+    by_folder: dict[Path, str] = {}
+    for source in setup.adapters:
+        if source.folder is not None:
+            other = by_folder.setdefault(source.folder.resolve(), source.name)
+            if other != source.name:
+                problems.append(f"{other} and {source.name} are the same adapter, {source.folder}; give another one")
+    first, *others = setup.adapters
+    for source in others:
+        if source.config["inv_adapter"]:
+            problems.append(
+                f"{source.name}: its invertible adapter would have no effect, because only that of the first adapter, "
+                f"{first.name}, is used; give --adapter_config without +inv, such as pfeiffer or houlsby"
+            )
+    for source in setup.adapters:
+        if not source.sites(setup.layers) and (setup.fused or source is not first or not source.config["inv_adapter"]):
+            problems.append(
+                f"{source.name}: has no module in any of the {setup.layers} layers of the base model; leave out fewer "
+                "layers (leave_out, --madx2)"
+            )
+    language = setup.language
+    if language is not None and setup.replaced_sites and not setup.is_saved_composition:
+        parallel, replaced = (
+            (language.name, "the block itself")
+            if language.is_parallel
+            else (", ".join(source.name for source in setup.tasks if source.is_parallel), language.name)
+        )
+        problems.append(
+            f"{setup.block}: {parallel} is parallel, and would leave {replaced} without effect at "
+            f"{min(setup.replaced_sites)}; give an adapter that is not parallel, such as pfeiffer or houlsby, or no "
+            "language adapter"
+        )
+    return problems
 
 
 def _contradictions(options: ConfigOptions, source: AdapterSource) -> list[str]:
@@ -401,7 +485,8 @@ def _fusion_problems(setup: AdapterSetup, fusion: Fuse) -> list[str]:
     if len(fusion.name) > LONGEST_FUSION_NAME:
         return [f"the fused adapters' names have {len(fusion.name)} letters; give at most {LONGEST_FUSION_NAME} in all"]
     fused = [source for source in setup.adapters if source.name in fusion.children]
-    kinds = {source.name: _kind_name(source) for source in fused}
+    # A fusion that was saved by an earlier version was trained with the inputs that its adapters get in it.
+    kinds = {source.name: _kind_name(source, with_input=setup.saved is None) for source in fused}
     if len(set(kinds.values())) > 1:
         listed = ", ".join(f"{name} {kind}" for name, kind in kinds.items())
         return [f"adapters of different kinds cannot be fused: {listed}; train them with one --adapter_config"]
@@ -417,6 +502,14 @@ def _fusion_problems(setup: AdapterSetup, fusion: Fuse) -> list[str]:
     return []
 
 
-def _kind_name(source: AdapterSource) -> str:
+def _kind_name(source: AdapterSource, *, with_input: bool) -> str:
+    """Return in words what fused adapters must have in common: the locations, and what the modules take as input."""
+    config = source.config
     names = {(True, True): "houlsby", (False, True): "pfeiffer", (True, False): "attention only"}
-    return names.get((bool(source.config["mh_adapter"]), bool(source.config["output_adapter"])), "none")
+    name = names.get((bool(config["mh_adapter"]), bool(config["output_adapter"])), "none")
+    if not with_input:
+        return name
+    if source.is_parallel:
+        return f"{name} parallel"
+    takes_norm = bool(config["original_ln_before"])
+    return name if takes_norm == (name != "houlsby") else f"{name} with original_ln_before {str(takes_norm).lower()}"

@@ -16,10 +16,12 @@ from adapter_qa.config.options import ADAPTER_CONFIGS
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from adapter_qa.models.metadata import Origin
 from adapter_qa.models.saved_adapters import (
     ATTENTION_ONLY_LAST_LAYER,
     find_folder,
     is_for_language,
+    read_origin,
     read_setup,
     task_of_class,
 )
@@ -31,6 +33,15 @@ ACTIVATIONS = {*ACT2FN, "leakyrelu"}
 TASK_REDUCTION = 16  # Pfeiffer et al. (2021), section 3; also the library's default
 LANGUAGE_REDUCTION = 2  # MAD-X (Pfeiffer et al., 2020), section 4.2: language adapters of half the hidden size
 SMALLEST_REDUCTION = 1 / 16  # a smaller one makes a bottleneck that fills the memory
+REQUIRED_KEYS = {*LOCATIONS, "reduction_factor", "non_linearity"}
+CHOICES: dict[str, tuple[Any, ...]] = {  # of keys with text; the library fails with any other
+    "inv_adapter": (None, "nice", "glow"),
+    "init_weights": ("bert", "mam_adapter", "houlsby"),
+    "phm_c_init": ("normal", "uniform"),
+    "hypercomplex_nonlinearity": ("phm", "glorot-normal", "glorot-uniform", "normal"),
+}
+NO_INVERSE = {"inv_adapter": None, "inv_adapter_reduction_factor": None}
+LEARNED = {"scaling": ("learned", "channel"), "residual_before_ln": ("post_add",)}  # text in place of a number or bool
 # The name of an adapter's weight; groups: layer, "attention." or nothing, name of the adapter.
 MODULE = re.compile(r"layer\.(\d+)\.(attention\.)?output\.adapters\.([^.]+)\.")
 
@@ -56,6 +67,7 @@ class AdapterSource:
         language: language code recorded with it, if any.
         is_legacy: whether adapter-transformers 2.x saved it.
         note: for the user: an assumption that was made to read the folder.
+        origin: the base model that it was trained on, if that is recorded.
     """
 
     name: str
@@ -65,6 +77,12 @@ class AdapterSource:
     language: str | None = None
     is_legacy: bool = False
     note: str | None = None
+    origin: Origin | None = None
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether its modules take the input of a block in place of its output."""
+        return bool(self.config["is_parallel"])
 
     def sites(self, layers: int) -> set[AdapterSite]:
         """Return the sites where it has modules in an encoder with this number of layers."""
@@ -75,6 +93,13 @@ class AdapterSource:
             if self.config[location] and layer not in self.config["leave_out"]
         }
         return sites - {AdapterSite(layers - 1, "output_adapter")} if self.attention_only_last_layer else sites
+
+    def without_inverse(self, reason: str) -> AdapterSource:
+        """Return the adapter without its invertible adapter, which the setup does not use for a reason."""
+        if not self.config["inv_adapter"]:
+            return self
+        note = f"{self.folder}: its invertible adapter is left out; {reason}"
+        return replace(self, config={**self.config, **NO_INVERSE}, note=f"{self.note}; {note}" if self.note else note)
 
 
 # ---------------------------------------------------------------- configurations
@@ -99,22 +124,21 @@ def new_config(
     else:
         document = read_json(kind)  # the configuration is under "config", or is the document itself
         config = current_config(document if "config" in document else {"config": document, "version": None}, kind)
-        if not {*KIND_KEYS, "non_linearity"} <= set(config):
-            raise UserError(f"{kind}: holds no configuration of a pfeiffer or houlsby adapter")
     changes = {"reduction_factor": reduction_factor, "non_linearity": non_linearity}
     return {**config, **{key: value for key, value in changes.items() if value is not None}}
 
 
 def current_config(document: dict[str, Any], path: str | Path) -> dict[str, Any]:
-    """Check the configuration in an adapter_config.json and return it in the terms of the installed library.
+    """Check the configuration in an adapter_config.json and return all of it in the terms of the installed library.
 
     Before version 3 of the library, "gelu" was the tanh approximation that is now "gelu_new" (`ACTIVATION_RENAME`).
 
     Raises:
-        UserError: if this is not the configuration of a bottleneck adapter, or a value in it is invalid.
+        UserError: if this is not the configuration of a bottleneck adapter, or the library cannot train with a value
+            in it.
     """
     config = document.get("config")
-    if not isinstance(config, dict) or not {*LOCATIONS, "reduction_factor"} <= set(config):
+    if not isinstance(config, dict) or not set(config) >= REQUIRED_KEYS:
         raise UserError(
             f"{path}: not a bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here"
         )
@@ -124,26 +148,57 @@ def current_config(document: dict[str, Any], path: str | Path) -> dict[str, Any]
         invalid.append("inv_adapter without inv_adapter_reduction_factor")
     if invalid:
         raise UserError(f"{path}: invalid configuration of a bottleneck adapter: {', '.join(invalid)}")
-    if is_legacy(document) and "non_linearity" in config:
+    config = dict(BnConfig.from_dict(config).to_dict())
+    if isinstance(config["scaling"], int):  # which the library refuses
+        config["scaling"] = float(config["scaling"])
+    raise_if_any([f"{path}: {problem}" for problem in _unsupported(config)])
+    if is_legacy(document):
         config["non_linearity"] = ACTIVATION_RENAME.get(config["non_linearity"], config["non_linearity"])
     return config
+
+
+def _unsupported(config: dict[str, Any]) -> list[str]:
+    """Return what the library cannot train with, or trains without any effect, in a configuration of valid values."""
+    problems = []
+    if config["inv_adapter"] == "glow":
+        problems.append("inv_adapter glow fails on sequences of tokens; give nice")
+    if config["stochastic_depth"]:
+        problems.append("stochastic_depth is for images and needs torchvision; give 0.0")
+    if config["residual_before_ln"] == "post_add" and not config["original_ln_before"] and not config["is_parallel"]:
+        problems.append("residual_before_ln post_add needs original_ln_before true")
+    if not config["scaling"]:
+        problems.append("scaling 0 leaves the adapter without any effect; give another number, or learned")
+    if config["phm_layer"]:
+        if config["shared_phm_rule"] or config["shared_W_phm"]:
+            problems.append(
+                "phm_layer (compacter) with weights that all layers share is not supported; set shared_phm_rule and "
+                "shared_W_phm to false"
+            )
+        if config["init_weights"] != "bert":
+            problems.append(f"init_weights {config['init_weights']} cannot be used with phm_layer; give bert")
+    return problems
 
 
 def _is_valid(key: str, value: Any) -> bool:
     """Return whether the library can build an adapter with this value in its configuration."""
     if key not in BnConfig.__dataclass_fields__:
         return key == "architecture" and value is None
-    if key in ("reduction_factor", "inv_adapter_reduction_factor"):
-        factors = value.values() if isinstance(value, dict) else [value]
-        return all(map(is_valid_reduction, factors)) or (key != "reduction_factor" and value is None)
+    if key == "reduction_factor":
+        return all(map(is_valid_reduction, value.values() if isinstance(value, dict) else [value]))
+    if key == "inv_adapter_reduction_factor":
+        return value is None or is_valid_reduction(value)
     if key == "leave_out":
         return isinstance(value, list) and all(type(layer) is int for layer in value)
     if key == "non_linearity":
         return isinstance(value, str) and value.lower() in ACTIVATIONS
-    if key == "inv_adapter":
-        return value in (None, "nice", "glow")
-    if isinstance(value, str) and value in ("learned", "post_add"):
-        return (key, value) in (("scaling", "learned"), ("residual_before_ln", "post_add"))
+    if key in CHOICES:
+        return value in CHOICES[key]
+    if isinstance(value, str):
+        return value in LEARNED.get(key, ())
+    if key in ("phm_dim", "phm_rank"):
+        return type(value) is int and value > 0
+    if type(value) in (int, float) and not (0 <= value < 1 if key == "dropout" else math.isfinite(value)):
+        return False
     default = BnConfig.__dataclass_fields__[key].default
     types = {bool: (bool,), float: (int, float), int: (int,), str: (str,)}.get(type(default), (bool, type(None)))
     return type(value) in types or (key, value) == ("init_weights_seed", None)
@@ -152,6 +207,40 @@ def _is_valid(key: str, value: Any) -> bool:
 def is_valid_reduction(factor: Any) -> bool:
     """Return whether a value is a reduction factor; a bottleneck has at most 16 times the hidden size."""
     return type(factor) in (int, float) and SMALLEST_REDUCTION <= factor < math.inf
+
+
+def size_problems(source: AdapterSource, base_config: dict[str, Any]) -> list[str]:
+    """Return what in the configuration of a new adapter does not fit the layers or the hidden size of the encoder."""
+    config = source.config
+    layers, hidden_size = int(base_config["num_hidden_layers"]), int(base_config["hidden_size"])
+    factors = config["reduction_factor"] if isinstance(config["reduction_factor"], dict) else {}
+    problems = [
+        f"{source.name}: {key} names layer {layer}; the base model has layers 0 to {layers - 1}"
+        for key, names in (("leave_out", config["leave_out"]), ("reduction_factor", factors.keys() - {"default"}))
+        for layer in names
+        if str(layer) not in map(str, range(layers))
+    ]
+    factors_of_sites = {
+        factors.get(str(site.layer), factors.get("default")) if factors else config["reduction_factor"]
+        for site in source.sites(layers)
+    }
+    if None in factors_of_sites:
+        problems.append(f"{source.name}: reduction_factor lacks a layer; give it, or a default")
+    if config["phm_layer"]:
+        sizes = {hidden_size, *(max(1, int(hidden_size // factor)) for factor in factors_of_sites if factor)}
+        problems += [
+            f"{source.name}: phm_dim {config['phm_dim']} must divide hidden size and bottleneck size, but does not "
+            f"divide {size}; give another reduction_factor or phm_dim"
+            for size in sorted(sizes)
+            if size % config["phm_dim"]
+        ]
+    smallest = int(base_config.get("embedding_size") or hidden_size) // 2
+    if config["inv_adapter"] and config["inv_adapter_reduction_factor"] > smallest:
+        problems.append(
+            f"{source.name}: inv_adapter_reduction_factor {config['inv_adapter_reduction_factor']:g} leaves the "
+            f"invertible adapter without units; give at most {smallest}"
+        )
+    return problems
 
 
 def kind_of(config: dict[str, Any]) -> str:
@@ -185,6 +274,9 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
     except UserError as error:
         raise UserError(problems + error.problems) from error
     raise_if_any(problems)
+    # The library's first version recorded an invertible adapter with task adapters that have none.
+    if document.get("type") == "text_task" and config["inv_adapter"] and not _has_inverse(folder):
+        config |= NO_INVERSE
     source = AdapterSource(
         name,
         config,
@@ -192,6 +284,7 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         attention_only_last_layer=bool(document.get(ATTENTION_ONLY_LAST_LAYER)),
         language=document.get("language"),
         is_legacy=is_legacy(document),
+        origin=read_origin(folder, document),
     )
     sites = sites_in_weights(folder, str(document.get("name")))
     return _compare_with_weights(source, sites, int(base_config["num_hidden_layers"]))
@@ -205,6 +298,10 @@ def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
         for match in matches
         if match is not None and name in (None, match[3])
     }
+
+
+def _has_inverse(folder: Path) -> bool:
+    return any("invertible" in name for name in weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
 
 
 def _compare_with_weights(source: AdapterSource, sites: set[AdapterSite], layers: int) -> AdapterSource:
@@ -241,7 +338,8 @@ def find_adapter(option: str, path: str, name: str, base_config: dict[str, Any])
     if len(saved.tasks) > 1:
         adapters = ", ".join(str(saved.adapters[task]) for task in saved.tasks)
         raise UserError(f"{option} {path}: holds a fusion; give one of its adapters: {adapters}")
-    return read_adapter(saved.adapters[saved.tasks[0]], name, base_config)
+    source = read_adapter(saved.adapters[saved.tasks[0]], name, base_config)
+    return source.without_inverse(f"{saved.folder} did not use it") if saved.language else source
 
 
 def check_language_adapter(option: str, path: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import adapters
 import torch
 from adapters import AdapterConfig, AdapterFusionConfig, Fuse
+from adapters.loading import AdapterLoader
 from adapters.methods.bottleneck import BottleneckLayer
 from torch import nn
 from transformers import PreTrainedModel
@@ -18,11 +20,13 @@ from adapter_qa.core.files import read_json
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import AdapterSource
-from adapter_qa.models.file_names import FUSION_CONFIG, FUSION_WEIGHTS, HEAD_WEIGHTS
+from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FUSION_CONFIG, FUSION_WEIGHTS, HEAD_WEIGHTS
 from adapter_qa.models.fusion import use_fast_fusion
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
 from adapter_qa.models.saved_adapters import SavedHead
 from adapter_qa.models.weights import read_weights, weights_file
+
+CHECKED_TOKENS = 4  # of the input on which `check_effect` compares outputs
 
 
 def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
@@ -33,12 +37,9 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
     """
     adapters.init(model)
     for source in setup.adapters:
-        if source.folder is None:
-            as_adapter_model(model).add_adapter(source.name, AdapterConfig.load(source.config))
-        else:
+        _add_adapter(model, source)
+        if source.folder is not None:
             _load_adapter(model, source, source.folder)
-        if source.attention_only_last_layer:
-            _encoder_layers(model)[-1].output.delete_adapter(source.name)
     if setup.fusion is not None:
         _add_fusion(model, setup.fusion, setup.saved.fusion if setup.saved is not None else None)
     if setup.saved is not None and setup.saved.head is not None and setup.loads_saved_head:
@@ -51,31 +52,42 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
         as_adapter_model(model).train_adapter(setup.tasks[0].name)
     as_adapter_model(model).set_active_adapters(setup.block)
     check_setup(model, setup)
+    check_effect(model, setup)
 
 
 def _encoder_layers(model: PreTrainedModel) -> list[Any]:
     return [layer for _, layer in as_adapter_model(model).iter_layers()]
 
 
+def _adapter_sites(model: PreTrainedModel) -> list[BottleneckLayer]:
+    return [site for layer in _encoder_layers(model) for site in layer.modules() if isinstance(site, BottleneckLayer)]
+
+
+def _add_adapter(model: PreTrainedModel, source: AdapterSource) -> None:
+    """Add an adapter with random weights."""
+    as_adapter_model(model).add_adapter(source.name, AdapterConfig.load(source.config))
+    if source.attention_only_last_layer:
+        _encoder_layers(model)[-1].output.delete_adapter(source.name)
+    for site in _adapter_sites(model):
+        if source.name in site.adapters:
+            # The library registers these parts a second time, inside `adapter_down`. Files of safetensors cannot hold
+            # a weight under two names.
+            for part in ("adapter_norm_before", "non_linearity"):
+                site.adapters[source.name]._modules.pop(part, None)  # noqa: SLF001, there is no public method
+
+
 def _load_adapter(model: PreTrainedModel, source: AdapterSource, folder: Path) -> None:
-    """Load an adapter. Its file must have all weights, except those that `attention_only_last_layer` leaves out."""
+    """Load the weights of an adapter. Its file must have all of them."""
+    loader = AdapterLoader(model)
+    rename = loader.rename_func(str(read_json(folder / ADAPTER_CONFIG)["name"]), source.name)
+    state = {rename(name): weight for name, weight in read_weights(weights_file(folder, *ADAPTER_WEIGHTS)).items()}
     loading_info: dict[str, Any] = {}
     try:
-        as_adapter_model(model).load_adapter(
-            str(folder),
-            load_as=source.name,
-            leave_out=source.config["leave_out"],
-            with_head=False,
-            use_safetensors=True,
-            loading_info=loading_info,
-        )
-    except Exception as error:  # the library reads adapter_config.json again; its values can cause any exception
+        loader.load_from_state_dict(state, source.name, loading_info=loading_info)
+    except Exception as error:  # names and shapes in the file can cause any exception
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder}: the adapter's weights cannot be loaded ({reason})") from error
     missing: list[str] = loading_info["missing_keys"]
-    if source.attention_only_last_layer:
-        last_output = f".layer.{len(_encoder_layers(model)) - 1}.output.adapters.{source.name}."
-        missing = [key for key in missing if last_output not in key]
     if missing:
         raise UserError(f"{folder}: {len(missing)} weights are missing, e.g. {missing[0]}; the file is damaged")
 
@@ -87,14 +99,11 @@ def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> Non
     get a gradient, and DistributedDataParallel stops with an error.
     """
     as_adapter_model(model).add_adapter_fusion(fusion, None if saved is None else _saved_fusion_config(saved))
-    for layer in _encoder_layers(model):
-        for site in layer.modules():
-            if not isinstance(site, BottleneckLayer):
-                continue
-            if any(name in site.adapters for name in fusion.children):
-                use_fast_fusion(site, fusion.name)
-            else:
-                site.delete_fusion_layer(fusion.name)
+    for site in _adapter_sites(model):
+        if any(name in site.adapters for name in fusion.children):
+            use_fast_fusion(site, fusion.name)
+        else:
+            site.delete_fusion_layer(fusion.name)
     if saved is not None:
         names = {name for name, _ in model.named_parameters() if FUSION_MARK in name}
         _load_weights(model, weights_file(saved, *FUSION_WEIGHTS), names)
@@ -146,6 +155,68 @@ def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
     wrong = sorted(trainable ^ trained_names(model, setup))
     if wrong:
         raise RuntimeError(f"{len(wrong)} weights are trainable or frozen contrary to the setup, e.g. {wrong[0]}")
+
+
+def check_effect(model: PreTrainedModel, setup: AdapterSetup) -> None:
+    """Check that every adapter, invertible adapter and fusion layer of a new model acts on the encoder's output.
+
+    The weights of one part at a time are replaced by noise, and the output for a few tokens must change. So adapters
+    that begin as the identity pass as well. Weights, modes and random states stay as they are. A model of shapes only,
+    as in a dry run, has no output.
+
+    Raises:
+        UserError: if a part has no effect; it would be counted, saved and perhaps trained for nothing.
+    """
+    if next(model.parameters()).is_meta:
+        return
+    weights, training = dict(model.named_parameters()), [module for module in model.modules() if module.training]
+    tokens = torch.arange(CHECKED_TOKENS, device=model.device)[None] % model.config.vocab_size
+    encode = partial(model.base_model, input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    unused = {layer for site in _adapter_sites(model) for layer in site.adapter_fusion_layer.values()}
+    hooks = [layer.register_forward_hook(lambda layer, *_: unused.discard(layer)) for layer in unused]
+    model.eval()
+    try:
+        with torch.no_grad():
+            output = encode()[0]
+            idle = [
+                part
+                for part, mark in _marks_of_parts(setup).items()
+                if torch.equal(output, _with_noise([weights[name] for name in weights if mark in name], encode))
+            ]
+    finally:
+        for module in training:
+            module.training = True
+        for hook in hooks:
+            hook.remove()
+    if idle or unused:
+        parts = ", ".join([*idle, *([f"{len(unused)} fusion layers"] if unused else [])])
+        raise UserError(f"{setup.block}: without any effect on the output: {parts}; leave it out, or give another kind")
+
+
+def _marks_of_parts(setup: AdapterSetup) -> dict[str, str]:
+    """Return the parts of a setup that must have an effect, with what the names of their weights have in common."""
+    marks = {"fusion": FUSION_MARK} if setup.fused else {}
+    for source in setup.adapters:
+        # Earlier versions accepted a parallel adapter on a language adapter; their runs can still be used.
+        is_replaced = source is setup.language and setup.is_saved_composition and bool(setup.replaced_sites)
+        if source.sites(setup.layers) and not is_replaced:
+            marks[source.name] = "." + adapter_mark(source.name)
+        if source.config["inv_adapter"]:
+            marks[f"the invertible adapter of {source.name}"] = "invertible_" + adapter_mark(source.name)
+    return marks
+
+
+def _with_noise(weights: list[nn.Parameter], encode: Callable[[], Sequence[torch.Tensor]]) -> torch.Tensor:
+    """Return the encoder's output with noise in place of the weights; then the weights are as before."""
+    saved = [weight.data for weight in weights]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for weight in weights:
+            weight.data = torch.empty(weight.shape).uniform_(-1, 1, generator=generator).to(weight)
+        return encode()[0]
+    finally:
+        for weight, data in zip(weights, saved, strict=True):
+            weight.data = data
 
 
 def trained_names(model: PreTrainedModel, setup: AdapterSetup) -> set[str]:
