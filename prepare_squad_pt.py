@@ -17,7 +17,7 @@ from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars
 from adapter_qa.core.files import write_bytes
 from adapter_qa.data.sources import Record
-from adapter_qa.data.squad import read_question_file, read_records
+from adapter_qa.data.squad import read_question_content, read_question_file
 from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS, ARCHIVE_SUFFIXES, read_archive
 from adapter_qa.data.squad_preparation import flat_record, prepare_questions
 
@@ -101,7 +101,7 @@ def read_input(path: Path) -> dict[str, list[Record]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return {name: read_records(name, content) for name, content in read_archive(path).items()}
+        return {name: read_question_content(name, content, ".json") for name, content in read_archive(path).items()}
     return {path.name: read_question_file(path)}
 
 

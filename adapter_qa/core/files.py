@@ -7,6 +7,7 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections import Counter
@@ -41,7 +42,10 @@ def expand_paths(values: Sequence[str], option: str, *, folders: bool = False) -
         if path.is_file() or (folders and path.is_dir()):
             paths.append(path)
         elif path.is_dir():
-            problems.append(f"--{option} {value}: is a folder; give the files in it, such as '{path / '*'}'")
+            problems.append(
+                f"--{option} {value}: is a folder; give the files in it, such as '{path / '*'}', or a data set with "
+                "--dataset_name"
+            )
         elif glob.has_magic(value):
             found = sorted(name for name in glob.glob(value, recursive=True) if os.path.isfile(name))
             paths += map(Path, found)
@@ -98,15 +102,43 @@ def decode(name: str | Path, content: bytes) -> str:
     """Decode UTF-8 and remove the byte order mark.
 
     Raises:
-        UserError: the content is not UTF-8, or has nothing but white space.
+        UserError: the content is not UTF-8, and what it seems to be; or it has nothing but white space.
     """
     try:
         text = content.decode("utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise UserError(f"{name}: not UTF-8 at byte {error.start}: save the file as UTF-8") from error
+        raise UserError(f"{name}: not UTF-8 at byte {error.start}: {_likely_content(content, error.start)}") from error
     if not text.strip():
         raise UserError(f"{name}: the file is empty")
     return text
+
+
+# First bytes of files that are not text.
+SIGNATURES = {
+    b"\x1f\x8b": "compressed by gzip; its name should end in .gz",
+    b"BZh": "compressed by bzip2; its name should end in .bz2",
+    b"\xfd7zXZ": "compressed by xz; its name should end in .xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd; its name should end in .zst",
+    b"PK\x03\x04": "a ZIP archive or an Excel workbook; unpack it, or save it as CSV",
+    b"PAR1": "a Parquet table; its name should end in .parquet",
+    b"ARROW1": "an Arrow table; its name should end in .arrow",
+}
+
+
+def _likely_content(content: bytes, position: int) -> str:
+    """Return what content seems to be that is UTF-8 up to a position, and what to do about it."""
+    for signature, meaning in SIGNATURES.items():
+        if content.startswith(signature):
+            return f"it seems to be {meaning}"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or content[:200].count(0) > 50:
+        encoding = "UTF-16"
+    elif b"\0" in content:
+        return "it seems to be no text; save the file as UTF-8 text"
+    elif not content[:position].isascii():
+        return "before that it is; the file is damaged or mixes encodings"
+    else:
+        encoding = "Windows-1252" if re.search(rb"[\x80-\x9f]", content) else "Latin-1"
+    return f"it seems to be {encoding}; save the file as UTF-8"
 
 
 def read_text(path: str | Path, max_bytes: int | None = None) -> str:
@@ -130,9 +162,7 @@ def parse_json(text: str, *, one_line: bool = False) -> Any:
         if one_line:
             raise ValueError(f"not JSON at column {error.colno}: {error.msg}") from error
         hint = ""
-        if error.msg == "Extra data":
-            hint = "; one record a line is read from .jsonl files"
-        elif error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
+        if error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string"):
             hint = "; the file seems to be cut off"
         raise ValueError(f"not JSON at line {error.lineno}, column {error.colno}: {error.msg}{hint}") from error
     except (ValueError, RecursionError) as error:  # numbers of too many digits, nesting too deep

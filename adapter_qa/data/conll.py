@@ -20,8 +20,16 @@ from adapter_qa.data.sentence_records import (
     document_names,
     parse_records,
 )
-from adapter_qa.data.sources import TABLE_SUFFIXES, TableRows, format_of, load_dataset, read_content, read_table
-from adapter_qa.data.squad import raise_first_problems, read_records
+from adapter_qa.data.sources import (
+    TABLE_SUFFIXES,
+    TableRows,
+    format_of,
+    load_dataset,
+    read_content,
+    read_records,
+    read_table,
+)
+from adapter_qa.data.squad import raise_first_problems
 
 JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import bz2
+import csv
 import gzip
 import io
+import json
 import lzma
+import re
+import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
+from adapter_qa.core.files import decode, parse_json
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
 
+LINE_SUFFIXES = (".jsonl", ".ndjson")
+CSV_SUFFIXES = (".csv", ".tsv")
 TABLE_SUFFIXES = (".parquet", ".arrow")
+RECORD_SUFFIXES = (".json", *LINE_SUFFIXES, *CSV_SUFFIXES, *TABLE_SUFFIXES)
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz")
+SAVED_MARKS = ("dataset_dict.json", "state.json")  # in a folder of `datasets.save_to_disk`
+
+DELIMITERS = ",;\t|"
+SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n')  # Excel writes and reads such a first line
 ROWS_AT_ONCE = 1000  # of a table; more do not make reading faster
 READ_STEP = 1024**2  # bytes
+VALUE_BYTES = 8  # counted for every value of a table beside the characters of texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +67,13 @@ class TableRows(NamedTuple):
     class_names: dict[str, tuple[str, ...]]
 
 
+# ---------------------------------------------------------------- files
+
+
 def format_of(path: Path) -> str:
     """Return the lower-case suffix of a path without that of a compression, such as ".json" for `train.JSON.gz`."""
-    return Path(_uncompressed_name(path)).suffix.lower()
-
-
-def _uncompressed_name(path: Path) -> str:
-    return path.stem if path.suffix.lower() in COMPRESSION_SUFFIXES else path.name
+    name = path.stem if path.suffix.lower() in COMPRESSION_SUFFIXES else path.name
+    return Path(name).suffix.lower()
 
 
 def read_content(path: Path, max_bytes: int | None = None) -> bytes:
@@ -75,18 +90,16 @@ def read_content(path: Path, max_bytes: int | None = None) -> bytes:
     if suffix not in COMPRESSION_SUFFIXES:
         return files.read_bytes(path, max_bytes)
     limit = max_bytes or files.MAX_BYTES
-    chunks, size = [], 0
-    errors = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+    content = bytearray()
     try:
         with _open_compressed(path, suffix) as stream:
-            while size <= limit and (chunk := stream.read(READ_STEP)):
-                chunks.append(chunk)
-                size += len(chunk)
-    except errors as error:
-        raise UserError(f"{path}: cannot be unpacked as {suffix}: {error}") from error
-    if size > limit:
+            while len(content) <= limit and (chunk := stream.read(READ_STEP)):
+                content += chunk
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"{path}: cannot be unpacked as {suffix}: {error}; the file is damaged or misnamed") from error
+    if len(content) > limit:
         raise UserError(f"{path}: unpacks to more than {limit:,} bytes, the most that is read; give a part of it")
-    return b"".join(chunks)
+    return bytes(content)
 
 
 def _open_compressed(path: Path, suffix: str) -> IO[bytes]:
@@ -98,60 +111,252 @@ def _open_compressed(path: Path, suffix: str) -> IO[bytes]:
     return cast(IO[bytes], openers[suffix](path))
 
 
+def read_rows(path: Path, needed: Mapping[str, str] | None = None, max_bytes: int | None = None) -> TableRows:
+    """Read a file whose format is one of `RECORD_SUFFIXES`, compressed or not; see `read_records` and `read_table`.
+
+    Raises:
+        UserError: the format is another one, or the file cannot be read.
+    """
+    suffix = format_of(path)
+    if suffix in ARCHIVE_SUFFIXES:
+        raise UserError(f"{path}: is an archive; unpack it and give the file in it")
+    if suffix not in RECORD_SUFFIXES:
+        raise UserError(
+            f"{path}: extension {suffix!r}; allowed: {', '.join(RECORD_SUFFIXES)}, also compressed "
+            f"({', '.join(COMPRESSION_SUFFIXES)})"
+        )
+    if suffix in TABLE_SUFFIXES:
+        return read_table(path, max_bytes)
+    return TableRows(read_records(str(path), read_content(path, max_bytes), suffix, needed), {})
+
+
+# ---------------------------------------------------------------- JSON and CSV
+
+
+def read_records(name: str, content: bytes, suffix: str, needed: Mapping[str, str] | None = None) -> Iterator[Record]:
+    """Split the content of a text file into records.
+
+    .json is a list, `{"data": [...]}`, or an object of columns such as `{"id": [...], "question": [...]}`; a file with
+    a JSON value on each line is read like .jsonl. The cells of .csv and .tsv are text.
+
+    Args:
+        name: path or name of the file, for error messages.
+        content: UTF-8 with or without a byte order mark.
+        suffix: .json, or one of `LINE_SUFFIXES` and `CSV_SUFFIXES`.
+        needed: by option, the columns that the header of CSV must have, and of which an object of columns has one;
+            without it any columns will do.
+
+    Raises:
+        UserError: the content does not have the format.
+    """
+    text = decode(name, content)
+    if suffix in CSV_SUFFIXES:
+        return _csv_records(name, text, needed or {})
+    if suffix in LINE_SUFFIXES:
+        return _line_records(text)
+    return _json_records(name, text, needed or {})
+
+
+def _json_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[Record]:
+    try:
+        document = parse_json(text)
+    except ValueError as error:
+        yield from _lines_in_json(name, text, error)
+        return
+    items = document.get("data", document) if isinstance(document, dict) else document
+    if isinstance(items, list):
+        for index, item in enumerate(items):
+            yield Record(f"data[{index}]", item)
+        return
+    columns = items if isinstance(items, dict) else {}
+    columns = {key: value for key, value in columns.items() if isinstance(value, (list, dict))}
+    if not columns or (needed and not {*needed.values()} & {*columns}):
+        found = f"; found: {', '.join(document)}" if isinstance(document, dict) else ""
+        raise UserError(f"{name}: the top level must be a list or an object whose 'data' is a list{found}")
+    yield from _column_records(name, columns)
+
+
+def _lines_in_json(name: str, text: str, error: ValueError) -> Iterator[Record]:
+    """Yield the records of a file that is not one JSON document if each of its lines is; raise UserError otherwise."""
+    records = _line_records(text)
+    first = next(records)
+    if first.problem:
+        raise UserError(f"{name}: {error}") from error
+    others = list(records)
+    defect = next((record for record in others if record.problem), None)
+    if defect is not None:
+        lines = f"read as one record on each line, {defect.where} is {defect.problem}"
+        raise UserError(f"{name}: {error}; {lines}") from error
+    yield first
+    yield from others
+
+
+def _column_records(name: str, columns: Mapping[str, Any]) -> Iterator[Record]:
+    """Yield the rows of columns: lists, or the objects by row that pandas writes."""
+    rows = _rows_of(next(iter(columns.values())))
+    for column, values in columns.items():
+        if _rows_of(values) != rows:
+            raise UserError(f"{name}: column {column!r} has other rows than {next(iter(columns))!r}; all need the same")
+    for row in rows:
+        yield Record(f"row {row}", {column: values[row] for column, values in columns.items()})
+
+
+def _rows_of(values: list[Any] | dict[str, Any]) -> list[Any]:
+    return list(values) if isinstance(values, dict) else list(range(len(values)))
+
+
+def _line_records(text: str) -> Iterator[Record]:
+    # Not splitlines: a JSON string may contain U+2028 and other separators.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            yield Record(f"line {number}", parse_json(line, one_line=True))
+        except ValueError as error:
+            yield Record(f"line {number}", line, str(error))
+
+
+def _csv_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[Record]:
+    """Yield the rows of a table with a header, which shows the delimiter."""
+    csv.field_size_limit(2**31 - 1)  # the default limit is 128 KiB
+    stream = io.StringIO(text, newline="")
+    separator = SEPARATOR_LINE.match(text)
+    stream.seek(separator.end() if separator else 0)
+    delimiter = separator[1] if separator else _delimiter(text, {*needed.values()})
+    rows = csv.reader(stream, delimiter=delimiter, strict=True)
+    line = skipped = 1 if separator else 0
+    try:
+        header = next((row for row in rows if row), [])
+        _check_header(name, header, needed)
+        line = rows.line_num + skipped
+        for row in rows:
+            line = rows.line_num + skipped
+            if row:
+                fits = len(row) == len(header)
+                problem = "" if fits else f"the number of values is not {len(header)}, the number of columns"
+                yield Record(f"line {line}", dict(zip(header, row, strict=False)), problem)
+    except csv.Error as error:
+        raise UserError(f"{name}: not CSV after line {line}: {error}") from error
+
+
+def _delimiter(text: str, needed: set[str]) -> str:
+    """Return the delimiter by which the first line has the most of the needed columns, and then the most columns."""
+    header = text.lstrip().splitlines()[0]
+
+    def fit(delimiter: str) -> tuple[int, int]:
+        columns = next(csv.reader([header], delimiter=delimiter))
+        return len(needed.intersection(columns)), len(columns)
+
+    return max(DELIMITERS, key=fit)
+
+
+def _check_header(name: str, header: Sequence[str], needed: Mapping[str, str]) -> None:
+    repeated = [column for column, count in Counter(header).items() if count > 1]
+    if repeated:
+        raise UserError(f"{name}: more than one column {', '.join(repeated)}; each needs its own name")
+    missing = {option: column for option, column in needed.items() if column not in header}
+    if missing:
+        columns, options = ", ".join(missing.values()), ", ".join(f"--{option}" for option in missing)
+        raise UserError(f"{name}: no column {columns}; found: {', '.join(header)}; name others with {options}")
+
+
+# ---------------------------------------------------------------- Parquet and Arrow
+
+
 def read_table(path: Path, max_bytes: int | None = None) -> TableRows:
     """Read a table in the format of Parquet or of Arrow (stream or file), compressed or not.
 
     Args:
         path: the file.
-        max_bytes: the most that is read, counted after decompression; None: `core.files.MAX_BYTES`.
+        max_bytes: the most that is read, counted as if every value were written out; None: `core.files.MAX_BYTES`.
 
     Raises:
-        UserError: the file cannot be read or is not such a table; the records raise it if they are too large.
+        UserError: the file cannot be read or is not such a table; taking the records raises it if they are too large.
     """
-    import pyarrow as pa
+    import pyarrow as pa  # imported here because it is slow
 
-    content = read_content(path, max_bytes)
+    limit = max_bytes or files.MAX_BYTES
+    packed = path.suffix.lower() in COMPRESSION_SUFFIXES
+    content = read_content(path, limit) if packed else b""
+    open_table = _open_parquet if format_of(path) == ".parquet" else _open_arrow
     try:
-        schema, batches = _open_table(content, format_of(path))
-        class_names = _class_names_of_schema(schema)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable {format_of(path)} table: {error}") from error
-    return TableRows(_table_records(path, batches, max_bytes or files.MAX_BYTES), class_names)
+        table = open_table(pa.BufferReader(content) if packed else pa.OSFile(str(path)))
+    except (pa.ArrowException, OSError, ValueError, struct.error) as error:
+        raise UserError(f"{path}: not a readable {format_of(path)} table: {_one_line(error)}") from error
+    if table.bytes > limit:
+        raise _too_large(path, limit)
+    return TableRows(_table_records(path, table.batches, limit), _classes_in_schema(table.schema))
 
 
-def _open_table(content: bytes, suffix: str) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
-    import pyarrow as pa
+class _Table(NamedTuple):
+    """An open table.
+
+    Attributes:
+        schema: names and types of the columns.
+        bytes: after decompression, as the file declares them.
+        batches: of rows, read while they are taken.
+    """
+
+    schema: pa.Schema
+    bytes: int
+    batches: Iterator[pa.RecordBatch]
+
+
+def _open_parquet(source: pa.NativeFile) -> _Table:
     import pyarrow.parquet as pq
 
-    buffer = pa.py_buffer(content)
-    if suffix == ".parquet":
-        parquet = pq.ParquetFile(buffer)
-        return parquet.schema_arrow, parquet.iter_batches(ROWS_AT_ONCE)
-    if content.startswith(b"ARROW1"):
-        file = pa.ipc.open_file(buffer)
-        return file.schema, (file.get_batch(index) for index in range(file.num_record_batches))
-    stream = pa.ipc.open_stream(io.BytesIO(content))
-    return stream.schema, iter(stream)
+    file = pq.ParquetFile(source)
+    groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
+    chunks = [group.column(column) for group in groups for column in range(group.num_columns)]
+    declared = sum(chunk.total_uncompressed_size + chunk.num_values for chunk in chunks)
+    # Texts are read as dictionaries, because one long text may stand in a million rows.
+    leaves = [file.schema.column(column) for column in range(file.metadata.num_columns)]
+    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+    batches = pq.ParquetFile(source, read_dictionary=texts).iter_batches(ROWS_AT_ONCE)
+    return _Table(file.schema_arrow, declared, batches)
 
 
-def _class_names_of_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
-    """Return the names of classes that the `datasets` library noted in the schema of a table."""
-    import datasets
+def _open_arrow(source: pa.NativeFile) -> _Table:
+    """Open a stream, or a file, which is a stream between two marks."""
+    import pyarrow as pa
 
-    return _class_names(datasets.Features.from_arrow_schema(schema))
+    start = 8 if source.read(6) == b"ARROW1" else 0
+    source.seek(start)
+    declared = sum(map(_unpacked_bytes, pa.ipc.MessageReader.open_stream(source)))
+    source.seek(start)
+    stream = pa.ipc.open_stream(source)
+    return _Table(stream.schema, declared, iter(stream))
 
 
-def _class_names(features: datasets.Features) -> dict[str, tuple[str, ...]]:
-    import datasets
+def _unpacked_bytes(message: pa.ipc.Message) -> int:
+    """Return the bytes of a message's body after decompression, which its buffers declare.
 
-    names = {}
-    for column, feature in features.items():
-        inner = feature
-        while isinstance(inner, (datasets.List, datasets.LargeList)):
-            inner = inner.feature
-        if isinstance(inner, datasets.ClassLabel):
-            names[column] = tuple(inner.names)
-    return names
+    pyarrow decompresses without a limit, so the metadata is read here. It is a flatbuffer: a table points to the
+    offsets of its fields.
+    """
+    if message.type not in ("record batch", "dictionary"):
+        return 0
+    metadata, body = message.metadata.to_pybytes(), message.body
+
+    def follow(position: int) -> int:
+        return position + int(struct.unpack_from("<I", metadata, position)[0])
+
+    def field(table: int, number: int) -> int:
+        offsets = table - int(struct.unpack_from("<i", metadata, table)[0])
+        end, entry = int(struct.unpack_from("<H", metadata, offsets)[0]), 4 + 2 * number
+        offset = int(struct.unpack_from("<H", metadata, offsets + entry)[0]) if entry < end else 0
+        return table + offset if offset else 0
+
+    batch = follow(field(follow(0), 2))
+    if message.type == "dictionary":
+        batch = follow(field(batch, 1))
+    if not field(batch, 3):  # no compression
+        return int(body.size)
+    buffers, total = follow(field(batch, 2)), 0
+    for number in range(struct.unpack_from("<I", metadata, buffers)[0]):
+        start, length = struct.unpack_from("<qq", metadata, buffers + 4 + 16 * number)
+        total += length if length < 8 else max(length, struct.unpack("<q", body[start : start + 8])[0])
+    return total
 
 
 def _table_records(path: Path, batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[Record]:
@@ -160,14 +365,73 @@ def _table_records(path: Path, batches: Iterator[pa.RecordBatch], limit: int) ->
     size = number = 0
     try:
         for batch in batches:
-            size += batch.nbytes
+            size += sum(map(_plain_bytes, batch.columns))
             if size > limit:
-                raise UserError(f"{path}: holds more than {limit:,} bytes, the most that is read; give a part of it")
+                raise _too_large(path, limit)
             for fields in batch.to_pylist():
                 yield Record(f"row {number}", fields)
                 number += 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read after row {number}: {error}") from error
+        raise UserError(f"{path}: cannot be read after row {number}: {_one_line(error)}") from error
+
+
+def _plain_bytes(array: pa.Array) -> int:
+    """Return the bytes of an array in which every value is written out.
+
+    Raises:
+        ValueError: the values are of a type that no text, number or list has.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    size, types = VALUE_BYTES * len(array), pa.types
+    if types.is_dictionary(array.type):
+        if not types.is_primitive(array.type.value_type):
+            size += pc.sum(pc.take(pc.binary_length(array.dictionary), array.indices)).as_py() or 0
+    elif types.is_struct(array.type):
+        size += sum(map(_plain_bytes, array.flatten()))
+    elif types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
+        size += _plain_bytes(array.flatten())
+    elif types.is_map(array.type):
+        size += _plain_bytes(array.keys) + _plain_bytes(array.items)
+    elif isinstance(array, pa.ExtensionArray):
+        size += _plain_bytes(array.storage)
+    elif not (types.is_primitive(array.type) or types.is_null(array.type) or types.is_decimal(array.type)):
+        size += pc.sum(pc.binary_length(array)).as_py() or 0
+    return int(size)
+
+
+def _too_large(path: Path, limit: int) -> UserError:
+    return UserError(f"{path}: unpacks to more than {limit:,} bytes, the most that is read; give a part of it")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _classes_in_schema(schema: pa.Schema) -> dict[str, tuple[str, ...]]:
+    """Return the names of classes that the `datasets` library noted in the schema of a table."""
+    note = (schema.metadata or {}).get(b"huggingface", b"{}")
+    try:
+        features = json.loads(note).get("info", {}).get("features", {})
+    except (ValueError, AttributeError):  # a note of something else
+        return {}
+    return _class_names(features) if isinstance(features, dict) else {}
+
+
+def _class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Return the names of classes by column, from features as `datasets` writes them."""
+    names = {}
+    for column, feature in features.items():
+        inner = feature
+        while isinstance(inner, list) or (isinstance(inner, dict) and isinstance(inner.get("feature"), (list, dict))):
+            inner = (inner or [None])[0] if isinstance(inner, list) else inner["feature"]
+        if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and isinstance(inner.get("names"), list):
+            names[column] = tuple(map(str, inner["names"]))
+    return names
+
+
+# ---------------------------------------------------------------- data sets
 
 
 def load_dataset(name: str, config: str | None, split: str) -> TableRows:
@@ -180,13 +444,15 @@ def load_dataset(name: str, config: str | None, split: str) -> TableRows:
     """
     import datasets  # takes seconds, and reading files does not need it
 
+    what = f"dataset {name!r}, configuration {config!r}, split {split!r}"
+    saved = _saved_splits(name)
+    if saved and split not in saved:
+        raise UserError(f"{what}: cannot be loaded: {name} has the splits {', '.join(saved)}")
     try:
-        rows = _load_rows(name, config, split)
+        rows = saved[split] if saved else datasets.load_dataset(name, config, split=split)
     except Exception as error:  # the library documents no closed set: network, hub, parser and value errors
-        raise _load_error(f"dataset {name!r}, configuration {config!r}, split {split!r}", error) from error
-    features = rows.features if isinstance(rows, datasets.Dataset) else None
-    records = (Record(f"row {index}", row) for index, row in enumerate(rows))
-    return TableRows(records, _class_names(features) if features is not None else {})
+        raise _load_error(what, error) from error
+    return TableRows(_dataset_records(rows), _class_names(rows.features.to_dict()))
 
 
 def split_names(name: str, config: str | None) -> list[str]:
@@ -197,21 +463,44 @@ def split_names(name: str, config: str | None) -> list[str]:
     """
     import datasets
 
+    saved = _saved_splits(name)
     try:
-        return datasets.get_dataset_split_names(name, config)
+        return [*saved] if saved else list(datasets.get_dataset_split_names(name, config))
     except Exception as error:  # as in `load_dataset`
         raise _load_error(f"dataset {name!r}, configuration {config!r}", error) from error
 
 
-def _load_error(what: str, error: Exception) -> UserError:
-    reason = " ".join(str(error).split()) or "no reason given"
-    return UserError(f"{what}: cannot be loaded: {type(error).__name__}: {reason}")
+def _saved_splits(name: str) -> dict[str, datasets.Dataset]:
+    """Return the splits in a folder of `save_to_disk`; none if it is another folder or a data set of the hub.
 
-
-def _load_rows(name: str, config: str | None, split: str) -> datasets.Dataset:
+    Raises:
+        UserError: the folder is damaged; or the name can be neither a folder nor an id of the hub.
+    """
     import datasets
 
     folder = Path(name)
-    if (folder / "dataset_dict.json").is_file():
-        return datasets.load_from_disk(name)[split]
-    return datasets.load_dataset(name, config, split=split)
+    if folder.is_file():
+        raise UserError(
+            f"--dataset_name {name}: is a file; give it with --train_file, --validation_file or --test_file"
+        )
+    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise UserError(f"--dataset_name {name}: no such folder; give a folder or an id of the hub, OWNER/NAME")
+    if not any((folder / mark).is_file() for mark in SAVED_MARKS):
+        return {}
+    try:
+        saved = datasets.load_from_disk(name)
+    except Exception as error:  # as in `load_dataset`
+        raise _load_error(f"dataset {name!r}", error) from error
+    return dict(saved) if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
+
+
+def _dataset_records(rows: datasets.Dataset) -> Iterator[Record]:
+    number = 0
+    for table in rows.with_format("arrow").iter(ROWS_AT_ONCE):
+        for fields in table.to_pylist():
+            yield Record(f"row {number}", fields)
+            number += 1
+
+
+def _load_error(what: str, error: Exception) -> UserError:
+    return UserError(f"{what}: cannot be loaded: {type(error).__name__}: {_one_line(error)}")

@@ -4,107 +4,146 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import csv
-import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
-from adapter_qa.core.files import decode, is_text, kind, parse_json, read_bytes
+from adapter_qa.core.files import is_text, kind
 from adapter_qa.data.questions import Question
-from adapter_qa.data.sources import Record, load_dataset
+from adapter_qa.data.sources import CSV_SUFFIXES, Record, format_of, load_dataset, read_records, read_rows
 
-QUESTION_FILE_SUFFIXES = (".json", ".jsonl", ".csv")
 MAX_PROBLEMS = 10  # lines of one error message; further problems are only counted
-
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
+NO_START = -1
+WHOLE_NUMBER = re.compile(r"(-?[0-9]+)([.,]0+)?")  # pandas writes 12.0 in columns with gaps; some locales have a comma
+SEARCH = "prepare_squad_pt.py finds the start of answers without one"
+
+
+class QuestionColumns(NamedTuple):
+    """The columns, or keys, of a flat record.
+
+    Attributes:
+        id: of the question.
+        question: its text.
+        context: the text that has the answer.
+        answer: answers in one of SQuAD's forms, or the text of one answer or of several; without a column "answers"
+            also "answer_text".
+        answer_start: where `answer` is text, the index of the first character in the context.
+        title: of the context.
+    """
+
+    id: str = "id"
+    question: str = "question"
+    context: str = "context"
+    answer: str = "answers"
+    answer_start: str = "answer_start"
+    title: str = "title"
+
+    @classmethod
+    def of_options(cls, options: Mapping[str, Any]) -> QuestionColumns:
+        """Return the columns that the options `<field>_column` name; earlier versions recorded no such options."""
+        return cls(**{name: options.get(f"{name}_column", default) for name, default in cls._field_defaults.items()})
+
+    def needed(self) -> dict[str, str]:
+        """Return, by option, the columns that every file must have."""
+        return {"id_column": self.id, "question_column": self.question, "context_column": self.context}
+
+    def answer_in(self, fields: Mapping[str, Any]) -> str:
+        """Return the column of a record's answers."""
+        return "answer_text" if self.answer == "answers" and self.answer not in fields else self.answer
+
+
+STANDARD = QuestionColumns()
 
 
 class RecordError(ValueError):
     """A record that is not a valid question. The message gives its position and all its defects."""
 
 
-def read_squad(path: str | Path, *, need_answers: bool) -> list[Question]:
-    """Read the questions of a .json, .jsonl or .csv file in the format of SQuAD v1.1 or v2.0.
-
-    A .json file contains nested SQuAD, flat `{"data": [...]}` or a plain list. A .jsonl file contains one flat record
-    per line. A .csv file has the columns id, question, context and either `answers` (JSON, or the Python literal that
-    pandas and datasets write) or `answer_text` and `answer_start`. `is_impossible` discards the answers.
+def read_squad(path: str | Path, *, need_answers: bool, columns: QuestionColumns = STANDARD) -> list[Question]:
+    """Read the questions of a file in the format of SQuAD v1.1 or v2.0; see `read_question_file`.
 
     Args:
         path: the file.
         need_answers: whether every record must have answers. An empty list of answers means unanswerable.
+        columns: the keys of its records.
 
     Raises:
         UserError: the file cannot be read, or records are invalid. Answers that are not at their start index are valid
             here.
     """
-    return to_questions(read_question_file(Path(path)), str(path), need_answers=need_answers)
+    records = read_question_file(Path(path), columns)
+    return to_questions(records, str(path), need_answers=need_answers, columns=columns)
 
 
-def read_squad_files(paths: Sequence[Path], *, need_answers: bool) -> list[Question]:
+def read_squad_files(
+    paths: Sequence[Path], *, need_answers: bool, columns: QuestionColumns = STANDARD
+) -> list[Question]:
     """Read the questions of several files with `read_squad`.
 
     Raises:
         UserError: as `read_squad`; or files have ids in common.
     """
-    questions = run_all(partial(read_squad, path, need_answers=need_answers) for path in paths)
+    questions = run_all(partial(read_squad, path, need_answers=need_answers, columns=columns) for path in paths)
     files: dict[str, Path] = {}
     for path, of_file in zip(paths, questions, strict=True):
         for question in of_file:
             if files.setdefault(question.id, path) != path:
-                raise UserError(f"{files[question.id]} and {path}: both have a question with id {question.id!r}")
+                raise UserError(
+                    f"{files[question.id]} and {path}: both have a question with id {question.id!r}; ids must be unique"
+                )
     return [question for of_file in questions for question in of_file]
 
 
-def load_hub_squad(name: str, config: str | None, split: str, *, need_answers: bool) -> list[Question]:
-    """Load the questions of a dataset in SQuAD format with `datasets.load_dataset`. Code of the dataset never runs.
+def load_hub_squad(
+    name: str, config: str | None, split: str, *, need_answers: bool, columns: QuestionColumns = STANDARD
+) -> list[Question]:
+    """Load the questions of a data set in SQuAD format with `sources.load_dataset`.
 
     Raises:
-        UserError: the dataset cannot be loaded, or records are invalid.
+        UserError: the data set cannot be loaded, or records are invalid.
     """
     rows = load_dataset(name, config, split)
-    return to_questions(list(rows.records), f"{name} ({split})", need_answers=need_answers)
+    records = list(_flatten(rows.records, columns))
+    return to_questions(records, f"{name} ({split})", need_answers=need_answers, columns=columns)
 
 
-def read_question_file(path: Path) -> list[Record]:
+def read_question_file(path: Path, columns: QuestionColumns = STANDARD) -> list[Record]:
     """Read the records of a question file without checking them.
+
+    The file has one of `sources.RECORD_SUFFIXES`. Records are flat, or nested as in SQuAD: articles with "paragraphs",
+    or paragraphs with "qas". CSV holds answers as JSON, as the Python literal that pandas and datasets write, or as
+    text beside their start index.
 
     Raises:
         UserError: the extension is unknown, the file cannot be read, or its content does not fit the extension.
     """
-    if path.suffix.lower() not in QUESTION_FILE_SUFFIXES:
-        raise UserError(f"{path}: extension {path.suffix!r}; allowed: {', '.join(QUESTION_FILE_SUFFIXES)}")
-    return read_records(str(path), read_bytes(path))
+    rows = read_rows(path, columns.needed())
+    return list(_flatten(rows.records, columns, cells=format_of(path) in CSV_SUFFIXES))
 
 
-def read_records(name: str, content: bytes, suffix: str | None = None) -> list[Record]:
-    """Split the content of a question file into flat records without checking them.
+def read_question_content(name: str, content: bytes, suffix: str, columns: QuestionColumns = STANDARD) -> list[Record]:
+    """Do the same for the content of a text file that is called `name` in messages; see `sources.read_records`."""
+    records = read_records(name, content, suffix, columns.needed())
+    return list(_flatten(records, columns, cells=suffix in CSV_SUFFIXES))
+
+
+def parse_question(
+    record: Record, *, need_answers: bool, columns: QuestionColumns = STANDARD, need_starts: bool = True
+) -> Question:
+    """Convert a flat record to a question. An integer id becomes text.
 
     Args:
-        name: path or name of the file, for error messages.
-        content: UTF-8 with or without a byte order mark.
-        suffix: one of `QUESTION_FILE_SUFFIXES`, which selects the format; None: the suffix of `name`.
-
-    Raises:
-        UserError: the content does not have the format.
-    """
-    text = decode(name, content)
-    suffix = suffix or Path(name).suffix.lower()
-    if suffix == ".csv":
-        return list(_csv_records(name, text))
-    if suffix == ".jsonl":
-        return list(_line_records(text))
-    return list(_json_records(name, text))
-
-
-def parse_question(record: Record, *, need_answers: bool) -> Question:
-    """Convert a flat record to a question. An integer id becomes text.
+        record: the record.
+        need_answers: whether it must have answers.
+        columns: its keys.
+        need_starts: whether each answer must have its start index. Otherwise a missing or unusable one becomes -1, and
+            an answer may be plain text.
 
     Raises:
         RecordError: keys are missing or have the wrong type.
@@ -114,24 +153,26 @@ def parse_question(record: Record, *, need_answers: bool) -> Question:
     fields = record.fields
     if not isinstance(fields, dict):
         raise RecordError(f"{record.where}: {kind(fields)} instead of an object")
-    id_problem = _id_problem(fields.get("id"))
-    problems = [id_problem, _text_problem(fields, "question"), _text_problem(fields, "context")]
-    problems += [_title_problem(fields.get("title")), _answers_problem(fields, need_answers)]
+    id_problem = _id_problem(fields, columns.id)
+    answers = _read_answers(fields, columns, need_answers=need_answers, need_starts=need_starts)
+    problems = [id_problem, _text_problem(fields, columns.question), _text_problem(fields, columns.context)]
+    problems += [_title_problem(fields, columns.title), answers.problem]
     if any(problems):
-        identifier = "" if id_problem else f" (id {fields['id']!r})"
+        identifier = "" if id_problem else f" (id {fields[columns.id]!r})"
         raise RecordError(f"{record.where}{identifier}: {'; '.join(filter(None, problems))}")
-    texts, starts = _answer_lists(fields)
     return Question(
-        id=str(fields["id"]),
-        question=fields["question"],
-        context=fields["context"],
-        answer_texts=tuple(texts),
-        answer_starts=tuple(starts),
-        title=fields.get("title") or "",
+        id=str(fields[columns.id]),
+        question=fields[columns.question],
+        context=fields[columns.context],
+        answer_texts=tuple(answers.texts),
+        answer_starts=tuple(answers.starts),
+        title=fields.get(columns.title) or "",
     )
 
 
-def to_questions(records: list[Record], source: str, *, need_answers: bool) -> list[Question]:
+def to_questions(
+    records: Sequence[Record], source: str, *, need_answers: bool, columns: QuestionColumns = STANDARD
+) -> list[Question]:
     """Check the records of a file called `source` and convert them to questions.
 
     Raises:
@@ -140,7 +181,7 @@ def to_questions(records: list[Record], source: str, *, need_answers: bool) -> l
     questions, problems = [], []
     for record in records:
         try:
-            questions.append(parse_question(record, need_answers=need_answers))
+            questions.append(parse_question(record, need_answers=need_answers, columns=columns))
         except RecordError as error:
             problems.append(f"{source}: {error}")
     counts = Counter(question.id for question in questions)
@@ -150,8 +191,24 @@ def to_questions(records: list[Record], source: str, *, need_answers: bool) -> l
         problems.insert(0, f"{source}: ids must be unique; {extra} records repeat an id, such as {repeated[0]!r}")
     if not records:
         problems = [f"{source}: holds no questions"]
+    elif problems:
+        problems[:0] = _other_columns(records[0], source, columns, need_answers)
     raise_first_problems(problems, source)
     return questions
+
+
+def _other_columns(record: Record, source: str, columns: QuestionColumns, need_answers: bool) -> list[str]:
+    """Return a line on the keys that a record has in place of those that it lacks; none if there are none."""
+    fields = record.fields if isinstance(record.fields, dict) else {}
+    needed = columns.needed() | ({"answer_column": columns.answer_in(fields)} if need_answers else {})
+    missing = {option: column for option, column in needed.items() if column not in fields}
+    others = [str(key) for key in fields if key not in {*columns, "answer_text", "is_impossible"}]
+    if not missing or not others:
+        return []
+    options = ", ".join(f"--{option}" for option in missing)
+    return [
+        f"{source}: {record.where} has no {', '.join(missing.values())}, but {', '.join(others)}; {options} name them"
+    ]
 
 
 def raise_first_problems(problems: list[str], source: object) -> None:
@@ -160,96 +217,65 @@ def raise_first_problems(problems: list[str], source: object) -> None:
     raise_if_any([*problems[:MAX_PROBLEMS], *([f"{source}: and {more} more problems"] if more > 0 else [])])
 
 
-def _json_records(name: str, text: str) -> Iterator[Record]:
-    try:
-        content = parse_json(text)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from error
-    items = content.get("data") if isinstance(content, dict) else content
-    if not isinstance(items, list):
-        raise UserError(f"{name}: the top level must be a list or an object whose 'data' is a list")
-    for index, item in enumerate(items):
-        if isinstance(item, dict) and "paragraphs" in item:
-            yield from _article_records(item, f"data[{index}]")
+def _flatten(records: Iterable[Record], columns: QuestionColumns, *, cells: bool = False) -> Iterator[Record]:
+    """Yield flat records: split articles and paragraphs, and convert the `cells` of CSV."""
+    for record in records:
+        fields = record.fields
+        if record.problem or not isinstance(fields, dict):
+            yield record
+        elif cells:
+            yield _typed_cells(record, columns)
+        elif "paragraphs" in fields:
+            yield from _article_records(fields, record.where, columns)
+        elif "qas" in fields and columns.question not in fields:
+            yield from _paragraph_records(fields, record.where, fields.get(columns.title), columns)
         else:
-            yield Record(f"data[{index}]", item)
+            yield record
 
 
-def _article_records(article: dict[str, Any], where: str) -> Iterator[Record]:
-    """Flatten an article of nested SQuAD."""
+def _article_records(article: dict[str, Any], where: str, columns: QuestionColumns) -> Iterator[Record]:
     if not isinstance(article["paragraphs"], list):
         yield Record(where, article, "'paragraphs' is not a list")
         return
     for index, paragraph in enumerate(article["paragraphs"]):
-        paragraph_where = f"{where}.paragraphs[{index}]"
-        if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
-            yield Record(paragraph_where, paragraph, "is not an object with a list 'qas'")
-            continue
-        shared = {"title": article.get("title")}
-        if "context" in paragraph:
-            shared["context"] = paragraph["context"]
-        for number, fields in enumerate(paragraph["qas"]):
-            flat = {**fields, **shared} if isinstance(fields, dict) else fields
-            yield Record(f"{paragraph_where}.qas[{number}]", flat)
+        yield from _paragraph_records(paragraph, f"{where}.paragraphs[{index}]", article.get(columns.title), columns)
 
 
-def _line_records(text: str) -> Iterator[Record]:
-    # Not splitlines: a JSON string may contain U+2028 and other separators.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield Record(f"line {number}", parse_json(line, one_line=True))
-        except ValueError as error:
-            yield Record(f"line {number}", line, str(error))
+def _paragraph_records(paragraph: Any, where: str, title: Any, columns: QuestionColumns) -> Iterator[Record]:
+    if not isinstance(paragraph, dict) or not isinstance(paragraph.get("qas"), list):
+        yield Record(where, paragraph, "is not an object with a list 'qas'")
+        return
+    shared = {columns.title: title}
+    if columns.context in paragraph:
+        shared[columns.context] = paragraph[columns.context]
+    for number, fields in enumerate(paragraph["qas"]):
+        yield Record(f"{where}.qas[{number}]", {**fields, **shared} if isinstance(fields, dict) else fields)
 
 
-def _csv_records(name: str, text: str) -> Iterator[Record]:
-    csv.field_size_limit(2**31 - 1)  # the default limit is 128 KiB
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = rows.fieldnames or []
-        repeated = [column for column, count in Counter(header).items() if count > 1]
-        if repeated:
-            raise UserError(f"{name}: more than one column {', '.join(repeated)}; each needs its own name")
-        missing = [column for column in ("id", "question", "context") if column not in header]
-        if missing:
-            raise UserError(
-                f"{name}: no column {', '.join(missing)}; needed, comma-separated: id, question, context; "
-                f"found: {', '.join(header)}"
-            )
-        for row in rows:
-            where = f"line {rows.line_num}"
-            if None in row or None in row.values():
-                yield Record(where, row, f"the number of values is not {len(header)}, the number of columns")
-                continue
-            try:
-                yield Record(where, _csv_fields(row))
-            except ValueError as error:
-                yield Record(where, row, str(error))
-    except csv.Error as error:
-        raise UserError(f"{name}: not CSV after line {rows.line_num}: {error}") from error
-
-
-def _csv_fields(row: dict[str, str]) -> dict[str, Any]:
-    """Convert a row to a flat record, or raise ValueError if a cell has the wrong format."""
-    fields: dict[str, Any] = {key: row[key] for key in ("id", "title", "question", "context") if key in row}
+def _typed_cells(record: Record, columns: QuestionColumns) -> Record:
+    """Return a row of CSV with the values of its cells, or with its first problem."""
+    row: dict[str, str] = record.fields
+    texts = (columns.id, columns.title, columns.question, columns.context)
+    fields: dict[str, Any] = {key: row[key] for key in texts if key in row}
     impossible = row.get("is_impossible", "").strip().lower()
     if impossible not in ("", "true", "false"):
-        raise ValueError(f"'is_impossible' is {row['is_impossible']!r}; allowed: true, false or empty")
+        problem = f"'is_impossible' is {row['is_impossible']!r}; allowed: true, false or empty"
+        return Record(record.where, row, problem)
     fields["is_impossible"] = impossible == "true"
-    if row.get("answers"):
-        fields["answers"] = _parse_literal(row["answers"])
-    elif "answers" not in row and "answer_text" in row and "answer_start" in row:
-        text, start = row["answer_text"], row["answer_start"].strip()
-        number = re.fullmatch(r"(-?[0-9]+)(\.0)?", start)  # pandas writes 12.0 in columns with missing values
-        if (text or start) and not number:
-            raise ValueError(f"'answer_start' is {start!r}; it must be a whole number")
-        fields["answers"] = {
-            "text": [text] if number else [],
-            "answer_start": [int(number[1])] if number else [],
-        }
-    return fields
+    key = columns.answer_in(row)
+    has_start = columns.answer_start in row
+    if has_start:
+        number = WHOLE_NUMBER.fullmatch(row[columns.answer_start].strip())
+        fields[columns.answer_start] = int(number[1]) if number else row[columns.answer_start]
+    cell = row.get(key, "")
+    if cell.lstrip().startswith(("[", "{")) and not has_start:
+        try:
+            fields[key] = _parse_literal(cell)
+        except ValueError:
+            return Record(record.where, row, f"{key!r} is neither JSON nor a Python literal")
+    elif cell or has_start:
+        fields[key] = cell
+    return Record(record.where, fields)
 
 
 class _ArraysToLists(ast.NodeTransformer):
@@ -266,20 +292,22 @@ def _parse_literal(cell: str) -> Any:
     try:
         return ast.literal_eval(_ArraysToLists().visit(ast.parse(cell.strip(), mode="eval")))
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:  # documented for literal_eval
-        raise ValueError("'answers' is neither JSON nor a Python literal") from error
+        raise ValueError("neither JSON nor a Python literal") from error
 
 
-def _id_problem(identifier: object) -> str:
+def _id_problem(fields: dict[str, Any], key: str) -> str:
+    identifier = fields.get(key)
     if identifier is None or (isinstance(identifier, str) and not identifier.strip()):
-        return "no 'id'"
+        return f"no {key!r}"
     if type(identifier) is not int and not is_text(identifier):
-        return f"'id' is {kind(identifier)}; it must be valid text or a whole number"
+        return f"{key!r} is {kind(identifier)}; it must be valid text or a whole number"
     return ""
 
 
-def _title_problem(title: object) -> str:
+def _title_problem(fields: dict[str, Any], key: str) -> str:
+    title = fields.get(key)
     if title is not None and not is_text(title):
-        return f"'title' is {kind(title)}; it must be valid text"
+        return f"{key!r} is {kind(title)}; it must be valid text"
     return ""
 
 
@@ -294,40 +322,68 @@ def _text_problem(fields: dict[str, Any], key: str) -> str:
     return "" if is_text(value) else f"{key!r} has a lone surrogate, which is not valid text"
 
 
-def _answers_problem(fields: dict[str, Any], need_answers: bool) -> str:
+class _Answers(NamedTuple):
+    """The answers of a record: texts, their start indices, and why they are not valid; empty if they are."""
+
+    texts: list[Any]
+    starts: list[Any]
+    problem: str = ""
+
+
+def _read_answers(
+    fields: dict[str, Any], columns: QuestionColumns, *, need_answers: bool, need_starts: bool
+) -> _Answers:
+    """Return the answers of a record in any of their forms; none for an unanswerable question."""
     impossible = fields.get("is_impossible")
     if impossible is not None and not isinstance(impossible, bool):
-        return f"'is_impossible' is {kind(impossible)}; it must be true or false"
-    if impossible:
-        return ""
-    answers = fields.get("answers")
-    if answers is None:
-        return "no 'answers'" if need_answers else ""
+        return _Answers([], [], f"'is_impossible' is {kind(impossible)}; it must be true or false")
+    key = columns.answer_in(fields)
+    answers = fields.get(key)
+    has_start = columns.answer_start in fields
+    start = fields.get(columns.answer_start)
+    if impossible or answers == [] or (has_start and _is_gap(answers) and _is_gap(start)):
+        return _Answers([], [])
+    if answers is None and not has_start:
+        return _Answers([], [], f"no {columns.answer!r}" if need_answers else "")
+    texts: Any
+    starts: Any
     if isinstance(answers, dict):
-        well_formed = all(isinstance(answers.get(key), list) for key in ("text", "answer_start"))
+        texts, starts = answers.get("text"), answers.get("answer_start")
+    elif isinstance(answers, list) and all(isinstance(answer, dict) and "text" in answer for answer in answers):
+        texts, starts = [answer["text"] for answer in answers], [answer.get("answer_start", ...) for answer in answers]
     else:
-        well_formed = isinstance(answers, list) and all(
-            isinstance(answer, dict) and "text" in answer and "answer_start" in answer for answer in answers
-        )
-    if not well_formed:
-        return "'answers' must be [{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
-    texts, starts = _answer_lists(fields)
+        texts, starts = (answers, start) if isinstance(answers, list) or not has_start else ([answers], [start])
+    if not need_starts:
+        texts = texts if isinstance(texts, list) else [texts]
+        starts = starts if isinstance(starts, list) else [starts]
+        starts = [_lenient_start(start) for start in starts] if len(starts) == len(texts) else [NO_START] * len(texts)
+    return _check_answers(key, texts, starts)
+
+
+def _check_answers(key: str, texts: Any, starts: Any) -> _Answers:
+    if not isinstance(texts, list) or not isinstance(starts, list) or ... in starts:
+        forms = "[{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
+        return _Answers([], [], f"{key!r} must be {forms}; {SEARCH}")
     if len(texts) != len(starts):
-        return f"'answers' has {len(texts)} 'text' and {len(starts)} 'answer_start'; give one start per text"
+        counts = f"{len(texts)} 'text' and {len(starts)} 'answer_start'"
+        return _Answers([], [], f"{key!r} has {counts}; give one start per text; {SEARCH}")
     if not all(map(is_text, texts)):
-        return "an answer's 'text' is not valid text"
+        return _Answers([], [], "an answer's 'text' is not valid text")
+    starts = [int(start) if isinstance(start, float) and start.is_integer() else start for start in starts]
     for start in starts:
         if type(start) is not int or abs(start) >= ANSWER_START_LIMIT:  # isinstance counts bool as int
             shown = kind(start) if type(start) is not int else "out of range"
-            return f"an 'answer_start' is {shown}; it must be a whole number, the index of a character"
-    return ""
+            whole = "it must be a whole number, the index of a character"
+            return _Answers([], [], f"an 'answer_start' is {shown}; {whole}; {SEARCH}")
+    return _Answers(texts, starts)
 
 
-def _answer_lists(fields: dict[str, Any]) -> tuple[list[Any], list[Any]]:
-    """Return texts and starts of either form of `answers`; both are empty for an unanswerable question."""
-    answers = fields.get("answers")
-    if fields.get("is_impossible") or answers is None:
-        return [], []
-    if isinstance(answers, dict):
-        return answers["text"], answers["answer_start"]
-    return [answer["text"] for answer in answers], [answer["answer_start"] for answer in answers]
+def _is_gap(value: Any) -> bool:
+    """Return whether a cell is empty: null, no text, or the NaN of pandas."""
+    return value is None or value == "" or value != value
+
+
+def _lenient_start(value: Any) -> int:
+    """Return a start index, also one that is written as text; `NO_START` if it is none."""
+    number = WHOLE_NUMBER.fullmatch(str(value).strip())
+    return int(number[1]) if number and abs(int(number[1])) < ANSWER_START_LIMIT else NO_START

@@ -12,7 +12,7 @@ from typing import Any
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import decode, is_text, read_bytes, read_stdin, write_chunks
 from adapter_qa.data.sources import Record
-from adapter_qa.data.squad import read_question_file, read_records, to_questions
+from adapter_qa.data.squad import read_question_content, read_question_file, to_questions
 
 STDIN = "-"  # as the name of a file
 STDIN_NAME = "standard input"
@@ -71,7 +71,7 @@ def read_requests(file: str) -> list[dict[str, Any]]:
         UserError: if the file cannot be read, or a record lacks a field or has a value that JSON cannot represent.
     """
     if file == STDIN:
-        name, records = STDIN_NAME, read_records(STDIN_NAME, read_stdin(), ".jsonl")
+        name, records = STDIN_NAME, read_question_content(STDIN_NAME, read_stdin(), ".jsonl")
     else:
         name, records = file, read_question_file(Path(file))
     to_questions([_without_answers(record) for record in records], name, need_answers=False)

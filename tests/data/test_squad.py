@@ -14,7 +14,7 @@ import pytest
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import MAX_PROBLEMS, RecordError, load_hub_squad, parse_question, read_records, read_squad
+from adapter_qa.data.squad import MAX_PROBLEMS, RecordError, load_hub_squad, parse_question, read_question_content, read_squad
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -369,7 +369,7 @@ def test_nothing_in_a_csv_cell_is_executed(tmp_path: Path) -> None:
 
 def test_a_record_is_parsed_alone() -> None:
     """The preparation script reads valid records although others are invalid."""
-    records = read_records("q.json", json.dumps([flat(ANSWERED), {"id": "x"}]).encode())
+    records = read_question_content("q.json", json.dumps([flat(ANSWERED), {"id": "x"}]).encode(), ".json")
     assert parse_question(records[0], need_answers=True) == ANSWERED
     with pytest.raises(RecordError, match=r"^data\[1\] \(id 'x'\): no 'question'; no 'context'; no 'answers'$"):
         parse_question(records[1], need_answers=True)
