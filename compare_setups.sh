@@ -36,7 +36,7 @@ MADX2=${MADX2:-True}
 ADAPTER=${ADAPTER:-pfeiffer}
 ACTIVATION=${ACTIVATION:-gelu}
 REDUCTION=${REDUCTION:-16}
-EXTRA=${EXTRA:-}                               # options for every run, e.g. "--max_train_samples 1000"
+EXTRA=${EXTRA:-}   # options for every run, which override the others, e.g. "--max_train_samples 1000"
 
 EPOCHS=${EPOCHS:-5} PATIENCE=${PATIENCE:-3} BATCH=${BATCH:-8} GAS=${GAS:-2}
 FULL_LR=${FULL_LR:-3e-5} QA_LR=${QA_LR:-1e-4} FUSION_LR=${FUSION_LR:-3e-5}
@@ -61,7 +61,8 @@ train() {
     local name=$1 code=0
     shift
     printf '\n=== %s\n' "$name"
-    "$PYTHON" run_qa_adapter.py "${common[@]}" "$@" --output_dir "$OUT/$name" "${extra[@]}" || code=$?
+    override "${common[@]}" "$@" --output_dir "$OUT/$name"
+    "$PYTHON" run_qa_adapter.py "${words[@]}" || code=$?
     if [ "$code" -gt 128 ]; then exit "$code"; fi
     if [ "$code" -ne 0 ]; then failed+=("$name (exit code $code)"); fi
 }

@@ -20,6 +20,32 @@ help_if_asked() {
     exit
 }
 
+# override OPTION ...: set the array `words` to these options without those that the array `extra` has as well, followed
+# by `extra`. The Python scripts refuse an option that is given twice.
+override() {
+    local word names=" " keep=1
+    for word in "${extra[@]}"; do
+        if [[ $word == --* ]]; then names+="$(option_name "$word") "; fi
+    done
+    words=()
+    for word in "$@"; do
+        if [[ $word == --* ]]; then
+            keep=1
+            if [[ $names == *" $(option_name "$word") "* ]]; then keep=; fi
+        fi
+        if [ "$keep" ]; then words+=("$word"); fi
+    done
+    words+=("${extra[@]}")
+}
+
+# option_name WORD: print the name of an option, the same for --a_b, --a-b, --a_b=VALUE and --no_a_b.
+option_name() {
+    local name=${1%%=*}
+    name=${name#--}
+    name=${name//-/_}
+    echo "${name#no_}"
+}
+
 # use_environment EXTRAS: activate .venv with this project and some of its extras, e.g. "dev". The environment is created
 # if it is missing, and packages are installed again only if the pins have changed.
 use_environment() {

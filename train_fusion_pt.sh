@@ -27,7 +27,7 @@ FP16=${FP16:-True}
 MADX2=${MADX2:-True}
 ADAPTER=${ADAPTER:-pfeiffer}
 ACTIVATION=${ACTIVATION:-gelu}
-EXTRA=${EXTRA:-}                               # options for every training step, e.g. "--max_train_samples 1000"
+EXTRA=${EXTRA:-}   # options for every training step, which override the others, e.g. "--max_train_samples 1000"
 
 MLM_LR=${MLM_LR:-1e-4} MLM_BATCH=${MLM_BATCH:-16} MLM_EPS=${MLM_EPS:-1e-4} MLM_EPOCHS=${MLM_EPOCHS:-100}
 MLM_PATIENCE=${MLM_PATIENCE:-10} MLM_REDUCTION=${MLM_REDUCTION:-2}
@@ -54,31 +54,34 @@ if [ ! -f "$DATA/pt_squad-dev-v1.1.json" ]; then
 fi
 
 # Language adapter: Pfeiffer + invertible, masked language modelling.
-"${launcher[@]}" run_mlm_adapter.py "${common[@]}" --adapter_config pfeiffer+inv --adapter_non_linearity "$ACTIVATION" \
+override "${common[@]}" --adapter_config pfeiffer+inv --adapter_non_linearity "$ACTIVATION" \
     --train_file "$TEXT" --adapter_reduction_factor "$MLM_REDUCTION" --learning_rate "$MLM_LR" \
     --per_device_train_batch_size "$MLM_BATCH" --adam_epsilon "$MLM_EPS" --num_train_epochs "$MLM_EPOCHS" \
-    --early_stopping_patience "$MLM_PATIENCE" --output_dir "$OUT/mlm" "${extra[@]}"
+    --early_stopping_patience "$MLM_PATIENCE" --output_dir "$OUT/mlm"
+"${launcher[@]}" run_mlm_adapter.py "${words[@]}"
 
 # QA adapter on the language adapter.
-"${launcher[@]}" run_qa_adapter.py "${common[@]}" "${new_adapter[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
+override "${common[@]}" "${new_adapter[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
     --adapter_reduction_factor "$QA_REDUCTION" --learning_rate "$QA_LR" --per_device_train_batch_size "$QA_BATCH" \
     --gradient_accumulation_steps "$QA_GAS" --adam_epsilon "$QA_EPS" --num_train_epochs "$QA_EPOCHS" \
-    --early_stopping_patience "$QA_PATIENCE" --output_dir "$OUT/qa" "${extra[@]}"
+    --early_stopping_patience "$QA_PATIENCE" --output_dir "$OUT/qa"
+"${launcher[@]}" run_qa_adapter.py "${words[@]}"
 
 # NER adapter, without a language adapter.
-"${launcher[@]}" run_ner_adapter.py "${common[@]}" "${new_adapter[@]}" --train_file "$NER_TRAIN" \
+override "${common[@]}" "${new_adapter[@]}" --train_file "$NER_TRAIN" \
     --validation_file "$NER_DEV" --max_seq_length "$LENGTH" --weighted_loss True --weighted_loss_constant "$NER_C" \
     --next_sentence True \
     --adapter_reduction_factor "$NER_REDUCTION" --learning_rate "$NER_LR" --per_device_train_batch_size "$NER_BATCH" \
     --gradient_accumulation_steps "$NER_GAS" --adam_epsilon "$NER_EPS" --num_train_epochs "$NER_EPOCHS" \
-    --early_stopping_patience "$NER_PATIENCE" --output_dir "$OUT/ner" "${extra[@]}"
+    --early_stopping_patience "$NER_PATIENCE" --output_dir "$OUT/ner"
+"${launcher[@]}" run_ner_adapter.py "${words[@]}"
 
 # Fusion of both on the language adapter.
-"${launcher[@]}" run_qa_adapter.py "${common[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
+override "${common[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
     --fuse_adapters qa_squad11pt="$OUT/qa" ner_lenerbr="$OUT/ner" --learning_rate "$FUSION_LR" \
     --per_device_train_batch_size "$FUSION_BATCH" --gradient_accumulation_steps "$FUSION_GAS" \
     --adam_epsilon "$FUSION_EPS" --weight_decay "$FUSION_DECAY" --lr_scheduler_type linear --warmup_steps 0 \
-    --num_train_epochs "$FUSION_EPOCHS" --early_stopping_patience "$FUSION_PATIENCE" --output_dir "$OUT/fusion" \
-    "${extra[@]}"
+    --num_train_epochs "$FUSION_EPOCHS" --early_stopping_patience "$FUSION_PATIENCE" --output_dir "$OUT/fusion"
+"${launcher[@]}" run_qa_adapter.py "${words[@]}"
 
 echo "done: $OUT/fusion/run.json; ask with: python ask_qa.py $OUT/fusion --question ... --context ..."

@@ -28,7 +28,7 @@ SEEDS=${SEEDS:-1 2 3}
 REDUCTIONS=${REDUCTIONS:-16}                   # of new adapters; full fine-tuning and fusions have none
 EPOCHS=${EPOCHS:-15}
 PATIENCE=${PATIENCE:-5}
-EXTRA=${EXTRA:-}                               # options for every trial, e.g. "--fp16 True --max_train_samples 1000"
+EXTRA=${EXTRA:-}   # options for every trial, which override the others, e.g. "--fp16 True --max_train_samples 1000"
 PYTHON=${PYTHON:-python}
 
 read -r -a extra <<<"$EXTRA"
@@ -45,11 +45,12 @@ for setup in $SETUPS; do
     *) echo "error: SETUPS: $setup is unknown; choose from full, qa, lang, fusion, lang_fusion" >&2; exit 2 ;;
     esac
     for lr in $LRS; do for reduction in $reductions; do for seed in $SEEDS; do
-        command=("$PYTHON" run_qa_adapter.py --model_name_or_path "$MODEL" --do_train --do_eval --train_file "$TRAIN"
-            --validation_file "$DEV" --num_train_epochs "$EPOCHS" --early_stopping_patience "$PATIENCE"
-            "${options[@]}" --learning_rate "$lr" --seed "$seed")
-        if [ "$reduction" != none ]; then command+=(--adapter_reduction_factor "$reduction"); fi
-        commands+=("$(printf '%q ' "${command[@]}" "${extra[@]}")")
+        trial=(--model_name_or_path "$MODEL" --do_train --do_eval --train_file "$TRAIN" --validation_file "$DEV"
+            --num_train_epochs "$EPOCHS" --early_stopping_patience "$PATIENCE" "${options[@]}" --learning_rate "$lr"
+            --seed "$seed")
+        if [ "$reduction" != none ]; then trial+=(--adapter_reduction_factor "$reduction"); fi
+        override "${trial[@]}"
+        commands+=("$(printf '%q ' "$PYTHON" run_qa_adapter.py "${words[@]}")")
     done; done; done
 done
 if [ "${#commands[@]}" -eq 0 ]; then

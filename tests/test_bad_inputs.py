@@ -20,7 +20,7 @@ import torch
 from reference.legacy_saves import LegacyModel
 from safetensors.torch import load_file, save_file
 from support.questions import make_questions, write_squad
-from support.scripts import run_main, run_script
+from support.scripts import override, run_main, run_script
 from transformers import PreTrainedModel
 
 import ask_qa
@@ -44,7 +44,7 @@ WINDOWS = {
     "max_seq_length": 64, "doc_stride": 16, "n_best_size": 20, "max_answer_length": 30, "version_2": False,
     "null_score_diff_threshold": 0.0,
 }  # fmt: skip
-# Valid command lines. A row adds to them; the last value of an option counts.
+# Valid command lines. A row adds to them or changes them.
 VALID = {
     "qa": "--model_name_or_path {base} --do_train --train_file {fixtures}/train.json --max_seq_length 64 "
     "--doc_stride 16 --output_dir out",
@@ -811,9 +811,11 @@ class Workspace:
     def argv(self, case: Case) -> list[str]:
         """Return a case's command line."""
         paths = {name: self.fixtures / name for name in ("base", "qa", "mlm", "fusion", "houlsby", "madx2", "old")}
-        valid = "" if "NOTHING" in case.argv else VALID[case.script]
-        line = f"{valid} {case.argv.replace('NOTHING', '')}"
-        return shlex.split(line.format(fixtures=self.fixtures, roberta=self.roberta, **paths))
+        lines = ("", case.argv.replace("NOTHING", "")) if "NOTHING" in case.argv else (VALID[case.script], case.argv)
+        valid, changes = (
+            shlex.split(line.format(fixtures=self.fixtures, roberta=self.roberta, **paths)) for line in lines
+        )
+        return override(valid, *changes)
 
     def write_files(self, case: Case) -> dict[str, bytes]:
         """Make a case's files and return the folder's content."""
@@ -829,7 +831,7 @@ class Workspace:
 
     def run(self, case: Case, *argv: str) -> subprocess.CompletedProcess[str]:
         """Run a case's script in this process; `argv` is added to the case's command line."""
-        return run_main(SCRIPTS[case.script], *self.argv(case), *argv, cwd=self.folder)
+        return run_main(SCRIPTS[case.script], *override(self.argv(case), *argv), cwd=self.folder)
 
 
 @pytest.fixture

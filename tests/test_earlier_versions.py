@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from support.scripts import ROOT
+from support.scripts import ROOT, override
 
 import run_mlm_adapter
 import run_ner_adapter
@@ -72,7 +72,7 @@ def test_runs_answer_as_in_version_0_1_0(folder: Path, name: str) -> None:
 
 
 def test_saved_adapters_are_loaded_into_a_new_fusion(folder: Path) -> None:
-    argv = [*COMMANDS["fusion"][:-1], "new_fusion", "--num_train_epochs", "1"]
+    argv = override(COMMANDS["fusion"], "--num_train_epochs", "1", "--output_dir", "new_fusion")
     assert run_qa_adapter.main(argv) == 0
     adapters = [folder / run / "adapters-fusion" / "mlm" / "adapter.safetensors" for run in ("fusion", "new_fusion")]
     before, after = (load_file(path) for path in adapters)

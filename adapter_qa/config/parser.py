@@ -10,6 +10,7 @@ import difflib
 import importlib.util
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import Field, replace
@@ -138,13 +139,16 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         if argv and Path(argv[0]).suffix in OPTION_FILE_SUFFIXES:
             from_file = self._file_to_argv(Path(argv[0]))
             argv = argv[1:]
-        words, notes = translate_legacy_args([*from_file, *argv])
+        parts = [translate_legacy_args(part) for part in (from_file, argv)]
+        words = [word for part, _ in parts for word in part]
+        notes = list(dict.fromkeys(note for _, lines in parts for note in lines))
         if notes and "train_adapter" in self.known_names() and not any(map(TRAIN_ADAPTER.match, words)):
             notes.append(
                 "without --train_adapter an adapter is trained; adapter-transformers 2.x fine-tuned all weights"
             )
         log_note(notes)
-        self.problems = []
+        # The command line may override the file, but neither may contradict itself.
+        self.problems = [problem for part, _ in parts for problem in self.repeated(part)]
         groups: list[Any]
         *groups, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
         unknown = [self._unknown(word, "command line") for word in rest if word.startswith("-")]
@@ -153,12 +157,7 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         if self.problems or unknown:
             raise UserError(self.problems + unknown + field_problems(groups))
         config: Config = self.config_class(*groups)
-        return replace(config, given=frozenset(self.options_among(words))).resolved()
-
-    def options_among(self, words: Sequence[str]) -> list[str]:
-        """Return the names of the options among the words of a command line, in order; unknown ones are left out."""
-        spelled = (self._option_string_actions.get(word.partition("=")[0]) for word in words)
-        return [action.dest for action in spelled if action is not None]
+        return replace(config, given=frozenset(action.dest for action, _ in self.occurrences(words))).resolved()
 
     def _unknown(self, name: str, where: str) -> str:
         bare = name.lstrip("-").split("=")[0]
@@ -171,10 +170,12 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         text = read_text(path)
         try:
             values = parse_json(text) if path.suffix == ".json" else yaml.safe_load(text)
+            repeated = _repeated_keys(text, path.suffix)
         except (ValueError, RecursionError, yaml.YAMLError) as error:
             raise UserError(f"{path}: cannot be read as options: {' '.join(str(error).split())}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: holds {kind(values)}; options are a mapping such as 'seed: 42'")
+        raise_if_any([f"{path}: {name} is given {count} times; give it once" for name, count in repeated.items()])
         return self.words_of(values, str(path))
 
     def words_of(self, values: dict[Any, Any], where: str) -> list[str]:
@@ -213,6 +214,17 @@ def parse_config(config_class: type[Config], argv: Sequence[str], *, description
     config = ConfigParser(config_class, description, examples).parse(argv)
     raise_if_any(validate_config(config))
     return config
+
+
+def _repeated_keys(text: str, suffix: str) -> dict[str, int]:
+    """Return how often a file of options has each option that it has several times; the readers keep the last one."""
+    if suffix == ".json":
+        pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
+        names = [pair[0] for pair in pairs if isinstance(pair, tuple)] if isinstance(pairs, list) else []
+    else:
+        document = yaml.compose(text, yaml.SafeLoader)
+        names = [key.value for key, _ in document.value] if isinstance(document, yaml.MappingNode) else []
+    return {name: count for name, count in Counter(map(str, names)).items() if count > 1}
 
 
 def _yaml_problem(value: Any, action: argparse.Action) -> str | None:

@@ -9,13 +9,15 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, ReportedError, UserError, raise_if_any
 from adapter_qa.core.messages import print_error
 
+# Words that belong to an option by its argparse `nargs`, its name included; without an entry all up to the next option.
+MAX_WORDS: dict[int | str | None, int] = {None: 2, "?": 2, 0: 1}
 LIBRARY_DEBUG_VALUES = ("underflow_overflow", "tpu_metrics_debug")  # of TrainingArguments' option `debug`
 
 
@@ -26,19 +28,42 @@ class CollectingArgumentParser(argparse.ArgumentParser):
         super().__init__(*args, **kwargs)
         self.problems: list[str] = []
 
-    def parse_args(self, *args: Any, **kwargs: Any) -> Any:
+    def parse_args(self, args: Sequence[str], *rest: Any) -> Any:  # type: ignore[override]  # sys.argv is no default
         """Parse a command line; UserError has all its problems."""
-        self.problems = []
-        options = super().parse_args(*args, **kwargs)
+        self.problems = self.repeated(args)
+        options = super().parse_args(args, *rest)
         raise_if_any(self.problems)
         return options
 
-    def parse_intermixed_args(self, *args: Any, **kwargs: Any) -> Any:
+    def parse_intermixed_args(self, args: Sequence[str], *rest: Any) -> Any:  # type: ignore[override]
         """Parse a command line whose options and words are mixed; UserError has all its problems."""
-        self.problems = []
-        options = super().parse_intermixed_args(*args, **kwargs)
+        self.problems = self.repeated(args)
+        options = super().parse_intermixed_args(args, *rest)
         raise_if_any(self.problems)
         return options
+
+    def occurrences(self, words: Sequence[str]) -> list[tuple[argparse.Action, str]]:
+        """Return every option of a command line in order, each with its own words; unknown options are left out."""
+        found: list[tuple[argparse.Action, list[str]]] = []
+        for word in words:
+            action = self._option_string_actions.get(word.partition("=")[0])
+            if action is not None:
+                found.append((action, [word]))
+            elif found and not word.startswith("--"):
+                found[-1][1].append(word)
+        return [(action, " ".join(own[: MAX_WORDS.get(action.nargs)])) for action, own in found]
+
+    def repeated(self, words: Sequence[str]) -> list[str]:
+        """Return a problem for each option that a command line has several times although it takes one value."""
+        given: dict[str, list[str]] = {}
+        for action, text in self.occurrences(words):
+            if not isinstance(action, argparse._AppendAction):  # noqa: SLF001 - argparse has no other name for it
+                given.setdefault(action.dest, []).append(text)
+        return [
+            f"--{name} is given {len(texts)} times ({'; '.join(texts)}); give it once"
+            for name, texts in given.items()
+            if len(texts) > 1
+        ]
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError`, where argparse would print its usage and exit."""

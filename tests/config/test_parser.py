@@ -225,6 +225,62 @@ def test_wrong_command_lines_are_refused(words: tuple[str, ...], problems: list[
     assert problems_of(*NEEDED, *words) == problems
 
 
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ("--seed 1 --seed=2", "--seed is given 2 times (--seed 1; --seed=2)"),
+        (
+            "--learning-rate 1 --learning_rate 1",
+            "--learning_rate is given 2 times (--learning-rate 1; --learning_rate 1)",
+        ),
+        (
+            "--train_adapter --no_train_adapter",
+            "--train_adapter is given 2 times (--train_adapter; --no_train_adapter)",
+        ),
+        (
+            "--fuse_adapters a=b c=d --fuse_adapters e=f",
+            "--fuse_adapters is given 2 times (--fuse_adapters a=b c=d; --",
+        ),
+        ("--evaluation_strategy no --eval_strategy no", "--eval_strategy is given 2 times (--eval_strategy no; --"),
+        ("--bf16 --bf16 False --bf16", "--bf16 is given 3 times (--bf16; --bf16 False; --bf16)"),
+    ],
+)
+def test_an_option_that_is_given_twice_is_refused(words: str, problem: str, tmp_path: Path) -> None:
+    (found,) = problems_of(*NEEDED, *words.split())
+    assert found.startswith(problem)
+    path = tmp_path / "options.yaml"
+    path.write_text("seed: 1\nfuse_adapters: [a=b, c=d]\nbf16: true\n", encoding="utf-8")
+    assert problems_of(str(path), *NEEDED, *words.split()) == [found]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("o.yaml", "seed: 1\nbf16: true\nseed: 1\n", "o.yaml: seed is given 2 times; give it once"),
+        ("o.json", '{"seed": 1, "bf16": true, "seed": 2}', "o.json: seed is given 2 times; give it once"),
+        (
+            "o.yaml",
+            "eval_steps: 1\neval-steps: 2\n",
+            "--eval_steps is given 2 times (--eval_steps=1; --eval-steps=2); g",
+        ),
+    ],
+)
+def test_an_option_that_a_file_has_twice_is_refused(
+    name: str, text: str, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_text(text, encoding="utf-8")
+    (found,) = problems_of(name, *NEEDED)
+    assert found.startswith(problem)
+
+
+def test_the_command_line_overrides_every_option_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "options.yaml"
+    path.write_text("seed: 1\nfuse_adapters: [a=b, c=d]\ntrain_adapter: true\n", encoding="utf-8")
+    options = parse(str(path), *NEEDED, "--no_train_adapter", "--seed=2", "--fuse_adapters", "e=f", "g=h")
+    assert (options["train_adapter"], options["seed"], options["fuse_adapters"]) == (False, 2, ["e=f", "g=h"])
+
+
 def test_a_wrong_boolean_names_the_option() -> None:
     (problem,) = problems_of(*NEEDED, "--do_train", "perhaps")
     assert problem.startswith("argument --do_train: ")
@@ -273,7 +329,7 @@ def test_a_wrong_type_in_a_file_is_refused_as_on_the_command_line(tmp_path: Path
         ("a.json", b"[1]", "holds a list; options are a mapping such as 'seed: 42'"),
         ("a.yaml", b"seed: [\n", "cannot be read as options: "),
         ("a.json", b"{seed: 1}", "cannot be read as options: not JSON at line 1, column 2: Expecting property name"),
-        ("a.yaml", b"run: \xff\n", "not UTF-8 at byte 5: save the file as UTF-8"),
+        ("a.yaml", b"run: \xff\n", "not UTF-8 at byte 5: it seems to be Latin-1; save the file as UTF-8"),
         ("a.yaml", None, "cannot be read: No such file or directory"),
     ],
 )

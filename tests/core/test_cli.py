@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -62,3 +63,23 @@ def test_all_wrong_values_are_reported_at_once() -> None:
         "unrecognized arguments: more; see script.py --help",
     ]
     assert vars(parser.parse_args(["--count", "3"])) == {"count": 3, "size": None}
+
+
+def test_an_option_that_is_given_twice_is_refused_with_both_values() -> None:
+    parser = CollectingArgumentParser(prog="script.py", allow_abbrev=False)
+    parser.add_argument("--size", "--the-size", type=int, dest="size")
+    parser.add_argument("--names", nargs="+")
+    parser.add_argument("--json", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--question", action="append")
+    parser.add_argument("runs", nargs="*")
+    words = ["--size", "1", "run", "--the-size=-2", "--names", "a", "b", "--names=c", "--json", "--no-json"]
+    for parse in (parser.parse_args, parser.parse_intermixed_args):
+        with pytest.raises(UserError) as caught:
+            parse(words)
+        assert caught.value.problems[:3] == [
+            "--size is given 2 times (--size 1; --the-size=-2); give it once",
+            "--names is given 2 times (--names a b; --names=c); give it once",
+            "--json is given 2 times (--json; --no-json); give it once",
+        ]
+    options = parser.parse_intermixed_args(["--question", "a", "run", "--question", "b", "--size", "-3"])
+    assert (options.question, options.size, options.runs) == (["a", "b"], -3, ["run"])

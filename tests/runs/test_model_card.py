@@ -14,6 +14,7 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import save_file
+from support.scripts import override
 from support.setups import SETUPS, Maker, save_adapters
 
 import run_qa_adapter
@@ -81,8 +82,8 @@ def train(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> dic
     """Train one epoch and return run.json."""
     words = ["--model_name_or_path", str(base), "--do_train", "--do_eval", "--num_train_epochs", "1", "--report_to"]
     words += ["none", "--max_seq_length", "64", "--doc_stride", "16", "--learning_rate", "1e-2", "--language", "pt"]
-    words += ["--train_file", str(files[0]), "--validation_file", str(files[1]), "--output_dir", str(folder), *more]
-    assert run_qa_adapter.main(words) == 0
+    words += ["--train_file", str(files[0]), "--validation_file", str(files[1]), "--output_dir", str(folder)]
+    assert run_qa_adapter.main(override(words, *more)) == 0
     return json.loads((folder / "run.json").read_text(encoding="utf-8"))
 
 

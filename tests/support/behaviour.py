@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from support.scripts import ROOT
+from support.scripts import ROOT, override
 
 from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import ConfigParser
@@ -36,8 +36,8 @@ REFUSALS: dict[str, list[str]] = {
     "no such file": ["run_qa_adapter", *BASE, "--do_train", "--train_file", "nowhere.json"],
     "nothing to do": ["run_qa_adapter", *BASE],
     "no evaluation file": ["run_qa_adapter", *TRAIN, "--do_eval"],
-    "stride as long as the window": ["run_qa_adapter", *TRAIN, "--doc_stride", "60"],
-    "window longer than the base allows": ["run_qa_adapter", *TRAIN, "--max_seq_length", "500"],
+    "stride as long as the window": ["run_qa_adapter", *override(TRAIN, "--doc_stride", "60")],
+    "window longer than the base allows": ["run_qa_adapter", *override(TRAIN, "--max_seq_length", "500")],
     "unknown metric": ["run_qa_adapter", *TRAIN, "--metric_for_best_model", "rouge"],
     "patience without evaluation": ["run_qa_adapter", *TRAIN, "--early_stopping_patience", "2"],
     "two precisions": ["run_qa_adapter", *TRAIN, "--bf16", "True", "--fp16", "True"],

@@ -7,7 +7,7 @@ import io
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,19 @@ from adapter_qa.core.cli import run_cli
 
 ROOT = Path(__file__).resolve().parents[2]
 SHARED = ROOT.parent / "shared"
+
+
+def override(argv: Sequence[object], *changes: object) -> list[str]:
+    """Return a command line with options changed or added; the scripts refuse an option that is given twice."""
+    names = {str(word).partition("=")[0] for word in changes if str(word).startswith("--")}
+    kept: list[str] = []
+    keeping = True
+    for word in map(str, argv):
+        if word.startswith("--"):
+            keeping = word.partition("=")[0] not in names
+        if keeping:
+            kept.append(word)
+    return [*kept, *map(str, changes)]
 
 
 def run_script(name: str, *argv: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

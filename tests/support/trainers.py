@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from support.questions import make_questions
+from support.scripts import override
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, TrainingOptions
@@ -87,11 +88,12 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
 
 
 def fusion_command(base: Path, files: tuple[Path, Path], folder: Path, *argv: str) -> list[str]:
-    """Return the command line of a fusion run of 4 epochs of 3 steps; `argv` is added to it."""
-    return [
+    """Return the command line of a fusion run of 4 epochs of 3 steps, changed by the options of `argv`."""
+    command = [
         "--model_name_or_path", str(base), "--random_init", "True", "--fuse_adapters", "qa=new", "ner=new",
         "--train_file", str(files[0]), "--validation_file", str(files[1]), "--do_train", "--do_eval",
         "--num_train_epochs", "4", "--per_device_train_batch_size", "4", "--gradient_accumulation_steps", "2",
         "--learning_rate", "1e-2", "--max_seq_length", "64", "--doc_stride", "16", "--disable_tqdm", "True",
-        "--report_to", "none", "--output_dir", str(folder), *argv,
+        "--report_to", "none", "--output_dir", str(folder),
     ]  # fmt: skip
+    return override(command, *argv)

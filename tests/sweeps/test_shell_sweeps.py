@@ -70,6 +70,14 @@ def started(project: Path) -> list[str]:
     return (project / "started").read_text(encoding="utf-8").splitlines()
 
 
+def test_extra_options_override_the_settings(run_sweep: RunSweep) -> None:
+    extra = "--train_file=x.json --seed 7 --no-fusion_regularization --do-eval False --fuse-adapters a=b c=d"
+    result = run_sweep("sweep_qa.sh", "--dry_run", SETUPS="fusion", LRS="1", SEEDS="1", PATIENCE="2", EXTRA=extra)
+    kept = ("--model_name_or_path M --do_train --validation_file D --num_train_epochs 15 --early_stopping_patience 2 "
+            "--learning_rate 1")  # fmt: skip
+    assert result.stdout.split() == ["python", "run_qa_adapter.py", *kept.split(), *extra.split()]
+
+
 def test_dry_run_prints_every_command_once(run_sweep: RunSweep, project: Path) -> None:
     result = run_sweep(
         "sweep_qa.sh", "--dry_run", SETUPS="qa lang_fusion", LRS="1e-4 3e-4", SEEDS="1 2", REDUCTIONS="4 16",

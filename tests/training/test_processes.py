@@ -20,7 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.questions import make_questions, write_squad
-from support.scripts import ROOT
+from support.scripts import ROOT, override
 from support.trainers import copy_without_dropout
 
 import run_qa_adapter
@@ -60,7 +60,7 @@ def make_argv(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Make
         steps = ["--num_train_epochs", "3", "--learning_rate", "1e-2", "--weight_decay", "0.01", "--logging_steps", "1"]
         sizes = ["--per_device_train_batch_size", str(batch), "--per_device_eval_batch_size", str(batch)]
         argv = ["--model_name_or_path", str(folder), *setup, "--madx2", "True", *files, *steps, *sizes]
-        return [*argv, "--save_total_limit", "10", "--output_dir", str(output), *QUIET, *options]
+        return override([*argv, "--save_total_limit", "10", "--output_dir", str(output), *QUIET], *options)
 
     return make
 
