@@ -226,13 +226,25 @@ class QADataOptions:
     """Questions: where they come from, how they are windowed, how spans are chosen."""
 
     _argument_group_name = "questions and windows"
-    train_file: list[str] | None = file_option("SQuAD to train on: .json (nested or flat), .jsonl or .csv.")
+    train_file: list[str] | None = file_option(
+        "SQuAD to train on: .json (nested or flat), .jsonl, .csv, .tsv, .parquet or .arrow, also compressed."
+    )
     validation_file: list[str] | None = file_option("SQuAD to evaluate on.")
     test_file: list[str] | None = file_option("Questions to predict answers for.")
     dataset_name: str | None = option(
-        None, "Hub id of a data set with splits train, validation and test, instead of files."
+        None, "Folder or hub id of a data set with splits train, validation and test, instead of files."
     )
     dataset_config_name: str | None = option(None, "Configuration of that data set.")
+    id_column: str = option("id", "Column, or key, of a question's id.", before="id")
+    question_column: str = option("question", "Column of its text.", before="question")
+    context_column: str = option("context", "Column of the text that has the answer.", before="context")
+    answer_column: str = option(
+        "answers", "Column of its answers: as in SQuAD, or text beside --answer_start_column.", before="answers"
+    )
+    answer_start_column: str = option(
+        "answer_start", "Column of the index of the answer in the context, in characters.", before="answer_start"
+    )
+    title_column: str = option("title", "Column of the context's title.", before="title")
     max_train_samples: int | None = limit_option("Train on", "questions")
     max_eval_samples: int | None = limit_option("Evaluate on", "questions")
     max_predict_samples: int | None = limit_option("Predict", "questions")

@@ -30,9 +30,9 @@ def validate_config(config: RunConfig) -> list[str]:
     problems += _problems_of_files(config)
     match config:
         case QARunConfig():
-            return problems + _missing_files(config)
+            return problems + _missing_files(config) + _dataset_problems(config)
         case NERRunConfig():
-            return problems + _missing_files(config) + _ner_problems(config)
+            return problems + _missing_files(config) + _dataset_problems(config) + _ner_problems(config)
         case MLMRunConfig():
             return problems + _mlm_problems(config)
 
@@ -53,15 +53,20 @@ def _missing_files(config: QARunConfig | NERRunConfig) -> list[str]:
     ]
 
 
+def _dataset_problems(config: QARunConfig | NERRunConfig) -> list[str]:
+    data = config.data
+    if data.dataset_name is None and data.dataset_config_name is not None:
+        return ["--dataset_config_name: names a configuration of --dataset_name, which is not given"]
+    if data.dataset_name is not None and config.splits() and all(split.files for split in config.splits()):
+        return ["--dataset_name: nothing is read from it, every part that is used has a file; leave it out"]
+    return []
+
+
 def _ner_problems(config: NERRunConfig) -> list[str]:
     data, names = config.data, config.class_names()
     problems = []
     if not (config.training.do_train or config.training.dry_run or config.adapter.load_adapter is not None):
         problems.append("without --do_train there is nothing to evaluate; give --load_adapter")
-    if data.dataset_config_name is not None and data.dataset_name is None:
-        problems.append("--dataset_config_name: names a configuration of --dataset_name, which is not given")
-    if data.dataset_name is not None and config.splits() and all(split.files for split in config.splits()):
-        problems.append("--dataset_name: nothing is read from it, every part that is used has a file; leave it out")
     if data.word_column is not None and data.word_column == data.label_column:
         problems.append(f"--word_column and --label_column are both {data.word_column}; give two columns")
     repeated = [name for name, count in Counter(names).items() if count > 1]

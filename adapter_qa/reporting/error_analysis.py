@@ -17,7 +17,7 @@ from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import files_fingerprint, read_json
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import read_squad_files
+from adapter_qa.data.squad import QuestionColumns, read_squad_files
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.reporting.runs import Run
 from adapter_qa.runs.layout import BASE_FOLDER, predictions_file
@@ -124,7 +124,8 @@ def evaluated_questions(run: Run) -> list[Question]:
     if sha256 != source.sha256:
         raise UserError(f"{names}: has changed since {run.folder} was evaluated on it")
     limit = run.document.options.get("max_eval_samples")
-    return read_squad_files(paths, need_answers=True)[: limit if isinstance(limit, int) else None]
+    columns = QuestionColumns.of_options(run.document.options)
+    return read_squad_files(paths, need_answers=True, columns=columns)[: limit if isinstance(limit, int) else None]
 
 
 def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
@@ -247,6 +248,8 @@ def _base_model_options(run: Run) -> ModelOptions:
         tokenizer_name=paths["tokenizer_name"],
         model_revision=str(options.get("model_revision") or "main"),
         cache_dir=paths["cache_dir"],
+        do_lower_case=options.get("do_lower_case"),
+        strip_accents=options.get("strip_accents"),
     )
 
 

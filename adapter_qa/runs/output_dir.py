@@ -22,7 +22,8 @@ APPENDED = (
     "lr_scheduler_type", "max_steps", "bf16", "max_seq_length", "doc_stride", "block_size", "version_2_with_negative",
     "max_train_samples", "fusion_regularization", "fusion_decay_values", "weighted_loss", "weighted_loss_constant",
     "next_sentence", "label_all_tokens", "bucket_by_length", "text_column", "word_column",
-    "label_column",
+    "label_column", "question_column", "context_column", "answer_column", "answer_start_column", "do_lower_case",
+    "strip_accents",
 )  # fmt: skip
 MAX_NAME = 240  # characters; file systems allow 255 bytes
 DIGEST = 8  # hexadecimal digits at the end of a name that was cut
@@ -88,5 +89,6 @@ def _appended(options: Sequence[DataclassInstance]) -> list[str]:
         for field in fields(group):
             value = getattr(group, field.name)
             if field.name in APPENDED and value != field.default:
-                parts.append(f"{field.name}{value.value if isinstance(value, Enum) else value}")
+                shown = str(value.value if isinstance(value, Enum) else value)
+                parts.append(f"{field.name}{shown.replace('/', '-')}")
     return parts

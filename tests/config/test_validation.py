@@ -243,7 +243,8 @@ def test_files_must_exist(tmp_path: Path) -> None:
     data = QADataOptions(train_file=[str(existing)], validation_file=[str(missing)], test_file=[str(tmp_path)])
     assert validate_config(qa_config(data, dry_run=True)) == [
         f"--validation_file {missing}: no such file; give the path of a file",
-        f"--test_file {tmp_path}: is a folder; give the files in it, such as '{tmp_path}/*'",
+        f"--test_file {tmp_path}: is a folder; give the files in it, such as '{tmp_path}/*', or a data set with "
+        "--dataset_name",
     ]
     assert validate_config(mlm_config(MLMDataOptions(train_file=[str(missing)]), dry_run=True)) == [
         f"--train_file {missing}: no such file; give the path of a file"

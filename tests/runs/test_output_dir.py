@@ -56,6 +56,10 @@ OTHER_VALUES: dict[str, Any] = {
     "text_column": "body",
     "word_column": "2",
     "label_column": "-1",
+    "question_column": "pergunta",
+    "context_column": "texto",
+    "answer_column": "resposta",
+    "answer_start_column": "início",
 }
 
 
