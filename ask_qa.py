@@ -101,6 +101,14 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="there is no answer if its score exceeds that of the best span by more (default: as the run was trained)",
     )
+    group.add_argument(
+        "--max_answer_length",
+        metavar="N",
+        type=int,
+        help="tokens of the longest answer (this and the next two: default as the run was trained)",
+    )
+    group.add_argument("--max_seq_length", metavar="N", type=int, help="tokens of a window, question included")
+    group.add_argument("--doc_stride", metavar="N", type=int, help="tokens that neighbouring windows share")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     group.add_argument("--batch_size", metavar="N", type=int, default=16, help="windows at once (default: 16)")
     group = parser.add_argument_group("web page")
@@ -152,10 +160,11 @@ def model_problems(options: argparse.Namespace) -> list[str]:
         for name in ("model_name_or_path", "load_lang_adapter"):
             if getattr(options, name) is not None:
                 problems.append(f"--{name} goes with RUN, not with --base; leave it out")
-    for name in ("batch_size", "n_best"):
+    least = {"batch_size": 1, "n_best": 1, "max_answer_length": 1, "max_seq_length": 1, "doc_stride": 0}
+    for name, minimum in least.items():
         value = getattr(options, name)
-        if value is not None and value < 1:
-            problems.append(f"--{name} {value}: must be at least 1")
+        if value is not None and value < minimum:
+            problems.append(f"--{name} {value}: must be at least {minimum}")
     threshold = options.null_score_diff_threshold
     if threshold is not None and not math.isfinite(threshold):
         problems.append(f"--null_score_diff_threshold {threshold}: must be a finite number")
@@ -223,6 +232,9 @@ def load_answerer(options: argparse.Namespace, model: str) -> QuestionAnswerer:
             language_adapter=options.load_lang_adapter if is_run else None,
             no_answer=options.version_2_with_negative,
             null_score_diff_threshold=options.null_score_diff_threshold,
+            max_seq_length=options.max_seq_length,
+            doc_stride=options.doc_stride,
+            max_answer_length=options.max_answer_length,
         ),
         batch_size=options.batch_size,
         device=options.device,
@@ -232,10 +244,10 @@ def load_answerer(options: argparse.Namespace, model: str) -> QuestionAnswerer:
 def answer_records(records: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the records, each with its `predictor_qa.Answer.document`."""
     answerer = load_answerer(options, options.models[0])
-    n_best = options.n_best or 1
+    pairs = [(record["question"], record["context"]) for record in records]
     with report_out_of_memory(options.batch_size):
-        answers = answerer.ask_many([(record["question"], record["context"]) for record in records], n_best)
-    return [record | answer.document(n_best) for record, answer in zip(records, answers, strict=True)]
+        answers = answerer.ask_many(pairs, options.n_best or 1)
+    return [record | answer.document(options.n_best) for record, answer in zip(records, answers, strict=True)]
 
 
 @contextmanager
@@ -283,10 +295,12 @@ def serve(options: argparse.Namespace) -> None:
     from adapter_qa.inference.web_demo import listen, serve_page
     from adapter_qa.inference.web_demo_html import DemoAnswer
 
+    n_best = options.n_best or CANDIDATES_ON_PAGE
+
     def answer_question(answerer: QuestionAnswerer, question: str, context: str) -> DemoAnswer:
         with report_out_of_memory(options.batch_size):
-            answer = answerer.ask(question, context)
-        return DemoAnswer(answer.document(options.n_best or CANDIDATES_ON_PAGE), answer.attention)
+            answer = answerer.ask(question, context, n_best)
+        return DemoAnswer(answer.document(n_best), answer.attention)
 
     listener = listen(PORT if options.port is None else options.port)
     serve_page({name: partial(answer_question, load_answerer(options, name)) for name in options.models}, listener)

@@ -10,77 +10,52 @@ Example:
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from adapter_qa.config.options import AnsweringOptions, ModelOptions, QADataOptions, answering_options
-from adapter_qa.core.errors import UserError
+from adapter_qa.config.validation import field_problems
+from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.sources import Record
-from adapter_qa.data.spans import Answers, Candidate, WindowSpans, choose_answers
+from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answers, spans_to_keep
 from adapter_qa.data.squad import to_questions
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer, progress_bar
-from adapter_qa.data.windows import Windows, make_windows
+from adapter_qa.data.windows import Windows, make_windows, window_layout
 from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference
-from adapter_qa.models.base_config import read_base_config, window_limit
-from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices, weights_fingerprint
+from adapter_qa.models.base_config import check_window, read_base_config, window_limit
+from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices
+from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
 from adapter_qa.models.build import build_setup, check_setup
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.fusion import use_inference_fusion
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
+from adapter_qa.models.identity import Base, check_origins, origins_of, weights_fingerprint
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
 from utils_qa import SpanCollector, window_spans
 
 
 @dataclass(frozen=True)
-class Answer:
+class Answer(PlainAnswer):
     """The answer to one question.
 
     Attributes:
-        text: the answer; "" for no answer.
-        probability: softmax of the scores over all candidates that the run keeps (its `n_best_size`).
-        start: first character in the context; 0 for no answer.
-        end: end in the context, exclusive; 0 for no answer.
-        n_best: candidates, best first.
-        no_answer: SQuAD v2: the probability of no answer.
-        null_odds: SQuAD v2: score of no answer minus score of the best span.
         attention: weights of the adapters in a fusion; None without a fusion, and from `ask_many`.
     """
 
-    text: str
-    probability: float
-    start: int
-    end: int
-    n_best: tuple[Candidate, ...]
-    no_answer: float | None = None
-    null_odds: float | None = None
     attention: FusionAttentionDocument | None = None
-
-    def document(self, n_best: int = 1) -> dict[str, Any]:
-        """Return the answer for JSON, with a list of `n_best` candidates if `n_best` is more than 1."""
-        document = _document(self)
-        if self.no_answer is not None:
-            document |= {"no_answer_score": self.no_answer, "null_odds": self.null_odds}
-        if n_best > 1:
-            document["n_best"] = [_document(candidate) for candidate in self.n_best[:n_best]]
-        return document
-
-
-def _document(span: Answer | Candidate) -> dict[str, Any]:
-    return {"answer": span.text, "score": span.probability, "start": span.start, "end": span.end}
 
 
 @dataclass(frozen=True)
@@ -92,12 +67,18 @@ class Overrides:
         language_adapter: a saved language adapter to put under the task, or "none" to leave out the saved one.
         no_answer: True if a question may have no answer (SQuAD v2); not needed for a model trained on SQuAD v2.
         null_score_diff_threshold: a question has no answer if `Answer.null_odds` is above it.
+        max_seq_length: length of a window in tokens.
+        doc_stride: overlap of neighbouring windows in tokens.
+        max_answer_length: length of the longest answer in tokens.
     """
 
     base_model: str | None = None
     language_adapter: str | None = None
     no_answer: bool = False
     null_score_diff_threshold: float | None = None
+    max_seq_length: int | None = None
+    doc_stride: int | None = None
+    max_answer_length: int | None = None
 
 
 class QuestionAnswerer:
@@ -143,65 +124,77 @@ class QuestionAnswerer:
         self.setup = _find_adapters(self.saved, overrides.language_adapter)
         self.options = _find_options(self.saved, overrides)
         self.tokenizer = load_tokenizer(self.saved.base)
-        self.model = _load_saved_model(self.saved, self.setup)
+        self.pair_tokenizer = pair_tokenizer(self.tokenizer)
+        window_layout(self.pair_tokenizer, self.options["max_seq_length"], self.options["doc_stride"])
+        self.model = _load_saved_model(self.saved, self.setup, self.tokenizer)
         self.model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps the method without its type
 
-    def ask(self, question: str, context: str) -> Answer:
-        """Answer one question.
+    def ask(self, question: str, context: str, n_best: int | None = None) -> Answer:
+        """Answer one question, with its `n_best` candidates; None: with as many as the run keeps.
 
         Raises:
             UserError: if a text is empty or not valid.
         """
-        answers, attention = self._answer(read_pairs([(question, context)]))
-        return replace(_make_answers(answers)[0], attention=attention.document() if attention.sites else None)
+        answers, attention = self._answer(read_pairs([(question, context)]), n_best)
+        document = attention.document() if attention.sites else None
+        return Answer(**vars(answers.plain(n_best)[0]), attention=document)
 
     def ask_many(self, pairs: Iterable[tuple[str, str]], n_best: int | None = None) -> list[Answer]:
-        """Answer pairs of question and context, each with its `n_best` candidates; None: all candidates.
+        """Answer pairs of question and context; `n_best` as for `ask`.
 
         Raises:
             UserError: if there is no pair, or a text is empty or not valid.
         """
-        return _make_answers(self.answer(read_pairs(pairs)), n_best)
+        answers = self.answer(read_pairs(pairs), n_best)
+        return [Answer(**vars(answer)) for answer in answers.plain(n_best)]
 
-    def answer(self, questions: Sequence[Question]) -> Answers:
-        """Answer questions with distinct ids; their gold answers are not used."""
-        return self._answer(questions)[0]
+    def answer(self, questions: Sequence[Question], n_best: int | None = None) -> Answers:
+        """Answer questions with distinct ids; their gold answers are not used. `n_best` as for `ask`."""
+        return self._answer(questions, n_best)[0]
 
-    def _answer(self, questions: Sequence[Question]) -> tuple[Answers, FusionAttention]:
+    def _answer(self, questions: Sequence[Question], n_best: int | None) -> tuple[Answers, FusionAttention]:
         """Return the answers, and the fusion attention over all windows of all questions."""
         options = self.options
         windows = make_windows(
             questions,
-            pair_tokenizer(self.tokenizer),
+            self.pair_tokenizer,
             max_seq_length=options["max_seq_length"],
             doc_stride=options["doc_stride"],
             on_progress=progress_bar("windows"),
         )
-        spans, attention = self._find_spans(windows)
+        if windows.cut_questions:
+            log_note([f"{windows.cut_questions} questions were too long for the window and lost their end"])
+        n_best_size = max(options["n_best_size"], n_best or 0)
+        spans, attention = self._find_spans(windows, n_best_size)
         answers = choose_answers(
             questions,
             windows,
             spans,
-            n_best_size=options["n_best_size"],
+            n_best_size=n_best_size,
             version_2=options["version_2"],
             null_score_diff_threshold=options["null_score_diff_threshold"],
         )
         return answers, attention
 
-    def _find_spans(self, windows: Windows) -> tuple[WindowSpans, FusionAttention]:
+    def _find_spans(self, windows: Windows, n_best_size: int) -> tuple[WindowSpans, FusionAttention]:
         """Run the model and return the best spans of each window, and the fusion attention over all windows."""
         check_setup(self.model, self.setup)
-        limits = {"n_best_size": self.options["n_best_size"], "max_answer_length": self.options["max_answer_length"]}
+        longest = self.options["max_answer_length"]
+        kept = spans_to_keep(n_best_size, self.options["max_seq_length"], longest)
         sampler = LongestFirst(windows.lengths())
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
         batches = DataLoader(WindowDataset(windows), self.batch_size, sampler=sampler, collate_fn=collator)
-        collector = SpanCollector(sampler.order, limits["n_best_size"], self.device)
+        collector = SpanCollector(sampler.order, kept, self.device)
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
         with attention.recording(), torch.inference_mode():
             for cpu_batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
                 batch = {name: tensor.to(self.device) for name, tensor in cpu_batch.items()}
                 output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names))
-                collector.add_batch(window_spans(batch, output.start_logits, output.end_logits, **limits))
+                collector.add_batch(
+                    window_spans(
+                        batch, output.start_logits, output.end_logits, n_best_size=kept, max_answer_length=longest
+                    )
+                )
                 attention.add(batch, len(batch["input_ids"]))
         return collector.spans, attention
 
@@ -220,19 +213,6 @@ def read_pairs(pairs: Iterable[tuple[str, str]]) -> list[Question]:
         for number, (question, context) in enumerate(pairs, start=1)
     ]
     return to_questions(records, "ask", need_answers=False)
-
-
-def _make_answers(answers: Answers, n_best: int | None = None) -> list[Answer]:
-    """Return one `Answer` for each question, with its first `n_best` candidates; None: with all."""
-    results = []
-    for index, chosen in enumerate(answers.chosen.values()):
-        candidates = answers.candidates(index)
-        answer = Answer(chosen.text, chosen.probability, chosen.start, chosen.end, tuple(candidates[:n_best]))
-        if answers.null_score_diff is not None:
-            no_answer = next((candidate.probability for candidate in candidates if candidate.end == 0), None)
-            answer = replace(answer, no_answer=no_answer, null_odds=float(answers.null_score_diff[index]))
-        results.append(answer)
-    return results
 
 
 # ---------------------------------------------------------------- find the saved model
@@ -278,7 +258,13 @@ def _find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> M
     for kind, recorded in (("base model", None if base_model else name), ("tokenizer", metadata.tokenizer)):
         if recorded is not None and not Path(recorded).is_dir():
             log_note([f"{folder}: names {recorded} as its {kind}; it is downloaded from the hub if it is not cached"])
-    return ModelOptions(name, tokenizer_name=metadata.tokenizer, model_revision=metadata.base_model.revision or "main")
+    return ModelOptions(
+        name,
+        tokenizer_name=metadata.tokenizer,
+        model_revision=metadata.base_model.revision or "main",
+        do_lower_case=metadata.do_lower_case,
+        strip_accents=metadata.strip_accents,
+    )
 
 
 def _find_full_model(name: str) -> SavedModel:
@@ -326,13 +312,22 @@ def _find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
     if saved.metadata.windows is not None:
         options = saved.metadata.windows.as_options()
     else:
-        length = min(QADataOptions.max_seq_length, limit)
+        length = overrides.max_seq_length or min(QADataOptions.max_seq_length, limit)
         stride = min(QADataOptions.doc_stride, length // 3)
         options = answering_options(QADataOptions(max_seq_length=length, doc_stride=stride))
-    if options["max_seq_length"] > limit:
+    if overrides.max_seq_length is not None:
+        check_window(overrides.max_seq_length, "--max_seq_length", saved.base_config)
+        options["max_seq_length"] = overrides.max_seq_length
+    elif options["max_seq_length"] > limit:
         raise UserError(
             f"{saved.folder}: its windows have {options['max_seq_length']} tokens, the base model reads {limit}"
         )
+    if overrides.doc_stride is not None:
+        options["doc_stride"] = overrides.doc_stride
+    if overrides.max_answer_length is not None:
+        options["max_answer_length"] = overrides.max_answer_length
+    checked = QADataOptions(doc_stride=options["doc_stride"], max_answer_length=options["max_answer_length"])
+    raise_if_any(field_problems([checked]))
     if overrides.no_answer:
         options["version_2"] = True
     if overrides.null_score_diff_threshold is not None:
@@ -359,14 +354,14 @@ def _find_device(name: str | None) -> torch.device:
     return torch.device(name)
 
 
-def _load_saved_model(saved: SavedModel, setup: AdapterSetup | None) -> PreTrainedModel:
+def _load_saved_model(
+    saved: SavedModel, setup: AdapterSetup | None, tokenizer: PreTrainedTokenizerFast
+) -> PreTrainedModel:
     """Load the base model with its adapters, or a fully fine-tuned model."""
     model = load_model(saved.base, "qa", require_head=setup is None)
     if setup is not None:
-        trained_on = saved.metadata.base_model.fingerprint
-        if trained_on is not None and weights_fingerprint(model) != trained_on:
-            mismatch = f"{saved.base.model_name_or_path} is not the base model that {saved.folder} was trained on"
-            print(f"warning: {mismatch}; its answers will differ from those of the run", file=sys.stderr)
+        base = Base(saved.base, weights_fingerprint(model), tokenizer_fingerprint(tokenizer))
+        check_origins(origins_of(setup), base, trains=False)
         build_setup(model, setup)
         use_inference_fusion(model)
     return model

@@ -30,7 +30,7 @@ from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
-from adapter_qa.data.spans import Answers, choose_answers
+from adapter_qa.data.spans import Answers, choose_answers, spans_to_keep
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
@@ -102,7 +102,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             inputs,
             outputs.start_logits,
             outputs.end_logits,
-            n_best_size=self.options.n_best_size,
+            n_best_size=self._spans_to_keep(),
             max_answer_length=self.options.max_answer_length,
         )
         spans = self.gather_function(spans)  # `Trainer` would copy the spans of all earlier batches with every batch
@@ -155,7 +155,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         started = time.time()
         windows = dataset.windows
         order = LongestFirst(dataset.lengths()).order
-        self.collector = SpanCollector(order, self.options.n_best_size, self.args.device)
+        self.collector = SpanCollector(order, self._spans_to_keep(), self.args.device)
         fusion = self.setup.fusion if self.setup is not None else None
         self.attention = FusionAttention(self.model, fusion, windows.layout)
         with self.attention.recording():
@@ -168,6 +168,10 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         metrics[f"{prefix}_windows"] = len(dataset)
         metrics.update(speed_metrics(prefix, started, num_samples=len(dataset)))
         return metrics
+
+    def _spans_to_keep(self) -> int:
+        options = self.options
+        return spans_to_keep(options.n_best_size, options.max_seq_length, options.max_answer_length)
 
     def _write_and_score(self, dataset: WindowDataset, questions: Sequence[Question], prefix: str) -> dict[str, float]:
         started = time.perf_counter()

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,11 @@ from adapter_qa.data.windows import Windows
 
 QUESTIONS_PER_BLOCK = 1024  # whose candidates are merged at once; bounds memory
 NULL_SCORE_DIFF_WITHOUT_SPAN = 1e6  # of a question without any valid span: above all thresholds, and still valid JSON
+
+
+def spans_to_keep(n_best_size: int, max_seq_length: int, max_answer_length: int) -> int:
+    """Return how many spans of each window are kept: `n_best_size`, but not more than a window has."""
+    return min(n_best_size, max_seq_length * min(max_answer_length, max_seq_length))
 
 
 def best_spans(
@@ -140,6 +146,50 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class PlainAnswer:
+    """The answer to one question.
+
+    Attributes:
+        text: the answer; "" for no answer.
+        probability: softmax of the scores over all candidates that are kept (`n_best_size`).
+        start: first character in the context; 0 for no answer.
+        end: end in the context, exclusive; 0 for no answer.
+        n_best: candidates with distinct positions, best first; with SQuAD v2 no answer is among them, in addition.
+        no_answer: SQuAD v2: the probability of no answer.
+        null_odds: SQuAD v2: score of no answer minus score of the best span.
+    """
+
+    text: str
+    probability: float
+    start: int
+    end: int
+    n_best: tuple[Candidate, ...]
+    no_answer: float | None = None
+    null_odds: float | None = None
+
+    def document(self, n_best: int | None = None) -> dict[str, Any]:
+        """Return the answer for JSON, with a list of its first `n_best` candidates if that is given."""
+        document = _document(self)
+        if self.no_answer is not None:
+            document |= {"no_answer_score": self.no_answer, "null_odds": self.null_odds}
+        if n_best is not None:
+            document["n_best"] = [_document(candidate) for candidate in _first(self.n_best, n_best)]
+        return document
+
+
+def _document(span: PlainAnswer | Candidate) -> dict[str, Any]:
+    return {"answer": span.text, "score": span.probability, "start": span.start, "end": span.end}
+
+
+def _first(candidates: Sequence[Candidate], count: int) -> tuple[Candidate, ...]:
+    """Return the first `count` candidates, and "no answer", which is not counted, at its rank among all of them."""
+    ranks = accumulate(candidate.end > 0 for candidate in candidates)
+    return tuple(
+        candidate for candidate, rank in zip(candidates, ranks, strict=True) if candidate.end == 0 or rank <= count
+    )
+
+
+@dataclass(frozen=True)
 class Answers:
     """Answers to questions and their n-best lists, in arrays over all candidates.
 
@@ -192,6 +242,20 @@ class Answers:
     def candidates(self, index: int) -> list[Candidate]:
         """Return the candidates of one question, best first."""
         return [self._candidate(index, row) for row in range(self.offsets[index], self.offsets[index + 1])]
+
+    def plain(self, n_best: int | None = None) -> list[PlainAnswer]:
+        """Return the answer to each question with its first `n_best` candidates; None: with all."""
+        answers = []
+        for index, chosen in enumerate(self.chosen.values()):
+            candidates = self.candidates(index)
+            no_answer = null_odds = None
+            if self.null_score_diff is not None:
+                no_answer = next(candidate.probability for candidate in candidates if candidate.end == 0)
+                null_odds = float(self.null_score_diff[index])
+            kept = _first(candidates, len(candidates) if n_best is None else n_best)
+            span = (chosen.text, chosen.probability, chosen.start, chosen.end)
+            answers.append(PlainAnswer(*span, kept, no_answer, null_odds))
+        return answers
 
     def texts(self) -> dict[str, str]:
         """Return the texts of the answers by id."""

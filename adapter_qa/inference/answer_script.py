@@ -6,15 +6,16 @@ import ast
 import inspect
 
 from adapter_qa.core import errors
-from adapter_qa.data import labels, questions, spans, windows
+from adapter_qa.data import labels, pair_tokenizer, questions, spans, windows
 from adapter_qa.inference import export_layout, exported_model
 
 # Each part stands before those that use it.
-PARTS = (errors, labels, questions, windows, spans, export_layout, exported_model)
+PARTS = (errors, labels, questions, pair_tokenizer, windows, spans, export_layout, exported_model)
 HEAD = '''\
-"""Answer a question with the model in this folder: python answer.py QUESTION CONTEXT
+"""Answer a question with the model in this folder: python answer.py QUESTION CONTEXT [--n_best N] [--json]
 
-Prints the answer, or an empty line if the context contains none. Needs numpy, onnxruntime and tokenizers.
+Prints the answer, or an empty line if the context contains none. Needs numpy, onnxruntime and tokenizers. From Python:
+ExportedModel.load(folder).answer(question, context).
 Written by export_qa.py from modules of adapter_qa.
 """
 

@@ -5,64 +5,96 @@ This module needs numpy, onnxruntime and tokenizers only: it becomes the end of 
 
 from __future__ import annotations
 
+import argparse
 import json
+import signal
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from adapter_qa.core.errors import UserError, raise_if_any
+from adapter_qa.core.errors import ReportedError, UserError, escape_control_chars, raise_if_any
+from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import WindowSpans, choose_answers, window_spans
-from adapter_qa.data.windows import PairTokenizer, make_windows, pad_windows
+from adapter_qa.data.spans import PlainAnswer, WindowSpans, choose_answers, spans_to_keep, window_spans
+from adapter_qa.data.windows import make_windows, pad_windows
 from adapter_qa.inference.export_layout import EXPORT_FILE, GRAPH_FILE, TOKENIZER_FILE
 
 OUTPUTS = ["start_logits", "end_logits"]
 BATCH_SIZE = 16  # windows; the default of ask_qa.py
 
 
-def answer_question(folder: Path, question: str, context: str) -> str:
-    """Return the answer of the exported model in a folder, as `ask_qa.py` gives it; "" for no answer.
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported model.
 
-    Raises:
-        UserError: question or context is empty or contains a lone surrogate.
+    Attributes:
+        session: the graph.
+        inputs: names of its inputs.
+        tokenizer: with the options that it was exported with.
+        options: those of `adapter_qa.config.options.answering_options`.
     """
-    check_texts(question, context)
-    document = json.loads((folder / EXPORT_FILE).read_text(encoding="utf-8"))
-    options, inputs = document["windows"], document["inputs"]
-    tokenizer_file = str(folder / TOKENIZER_FILE)
-    tokenizer = PairTokenizer(Tokenizer.from_file(tokenizer_file), tokenizer_file, **document["tokenizer"])
-    questions = [Question("1", question, context, (), ())]
-    windows = make_windows(
-        questions, tokenizer, max_seq_length=options["max_seq_length"], doc_stride=options["doc_stride"]
-    )
-    session = onnxruntime.InferenceSession(folder / GRAPH_FILE, providers=["CPUExecutionProvider"])
-    order = np.argsort(-windows.lengths(), kind="stable")  # the longest windows first: least padding
-    batches = []
-    for first in range(0, len(order), BATCH_SIZE):
-        rows = [windows[index] for index in order[first : first + BATCH_SIZE]]
-        batch = pad_windows(rows, tokenizer.pad_token_id, pad_left=tokenizer.pad_left)
-        start_logits, end_logits = session.run(OUTPUTS, {name: batch[name] for name in inputs})
-        batches.append(
-            window_spans(
-                batch,
-                start_logits,
-                end_logits,
-                n_best_size=options["n_best_size"],
-                max_answer_length=options["max_answer_length"],
-            )
+
+    session: onnxruntime.InferenceSession
+    inputs: list[str]
+    tokenizer: PairTokenizer
+    options: dict[str, Any]
+
+    @classmethod
+    def load(cls, folder: Path) -> ExportedModel:
+        """Load the model in a folder.
+
+        Raises:
+            UserError: a file is missing or damaged, or the tokenizer reports wrong characters.
+        """
+        path = folder / EXPORT_FILE
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            options, inputs = dict(document["windows"]), list(document["inputs"])
+            path = folder / TOKENIZER_FILE
+            tokenizer = PairTokenizer(Tokenizer.from_file(str(path)), str(path), **document["tokenizer"])
+            path = folder / GRAPH_FILE
+            session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        except Exception as error:  # tokenizers and onnxruntime raise that class itself
+            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); export the run again") from error
+        return cls(session, inputs, tokenizer.checked(), options)
+
+    def answer(self, question: str, context: str, n_best: int | None = None) -> PlainAnswer:
+        """Answer a question as `ask_qa.py` does, with its `n_best` candidates; None: with as many as the run keeps.
+
+        Raises:
+            UserError: question or context is empty or contains a lone surrogate.
+        """
+        check_texts(question, context)
+        options, questions = self.options, [Question("1", question, context, (), ())]
+        windows = make_windows(
+            questions, self.tokenizer, max_seq_length=options["max_seq_length"], doc_stride=options["doc_stride"]
         )
-    answers = choose_answers(
-        questions,
-        windows,
-        WindowSpans(*(np.concatenate(field)[np.argsort(order)] for field in zip(*batches, strict=True))),
-        n_best_size=options["n_best_size"],
-        version_2=options["version_2"],
-        null_score_diff_threshold=options["null_score_diff_threshold"],
-    )
-    return answers.texts()["1"]
+        if windows.cut_questions:
+            print("note: the question was too long for the window and lost its end", file=sys.stderr)
+        n_best_size = max(options["n_best_size"], n_best or 0)
+        longest = options["max_answer_length"]
+        kept = spans_to_keep(n_best_size, options["max_seq_length"], longest)
+        order = np.argsort(-windows.lengths(), kind="stable")  # the longest windows first: least padding
+        batches = []
+        for first in range(0, len(order), BATCH_SIZE):
+            rows = [windows[index] for index in order[first : first + BATCH_SIZE]]
+            batch = pad_windows(rows, self.tokenizer.pad_token_id, pad_left=self.tokenizer.pad_left)
+            logits = self.session.run(OUTPUTS, {name: batch[name] for name in self.inputs})
+            batches.append(window_spans(batch, *logits, n_best_size=kept, max_answer_length=longest))
+        answers = choose_answers(
+            questions,
+            windows,
+            WindowSpans(*(np.concatenate(field)[np.argsort(order)] for field in zip(*batches, strict=True))),
+            n_best_size=n_best_size,
+            version_2=options["version_2"],
+            null_score_diff_threshold=options["null_score_diff_threshold"],
+        )
+        return answers.plain(n_best)[0]
 
 
 def check_texts(question: str, context: str) -> None:
@@ -76,19 +108,54 @@ def check_texts(question: str, context: str) -> None:
     raise_if_any(problems)
 
 
+class AnswerParser(argparse.ArgumentParser):
+    """An `ArgumentParser` that raises `UserError`, where argparse would print its usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the error."""
+        raise UserError(f"{message}; see {self.prog} --help")
+
+
+def print_answer(argv: list[str]) -> None:
+    """Answer the question of a command line with the model beside this file.
+
+    Raises:
+        UserError: an option, a text or a file of the model is wrong.
+    """
+    parser = AnswerParser(
+        prog="answer.py", description="Answer a question; an empty line means no answer.", allow_abbrev=False
+    )
+    parser.add_argument("question", metavar="QUESTION")
+    parser.add_argument("context", metavar="CONTEXT")
+    parser.add_argument("--n_best", metavar="N", type=int, help="candidates to list (default: the answer only)")
+    parser.add_argument("--json", action="store_true", help="print a line of JSON with answer, score, start and end")
+    options = parser.parse_args(argv)
+    if options.n_best is not None and options.n_best < 1:
+        raise UserError(f"--n_best {options.n_best}: must be at least 1")
+    check_texts(options.question, options.context)
+    model = ExportedModel.load(Path(__file__).resolve().parent)
+    document = model.answer(options.question, options.context, options.n_best or 1).document(options.n_best)
+    if options.json:
+        print(escape_control_chars(json.dumps(document, ensure_ascii=False)))
+        return
+    print(escape_control_chars(document["answer"]))
+    for rank, candidate in enumerate(document.get("n_best", []), start=1):
+        text = escape_control_chars(candidate["answer"]) or "(no answer)"
+        print(f"{rank:>4}. {candidate['score']:.3f}  {text}   (at {candidate['start']})")
+
+
 def main(argv: list[str]) -> int:
-    """Print the answer of the model beside this file; return the exit code."""
-    if len(argv) != 2:
-        print("usage: python answer.py QUESTION CONTEXT", file=sys.stderr)
-        return UserError.exit_code
+    """Answer a question; return the exit code: 2 for wrong input, as ask_qa.py does."""
     try:
-        answer = answer_question(Path(__file__).resolve().parent, *argv)
-    except UserError as error:
+        print_answer(argv)
+        return 0
+    except ReportedError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return error.exit_code
-    print(answer)
-    return 0
+    except KeyboardInterrupt:
+        print("stopped: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -69,11 +70,7 @@ def write_export(
         "inputs": names,
         "windows": dict(windows),
         "tokenizer": {
-            "cls_token_id": pair.cls_token_id,
-            "pad_token_id": pair.pad_token_id,
-            "pad_left": pair.pad_left,
-            "has_token_types": pair.has_token_types,
-            "split_special_tokens": pair.split_special_tokens,
+            field.name: getattr(pair, field.name) for field in fields(pair) if field.name not in ("tokenizer", "name")
         },
         "opset": opset,
         "largest_difference": difference,

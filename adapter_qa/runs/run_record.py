@@ -141,6 +141,16 @@ def open_run(
     return record
 
 
+def recorded_options(folder: Path) -> dict[str, Any]:
+    """Return the options of the run in a folder that has a run.json.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    options: dict[str, Any] = _read_previous(folder / RUN_FILE)["options"]
+    return options
+
+
 def _resume_or_reject(record: RunRecord, folder: Path, earlier: Mapping[str, Any]) -> None:
     """Set `resume_from` or `finished` of a record if the run in its folder has the same options."""
     previous = _read_previous(folder / RUN_FILE)

@@ -6,12 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from reference.span_search import best_scores
 from support.questions import make_questions
 from transformers import AutoTokenizer
 
+import utils_qa
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import NULL_SCORE_DIFF_WITHOUT_SPAN, WindowSpans, choose_answers, window_spans
+from adapter_qa.data.spans import (
+    NULL_SCORE_DIFF_WITHOUT_SPAN,
+    WindowSpans,
+    choose_answers,
+    spans_to_keep,
+    window_spans,
+)
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows, pad_windows
 
@@ -23,12 +31,21 @@ def windows_of(questions: list[Question], base: Path, max_seq_length: int = 40) 
     return make_windows(questions, tokenizer, max_seq_length=max_seq_length, doc_stride=14)
 
 
-def random_spans(windows: Windows, seed: int, n_best: int) -> tuple[WindowSpans, np.ndarray, np.ndarray]:
+def random_spans(
+    windows: Windows, seed: int, n_best: int, longest: int = LONGEST
+) -> tuple[WindowSpans, np.ndarray, np.ndarray]:
     """Return the spans of random logits, and the start and end logits, (windows, longest window) float32."""
     draw = np.random.default_rng(seed)
     batch = pad_windows([windows[index] for index in range(len(windows))], 0, pad_left=False)
     start, end = draw.normal(size=(2, *batch["input_ids"].shape)).astype(np.float32)
-    return window_spans(batch, start, end, n_best_size=n_best, max_answer_length=LONGEST), start, end
+    spans = window_spans(batch, start, end, n_best_size=n_best, max_answer_length=longest)
+    tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
+    logits = torch.from_numpy(start), torch.from_numpy(end)
+    in_torch = utils_qa.window_spans(tensors, *logits, n_best_size=n_best, max_answer_length=longest)
+    for ours, theirs in zip(spans, in_torch, strict=True):
+        finite = np.isfinite(spans.scores) if ours.ndim == 2 else np.full(len(ours), True)
+        assert np.array_equal(ours[finite], theirs.numpy()[finite])
+    return spans, start, end
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -54,6 +71,39 @@ def test_answers_over_several_windows_equal_brute_force(tiny_bert: Path, seed: i
         assert probabilities == pytest.approx(weights / weights.sum(), abs=1e-5)
         assert answers.chosen[question.id] == candidates[0]
         assert answers.candidates(number) == candidates
+
+
+TEXTS = [
+    "Recife 🙂🙂 é … a  capital  de  Pernambuco desde 1827 🙂 no Brasil",
+    "\u3000東京\u00a0 👩\u200d👩\u200d👧\n\n🙂",
+    "🙂",
+    "a",
+    " \t ",
+    "\u200b",
+    "🙂" * 60 + " fim " * 40,
+]
+
+
+@pytest.mark.parametrize("longest", [1, LONGEST, 500])
+@pytest.mark.parametrize("context", TEXTS)
+@pytest.mark.parametrize("base", ["tiny_bert", "tiny_roberta"])
+def test_n_best_has_as_many_spans_as_the_context(
+    base: str, context: str, longest: int, request: pytest.FixtureRequest
+) -> None:
+    """Distinct, without white space at their ends, and the best ones, even if bytes of an emoji are several tokens."""
+    questions = [Question("q0", "Onde?", context, (), ()), make_questions(1)[0]]
+    windows = windows_of(questions, request.getfixturevalue(base))
+    for n_best in (1, 7, 3000):
+        spans, start, end = random_spans(windows, n_best, n_best=spans_to_keep(n_best, 40, longest), longest=longest)
+        answers = choose_answers(questions, windows, spans, n_best_size=n_best)
+        expected = best_scores(0, windows, start, end, longest)
+        candidates = [candidate for candidate in answers.candidates(0) if candidate.end > 0]
+        assert len(candidates) == min(n_best, len(expected))
+        assert len({(candidate.start, candidate.end) for candidate in candidates}) == len(candidates)
+        assert all(candidate.text == candidate.text.strip() != "" for candidate in candidates)
+        scores = [candidate.start_logit + candidate.end_logit for candidate in candidates]
+        assert scores == pytest.approx(sorted(expected.values(), reverse=True)[:n_best], abs=1e-5)
+        assert scores == pytest.approx([expected[entry.start, entry.end] for entry in candidates], abs=1e-5)
 
 
 def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None:

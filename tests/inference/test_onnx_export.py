@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
@@ -43,13 +44,14 @@ blocked = ("torch", "transformers", "adapters", "datasets", "adapter_qa", "utils
 sys.modules.update(dict.fromkeys(blocked))
 """
 RUN_SCRIPT = BLOCK + 'import runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name="__main__")'
+N_BEST = 40  # more than the 20 of --n_best_size
 ANSWER_PAIRS = (
-    BLOCK
-    + """\
+    f"{BLOCK}N_BEST = {N_BEST}\n"
+    """\
 import json, pathlib, runpy
 script = pathlib.Path(sys.argv[1])
-answer_question = runpy.run_path(script)["answer_question"]
-print(json.dumps([answer_question(script.parent, *pair) for pair in json.load(sys.stdin)]))
+model = runpy.run_path(script)["ExportedModel"].load(script.parent)
+print(json.dumps([model.answer(*pair, n_best=N_BEST).document(N_BEST) for pair in json.load(sys.stdin)]))
 """
 )
 
@@ -74,14 +76,14 @@ def run_answer_script(out: Path, *words: str) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, cwd=out.parent)
 
 
-def script_answers(out: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Return the answers of answer.py's function to pairs of question and context, from such a process."""
+def script_answers(out: Path, pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return the answers of answer.py to pairs of question and context, from such a process."""
     command = [sys.executable, "-c", ANSWER_PAIRS, str(out / "answer.py")]
     process = subprocess.run(
         command, input=json.dumps(pairs), capture_output=True, text=True, check=False, timeout=300, cwd=out.parent
     )
     assert process.returncode == 0, process.stderr[-2000:]
-    answers: list[str] = json.loads(process.stdout)
+    answers: list[dict[str, Any]] = json.loads(process.stdout)
     return answers
 
 
@@ -101,7 +103,20 @@ def all_kinds_of_pairs() -> list[tuple[str, str]]:
         ("\u200b", "\u200b"),
         (f"  \t{short[1][0]}\n", f"\n {long} 👩\u200d👩\u200d👧 \u200b"),
         ("[SEP] </s> 🙂?", f"[CLS] <s> {short[2][1]} [SEP]🙂"),
+        ("a", "a"),
+        ("Quem\x00\x1b[31m?\x85", "\x00Ana\x1b[0m\x07\u2028 é \u202e médica\x85"),
+        (short[0][0], "🙂🙂 👩🏽 \u3000東京\u00a0\u00a0🙂"),
+        ("🙂" * 300, "🙂" * 200),
+        (f"{'x' * 3000}?", f"{'y' * 3000}. Ana."),
     ]
+
+
+def approximate(document: dict[str, Any]) -> dict[str, Any]:
+    """Return an answer whose probabilities may differ as logits of graph and model do."""
+    numbers = ("score", "no_answer_score", "null_odds")
+    inexact = {name: pytest.approx(document[name], abs=1e-4) for name in numbers if name in document}
+    listed = {"n_best": [approximate(entry) for entry in document["n_best"]]} if "n_best" in document else {}
+    return document | inexact | listed
 
 
 @pytest.mark.parametrize(("base", "kind"), KINDS)
@@ -193,11 +208,13 @@ def test_answer_script_answers_as_the_run_does(
     answerer = QuestionAnswerer(run, device="cpu")
     assert answerer.tokenizer.padding_side == side
     pairs = all_kinds_of_pairs()
-    expected = [answerer.ask(*pair).text for pair in pairs]
+    expected = [answerer.ask(*pair, N_BEST).document(N_BEST) for pair in pairs]
     assert len(answerer.tokenizer(pairs[3][1], verbose=False)["input_ids"]) > 2 * answerer.options["max_seq_length"]
     assert len(pairs[4][0].split()) == 300
-    assert len(set(expected)) > 5
-    assert script_answers(out, pairs) == expected
+    assert len({answer["answer"] for answer in expected}) > 5
+    assert {len(answer["n_best"]) for answer in expected} > {1, N_BEST}
+    for pair, answer, theirs in zip(pairs, expected, script_answers(out, pairs), strict=True):
+        assert theirs == approximate(answer), pair
 
 
 @pytest.mark.parametrize("offset", [-1e-3, 1e-3])
@@ -241,8 +258,9 @@ def test_fully_fine_tuned_model(tiny_bert: Path, tmp_path: Path, capsys: pytest.
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "usage: python answer.py QUESTION CONTEXT\n"),
-        (["Onde?", "Ana.", "Bruno."], "usage: python answer.py QUESTION CONTEXT\n"),
+        ([], "error: the following arguments are required: QUESTION, CONTEXT; see answer.py --help\n"),
+        (["Onde?", "Ana.", "Bruno."], "error: unrecognized arguments: Bruno.; see answer.py --help\n"),
+        (["Onde?", "Ana.", "--n_best", "0"], "error: --n_best 0: must be at least 1\n"),
         (["", " \n"], "error: QUESTION is empty\nerror: CONTEXT is empty\n"),
         (["Onde?", "Ana \udcff."], "error: CONTEXT has a lone surrogate, which is not valid text\n"),
     ],

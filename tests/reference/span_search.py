@@ -28,6 +28,9 @@ def best_scores(
 ) -> dict[tuple[int, int], float]:
     """Return the best score of every distinct span of a question over all its windows, by its characters.
 
+    A span begins at a character where tokens begin, and ends at one where tokens end; the best logits of these count.
+    It is valid if all of these tokens are among `longest` tokens.
+
     Args:
         question: index of the question.
         windows: the windows.
@@ -37,10 +40,14 @@ def best_scores(
     """
     best: dict[tuple[int, int], float] = {}
     for index in np.flatnonzero(windows.question_index == question):
-        offsets = window_offsets(windows, int(index))
-        size, mask = len(offsets), (offsets[:, 0] >= 0).tolist()
-        for score, i, j in all_spans(start[index][:size].tolist(), end[index][:size].tolist(), mask, longest):
-            characters = (int(offsets[i, 0]), int(offsets[j, 1]))
-            if characters[1] > characters[0]:
-                best[characters] = max(score, best.get(characters, -np.inf))
+        begins: dict[int, list[int]] = {}
+        ends: dict[int, list[int]] = {}
+        for token, (first, last) in enumerate(window_offsets(windows, int(index)).tolist()):
+            if last > first:
+                begins.setdefault(first, []).append(token)
+                ends.setdefault(last, []).append(token)
+        for (first, first_tokens), (last, last_tokens) in itertools.product(begins.items(), ends.items()):
+            if last > first and max(last_tokens) - min(first_tokens) < longest:
+                score = max(start[index][first_tokens]) + max(end[index][last_tokens])
+                best[first, last] = max(float(score), best.get((first, last), -np.inf))
     return best

@@ -1,0 +1,92 @@
+"""The options for windows and answers that a run takes over from the saved model that it evaluates or trains further.
+
+An option that the user gives counts most, then what the begun run in the run's folder recorded, then what the saved
+model was trained with, then the default. What is slow to import is imported where it is used, torch for hub ids only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, data_options
+from adapter_qa.core.messages import log_note
+from adapter_qa.models.file_names import FULL_FILE, SETUP_FILE
+from adapter_qa.runs.layout import RUN_FILE
+
+Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
+
+
+def with_saved_options(config: QARunConfig) -> QARunConfig:
+    """Return the options of a run, with those of the saved model that were not given; log what comes from where.
+
+    Raises:
+        UserError: if the saved folder is damaged, or not on the hub.
+    """
+    path = _metadata_file(config)
+    if path is None:
+        return config
+    from adapter_qa.models.metadata import read_metadata
+
+    windows = read_metadata(path).windows
+    if windows is None:
+        return config
+    saved = data_options(windows.as_options())
+    differing = {name: value for name, value in saved.items() if value != getattr(config.data, name)}
+    taken = {name: value for name, value in differing.items() if name not in config.given}
+    if taken:
+        log_note([f"{_as_words(taken)}: as {path.parent} was trained; other values can be given"])
+    log_note(
+        f"--{name} {getattr(config.data, name)}: in place of {value}, with which {path.parent} was trained"
+        for name, value in differing.items()
+        if name not in taken
+    )
+    return replace(config, data=replace(config.data, **taken))
+
+
+def _metadata_file(config: QARunConfig) -> Path | None:
+    """Return the file in which the saved model of a run recorded its options; None if there is none."""
+    if not config.fusion.train_adapter:
+        path = Path(config.model.model_name_or_path) / FULL_FILE
+        return path if path.is_file() else None
+    if config.adapter.load_adapter is None:
+        return None
+    folder = Path(config.adapter.load_adapter)
+    if not folder.is_dir():
+        from adapter_qa.models.saved_adapters import find_folder
+
+        folder = find_folder("--load_adapter", config.adapter.load_adapter)
+    # `resolve_setup` reports folders without or with several of them.
+    paths = [path for path in (folder / SETUP_FILE, *folder.glob(f"adapters-*/{SETUP_FILE}")) if path.is_file()]
+    return paths[0] if len(paths) == 1 else None
+
+
+def with_begun_options(config: Config, folder: Path | None) -> Config:
+    """Return the options of a run, with those that the begun run in its folder has in place of a saved model's.
+
+    Earlier versions took nothing over from saved models.
+
+    Raises:
+        UserError: if the folder's run.json is damaged.
+    """
+    taken = config.taken_from_saved()
+    if folder is None or not taken or not (folder / RUN_FILE).is_file() or config.training.overwrite_output_dir:
+        return config
+    from adapter_qa.runs.run_record import recorded_options
+
+    recorded = recorded_options(folder)
+    begun = {name: recorded[name] for name in taken if recorded.get(name, taken[name]) != taken[name]}
+    if begun:
+        log_note([f"{_as_words(begun)}: as the run in {folder} began"])
+    return replace(config, data=replace(config.data, **begun))
+
+
+def without_saved_options(config: Config) -> Config:
+    """Return the options of a run without those of a saved model, which are no part of a derived folder's name."""
+    defaults = {name: getattr(type(config.data), name) for name in config.taken_from_saved()}
+    return replace(config, data=replace(config.data, **defaults))
+
+
+def _as_words(values: dict[str, object]) -> str:
+    return " ".join(f"--{name} {value}" for name, value in values.items())
