@@ -17,7 +17,7 @@ from adapter_qa.core.errors import run_all
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
-from adapter_qa.training.mlm_data import load_texts, make_split_blocks, text_sources
+from adapter_qa.training.mlm_data import TextSplit, load_texts, make_split_blocks
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
@@ -43,22 +43,29 @@ def main(argv: list[str]) -> int:
     check_window(config.data.block_size, "--block_size", base_config)
 
     from adapter_qa.models.adapter_setup import resolve_setup
-    from adapter_qa.models.base_model import load_tokenizer
     from adapter_qa.training import workflow
 
     setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)
     run = workflow.start_run("run_mlm_adapter.py", argv, config, setup)
-    if workflow.is_finished(run):
-        return 0
+    if not workflow.is_finished(run):
+        with workflow.failure_recorded(run):
+            train_and_evaluate(run, texts)
+    return 0
 
-    run.record.update(data=text_sources(config))
-    tokenizer = load_tokenizer(config.model) if texts else None
-    blocks = {} if tokenizer is None else make_split_blocks(texts, tokenizer, config, run.record)
+
+def train_and_evaluate(run: RunContext[MLMRunConfig], texts: dict[str, TextSplit]) -> None:
+    """Run the steps from the blocks to the results."""
+    from adapter_qa.training import workflow
+
+    config = run.config
+    run.record.update(data={name: split.source for name, split in texts.items()})
+    base = workflow.load_base(run, has_data=bool(texts))
+    blocks = {} if base.tokenizer is None else make_split_blocks(texts, base.tokenizer, config, run.record)
     metadata = {"block_size": config.data.block_size, "language": config.adapter.language}
-    bundle = workflow.build_model(run, "mlm", tokenizer, metadata)
+    bundle = workflow.build_model(run, "mlm", base, metadata)
     if config.training.dry_run:
         workflow.print_dry_run(run, bundle, {"blocks": blocks})
-        return 0
+        return
 
     trainer = make_trainer(run, bundle, blocks)
     if config.training.do_train:
@@ -67,7 +74,6 @@ def main(argv: list[str]) -> int:
     if config.training.do_eval:
         workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
     workflow.finish_run(run, trainer)
-    return 0
 
 
 def make_trainer(run: RunContext[MLMRunConfig], bundle: ModelBundle, blocks: dict[str, np.ndarray]) -> MLMTrainer:

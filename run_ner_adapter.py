@@ -20,7 +20,7 @@ from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.conll import Sentence
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.runs.layout import predictions_file
-from adapter_qa.training.ner_data import KnownLabels, known_labels, load_sentences, make_split_inputs
+from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences, make_split_inputs
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
@@ -53,9 +53,17 @@ def main(argv: list[str]) -> int:
     )
     labels = known_labels(setup, splits)
     run = workflow.start_run("run_ner_adapter.py", argv, config, setup)
-    if workflow.is_finished(run):
-        return 0
+    if not workflow.is_finished(run):
+        with workflow.failure_recorded(run):
+            train_and_evaluate(run, splits, labels)
+    return 0
 
+
+def train_and_evaluate(run: RunContext[NERRunConfig], splits: dict[str, SentenceSplit], labels: KnownLabels) -> None:
+    """Run the steps from the inputs to the results."""
+    from adapter_qa.training import workflow
+
+    config = run.config
     run.record.update(data={name: split.source for name, split in splits.items()})
     base = workflow.load_base(run, has_data=bool(splits), split_words=True)
     inputs = {} if base.tokenizer is None else make_split_inputs(splits, base.tokenizer, labels, config, run.record)
@@ -68,7 +76,7 @@ def main(argv: list[str]) -> int:
     if config.training.dry_run:
         sentences = {name: split.sentences for name, split in splits.items()}
         workflow.print_dry_run(run, bundle, {"sentences": sentences, "inputs": inputs})
-        return 0
+        return
 
     trainer = make_trainer(run, bundle, labels, inputs)
     if config.training.do_train:
@@ -79,7 +87,6 @@ def main(argv: list[str]) -> int:
     if config.training.do_predict:
         write_predictions(trainer, splits["predict"].sentences, inputs["predict"])
     workflow.finish_run(run, trainer)
-    return 0
 
 
 def make_trainer(

@@ -19,6 +19,7 @@ from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.training.qa_data import QuestionSplit, load_questions, make_split_windows
+from adapter_qa.training.saved_options import with_saved_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     from adapter_qa.data.window_dataset import WindowDataset
@@ -39,12 +40,11 @@ EXAMPLES = """\
 @report_resource_errors()
 def main(argv: list[str]) -> int:
     """Run the script and return its exit code."""
-    config = parse_config(QARunConfig, argv, description=str(__doc__), examples=EXAMPLES)
+    config = with_saved_options(parse_config(QARunConfig, argv, description=str(__doc__), examples=EXAMPLES))
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_questions(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
     from adapter_qa.models.adapter_setup import resolve_setup
-    from adapter_qa.models.base_model import load_tokenizer
     from adapter_qa.training import workflow
 
     setup = resolve_setup(
@@ -57,18 +57,26 @@ def main(argv: list[str]) -> int:
     )
     check_head(setup, config.training)
     run = workflow.start_run("run_qa_adapter.py", argv, config, setup)
-    if workflow.is_finished(run):
-        return 0
+    if not workflow.is_finished(run):
+        with workflow.failure_recorded(run):
+            train_and_evaluate(run, splits)
+    return 0
 
+
+def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:
+    """Run the steps from the windows to the results."""
+    from adapter_qa.training import workflow
+
+    config = run.config
     run.record.update(data={name: split.source for name, split in splits.items()})
-    tokenizer = load_tokenizer(config.model) if splits else None
-    windows = {} if tokenizer is None else make_split_windows(splits, tokenizer, config, run.record)
+    base = workflow.load_base(run, has_data=bool(splits))
+    windows = {} if base.tokenizer is None else make_split_windows(splits, base.tokenizer, config, run.record)
     metadata = {"windows": answering_options(config.data), "language": config.adapter.language}
-    bundle = workflow.build_model(run, "qa", tokenizer, metadata)
+    bundle = workflow.build_model(run, "qa", base, metadata)
     if config.training.dry_run:
         questions = {name: split.questions for name, split in splits.items()}
         workflow.print_dry_run(run, bundle, {"questions": questions, "windows": windows})
-        return 0
+        return
 
     trainer = make_trainer(run, bundle, splits, windows)
     if config.training.do_train:
@@ -83,7 +91,6 @@ def main(argv: list[str]) -> int:
         metrics = trainer.answer(windows["predict"], splits["predict"].questions, "predict", loader)
         workflow.record_metrics(run, trainer, "predict", metrics)
     workflow.finish_run(run, trainer)
-    return 0
 
 
 def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:

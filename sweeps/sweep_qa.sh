@@ -65,7 +65,7 @@ for command in "${commands[@]}"; do
     eval "$command" || code=$?
     case $code in
     0) ;;
-    130 | 143) exit "$code" ;; # Ctrl-C or SIGTERM
+    129 | 130 | 143) exit "$code" ;; # SIGHUP, Ctrl-C or SIGTERM
     *) echo "failed with exit code $code: $command" >&2; failed=$((failed + 1)) ;;
     esac
 done

@@ -1,4 +1,4 @@
-"""Handling of SIGTERM and SIGINT (Ctrl-C): raised at once, or deferred while a model trains.
+"""Handling of SIGTERM, SIGINT (Ctrl-C) and SIGHUP (closed terminal): raised at once, or deferred while a model trains.
 
 The trainer looks at a deferred signal after each step and saves a checkpoint.
 """
@@ -14,12 +14,13 @@ from types import FrameType
 
 from adapter_qa.core.errors import Interrupted
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# Windows, which the scripts refuse later, has no SIGHUP.
+SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGTERM", "SIGINT", "SIGHUP"))
 
 
 @contextmanager
 def _handle_signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Handle both signals. Ignored ones (nohup) stay ignored."""
+    """Handle `SIGNALS`. Ignored ones (nohup) stay ignored."""
     numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
@@ -31,7 +32,7 @@ def _handle_signals(handler: Callable[[int, FrameType | None], object]) -> Itera
 
 @contextmanager
 def raise_on_signal() -> Iterator[None]:
-    """Raise `Interrupted` when either signal comes; also a decorator.
+    """Raise `Interrupted` when one of `SIGNALS` comes; also a decorator.
 
     Raises:
         Interrupted: a signal came; the message says how to resume.

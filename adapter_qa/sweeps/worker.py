@@ -24,7 +24,7 @@ from optuna.trial import Trial, TrialState
 
 from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, RunError, UserError, escape_control_chars
 from adapter_qa.core.messages import log_note
-from adapter_qa.core.signals import DeferredSignal
+from adapter_qa.core.signals import SIGNALS, DeferredSignal
 from adapter_qa.runs.layout import RUN_FILE, SWEEP_FILE, trial_folder
 from adapter_qa.runs.lock import is_locked
 from adapter_qa.sweeps.search_space import Sweep
@@ -33,7 +33,7 @@ from adapter_qa.sweeps.study import TrialStore, first_trials
 POLL = 0.5  # seconds between two checks of a trial's process
 IDLE = 1.0  # seconds between two checks of the storage while other workers run the last trials
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
-STOP_CODES = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+STOP_CODES = {code for number in SIGNALS for code in (128 + number, -number)}
 MAX_REFUSALS_IN_A_ROW = 3
 LOG_TAIL = 64 * 1024  # bytes at the end of a log that are searched for the reason of a failure
 

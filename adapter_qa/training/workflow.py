@@ -6,10 +6,10 @@ start_run -> is_finished -> load_base -> build_model
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence, Sized
+from collections.abc import Iterator, Mapping, Sequence, Sized
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -25,7 +25,7 @@ from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.errors import Interrupted, ReportedError, UserError, run_all
 from adapter_qa.core.files import atomic_file, write_json
 from adapter_qa.core.messages import log_note, print_main
-from adapter_qa.core.resource_errors import report_resource_errors
+from adapter_qa.core.resource_errors import first_line, report_resource_errors
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import (
     check_masked_lm_head,
@@ -57,6 +57,7 @@ from adapter_qa.runs.provenance import versions
 from adapter_qa.runs.run_record import RunRecord, open_run
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import training_history
+from adapter_qa.training.saved_options import with_begun_options, without_saved_options
 from adapter_qa.training.training_args import (
     TrainerArguments,
     data_and_adapter_options,
@@ -145,10 +146,11 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     log_note(setup.notes if setup is not None else [])
     args = resolve_training_args(config.training)
     if args.output_dir_is_derived:
-        options = [args, *data_and_adapter_options(config)]
+        options = [args, config.model, *data_and_adapter_options(without_saved_options(config))]
         args.output_dir = str(derived_output_dir(config.model.model_name_or_path, _data_name(config), setup, options))
         args.logging_dir = str(Path(args.output_dir) / "runs")
     folder = None if args.dry_run else Path(str(args.output_dir))
+    config = with_begun_options(config, folder)
 
     def open_folder() -> RunRecord:
         overwrite = bool(config.training.overwrite_output_dir)
@@ -222,6 +224,26 @@ def _with_saved_tokenizer(options: ModelOptions, setup: AdapterSetup | None) -> 
     }
     log_note([f"{setup.saved.folder}: its --{key} {value} is used" for key, value in taken.items()])
     return replace(options, **taken)
+
+
+@contextmanager
+def failure_recorded(run: RunContext[Config]) -> Iterator[None]:
+    """Write to run.json why a run ends if it ends by an exception: "interrupted" after a signal, else "failed".
+
+    Raises:
+        RunError: memory or a file operation failed.
+    """
+    record = run.record
+    try:
+        with report_resource_errors():
+            yield
+    except BaseException as error:
+        if record.begun and record.document["status"] != "finished":
+            status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            with suppress(OSError):  # on a full disk; `error` reports that
+                record.update(status=status, why=error.problems if isinstance(error, ReportedError) else [reason])
+        raise
 
 
 def build_model(
@@ -318,20 +340,12 @@ def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
 
     Raises:
         UserError: if the frozen adapters of a resumed run have changed.
-        RunError: if memory or disk is full, or a loss is NaN; run.json has the reason.
-        Interrupted: if a signal came; a checkpoint is saved, and run.json has the reason.
+        RunError: if the disk is full, or a loss is NaN.
+        Interrupted: if a signal came; a checkpoint is saved.
     """
-    record = run.record
     check_setup(trainer.model, run.setup)
-    try:
-        with report_resource_errors(), trainer.deferred_signal:
-            _train(record, trainer)
-    except ReportedError as error:
-        if trainer.is_world_process_zero():
-            status = "interrupted" if isinstance(error, Interrupted) else "failed"
-            with contextlib.suppress(OSError):  # on a full disk; `error` reports that
-                record.update(status=status, why=error.problems)
-        raise
+    with trainer.deferred_signal:
+        _train(run.record, trainer)
     check_setup(trainer.model, run.setup)
 
 

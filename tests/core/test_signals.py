@@ -10,20 +10,20 @@ from collections.abc import Iterator
 import pytest
 
 from adapter_qa.core.errors import Interrupted
-from adapter_qa.core.signals import DeferredSignal, WorkerInit, raise_on_signal
+from adapter_qa.core.signals import SIGNALS, DeferredSignal, WorkerInit, raise_on_signal
 
 
 @pytest.fixture(autouse=True)
 def _restore_handlers() -> Iterator[None]:
     """Restore the signal handlers after each test."""
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    for number, handler in zip((signal.SIGTERM, signal.SIGINT), before, strict=True):
+    for number, handler in zip(SIGNALS, before, strict=True):
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_signals_raise_at_once_and_handlers_are_restored(number: signal.Signals, code: int) -> None:
     before = signal.getsignal(number)
     with pytest.raises(Interrupted) as caught, raise_on_signal():
