@@ -15,12 +15,14 @@ from adapter_qa.data.label_schemes import ALLOWED_LABELS, IOB2, LABEL, OUTSIDE, 
 from adapter_qa.data.sentence_records import (
     ParsedSentence,
     SentenceColumns,
-    csv_delimiter,
-    csv_records,
     document_names,
+    has_list_cells,
     parse_records,
+    with_list_cells,
 )
 from adapter_qa.data.sources import (
+    CSV_SUFFIXES,
+    LINE_SUFFIXES,
     TABLE_SUFFIXES,
     TableRows,
     format_of,
@@ -30,8 +32,6 @@ from adapter_qa.data.sources import (
     read_table,
 )
 from adapter_qa.data.squad import raise_first_problems
-
-JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,8 @@ def read_sentence_file(path: Path, columns: SentenceColumns, *, need_labels: boo
     """Read the sentences of a file.
 
     A JSON file has records `{"tokens": [...], "ner_tags": [...]}`: in a list, in a list under "data", or one on each
-    line. A table (.parquet, .arrow) has such columns. Every other file has a word on each line (`read_columns`).
+    line. A table (.parquet, .arrow, or .csv and .tsv with lists in the cells) has such columns. Every other file has a
+    word on each line (`read_columns`).
 
     Args:
         path: the file, compressed or not.
@@ -85,14 +86,15 @@ def read_sentence_file(path: Path, columns: SentenceColumns, *, need_labels: boo
     if suffix in TABLE_SUFFIXES:
         return _from_rows(str(path), read_table(path), columns, need_labels)
     content = read_content(path)
-    if suffix in JSON_SUFFIXES:
+    if suffix in (".json", *LINE_SUFFIXES):
         if not columns.class_names:
             columns = replace(columns, class_names=document_names(suffix, content))
         records = TableRows(read_records(str(path), content, suffix), {})
         return _checked(str(path), list(parse_records(records, columns, need_labels)), [], need_labels)
     text = decode(path, content)
-    if suffix == ".csv" and (delimiter := csv_delimiter(path, text, columns.words)):
-        return _from_rows(str(path), TableRows(csv_records(path, text, delimiter), {}), columns, need_labels)
+    if suffix in CSV_SUFFIXES and has_list_cells(path, text, columns.words):
+        records = TableRows(with_list_cells(read_records(str(path), content, suffix)), {})
+        return _from_rows(str(path), records, columns, need_labels)
     word_column = _column_number(path, "word_column", columns.words)
     label_column = _column_number(path, "label_column", columns.labels)
     file = read_columns(str(path), text, word_column, label_column)

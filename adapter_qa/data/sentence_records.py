@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import csv
-import io
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import is_text, kind, parse_json
 from adapter_qa.data.label_schemes import LABEL
-from adapter_qa.data.sources import Record, TableRows
+from adapter_qa.data.sources import DELIMITERS, Record, TableRows
 
 WORD_KEYS = ("tokens", "words")  # the first that a record has
 LABEL_KEY, OTHER_LABEL_KEYS = "ner_tags", ("tags", "labels", "ner")
+LIST_ITEM = re.compile(r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+"|-?\d++""")
+LIST = re.compile(rf"\[((?:[\s,]|{LIST_ITEM.pattern})*+)\]")  # numpy puts no commas between items
 
 
 @dataclass(frozen=True)
@@ -104,38 +105,34 @@ def _labels_key(fields: dict[str, Any], chosen: str | None) -> str | None:
     return present[0] if present else None
 
 
-def csv_delimiter(path: Path, text: str, words_key: str | None) -> str:
-    """Return the delimiter of a CSV file with lists in its cells; "" for a file with a word on each line.
+def has_list_cells(path: Path, text: str, words_key: str | None) -> bool:
+    """Return whether a .csv or .tsv file is a table with lists in its cells; otherwise it has a word on each line.
 
     Raises:
-        UserError: the file has a word on each row.
+        UserError: the file has a word on each row of a table.
     """
-    header = text.lstrip().split("\n")[0].strip()
-    delimiter = max(",;\t", key=header.count)
-    names = next(csv.reader([header], delimiter=delimiter))
-    if (len(names) > 1 or "[" in text) and {*names} & {*WORD_KEYS, words_key}:
-        return delimiter
-    if delimiter in ",;" and delimiter in header and not LABEL.fullmatch(header.split()[-1]):
+    header, row = [*text.strip().split("\n"), ""][:2]
+    names = {name.strip('" ') for name in re.split(f"[{DELIMITERS}]", header.strip())}
+    if names & {*WORD_KEYS, words_key} and "[" in row:
+        return True
+    if all(re.search("[,;]", line) and not LABEL.fullmatch(line.split()[-1]) for line in (header, row)):
         raise UserError(
-            f"{path}: no column {' or '.join(WORD_KEYS)}; a .csv file has a sentence on each row, with lists in the "
-            f"columns tokens and {LABEL_KEY}; for a word on each line separate words and labels by tabs"
+            f"{path}: no column {' or '.join(WORD_KEYS)} with lists; a {path.suffix} file has a sentence on each row, "
+            "or a word on each line with its label after a tab or blank"
         )
-    return ""
+    return False
 
 
-def csv_records(path: Path, text: str, delimiter: str) -> Iterator[Record]:
-    """Yield the rows of a CSV file; a cell that is JSON or a Python literal, as pandas writes lists, has its value."""
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    try:
-        for row in rows:
-            yield Record(f"line {rows.line_num}", {key: _cell_value(cell) for key, cell in row.items() if key and cell})
-    except csv.Error as error:
-        raise UserError(f"{path}: not CSV after line {rows.line_num}: {error}") from error
+def with_list_cells(records: Iterable[Record]) -> Iterator[Record]:
+    """Yield records in which cells that hold lists, as JSON, Python or numpy write them, are such."""
+    for record in records:
+        yield replace(record, fields={key: _cell_value(cell) for key, cell in record.fields.items() if cell})
 
 
-def _cell_value(cell: str) -> Any:
-    with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # of `literal_eval`
-        return ast.literal_eval(cell.strip())
+def _cell_value(cell: str) -> str | list[str | int]:
+    match = LIST.fullmatch(cell.strip())
+    with contextlib.suppress(ValueError, SyntaxError):  # a number such as 007, an unknown escape sequence
+        return [ast.literal_eval(item) for item in LIST_ITEM.findall(match[1])] if match is not None else cell
     return cell
 
 
