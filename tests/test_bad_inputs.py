@@ -129,6 +129,7 @@ def question_cases() -> list[Case]:
         cases.append(Case(f"qa, {defect}", "qa", f"--train_file {name}", (message,), {name: content}))
     for defect, name, content, message in QUESTIONS:
         cases.append(Case(f"ask, {defect}", "ask", f"{{qa}} --input {name}", (message,), {name: content}))
+    for defect, name, content, message in QUESTIONS[:3]:
         cases.append(Case(f"mlm, {defect}", "mlm", f"--train_file {name}", (message,), {name: content}))
     for defect, name, content, message in QUESTIONS[:2]:
         cases.append(Case(f"prepare, {defect}", "prepare", name, (message,), {name: content}))
@@ -255,6 +256,8 @@ FILES = [
     Case("unsupported extension of a text file", "mlm", "--train_file t.pdf",
         ("t.pdf: extension '.pdf'; allowed: .txt",),
         {"t.pdf": b"x"}),
+    Case("JSON without text", "mlm", "--train_file t.jsonl", ("t.jsonl: line 1: no 'text' or 'context'; found: corpo",),
+        {"t.jsonl": '{"corpo": "x"}'}),
     Case("empty text file", "mlm", "--train_file t.txt", ("t.txt: the file is empty",), {"t.txt": b"\n \n"}),
     Case("text in latin-1", "mlm", "--train_file t.txt", ("t.txt: not UTF-8 at byte 1",), {"t.txt": b"S\xe3o"}),
     Case("too little text", "mlm", "--train_file t.txt", ("not enough for one block of --block_size 32",),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
 KEPT, REPLACED = 0.1, 0.1  # shares of the chosen tokens (BERT, section 3.1); the others are masked
-TEXTS_PER_CALL = 1000
+TEXTS_PER_CALL, CHARACTERS_PER_CALL = 1000, 2**22  # tokenized at once; a token takes some 400 bytes meanwhile
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ def split_into_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, 
         UserError: the texts have fewer tokens than one block.
     """
     parts: list[np.ndarray] = []
-    starts = range(0, len(texts), TEXTS_PER_CALL)
-    for start in tqdm(starts, desc="texts", unit="k", disable=len(starts) <= 1):
-        encoded = tokenizer(list(texts[start : start + TEXTS_PER_CALL]), add_special_tokens=False, verbose=False)
-        parts += [np.array([*ids, tokenizer.sep_token_id], dtype=np.int64) for ids in encoded["input_ids"]]
+    with tqdm(total=len(texts), desc="texts", disable=len(texts) <= TEXTS_PER_CALL) as progress:
+        for batch in _batches(texts):
+            encoded = tokenizer(batch, add_special_tokens=False, verbose=False)
+            parts += [np.array([*ids, tokenizer.sep_token_id], dtype=np.int64) for ids in encoded["input_ids"]]
+            progress.update(len(batch))
     tokens = np.concatenate(parts)
     text_size = block_size - tokenizer.num_special_tokens_to_add(pair=False)
     count = len(tokens) // text_size
@@ -70,6 +71,19 @@ def split_into_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, 
         )
     rows = tokens[: count * text_size].reshape(count, text_size).tolist()
     return np.array([tokenizer.build_inputs_with_special_tokens(row) for row in rows], dtype=np.int64)
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    """Group texts for the tokenizer: at most `TEXTS_PER_CALL`, and `CHARACTERS_PER_CALL` unless one has more."""
+    batch: list[str] = []
+    size = 0
+    for text in texts:
+        if batch and (len(batch) == TEXTS_PER_CALL or size + len(text) > CHARACTERS_PER_CALL):
+            yield batch
+            batch, size = [], 0
+        batch.append(text)
+        size += len(text)
+    yield batch
 
 
 def mask_tokens(

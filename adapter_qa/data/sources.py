@@ -72,8 +72,12 @@ class TableRows(NamedTuple):
 
 def format_of(path: Path) -> str:
     """Return the lower-case suffix of a path without that of a compression, such as ".json" for `train.JSON.gz`."""
-    name = path.stem if path.suffix.lower() in COMPRESSION_SUFFIXES else path.name
-    return Path(name).suffix.lower()
+    return unpacked_name(path).suffix.lower()
+
+
+def unpacked_name(path: Path) -> Path:
+    """Return a path without the suffix of a compression."""
+    return path.with_suffix("") if path.suffix.lower() in COMPRESSION_SUFFIXES else path
 
 
 def read_content(path: Path, max_bytes: int | None = None) -> bytes:
@@ -136,15 +140,15 @@ def read_rows(path: Path, needed: Mapping[str, str] | None = None, max_bytes: in
 def read_records(name: str, content: bytes, suffix: str, needed: Mapping[str, str] | None = None) -> Iterator[Record]:
     """Split the content of a text file into records.
 
-    .json is a list, `{"data": [...]}`, or an object of columns such as `{"id": [...], "question": [...]}`; a file with
-    a JSON value on each line is read like .jsonl. The cells of .csv and .tsv are text.
+    .json is a list, `{"data": [...]}`, a single record, or an object of columns such as `{"id": [...], "question":
+    [...]}`; a file with a JSON value on each line is read like .jsonl. The cells of .csv and .tsv are text.
 
     Args:
         name: path or name of the file, for error messages.
         content: UTF-8 with or without a byte order mark.
         suffix: .json, or one of `LINE_SUFFIXES` and `CSV_SUFFIXES`.
-        needed: by option, the columns that the header of CSV must have, and of which an object of columns has one;
-            without it any columns will do.
+        needed: by option, the columns that the header of CSV must have, and of which a single record or an object of
+            columns has one; without it any columns will do.
 
     Raises:
         UserError: the content does not have the format.
@@ -167,6 +171,9 @@ def _json_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[R
     if isinstance(items, list):
         for index, item in enumerate(items):
             yield Record(f"data[{index}]", item)
+        return
+    if isinstance(document, dict) and any(isinstance(document.get(key), str) for key in needed.values()):
+        yield Record("data", document)
         return
     columns = items if isinstance(items, dict) else {}
     columns = {key: value for key, value in columns.items() if isinstance(value, (list, dict))}
@@ -240,14 +247,18 @@ def _csv_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[Re
 
 
 def _delimiter(text: str, needed: set[str]) -> str:
-    """Return the delimiter by which the first line has the most of the needed columns, and then the most columns."""
+    """Return the delimiter by which the first line has the most of the needed columns, and then the most columns.
+
+    If none divides the line it is the tab: texts in a single column may contain any other.
+    """
     header = text.lstrip().splitlines()[0]
 
     def fit(delimiter: str) -> tuple[int, int]:
         columns = next(csv.reader([header], delimiter=delimiter))
         return len(needed.intersection(columns)), len(columns)
 
-    return max(DELIMITERS, key=fit)
+    best = max(DELIMITERS, key=fit)
+    return best if fit(best)[1] > 1 else "\t"
 
 
 def _check_header(name: str, header: Sequence[str], needed: Mapping[str, str]) -> None:

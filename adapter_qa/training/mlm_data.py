@@ -5,13 +5,17 @@ torch and transformers are imported only when blocks are made, so that errors in
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.config.options import MLMRunConfig, Split
+from adapter_qa.config.options import MLMDataOptions, MLMRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import expand_paths, files_fingerprint
-from adapter_qa.data.text import read_texts
+from adapter_qa.core.files import files_fingerprint
+from adapter_qa.core.messages import log_note
+from adapter_qa.data.sources import format_of, load_dataset, split_names
+from adapter_qa.data.text import WITHOUT_COLUMNS, read_texts, text_files, texts_of_records
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,34 +24,81 @@ if TYPE_CHECKING:
     from adapter_qa.runs.run_record import RunRecord
 
 
-def load_texts(config: MLMRunConfig) -> dict[str, list[str]]:
+@dataclass(frozen=True)
+class TextSplit:
+    """The texts of one split.
+
+    Attributes:
+        texts: all of them, in the order of their files.
+        source: where they come from and how many they are, for run.json.
+    """
+
+    texts: list[str]
+    source: dict[str, Any]
+
+
+def load_texts(config: MLMRunConfig) -> dict[str, TextSplit]:
     """Load the texts of every split that is used, by split name.
 
     Raises:
-        UserError: if a file cannot be read.
+        UserError: if a file or data set cannot be read or has no text.
     """
-    splits = config.splits()
-    loaded = run_all(partial(_read_split, split) for split in splits)
+    data = config.data
+    splits = _available_splits(config)
+    files = [_files(split) for split in splits]
+    formats = {format_of(path) for paths in files for path in paths}
+    if data.text_column is not None and data.dataset_name is None and formats <= {*WITHOUT_COLUMNS}:
+        shown = " and ".join(sorted(formats))
+        raise UserError(f"--text_column {data.text_column}: {shown} files have no columns; leave the option out")
+    loaded = run_all(partial(_load_split, *pair, data) for pair in zip(splits, files, strict=True))
     return {split.name: texts for split, texts in zip(splits, loaded, strict=True)}
 
 
-def _read_split(split: Split) -> list[str]:
-    """Read the texts of all files of a split."""
-    read = run_all(partial(read_texts, path) for path in expand_paths(split.files, split.option))
-    return [text for texts in read for text in texts]
+def _available_splits(config: MLMRunConfig) -> list[Split]:
+    """Return the splits of a run without those that its data set lacks, or that nothing needs."""
+    splits, data = config.splits(), config.data
+    if data.dataset_name is None:
+        return [*splits]
+    names = split_names(data.dataset_name, data.dataset_config_name)
+    evaluation = [split for split in splits if split.name == "eval" and (split.files or split.dataset_split in names)]
+    needs_train = config.training.do_train or not evaluation
+    return [split for split in splits if split in evaluation or (split.name == "train" and needs_train)]
 
 
-def text_sources(config: MLMRunConfig) -> dict[str, dict[str, Any]]:
-    """Return path and hash of each split's file, for run.json."""
-    return {split.name: files_fingerprint(expand_paths(split.files, split.option)) for split in config.splits()}
+def _files(split: Split) -> list[Path]:
+    """Return the files of a split, those in folders included."""
+    return [path for given in split.paths() for path in (text_files(given) if given.is_dir() else [given])]
+
+
+def _load_split(split: Split, files: list[Path], data: MLMDataOptions) -> TextSplit:
+    source: dict[str, Any]
+    if files:
+        parts = run_all(partial(read_texts, path, data.text_column) for path in files)
+        source = files_fingerprint(files)
+    else:
+        rows = load_dataset(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
+        parts = [texts_of_records(rows.records, f"{data.dataset_name} ({split.dataset_split})", data.text_column)]
+        source = {"dataset": data.dataset_name, "config": data.dataset_config_name, "split": split.dataset_split}
+    texts = [text for part in parts for text in part.texts]
+    source["texts"] = len(texts)
+    empty = sum(part.empty for part in parts)
+    if empty:
+        log_note([f"{_name(split, data)}: {empty} records without text are left out"])
+        source["empty_texts"] = empty
+    return TextSplit(texts, source)
+
+
+def _name(split: Split, data: MLMDataOptions) -> str:
+    """Return where a split comes from, in the words of the command line."""
+    return " ".join(split.files) or str(data.dataset_name)
 
 
 def make_split_blocks(
-    texts: dict[str, list[str]], tokenizer: PreTrainedTokenizerFast, config: MLMRunConfig, record: RunRecord
+    splits: dict[str, TextSplit], tokenizer: PreTrainedTokenizerFast, config: MLMRunConfig, record: RunRecord
 ) -> dict[str, np.ndarray]:
     """Cut the texts of every split into blocks and record counts.
 
-    Without an evaluation file, the last blocks of the training text become the evaluation blocks.
+    Without evaluation text, the last blocks of the training text become the evaluation blocks.
 
     Returns:
         (blocks, block_size) int64 token ids by split.
@@ -58,15 +109,15 @@ def make_split_blocks(
     from adapter_qa.data.masked_lm import split_into_blocks
 
     data = config.data
-    blocks = {name: split_into_blocks(split, tokenizer, data.block_size) for name, split in texts.items()}
+    blocks = {name: split_into_blocks(split.texts, tokenizer, data.block_size) for name, split in splits.items()}
     sources = record.document["data"]
     if "eval" not in blocks:
+        origin = _name(config.all_splits()[0], data)
         held_out = max(1, round(len(blocks["train"]) * data.validation_split_percentage / 100))
         if held_out >= len(blocks["train"]):
-            name = " ".join(data.train_file or [])
-            raise UserError(f"{name}: {len(blocks['train'])} blocks cannot be split; give --validation_file")
+            raise UserError(f"{origin}: {len(blocks['train'])} blocks cannot be split; give --validation_file")
         blocks["train"], blocks["eval"] = blocks["train"][:-held_out], blocks["train"][-held_out:]
-        sources["eval"] = {"held_out_of": " ".join(data.train_file or [])}
+        sources["eval"] = {"held_out_of": origin}
     limits = {"train": data.max_train_samples, "eval": data.max_eval_samples}
     for name in blocks:
         blocks[name] = blocks[name][: limits[name]]

@@ -179,8 +179,8 @@ def test_splits_know_their_options() -> None:
         Split("predict", "test_file", ("p.conll",), "test", 2, True),
     )
     assert mlm_config(MLM_FILES, do_train=True).all_splits() == (
-        Split("train", "train_file", ("t.txt",), "train", 5, True),
-        Split("eval", "validation_file", (), "validation", None, False),
+        Split("train", "train_file", ("t.txt",), "train", 5, True, folders=True),
+        Split("eval", "validation_file", (), "validation", None, False, folders=True),
     )
 
 

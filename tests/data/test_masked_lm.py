@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import PreTrainedTokenizerFast
+from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
+from adapter_qa.data import masked_lm
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.masked_lm import MaskedLMDataset, make_fixed_mask_dataset, mask_tokens, split_into_blocks
 from adapter_qa.models.base_model import load_tokenizer
@@ -68,6 +69,24 @@ def test_blocks_continue_across_tokenizer_calls(bert: PreTrainedTokenizerFast) -
     tokens = [token for text in texts for token in bert(text)["input_ids"][1:]]
     blocks = split_into_blocks(texts, bert, 10)
     assert blocks[:, 1:-1].flatten().tolist() == tokens[: len(tokens) // 8 * 8]
+
+
+def test_long_texts_are_tokenized_a_few_at_a_time(
+    bert: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["Ana", "a" * 30, "Bruno é pintor.", "", "x" * 25, "Ana"]
+    expected = split_into_blocks(texts, bert, 10)
+    calls: list[list[str]] = []
+
+    def counting(batch: list[str], **options: bool) -> BatchEncoding:
+        calls.append(batch)
+        return tokenize(batch, **options)
+
+    tokenize = bert.__class__.__call__.__get__(bert)
+    monkeypatch.setattr(masked_lm, "CHARACTERS_PER_CALL", 20)
+    monkeypatch.setattr(bert.__class__, "__call__", staticmethod(counting))
+    assert np.array_equal(split_into_blocks(texts, bert, 10), expected)
+    assert calls == [["Ana"], ["a" * 30], ["Bruno é pintor.", ""], ["x" * 25], ["Ana"]]
 
 
 # ---------------------------------------------------------------- masking
