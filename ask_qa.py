@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
 from adapter_qa.core.errors import RunError, escape_control_chars, raise_if_any
+from adapter_qa.data.squad import QuestionColumns
 from adapter_qa.inference.requests import STDIN, make_requests, read_requests, write_json_lines
 
 if TYPE_CHECKING:  # imported in functions, so that --help and wrong options take no time
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # imported in functions, so that --help and wrong options tak
 
 PORT = 7860
 CANDIDATES_ON_PAGE = 5
+INPUT_COLUMNS = ("id_column", "question_column", "context_column")
 DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 EXAMPLES = """\
 examples:
@@ -132,8 +134,13 @@ def add_question_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--input",
         metavar="FILE",
-        help='many: a .jsonl file with {"id", "question", "context"} per line (- reads such lines); or .json, .csv',
+        help='many: a .jsonl file with {"id", "question", "context"} per line (- reads such lines); or .json, .csv, '
+        ".tsv, .parquet, .arrow, also compressed",
     )
+    for name in INPUT_COLUMNS:
+        group.add_argument(
+            f"--{name}", metavar="NAME", help=f"column, or key, of --input (default: {name.removesuffix('_column')})"
+        )
     group = parser.add_argument_group("answers")
     group.add_argument(
         "--n_best", metavar="N", type=int, help="candidates to list with their probabilities (default: the answer only)"
@@ -176,7 +183,7 @@ def model_problems(options: argparse.Namespace) -> list[str]:
 def page_problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the options of the web page."""
     names = ("question", "question_file", "context", "context_file", "input", "output", "json", "overwrite")
-    unused = [f"--{name}" for name in names if getattr(options, name)]
+    unused = [f"--{name}" for name in (*names, *INPUT_COLUMNS) if getattr(options, name)]
     problems = [f"--serve: the page asks for questions; leave out {', '.join(unused)}"] if unused else []
     if options.port is not None and not 0 <= options.port < 2**16:
         problems.append(f"--port {options.port}: must be from 0 to {2**16 - 1}")
@@ -201,6 +208,9 @@ def question_problems(options: argparse.Namespace) -> list[str]:
     readers = [f"--{name}" for name in names if getattr(options, name) == STDIN]
     if len(readers) > 1:
         problems.append(f"{' and '.join(readers)}: only one of them can read standard input ({STDIN})")
+    if options.input is None:
+        columns = [f"--{name}" for name in INPUT_COLUMNS if getattr(options, name) is not None]
+        problems += [f"{', '.join(columns)}: names columns of --input, which is not given"] if columns else []
     if options.port is not None:
         problems.append("--port goes with --serve; leave it out")
     if options.output is not None:
@@ -214,7 +224,8 @@ def question_problems(options: argparse.Namespace) -> list[str]:
 def read_records(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Read the questions and contexts of the command line, of files or of standard input."""
     if options.input is not None:
-        return read_requests(options.input)
+        given = {name: getattr(options, name) for name in INPUT_COLUMNS if getattr(options, name) is not None}
+        return read_requests(options.input, QuestionColumns.of_options(given))
     questions = options.question_file or options.question or []
     return make_requests(questions, context=options.context, context_file=options.context_file)
 

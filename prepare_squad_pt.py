@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """Turn a published SQuAD file, or the SQuAD-pt archive, into clean flat files for training and evaluation.
 
-HTML entities are replaced and wrong start indices of answers are corrected. Questions whose answers cannot be aligned
-are written to a separate file, with the reason.
+HTML entities are replaced, wrong start indices of answers are corrected, and answers without one are searched for.
+Questions whose answers cannot be aligned are written to a separate file, with the reason.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars
 from adapter_qa.core.files import write_bytes
-from adapter_qa.data.sources import Record
-from adapter_qa.data.squad import read_question_content, read_question_file
+from adapter_qa.data.sources import RECORD_SUFFIXES, Record, unpacked_name
+from adapter_qa.data.squad import QuestionColumns, other_columns, read_question_content, read_question_file
 from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS, ARCHIVE_SUFFIXES, read_archive
 from adapter_qa.data.squad_preparation import flat_record, prepare_questions
 
@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
     """Run the script and return its exit code."""
     args = parse_arguments(argv)
     output_dir = args.output_dir or args.input.parent
-    files = read_input(args.input)
+    columns = QuestionColumns.of_options(vars(args))
+    files = read_input(args.input, columns)
     outputs = {name: output_paths(name, output_dir) for name in files}
     if not args.overwrite:
         existing = [str(path) for paths in outputs.values() for path in paths if path.exists()]
@@ -48,14 +49,15 @@ def main(argv: list[str]) -> int:
 
     for name, records in files.items():
         split = args.split or split_from_name(name)
-        preparation = prepare_questions(records, keep_unaligned=split == "eval")
+        preparation = prepare_questions(records, keep_unaligned=split == "eval", columns=columns)
         counts = {"input": name, "split": split, **preparation.counts()}
         data_path, rejects_path, counts_path = outputs[name]
         write_output(rejects_path, preparation.rejects)
         write_output(counts_path, counts, indent=2)
         print_counts(counts)
         if not preparation.questions:
-            raise UserError(f"{name}: no question can be used; the reasons are in {rejects_path}")
+            problem = f"{name}: no question can be used; the reasons are in {rejects_path}"
+            raise UserError([problem, *(other_columns(records[0], name, columns, True) if records else [])])
         write_output(data_path, {"data": [flat_record(question) for question in preparation.questions]})
         print(escape_control_chars(data_path) + "\n")
     return 0
@@ -69,7 +71,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "input",
         type=Path,
-        help="SQuAD v1.1 or v2.0 questions (.json, .jsonl, .csv), or an archive "
+        help=f"SQuAD v1.1 or v2.0 questions ({', '.join(RECORD_SUFFIXES)}, also compressed), or an archive "
         f"({', '.join(ARCHIVE_SUFFIXES)}) that contains {' and '.join(ARCHIVE_MEMBERS)}",
     )
     parser.add_argument("--output_dir", type=Path, help="folder to write to (default: folder of the input)")
@@ -81,6 +83,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         f"{', '.join(EVAL_WORDS)}, otherwise train)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files (default: refuse)")
+    for name, default in QuestionColumns._field_defaults.items():
+        parser.add_argument(
+            f"--{name}_column",
+            metavar="NAME",
+            default=default,
+            help="column, or key, of records (default: %(default)s)",
+        )
     args: argparse.Namespace = parser.parse_args(argv)
     return args
 
@@ -92,22 +101,25 @@ def split_from_name(name: str) -> str:
 
 def output_paths(name: str, output_dir: Path) -> tuple[Path, Path, Path]:
     """Return the paths of data, rejects and counts; all are JSON files, whatever the format of the input."""
-    stem = f"pt_{Path(name).stem}"
+    stem = f"pt_{unpacked_name(Path(name)).stem}"
     return output_dir / f"{stem}.json", output_dir / f"{stem}_rejects.json", output_dir / f"{stem}_counts.json"
 
 
-def read_input(path: Path) -> dict[str, list[Record]]:
+def read_input(path: Path, columns: QuestionColumns) -> dict[str, list[Record]]:
     """Read the records of a question file or of all files of an archive, by file name."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return {name: read_question_content(name, content, ".json") for name, content in read_archive(path).items()}
-    return {path.name: read_question_file(path)}
+        return {
+            name: read_question_content(name, content, ".json", columns) for name, content in read_archive(path).items()
+        }
+    return {path.name: read_question_file(path, columns)}
 
 
 def write_output(path: Path, document: object, indent: int | None = None) -> None:
     """Write a JSON file and create its folder, or raise UserError."""
-    text = json.dumps(document, ensure_ascii=False, indent=indent) + "\n"
+    # default=str: a rejected row of a table may hold dates.
+    text = json.dumps(document, ensure_ascii=False, indent=indent, default=str) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A rejected record may contain lone surrogates; "backslashreplace" writes them as JSON does.

@@ -68,11 +68,13 @@ class AlignedAnswer:
         text: the answer; for a normalized match, the text of the context.
         start: index of its first character in the context; `UNALIGNED` if it is empty or not found.
         match: how it was found.
+        is_ambiguous: whether it had no start index and occurs more than once; `start` is the first occurrence.
     """
 
     text: str
     start: int
     match: MatchType
+    is_ambiguous: bool = False
 
 
 class AlignmentContext:
@@ -114,16 +116,21 @@ def normalize(text: str) -> MappedText:
 def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> AlignedAnswer:
     """Find a cleaned answer in the cleaned context, as close as possible to its start index.
 
-    An exact match is preferred to a normalized one, however close the latter is.
+    An exact match is preferred to a normalized one, however close the latter is. Without a start index the first exact
+    match that is not a part of longer words is taken, or else the first one.
 
     Args:
         context: the cleaned context.
         raw_text: the answer before cleaning.
-        raw_start: its start index in the context before cleaning; may be wrong.
+        raw_start: its start index in the context before cleaning; may be wrong. `UNALIGNED`: there is none.
     """
     answer = clean(raw_text)
     if not answer.text:
         return AlignedAnswer("", UNALIGNED, MatchType.EMPTY)
+    if raw_start == UNALIGNED:
+        starts = _occurrences(context.text, answer.text)
+        if starts:
+            return AlignedAnswer(answer.text, starts[0], MatchType.MOVED, is_ambiguous=len(starts) > 1)
     expected = bisect_left(context.cleaned.source_indices, raw_start + answer.source_indices[0])
     if context.text.startswith(answer.text, expected):
         return AlignedAnswer(answer.text, expected, MatchType.EXACT)
@@ -163,6 +170,12 @@ def align_question(
         title=clean(question.title).text,
     )
     return cleaned, aligned
+
+
+def _occurrences(text: str, pattern: str) -> list[int]:
+    """Return where a pattern stands as whole words; if nowhere, where it stands at all."""
+    words = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(pattern)}(?!\w)", text)]
+    return words or [match.start() for match in re.finditer(re.escape(pattern), text)]
 
 
 def _nearest_occurrence(text: str, pattern: str, index: int) -> int:

@@ -55,7 +55,8 @@ class QuestionColumns(NamedTuple):
 
     def answer_in(self, fields: Mapping[str, Any]) -> str:
         """Return the column of a record's answers."""
-        return "answer_text" if self.answer == "answers" and self.answer not in fields else self.answer
+        has_other = self.answer == "answers" and self.answer not in fields and "answer_text" in fields
+        return "answer_text" if has_other else self.answer
 
 
 STANDARD = QuestionColumns()
@@ -192,12 +193,12 @@ def to_questions(
     if not records:
         problems = [f"{source}: holds no questions"]
     elif problems:
-        problems[:0] = _other_columns(records[0], source, columns, need_answers)
+        problems[:0] = other_columns(records[0], source, columns, need_answers)
     raise_first_problems(problems, source)
     return questions
 
 
-def _other_columns(record: Record, source: str, columns: QuestionColumns, need_answers: bool) -> list[str]:
+def other_columns(record: Record, source: str, columns: QuestionColumns, need_answers: bool) -> list[str]:
     """Return a line on the keys that a record has in place of those that it lacks; none if there are none."""
     fields = record.fields if isinstance(record.fields, dict) else {}
     needed = columns.needed() | ({"answer_column": columns.answer_in(fields)} if need_answers else {})
@@ -206,9 +207,8 @@ def _other_columns(record: Record, source: str, columns: QuestionColumns, need_a
     if not missing or not others:
         return []
     options = ", ".join(f"--{option}" for option in missing)
-    return [
-        f"{source}: {record.where} has no {', '.join(missing.values())}, but {', '.join(others)}; {options} name them"
-    ]
+    keys = f"no {', '.join(missing.values())}, but {', '.join(others)}"
+    return [f"{source}: {record.where} has {keys}; name the right ones with {options}"]
 
 
 def raise_first_problems(problems: list[str], source: object) -> None:

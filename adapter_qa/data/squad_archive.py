@@ -51,7 +51,7 @@ def read_archive(path: Path) -> dict[str, bytes]:
         raise UserError(f"{path}: cannot be unpacked: {error}") from error
     missing = [name for name in ARCHIVE_MEMBERS if name not in contents]
     if missing:
-        raise UserError(f"{path}: holds no {' and no '.join(missing)}")
+        raise UserError(f"{path}: holds no {' and no '.join(missing)}; unpack another archive and give the file in it")
     return {name: contents[name] for name in ARCHIVE_MEMBERS}
 
 

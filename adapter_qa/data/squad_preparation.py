@@ -8,10 +8,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adapter_qa.data.alignment import AlignmentContext, MatchType, align_question, clean
+from adapter_qa.data.alignment import UNALIGNED, AlignmentContext, MatchType, align_question, clean
 from adapter_qa.data.questions import Question
 from adapter_qa.data.sources import Record
-from adapter_qa.data.squad import RecordError, parse_question
+from adapter_qa.data.squad import STANDARD, QuestionColumns, RecordError, parse_question
 
 
 class Preparation:
@@ -26,13 +26,15 @@ class Preparation:
         entities: number of HTML entities that were replaced.
         rejected: number of dropped questions by reason.
         matches: number of answers by the way they were found.
+        without_start: number of answers that had no start index.
+        ambiguous: number of these that occur more than once in their context; the first occurrence is taken.
     """
 
     def __init__(self, keep_unaligned: bool):
         self.keep_unaligned = keep_unaligned
         self.questions: list[Question] = []
         self.rejects: list[dict[str, Any]] = []
-        self.duplicates = self.entities = 0
+        self.duplicates = self.entities = self.without_start = self.ambiguous = 0
         self.rejected: Counter[str] = Counter()
         self.matches: Counter[MatchType] = Counter()
         self._contexts: dict[str, AlignmentContext] = {}  # by raw text: questions share contexts
@@ -47,6 +49,8 @@ class Preparation:
         cleaned, answers = align_question(question, context, keep_unaligned=self.keep_unaligned)
         matches = [answer.match for answer in answers]
         self.matches.update(matches)
+        self.without_start += question.answer_starts.count(UNALIGNED)
+        self.ambiguous += sum(answer.is_ambiguous for answer in answers)
         reason = _rejection_reason(cleaned, matches)
         kept = bool(cleaned.context and cleaned.question and (cleaned.answer_texts or not answers))
         if reason:
@@ -65,6 +69,7 @@ class Preparation:
 
     def counts(self) -> dict[str, Any]:
         """Return the counts; `read` is the sum of `kept`, `duplicates` and `rejected`."""
+        searched = {"answers_without_start": self.without_start, "of_these_ambiguous": self.ambiguous}
         return {
             "read": len(self.questions) + self.duplicates + self.rejected.total(),
             "kept": len(self.questions),
@@ -72,17 +77,23 @@ class Preparation:
             "duplicates": self.duplicates,
             "rejected": dict(sorted(self.rejected.items())),
             "answers": {match.value: self.matches[match] for match in MatchType},
+            **(searched if self.without_start else {}),
             "entities_unescaped": self.entities,
         }
 
 
-def prepare_questions(records: Sequence[Record], *, keep_unaligned: bool) -> Preparation:
-    """Clean and align all questions of a file. If questions have the same id, the last one is kept."""
+def prepare_questions(
+    records: Sequence[Record], *, keep_unaligned: bool, columns: QuestionColumns = STANDARD
+) -> Preparation:
+    """Clean and align all questions of a file, whose answers need no start index.
+
+    If questions have the same id, the last one is kept.
+    """
     preparation = Preparation(keep_unaligned)
     parsed = []
     for record in records:
         try:
-            parsed.append((record, parse_question(record, need_answers=True)))
+            parsed.append((record, parse_question(record, need_answers=True, columns=columns, need_starts=False)))
         except RecordError as error:
             preparation.reject(record, "bad record", str(error))
     last = {question.id: index for index, (_, question) in enumerate(parsed)}

@@ -12,7 +12,7 @@ from typing import Any
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import decode, is_text, read_bytes, read_stdin, write_chunks
 from adapter_qa.data.sources import Record
-from adapter_qa.data.squad import read_question_content, read_question_file, to_questions
+from adapter_qa.data.squad import STANDARD, QuestionColumns, read_question_content, read_question_file, to_questions
 
 STDIN = "-"  # as the name of a file
 STDIN_NAME = "standard input"
@@ -61,20 +61,22 @@ def _read_text(file: str) -> str:
     return decode(STDIN_NAME, read_stdin()) if file == STDIN else decode(file, read_bytes(file))
 
 
-def read_requests(file: str) -> list[dict[str, Any]]:
+def read_requests(file: str, columns: QuestionColumns = STANDARD) -> list[dict[str, Any]]:
     """Read the records of a question file with all their fields; answers in them are not checked.
 
     Args:
-        file: A .json, .jsonl or .csv file, or `STDIN` for JSON lines.
+        file: A file that `data.squad.read_question_file` reads, or `STDIN` for JSON lines.
+        columns: The keys of its records. In what is returned the keys are the standard ones, too.
 
     Raises:
         UserError: if the file cannot be read, or a record lacks a field or has a value that JSON cannot represent.
     """
     if file == STDIN:
-        name, records = STDIN_NAME, read_question_content(STDIN_NAME, read_stdin(), ".jsonl")
+        name, records = STDIN_NAME, read_question_content(STDIN_NAME, read_stdin(), ".jsonl", columns)
     else:
-        name, records = file, read_question_file(Path(file))
-    to_questions([_without_answers(record) for record in records], name, need_answers=False)
+        name, records = file, read_question_file(Path(file), columns)
+    questions = [_without_answers(record, columns) for record in records]
+    to_questions(questions, name, need_answers=False, columns=columns)
     problems = []
     for record in records:
         try:
@@ -82,15 +84,16 @@ def read_requests(file: str) -> list[dict[str, Any]]:
         except (ValueError, RecursionError) as error:
             problems.append(f"{name}: {record.where}: has a value that JSON cannot represent ({error})")
     raise_if_any(problems[:MAX_PROBLEMS])
-    return [record.fields for record in records]
+    keys = {"id": columns.id, "question": columns.question, "context": columns.context}
+    return [record.fields | {name: record.fields[key] for name, key in keys.items()} for record in records]
 
 
-def _without_answers(record: Record) -> Record:
-    """Return a record with its id, question and context only."""
+def _without_answers(record: Record, columns: QuestionColumns) -> Record:
+    """Return a record without what is not asked: answers and title."""
     if record.problem or not isinstance(record.fields, dict):
         return record
-    fields = {key: record.fields[key] for key in ("id", "question", "context") if key in record.fields}
-    return replace(record, fields=fields)
+    unused = {*STANDARD, *columns, "answer_text", "is_impossible"} - {columns.id, columns.question, columns.context}
+    return replace(record, fields={key: value for key, value in record.fields.items() if key not in unused})
 
 
 def write_json_lines(records: Iterable[dict[str, Any]], path: Path) -> None:
