@@ -9,7 +9,7 @@ from typing import NamedTuple
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import decode, is_text, kind
 from adapter_qa.core.messages import log_note
-from adapter_qa.data.conll import read_sentences
+from adapter_qa.data.columns import read_columns
 from adapter_qa.data.sources import (
     ARCHIVE_SUFFIXES,
     COMPRESSION_SUFFIXES,
@@ -73,7 +73,7 @@ def read_texts(path: str | Path, column: str | None = None) -> Texts:
     if suffix == ".txt":
         return Texts(_lines(decode(path, read_content(path, MAX_TEXT_BYTES))))
     if suffix == ".conll":
-        return Texts([" ".join(sentence.words) for sentence in read_sentences(path, need_labels=False)])
+        return Texts(_sentences(str(path), decode(path, read_content(path))))
     either_key = {"text": TEXT, "context": CONTEXT} if suffix == ".json" else {}
     needed = {"text_column": column} if column else either_key
     limit = None if suffix == ".json" else MAX_TEXT_BYTES  # JSON is parsed as a whole, which takes ten times its size
@@ -84,6 +84,15 @@ def _lines(text: str) -> list[str]:
     for line_end in LINE_ENDS:
         text = text.replace(line_end, "\n")
     return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _sentences(name: str, text: str) -> list[str]:
+    """Return the sentences of a CoNLL file, whatever labels it has."""
+    file = read_columns(name, text, None, None)
+    log_note(file.notes)
+    problems = [f"{name}, {problem}" for sentence in file.sentences for problem in sentence.problems]
+    raise_first_problems(problems if file.sentences else [f"{name}: holds no sentence"], name)
+    return [" ".join(sentence.words) for sentence in file.sentences]
 
 
 def _without_articles(records: Iterable[Record]) -> Iterator[Record]:

@@ -69,6 +69,7 @@ WITH_COMMA = ["Recife, no litoral.", "Ele disse: oi; e saiu."]
         ("a.tsv", "text\tid\n" + "".join(f"{text}\t{number}\n" for number, text in enumerate(TEXTS))),
         ("a.conll", "\n\n".join("\n".join(f"{word} O" for word in text.split()) for text in TEXTS)),
         ("a.conll", "\n\n".join("\n".join(text.split()) for text in TEXTS)),
+        ("a.conll", "\n\n".join("\n".join(f"{word}\t_\tPER" for word in text.split()) for text in TEXTS)),
     ],
 )
 def test_all_kinds_of_files(tmp_path: Path, name: str, content: str) -> None:
@@ -205,7 +206,8 @@ def test_folders_without_text_are_refused(tmp_path: Path) -> None:
         ("a.csv", b"text\n", "{}: holds no text"),
         ("a.txt.gz", b"Ana", "{}: cannot be unpacked as .gz: Not a gzipped file"),
         ("a.parquet", b"Ana", "{}: not a readable .parquet table: "),
-        ("a.conll", b"Ana PER\n", "{}, line 1: Ana has label PER; allowed: O, B-TYPE, I-TYPE"),
+        ("a.conll", b"-DOCSTART- O\n", "{}: holds no sentence"),
+        ("a.conll", b"Ana O\nmora O\nem Recife O\n", "{}, line 3: 3 columns where most lines have 2: em | Recife | O"),
     ],
 )
 def test_unreadable_files_are_refused(tmp_path: Path, name: str, content: bytes | None, problem: str) -> None:
