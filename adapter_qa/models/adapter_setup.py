@@ -384,6 +384,13 @@ def _setup_problems(setup: AdapterSetup, adapter: AdapterOptions, lang: Language
             problems.append(
                 f"--language {adapter.language}: the language adapter was trained for {setup.language.language}"
             )
+    else:
+        prefix, *values = ConfigOptions.of(lang)
+        problems += [
+            f"{prefix}_{name} {value}: there is no language adapter; add --load_lang_adapter, or leave the option out"
+            for name, value in zip(("config", "reduction_factor", "non_linearity"), values, strict=True)
+            if value is not None
+        ]
     if adapter.houlsby_MHA_lastlayer:
         problems += _last_layer_problems(setup, adapter)
     fusion = setup.fusion

@@ -209,10 +209,11 @@ def _marks_of_parts(setup: AdapterSetup) -> dict[str, str]:
 def _with_noise(weights: list[nn.Parameter], encode: Callable[[], Sequence[torch.Tensor]]) -> torch.Tensor:
     """Return the encoder's output with noise in place of the weights; then the weights are as before."""
     saved = [weight.data for weight in weights]
-    generator = torch.Generator().manual_seed(0)
+    size = max((weight.numel() for weight in weights), default=0)
+    noise = torch.empty(size).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
     try:
-        for weight in weights:
-            weight.data = torch.empty(weight.shape).uniform_(-1, 1, generator=generator).to(weight)
+        for weight in weights:  # all of them get the same numbers, which takes hardly any memory
+            weight.data = noise[: weight.numel()].view(weight.shape).to(weight)
         return encode()[0]
     finally:
         for weight, data in zip(weights, saved, strict=True):

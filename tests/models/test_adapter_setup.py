@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.problems import problems_of
-from support.setups import SETUPS, A, F, L, Maker
+from support.setups import INVERTIBLE, PARALLEL, SETUPS, A, F, L, Maker, write_config
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference, setup_from_saved
@@ -131,3 +131,158 @@ def test_the_last_layer_option_needs_houlsby_adapters(maker: Maker) -> None:
         "--houlsby_MHA_lastlayer and --madx2 exclude each other: in the last layer, the first removes one of two "
         "modules, the second removes both",
     ]
+
+
+# ---------------------------------------------------------------- parts without an effect
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    return Maker(tiny_bert, tmp_path_factory.mktemp("without effect"))
+
+
+@pytest.fixture(scope="module")
+def kinds(bert: Maker, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Saved adapters of several kinds."""
+    folder = tmp_path_factory.mktemp("kinds")
+    changes: dict[str, dict[str, Any]] = {
+        "parallel": PARALLEL,
+        "inverse": INVERTIBLE,
+        "without norm": {"original_ln_before": False},
+        "parallel houlsby": {**PARALLEL, "mh_adapter": True},
+        "attention": {"mh_adapter": True, "output_adapter": False},
+    }
+    made = {
+        name: bert.make(name, "qa", A(adapter_config=write_config(folder / f"{name}.json", **values)))[2]
+        for name, values in changes.items()
+    }
+    made["houlsby"] = bert.make("houlsby", "qa", A(adapter_config="houlsby"))[2]
+    made["plain"] = bert.make("plain", "ner", A())[2]
+    made["mlm"] = bert.make("mlm", "mlm", A())[2]
+    parallel = write_config(folder / "mlm.json", **PARALLEL)
+    made["parallel mlm"] = bert.make("parallel mlm", "mlm", A(adapter_config=parallel))[2]
+    return made
+
+
+SEQUENTIAL = "give an adapter that is not parallel, such as pfeiffer or houlsby, or no language adapter"
+
+
+@pytest.mark.parametrize("task", ["qa", "ner"])
+def test_a_parallel_adapter_on_a_language_adapter_is_refused(
+    bert: Maker, kinds: dict[str, Path], tmp_path: Path, task: str
+) -> None:
+    new = A(adapter_config=write_config(tmp_path / "config.json", **PARALLEL))
+    lang = L(load_lang_adapter=str(kinds["mlm"]))
+    for adapter in (new, A(load_adapter=str(kinds["parallel"]))):
+        name = task if adapter is new else "qa"
+        assert problems_of(resolve_setup, task, bert.config, adapter, lang) == [
+            f"Stack[mlm, {name}]: {name} is parallel, and would leave mlm without effect at layer 0 (output_adapter); "
+            + SEQUENTIAL
+        ]
+    parallel_lang = L(load_lang_adapter=str(kinds["parallel mlm"]))
+    assert problems_of(resolve_setup, task, bert.config, A(), parallel_lang) == [
+        f"Stack[mlm, {task}]: mlm is parallel, and would leave the block itself without effect at layer 0 "
+        "(output_adapter); " + SEQUENTIAL
+    ]
+    assert problems_of(setup_for_inference, "RUN", str(kinds["parallel"]), bert.config, str(kinds["mlm"]))
+    # After another block than the language adapter's modules, it replaces nothing.
+    elsewhere = write_config(tmp_path / "elsewhere.json", **PARALLEL, mh_adapter=True, output_adapter=False)
+    assert str(bert.setup(task, A(adapter_config=elsewhere), lang).block) == f"Stack[mlm, {task}]"
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "names"),
+    [
+        ("parallel", "plain", ("pfeiffer parallel", "pfeiffer")),
+        ("plain", "parallel", ("pfeiffer", "pfeiffer parallel")),
+        ("houlsby", "parallel houlsby", ("houlsby", "houlsby parallel")),
+        ("plain", "without norm", ("pfeiffer", "pfeiffer with original_ln_before false")),
+        ("attention", "plain", ("attention only", "pfeiffer")),
+    ],
+)
+def test_fused_adapters_have_the_same_input(
+    bert: Maker, kinds: dict[str, Path], first: str, last: str, names: tuple[str, str]
+) -> None:
+    fusion = F(fuse_adapters=[f"a={kinds[first]}", f"b={kinds[last]}"])
+    assert problems_of(resolve_setup, "qa", bert.config, A(), None, fusion) == [
+        f"adapters of different kinds cannot be fused: a {names[0]}, b {names[1]}; train them with one --adapter_config"
+    ]
+
+
+def test_an_inverse_that_is_not_first_is_refused_or_left_out(bert: Maker, kinds: dict[str, Path]) -> None:
+    lang = L(load_lang_adapter=str(kinds["mlm"]))
+    assert problems_of(resolve_setup, "qa", bert.config, A(adapter_config="pfeiffer+inv"), lang) == [
+        "qa: its invertible adapter would have no effect, because only that of the first adapter, mlm, is used; give "
+        "--adapter_config without +inv, such as pfeiffer or houlsby"
+    ]
+    note = f"{kinds['inverse'] / 'qa'}: its invertible adapter is left out; only that of the first adapter, "
+    stacked = bert.setup("qa", A(load_adapter=str(kinds["inverse"])), lang)
+    assert (stacked.notes, stacked.tasks[0].config["inv_adapter"]) == ([note + "mlm, is used"], None)
+    last = bert.setup("qa", A(), None, F(fuse_adapters=[f"a={kinds['plain']}", f"b={kinds['inverse']}"]))
+    assert (last.notes, last.tasks[1].config["inv_adapter"]) == ([note + "a, is used"], None)
+    first = bert.setup("qa", A(), None, F(fuse_adapters=[f"b={kinds['inverse']}", f"a={kinds['plain']}"]))
+    assert (first.notes, first.tasks[0].config["inv_adapter"]) == ([], "nice")
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"leave_out": [0, 1, 2, 3]}, "qa: has no module in any of the 4 layers of the base model"),
+        ({"mh_adapter": False, "output_adapter": False}, "qa: has no module in any of the 4 layers"),
+        ({"leave_out": [99]}, "qa: leave_out names layer 99; the base model has layers 0 to 3"),
+        ({"leave_out": [-1]}, "qa: leave_out names layer -1; the base model has layers 0 to 3"),
+        ({"reduction_factor": {"0": 4}}, "qa: reduction_factor lacks a layer; give it, or a default"),
+        ({"reduction_factor": {"4": 4, "default": 8}}, "qa: reduction_factor names layer 4;"),
+        ({"inv_adapter": "nice", "inv_adapter_reduction_factor": 20}, "without units; give at most 16"),
+        (
+            {"phm_layer": True, "shared_phm_rule": False, "reduction_factor": {"1": 8, "default": 16}},
+            "phm_dim 4 must divide hidden size and bottleneck size, but does not divide 2;",
+        ),
+    ],
+)
+def test_a_configuration_that_does_not_fit_the_encoder_is_refused(
+    bert: Maker, tmp_path: Path, changes: dict[str, Any], problem: str
+) -> None:
+    config = write_config(tmp_path / "adapter_config.json", **changes)
+    (message,) = problems_of(resolve_setup, "qa", bert.config, A(adapter_config=config))
+    assert problem in message
+
+
+def test_an_inverse_alone_is_enough_for_a_single_adapter(bert: Maker, kinds: dict[str, Path], tmp_path: Path) -> None:
+    config = write_config(tmp_path / "adapter_config.json", **INVERTIBLE, leave_out=[0, 1, 2, 3])
+    alone = bert.make("inverse alone", "qa", A(adapter_config=config))[2]
+    fusion = F(fuse_adapters=[f"a={alone}", f"b={kinds['plain']}"])
+    (problem,) = problems_of(resolve_setup, "qa", bert.config, A(), None, fusion)
+    assert problem.startswith("a: has no module in any of the 4 layers")
+
+
+def test_madx2_needs_more_than_one_layer(maker: Maker) -> None:
+    config = {**maker.config, "num_hidden_layers": 1}
+    assert problems_of(resolve_setup, "qa", config, A(madx2=True)) == [
+        "qa: has no module in any of the 1 layers of the base model; leave out fewer layers (leave_out, --madx2)"
+    ]
+    houlsby = resolve_setup("qa", config, A(adapter_config="houlsby", houlsby_MHA_lastlayer=True))
+    assert houlsby is not None
+
+
+def test_an_adapter_is_given_once(bert: Maker, kinds: dict[str, Path]) -> None:
+    plain, mlm = kinds["plain"], kinds["mlm"]
+    fusion = F(fuse_adapters=[f"a={plain}", f"b={plain / '..' / 'plain'}"])
+    assert problems_of(resolve_setup, "qa", bert.config, A(), None, fusion) == [
+        f"a and b are the same adapter, {plain / '..' / 'plain' / 'ner'}; give another one"
+    ]
+    fusion = F(fuse_adapters=[f"a={plain}", f"b={mlm}"])
+    assert problems_of(resolve_setup, "qa", bert.config, A(), L(load_lang_adapter=str(mlm)), fusion) == [
+        f"mlm and b are the same adapter, {mlm / 'mlm'}; give another one"
+    ]
+
+
+def test_options_without_an_adapter_that_they_describe_are_refused(bert: Maker, kinds: dict[str, Path]) -> None:
+    lang = L(lang_adapter_config="houlsby", lang_adapter_reduction_factor=4)
+    assert problems_of(resolve_setup, "qa", bert.config, A(), lang) == [
+        f"--lang_adapter_{option}: there is no language adapter; add --load_lang_adapter, or leave the option out"
+        for option in ("config houlsby", "reduction_factor 4")
+    ]
+    fusion = F(fuse_adapters=[f"a={kinds['plain']}", f"b={kinds['without norm']}"])
+    problem, *_ = problems_of(resolve_setup, "qa", bert.config, A(adapter_reduction_factor=4), None, fusion)
+    assert problem.startswith("--adapter_* options ask for reduction_factor 4, but ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from adapters import Fuse, Stack
 from support.problems import problems_of
 from support.saved_folders import BASE_CONFIG, write_adapter, write_setup
+from support.setups import write_config
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.models.adapter_source import (
@@ -100,6 +102,77 @@ def test_sites_follow_from_the_configuration(
 ) -> None:
     source = AdapterSource("qa", {**new_config(kind), "leave_out": leave_out})
     assert replace(source, attention_only_last_layer=attention_only_last_layer).sites(3) == sites
+
+
+# ---------------------------------------------------------------- configurations in files
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"inv_adapter": "glow", "inv_adapter_reduction_factor": 2}, "inv_adapter glow fails on sequences of tokens"),
+        ({"stochastic_depth": 0.3}, "stochastic_depth is for images and needs torchvision; give 0.0"),
+        ({"phm_layer": True}, "phm_layer (compacter) with weights that all layers share is not supported"),
+        ({"phm_layer": True, "shared_phm_rule": False, "shared_W_phm": True}, "set shared_phm_rule and shared_W_phm"),
+        (
+            {"phm_layer": True, "shared_phm_rule": False, "init_weights": "mam_adapter"},
+            "init_weights mam_adapter cannot be used with phm_layer; give bert",
+        ),
+        (
+            {"residual_before_ln": "post_add", "original_ln_before": False},
+            "residual_before_ln post_add needs original_ln_before true",
+        ),
+        ({"scaling": 0.0}, "scaling 0 leaves the adapter without any effect"),
+        ({"scaling": 0}, "scaling 0 leaves the adapter without any effect"),
+        ({"scaling": "constant"}, "invalid configuration of a bottleneck adapter: scaling 'constant'"),
+        ({"drop_path": 0.1, "scaling": "channel"}, "invalid configuration of a bottleneck adapter: drop_path 0.1"),
+        ({"dropout": 1.0}, "dropout 1.0"),
+        ({"dropout": 1}, "dropout 1"),
+        ({"dropout": -0.1}, "dropout -0.1"),
+        ({"init_weights": "xavier"}, "init_weights 'xavier'"),
+        ({"inv_adapter": "nice"}, "inv_adapter without inv_adapter_reduction_factor"),
+        ({"inv_adapter": "nice", "inv_adapter_reduction_factor": {"0": 2}}, "inv_adapter_reduction_factor {'0': 2}"),
+        ({"phm_dim": 0, "phm_rank": 1.5}, "phm_dim 0, phm_rank 1.5"),
+        ({"phm_c_init": "zeros"}, "phm_c_init 'zeros'"),
+    ],
+)
+def test_what_the_library_cannot_train_is_refused(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:
+    """In the configuration of a new adapter, and in that of a saved one."""
+    path = write_config(tmp_path / "adapter_config.json", **changes)
+    (of_new,) = problems_of(new_config, path)
+    assert of_new.startswith(f"{path}: ")
+    assert problem in of_new
+    folder = write_adapter(tmp_path / "saved", config={**new_config("pfeiffer"), **changes})
+    (of_saved,) = problems_of(read_adapter, folder, "qa", BASE_CONFIG)
+    assert of_saved == of_new.replace(path, str(folder))
+
+
+@pytest.mark.parametrize(
+    "config", [adapters.LoRAConfig(), adapters.IA3Config(), adapters.PrefixTuningConfig(), adapters.LoReftConfig(),
+               adapters.MAMConfig(), adapters.UniPELTConfig(), adapters.CompacterConfig(),
+               adapters.CompacterPlusPlusConfig(), adapters.AdapterPlusConfig()],
+    ids=lambda config: type(config).__name__,
+)  # fmt: skip
+def test_kinds_that_cannot_be_trained_here_are_refused(tmp_path: Path, config: adapters.AdapterConfig) -> None:
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps({"config": config.to_dict(), "version": "adapters.1.3.0"}), encoding="utf-8")
+    assert problems_of(new_config, str(path))[0].startswith(
+        (
+            f"{path}: not a bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here",
+            f"{path}: phm_layer (compacter)",
+            f"{path}: stochastic_depth",
+        )
+    )
+
+
+def test_a_configuration_without_optional_values_gets_the_librarys(tmp_path: Path) -> None:
+    path = tmp_path / "adapter_config.json"
+    values = {"mh_adapter": False, "output_adapter": True, "reduction_factor": 8, "non_linearity": "relu"}
+    path.write_text(json.dumps(values), encoding="utf-8")
+    assert new_config(str(path)) == adapters.BnConfig(**values).to_dict()
+    path.write_text(json.dumps({**values, "scaling": 3}), encoding="utf-8")
+    assert (scaling := new_config(str(path))["scaling"]) == 3.0
+    assert type(scaling) is float  # the library refuses an integer
 
 
 # ---------------------------------------------------------------- paths of adapters

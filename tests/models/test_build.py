@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from adapters import Fuse, Stack
+from adapters.methods.bottleneck import BottleneckLayer
+from adapters.methods.modeling import Adapter
 from safetensors.torch import load_file, save_file
-from support.setups import SETUPS, A, F, L, Maker
+from support.problems import problem_of
+from support.setups import INVERTIBLE, PARALLEL, SETUPS, WORKING_CONFIGS, A, F, L, Maker, write_config
 from transformers import PreTrainedModel
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.adapter_setup import setup_from_saved
-from adapter_qa.models.build import check_setup, trained_names
+from adapter_qa.models import build
+from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference, setup_from_saved
+from adapter_qa.models.build import check_effect, check_setup, trained_names
 from adapter_qa.models.fusion import fusion_regularization
-from adapter_qa.models.parameters import fusion_values
+from adapter_qa.models.parameters import fusion_values, parameter_table
+from adapter_qa.models.save import save_setup
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 
@@ -81,6 +90,221 @@ def test_fusion_regularization_equals_the_librarys(maker: Maker, saved: dict[str
     assert fusion_regularization(values).item() == pytest.approx(
         model.base_model.get_fusion_regularization_loss().item(), rel=1e-6
     )
+
+
+# ---------------------------------------------------------------- configurations
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    return Maker(tiny_bert, tmp_path_factory.mktemp("configurations"))
+
+
+@pytest.fixture(scope="module")
+def mlm(bert: Maker) -> str:
+    """The folder of a language adapter with an invertible adapter."""
+    return str(bert.make("mlm", "mlm", A())[2])
+
+
+def largest_change(model: PreTrainedModel, mark: str) -> float:
+    """Return how much the logits change if the weights with a mark in their names are replaced by noise."""
+    with torch.no_grad():
+        before = model(IDS).to_tuple()
+        for name, weight in model.named_parameters():
+            if mark in name:
+                weight.normal_()
+        return max(float((new - old).abs().max()) for new, old in zip(model(IDS).to_tuple(), before, strict=True))
+
+
+@pytest.mark.parametrize("name", WORKING_CONFIGS)
+def test_a_configuration_trains_and_comes_back_bit_equal(bert: Maker, mlm: str, tmp_path: Path, name: str) -> None:
+    """As QA adapter alone, on a language adapter if it can be, and in a fusion with a copy of itself."""
+    changes = WORKING_CONFIGS[name]
+    config = write_config(tmp_path / "adapter_config.json", **changes)
+    setup = bert.setup("qa", A(adapter_config=config))
+    model = bert.model(setup)
+    before = {key: weight.detach().clone() for key, weight in model.named_parameters()}
+    one_step(model)
+    changed = {key for key, weight in model.named_parameters() if not torch.equal(weight, before[key])}
+    assert changed <= trained_names(model, setup)
+    # A first step moves only the up-projections of adapters that begin as the identity.
+    assert {key for key in changed if "adapters.qa." in key}
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.requires_grad:
+                weight.normal_(std=0.3)
+    save_setup(model, setup, tmp_path / "qa", bert.metadata)
+    again = bert.model(setup_from_saved("--load_adapter", str(tmp_path / "qa"), "qa", bert.config))
+    for new, old in zip(again(IDS).to_tuple(), model(IDS).to_tuple(), strict=True):
+        assert torch.equal(new, old)
+
+    shutil.copytree(tmp_path / "qa", tmp_path / "copy")
+    fused = bert.setup("qa", A(), None, F(fuse_adapters=[f"qa={tmp_path / 'qa'}", f"copy={tmp_path / 'copy'}"]))
+    assert len(fused.notes) == 2 * bool(changes.keys() & {"use_gating", "ln_after"}) + bool(changes.get("inv_adapter"))
+    fusion = bert.model(fused)
+    torch.nn.init.normal_(fusion.get_submodule("qa_outputs").get_parameter("weight"))
+    assert largest_change(fusion, ".adapters.copy.") > 1e-3
+
+    if changes.keys().isdisjoint({"is_parallel", "inv_adapter"}):
+        stacked = bert.model(bert.setup("qa", A(adapter_config=config), L(load_lang_adapter=mlm)))
+        torch.nn.init.normal_(stacked.get_submodule("qa_outputs").get_parameter("weight"))
+        assert largest_change(stacked, ".adapters.mlm.") > 1e-3
+        assert largest_change(stacked, "invertible_adapters.mlm.") > 1e-3
+
+
+@pytest.mark.parametrize("task", ["ner", "mlm"])
+def test_an_invertible_adapter_acts_in_every_task(bert: Maker, tmp_path: Path, task: str) -> None:
+    config = write_config(tmp_path / "adapter_config.json", **INVERTIBLE)
+    model = bert.model(bert.setup(task, A(adapter_config=config)))
+    assert largest_change(model, f"invertible_adapters.{task}.") > 1e-3
+
+
+# ---------------------------------------------------------------- the effect of every part
+
+
+def with_parallel_adapter(bert: Maker, mlm: str, tmp_path: Path) -> AdapterSetup:
+    """Return a setup that the planning refuses: in it the modules of the language adapter have no effect."""
+    setup = bert.setup("qa", A(), L(load_lang_adapter=mlm))
+    return replace(setup, tasks=(replace(setup.tasks[0], config={**setup.tasks[0].config, **PARALLEL}),))
+
+
+def with_second_inverse(bert: Maker, mlm: str, tmp_path: Path) -> AdapterSetup:
+    setup = bert.setup("qa", A(), L(load_lang_adapter=mlm))
+    return replace(setup, tasks=(replace(setup.tasks[0], config={**setup.tasks[0].config, **INVERTIBLE}),))
+
+
+def with_scaling_0(bert: Maker, mlm: str, tmp_path: Path) -> AdapterSetup:
+    setup = bert.setup("qa", A(), L(load_lang_adapter=mlm))
+    return replace(setup, tasks=(replace(setup.tasks[0], config={**setup.tasks[0].config, "scaling": 0.0}),))
+
+
+@pytest.mark.parametrize(
+    ("broken", "part"),
+    [
+        (with_parallel_adapter, "mlm"),
+        (with_second_inverse, "the invertible adapter of qa"),
+        (with_scaling_0, "qa"),
+    ],
+)
+def test_a_part_without_effect_is_refused(bert: Maker, mlm: str, tmp_path: Path, broken: Any, part: str) -> None:
+    assert problem_of(bert.model, broken(bert, mlm, tmp_path)) == (
+        f"Stack[mlm, qa]: without any effect on the output: {part}; leave it out, or give another kind"
+    )
+
+
+def test_adapters_that_do_nothing_are_refused_by_name(
+    bert: Maker, mlm: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def forward(adapter: Adapter, x: torch.Tensor, residual_input: torch.Tensor, **_: Any) -> tuple[torch.Tensor, ...]:
+        return x, x, x
+
+    monkeypatch.setattr(Adapter, "forward", forward)
+    setup = bert.setup("qa", A(), L(load_lang_adapter=mlm))
+    assert problem_of(bert.model, setup).startswith("Stack[mlm, qa]: without any effect on the output: mlm, qa;")
+
+
+def test_fusion_layers_outside_the_forward_pass_are_refused(
+    bert: Maker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    folders = [bert.make(name, name, A(madx2=True))[2] for name in ("qa", "ner")]
+    setup = bert.setup("qa", A(), None, F(fuse_adapters=[f"{folder.name}={folder}" for folder in folders]))
+    bert.model(setup)
+    monkeypatch.setattr(BottleneckLayer, "delete_fusion_layer", lambda *_: None)
+    assert "without any effect on the output: 1 fusion layers;" in problem_of(bert.model, setup)
+
+
+def test_the_check_leaves_everything_as_it_was(bert: Maker, mlm: str) -> None:
+    setup = bert.setup("qa", A(), L(load_lang_adapter=mlm))
+    model = bert.model(setup).train()
+    model.get_submodule("bert.encoder.layer.1").eval()
+    weights = {name: (weight.data_ptr(), weight.detach().clone()) for name, weight in model.named_parameters()}
+    trainable = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    modes = [module.training for module in model.modules()]
+    assert True in modes
+    assert False in modes
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index, union-attr]
+    check_effect(model, setup)
+    assert torch.equal(states[0], torch.get_rng_state())
+    assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # type: ignore[index, union-attr]
+    for name, weight in model.named_parameters():
+        assert weight.data_ptr() == weights[name][0]
+        assert torch.equal(weight, weights[name][1])
+        assert weight.grad is None
+    assert trainable == {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert modes == [module.training for module in model.modules()]
+
+
+def test_weights_are_put_back_if_the_model_fails(bert: Maker, mlm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    setup = bert.setup("qa", A(), L(load_lang_adapter=mlm))
+    model = bert.model(setup).train()
+    weights = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    forward, calls = model.base_model.forward, itertools.count()
+
+    def fail_at_third(*args: Any, **kwargs: Any) -> Any:
+        if next(calls) == 2:
+            raise RuntimeError("no memory")
+        return forward(*args, **kwargs)
+
+    monkeypatch.setattr(model.base_model, "forward", fail_at_third)
+    with pytest.raises(RuntimeError, match="no memory"):
+        check_effect(model, setup)
+    assert model.training
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.named_parameters())
+
+
+# ---------------------------------------------------------------- setups that earlier versions accepted
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Build setups as earlier versions did, until the test calls `monkeypatch.undo()`."""
+    monkeypatch.setattr(build, "check_effect", lambda *_: None)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_saved_parallel_adapter_on_a_language_adapter_still_answers(
+    bert: Maker, mlm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = with_parallel_adapter(bert, mlm, tmp_path)
+    model = bert.model(setup)
+    save_setup(model, setup, tmp_path / "adapters-qa", bert.metadata)
+    monkeypatch.undo()
+    for again in (
+        setup_for_inference("RUN", str(tmp_path / "adapters-qa"), bert.config, None),
+        bert.setup("qa", A(load_adapter=str(tmp_path / "adapters-qa"))),
+    ):
+        assert again.notes == [
+            "Stack[mlm, qa]: one of the adapters is parallel, and the other has no effect where it stands"
+        ]
+        assert torch.equal(bert.model(again)(IDS).start_logits, model(IDS).start_logits)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_saved_inverse_without_effect_is_left_out(
+    bert: Maker, mlm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup, folder = with_second_inverse(bert, mlm, tmp_path), tmp_path / "adapters-qa"
+    model = bert.model(setup)
+    save_setup(model, setup, folder, bert.metadata)
+    monkeypatch.undo()
+    plain = parameter_table(bert.model(bert.setup("qa", A(), L(load_lang_adapter=mlm))), setup)["parts"]["qa"]
+    again = bert.setup("qa", A(load_adapter=str(folder)))
+    assert again.notes == [
+        f"{folder / 'qa'}: its invertible adapter is left out; only that of the first adapter, mlm, is used"
+    ]
+    loaded = bert.model(again)
+    assert torch.equal(loaded(IDS).start_logits, model(IDS).start_logits)
+    assert parameter_table(loaded, again)["parts"]["qa"] == plain < parameter_table(model, setup)["parts"]["qa"]
+    # Saved again, it has neither the weights nor the configuration of one.
+    save_setup(loaded, again, tmp_path / "adapters-again", bert.metadata)
+    third = setup_from_saved("--load_adapter", str(tmp_path / "adapters-again"), "qa", bert.config)
+    assert not third.notes
+    assert torch.equal(bert.model(third)(IDS).start_logits, model(IDS).start_logits)
+    # As the first adapter of a fusion, it would begin to act, with weights that were never trained.
+    other = bert.make("other", "ner", A())[2]
+    fusion = bert.setup("qa", A(), None, F(fuse_adapters=[f"qa={folder}", f"ner={other}"]))
+    assert fusion.notes == [f"{folder / 'qa'}: its invertible adapter is left out; {folder} did not use it"]
+    assert not any("invertible" in name for name, _ in bert.model(fusion).named_parameters())
 
 
 # ---------------------------------------------------------------- refusals

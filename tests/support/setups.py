@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from adapter_qa.config.options import (
     answering_options,
 )
 from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
+from adapter_qa.models.adapter_source import new_config
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
@@ -93,6 +95,47 @@ def save_adapters(maker: Maker) -> dict[str, Path]:
         "hqa": maker.make("hqa", "qa", houlsby)[2],
         "hner": maker.make("hner", "ner", houlsby)[2],
     }
+
+
+# Configurations that people have, as differences from that of pfeiffer.
+PARALLEL: dict[str, Any] = {"is_parallel": True, "original_ln_before": False, "scaling": 4.0}
+INVERTIBLE: dict[str, Any] = {"inv_adapter": "nice", "inv_adapter_reduction_factor": 2}
+COMPACTER: dict[str, Any] = {"phm_layer": True, "reduction_factor": 4}
+WORKING_CONFIGS: dict[str, dict[str, Any]] = {
+    "seq_bn": {},
+    "attention only": {"mh_adapter": True, "output_adapter": False},
+    "both, swish, invertible": {
+        **INVERTIBLE,
+        "mh_adapter": True,
+        "original_ln_before": False,
+        "non_linearity": "swish",
+    },
+    "cross": {"cross_adapter": True},
+    "dropout": {"dropout": 0.1},
+    "gating": {"use_gating": True},
+    "identity at first": {"init_weights": "mam_adapter"},
+    "init as houlsby": {"init_weights": "houlsby"},
+    "left out of a layer": {"leave_out": [0]},
+    "norms before and after": {"ln_before": True, "ln_after": True},
+    "norm before": {"ln_before": True},
+    "residual after the norm": {"residual_before_ln": False},
+    "residual after the sum": {"residual_before_ln": "post_add"},
+    "parallel": {**PARALLEL, "init_weights": "mam_adapter", "reduction_factor": 2},
+    "parallel, scaling learned": {**PARALLEL, "scaling": "learned"},
+    "reduction by layer": {"reduction_factor": {"0": 4, "default": 16}},
+    "scaling learned": {"scaling": "learned"},
+    "scaling by channel": {"scaling": "channel"},
+    "scaling is an integer": {"scaling": 2},
+    "prelu": {"non_linearity": "prelu"},
+    "prelu, invertible": {**INVERTIBLE, "non_linearity": "prelu"},
+    "compacter without shared weights": {**COMPACTER, "shared_phm_rule": False},
+}
+
+
+def write_config(path: Path, **changes: Any) -> str:
+    """Write an adapter_config.json like that of a pfeiffer adapter, with changes; return its path."""
+    path.write_text(json.dumps({"config": {**new_config("pfeiffer"), **changes}, "version": "adapters.1.3.0"}))
+    return str(path)
 
 
 # Makes the arguments of `Maker.setup` from the folders of `save_adapters`.
