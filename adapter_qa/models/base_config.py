@@ -11,7 +11,7 @@ from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 
 # Supported encoders: "model_type" in config.json, and the number of position embeddings that no token uses: RoBERTa
-# numbers positions from padding_idx + 1 = 2.
+# numbers positions from pad_token_id + 1, which is 2 by default.
 #
 # To add an encoder:
 # - `adapters` must support it, with bottleneck adapters in `layer.N.attention.output` and `layer.N.output`
@@ -84,8 +84,13 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
     if config.get("quantization_config") is not None:
         problems.append("is of a quantized model (quantization_config); give the model in full precision")
     model_type = config.get("model_type")
-    if not isinstance(model_type, str) or model_type not in ENCODERS:
+    if model_type is None:
+        kinds = ", ".join(ENCODERS)
+        problems.append(f'names no model_type; add it if it is one of these, e.g. "model_type": "bert": {kinds}')
+    elif not isinstance(model_type, str) or model_type not in ENCODERS:
         problems.append(f"model_type {model_type}; supported: {', '.join(ENCODERS)}")
+    if config.get("is_decoder"):
+        problems.append("is_decoder is true, so that no token sees the next ones; give an encoder, or set it to false")
     if holds_adapters(config):
         problems.append(
             "is of a model saved together with its adapters, which would get random values; give the plain base model, "
@@ -112,7 +117,10 @@ def holds_adapters(config: dict[str, Any]) -> bool:
 
 def window_limit(base_config: dict[str, Any]) -> int:
     """Return the length of the longest input, in tokens."""
-    return int(base_config["max_position_embeddings"]) - ENCODERS[base_config["model_type"]]
+    unused, pad_token_id = ENCODERS[base_config["model_type"]], base_config.get("pad_token_id")
+    if unused and isinstance(pad_token_id, int):
+        unused = pad_token_id + 1
+    return int(base_config["max_position_embeddings"]) - unused
 
 
 def check_window(max_length: int, option: str, base_config: dict[str, Any]) -> None:

@@ -82,6 +82,9 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
             f"{name}: the tokenizer has {largest_id + 1} tokens, the base model {vocab_size}; give the model's own "
             "tokenizer"
         )
+    if base_config.get("type_vocab_size") == 1:  # a BERT's tokenizer numbers the second text as type 1
+        inputs = [key for key in tokenizer.model_input_names if key != "token_type_ids"]
+        tokenizer.model_input_names = inputs
     check_casing_options(name, tokenizer, casing)
     note = None if casing else casing_note(name, tokenizer)
     log_note([note] if note is not None else [])
@@ -121,28 +124,27 @@ def load_model(
     if Path(name).is_dir():
         weight_files(options)
 
-    def load(**source: Any) -> tuple[PreTrainedModel, list[str]]:
-        """Return the model, and the names of weights that it needs and that are random."""
+    def load(loader: Any, source: str | None, **options: Any) -> tuple[PreTrainedModel, list[str]]:
+        """Return the model, and the names of weights that it needs and that the library made up."""
         with _library_errors(f"{name}: the weights cannot be loaded"):
-            model, loading_info = model_class.from_pretrained(
+            model, loading_info = loader.from_pretrained(
+                source,
                 config=config,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
                 output_loading_info=True,
-                **source,
-                **_source_options(options),
+                **options,
                 **attention,
             )
         prefix = "" if require_head else base_prefix(config)
         missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
         return model, [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
 
-    model, missing = load(pretrained_model_name_or_path=name)
-    if missing:
-        weights = _with_usual_names(options, config)
-        if weights is not None:
-            model, missing = load(pretrained_model_name_or_path=None, state_dict=weights)
-            model.name_or_path = config.name_or_path = name
+    model, missing = load(model_class, name, **_source_options(options))
+    renamed = _with_usual_names(options, config) if missing else None
+    if renamed is not None:
+        model, missing = load(type(model), None, state_dict=renamed)
+        model.name_or_path = config.name_or_path = name
     if missing:
         raise UserError(
             f"{name}: {len(missing)} weights are missing or of another shape, e.g. {missing[0]}; its weights and its "
@@ -217,10 +219,12 @@ def _with_usual_names(options: ModelOptions, config: PretrainedConfig) -> Mappin
 def _library_errors(problem: str, advice: str = "") -> Iterator[None]:
     """Raise UserError with `problem`, the library's message in one line, and `advice`, for any exception in the block.
 
-    Values in config.json and damaged files make the library raise exceptions of any type.
+    A UserError stays as it is. Values in config.json and damaged files make the library raise exceptions of any type.
     """
     try:
         yield
+    except UserError:
+        raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{problem} ({type(error).__name__}: {reason}){advice}") from error
@@ -241,6 +245,11 @@ def _library_config(options: ModelOptions, labels: Sequence[str]) -> PretrainedC
     config.id2label = dict(enumerate(labels))
     config.label2id = {label: index for index, label in enumerate(labels)}
     config.problem_type = None
+    if config.pad_token_id is None:  # RoBERTa numbers positions from it
+        config.pad_token_id = type(config)().pad_token_id
+    config.return_dict, config.torchscript = True, False
+    config.output_hidden_states = config.output_attentions = False
+    config.chunk_size_feed_forward = 0  # with the same results, fails on lengths that it does not divide
     return config
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from transformers import CONFIG_MAPPING, PreTrainedModel
@@ -18,7 +18,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import base_prefix, base_stem, current_name, read_base_weights
-from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint, TrainedOn
+from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint
 
 SAMPLED_VALUES = 1024  # of each tensor: enough to distinguish models, and takes milliseconds
 LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
@@ -31,8 +31,8 @@ BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 class WeightsFingerprint(NamedTuple):
     """SHA-256 over names, shapes and evenly spaced values of a base model's weights, in three precisions.
 
-    Heads, poolers and adapters are left out, and the format of the files has no influence. The hash of rounded values
-    is the same for a model and its copy in that precision.
+    Heads, poolers and adapters are left out, and the format of the files has no influence. A copy in half precision has
+    for float32 what the original has for that precision.
     """
 
     float32: str
@@ -73,7 +73,7 @@ def _fingerprint(weights: Mapping[str, torch.Tensor]) -> WeightsFingerprint:
     for name, weight in sorted(weights.items()):
         flat = weight.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // SAMPLED_VALUES)].float().cpu().contiguous()
-        rounded = (sample, sample.half(), sample.bfloat16().view(torch.int16))
+        rounded = (sample, sample.half().float(), sample.bfloat16().float())
         for digest, values in zip(digests, rounded, strict=True):
             digest.update(f"{name}{tuple(weight.shape)}".encode())
             digest.update(values.numpy().tobytes())
@@ -122,52 +122,62 @@ def check_origins(origins: Mapping[Origin, str], base: Base, *, trains: bool) ->
     """
     problems: list[str] = []
     notes: list[str] = []
+    name = base.options.model_name_or_path
     for origin, content in origins.items():
-        differences = _differences(origin.trained_on, base)
-        if differences:
-            line = f"{origin.folder} ({content}) {_describe(origin, base, differences)}"
+        difference = _difference(origin, base)
+        if difference is not None:
+            trained = origin.base_name or "another base model"
+            line = f"{origin.folder} ({content}) was trained on {trained}; {difference}"
             notes += [] if trains else [f"{line}; otherwise the results are not those of its run"]
-            problems += [f"{line}, or train it anew on {base.options.model_name_or_path}"] if trains else []
-        elif base.weights is not None and _is_rounded(origin.trained_on.base_model, base.weights):
+            problems += [f"{line}, or train it anew on {name}"] if trains else []
+        elif _compare_weights(origin.trained_on.base_model, base.weights) == "copy":
             notes.append(
-                f"{origin.folder} ({content}) was trained on the same weights as those of "
-                f"{base.options.model_name_or_path}, in another precision; the results can differ slightly"
+                f"{origin.folder} ({content}) was trained on the same weights as those of {name}, in another "
+                "precision; the results can differ slightly"
             )
     log_note(notes)
     raise_if_any(problems)
 
 
-def _differences(recorded: TrainedOn, base: Base) -> list[str]:
-    """Return in words what a base has other than what was recorded; what was not recorded is left out."""
-    differences = []
-    trained, weights = recorded.base_model, base.weights
-    if trained.fingerprint is not None and weights is not None and not _is_rounded(trained, weights):
-        differences += ["other weights"] if trained.fingerprint != weights.float32 else []
-    tokenizer = recorded.tokenizer_fingerprint
+def _compare_weights(
+    trained: BaseModelRecord, weights: WeightsFingerprint | None
+) -> Literal["same", "copy", "other", "unknown"]:
+    """Return whether weights are the recorded ones, or one of the two is a copy of the other in half precision."""
+    if trained.fingerprint is None or weights is None:
+        return "unknown"
+    if trained.fingerprint == weights.float32:
+        return "same"
+    is_copy = weights.float32 in (trained.fingerprint_float16, trained.fingerprint_bfloat16)
+    return "copy" if is_copy or trained.fingerprint in weights else "other"
+
+
+def _difference(origin: Origin, base: Base) -> str | None:
+    """Return what a base has other than what was recorded, and what to do; None if they agree as far as is known."""
+    name, trained = base.options.model_name_or_path, origin.trained_on.base_model
+    differences, advice = [], []
+    if _compare_weights(trained, base.weights) == "other":
+        is_old = trained.fingerprint_float16 is None  # such a record cannot tell a copy in half precision
+        differences.append("other weights" + (", or the same in another precision" if is_old else ""))
+        is_same_name = origin.base_name in (None, name, str(Path(name).resolve()))
+        advice.append("give it as it was then" if is_same_name else f"give --model_name_or_path {origin.base_name}")
+    tokenizer = origin.trained_on.tokenizer_fingerprint
     if tokenizer is not None and base.tokenizer is not None and tokenizer != base.tokenizer:
         is_other = tokenizer.vocabulary != base.tokenizer.vocabulary
         differences.append("another vocabulary" if is_other else "another treatment of capitals, accents or blanks")
-    return differences
+        advice.append(_tokenizer_advice(origin, base.options))
+    if not differences:
+        return None
+    tokenizer_name = base.options.tokenizer_name
+    with_tokenizer = f" with the tokenizer of {tokenizer_name}" if tokenizer_name is not None else ""
+    return f"{name}{with_tokenizer} has {' and '.join(differences)}; {advice[0]}"
 
 
-def _is_rounded(trained: BaseModelRecord, weights: WeightsFingerprint) -> bool:
-    """Return whether weights differ from the recorded ones, but only in precision."""
-    halves = ((trained.fingerprint_float16, weights.float16), (trained.fingerprint_bfloat16, weights.bfloat16))
-    return trained.fingerprint != weights.float32 and any(one is not None and one == other for one, other in halves)
-
-
-def _describe(origin: Origin, base: Base, differences: list[str]) -> str:
-    """Return on what saved weights were trained, what the given base has other than that, and what to do."""
-    options, recorded, trained = base.options, origin.trained_on, origin.base_name
-    name = options.model_name_or_path
-    is_same = trained is None or trained in (name, str(Path(name).resolve()))
-    casing = {key: value for key, value in recorded.casing().items() if value != vars(options)[key]}
-    if "other weights" in differences:
-        advice = "give it as it was then" if is_same else f"give --model_name_or_path {trained}"
-    elif casing:
-        words = [f"leave --{key} out" if value is None else f"give --{key} {value}" for key, value in casing.items()]
-        advice = " and ".join(words)
-    else:
-        advice = f"give --tokenizer_name {recorded.tokenizer or trained}"
-    has = "now has" if is_same else "has"
-    return f"was trained on {trained or 'a base model'}; {name} {has} {' and '.join(differences)}; {advice}"
+def _tokenizer_advice(origin: Origin, options: ModelOptions) -> str:
+    """Return which options give the tokenizer that was recorded."""
+    recorded = {"tokenizer_name": origin.trained_on.tokenizer, **origin.trained_on.casing()}
+    words = [
+        f"leave --{key} out" if value is None else f"give --{key} {value}"
+        for key, value in recorded.items()
+        if value != vars(options)[key]
+    ]
+    return " and ".join(words) or f"give --tokenizer_name {origin.base_name}"

@@ -27,8 +27,8 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices
-from adapter_qa.models.identity import weights_fingerprint
 from adapter_qa.models.build import build_setup
+from adapter_qa.models.identity import weights_fingerprint
 
 
 @pytest.fixture(autouse=True)
