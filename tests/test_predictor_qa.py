@@ -6,8 +6,10 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 import ask_qa
 import predictor_qa
 from adapter_qa.core.errors import UserError
+from adapter_qa.inference import web_demo
 from predictor_qa import Overrides, QuestionAnswerer, read_pairs
 
 SAMPLE = ROOT / "examples" / "sample"
@@ -104,6 +107,70 @@ def test_probabilities_are_over_all_candidates_however_many_are_listed(
         f"   1. {first['score']:.3f}  {first['answer']}   (at {first['start']})",
         f"   2. {second['score']:.3f}  {second['answer']}   (at {second['start']})",
     ]
+
+
+def test_page_lists_as_many_candidates_as_asked_for(saved_runs: SavedRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages: list[Mapping[str, web_demo.AnswerQuestion]] = []
+
+    def serve_page(answerers: Mapping[str, web_demo.AnswerQuestion], listener: socket.socket) -> None:
+        listener.close()
+        pages.append(answerers)
+
+    monkeypatch.setattr(ask_qa.importlib.util, "find_spec", lambda name: name)  # gradio
+    monkeypatch.setattr(web_demo, "serve_page", serve_page)
+    question = make_questions(1, 3)[0]
+    for words in (["--n_best", "30", "--max_answer_length", "2"], []):
+        assert ask_qa.main([str(saved_runs.qa), "--serve", "--port", "0", *words]) == 0
+    many, few = (page[str(saved_runs.qa)](question.question, question.context).document for page in pages)
+    assert [len(document["n_best"]) for document in (many, few)] == [30, ask_qa.CANDIDATES_ON_PAGE]
+    assert max(len(candidate["answer"].split()) for candidate in many["n_best"]) <= 2
+
+
+def test_lengths_of_windows_and_answers_can_be_given(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) -> None:
+    question, context = COVID[0]["question"], COVID[0]["context"]
+    argv = [saved_runs.fusion, "--question", question, "--context", context]
+    tokenizer = AutoTokenizer.from_pretrained(saved_runs.full)
+
+    def lengths(answer: dict[str, Any]) -> list[int]:
+        spans = tokenizer(context, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [sum(entry["start"] <= start < entry["end"] for start, _ in spans) for entry in answer["n_best"]]
+
+    as_trained = ask([*argv, "--n_best", 10], capsys)[0]
+    assert max(lengths(as_trained)) > 2
+    short = ask([*argv, "--n_best", 10, "--max_answer_length", 2], capsys)[0]
+    assert max(lengths(short)) == 2
+    assert len(short["n_best"]) == 10
+
+    overrides = Overrides(max_seq_length=48, doc_stride=4, max_answer_length=2)
+    answer = QuestionAnswerer(saved_runs.fusion, overrides=overrides).ask(question, context)
+    windows = tokenizer(
+        question, context, max_length=48, stride=4, truncation="only_second", return_overflowing_tokens=True
+    )["input_ids"]
+    assert answer.attention is not None
+    assert answer.attention["windows"] == len(windows)
+    words = ["--max_seq_length", 48, "--doc_stride", 4, "--max_answer_length", 2]
+    assert ask([*argv, *words], capsys)[0]["start"] == answer.start
+
+
+def test_lengths_that_cannot_be_used_are_refused(saved_runs: SavedRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last ones depend on base model and tokenizer, and are refused before the model is loaded."""
+    argv = [saved_runs.qa, "--question", "Onde?", "--context", "Ana."]
+    words = ["--max_answer_length", 0, "--max_seq_length", -3, "--doc_stride", -1, "--n_best", 0]
+    assert run_main(ask_qa.main, *argv, *words).stderr.splitlines() == [
+        "error: --n_best 0: must be at least 1",
+        "error: --max_answer_length 0: must be at least 1",
+        "error: --max_seq_length -3: must be at least 1",
+        "error: --doc_stride -1: must be at least 0",
+    ]
+    monkeypatch.setattr(predictor_qa, "load_model", lambda *args, **kwargs: pytest.fail("the model is loaded"))
+    for words, problem in (
+        (["--max_seq_length", 129], "--max_seq_length 129: the base model reads at most 128 tokens"),
+        (["--doc_stride", 60], "--doc_stride 60 leaves no space in --max_seq_length 64; give a stride of at most 59"),
+        (["--max_seq_length", 9], "--doc_stride 16 leaves no space in --max_seq_length 9; give a stride of at most 4"),
+        (["--max_answer_length", 2**20], "--max_answer_length 1048576: must be between 1 and 1048575"),
+    ):
+        done = run_main(ask_qa.main, *argv, *words)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (2, f"error: {problem}")
 
 
 def test_there_is_no_answer_if_null_odds_exceed_the_threshold(

@@ -140,7 +140,9 @@ def test_evaluating_a_saved_run_uses_its_windows_and_a_begun_run_keeps_its_own(
     assert (run["options"]["max_seq_length"], run["options"]["doc_stride"]) == (64, 16)
     assert notes == [note]
     assert evaluate("saved")[1] == [note, "finished"]
-    as_given, _ = evaluate("given", "--max_seq_length", "64", "--doc_stride", "16")
+    as_given, _ = evaluate("given", "--max_seq_length", "64", "--doc_stride", "16", "--n_best_size", "50")
+    n_best = json.loads((tmp_path / "given" / "eval_nbest_predictions.json").read_text(encoding="utf-8"))
+    assert {len({(entry["start"], entry["end"]) for entry in entries}) for entries in n_best.values()} == {50}
     scores = ("eval_f1", "eval_exact", "eval_loss", "eval_windows")
     assert [run["metrics"]["eval"][name] for name in scores] == [as_given["metrics"]["eval"][name] for name in scores]
 
