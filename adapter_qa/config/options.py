@@ -110,6 +110,11 @@ def limit_option(verb: str, unit: str) -> int | None:
     return option(None, f"{verb} the first N only; all if there are fewer.", unit=unit, limits=AT_LEAST_ONE)
 
 
+def greatest_is_best(metric: str) -> bool:
+    """Return whether a greater value of a metric is better."""
+    return not metric.endswith(("loss", "perplexity", "runtime"))
+
+
 @dataclass(frozen=True)
 class ModelOptions:
     """The base model and its tokenizer."""
@@ -370,7 +375,9 @@ class TrainingOptions(LibraryTrainingOptions):
     output_dir: str | None = option(
         None, "Folder of the run. Without it the folder is derived from model, data, setup and hyperparameters."
     )
-    metric_for_best_model: str | None = option("f1", "Metric that decides which epoch is best, e.g. f1, exact or loss.")
+    metric_for_best_model: str | None = option(
+        "f1", "Metric that decides which epoch is best: any number that the evaluation prints, e.g. f1 or loss."
+    )
     save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.", limits=AT_LEAST_ONE)
     report_to: list[str] | None = field(
         default_factory=lambda: ["tensorboard"], metadata={"help": "Where curves are written: tensorboard, none, ..."}
@@ -442,7 +449,7 @@ class TrainingOptions(LibraryTrainingOptions):
     @property
     def best_is_greatest(self) -> bool:
         """Whether a greater value of `best_metric` is better."""
-        return not self.best_metric.endswith("loss")
+        return greatest_is_best(self.best_metric)
 
 
 @dataclass(frozen=True)
@@ -458,7 +465,7 @@ class NERTrainingOptions(TrainingOptions):
 class MLMTrainingOptions(TrainingOptions):
     """The same for masked language modelling, where the evaluation loss decides which epoch is best."""
 
-    metric_for_best_model: str | None = option("loss", "Metric that decides which epoch is best: loss.")
+    metric_for_best_model: str | None = option("loss", "Metric that decides which epoch is best, e.g. loss.")
 
 
 Training = TypeVar("Training", bound=TrainingOptions)
@@ -559,7 +566,14 @@ class _ConfigBase:
 class QARunConfig(_ConfigBase):
     """All options of run_qa_adapter.py, in the order of its --help."""
 
-    METRICS: ClassVar[tuple[str, ...]] = ("f1", "exact", "loss")  # that its evaluation computes
+    METRICS: ClassVar[tuple[str, ...]] = (  # that its evaluation computes
+        "f1", "exact", "loss", "total", "questions", "windows", "runtime", "answers_runtime", "scores_runtime",
+        "samples_per_second",
+    )  # fmt: skip
+    METRICS_V2: ClassVar[tuple[str, ...]] = (  # with --version_2_with_negative as well
+        "HasAns_f1", "HasAns_exact", "HasAns_total", "NoAns_f1", "NoAns_exact", "NoAns_total",
+        "best_f1", "best_f1_thresh", "best_exact", "best_exact_thresh",
+    )  # fmt: skip
     model: ModelOptions
     data: QADataOptions
     adapter: AdapterOptions
@@ -586,7 +600,8 @@ class QARunConfig(_ConfigBase):
 class NERRunConfig(_ConfigBase):
     """All options of run_ner_adapter.py, in the order of its --help."""
 
-    METRICS: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "loss")
+    SCORES: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "entities")  # also of a type, e.g. PER_f1
+    METRICS: ClassVar[tuple[str, ...]] = (*SCORES, "loss", "runtime", "samples_per_second", "steps_per_second")
     model: ModelOptions
     data: NERDataOptions
     adapter: AdapterOptions
@@ -609,7 +624,9 @@ class NERRunConfig(_ConfigBase):
 class MLMRunConfig(_ConfigBase):
     """All options of run_mlm_adapter.py, in the order of its --help."""
 
-    METRICS: ClassVar[tuple[str, ...]] = ("loss",)
+    METRICS: ClassVar[tuple[str, ...]] = (
+        "loss", "perplexity", "runtime", "samples_per_second", "steps_per_second",
+    )  # fmt: skip
     model: ModelOptions
     data: MLMDataOptions
     adapter: AdapterOptions

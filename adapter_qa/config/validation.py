@@ -26,7 +26,7 @@ from adapter_qa.core.files import is_text
 def validate_config(config: RunConfig) -> list[str]:
     """Return the problems of a script's options, resolved as `ConfigParser.parse` returns them."""
     problems = field_problems(config.groups())
-    problems += training_problems(config.training, config.METRICS)
+    problems += training_problems(config.training) + _metric_problems(config)
     problems += _problems_of_files(config)
     match config:
         case QARunConfig():
@@ -128,17 +128,32 @@ def parse_fuse_adapters(words: Sequence[str]) -> tuple[dict[str, str], list[str]
     return paths, problems
 
 
-def training_problems(training: TrainingOptions, metrics: Sequence[str]) -> list[str]:
-    """Return the problems among resolved training options; `metrics` are those that the evaluation computes."""
+def _metric_problems(config: RunConfig) -> list[str]:
+    """Return the problems with the metric that decides which epoch is best."""
+    training, names = config.training, config.METRICS
+    metric, more = training.best_metric, ""
+    if isinstance(config, QARunConfig):
+        if config.data.version_2_with_negative:
+            names += config.METRICS_V2
+        elif metric in config.METRICS_V2:
+            return [f"--metric_for_best_model {metric}: needs --version_2_with_negative True"]
+    if isinstance(config, NERRunConfig):  # the types of the entities are known when the data is read
+        more = f", or one of the first {len(config.SCORES)} of a type, e.g. PER_f1"
+        entity, _, score = metric.rpartition("_")
+        names += (metric,) if entity and score in config.SCORES else ()
+    if metric not in names:
+        return [f"--metric_for_best_model {metric}: not computed here; choose from {', '.join(names)}{more}"]
+    given, expected = training.greater_is_better, training.best_is_greatest
+    if given not in (None, expected):
+        return [f"--greater_is_better {given}: must be {expected} for {metric}; leave the option out"]
+    return []
+
+
+def training_problems(training: TrainingOptions) -> list[str]:
+    """Return the problems among resolved training options, apart from the metric."""
     problems = []
     if not (training.do_train or training.do_eval or training.do_predict or training.dry_run):
         problems.append("nothing to do: give --do_train, --do_eval, --do_predict or --dry_run")
-    metric = training.best_metric
-    if metric not in metrics:
-        problems.append(f"--metric_for_best_model {metric}: not computed here; choose from {', '.join(metrics)}")
-    given, expected = training.greater_is_better, training.best_is_greatest
-    if given not in (None, expected):
-        problems.append(f"--greater_is_better {given}: must be {expected} for {metric}; leave the option out")
     evaluation = training.effective_eval_strategy
     if training.early_stopping_patience is not None and training.do_train and evaluation == "no":
         problems.append("--early_stopping_patience needs evaluation while training; add --do_eval")

@@ -156,19 +156,46 @@ def _resume_or_reject(record: RunRecord, folder: Path, earlier: Mapping[str, Any
     previous = _read_previous(folder / RUN_FILE)
     options = record.document["options"]
     old_options = {**earlier, **previous["options"]}
+    record.finished = previous.get("status") == "finished"
     differing = [
-        f"{name} was {old_options.get(name)}, now {options.get(name)}"
+        name
         for name in sorted({*old_options, *options})
         if not NEUTRAL_OPTIONS.fullmatch(name) and old_options.get(name) != options.get(name)
     ]
     if differing:
+        changes = [f"{name} was {old_options.get(name)}, now {options.get(name)}" for name in differing]
+        if record.finished:
+            kind, remedy = "a finished", "give another folder, or --overwrite_output_dir to replace it"
+            if _trains_longer(old_options, options):
+                remedy = (
+                    f"to train it further give {_to_load(folder, old_options)} and another --output_dir; else {remedy}"
+                )
+        else:
+            kind = "an unfinished"
+            remedy = "it resumes with its own options only: give those, another folder, or --overwrite_output_dir"
         raise UserError(
-            f"--output_dir {folder}: holds a run with other options ({'; '.join(differing[:NAMED_DIFFERENCES])}); "
-            "give another folder, or --overwrite_output_dir to replace it"
+            f"--output_dir {folder}: holds {kind} run with other options ({'; '.join(changes[:NAMED_DIFFERENCES])}); "
+            f"{remedy}"
         )
-    record.finished = previous.get("status") == "finished"
     if not record.finished:
         record.resume_from = newest_checkpoint(folder)
+
+
+def _to_load(folder: Path, options: Mapping[str, Any]) -> str:
+    """Return the option that loads what a run with these options has trained, and those that it replaces."""
+    if options.get("train_adapter") is False:
+        return f"--model_name_or_path {folder}"
+    replaced = [f"--{name}" for name in ("load_lang_adapter", "fuse_adapters") if options.get(name)]
+    return f"--load_adapter {folder}" + (f" (without {', '.join(replaced)})" if replaced else "")
+
+
+def _trains_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Return whether the new options ask for more training than a run with the old ones has done."""
+    pairs = [(old.get(name), new.get(name)) for name in ("num_train_epochs", "max_steps")]
+    numbers = (int, float)
+    return old.get("do_train") is True and any(
+        isinstance(before, numbers) and isinstance(now, numbers) and now > before for before, now in pairs
+    )
 
 
 def _read_previous(path: Path) -> dict[str, Any]:

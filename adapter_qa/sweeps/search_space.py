@@ -22,7 +22,7 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from adapter_qa.config.options import QARunConfig
+from adapter_qa.config.options import QARunConfig, greatest_is_best
 from adapter_qa.config.parser import ConfigParser
 from adapter_qa.config.validation import validate_config
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
@@ -154,7 +154,7 @@ class Sweep(Struct, frozen=True):
     @property
     def maximize(self) -> bool:
         """Whether a larger metric is better."""
-        return self.metric != "loss"
+        return greatest_is_best(self.metric)
 
     def trainer_args(self, params: Mapping[str, Any]) -> list[str]:
         """Return the trainer's command line for a trial with the given parameters."""

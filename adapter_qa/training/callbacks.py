@@ -37,13 +37,27 @@ class RunHistoryCallback(TrainerCallback):
 
 def training_history(state: TrainerState) -> dict[str, Any]:
     """Return evaluations, training losses, the best step, and the steps and epochs so far, as run.json has them."""
+    best = best_evaluation(state)
     return {
-        "history": [entry for entry in state.log_history if any(key.startswith("eval_") for key in entry)],
+        "history": _evaluations(state),
         "losses": [entry for entry in state.log_history if "loss" in entry],
-        "best": {"step": state.best_global_step, "metric": state.best_metric},
+        "best": {
+            "step": state.best_global_step,
+            "epoch": None if best is None else best["epoch"],
+            "metric": state.best_metric,
+        },
         "steps": state.global_step,
         "epochs": state.epoch,
     }
+
+
+def best_evaluation(state: TrainerState) -> dict[str, Any] | None:
+    """Return the metrics of the best step, with `epoch` and `step`; None before the first evaluation."""
+    return next((entry for entry in _evaluations(state) if entry["step"] == state.best_global_step), None)
+
+
+def _evaluations(state: TrainerState) -> list[dict[str, Any]]:
+    return [entry for entry in state.log_history if any(key.startswith("eval_") for key in entry)]
 
 
 def make_callbacks(args: TrainerArguments, record: RunRecord) -> list[TrainerCallback]:

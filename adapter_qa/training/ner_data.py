@@ -64,6 +64,8 @@ def load_sentences(config: NERRunConfig) -> dict[str, SentenceSplit]:
     """
     loaded = run_all(partial(_load_split, split, config) for split in config.splits())
     splits: dict[str, SentenceSplit] = {split.name: part for split, part in zip(config.splits(), loaded, strict=True)}
+    if "eval" in splits:
+        _check_best_metric(config.training.best_metric, splits["eval"].sentences)
     labelled = [part for name, part in splits.items() if name != "predict"]
     if config.class_names() and labelled and not any(part.has_integers for part in labelled):
         raise UserError("--label_names: is for labels that are numbers; those of the data are text; leave it out")
@@ -74,6 +76,17 @@ def load_sentences(config: NERRunConfig) -> dict[str, SentenceSplit]:
             f"{splits['train'].name}: {where} no entity, all labels are {OUTSIDE}; there is nothing to learn"
         )
     return splits
+
+
+def _check_best_metric(metric: str, sentences: list[Sentence]) -> None:
+    """Raise UserError if the metric is that of a type of entities that the evaluation sentences do not have."""
+    entity, _, score = metric.rpartition("_")
+    types = {label[2:] for label in label_names(sentences)} - {""}
+    if score in NERRunConfig.SCORES and entity and entity not in types:
+        raise UserError(
+            f"--metric_for_best_model {metric}: not computed, no entity of the evaluation sentences is a {entity}; "
+            f"their types are {', '.join(sorted(types))}"
+        )
 
 
 def _load_split(split: Split, config: NERRunConfig) -> SentenceSplit:

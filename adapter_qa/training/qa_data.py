@@ -14,8 +14,9 @@ from adapter_qa.config.options import QARunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.core.messages import log_note
+from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import load_hub_squad, read_squad_files
+from adapter_qa.data.squad import QuestionColumns, load_hub_squad, read_squad_files
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -46,18 +47,34 @@ def load_questions(config: QARunConfig) -> dict[str, QuestionSplit]:
     """
     splits = config.splits()
     loaded = run_all(partial(_load_split, split, config) for split in splits)
-    return {split.name: questions for split, questions in zip(splits, loaded, strict=True)}
+    by_name: dict[str, QuestionSplit] = {split.name: part for split, part in zip(splits, loaded, strict=True)}
+    if "eval" in by_name:
+        _check_best_metric(config.training.best_metric, by_name["eval"].questions)
+    return by_name
+
+
+def _check_best_metric(metric: str, questions: list[Question]) -> None:
+    """Raise UserError if the metric is that of questions with or without an answer, and there are none."""
+    for prefix, answered, meaning in (("HasAns_", True, "an answer"), ("NoAns_", False, "no answer")):
+        if metric.startswith(prefix) and not any(bool(question.answer_texts) is answered for question in questions):
+            raise UserError(f"--metric_for_best_model {metric}: not computed, no evaluation question has {meaning}")
 
 
 def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
     data, need_answers = config.data, split.name != "predict"
+    columns = QuestionColumns.of_options(vars(data))
     source: dict[str, Any]
     if split.files:
         paths = expand_paths(split.files, split.option)
-        questions, source = read_squad_files(paths, need_answers=need_answers), files_fingerprint(paths)
+        questions = read_squad_files(paths, need_answers=need_answers, columns=columns)
+        source = files_fingerprint(paths)
     else:
         questions = load_hub_squad(
-            str(data.dataset_name), data.dataset_config_name, split.dataset_split, need_answers=need_answers
+            str(data.dataset_name),
+            data.dataset_config_name,
+            split.dataset_split,
+            need_answers=need_answers,
+            columns=columns,
         )
         source = {"dataset": data.dataset_name, "config": data.dataset_config_name, "split": split.dataset_split}
     questions = questions[: split.limit]
@@ -95,23 +112,49 @@ def _trainable(questions: list[Question], name: str) -> list[Question]:
 def make_split_windows(
     splits: dict[str, QuestionSplit], tokenizer: PreTrainedTokenizerFast, config: QARunConfig, record: RunRecord
 ) -> dict[str, WindowDataset]:
-    """Make the windows of every split; record counts, and log how many questions were cut."""
+    """Make the windows of every split; record and log what a question or an answer loses.
+
+    Raises:
+        UserError: the tokenizer cannot be used, the stride leaves no space, or no window can be trained.
+    """
     from adapter_qa.data.window_dataset import WindowDataset, pair_tokenizer, progress_bar
     from adapter_qa.data.windows import make_windows
 
     started = time.perf_counter()
+    pairs = pair_tokenizer(tokenizer)
     windows: dict[str, WindowDataset] = {}
     for name, split in splits.items():
         arrays = make_windows(
             split.questions,
-            pair_tokenizer(tokenizer),
+            pairs,
             max_seq_length=config.data.max_seq_length,
             doc_stride=config.data.doc_stride,
             on_progress=progress_bar(f"{name} windows"),
         )
         windows[name] = WindowDataset(arrays)
-        record.document["data"][name] |= {"windows": len(arrays), "cut_questions": arrays.cut_questions}
-        if arrays.cut_questions:
-            log_note([f"{name}: {arrays.cut_questions} questions were too long for the window and lost their end"])
+        counts = {
+            "cut_questions": arrays.cut_questions,
+            "answer_without_tokens": arrays.answers_without_tokens,
+            "answer_in_no_window": arrays.answers_in_no_window,
+            "answer_too_long": int((arrays.answer_tokens > config.data.max_answer_length).sum()),
+        }
+        record.document["data"][name] |= {"windows": len(arrays), **counts}
+        log_note(_notes(name, counts, int(arrays.answer_tokens.max())))
+        if name == "train" and (arrays.start_position == IGNORED).all():
+            raise UserError(f"{name}: no window contains a whole answer; raise --max_seq_length or --doc_stride")
     record.document["times"]["windows"] = round(time.perf_counter() - started, 3)
     return windows
+
+
+def _notes(name: str, counts: dict[str, int], longest: int) -> list[str]:
+    """Return a line for each count that is not 0; `longest` is the largest of the questions' answers, in tokens."""
+    lost = "they are left out of training" if name == "train" else "it cannot be found"
+    texts = {
+        "cut_questions": "questions were too long for the window and lost their end",
+        "answer_without_tokens": f"questions have a gold answer of which the tokenizer keeps no character; {lost}",
+        "answer_in_no_window": f"questions have a gold answer that no window contains whole; {lost}; raise "
+        "--max_seq_length or --doc_stride",
+        "answer_too_long": "questions have only gold answers that are too long to be found; raise --max_answer_length "
+        f"(the longest answer has {longest} tokens)",
+    }
+    return [f"{name}: {counts[key]} {text}" for key, text in texts.items() if counts[key]]

@@ -354,14 +354,18 @@ class ResumableTrainer(Trainer):
             load_trainable(self.model, best / TRAINED_FILE)
 
     def save_metrics(self, split: str, metrics: dict[str, float], combined: bool = True) -> None:
-        """Write `<split>_results.json` and all_results.json atomically."""
+        """Write `<split>_results.json` and all_results.json atomically.
+
+        The latter has the metrics of all splits, so epoch and step are there once more with the split's name.
+        """
         if not self.is_world_process_zero():
             return
         write_json(self.folder / results_file(split), metrics)
         if combined:
             path = self.folder / ALL_RESULTS_FILE
             earlier = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-            write_json(path, earlier | metrics)
+            dates = {f"{split}_{name}": metrics[name] for name in ("epoch", "step") if name in metrics}
+            write_json(path, earlier | metrics | dates)
 
 
 class RestoreLossesCallback(TrainerCallback):

@@ -56,7 +56,7 @@ from adapter_qa.runs.output_dir import derived_output_dir
 from adapter_qa.runs.provenance import versions
 from adapter_qa.runs.run_record import RunRecord, open_run
 from adapter_qa.training.adapter_trainer import AdapterTrainer
-from adapter_qa.training.callbacks import training_history
+from adapter_qa.training.callbacks import best_evaluation, training_history
 from adapter_qa.training.saved_options import with_begun_options, without_saved_options
 from adapter_qa.training.training_args import (
     TrainerArguments,
@@ -345,23 +345,25 @@ def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     """
     check_setup(trainer.model, run.setup)
     with trainer.deferred_signal:
-        _train(run.record, trainer)
+        _train(run, trainer)
     check_setup(trainer.model, run.setup)
 
 
-def _train(record: RunRecord, trainer: AdapterTrainer) -> None:
+def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
+    record = run.record
     on_main_process(lambda: save_frozen_adapters(trainer.model, trainer.folder))
     checkpoint = record.resume_from
     if checkpoint is not None:
         on_main_process(lambda: check_states(checkpoint))
         print_main(f"{checkpoint}: the run resumes from here")
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-    trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
     trainer.save_state()
     if trainer.is_world_process_zero():
-        record.document.setdefault("metrics", {})["train"] = result.metrics
         record.update(**training_history(trainer.state))
+    record_metrics(run, trainer, "train", result.metrics)
+    best = best_evaluation(trainer.state)
+    if trainer.args.load_best_model_at_end and best is not None:  # what is logged from now on belongs to these weights
+        trainer.state.global_step, trainer.state.epoch = best["step"], best["epoch"]
 
 
 def save_frozen_adapters(model: PreTrainedModel, folder: Path) -> None:
@@ -424,7 +426,12 @@ def _save_full_model(model: PreTrainedModel, bundle: ModelBundle, folder: Path) 
 
 
 def record_metrics(run: RunContext[Config], trainer: AdapterTrainer, split: str, metrics: dict[str, float]) -> None:
-    """Print the metrics of a split and write them to `<split>_results.json` and run.json."""
+    """Print the metrics of a split and write them to `<split>_results.json`, all_results.json and run.json.
+
+    After a training they get the epoch and the optimizer step of the weights.
+    """
+    if trainer.state.epoch is not None:
+        metrics = {**metrics, "epoch": trainer.state.epoch, "step": trainer.state.global_step}
     trainer.log_metrics(split, metrics)
     trainer.save_metrics(split, metrics)
     if trainer.is_world_process_zero():
@@ -441,7 +448,7 @@ def finish_run(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     run.record.finish()
     if run.record.begun and "saved" in run.record.document:
         write_card(Path(run.record.document["saved"]), run.record.document)
-    _remove_checkpoints(trainer)
+    _remove_checkpoints(run, trainer)
     _push_if_asked(run)
 
 
@@ -452,11 +459,12 @@ def _push_if_asked(run: RunContext[Config]) -> None:
         push_finished(run.record, target)
 
 
-def _remove_checkpoints(trainer: AdapterTrainer) -> None:
+def _remove_checkpoints(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     """Remove the checkpoints beyond --save_total_limit. With a limit of 1 only the best one stays."""
     state, args = trainer.state, trainer.args
     if not args.should_save or state.best_model_checkpoint is None:
         return
-    rotate(trainer.folder, state.global_step, state.best_global_step, args.save_total_limit)
-    if args.save_total_limit == 1 and state.best_global_step != state.global_step:
-        discard(checkpoint_path(trainer.folder, state.global_step))
+    last = run.record.document["steps"]
+    rotate(trainer.folder, last, state.best_global_step, args.save_total_limit)
+    if args.save_total_limit == 1 and state.best_global_step != last:
+        discard(checkpoint_path(trainer.folder, last))

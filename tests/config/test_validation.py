@@ -22,6 +22,7 @@ from adapter_qa.config.options import (
     NERTrainingOptions,
     QADataOptions,
     QARunConfig,
+    RunConfig,
     TrainingOptions,
     resolve_training_options,
 )
@@ -33,6 +34,9 @@ from adapter_qa.config.validation import (
 )
 
 MODEL, ADAPTER, LANGUAGE, FUSION = ModelOptions("bert"), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
+QA_METRICS = (
+    "f1, exact, loss, total, questions, windows, runtime, answers_runtime, scores_runtime, samples_per_second"
+)
 NOTHING_TO_DO = "nothing to do: give --do_train, --do_eval, --do_predict or --dry_run"
 
 
@@ -173,7 +177,7 @@ def test_wrong_fused_adapters_are_refused(words: list[str], problems: list[str])
         ({}, [NOTHING_TO_DO]),
         (
             {"do_train": True, "metric_for_best_model": "eval_accuracy"},
-            ["--metric_for_best_model accuracy: not computed here; choose from f1, exact, loss"],
+            [f"--metric_for_best_model accuracy: not computed here; choose from {QA_METRICS}"],
         ),
         (
             {"do_train": True, "greater_is_better": False},
@@ -210,8 +214,8 @@ def test_wrong_fused_adapters_are_refused(words: list[str], problems: list[str])
     ],
 )
 def test_contradicting_training_options_are_refused(values: dict[str, Any], problems: list[str]) -> None:
-    options = resolve_training_options(TrainingOptions(**values))
-    assert training_problems(options, ("f1", "exact", "loss")) == problems
+    data = QADataOptions(train_file=[__file__], validation_file=[__file__], test_file=[__file__])
+    assert validate_config(qa_config(data, **values)) == problems
 
 
 def test_all_problems_are_reported_at_once() -> None:
@@ -230,7 +234,7 @@ def test_all_problems_are_reported_at_once() -> None:
         "--gradient_accumulation_steps 0: must be at least 1",
         "--learning_rate -0.0001: must be at least 0",
         NOTHING_TO_DO,
-        "--metric_for_best_model x: not computed here; choose from f1, exact, loss",
+        f"--metric_for_best_model x: not computed here; choose from {QA_METRICS}",
     ]
 
 
@@ -292,8 +296,8 @@ def test_a_ner_run_without_training_needs_an_adapter() -> None:
 
 def test_a_language_adapter_trains_and_evaluates_only() -> None:
     assert validate_config(mlm_config(do_train=True, do_eval=True, do_predict=True)) == [
-        "--do_train needs --train_file",
-        "--do_eval needs --validation_file, or --train_file to take a share of",
+        "--do_train needs --train_file or --dataset_name",
+        "--do_eval needs --validation_file, or --train_file or --dataset_name to take a share of",
         "--do_predict: a language adapter predicts nothing; leave it out",
     ]
     assert validate_config(mlm_config(MLMDataOptions(train_file=[__file__]), do_eval=True)) == []
@@ -302,12 +306,43 @@ def test_a_language_adapter_trains_and_evaluates_only() -> None:
 
 @pytest.mark.parametrize(
     ("config", "metrics"),
-    [(qa_config(), "f1, exact, loss"), (ner_config(), "f1, precision, recall, loss"), (mlm_config(), "loss")],
+    [
+        (qa_config(), QA_METRICS),
+        (qa_config(QADataOptions(version_2_with_negative=True)), f"{QA_METRICS}, HasAns_f1, HasAns_exact, HasA"),
+        (ner_config(), "f1, precision, recall, entities, loss, runtime, samples_per_second, steps_per_second, or "),
+        (mlm_config(), "loss, perplexity, runtime, samples_per_second, steps_per_second"),
+    ],
 )
 def test_each_script_names_its_metrics(config: QARunConfig | NERRunConfig | MLMRunConfig, metrics: str) -> None:
     training = replace(config.training, metric_for_best_model="bleu", greater_is_better=None)
     problems = validate_config(replace(config, training=training))  # type: ignore[arg-type]
-    assert f"--metric_for_best_model bleu: not computed here; choose from {metrics}" in problems
+    start = f"--metric_for_best_model bleu: not computed here; choose from {metrics}"
+    assert [problem for problem in problems if problem.startswith(start)]
+
+
+@pytest.mark.parametrize(
+    ("config", "metric", "greatest"),
+    [
+        (qa_config(QADataOptions(version_2_with_negative=True)), "HasAns_f1", True),
+        (qa_config(QADataOptions(version_2_with_negative=True)), "eval_best_exact", True),
+        (qa_config(), "total", True),
+        (qa_config(), "scores_runtime", False),
+        (ner_config(), "PER_f1", True),
+        (ner_config(), "first_name_entities", True),
+        (mlm_config(), "perplexity", False),
+    ],
+)
+def test_every_printed_metric_decides_which_epoch_is_best(config: RunConfig, metric: str, greatest: bool) -> None:
+    training = replace(config.training, metric_for_best_model=metric, greater_is_better=None, dry_run=True)
+    resolved = replace(config, training=training).resolved()  # type: ignore[arg-type]
+    assert validate_config(resolved) == []
+    assert resolved.training.greater_is_better is greatest
+
+
+@pytest.mark.parametrize("metric", ["HasAns_f1", "NoAns_total", "best_f1_thresh"])
+def test_metrics_of_squad_v2_need_its_option(metric: str) -> None:
+    (problem,) = validate_config(qa_config(dry_run=True, metric_for_best_model=metric))
+    assert problem == f"--metric_for_best_model {metric}: needs --version_2_with_negative True"
 
 
 # ---------------------------------------------------------------- sharding
@@ -323,12 +358,12 @@ def test_each_script_names_its_metrics(config: QARunConfig | NERRunConfig | MLMR
 def test_settings_of_accelerate_are_refused(variable: str, start: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = resolve_training_options(TrainingOptions(dry_run=True))
     monkeypatch.setenv(variable, "true")
-    (problem,) = training_problems(options, ("f1",))
+    (problem,) = training_problems(options)
     assert problem.startswith(start)
     monkeypatch.setenv(variable, "false")
-    assert training_problems(options, ("f1",)) == []
+    assert training_problems(options) == []
 
 
 def test_fsdp_is_refused() -> None:
-    (problem,) = training_problems(resolve_training_options(TrainingOptions(dry_run=True, fsdp="full_shard")), ("f1",))
+    (problem,) = training_problems(resolve_training_options(TrainingOptions(dry_run=True, fsdp="full_shard")))
     assert problem.startswith("--fsdp (or accelerate's FSDP setting): is not supported")

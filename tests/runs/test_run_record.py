@@ -115,9 +115,13 @@ def test_differing_options_are_refused_by_name(tmp_path: Path, finished: bool) -
         record.finish()
     before = (tmp_path / RUN_FILE).read_bytes()
     assert refusal(tmp_path, {"seed": 1, "madx2": False, "new_option": 3}) == (
-        f"--output_dir {tmp_path}: holds a run with other options (load_adapter was a, now None; "
-        "madx2 was True, now False; new_option was None, now 3; seed was 42, now 1); "
-        "give another folder, or --overwrite_output_dir to replace it"
+        f"--output_dir {tmp_path}: holds {'a finished' if finished else 'an unfinished'} run with other options "
+        "(load_adapter was a, now None; madx2 was True, now False; new_option was None, now 3; seed was 42, now 1); "
+        + (
+            "give another folder, or --overwrite_output_dir to replace it"
+            if finished
+            else "it resumes with its own options only: give those, another folder, or --overwrite_output_dir"
+        )
     )
     assert (tmp_path / RUN_FILE).read_bytes() == before
 
@@ -133,6 +137,32 @@ def test_an_option_that_the_earlier_version_lacked_has_the_value_by_which_it_tra
     assert changed(options={**OPTIONS, "new_option": 2}).finished is finished
     problem = problem_of(partial(changed, options={**OPTIONS, "new_option": 3}))
     assert "(new_option was 2, now 3)" in problem
+
+
+@pytest.mark.parametrize(
+    ("options", "changed", "loaded"),
+    [
+        ({}, {"num_train_epochs": 4.0}, "--load_adapter {}"),
+        ({"max_steps": 5}, {"max_steps": 9}, "--load_adapter {}"),
+        ({"train_adapter": False}, {"num_train_epochs": 2.5}, "--model_name_or_path {}"),
+        (
+            {"fuse_adapters": ["a=b", "c=d"], "load_lang_adapter": "mlm"},
+            {"num_train_epochs": 3},
+            "--load_adapter {} (without --load_lang_adapter, --fuse_adapters)",
+        ),
+        ({}, {"num_train_epochs": 1.0}, None),
+        ({"max_steps": 5}, {"max_steps": -1}, None),
+        ({"do_train": False}, {"num_train_epochs": 4.0}, None),
+    ],
+)
+def test_more_epochs_for_a_finished_run_are_refused_with_the_way_to_train_it_further(
+    tmp_path: Path, options: dict[str, Any], changed: dict[str, Any], loaded: str | None
+) -> None:
+    options = {"num_train_epochs": 2.0, "max_steps": -1, "do_train": True, "train_adapter": True, **options}
+    begin_run(tmp_path, options).finish()
+    problem = refusal(tmp_path, options | changed)
+    further = f"to train it further give {loaded.format(tmp_path)} and another --output_dir; else " if loaded else ""
+    assert problem.endswith(f"); {further}give another folder, or --overwrite_output_dir to replace it")
 
 
 def test_at_most_five_differing_options_are_named(tmp_path: Path) -> None:

@@ -276,7 +276,7 @@ def test_error_found_by_the_main_process_ends_all_processes_and_is_reported_once
     stderr = process.communicate(timeout=600)[1]
     assert process.returncode == 1  # of torchrun
     (error,) = [line for line in stderr.splitlines() if line.startswith(("error:", "[rank"))]
-    assert "holds a run with other options (processes was 1, now 2)" in error
+    assert "holds a finished run with other options (processes was 1, now 2)" in error
 
 
 def test_fsdp_and_accelerate_deepspeed_are_rejected_with_an_alternative(

@@ -1,0 +1,211 @@
+"""How runs end, and what their results say about it (adapter_qa/training/workflow.py)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.scripts import override, run_main
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import run_mlm_adapter
+import run_ner_adapter
+import run_qa_adapter
+from adapter_qa.core.errors import Interrupted, RunError
+from adapter_qa.training import ner, workflow
+from trainer_qa import QuestionAnsweringTrainer
+
+SCRIPTS = {"qa": run_qa_adapter.main, "ner": run_ner_adapter.main, "mlm": run_mlm_adapter.main}
+SENTENCES = "Ana B-PER\nnasceu O\nem O\nRecife B-LOC\n\n" * 12
+Commands = dict[str, list[str]]
+
+
+@pytest.fixture(scope="module")
+def commands(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Commands:
+    """Return a training with evaluation for each script, three epochs of two steps."""
+    sentences = tmp_path_factory.mktemp("data") / "sentences.conll"
+    sentences.write_text(SENTENCES, encoding="utf-8")
+    train, dev = map(str, squad_files)
+    sizes = ["--max_seq_length", "64"]
+    data = {
+        "qa": ["--train_file", train, "--validation_file", dev, *sizes, "--doc_stride", "16"],
+        "ner": ["--train_file", str(sentences), "--validation_file", str(sentences), *sizes],
+        "mlm": ["--train_file", train, "--validation_file", dev, "--block_size", "32"],
+    }
+    limits = ["--max_train_samples", "8", "--max_eval_samples", "4", "--per_device_train_batch_size", "4"]
+    shared = ["--model_name_or_path", str(tiny_bert), "--do_train", "--do_eval", "--num_train_epochs", "3"]
+    shared += ["--report_to", "none", "--disable_tqdm", "True", *limits]
+    return {script: [*shared, *words] for script, words in data.items()}
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return document
+
+
+# ---------------------------------------------------------------- runs that fail
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def function(*args: object, **kwargs: object) -> None:
+        raise error
+
+    return function
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("error", "status", "why"),
+    [
+        (KeyError("prelu"), "failed", ["KeyError: 'prelu'"]),
+        (RuntimeError("shapes differ\nmore"), "failed", ["RuntimeError: shapes differ"]),
+        (AssertionError(), "failed", ["AssertionError: AssertionError"]),
+        (SystemExit(3), "failed", ["SystemExit: 3"]),
+        (RunError(["a", "b"]), "failed", ["a", "b"]),
+        (KeyboardInterrupt(), "interrupted", ["KeyboardInterrupt: KeyboardInterrupt"]),
+        (Interrupted(15, "by SIGTERM"), "interrupted", ["by SIGTERM"]),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_a_run_that_ends_by_an_exception_says_why(
+    script: str, error: BaseException, status: str, why: list[str], commands: Commands, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The exception comes as soon as the record is written."""
+    monkeypatch.setattr(workflow, "parameter_table", raising(error))
+    with pytest.raises(type(error)):
+        SCRIPTS[script]([*commands[script], "--output_dir", str(tmp_path / "run")])
+    run = read_run(tmp_path / "run")
+    assert (run["status"], run["why"]) == (status, why)
+
+
+@pytest.mark.parametrize(
+    "step", ["make_trainer", "workflow.train", "workflow.save_model", "evaluate", "workflow.record_metrics", "answer"]
+)
+def test_every_step_is_covered(
+    step: str, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, squad_files: tuple[Path, Path]
+) -> None:
+    if step.startswith("workflow."):
+        monkeypatch.setattr(workflow, step.removeprefix("workflow."), raising(ZeroDivisionError(step)))
+    else:
+        owner = run_qa_adapter if step == "make_trainer" else QuestionAnsweringTrainer
+        monkeypatch.setattr(owner, step, raising(ZeroDivisionError(step)))
+    monkeypatch.setattr(workflow, "is_finished", lambda run: False)
+    argv = override(commands["qa"], "--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no")
+    with pytest.raises(ZeroDivisionError):
+        run_qa_adapter.main([*argv, "--do_predict", "--test_file", str(squad_files[1]), "--output_dir", str(tmp_path)])
+    run = read_run(tmp_path)
+    assert (run["status"], run["why"]) == ("failed", [f"ZeroDivisionError: {step}"])
+
+
+def test_a_failure_after_the_end_leaves_the_run_finished(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "_push_if_asked", raising(RunError("no network")))
+    argv = override(commands["mlm"], "--max_steps", "1", "--output_dir", str(tmp_path))
+    with pytest.raises(RunError):
+        run_mlm_adapter.main(argv)
+    assert read_run(tmp_path)["status"] == "finished"
+
+
+# ---------------------------------------------------------------- epoch and step of metrics
+
+
+def scores_of(values: list[float]) -> Callable[..., dict[str, float]]:
+    """Return a function that stands in for scoring: the evaluations get these F1 values in order."""
+    remaining: Iterator[float] = iter(values)
+    return lambda *args: {"f1": next(remaining)}
+
+
+@pytest.mark.parametrize("script", ["qa", "ner"])
+def test_results_of_the_best_weights_carry_their_epoch_and_step(
+    script: str, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of three epochs is best; two steps make an epoch."""
+    scores = scores_of([10.0, 30.0, 20.0, 30.0, 30.0])
+    monkeypatch.setattr(QuestionAnsweringTrainer, "official_scores", scores)
+    monkeypatch.setattr(ner, "entity_scores", scores)
+    argv = override(commands[script], "--report_to", "tensorboard", "--output_dir", tmp_path)
+    if script == "qa":
+        argv += ["--do_predict", "--test_file", argv[argv.index("--validation_file") + 1]]
+    process = run_main(SCRIPTS[script], *argv)
+    assert process.returncode == 0, process.stderr
+    run = read_run(tmp_path)
+    assert run["best"] == {"step": 4, "epoch": 2.0, "metric": 30.0}
+    assert (run["steps"], run["epochs"]) == (6, 3.0)
+    dates = {"train": (3.0, 6), "eval": (2.0, 4)} | ({"predict": (2.0, 4)} if script == "qa" else {})
+    combined = json.loads((tmp_path / "all_results.json").read_text(encoding="utf-8"))
+    for split, date in dates.items():
+        results = json.loads((tmp_path / f"{split}_results.json").read_text(encoding="utf-8"))
+        for metrics in (results, run["metrics"][split]):
+            assert (metrics["epoch"], metrics["step"]) == date, split
+        assert (combined[f"{split}_epoch"], combined[f"{split}_step"]) == date
+        printed = process.stdout.partition(f"***** {split} metrics *****\n")[2].partition("*****")[0]
+        lines = dict(line.split(" = ") for line in printed.splitlines() if " = " in line)
+        values = {name.strip(): value.strip() for name, value in lines.items()}
+        assert (values["epoch"], values["step"]) == (str(date[0]), str(date[1]))
+    last = EventAccumulator(str(sorted((tmp_path / "runs").rglob("events.*"))[-1])).Reload()
+    assert [(event.step, event.value) for event in last.Scalars("eval/f1")] == [(4, 30.0)]
+    assert [(event.step, event.value) for event in last.Scalars("train/epoch")] == [(4, 2.0)]
+    assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-4"]
+
+
+def test_the_last_weights_carry_the_last_epoch(
+    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(QuestionAnsweringTrainer, "official_scores", scores_of([10.0, 30.0, 20.0, 20.0]))
+    argv = override(commands["qa"], "--load_best_model_at_end", "False", "--output_dir", tmp_path)
+    assert run_qa_adapter.main(argv) == 0
+    run = read_run(tmp_path)
+    assert run["best"] == {"step": 4, "epoch": 2.0, "metric": 30.0}
+    assert (run["metrics"]["eval"]["epoch"], run["metrics"]["eval"]["step"]) == (3.0, 6)
+
+
+def test_an_evaluation_without_training_has_no_epoch(commands: Commands, tmp_path: Path) -> None:
+    argv = [word for word in commands["qa"] if word != "--do_train"]
+    assert run_qa_adapter.main([*argv, "--train_adapter", "False", "--output_dir", str(tmp_path)]) == 0
+    run = read_run(tmp_path)
+    assert not {"epoch", "step"} & {*run["metrics"]["eval"]}
+    assert not {"epoch", "step", "eval_epoch"} & {*json.loads((tmp_path / "all_results.json").read_text("utf-8"))}
+
+
+# ---------------------------------------------------------------- the metric that decides
+
+
+@pytest.mark.parametrize(
+    ("script", "metric", "more", "problem"),
+    [
+        ("ner", "ORG_f1", [], "no entity of the evaluation sentences is a ORG; their types are LOC, PER"),
+        ("qa", "NoAns_f1", ["--version_2_with_negative"], "no evaluation question has no answer"),
+    ],
+)
+def test_a_metric_that_the_data_does_not_have_is_refused(
+    script: str, metric: str, more: list[str], problem: str, commands: Commands, tmp_path: Path
+) -> None:
+    argv = [*commands[script], *more, "--metric_for_best_model", metric, "--output_dir", str(tmp_path / "run")]
+    process = run_main(SCRIPTS[script], *argv)
+    assert process.returncode == 2
+    assert process.stderr.splitlines()[-1] == f"error: --metric_for_best_model {metric}: not computed, {problem}"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("script", "metric", "more"),
+    [
+        ("ner", "LOC_recall", []),
+        ("mlm", "perplexity", []),
+        ("qa", "HasAns_exact", ["--version_2_with_negative"]),
+        ("qa", "best_f1", ["--version_2_with_negative"]),
+        ("qa", "total", []),
+    ],
+)
+def test_any_printed_metric_decides(
+    script: str, metric: str, more: list[str], commands: Commands, tmp_path: Path
+) -> None:
+    options = ["--metric_for_best_model", metric, "--num_train_epochs", "1", "--output_dir", tmp_path, *more]
+    assert SCRIPTS[script](override(commands[script], *options)) == 0
+    run = read_run(tmp_path)
+    assert run["best"]["metric"] == run["history"][0][f"eval_{metric}"]
