@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,21 @@ def test_other_encoders_are_refused(folder: Path, kind: Any) -> None:
     ]
 
 
+def test_a_config_without_a_kind_of_encoder_is_refused(folder: Path) -> None:
+    path = change(folder, model_type=None)
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [
+        f'{path}: names no model_type; add it if it is one of these, e.g. "model_type": "bert": bert, roberta, '
+        "xlm-roberta"
+    ]
+
+
+def test_a_decoder_is_refused(folder: Path) -> None:
+    path = change(folder, is_decoder=True)
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [
+        f"{path}: is_decoder is true, so that no token sees the next ones; give an encoder, or set it to false"
+    ]
+
+
 def test_supported_encoders(folder: Path) -> None:
     for kind in ENCODERS:
         change(folder, model_type=kind)
@@ -144,6 +160,19 @@ def test_the_window_limit_is_the_longest_input_of_the_model(tiny_bert: Path, tin
             with pytest.raises((IndexError, RuntimeError)):
                 model(input_ids=torch.full((1, limit + 1), 9))
     assert window_limit({"model_type": "xlm-roberta", "max_position_embeddings": 514}) == 512
+
+
+@pytest.mark.parametrize("pad_token_id", [0, 3])
+def test_roberta_numbers_positions_from_its_number_for_padding(
+    pad_token_id: int, tiny_roberta: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(tiny_roberta, tmp_path / "base"))
+    change(folder, pad_token_id=pad_token_id)
+    limit = window_limit(read_base_config(ModelOptions(str(folder))))
+    model = RobertaForQuestionAnswering.from_pretrained(folder).eval()
+    model(input_ids=torch.full((1, limit), 9))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, limit + 1), 9))
 
 
 def test_a_window_beyond_the_limit_is_refused(tiny_bert: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from support.problems import problem_of
+from support.scripts import run_main
 from transformers import (
     AutoTokenizer,
     BertConfig,
@@ -22,13 +25,21 @@ from transformers import (
     PreTrainedModel,
 )
 
+import run_mlm_adapter
 from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.models.adapter_setup import resolve_setup
-from adapter_qa.models.base_config import read_base_config
-from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices
+from adapter_qa.models.base_config import read_base_config, window_limit
+from adapter_qa.models.base_model import (
+    check_masked_lm_head,
+    load_model,
+    load_tokenizer,
+    silence_library_notices,
+)
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.identity import weights_fingerprint
+from adapter_qa.models.save import save_setup
+from adapter_qa.models.saved_adapters import read_setup
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +168,180 @@ def test_truncated_weights_are_refused(copied: Path, size: int) -> None:
     (problem,) = caught.value.problems
     assert problem.startswith(f"{path}: the weights cannot be read (")
     assert "\n" not in problem
+
+
+# ---------------------------------------------------------------- bases as people have them
+
+
+State = dict[str, torch.Tensor]
+
+
+def change_weights(folder: Path, change: Callable[[State], State]) -> Path:
+    """Change the weights of a base model; return its folder."""
+    state = change(load_file(folder / "model.safetensors"))
+    save_file({name: weight.clone().contiguous() for name, weight in state.items()}, folder / "model.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "labels", [["1 star", "2 stars", "3 stars", "4 stars", "5 stars"], ["very bad!", "very good!"]]
+)
+def test_labels_of_another_task_are_forgotten(copied: Path, labels: list[str], tmp_path: Path) -> None:
+    ids = {label: index for index, label in enumerate(labels)}
+    names = {str(index): label for label, index in ids.items()}
+    change(copied, id2label=names, label2id=ids, problem_type="multi_label_classification")
+    change_weights(copied, lambda state: state | {"classifier.weight": torch.ones(len(labels), 32)})
+    options = ModelOptions(str(copied))
+    for task in ("qa", "mlm"):
+        setup = resolve_setup(task, read_base_config(options), AdapterOptions())
+        assert setup is not None
+        model: Any = load_model(options, task)
+        assert (model.config.num_labels, model.config.problem_type) == (2, None)
+        build_setup(model, setup)
+        if task == "qa":
+            assert model(torch.tensor([[2, 5, 6, 3]])).start_logits.shape == (1, 4)
+        save_setup(model, setup, tmp_path / task, {})
+        head = read_setup(tmp_path / task).head  # labels with blanks cannot be read
+        assert head is not None
+        assert head.labels == ("LABEL_0", "LABEL_1")
+    ner: Any = load_model(options, "ner", ["O", "B-X", "I-X"])
+    assert ner(torch.tensor([[2, 5, 6, 3]])).logits.shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize(
+    "leftover",
+    [
+        {"return_dict": False}, {"torchscript": True}, {"output_hidden_states": True}, {"output_attentions": True},
+        {"chunk_size_feed_forward": 3}, {"gradient_checkpointing": True}, {"torch_dtype": "float16"},
+        {"pad_token_id": None}, {"architectures": ["BertForSequenceClassification"], "finetuning_task": "sst2"},
+    ],
+)  # fmt: skip
+def test_leftovers_in_the_configuration_do_not_change_the_logits(copied: Path, leftover: dict[str, Any]) -> None:
+    inputs = torch.tensor([[2, 5, 6, 7, 3]])
+    options = ModelOptions(str(copied))
+
+    def output() -> Any:
+        torch.manual_seed(1)
+        return load_model(options, "qa").eval()(inputs)
+
+    expected = output()
+    change(copied, **leftover)
+    assert torch.equal(output().start_logits, expected.start_logits)
+    assert output().keys() == expected.keys()
+    assert {weight.dtype for weight in load_model(options, "qa", shapes_only=True).parameters()} == {torch.float32}
+
+
+def test_roberta_without_a_number_for_padding_has_the_usual_one(tiny_roberta: Path, tmp_path: Path) -> None:
+    inputs = torch.tensor([[0, 5, 6, 7, 2]])
+    folder = Path(shutil.copytree(tiny_roberta, tmp_path / "base"))
+    options = ModelOptions(str(folder))
+    expected = load_model(options, "mlm").eval()(inputs).logits
+    change(folder, pad_token_id=None)
+    assert torch.equal(load_model(options, "mlm").eval()(inputs).logits, expected)
+    assert window_limit(read_base_config(options)) == 128
+
+
+def test_an_embedding_with_more_rows_than_tokens_is_allowed(copied: Path) -> None:
+    def larger(state: State) -> State:
+        rows, bias = state["bert.embeddings.word_embeddings.weight"], state["cls.predictions.bias"]
+        return state | {
+            "bert.embeddings.word_embeddings.weight": torch.cat([rows, torch.zeros(10, 32)]),
+            "cls.predictions.bias": torch.cat([bias, torch.zeros(10)]),
+        }
+
+    options = ModelOptions(str(change_weights(copied, larger)))
+    size = read_base_config(options)["vocab_size"]
+    change(copied, vocab_size=size + 10)
+    assert len(load_tokenizer(options)) == size
+    assert load_model(options, "mlm").get_input_embeddings().weight.shape == (size + 10, 32)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "model.", "net.transformer."])
+def test_weights_under_the_name_of_a_program_are_loaded_with_their_head(copied: Path, prefix: str) -> None:
+    expected = load_model(ModelOptions(str(copied)), "mlm").state_dict()
+    change_weights(copied, lambda state: {prefix + name: weight for name, weight in state.items()})
+    model = load_model(ModelOptions(str(copied)), "mlm")
+    assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
+    assert model.name_or_path == str(copied)
+    assert check_masked_lm_head(ModelOptions(str(copied)), model) is None
+
+
+@pytest.mark.parametrize(
+    ("prefixes", "found"),
+    [
+        (["roberta."], "roberta.embeddings"),
+        (["model.electra."], "model.electra.embeddings"),
+        (["query.", "passage."], "passage.embeddings and query.embeddings"),
+    ],
+)
+def test_weights_of_another_encoder_or_of_two_are_refused(copied: Path, prefixes: list[str], found: str) -> None:
+    def several(state: State) -> State:
+        base = {name.removeprefix("bert."): weight for name, weight in state.items() if name.startswith("bert.")}
+        return {prefix + name: weight for prefix in prefixes for name, weight in base.items()}
+
+    change_weights(copied, several)
+    assert problem_of(load_model, ModelOptions(str(copied)), "qa") == (
+        f"{copied}: its weights have {found} where bert.embeddings is expected; give a single bert, whose config.json "
+        "and weights belong together"
+    )
+
+
+# ---------------------------------------------------------------- bases without a masked-LM head
+
+
+def without_head(state: State) -> State:
+    return {name: weight for name, weight in state.items() if name.startswith("bert.")}
+
+
+def test_a_language_adapter_on_a_base_without_its_head_is_trained_after_a_note(copied: Path, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("Ana nasceu em Recife e é médica.\n" * 40, encoding="utf-8")
+
+    def notes(*argv: object) -> list[str]:
+        options = ["--model_name_or_path", copied, "--train_file", tmp_path / "texts.txt", "--block_size", 32]
+        result = run_main(run_mlm_adapter.main, *options, "--max_steps", 1, "--report_to", "none", *argv)
+        assert result.returncode == 0, result.stderr
+        return [line for line in result.stderr.splitlines() if "masked language modelling" in line]
+
+    assert notes("--do_train", "--dry_run") == []
+    change_weights(copied, without_head)
+    expected = [
+        f"note: {copied}: has no head for masked language modelling (4 weights are missing, e.g. "
+        "cls.predictions.transform.LayerNorm.bias); a random one is trained together with the adapter, which learns to "
+        "fit it, and losses are not comparable with those of other base models; if there is a checkpoint of this base "
+        "model with its head, give that"
+    ]
+    assert notes("--do_train", "--dry_run") == expected
+    assert notes("--do_train", "--output_dir", tmp_path / "mlm") == expected
+    # The trained head is saved with the adapter.
+    assert notes("--do_eval", "--load_adapter", tmp_path / "mlm", "--output_dir", tmp_path / "eval") == []
+
+
+def test_roberta_without_its_head_is_recognised(tiny_roberta: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_roberta, tmp_path / "base"))
+    options = ModelOptions(str(folder))
+    assert check_masked_lm_head(options, load_model(options, "mlm")) is None
+    change_weights(folder, lambda state: {name: w for name, w in state.items() if name.startswith("roberta.")})
+    note = check_masked_lm_head(options, load_model(options, "mlm", shapes_only=True))
+    assert note is not None
+    assert "(4 weights are missing, e.g. lm_head.dense.bias)" in note
+
+
+def test_an_output_layer_of_its_own_is_used_or_missing(copied: Path) -> None:
+    change(copied, tie_word_embeddings=False)
+    options = ModelOptions(str(copied))
+    assert problem_of(check_masked_lm_head, options, load_model(options, "mlm")) == (
+        f"{copied}: tie_word_embeddings is false in its config.json, but cls.predictions.decoder.weight is missing, so "
+        "that the output layer would be random; set tie_word_embeddings to true, or give a base model with all weights"
+    )
+    assert load_model(options, "qa") is not None  # which has no such layer
+    output = torch.randn(read_base_config(options)["vocab_size"], 32)
+    change_weights(copied, lambda state: state | {"cls.predictions.decoder.weight": output})
+    model = load_model(options, "mlm")
+    assert check_masked_lm_head(options, model) is None
+    assert torch.equal(model.get_parameter("cls.predictions.decoder.weight"), output)
+
+
+# ---------------------------------------------------------------- fingerprints of models
 
 
 def test_the_fingerprint_depends_on_the_weights() -> None:
