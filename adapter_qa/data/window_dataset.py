@@ -12,14 +12,19 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from adapter_qa.data.windows import OnProgress, PairLayout, PairTokenizer, Window, Windows, pad_windows
+from adapter_qa.data.pair_tokenizer import PairTokenizer
+from adapter_qa.data.windows import OnProgress, PairLayout, Window, Windows, pad_windows
 
 MIN_TEXTS_FOR_BAR = 1000  # fewer texts are tokenized before anybody could read a progress bar
 
 
 def pair_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PairTokenizer:
-    """Return a fast tokenizer as `make_windows` takes it; the underlying tokenizer is shared, not copied."""
-    return PairTokenizer(
+    """Return a fast tokenizer as `make_windows` takes it; the underlying tokenizer is copied only if it is mended.
+
+    Raises:
+        UserError: the tokenizer reports wrong characters for its tokens; see `PairTokenizer.checked`.
+    """
+    tokenizer_of_pairs = PairTokenizer(
         tokenizer.backend_tokenizer,
         name=f"{tokenizer.name_or_path} ({type(tokenizer).__name__})",
         cls_token_id=int(tokenizer.cls_token_id),
@@ -28,6 +33,7 @@ def pair_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PairTokenizer:
         has_token_types="token_type_ids" in tokenizer.model_input_names,
         split_special_tokens=tokenizer.split_special_tokens,
     )
+    return tokenizer_of_pairs.checked()
 
 
 def progress_bar(description: str) -> OnProgress:

@@ -13,60 +13,19 @@ from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question, is_aligned
 
 TEXTS_PER_CALL = 250  # tokenized in one call: enough to use all of the tokenizer's threads, few enough to bound memory
-WINDOWS_PER_SEARCH = 8192  # labelled in one binary search; bounds memory
+ANSWERS_PER_SEARCH = 8192  # found in one binary search; bounds memory
 
 OnProgress = Callable[[int, int], None]  # called with the number of texts that are tokenized, and of all texts
-
-
-@dataclass(frozen=True)
-class PairTokenizer:
-    """A tokenizer and what is needed to join question and context with it.
-
-    Attributes:
-        name: for error messages.
-        pad_left: padding is on the left; then the context comes first and the question second.
-        has_token_types: the encoder takes token types.
-        split_special_tokens: the spelling of a special token within a text is tokenized as any other text.
-    """
-
-    tokenizer: Tokenizer
-    name: str
-    cls_token_id: int
-    pad_token_id: int
-    pad_left: bool
-    has_token_types: bool
-    split_special_tokens: bool = False
-
-    def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Tokenize each text by itself, without special tokens, truncation and padding."""
-        self._reset()
-        encodings: list[Encoding] = self.tokenizer.encode_batch(texts, add_special_tokens=False)
-        return encodings
-
-    def encode_pair(self, first: str, second: str) -> Encoding:
-        """Tokenize two texts together, with special tokens, without truncation and padding."""
-        self._reset()
-        return self.tokenizer.encode(first, second)
-
-    def _reset(self) -> None:
-        # Written only if they differ: writing fails while another thread tokenizes.
-        if self.tokenizer.truncation is not None:
-            self.tokenizer.no_truncation()
-        if self.tokenizer.padding is not None:
-            self.tokenizer.no_padding()
-        if self.tokenizer.encode_special_tokens != self.split_special_tokens:
-            self.tokenizer.encode_special_tokens = self.split_special_tokens
 
 
 @dataclass(frozen=True)
@@ -75,7 +34,9 @@ class Tokens:
 
     Attributes:
         ids: (tokens,) int32.
-        char_spans: (tokens, 2) int32, start and end character of each token in its text.
+        char_spans: (tokens, 2) int32, start and end character of each token in its text, as in
+            `PairTokenizer.char_spans`: without white space at both ends. Start and end are equal for a token of white
+            space only, which neither begins nor ends an answer.
         text_offsets: (texts + 1,) int64.
     """
 
@@ -94,10 +55,10 @@ class Tokens:
 
         Spans of distinct tokens then have distinct characters. The bytes of an emoji, for example, share theirs.
         """
-        is_later = (np.diff(self.char_spans, axis=0) > 0).all(axis=1)
+        increases = np.diff(self.char_spans, axis=0) > 0
         starts = self.text_offsets[(self.text_offsets > 0) & (self.text_offsets < len(self.ids))]
-        is_later[starts - 1] = True  # of the next text
-        return bool(is_later.all() and (self.char_spans[:, 1] > self.char_spans[:, 0]).all())
+        increases[starts - 1] = True  # the first token of the next text
+        return bool(increases.all() and (self.char_spans[:, 1] > self.char_spans[:, 0]).all())
 
     def extended(self, other: Tokens) -> Tokens:
         """Return the tokens of these texts, followed by those of `other`."""
@@ -170,10 +131,14 @@ class Windows:
         context_start: (windows,) int32, first token of the context in the window.
         context_end: (windows,) int32, end of its range of the context's tokens, exclusive.
         start_position: (windows,) int32, first token of the first gold answer, counted from the window's beginning;
-            `layout.cls_position` if there is no answer or the window does not contain all of it; `IGNORED` if the
-            context does not contain the answer at its start index.
+            `layout.cls_position` if there is no answer, or another window of the question contains all of it and this
+            one does not; `IGNORED` if no window contains it.
         end_position: (windows,) int32, last token of the first gold answer; otherwise as `start_position`.
         cut_questions: number of questions that were too long and lost their end.
+        answers_without_tokens: number of first gold answers at their start index that have no token, because the
+            tokenizer removes all their characters.
+        answers_in_no_window: number of first gold answers that have tokens, but no window contains all of them.
+        answer_tokens: (questions,) int32, tokens of the shortest gold answer; 0 if no answer has a token.
     """
 
     layout: PairLayout
@@ -186,6 +151,9 @@ class Windows:
     start_position: np.ndarray
     end_position: np.ndarray
     cut_questions: int
+    answers_without_tokens: int
+    answers_in_no_window: int
+    answer_tokens: np.ndarray
 
     def __len__(self) -> int:
         return len(self.question_index)
@@ -240,9 +208,13 @@ def make_windows(
     """Split questions with their contexts into labelled windows, for training, evaluation and inference alike.
 
     Windows and labels are those of `run_qa.py` in the examples of transformers: the question first, the context second;
-    the other way round if the tokenizer pads on the left. There are two differences. An answer that begins in the last
-    token of a window is labelled there; the script labels the position after it. A question that is too long for the
-    window is cut; the script fails.
+    the other way round if the tokenizer pads on the left. These are different:
+
+    - An answer that begins in the last token of a window is labelled there; the script labels the position after it.
+    - An answer is labelled without characters at its ends that no token has, such as white space; the script labels the
+      next token, or no answer.
+    - The windows of an answer that is in none of them are ignored; the script labels no answer.
+    - A question that is too long for the window is cut; the script fails.
 
     Args:
         questions: at least one.
@@ -252,15 +224,10 @@ def make_windows(
         on_progress: called after every `TEXTS_PER_CALL` texts.
 
     Raises:
-        UserError: the stride leaves no space for new context tokens, or the tokenizer joins texts in an unknown way.
+        UserError: as in `window_layout`.
     """
-    layout = pair_layout(tokenizer)
+    layout = window_layout(tokenizer, max_seq_length, doc_stride)
     capacity = max_seq_length - layout.special_tokens
-    if capacity - doc_stride < 2:
-        raise UserError(
-            f"--doc_stride {doc_stride} leaves no space in --max_seq_length {max_seq_length}; "
-            f"give a stride of at most {capacity - 2}"
-        )
     texts = [question.context for question in questions] + [question.question.lstrip() for question in questions]
     numbers: dict[str, int] = {}  # of the distinct texts, contexts first
     text_index = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32, len(texts))
@@ -282,7 +249,13 @@ def make_windows(
 
     context_capacity = capacity - tokens.lengths(question_text)
     question_index, context_start, context_end = _context_ranges(context_capacity, context_lengths, doc_stride)
-    labels = np.full((2, len(question_index)), layout.cls_position, dtype=np.int32)
+    answers = _find_answers(questions, context_text, tokens)
+    begin = tokens.text_offsets[context_text[question_index]] + context_start
+    first, last = answers.first[question_index], answers.last[question_index]
+    contains_answer = (first >= begin) & (last < begin + context_end - context_start)
+    is_lost = answers.are_given.copy()
+    is_lost[question_index[contains_answer]] = False
+    labels = np.where(is_lost[question_index], IGNORED, np.full((2, 1), layout.cls_position, np.int32))
     windows = Windows(
         layout,
         tokens,
@@ -294,9 +267,29 @@ def make_windows(
         labels[0],
         labels[1],
         len(too_long),
+        int((answers.are_aligned & (answers.first < 0)).sum()),
+        int((is_lost & (answers.first >= 0)).sum()),
+        answers.shortest,
     )
-    _write_labels(windows, questions)
+    rows = np.flatnonzero(contains_answer)
+    labels[:, rows] = np.stack([first[rows], last[rows]]) - windows.token_shifts(rows)
     return windows
+
+
+def window_layout(tokenizer: PairTokenizer, max_seq_length: int, doc_stride: int) -> PairLayout:
+    """Return how a tokenizer joins question and context in windows of `max_seq_length` tokens.
+
+    Raises:
+        UserError: the stride leaves no space for new context tokens, or the tokenizer joins texts in an unknown way.
+    """
+    layout = pair_layout(tokenizer)
+    capacity = max_seq_length - layout.special_tokens
+    if capacity - doc_stride < 2:
+        raise UserError(
+            f"--doc_stride {doc_stride} leaves no space in --max_seq_length {max_seq_length}; "
+            f"give a stride of at most {capacity - 2}"
+        )
+    return layout
 
 
 def pair_layout(tokenizer: PairTokenizer) -> PairLayout:
@@ -330,14 +323,15 @@ def pair_layout(tokenizer: PairTokenizer) -> PairLayout:
 
 
 def tokenize(texts: Sequence[str], tokenizer: PairTokenizer, on_progress: OnProgress | None = None) -> Tokens:
-    """Tokenize each text by itself; the character spans are those that the tokenizer gives within a pair."""
+    """Tokenize each text by itself."""
     ids, char_spans, text_offsets = array("i"), array("i"), array("q", [0])  # grow in place: no second copy at the end
     for first in range(0, len(texts), TEXTS_PER_CALL):
-        encodings = tokenizer.encode(texts[first : first + TEXTS_PER_CALL])
+        block = texts[first : first + TEXTS_PER_CALL]
+        encodings = tokenizer.encode(block)
         for encoding in encodings:
             ids.extend(encoding.ids)
-            char_spans.extend(chain.from_iterable(encoding.offsets))
             text_offsets.append(len(ids))
+        char_spans.frombytes(tokenizer.char_spans(block, encodings).tobytes())
         if on_progress is not None:
             on_progress(first + len(encodings), len(texts))
     return Tokens(
@@ -462,38 +456,92 @@ def _context_ranges(
     return question.astype(np.int32), start.astype(np.int32), end.astype(np.int32)
 
 
-def _answer_chars(question: Question) -> tuple[int, int]:
-    """Return start and end of the first gold answer; (0, 0) if there is none, (-1, -1) if it is not at its start."""
-    if not question.answer_texts:
-        return 0, 0
-    if not is_aligned(question):
-        return -1, -1
-    start = question.answer_starts[0]
-    return start, start + len(question.answer_texts[0])
+class _GoldAnswers(NamedTuple):
+    """The gold answers of several questions, all (questions,).
+
+    Attributes:
+        are_given: bool, the question has a gold answer.
+        are_aligned: bool, the first gold answer is at its start index.
+        first: int64, first token of the first gold answer, by its index in `Tokens`; -1 if it has no token.
+        last: int64, last token of the first gold answer; -1 if it has no token.
+        shortest: int32, tokens of the shortest gold answer; 0 if no answer has a token.
+    """
+
+    are_given: np.ndarray
+    are_aligned: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+    shortest: np.ndarray
 
 
-def _write_labels(windows: Windows, questions: Sequence[Question]) -> None:
-    """Write the tokens of the first gold answers into `start_position` and `end_position`; see `Windows`."""
-    texts = windows.texts
-    starts, ends = np.array([_answer_chars(question) for question in questions])[windows.question_index].T
-    windows.start_position[starts < 0] = windows.end_position[starts < 0] = IGNORED
-    context_offsets = texts.text_offsets[windows.context_text]
-    first, last = context_offsets + windows.context_start, context_offsets + windows.context_end - 1
-    rows = np.flatnonzero((ends > starts) & (last >= first))
-    contains_answer = texts.char_spans[first[rows], 0] <= starts[rows]
-    contains_answer &= texts.char_spans[last[rows], 1] >= ends[rows]
-    rows = rows[contains_answer]
-    rows = rows[np.argsort(windows.context_text[rows], kind="stable")]
-    for begin in range(0, len(rows), WINDOWS_PER_SEARCH):
-        block = rows[begin : begin + WINDOWS_PER_SEARCH]
-        text = windows.context_text[block].astype(np.int64)
-        contexts = np.arange(text[0], text[-1] + 1)
-        base = texts.text_offsets[text[0]]
-        char_spans = texts.char_spans[base : texts.text_offsets[text[-1] + 1]]
-        # One search over all of these contexts: a key is the number of the text, then the character.
-        keys = np.repeat(contexts, texts.lengths(contexts)) << 32
-        start = base + np.searchsorted(keys + char_spans[:, 0], (text << 32) + starts[block], side="right") - 1
-        end = base + np.searchsorted(keys + char_spans[:, 1], (text << 32) + ends[block], side="left")
-        shifts = windows.token_shifts(block)
-        windows.start_position[block] = np.minimum(start, last[block]) - shifts
-        windows.end_position[block] = np.maximum(end, first[block]) - shifts
+def _find_answers(questions: Sequence[Question], context_text: np.ndarray, tokens: Tokens) -> _GoldAnswers:
+    """Find the tokens of all gold answers; `context_text` is (questions,), the index of each context in `tokens`."""
+    are_given = np.array([bool(question.answer_texts) for question in questions])
+    # Question, number of the answer, start and end character.
+    answers = np.array(
+        [
+            (index, number, start, start + len(text))
+            for index, question in enumerate(questions)
+            for number, (text, start) in enumerate(zip(question.answer_texts, question.answer_starts, strict=True))
+            if is_aligned(question, number)
+        ],
+        np.int64,
+    ).reshape(-1, 4)
+    index, number, start, end = answers.T
+    first, last = _tokens_of_chars(tokens, context_text[index], start, end)
+    shortest = np.full(len(questions), np.iinfo(np.int32).max, np.int32)
+    has_tokens = first >= 0
+    np.minimum.at(shortest, index[has_tokens], last[has_tokens] - first[has_tokens] + 1)
+    of_first = np.full((2, len(questions)), -1)
+    of_first[:, index[number == 0]] = np.stack([first, last])[:, number == 0]
+    are_aligned = np.zeros(len(questions), bool)
+    are_aligned[index[number == 0]] = True
+    shortest[shortest == np.iinfo(np.int32).max] = 0
+    return _GoldAnswers(are_given, are_aligned, of_first[0], of_first[1], shortest)
+
+
+def _tokens_of_chars(
+    tokens: Tokens, texts: np.ndarray, starts: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Find the first and the last token of ranges of characters, without characters at their ends that no token has.
+
+    Of several tokens that have the first character the last is taken, and of those that have the last character the
+    first, as in `run_qa.py`; if these are in the wrong order, the first and the last of them.
+
+    Args:
+        tokens: tokens of several texts.
+        texts: (n,), index of the text of each range.
+        starts: (n,) int64, first character.
+        ends: (n,) int64, last character, exclusive.
+
+    Returns:
+        Indices in `tokens`, -1 if no token has any of the characters, both (n,) int64.
+    """
+    found = np.full((2, len(texts)), -1)
+    order = np.argsort(texts, kind="stable")
+    for begin in range(0, len(texts), ANSWERS_PER_SEARCH):
+        block = order[begin : begin + ANSWERS_PER_SEARCH]
+        text = texts[block].astype(np.int64)
+        numbers = np.arange(text[0], text[-1] + 1)
+        base, stop = tokens.text_offsets[[text[0], text[-1] + 1]]
+        spans = tokens.char_spans[base:stop]
+        has_chars = np.flatnonzero(spans[:, 1] > spans[:, 0])
+        # One search over all of these texts: a key is the number of the text, then the character. A token before all
+        # and one behind all of them stand for no token.
+        keys = (np.repeat(numbers, tokens.lengths(numbers)) << 32)[:, None] + spans
+        token_starts, token_ends = np.pad(keys[has_chars].T, ((0, 0), (1, 1)), constant_values=((0, 0), (-1, 1 << 62)))
+        start, end = (text << 32) + starts[block], (text << 32) + ends[block]
+        first = np.searchsorted(token_starts, start, side="right") - 1
+        last = np.searchsorted(token_ends, end, side="left")
+        first += token_ends[first] <= start  # no token has the first character
+        first = np.searchsorted(token_starts, token_starts[first], side="right") - 1
+        last -= token_starts[last] >= end
+        last = np.searchsorted(token_ends, token_ends[last], side="left")
+        is_found = (token_starts[first] < end) & (token_ends[last] > start)
+        crossed = first > last
+        first[crossed] = np.searchsorted(token_starts, token_starts[first[crossed]], side="left")
+        last[crossed] = np.searchsorted(token_ends, token_ends[last[crossed]], side="right") - 1
+        last = np.maximum(first, last)
+        both = np.stack([first, last])[:, is_found]
+        found[:, block[is_found]] = base + has_chars[both - 1]
+    return found[0], found[1]

@@ -39,7 +39,8 @@ import numpy as np
 from tokenizers import Tokenizer
 from adapter_qa.data.spans import choose_answers, window_spans
 from adapter_qa.data.questions import Question
-from adapter_qa.data.windows import PairTokenizer, make_windows, pad_windows
+from adapter_qa.data.pair_tokenizer import PairTokenizer
+from adapter_qa.data.windows import make_windows, pad_windows
 tokenizer = PairTokenizer(Tokenizer.from_file(sys.argv[1]), "bert", 2, 0, pad_left=False, has_token_types=True)
 questions = [Question("1", "Onde nasceu Ana?", "Ana nasceu em Recife. " * 20, ("Recife",), (14,))]
 windows = make_windows(questions, tokenizer, max_seq_length=32, doc_stride=8)
@@ -151,10 +152,11 @@ def test_labels_of_any_text_contain_the_answer(
     char_spans = windows.texts.char_spans[: windows.texts.text_offsets[1]]  # of the context, the first text
     assert (char_spans[:, 0] <= char_spans[:, 1]).all()
     assert (char_spans[:, 1] <= len(context)).all()
+    covered = {character for first, last in char_spans.tolist() for character in range(first, last)}
     for index in labelled_rows(windows):
         offsets = window_offsets(windows, index)
-        assert offsets[windows.start_position[index], 0] <= start
-        assert offsets[windows.end_position[index], 1] >= end
+        labelled = range(offsets[windows.start_position[index], 0], offsets[windows.end_position[index], 1])
+        assert covered & set(range(start, end)) <= set(labelled)
 
 
 def test_question_that_is_too_long_is_cut_and_counted(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -186,7 +188,8 @@ def test_texts_without_tokens_make_windows(tiny_bert: Path) -> None:
     empty = Question("x", "\u200b", "\u200b", ("\u200b",), (0,))
     windows = make_windows([empty], tokenizer, max_seq_length=24, doc_stride=6)
     assert windows.lengths().tolist() == [3]
-    assert (windows.start_position[0], windows.end_position[0]) == (0, 0)
+    assert (windows.start_position[0], windows.end_position[0]) == (IGNORED, IGNORED)
+    assert (windows.answers_without_tokens, windows.answers_in_no_window, windows.answer_tokens[0]) == (1, 0, 0)
 
 
 def test_stride_without_room_is_refused(tiny_bert: Path) -> None:

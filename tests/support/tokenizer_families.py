@@ -1,0 +1,227 @@
+"""Tokenizers of the families that encoders come with, trained on the made-up questions in milliseconds each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import partial
+
+from support.questions import corpus
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import BPE, Unigram, WordLevel, WordPiece
+from tokenizers.normalizers import (
+    NFC,
+    NFD,
+    NFKC,
+    NFKD,
+    BertNormalizer,
+    Lowercase,
+    Nmt,
+    Normalizer,
+    Prepend,
+    Replace,
+    StripAccents,
+)
+from tokenizers.normalizers import ByteLevel as ByteLevelNormalizer
+from tokenizers.normalizers import Sequence as Normalizers
+from tokenizers.normalizers import Strip as StripSpaces
+from tokenizers.pre_tokenizers import (
+    BertPreTokenizer,
+    ByteLevel,
+    CharDelimiterSplit,
+    Digits,
+    Metaspace,
+    PreTokenizer,
+    Punctuation,
+    Split,
+    UnicodeScripts,
+    Whitespace,
+    WhitespaceSplit,
+)
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+from tokenizers.processors import ByteLevel as ByteLevelProcessor
+from tokenizers.processors import RobertaProcessing, TemplateProcessing
+from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer, WordPieceTrainer
+from transformers import PreTrainedTokenizerFast
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+TEXTS = [*corpus(), *["São João é a capital; 1827. Ação de Pernambuco, Índio... (2010) “Recife”"] * 20]
+ONE_SPACE = Replace(Regex(" {2,}"), " ")
+XLMR = Normalizers([Nmt(), NFKC(), ONE_SPACE])
+ALBERT = Normalizers([Replace("``", '"'), Replace("''", '"'), NFKD(), StripAccents(), Lowercase()])
+GPT_4 = Regex(r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def _finish(tokenizer: Tokenizer) -> Tokenizer:
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ids
+    )
+    return tokenizer
+
+
+def wordpiece(normalizer: Normalizer | None, splitter: PreTokenizer | None = None) -> Tokenizer:
+    """Return a WordPiece tokenizer; without a splitter, that of BERT."""
+    tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter or BertPreTokenizer()
+    trainer = WordPieceTrainer(vocab_size=250, special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return _finish(tokenizer)
+
+
+def unigram(normalizer: Normalizer | None, splitter: PreTokenizer) -> Tokenizer:
+    """Return a SentencePiece tokenizer of the kind Unigram."""
+    tokenizer = Tokenizer(Unigram())
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
+    trainer = UnigramTrainer(vocab_size=250, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return _finish(tokenizer)
+
+
+def word_level(normalizer: Normalizer | None, splitter: PreTokenizer) -> Tokenizer:
+    """Return a tokenizer with whole words, or whatever the splitter makes, as tokens."""
+    tokenizer = Tokenizer(WordLevel(unk_token="[UNK]"))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.train_from_iterator(TEXTS, WordLevelTrainer(special_tokens=SPECIAL, show_progress=False))
+    return _finish(tokenizer)
+
+
+def bpe(
+    normalizer: Normalizer | None,
+    splitter: PreTokenizer | None,
+    *,
+    byte_fallback: bool = False,
+    word_end: str | None = None,
+    unknown: str | None = "[UNK]",
+) -> Tokenizer:
+    """Return a BPE tokenizer of characters."""
+    tokenizer = Tokenizer(BPE(end_of_word_suffix=word_end or "", **({"unk_token": unknown} if unknown else {})))
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    if splitter is not None:
+        tokenizer.pre_tokenizer = splitter
+    trainer = BpeTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False, end_of_word_suffix=word_end or "")
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    if byte_fallback:
+        document = json.loads(tokenizer.to_str())
+        vocabulary = document["model"]["vocab"]
+        vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+        document["model"] |= {"byte_fallback": True, "fuse_unk": True}
+        tokenizer = Tokenizer.from_str(json.dumps(document))
+    return _finish(tokenizer)
+
+
+def byte_level(
+    splitter: PreTokenizer, *, normalizer: Normalizer | None = None, trim: bool | None = None, prefix: bool = False
+) -> Tokenizer:
+    """Return a BPE tokenizer of bytes; `trim` and `prefix` are those of RoBERTa's post-processor, None: another one."""
+    tokenizer = Tokenizer(BPE())
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
+    trainer = BpeTrainer(
+        vocab_size=400, special_tokens=SPECIAL, initial_alphabet=ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    if trim is None:
+        return _finish(tokenizer)
+    cls, sep = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = RobertaProcessing(
+        ("[SEP]", sep), ("[CLS]", cls), trim_offsets=trim, add_prefix_space=prefix
+    )
+    return tokenizer
+
+
+def _bytes(prefix: bool) -> ByteLevel:
+    return ByteLevel(add_prefix_space=prefix)
+
+
+def _byte_level_processor() -> Tokenizer:
+    tokenizer = byte_level(_bytes(False))
+    tokenizer.post_processor = ByteLevelProcessor(trim_offsets=True)
+    return tokenizer
+
+
+# Tokenizers whose offsets are right, after the white space is left out.
+FAMILIES: dict[str, Callable[[], Tokenizer]] = {
+    "BERT cased": partial(wordpiece, BertNormalizer(lowercase=False, strip_accents=False)),
+    "BERT uncased": partial(wordpiece, BertNormalizer(lowercase=True)),
+    "BERT uncased with accents": partial(wordpiece, BertNormalizer(lowercase=True, strip_accents=False)),
+    "BERT with control characters": partial(wordpiece, BertNormalizer(clean_text=False)),
+    "WordPiece, white space": partial(wordpiece, None, WhitespaceSplit()),
+    "WordPiece, NFC": partial(wordpiece, NFC()),
+    "XLM-R": partial(unigram, XLMR, Metaspace()),
+    "XLM-R, white space": partial(unigram, XLMR, PreTokenizers([WhitespaceSplit(), Metaspace()])),
+    "XLM-R, ▁ for several spaces": partial(
+        unigram, Normalizers([Nmt(), NFKC(), StripSpaces(), Replace(Regex(" {2,}"), "▁")]), Metaspace()
+    ),
+    "Unigram, first": partial(unigram, None, Metaspace(prepend_scheme="first")),
+    "Unigram, never": partial(unigram, None, Metaspace(prepend_scheme="never")),
+    "Unigram, not split": partial(unigram, NFKC(), Metaspace(split=False)),
+    "Unigram, first, not split": partial(unigram, None, Metaspace(prepend_scheme="first", split=False)),
+    "DeBERTa-v2": partial(
+        unigram, Normalizers([StripSpaces(), ONE_SPACE]), PreTokenizers([Punctuation(), Metaspace()])
+    ),
+    "ALBERT": partial(unigram, ALBERT, Metaspace()),
+    "ALBERT, white space": partial(unigram, ALBERT, PreTokenizers([WhitespaceSplit(), Metaspace()])),
+    "Unigram, scripts": partial(unigram, NFKC(), PreTokenizers([UnicodeScripts(), Metaspace()])),
+    "LLaMA": partial(bpe, Normalizers([Prepend("▁"), Replace(" ", "▁")]), None, byte_fallback=True),
+    "LLaMA, Metaspace": partial(bpe, None, Metaspace(prepend_scheme="first", split=False), byte_fallback=True),
+    "Gemma": partial(bpe, Replace(" ", "▁"), Split(" ", "merged_with_previous"), byte_fallback=True),
+    "BPE, Metaspace": partial(bpe, NFKC(), Metaspace()),
+    "BPE, ends of words": partial(bpe, BertNormalizer(lowercase=True), BertPreTokenizer(), word_end="</w>"),
+    "BPE, ends of words with letters": partial(bpe, None, Whitespace(), word_end="_end"),
+    "BPE, unknown characters are left out": partial(bpe, None, WhitespaceSplit(), unknown=None),
+    "RoBERTa": partial(byte_level, _bytes(False), trim=True),
+    "RoBERTa with spaces": partial(byte_level, _bytes(False), trim=False),
+    "RoBERTa, prefix": partial(byte_level, _bytes(True), trim=True, prefix=True),
+    "RoBERTa with spaces, prefix": partial(byte_level, _bytes(True), trim=False, prefix=True),
+    "RoBERTa, other prefix": partial(byte_level, _bytes(False), trim=True, prefix=True),
+    "GPT-2": _byte_level_processor,
+    "ModernBERT": partial(byte_level, _bytes(False), normalizer=NFC()),
+    "LLaMA 3": partial(
+        byte_level, PreTokenizers([Split(GPT_4, "isolated"), ByteLevel(add_prefix_space=False, use_regex=False)])
+    ),
+    "bytes of digits": partial(byte_level, PreTokenizers([Digits(individual_digits=True), _bytes(False)]), trim=True),
+    "bytes of words with a space inserted": partial(
+        byte_level, PreTokenizers([Whitespace(), _bytes(True)]), trim=False
+    ),
+    "bytes of ▁": partial(byte_level, PreTokenizers([Metaspace(), _bytes(False)])),
+    "bytes by the normalizer": partial(
+        byte_level, Split(Regex("Ġ"), "merged_with_next"), normalizer=ByteLevelNormalizer()
+    ),
+    "words": partial(word_level, None, Whitespace()),
+    "words, no accents": partial(word_level, Normalizers([NFD(), Lowercase(), StripAccents()]), Whitespace()),
+    "words with their space": partial(word_level, None, Split(" ", "merged_with_next")),
+    "words between spaces": partial(word_level, None, CharDelimiterSplit(" ")),
+    "characters": partial(word_level, None, Split(Regex("."), "isolated")),
+    "characters, no accents": partial(
+        word_level, Normalizers([NFKD(), StripAccents(), Lowercase()]), Split(Regex("."), "isolated")
+    ),
+    "words without punctuation": partial(word_level, None, PreTokenizers([Punctuation("removed"), WhitespaceSplit()])),
+}
+# Byte-level post-processors that cut off a letter where there is no space.
+CUTTING: dict[str, Callable[[], Tokenizer]] = {
+    name: partial(byte_level, splitter, trim=True, prefix=prefix)
+    for name, splitter, prefix in [
+        ("words", PreTokenizers([Whitespace(), _bytes(True)]), True),
+        ("digits", PreTokenizers([Digits(individual_digits=True), _bytes(True)]), True),
+        ("punctuation", PreTokenizers([Punctuation(), _bytes(True)]), True),
+        ("scripts", PreTokenizers([UnicodeScripts(), _bytes(True)]), True),
+        ("first word", _bytes(True), False),
+    ]
+}
+
+
+def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """Return a tokenizer as transformers loads it."""
+    names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **names
+    )
