@@ -43,23 +43,35 @@ class ColumnFile(NamedTuple):
 
 
 class _Line(NamedTuple):
-    """A line that is not blank; `cells` are its columns, without blanks at their borders."""
+    """A line that is not blank.
 
-    number: int
+    Attributes:
+        cells: its columns, without blanks at their borders.
+        size: number of columns up to the last that is not empty.
+        times: how often the file has it.
+    """
+
     cells: list[str]
+    size: int
+    times: int
 
-    @property
-    def size(self) -> int:
-        """Number of columns up to the last that is not empty."""
-        return max(index for index, cell in enumerate(self.cells, 1) if cell)
 
-    @property
-    def is_comment_like(self) -> bool:
-        return self.cells[0].startswith(COMMENT)
+class _Word(NamedTuple):
+    """What a line means.
 
-    @property
-    def is_document_mark(self) -> bool:
-        return self.cells[0] == DOCUMENT_MARK
+    Attributes:
+        word: its word.
+        label: "" if it has none.
+        problem: why it has other columns than the file; empty if it has not.
+        is_comment: whether it is a comment if it stands before the first word of a sentence.
+        is_skipped: whether it is a range of words or an empty node of CoNLL-U.
+    """
+
+    word: str
+    label: str
+    problem: str
+    is_comment: bool
+    is_skipped: bool
 
 
 @dataclass(frozen=True)
@@ -86,9 +98,9 @@ class _Layout:
 def read_columns(name: str, text: str, word_column: int | None, label_column: int | None) -> ColumnFile:
     """Read sentences from the lines of a text, a word on each; blank lines and document marks stand between sentences.
 
-    The columns are separated by tabs if most lines have tabs, and otherwise by blanks. By default the word is in the
-    first column and the label in the last. A line that begins with "#" before the first word of a sentence is a
-    comment if it lacks the columns of the file, or if its label is none.
+    The columns are separated by tabs if most lines have tabs, and otherwise by blanks; by both if every label would
+    have a blank. By default the word is in the first column and the label in the last. A line that begins with "#"
+    before the first word of a sentence is a comment if it lacks the columns of the file, or if its label is none.
 
     Args:
         name: of the file, for messages.
@@ -99,17 +111,18 @@ def read_columns(name: str, text: str, word_column: int | None, label_column: in
     Raises:
         UserError: the columns cannot be told apart: the first one is a running index or holds the labels.
     """
-    lines = _split_lines(text)
-    sample = [line for line in lines if line is not None and not (line.is_comment_like or line.is_document_mark)]
-    sample = sample or [line for line in lines if line is not None and not line.is_document_mark]
-    if not sample:
+    texts = [line.strip(BLANKS) and line.strip(" \r") for line in text.split("\n")]
+    lines = _distinct_lines(texts)
+    if not lines:
         return ColumnFile([], [])
-    layout = _layout(name, sample, _index(word_column), _index(label_column))
-    sentences, comments = _sentences(lines, layout)
+    sample = {text: line for text, line in lines.items() if not text.startswith(COMMENT)} or lines
+    first_line = texts.index(next(iter(sample))) + 1
+    layout = _layout(name, first_line, [*sample.values()], _index(word_column), _index(label_column))
+    sentences, comments = _sentences(texts, {text: _word(line, layout) for text, line in lines.items()})
     notes = []
     if comments:
-        shown = " ".join(comments[0].cells)
-        notes.append(f"{name}: {len(comments)} comments left out, the first in line {comments[0].number}: {shown}")
+        shown = texts[comments[0] - 1].replace("\t", " ")
+        notes.append(f"{name}: {len(comments)} comments left out, the first in line {comments[0]}: {shown}")
     prefix = _language_prefix(sentences)
     if prefix:
         notes.append(f"{name}: every word begins with {prefix} as in WikiANN; the words are read without it")
@@ -121,35 +134,50 @@ def _index(number: int | None) -> int | None:
     return number if number is None or number < 0 else number - 1
 
 
-def _split_lines(text: str) -> list[_Line | None]:
-    """Split lines into columns; a blank line is None."""
-    lines = [line.strip(BLANKS) and line.strip(" \r") for line in text.split("\n")]
-    words = [line for line in lines if line and not line.startswith((COMMENT, DOCUMENT_MARK))]
-    has_tabs = sum("\t" in line.strip() for line in words) * 2 >= max(len(words), 1)
-    return [_Line(number, _cells(line, has_tabs)) if line else None for number, line in enumerate(lines, 1)]
+def _distinct_lines(texts: Sequence[str]) -> dict[str, _Line]:
+    """Split lines into columns, each text once; without blank lines and document marks."""
+    counts = Counter(texts)
+    counts = Counter({text: count for text, count in counts.items() if text and not _is_document_mark(text)})
+    words = {text: count for text, count in counts.items() if not text.startswith(COMMENT)} or counts
+    with_tabs = [text for text in words if "\t" in text.strip(BLANKS)]
+    has_tabs = sum(words[text] for text in with_tabs) * 2 >= sum(words.values())
+    mixed = has_tabs and all(
+        " " in text.rpartition("\t")[2].strip(BLANKS) for text in with_tabs
+    )  # no label has a blank
+    if mixed:
+        return {text: _line(text.replace("\t", " "), count, has_tabs=False) for text, count in counts.items()}
+    return {text: _line(text, count, has_tabs=has_tabs) for text, count in counts.items()}
 
 
-def _cells(line: str, has_tabs: bool) -> list[str]:
-    if has_tabs or "\t" in line.strip(BLANKS):
-        return [cell.strip(" \r") for cell in line.split("\t")]
-    return re.split(" +", line.strip(BLANKS))
+def _is_document_mark(text: str) -> bool:
+    return re.split("[ \t]", text, maxsplit=1)[0] == DOCUMENT_MARK
 
 
-def _layout(name: str, sample: Sequence[_Line], word: int | None, label: int | None) -> _Layout:
-    """Decide which columns hold words and labels.
+def _line(text: str, count: int, *, has_tabs: bool) -> _Line:
+    if has_tabs or "\t" in text.strip(BLANKS):
+        cells = [cell.strip(" \r") for cell in text.split("\t")]
+    else:
+        cells = re.split(" +", text.strip(BLANKS))
+    return _Line(cells, max(index for index, cell in enumerate(cells, 1) if cell), count)
+
+
+def _layout(name: str, first_line: int, sample: Sequence[_Line], word: int | None, label: int | None) -> _Layout:
+    """Decide which columns hold words and labels; `first_line` is the number of the first line of the sample.
 
     Raises:
         UserError: as for `read_columns`.
     """
-    sizes = Counter(line.size for line in sample)
+    total, sizes = sum(line.times for line in sample), Counter[int]()
+    for line in sample:
+        sizes[line.size] += line.times
     size = max(sizes, key=lambda columns: (sizes[columns], columns))
     first = min(next(index for index, cell in enumerate(line.cells) if cell) for line in sample)
     shown = " | ".join(sample[0].cells[:SHOWN_COLUMNS])
-    remedy = f"give --word_column and --label_column, counted from 1; line {sample[0].number} has: {shown}"
+    remedy = f"give --word_column and --label_column, counted from 1; line {first_line} has: {shown}"
 
     firsts = [line.cells[first] for line in sample]
     ends_with_labels = all(LABEL.fullmatch(line.cells[line.size - 1]) for line in sample)
-    indexed = size - first > 1 and len(sample) > 1 and all(map(INDEX.fullmatch, firsts))
+    indexed = size - first > 1 and total > 1 and all(map(INDEX.fullmatch, firsts))
     if word is None and indexed and (size - first > 2 or not ends_with_labels):
         raise UserError(f"{name}: the first column is a running index, not words; {remedy}")
     if word is label is None and size > 1 and not ends_with_labels and all(map(LABEL.fullmatch, firsts)):
@@ -160,13 +188,15 @@ def _layout(name: str, sample: Sequence[_Line], word: int | None, label: int | N
         label_index = size - 1
     if label_index is not None and label_index % size == word_index % size:
         raise UserError(f"{name}: words and labels are both in column {word_index % size + 1}; {remedy}")
-    labels = [] if label_index is None else [_cell(line.cells, label_index) for line in sample]
+    labelled = 0
+    if label_index is not None:
+        labelled = sum(line.times for line in sample if LABEL.fullmatch(_cell(line.cells, label_index)))
     return _Layout(
         size=size,
         word=word_index,
         label=label_index,
         fixed=word is None and label is None,
-        labelled=sum(LABEL.fullmatch(text) is not None for text in labels) * 2 > len(sample),
+        labelled=labelled * 2 > total,
         index=first if indexed and word_index != first and any(map(str.isdecimal, firsts)) else None,
     )
 
@@ -176,40 +206,44 @@ def _cell(cells: Sequence[str], index: int) -> str:
     return cells[index] if -len(cells) <= index < len(cells) else ""
 
 
-def _sentences(lines: Sequence[_Line | None], layout: _Layout) -> tuple[list[ColumnSentence], list[_Line]]:
-    """Return the sentences of a file, and its comments."""
+def _word(line: _Line, layout: _Layout) -> _Word:
+    """Read a line; tabs that only this line has at its end are left out."""
+    cells = line.cells[: max(layout.size, line.size)]
+    label = "" if layout.label is None else _cell(cells, layout.label)
+    problem = ""
+    if layout.fixed and len(cells) != layout.size and line.size > 1:
+        problem = (
+            f"{len(cells)} columns where most lines have {layout.size}: {' | '.join(cells[:SHOWN_COLUMNS])}; words "
+            "with blanks need tabs between columns; --word_column and --label_column choose columns"
+        )
+    lacks_columns = line.size != layout.size or (layout.labelled and not LABEL.fullmatch(label))
+    return _Word(
+        word=_cell(cells, layout.word),
+        label=label,
+        problem=problem,
+        is_comment=cells[0].startswith(COMMENT) and lacks_columns,
+        is_skipped=layout.index is not None and not _cell(cells, layout.index).isdecimal(),
+    )
+
+
+def _sentences(texts: Sequence[str], words: dict[str, _Word]) -> tuple[list[ColumnSentence], list[int]]:
+    """Return the sentences of a file, and the numbers of the lines that are comments."""
     sentences = [ColumnSentence([], [], [], [])]
     comments = []
-    for line in lines:
-        sentence = sentences[-1]
-        if line is None or line.is_document_mark:
+    for number, text in enumerate(texts, 1):
+        sentence, line = sentences[-1], words.get(text)
+        if line is None:  # a blank line or a document mark
             if sentence.words:
                 sentences.append(ColumnSentence([], [], [], []))
-            continue
-        cells = line.cells[: max(layout.size, line.size)]  # without tabs at the end of some lines only
-        label = "" if layout.label is None else _cell(cells, layout.label)
-        if (
-            not sentence.words
-            and line.is_comment_like
-            and (line.size != layout.size or (layout.labelled and not LABEL.fullmatch(label)))
-        ):
-            comments.append(line)
-            continue
-        if layout.index is not None and not _cell(cells, layout.index).isdecimal():
-            continue  # of CoNLL-U: a range of words, which follow one by one, or an empty node
-        if layout.fixed and len(cells) != layout.size and line.size > 1:
-            sentence.problems.append(_size_problem(line, cells, layout.size))
-        sentence.lines.append(line.number)
-        sentence.words.append(_cell(cells, layout.word))
-        sentence.labels.append(label)
+        elif line.is_comment and not sentence.words:
+            comments.append(number)
+        elif not line.is_skipped:
+            if line.problem:
+                sentence.problems.append(f"line {number}: {line.problem}")
+            sentence.lines.append(number)
+            sentence.words.append(line.word)
+            sentence.labels.append(line.label)
     return [sentence for sentence in sentences if sentence.words], comments
-
-
-def _size_problem(line: _Line, cells: Sequence[str], size: int) -> str:
-    return (
-        f"line {line.number}: {len(cells)} columns where most lines have {size}: {' | '.join(cells[:SHOWN_COLUMNS])}; "
-        "words with blanks need tabs between columns; --word_column and --label_column choose columns"
-    )
 
 
 def _language_prefix(sentences: Sequence[ColumnSentence]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +32,8 @@ from adapter_qa.data.sources import (
     read_table,
 )
 from adapter_qa.data.squad import raise_first_problems
+
+NO_WORD = re.compile(r"\A(?: |\Z)|[\t\n\r]| \Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,17 +158,19 @@ def _checked(name: str, parsed: Sequence[ParsedSentence], notes: list[str], need
     """
     if not parsed:
         raise UserError(f"{name}: holds no sentence; a sentence has words, and a label for each of them")
-    integers = [label for item in parsed for label in item.labels if _is_integer(label)]
+    distinct = {label for item in parsed for label in item.labels}
+    integers = [label for label in distinct if _is_integer(label)]
     if need_labels and integers and not all(item.class_names for item in parsed if item.labels):
         raise UserError(
-            f"{name}: labels are numbers, such as {integers[0]}; give their names in the order of the numbers: "
-            "--label_names O B-PER I-PER ..."
+            f"{name}: labels are numbers, {min(map(int, integers))} to {max(map(int, integers))}; give their names in "
+            "this order: --label_names O B-PER I-PER ..."
         )
+    valid = {label for label in distinct if isinstance(label, str) and LABEL.fullmatch(label)}
     labels: list[tuple[str, ...]] = []
     problems = []
     for item in parsed:
         try:
-            labels.append(_checked_labels(item, need_labels))
+            labels.append(_checked_labels(item, valid, need_labels))
         except ValueError as error:
             problems.append(f"{name}, {error}")
     raise_first_problems(problems, name)
@@ -186,37 +190,48 @@ def _is_integer(label: str | int) -> bool:
     return isinstance(label, int) or label.isdecimal()
 
 
-def _checked_labels(item: ParsedSentence, need_labels: bool) -> tuple[str, ...]:
-    """Check the words of a sentence, and return its labels as text, or raise ValueError with the first defect."""
+def _checked_labels(item: ParsedSentence, valid: set[str], need_labels: bool) -> tuple[str, ...]:
+    """Check the words of a sentence, and return its labels as text, or raise ValueError with the first defect.
+
+    `valid` are the labels of the source that are text and such by their form.
+    """
     if item.problems:
         raise ValueError(item.problems[0])
     if not item.words:
         raise ValueError(f"{item.position()}: a sentence without words")
     for index, word in enumerate(item.words):
-        if not word or word != word.strip(" ") or any(mark in word for mark in "\t\n\r"):
+        if NO_WORD.search(word):
             raise ValueError(
                 f"{item.position(index)}: {word!r} is not a word; a word is not empty, has no blanks at its ends, and "
                 "no tabs or line breaks"
             )
-    if not item.labels:
-        if need_labels:
-            raise ValueError(f"{item.position()}: no labels")
-        return ()
+    if not item.labels and need_labels:
+        raise ValueError(f"{item.position()}: no labels")
     if len(item.labels) > len(item.words):
         raise ValueError(f"{item.position()}: {len(item.labels)} labels for {len(item.words)} words")
     labels = []
-    for index, (word, label) in enumerate(itertools.zip_longest(item.words, item.labels, fillvalue="")):
-        if label == "":
-            raise ValueError(f"{item.position(index)}: {word} has no label")
-        text = str(label)
-        if _is_integer(label):
-            if not need_labels:
-                continue
-            if not 0 <= int(label) < len(item.class_names):
-                last = len(item.class_names) - 1
-                raise ValueError(f"{item.position(index)}: {word} has label {label}; the names are for 0 to {last}")
-            text = item.class_names[int(label)]
-        if not LABEL.fullmatch(text):
-            raise ValueError(f"{item.position(index)}: {word} has label {text}; allowed: {ALLOWED_LABELS}")
-        labels.append(text)
+    for index, label in enumerate(item.labels):
+        if label in valid:
+            labels.append(str(label))
+        elif need_labels or not _is_integer(label):
+            try:
+                labels.append(_named_label(label, item.class_names))
+            except ValueError as error:
+                raise ValueError(f"{item.position(index)}: {item.words[index]} {error}") from error
+    if need_labels and len(labels) < len(item.words):
+        raise ValueError(f"{item.position(len(labels))}: {item.words[len(labels)]} has no label")
     return tuple(labels)
+
+
+def _named_label(label: str | int, class_names: Sequence[str]) -> str:
+    """Return the name of an integer label, or raise ValueError for what is no label."""
+    if label == "":
+        raise ValueError("has no label")
+    name = str(label)
+    if _is_integer(label):
+        if not 0 <= int(label) < len(class_names):
+            raise ValueError(f"has label {label}; the names are for 0 to {len(class_names) - 1}")
+        name = class_names[int(label)]
+    if not LABEL.fullmatch(name):
+        raise ValueError(f"has label {name}; allowed: {ALLOWED_LABELS}")
+    return name

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.conll import Sentence, label_names, read_sentences
+from adapter_qa.data.conll import Sentence, SentenceSource, label_names, read_sentence_file, read_sentences
+from adapter_qa.data.sentence_records import SentenceColumns
 
 NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 ANA = Sentence(("Ana", "Lima", "nasceu", "em", "Recife"), ("B-PER", "I-PER", "O", "O", "B-LOC"))
@@ -20,6 +23,10 @@ CONLL = "Ana B-PER\nLima I-PER\nnasceu O\nem O\nRecife B-LOC\n\nDavi B-PER\né O
 
 def record(sentence: Sentence) -> dict[str, Any]:
     return {"tokens": list(sentence.words), "ner_tags": list(sentence.labels)}
+
+
+def without_labels(sentences: list[Sentence]) -> list[Sentence]:
+    return [Sentence(sentence.words, ()) for sentence in sentences]
 
 
 def problems_of(path: Path, content: str | bytes, *, need_labels: bool = True) -> list[str]:
@@ -36,7 +43,7 @@ def problems_of(path: Path, content: str | bytes, *, need_labels: bool = True) -
         ("a.conll", CONLL),
         ("a.txt", CONLL.strip()),
         ("a.conll", "\ufeff\n\n" + CONLL.replace("\n", "\r\n").replace("\r\n\r\n", "\r\n \t \r\n\r\n")),
-        ("a.conll", "-DOCSTART- -X- O\n" + CONLL.replace(" ", "\tNOUN _ ").replace("\n\n", "\n\n-DOCSTART- O\n\n")),
+        ("a.conll", "-DOCSTART- -X- O\n" + CONLL.replace(" ", "\tNOUN\t\t").replace("\n\n", "\n\n-DOCSTART- O\n\n")),
         ("a.json", json.dumps([record(sentence) for sentence in BOTH])),
         ("a.json", json.dumps({"data": [record(sentence) for sentence in BOTH]}, ensure_ascii=False)),
         ("a.jsonl", "\n\n".join(json.dumps(record(sentence), ensure_ascii=False) for sentence in BOTH)),
@@ -45,7 +52,7 @@ def problems_of(path: Path, content: str | bytes, *, need_labels: bool = True) -
 def test_all_formats_give_the_same_sentences(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_bytes(content.encode("utf-8"))
     assert read_sentences(tmp_path / name, need_labels=True) == BOTH
-    assert read_sentences(str(tmp_path / name), need_labels=False) == BOTH
+    assert read_sentences(str(tmp_path / name), need_labels=False) == without_labels(BOTH)
 
 
 @pytest.mark.parametrize(
@@ -57,10 +64,12 @@ def test_all_formats_give_the_same_sentences(tmp_path: Path, name: str, content:
 )
 def test_labels_may_be_missing_if_not_needed(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content, encoding="utf-8")
-    unlabelled = [Sentence(sentence.words, ()) for sentence in BOTH]
-    assert read_sentences(tmp_path / name, need_labels=False) == unlabelled
+    assert read_sentences(tmp_path / name, need_labels=False) == without_labels(BOTH)
     lines = ["line 1", "line 7"] if name == "a.conll" else ["line 1", "line 2"]
-    assert problems_of(tmp_path / name, content) == [f"{tmp_path / name}, {line}: no labels" for line in lines]
+    keys = "" if name == "a.conll" else " under 'ner_tags' or 'tags' or 'labels' or 'ner'; --label_column names another"
+    assert problems_of(tmp_path / name, content) == [
+        f"{tmp_path / name}, {line}: no labels{keys and f'{keys} key'}" for line in lines
+    ]
 
 
 @pytest.mark.parametrize("separator", ["\u2028", "\x85"])
@@ -71,11 +80,16 @@ def test_only_newlines_separate_records(tmp_path: Path, separator: str) -> None:
     assert read_sentences(path, need_labels=True) == [sentence]
 
 
-@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0c", "\x1c", "\u00a0"])
-def test_only_spaces_tabs_and_newlines_separate_words(tmp_path: Path, separator: str) -> None:
-    path = tmp_path / "a.conll"
-    path.write_text(f"a{separator}b O\nc B-X\n", encoding="utf-8")
-    assert read_sentences(path, need_labels=True) == [Sentence((f"a{separator}b", "c"), ("O", "B-X"))]
+def test_words_may_have_blanks_or_be_white_space(tmp_path: Path) -> None:
+    sentence = Sentence(("10 000", "\u00a0", "\x85", "\u3000", "\x0c"), ("B-X", "I-X", "O", "O", "O"))
+    (tmp_path / "a.json").write_text(json.dumps([record(sentence)]), encoding="utf-8")
+    lines = [f"{word}\t{label}\n" for word, label in zip(sentence.words, sentence.labels, strict=True)]
+    (tmp_path / "a.tsv").write_text("".join(lines), encoding="utf-8")
+    assert read_sentences(tmp_path / "a.json", need_labels=True) == [sentence]
+    assert read_sentences(tmp_path / "a.tsv", need_labels=True) == [sentence]
+
+
+ALLOWED = "allowed: O, B-TYPE, I-TYPE, or those of IOB1, BIOES and BILOU"
 
 
 @pytest.mark.parametrize(
@@ -83,27 +97,26 @@ def test_only_spaces_tabs_and_newlines_separate_words(tmp_path: Path, separator:
     [
         ("Ana B-PER\nLima\n", "line 2: Lima has no label"),
         ("\n\nAna\nLima O\n", "line 3: Ana has no label"),
-        ("Ana B-<b>\n", "line 1: Ana has label B-<b>; allowed: O, B-TYPE, I-TYPE"),
-        (f"Ana B-{'x' * 101}\n", f"line 1: Ana has label B-{'x' * 101}; allowed: O, B-TYPE, I-TYPE"),
-        ("Ana PER\n", "line 1: Ana has label PER; allowed: O, B-TYPE, I-TYPE"),
-        ("Ana B-\n", "line 1: Ana has label B-; allowed: O, B-TYPE, I-TYPE"),
-        ("Ana S-PER\n", "line 1: Ana has label S-PER; allowed: O, B-TYPE, I-TYPE"),
-        ("Ana O-PER\n", "line 1: Ana has label O-PER; allowed: O, B-TYPE, I-TYPE"),
-        ("Ana I-PER\n", "line 1: Ana has label I-PER after O; in IOB2 an entity begins with B-PER"),
-        (
-            "Ana B-PER\nRecife I-LOC\n",
-            "line 2: Recife has label I-LOC after B-PER; in IOB2 an entity begins with B-LOC",
-        ),
+        ("x O\nAna B-<b>\n", f"line 2: Ana has label B-<b>; {ALLOWED}"),
+        (f"Ana B-{'x' * 101}\n", f"line 1: Ana has label B-{'x' * 101}; {ALLOWED}"),
+        ("Ana PER\n", f"line 1: Ana has label PER; {ALLOWED}"),
+        ("Ana b-PER\n", f"line 1: Ana has label b-PER; {ALLOWED}"),
+        ("Ana B_PER\n", f"line 1: Ana has label B_PER; {ALLOWED}"),
         ("a B-A\nb I-A\nc O\nd I-A\n", "line 4: d has label I-A after O; in IOB2 an entity begins with B-A"),
-        ("a B-A\n\nb I-A\n", "line 3: b has label I-A after O; in IOB2 an entity begins with B-A"),
+        ("a B-A\n\n# id 1\nb I-A\n", "line 4: b has label I-A after O; in IOB2 an entity begins with B-A"),
+        ("a S-A\n\nb E-A\n", "line 3: b has label E-A after O; in BIOES (as S-A) a longer entity begins with B-"),
+        ("a O\nb O\nc d O\n", "line 3: 3 columns where most lines have 2: c | d | O; words with blanks need tabs "
+         "between columns; --word_column and --label_column choose columns"),
+        ("\tO\nb\tO\nc\tO\n", "line 1: '' is not a word; a word is not empty, has no blanks at its ends, and no tabs "
+         "or line breaks"),
     ],
-)
+)  # fmt: skip
 def test_defects_of_conll_sentences(tmp_path: Path, lines: str, problem: str) -> None:
     path = tmp_path / "a.conll"
     assert problems_of(path, lines) == [f"{path}, {problem}"]
 
 
-NOT_A_WORD = "is not a word; a word is not empty and has no spaces, tabs or line breaks"
+NOT_A_WORD = "is not a word; a word is not empty, has no blanks at its ends, and no tabs or line breaks"
 
 
 @pytest.mark.parametrize(
@@ -112,19 +125,11 @@ NOT_A_WORD = "is not a word; a word is not empty and has no spaces, tabs or line
         ([{"tokens": [], "ner_tags": []}], "data[0]: a sentence without words"),
         ([record(ANA), {"tokens": ["a", "b"], "ner_tags": ["O"]}], "data[1]: b has no label"),
         ([{"tokens": ["a"], "ner_tags": ["O", "O"]}], "data[0]: 2 labels for 1 words"),
-        ([{"tokens": ["a"], "ner_tags": ["X"]}], "data[0]: a has label X; allowed: O, B-TYPE, I-TYPE"),
-        (
-            [{"tokens": ["a b"], "ner_tags": ["O"]}],
-            f"data[0]: 'a b' {NOT_A_WORD}",
-        ),
-        (
-            [{"tokens": [""], "ner_tags": ["O"]}],
-            f"data[0]: '' {NOT_A_WORD}",
-        ),
-        (
-            [{"tokens": ["a\nb"], "ner_tags": ["O"]}],
-            f"data[0]: 'a\\nb' {NOT_A_WORD}",
-        ),
+        ([{"tokens": ["a"], "ner_tags": ["X"]}], f"data[0]: a has label X; {ALLOWED}"),
+        ([{"tokens": [" a"], "ner_tags": ["O"]}], f"data[0]: ' a' {NOT_A_WORD}"),
+        ([{"tokens": [""], "ner_tags": ["O"]}], f"data[0]: '' {NOT_A_WORD}"),
+        ([{"tokens": ["a\nb"], "ner_tags": ["O"]}], f"data[0]: 'a\\nb' {NOT_A_WORD}"),
+        ([{"tokens": ["a\tb"], "ner_tags": ["O"]}], f"data[0]: 'a\\tb' {NOT_A_WORD}"),
     ],
 )
 def test_defects_of_json_sentences(tmp_path: Path, records: list[dict[str, Any]], problem: str) -> None:
@@ -132,31 +137,22 @@ def test_defects_of_json_sentences(tmp_path: Path, records: list[dict[str, Any]]
     assert problems_of(path, json.dumps(records)) == [f"{path}, {problem}"]
 
 
-FORM = 'a record is {"tokens": [...], "ner_tags": [...]}'
-LISTS = f"'tokens' and 'ner_tags' must be lists of text, with labels such as B-LOC; {FORM}"
-TOP = "the top level must be a list or an object whose 'data' is a list"
-
-
 @pytest.mark.parametrize(
     ("name", "content", "problem"),
     [
         ("a.json", "{", ": not JSON at line 1, column 2: Expecting property name enclosed in double quotes; the file "
          "seems to be cut off"),
-        ("a.json", "3", f": {TOP}"),
-        ("a.json", '{"sentences": []}', f": {TOP}"),
-        ("a.json", '["Ana"]', f", data[0]: no 'tokens'; {FORM}"),
-        ("a.json", '[{"words": ["Ana"]}]', f", data[0]: no 'tokens'; {FORM}"),
-        ("a.json", '[{"tokens": ["Ana"], "ner_tags": [3]}]', f", data[0]: {LISTS}"),
-        ("a.json", '[{"tokens": "Ana", "ner_tags": ["O", "O", "O"]}]', f", data[0]: {LISTS}"),
-        ("a.json", '[{"tokens": ["Ana"], "ner_tags": "O"}]', f", data[0]: {LISTS}"),
-        ("a.json", '[{"tokens": ["\\ud83d"]}]', f", data[0]: {LISTS}"),
+        ("a.json", "3", ": the top level must be a list or an object whose 'data' is a list"),
         ("a.jsonl", '{"tokens": ["Ana"]}\n{"tokens": ["An', ", line 2: not JSON at column 13: Unterminated string "
          "starting at"),
         ("a.jsonl", "[" * 100_000, ", line 1: JSON that cannot be read: maximum recursion depth exceeded while "
          "decoding a JSON array from a unicode string"),
+        ("a.parquet", "x", ": not a readable .parquet table: Parquet file size is 1 bytes, smaller than the minimum "
+         "file footer (8 bytes)"),
+        ("a.conll.gz", "x", ": cannot be unpacked as .gz: Not a gzipped file (b'x'); the file is damaged or misnamed"),
     ],
 )  # fmt: skip
-def test_defects_of_json_files(tmp_path: Path, name: str, content: str, problem: str) -> None:
+def test_defects_of_files(tmp_path: Path, name: str, content: str, problem: str) -> None:
     assert problems_of(tmp_path / name, content, need_labels=False) == [f"{tmp_path / name}{problem}"]
 
 
@@ -164,7 +160,7 @@ def test_defects_of_json_files(tmp_path: Path, name: str, content: str, problem:
 def test_a_file_without_sentences_is_refused(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     assert problems_of(path, content) == [
-        f"{path}: holds no sentence; write a word and its label per line, blank lines between sentences"
+        f"{path}: holds no sentence; a sentence has words, and a label for each of them"
     ]
 
 
@@ -175,14 +171,16 @@ def test_an_empty_file_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_unreadable_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.conll"
-    assert problems_of(path, b"S\xe3o O\n") == [f"{path}: not UTF-8 at byte 1: save the file as UTF-8"]
+    assert problems_of(path, b"S\xe3o O\n") == [
+        f"{path}: not UTF-8 at byte 1: it seems to be Latin-1; save the file as UTF-8"
+    ]
     with pytest.raises(UserError, match=r"none\.conll: cannot be read: No such file or directory"):
         read_sentences(tmp_path / "none.conll", need_labels=False)
 
 
 def test_only_ten_problems_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "a.conll"
-    expected = [f"{path}, line {line}: a has label X; allowed: O, B-TYPE, I-TYPE" for line in range(1, 21, 2)]
+    expected = [f"{path}, line {line}: a has label X; {ALLOWED}" for line in range(1, 21, 2)]
     assert problems_of(path, "a X\n\n" * 10) == expected
     assert problems_of(path, "a X\n\n" * 13) == [*expected, f"{path}: and 3 more problems"]
 
@@ -196,6 +194,89 @@ def test_label_names() -> None:
         *NAMES[1:],
     ]
     assert label_names([]) == ["O"]
+
+
+# ---------------------------------------------------------------- schemes, integers, chosen columns
+
+ENTITIES = ("B-PER", "I-PER", "O", "B-LOC")
+SCHEMES = {
+    "IOB2": ENTITIES,
+    "IOB1": ("I-PER", "I-PER", "O", "I-LOC"),
+    "BIOES": ("B-PER", "E-PER", "O", "S-LOC"),
+    "BILOU": ("B-PER", "L-PER", "O", "U-LOC"),
+}
+CLASSES = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+WORDS = ["Ana", "Lima", "em", "Recife"]
+
+
+def read(
+    path: Path, *, words: str | None = None, labels: str | None = None, names: tuple[str, ...] = ()
+) -> SentenceSource:
+    return read_sentence_file(path, SentenceColumns(words, labels, names), need_labels=True)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("suffix", [".conll", ".jsonl"])
+def test_labels_become_iob2(tmp_path: Path, scheme: str, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    sentence = Sentence(tuple(WORDS), SCHEMES[scheme])
+    lines = "".join(f"{word} {label}\n" for word, label in zip(WORDS, SCHEMES[scheme], strict=True))
+    path.write_text(lines if suffix == ".conll" else json.dumps(record(sentence)), encoding="utf-8")
+    assert read(path) == ([Sentence(tuple(WORDS), ENTITIES)], scheme, False, [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", json.dumps({"tokens": WORDS, "ner_tags": [1, 2, 0, 3]})),
+        ("a.json", json.dumps([{"words": WORDS, "tags": ["1", "2", "0", "3"]}])),
+        ("a.conll", "Ana 1\nLima 2\nem 0\nRecife 3\n"),
+        ("a.csv", "tokens;ner_tags\n['Ana' 'Lima' 'em' 'Recife'];[1 2 0 3]\n"),
+    ],
+)
+def test_integers_have_names(tmp_path: Path, name: str, content: str) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    assert read(path, names=CLASSES) == ([Sentence(tuple(WORDS), ENTITIES)], "IOB2", True, [])
+    assert read_sentences(path, need_labels=False) == [Sentence(tuple(WORDS), ())]
+    assert problems_of(path, content) == [
+        f"{path}: labels are numbers, 0 to 3; give their names in this order: --label_names O B-PER I-PER ..."
+    ]
+    where = {"a.jsonl": "line 1", "a.json": "data[0]", "a.conll": "line 4", "a.csv": "line 2"}[name]
+    with pytest.raises(UserError, match=re.escape(f"{where}: Recife has label 3; the names are for 0 to 2")):
+        read(path, names=CLASSES[:3])
+
+
+def test_names_of_integers_follow_a_scheme(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"tokens": WORDS, "ner_tags": [1, 2, 0, 3]}), encoding="utf-8")
+    source = read(path, names=("O", "B-PER", "E-PER", "S-LOC"))
+    assert (source.sentences[0].labels, source.scheme) == (ENTITIES, "BIOES")
+    with pytest.raises(UserError, match="Ana has label PER; allowed: O, B-TYPE"):
+        read(path, names=("O", "PER", "X", "Y"))
+
+
+@pytest.mark.parametrize("value", ["tokens", "0", "-", "1.5", ""])
+def test_columns_without_names_have_numbers(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text(CONLL, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read(path, words=value)
+    assert str(caught.value) == (
+        f"--word_column {value}: {path} has columns without names; give a number, 1 the first, -1 the last"
+    )
+
+
+def test_columns_are_chosen_by_number(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv.gz"
+    path.write_bytes(gzip.compress(b"1\tAna\tB-PER\tX\n2\tLima\tI-PER\tX\n"))
+    assert read(path, words="2", labels="-2").sentences == [Sentence(("Ana", "Lima"), ("B-PER", "I-PER"))]
+
+
+def test_labels_that_are_not_needed_are_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"tokens": WORDS, "ner_tags": "none", "tags": 1}), encoding="utf-8")
+    assert read_sentences(path, need_labels=False) == [Sentence(tuple(WORDS), ())]
 
 
 @pytest.mark.parametrize("name", ["train.conll", "dev.conll"])
