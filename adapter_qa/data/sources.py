@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
@@ -37,7 +38,7 @@ DELIMITERS = ",;\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n')  # Excel writes and reads such a first line
 ROWS_AT_ONCE = 1000  # of a table; more do not make reading faster
 READ_STEP = 1024**2  # bytes
-VALUE_BYTES = 8  # counted for every value of a table beside the characters of texts
+VALUE_BYTES = 32  # counted for every value of a table, beside the characters of texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +320,7 @@ def _open_parquet(source: pa.NativeFile) -> _Table:
     file = pq.ParquetFile(source)
     groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
     chunks = [group.column(column) for group in groups for column in range(group.num_columns)]
-    declared = sum(chunk.total_uncompressed_size + chunk.num_values for chunk in chunks)
+    declared = sum(chunk.total_uncompressed_size + VALUE_BYTES * chunk.num_values for chunk in chunks)
     # Texts are read as dictionaries, because one long text may stand in a million rows.
     leaves = [file.schema.column(column) for column in range(file.metadata.num_columns)]
     texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
@@ -372,6 +373,7 @@ def _unpacked_bytes(message: pa.ipc.Message) -> int:
 
 def _table_records(path: Path, batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[Record]:
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     size = number = 0
     try:
@@ -379,7 +381,8 @@ def _table_records(path: Path, batches: Iterator[pa.RecordBatch], limit: int) ->
             size += sum(map(_plain_bytes, batch.columns))
             if size > limit:
                 raise _too_large(path, limit)
-            for fields in batch.to_pylist():
+            columns = [pc.dictionary_decode(column) for column in batch.columns]
+            for fields in pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist():
                 yield Record(f"row {number}", fields)
                 number += 1
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -390,26 +393,47 @@ def _plain_bytes(array: pa.Array) -> int:
     """Return the bytes of an array in which every value is written out.
 
     Raises:
-        ValueError: the values are of a type that no text, number or list has.
+        ValueError: values are of a type that may hide more of them than are known here.
     """
+    import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    size, types = VALUE_BYTES * len(array), pa.types
-    if types.is_dictionary(array.type):
-        if not types.is_primitive(array.type.value_type):
-            size += pc.sum(pc.take(pc.binary_length(array.dictionary), array.indices)).as_py() or 0
-    elif types.is_struct(array.type):
+    size, types, kind = VALUE_BYTES * len(array), pa.types, array.type
+    if types.is_dictionary(kind) and _is_text(kind.value_type):
+        size += pc.sum(pc.take(pc.binary_length(array.dictionary), array.indices)).as_py() or 0
+    elif _is_text(kind):
+        size += pc.sum(pc.binary_length(array)).as_py() or 0
+    elif types.is_string_view(kind) or types.is_binary_view(kind):  # 16 bytes a value, of which 4 are its length
+        views = np.frombuffer(array.buffers()[1], np.int32).reshape(-1, 4)
+        size += int(views[array.offset : array.offset + len(array), 0].sum(dtype=np.int64))
+    elif types.is_struct(kind):
         size += sum(map(_plain_bytes, array.flatten()))
-    elif types.is_list(array.type) or types.is_large_list(array.type) or types.is_fixed_size_list(array.type):
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
         size += _plain_bytes(array.flatten())
-    elif types.is_map(array.type):
+    elif types.is_map(kind):
         size += _plain_bytes(array.keys) + _plain_bytes(array.items)
     elif isinstance(array, pa.ExtensionArray):
         size += _plain_bytes(array.storage)
-    elif not (types.is_primitive(array.type) or types.is_null(array.type) or types.is_decimal(array.type)):
-        size += pc.sum(pc.binary_length(array)).as_py() or 0
-    return int(size)
+    elif not _has_fixed_size(kind.value_type if types.is_dictionary(kind) else kind):
+        raise ValueError(f"a column has the type {kind}; write it as text, numbers or lists")
+    return size
+
+
+def _has_fixed_size(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    checks = (types.is_primitive, types.is_null, types.is_decimal, types.is_fixed_size_binary)
+    return any(check(kind) for check in checks)
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    import pyarrow as pa
+
+    types = pa.types
+    checks = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return any(check(kind) for check in checks)
 
 
 def _too_large(path: Path, limit: int) -> UserError:
@@ -456,14 +480,18 @@ def load_dataset(name: str, config: str | None, split: str) -> TableRows:
     import datasets  # takes seconds, and reading files does not need it
 
     what = f"dataset {name!r}, configuration {config!r}, split {split!r}"
-    saved = _saved_splits(name)
-    if saved and split not in saved:
-        raise UserError(f"{what}: cannot be loaded: {name} has the splits {', '.join(saved)}")
-    try:
+    with _reported_load(what):
+        saved = _saved_splits(name)
+        if saved and split not in saved:
+            raise UserError(f"{what}: cannot be loaded: its splits are {', '.join(saved)}")
         rows = saved[split] if saved else datasets.load_dataset(name, config, split=split)
-    except Exception as error:  # the library documents no closed set: network, hub, parser and value errors
-        raise _load_error(what, error) from error
     return TableRows(_dataset_records(rows), _class_names(rows.features.to_dict()))
+
+
+def dataset_source(name: str, config: str | None, split: str) -> dict[str, Any]:
+    """Return where the records of `load_dataset` come from, for run.json: a folder as an absolute path."""
+    folder = Path(name)
+    return {"dataset": str(folder.resolve()) if folder.is_dir() else name, "config": config, "split": split}
 
 
 def split_names(name: str, config: str | None) -> list[str]:
@@ -474,35 +502,45 @@ def split_names(name: str, config: str | None) -> list[str]:
     """
     import datasets
 
-    saved = _saved_splits(name)
+    with _reported_load(f"dataset {name!r}, configuration {config!r}"):
+        return [*_saved_splits(name)] or list(datasets.get_dataset_split_names(name, config))
+
+
+@contextmanager
+def _reported_load(what: str) -> Iterator[None]:
+    """Turn every exception of the `datasets` library into UserError."""
     try:
-        return [*saved] if saved else list(datasets.get_dataset_split_names(name, config))
-    except Exception as error:  # as in `load_dataset`
-        raise _load_error(f"dataset {name!r}, configuration {config!r}", error) from error
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the library documents no closed set: network, hub, parser and value errors
+        raise UserError(f"{what}: cannot be loaded: {type(error).__name__}: {_one_line(error)}") from error
 
 
 def _saved_splits(name: str) -> dict[str, datasets.Dataset]:
     """Return the splits in a folder of `save_to_disk`; none if it is another folder or a data set of the hub.
 
     Raises:
-        UserError: the folder is damaged; or the name can be neither a folder nor an id of the hub.
+        UserError: the name can be neither a folder nor an id of the hub.
     """
     import datasets
+    from datasets.packaged_modules import _PACKAGED_DATASETS_MODULES as FORMATS
 
     folder = Path(name)
     if folder.is_file():
         raise UserError(
             f"--dataset_name {name}: is a file; give it with --train_file, --validation_file or --test_file"
         )
-    if not folder.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise UserError(f"--dataset_name {name}: no such folder; give a folder or an id of the hub, OWNER/NAME")
-    if not any((folder / mark).is_file() for mark in SAVED_MARKS):
-        return {}
-    try:
+    if folder.is_dir():
+        if not any((folder / mark).is_file() for mark in SAVED_MARKS):
+            return {}
         saved = datasets.load_from_disk(name)
-    except Exception as error:  # as in `load_dataset`
-        raise _load_error(f"dataset {name!r}", error) from error
-    return dict(saved) if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
+        return dict(saved) if isinstance(saved, datasets.DatasetDict) else {str(saved.split or "train"): saved}
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"--dataset_name {name}: no such folder; give a folder or an id of the hub, OWNER/NAME")
+    if name in FORMATS:  # `datasets` would read such files in the current folder, pickles too
+        raise UserError(f"--dataset_name {name}: is a format of files; give a folder or an id of the hub, OWNER/NAME")
+    return {}
 
 
 def _dataset_records(rows: datasets.Dataset) -> Iterator[Record]:
@@ -511,7 +549,3 @@ def _dataset_records(rows: datasets.Dataset) -> Iterator[Record]:
         for fields in table.to_pylist():
             yield Record(f"row {number}", fields)
             number += 1
-
-
-def _load_error(what: str, error: Exception) -> UserError:
-    return UserError(f"{what}: cannot be loaded: {type(error).__name__}: {_one_line(error)}")

@@ -50,7 +50,7 @@ EXAMPLE_KINDS = ("questions", "windows", "sentences", "inputs", "blocks")
 
 
 def is_local(name: str | None) -> bool:
-    """Return whether a recorded base model is a folder, absolute or relative to the saved folder."""
+    """Return whether a recorded base model or data set is a folder, absolute or relative to the saved folder."""
     return name is not None and name.startswith(("/", "."))
 
 
@@ -137,13 +137,14 @@ def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, tit
     data = run.get("data", {})
     evaluated = data.get("eval", {})
     file = evaluated.get("files", [evaluated])[0].get("file")
-    source = evaluated.get("dataset") or Path(file or evaluated.get("held_out_of") or "unknown").name
+    source = public_name(evaluated.get("dataset")) or Path(file or evaluated.get("held_out_of") or "unknown").name
     scores = _scores(task, run)
     results = [
         EvalResult(task.name, source, source, metric, round(value, 4), dataset_split=evaluated.get("split"))
         for metric, value in scores.items()
     ]
     base = _trained_from(metadata)
+    names = [split.get("dataset") for split in data.values()]
     card_data = ModelCardData(
         language=metadata.language,
         license=run.get("options", {}).get("license"),
@@ -151,7 +152,7 @@ def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, tit
         pipeline_tag=task.name,
         tags=[task.name] if full else [task.name, "adapter-transformers"],
         base_model=None if is_local(base) else base,
-        datasets=sorted({str(split["dataset"]) for split in data.values() if "dataset" in split}) or None,
+        datasets=sorted({name for name in names if name is not None and not is_local(name)}) or None,
         metrics=list(scores) or None,
         model_name=title if results else None,
         eval_results=results or None,
@@ -208,7 +209,8 @@ def _provenance(metadata: RunMetadata, run: dict[str, Any]) -> str:
 def _describe_split(split: str, source: dict[str, Any]) -> str:
     """Describe in one line where a split came from: data sets by hub id, files by name and hash."""
     if "dataset" in source:
-        origin = " ".join(str(source[key]) for key in ("dataset", "config", "split") if source.get(key))
+        parts = [public_name(source["dataset"]), source.get("config"), source.get("split")]
+        origin = " ".join(str(part) for part in parts if part)
     elif "held_out_of" not in source:
         names = " ".join(Path(file["file"]).name for file in source.get("files", [source]))
         origin = f"{names}, sha256 {source['sha256']}"

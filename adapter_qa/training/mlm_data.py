@@ -14,7 +14,7 @@ from adapter_qa.config.options import MLMDataOptions, MLMRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import files_fingerprint
 from adapter_qa.core.messages import log_note
-from adapter_qa.data.sources import format_of, load_dataset, split_names
+from adapter_qa.data.sources import dataset_source, format_of, load_dataset, split_names
 from adapter_qa.data.text import WITHOUT_COLUMNS, read_texts, text_files, texts_of_records
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _load_split(split: Split, files: list[Path], data: MLMDataOptions) -> TextSp
     else:
         rows = load_dataset(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
         parts = [texts_of_records(rows.records, f"{data.dataset_name} ({split.dataset_split})", data.text_column)]
-        source = {"dataset": data.dataset_name, "config": data.dataset_config_name, "split": split.dataset_split}
+        source = dataset_source(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
     texts = [text for part in parts for text in part.texts]
     source["texts"] = len(texts)
     empty = sum(part.empty for part in parts)

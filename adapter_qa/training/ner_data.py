@@ -17,6 +17,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.data.conll import Sentence, SentenceSource, label_names, load_sentence_dataset, read_sentence_file
 from adapter_qa.data.label_schemes import IOB2, OUTSIDE
 from adapter_qa.data.sentence_records import SentenceColumns
+from adapter_qa.data.sources import dataset_source
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -103,7 +104,7 @@ def _load_split(split: Split, config: NERRunConfig) -> SentenceSplit:
         arguments = str(data.dataset_name), data.dataset_config_name, split.dataset_split
         parts = [load_sentence_dataset(*arguments, columns, need_labels=need_labels)]
         names = [f"{data.dataset_name} ({split.dataset_split})"]
-        fingerprint = dict(zip(("dataset", "config", "split"), arguments, strict=True))
+        fingerprint = dataset_source(*arguments)
     log_note(note for part in parts for note in part.notes)
     schemes: dict[str, list[str]] = {}
     for name, part in zip(names, parts, strict=True):

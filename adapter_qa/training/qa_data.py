@@ -16,6 +16,7 @@ from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question, is_aligned
+from adapter_qa.data.sources import dataset_source
 from adapter_qa.data.squad import QuestionColumns, load_hub_squad, read_squad_files
 
 if TYPE_CHECKING:
@@ -69,14 +70,9 @@ def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
         questions = read_squad_files(paths, need_answers=need_answers, columns=columns)
         source = files_fingerprint(paths)
     else:
-        questions = load_hub_squad(
-            str(data.dataset_name),
-            data.dataset_config_name,
-            split.dataset_split,
-            need_answers=need_answers,
-            columns=columns,
-        )
-        source = {"dataset": data.dataset_name, "config": data.dataset_config_name, "split": split.dataset_split}
+        origin = str(data.dataset_name), data.dataset_config_name, split.dataset_split
+        questions = load_hub_squad(*origin, need_answers=need_answers, columns=columns)
+        source = dataset_source(*origin)
     questions = questions[: split.limit]
     source["unaligned"] = sum(bool(question.answer_texts) and not is_aligned(question) for question in questions)
     if need_answers:
@@ -139,22 +135,22 @@ def make_split_windows(
             "answer_too_long": int((arrays.answer_tokens > config.data.max_answer_length).sum()),
         }
         record.document["data"][name] |= {"windows": len(arrays), **counts}
-        log_note(_notes(name, counts, int(arrays.answer_tokens.max())))
+        log_note(_notes(name, counts, config.data.max_answer_length, int(arrays.answer_tokens.max())))
         if name == "train" and (arrays.start_position == IGNORED).all():
             raise UserError(f"{name}: no window contains a whole answer; raise --max_seq_length or --doc_stride")
     record.document["times"]["windows"] = round(time.perf_counter() - started, 3)
     return windows
 
 
-def _notes(name: str, counts: dict[str, int], longest: int) -> list[str]:
-    """Return a line for each count that is not 0; `longest` is the largest of the questions' answers, in tokens."""
-    lost = "they are left out of training" if name == "train" else "it cannot be found"
+def _notes(name: str, counts: dict[str, int], max_answer_length: int, longest: int) -> list[str]:
+    """Return a line for each count that is not 0; the answer that needs most tokens needs `longest`."""
+    lost = "they do not train" if name == "train" else "it is not found"
     texts = {
         "cut_questions": "questions were too long for the window and lost their end",
-        "answer_without_tokens": f"questions have a gold answer of which the tokenizer keeps no character; {lost}",
-        "answer_in_no_window": f"questions have a gold answer that no window contains whole; {lost}; raise "
+        "answer_without_tokens": f"questions have an answer of which the tokenizer keeps no character; {lost}",
+        "answer_in_no_window": f"questions have an answer that no window contains as a whole; {lost}; raise "
         "--max_seq_length or --doc_stride",
-        "answer_too_long": "questions have only gold answers that are too long to be found; raise --max_answer_length "
-        f"(the longest answer has {longest} tokens)",
+        "answer_too_long": f"questions have only answers of more than {max_answer_length} tokens, which are never "
+        f"found; raise --max_answer_length (to {longest} for all)",
     }
     return [f"{name}: {counts[key]} {text}" for key, text in texts.items() if counts[key]]
