@@ -163,7 +163,8 @@ class QuestionAnswerer:
             on_progress=progress_bar("windows"),
         )
         if windows.cut_questions:
-            log_note([f"{windows.cut_questions} questions were too long for the window and lost their end"])
+            lost = f"{windows.cut_questions} of {len(questions)} questions"
+            log_note([f"{lost} were too long for the window and lost their end"])
         n_best_size = max(options["n_best_size"], n_best or 0)
         spans, attention = self._find_spans(windows, n_best_size)
         answers = choose_answers(
