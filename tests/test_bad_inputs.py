@@ -443,7 +443,7 @@ MODELS = [
         ("--doc_stride 61 leaves no space in --max_seq_length 64; give a stride",)),
     Case("stride negative", "qa", "--doc_stride -1", ("--doc_stride -1: must be at least 0",)),
     Case("max_seq_length without space for a context", "qa", "--max_seq_length 2 --doc_stride 0",
-        ("leaves no space in --max_seq_length 2",)),
+        ("leaves no space in --max_seq_length 2; give a length of at least 5",)),
 ]  # fmt: skip
 
 NO_DEEPSPEED = ("the package is not installed",) if importlib.util.find_spec("deepspeed") is None else ()

@@ -283,12 +283,11 @@ def window_layout(tokenizer: PairTokenizer, max_seq_length: int, doc_stride: int
         UserError: the stride leaves no space for new context tokens, or the tokenizer joins texts in an unknown way.
     """
     layout = pair_layout(tokenizer)
-    capacity = max_seq_length - layout.special_tokens
-    if capacity - doc_stride < 2:
-        raise UserError(
-            f"--doc_stride {doc_stride} leaves no space in --max_seq_length {max_seq_length}; "
-            f"give a stride of at most {capacity - 2}"
-        )
+    most = max_seq_length - layout.special_tokens - 2
+    if doc_stride > most:
+        remedy = f"a stride of at most {most}" if most >= 0 else f"a length of at least {max_seq_length - most}"
+        problem = f"--doc_stride {doc_stride} leaves no space in --max_seq_length {max_seq_length}"
+        raise UserError(f"{problem}; give {remedy}")
     return layout
 
 
