@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import adapters
 import pytest
 import torch
 from reference.legacy_saves import LegacyModel
@@ -528,7 +529,7 @@ ADAPTERS = [
     Case("adapters in different layers", "qa", "--fuse_adapters a={qa} b={madx2}",
         ("layer 3 (output_adapter): a has a module there, but b, the last",)),
     Case("fused adapter with the language adapter's name", "qa",
-        "--load_lang_adapter {mlm} --fuse_adapters mlm={qa} b={qa}",
+        "--load_lang_adapter {mlm} --fuse_adapters mlm={madx2} b={qa}",
         ("adapters need different names, given are mlm, mlm, b",)),
     Case("fusion of a single adapter", "qa", "--fuse_adapters a={qa}",
         ("--fuse_adapters: 1 adapter given; a fusion needs two or more",)),
@@ -549,6 +550,18 @@ ADAPTERS = [
         ("--load_adapter requires --train_adapter",)),
     Case("adapter_composition fuse without fuse_adapters", "qa", "--adapter_composition fuse",
         ("--adapter_composition fuse needs --fuse_adapters",)),
+    Case("a parallel adapter on a language adapter", "ner", "--load_lang_adapter {mlm} --adapter_config c.json",
+        ("Stack[mlm, ner]: ner is parallel, and would leave mlm without effect at layer 0 (output_adapter)",),
+        {"c.json": adapters.ParBnConfig().to_dict()}),
+    Case("an inverse on a language adapter", "qa", "--load_lang_adapter {mlm} --adapter_config houlsby+inv",
+        ("qa: its invertible adapter would have no effect, because only that of the first adapter, mlm, is used",)),
+    Case("an adapter in no layer", "mlm", "--adapter_config c.json",
+        ("mlm: has no module in any of the 4 layers of the base model",),
+        {"c.json": adapters.SeqBnConfig(leave_out=[0, 1, 2, 3]).to_dict()}),
+    Case("an invertible adapter of the kind glow", "mlm", "--adapter_config c.json",
+        ("c.json: inv_adapter glow fails on sequences of tokens; give nice",),
+        {"c.json": adapters.SeqBnInvConfig(inv_adapter="glow").to_dict()}),
+    Case("an adapter twice", "qa", "--fuse_adapters a={qa} b={qa}", ("a and b are the same adapter",)),
     Case("unknown adapter activation", "ner", "--adapter_non_linearity gellu",
         ("--adapter_non_linearity gellu: no such",)),
     Case("unknown adapter configuration", "ner", "--adapter_config pfeifer",
