@@ -81,7 +81,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         """Return the sum of `span_losses` of a batch, and the number of its windows with a known gold span."""
         outputs = model(**encoder_inputs(inputs, [name for name in ENCODER_INPUTS if name in inputs]))
         mask = None if self.options.pad_to_max_length else inputs["attention_mask"]
-        losses = span_losses(outputs.start_logits, outputs.end_logits, inputs, mask)
+        losses = span_losses(outputs.start_logits, outputs.end_logits, inputs, mask, self.smoothing(model))
         return TaskLoss(losses.sum(), (inputs["start_positions"] != IGNORED).sum().to(losses), outputs)
 
     def prediction_step(
@@ -257,7 +257,11 @@ def make_collator(tokenizer: PreTrainedTokenizerFast, options: QADataOptions, ar
 
 
 def span_losses(
-    start_logits: torch.Tensor, end_logits: torch.Tensor, labels: dict[str, torch.Tensor], mask: torch.Tensor | None
+    start_logits: torch.Tensor,
+    end_logits: torch.Tensor,
+    labels: dict[str, torch.Tensor],
+    mask: torch.Tensor | None,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Return the mean of start and end cross entropy of each window (Devlin et al., BERT, section 4.2), in float32.
 
@@ -267,6 +271,7 @@ def span_losses(
         labels: `start_positions` and `end_positions`, (windows,) int64, `IGNORED` if the gold span is unknown.
         mask: (windows, length), 0 at padding, which is left out of the softmax. With None the softmax includes padding,
             as in the reference implementation; the loss then depends on the length to which a batch is padded.
+        smoothing: share of the target, 0 to 1, that is spread evenly over the tokens of the softmax.
 
     Returns:
         (windows,) float32, 0 if the gold span is unknown.
@@ -274,7 +279,13 @@ def span_losses(
     losses = torch.zeros(len(start_logits), device=start_logits.device)
     for name, logits in (("start_positions", start_logits), ("end_positions", end_logits)):
         scores = logits.float() if mask is None else logits.float().masked_fill(mask == 0, -torch.inf)
-        losses = losses + functional.cross_entropy(scores, labels[name], ignore_index=IGNORED, reduction="none") / 2
+        loss = functional.cross_entropy(scores, labels[name], ignore_index=IGNORED, reduction="none")
+        if smoothing:
+            tokens = torch.ones_like(labels[name])[:, None].expand_as(scores) if mask is None else mask
+            # Not the function's own label_smoothing, which is infinite where a token is left out.
+            spread = functional.log_softmax(scores, -1).masked_fill(tokens == 0, 0).sum(-1) / -tokens.sum(-1)
+            loss = (1 - smoothing) * loss + smoothing * spread.masked_fill(labels[name] == IGNORED, 0)
+        losses = losses + loss / 2
     return losses
 
 

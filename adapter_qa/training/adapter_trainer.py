@@ -100,6 +100,10 @@ class AdapterTrainer(ResumableTrainer):
         # The loss is a mean over the batch. `Trainer` divides it by the accumulation steps only if this is False.
         self.model_accepts_loss_kwargs = False
 
+    def smoothing(self, model: torch.nn.Module) -> float:
+        """Return the label smoothing of a model's losses: none in evaluation, so that its losses stay comparable."""
+        return float(self.args.label_smoothing_factor) if model.training else 0.0
+
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
         """Return the loss of a batch; the trainer of each task defines it."""
         raise NotImplementedError

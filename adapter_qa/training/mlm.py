@@ -54,7 +54,9 @@ class MLMTrainer(AdapterTrainer):
         self.predicted = predicted
         outputs = model(input_ids=ids)
         self.predicted = None
-        total = functional.cross_entropy(outputs.logits.float(), labels.flatten()[predicted], reduction="sum")
+        total = functional.cross_entropy(
+            outputs.logits.float(), labels.flatten()[predicted], reduction="sum", label_smoothing=self.smoothing(model)
+        )
         return TaskLoss(total, total.new_tensor(len(predicted)), outputs)
 
     def evaluation_loop(

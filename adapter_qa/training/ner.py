@@ -82,7 +82,10 @@ class NERTrainer(AdapterTrainer):
         outputs = model(**encoder_inputs(inputs, [name for name in inputs if name != "labels"]))
         logits = outputs.logits.float().flatten(0, 1)
         weights = None if self.weights is None else self.weights.to(logits)
-        total = functional.cross_entropy(logits, labels, weights, ignore_index=IGNORED, reduction="sum")
+        smoothing = self.smoothing(model)
+        total = functional.cross_entropy(
+            logits, labels, weights, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+        )
         token_weights = (labels != IGNORED).to(logits)
         if weights is not None:
             token_weights = token_weights * weights[labels.clamp(min=0)]

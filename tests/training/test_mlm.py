@@ -82,6 +82,26 @@ def test_training_batches_get_a_new_mask_each_time(trainer: MLMTrainer) -> None:
     assert len(set(losses)) == 3
 
 
+@pytest.mark.parametrize("trains", [True, False])
+def test_label_smoothing_is_a_share_of_the_mean_over_the_vocabulary_in_training(
+    trainer: MLMTrainer, trains: bool
+) -> None:
+    trainer.args.label_smoothing_factor = 0.2
+    dataset = trainer.eval_dataset
+    assert isinstance(dataset, MaskedLMDataset)
+    assert dataset.labels is not None
+    batch = {"input_ids": torch.from_numpy(dataset.ids), "labels": torch.from_numpy(dataset.labels)}
+    with torch.no_grad():
+        total, weight, outputs = trainer.task_loss(trainer.model.train(trains), batch)
+    gold = dataset.labels[dataset.labels != IGNORED]
+    expected = 0.0
+    for logits, label in zip(outputs.logits.double().numpy(), gold, strict=True):
+        losses = np.log(np.exp(logits).sum()) - logits  # of every word of the vocabulary
+        expected += 0.8 * losses[label] + 0.2 * losses.mean() if trains else losses[label]
+    assert float(weight) == len(gold) > 10
+    assert float(total) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize("inference", [False, True])
 def test_loss_and_gradients_equal_those_of_logits_for_all_tokens(trainer: MLMTrainer, inference: bool) -> None:
     model, dataset = trainer.model.double().eval(), trainer.eval_dataset

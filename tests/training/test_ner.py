@@ -109,12 +109,21 @@ def make_trainer(
 
 
 @pytest.mark.parametrize("weights", [None, np.array([0.2, 1.5, 0.8, 2.0, 0.5], dtype=np.float32)])
+@pytest.mark.parametrize(("factor", "trains", "smoothing"), [(0.0, False, 0.0), (0.3, True, 0.3), (0.3, False, 0.0)])
 def test_loss_is_the_weighted_mean_over_labelled_tokens(
-    tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast, weights: np.ndarray | None
+    tmp_path: Path,
+    tiny_bert: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    weights: np.ndarray | None,
+    factor: float,
+    trains: bool,
+    smoothing: float,
 ) -> None:
+    """Label smoothing spreads its share evenly over the classes, each with its weight, in training only."""
     dataset = tokenize_and_align_labels(BOTH, tokenizer, NAMES, max_seq_length=64)
     trainer = make_trainer(tmp_path, tiny_bert, weights, dataset)
-    trainer.model.eval()
+    trainer.args.label_smoothing_factor = factor
+    trainer.model.train(trains)
     batch = trainer.data_collator([dataset[0], dataset[1]])
     with torch.no_grad():
         loss, loss_weight, outputs = trainer.task_loss(trainer.model, batch)
@@ -122,9 +131,11 @@ def test_loss_is_the_weighted_mean_over_labelled_tokens(
     for row, labels in zip(outputs.logits.double().numpy(), batch["labels"].numpy(), strict=True):
         for logits, label in zip(row, labels, strict=True):
             if label != IGNORED:
-                weight = 1.0 if weights is None else float(weights[label])
-                total += weight * (np.log(np.exp(logits).sum()) - logits[label])
-                norm += weight
+                targets = [smoothing / len(NAMES) + (1 - smoothing) * (name == label) for name in range(len(NAMES))]
+                class_weights = [1.0] * len(NAMES) if weights is None else weights.tolist()
+                for target, weight, logit in zip(targets, class_weights, logits, strict=True):
+                    total += target * weight * (np.log(np.exp(logits).sum()) - logit)
+                norm += class_weights[label]
     assert [float(loss), float(loss_weight)] == pytest.approx([total, norm], rel=1e-5)
 
 

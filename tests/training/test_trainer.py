@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,7 +26,7 @@ from adapter_qa.models.save import trainable_state
 from adapter_qa.training import adapter_trainer
 from adapter_qa.training.resumable_trainer import read_progress
 from adapter_qa.training.workflow import save_frozen_adapters
-from trainer_qa import span_loss
+from trainer_qa import span_loss, span_losses
 
 
 class Snapshots(TrainerCallback):
@@ -120,6 +121,43 @@ def test_span_loss_equals_the_library_loss_and_ignores_unknown_spans(tiny_bert: 
     )
     nothing = {name: torch.full((4,), IGNORED) for name in labels}
     assert span_loss(output.start_logits, output.end_logits, nothing, None).item() == 0.0
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_label_smoothing_spreads_its_share_over_the_tokens_of_the_softmax(masked: bool) -> None:
+    logits = torch.randn(2, 4, 7, generator=torch.Generator().manual_seed(1)) * 3
+    lengths = [7, 4, 5, 3] if masked else [7, 7, 7, 7]
+    mask = torch.tensor([[1] * length + [0] * (7 - length) for length in lengths])
+    golds = [[2, 0, IGNORED, 1], [3, 3, IGNORED, 2]]
+    labels = {
+        name: torch.tensor(values) for name, values in zip(("start_positions", "end_positions"), golds, strict=True)
+    }
+    logits.requires_grad_()
+    losses = span_losses(logits[0], logits[1], labels, mask if masked else None, 0.25)
+    for window, length in enumerate(lengths):
+        expected = 0.0
+        for side in (0, 1) if window != 2 else ():  # the gold span of window 2 is unknown
+            row = logits[side, window, :length].detach().double().numpy()
+            logs = row - np.log(np.exp(row).sum())
+            expected -= (0.75 * logs[golds[side][window]] + 0.25 * logs.sum() / length) / 2
+        assert losses[window].item() == pytest.approx(expected, rel=1e-5), window
+    losses.sum().backward()
+    assert logits.grad is not None
+    assert torch.isfinite(logits.grad).all()
+    assert not logits.grad[:, 2].any()
+    assert not (logits.grad * (1 - mask)).any()
+    plain = span_losses(logits[0], logits[1], labels, mask if masked else None)
+    assert torch.equal(span_losses(logits[0], logits[1], labels, mask if masked else None, 0.0), plain)
+
+
+def test_label_smoothing_acts_in_training_only(tiny_bert: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [], fusion=FusionOptions(fusion_regularization=False))
+    trainer.args.label_smoothing_factor = 0.4
+    batch = next(iter(trainer.get_train_dataloader()))
+    for trains, smoothing in ((True, 0.4), (False, 0.0)):
+        loss, outputs = trainer.compute_loss(trainer.model.train(trains), dict(batch), return_outputs=True)
+        losses = span_losses(outputs.start_logits, outputs.end_logits, batch, batch["attention_mask"], smoothing)
+        assert loss.item() == pytest.approx(losses.mean().item(), rel=1e-6)
 
 
 def test_padding_counts_in_the_loss_only_without_an_attention_mask(tiny_bert: Path) -> None:
