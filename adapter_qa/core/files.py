@@ -315,8 +315,14 @@ def file_fingerprint(path: str | Path) -> dict[str, Any]:
 
 def files_fingerprint(paths: Sequence[Path]) -> dict[str, Any]:
     """Return `file_fingerprint` of one file; of several a list of them as "files", and "sha256" over their digests."""
-    files = [file_fingerprint(path) for path in paths]
-    if len(files) == 1:
-        return files[0]
-    digests = "".join(file["sha256"] for file in files)
-    return {"files": files, "sha256": hashlib.sha256(digests.encode()).hexdigest()}
+    return join_fingerprints([file_fingerprint(path) for path in paths])
+
+
+def join_fingerprints(files: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what `files_fingerprint` returns for files with these fingerprints."""
+    return files[0] if len(files) == 1 else {"files": files, "sha256": joint_sha256(files)}
+
+
+def joint_sha256(files: Iterable[dict[str, Any]]) -> str:
+    """Return the SHA-256 digest over the digests in fingerprints."""
+    return hashlib.sha256("".join(file["sha256"] for file in files).encode()).hexdigest()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import decode, is_text, kind
+from adapter_qa.core.files import decode, is_text, kind, parse_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.columns import read_columns
 from adapter_qa.data.sources import (
@@ -71,7 +71,10 @@ def read_texts(path: str | Path, column: str | None = None) -> Texts:
         allowed = f"allowed: {', '.join(TEXT_SUFFIXES)}, also compressed ({', '.join(COMPRESSION_SUFFIXES)})"
         raise UserError(f"{path}: {REMEDIES.get(suffix, f'extension {suffix!r}; {allowed}')}")
     if suffix == ".txt":
-        return Texts(_lines(decode(path, read_content(path, MAX_TEXT_BYTES))))
+        lines = _lines(decode(path, read_content(path, MAX_TEXT_BYTES)))
+        if _is_json_object(lines[0]):
+            log_note([f"{path}: begins with a JSON object, which is read as text; .jsonl files are read as records"])
+        return Texts(lines)
     if suffix == ".conll":
         return Texts(_sentences(str(path), decode(path, read_content(path))))
     either_key = {"text": TEXT, "context": CONTEXT} if suffix == ".json" else {}
@@ -84,6 +87,13 @@ def _lines(text: str) -> list[str]:
     for line_end in LINE_ENDS:
         text = text.replace(line_end, "\n")
     return [line.strip() for line in text.split("\n") if line.strip()]
+
+
+def _is_json_object(line: str) -> bool:
+    try:
+        return line.startswith("{") and isinstance(parse_json(line), dict)
+    except ValueError:
+        return False
 
 
 def _sentences(name: str, text: str) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from adapter_qa.config.options import MLMDataOptions, MLMRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
-from adapter_qa.core.files import files_fingerprint
+from adapter_qa.core.files import file_fingerprint, join_fingerprints, joint_sha256
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.sources import dataset_source, format_of, load_dataset, split_names
 from adapter_qa.data.text import WITHOUT_COLUMNS, read_texts, text_files, texts_of_records
@@ -46,7 +46,7 @@ def load_texts(config: MLMRunConfig) -> dict[str, TextSplit]:
     data = config.data
     splits = _available_splits(config)
     files = [_files(split) for split in splits]
-    formats = {format_of(path) for paths in files for path in paths}
+    formats = {format_of(path) for given in files for paths in given.values() for path in paths}
     if data.text_column is not None and data.dataset_name is None and formats <= {*WITHOUT_COLUMNS}:
         shown = " and ".join(sorted(formats))
         raise UserError(f"--text_column {data.text_column}: {shown} files have no columns; leave the option out")
@@ -65,16 +65,25 @@ def _available_splits(config: MLMRunConfig) -> list[Split]:
     return [split for split in splits if split in evaluation or (split.name == "train" and needs_train)]
 
 
-def _files(split: Split) -> list[Path]:
-    """Return the files of a split, those in folders included."""
-    return [path for given in split.paths() for path in (text_files(given) if given.is_dir() else [given])]
+def _files(split: Split) -> dict[Path, list[Path]]:
+    """Return the files of a split by the paths that are given: the file itself, or the files in the folder."""
+    return {given: text_files(given) if given.is_dir() else [given] for given in split.paths()}
 
 
-def _load_split(split: Split, files: list[Path], data: MLMDataOptions) -> TextSplit:
+def _fingerprint(given: Path, files: list[Path]) -> dict[str, Any]:
+    """Return what run.json records of a file, or of a folder as a whole, which may have thousands of files."""
+    fingerprints = [file_fingerprint(path) for path in files]
+    if not given.is_dir():
+        return fingerprints[0]
+    size = sum(file["bytes"] for file in fingerprints)
+    return {"file": str(given), "bytes": size, "sha256": joint_sha256(fingerprints), "files_read": len(files)}
+
+
+def _load_split(split: Split, files: dict[Path, list[Path]], data: MLMDataOptions) -> TextSplit:
     source: dict[str, Any]
     if files:
-        parts = run_all(partial(read_texts, path, data.text_column) for path in files)
-        source = files_fingerprint(files)
+        parts = run_all(partial(read_texts, path, data.text_column) for paths in files.values() for path in paths)
+        source = join_fingerprints([_fingerprint(given, paths) for given, paths in files.items()])
     else:
         rows = load_dataset(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
         parts = [texts_of_records(rows.records, f"{data.dataset_name} ({split.dataset_split})", data.text_column)]

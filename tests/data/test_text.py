@@ -114,6 +114,15 @@ def test_a_text_keeps_its_inner_lines_and_separators(tmp_path: Path) -> None:
     assert read_texts(tmp_path / "a.txt") == Texts(["Uma\u2028linha\u0085só\x00."])
 
 
+def test_records_in_a_text_file_are_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.txt"
+    for content, notes in ((LINES, 1), ("{Nota} 1", 0), ("[1]", 0), ('Ana\n{"text": "x"}', 0)):
+        path.write_text(content)
+        assert read_texts(path) == Texts(content.split("\n"))
+        note = f"note: {path}: begins with a JSON object, which is read as text; .jsonl files are read as records\n"
+        assert capfd.readouterr().err == note * notes
+
+
 def test_the_column_can_be_chosen(tmp_path: Path) -> None:
     records = [{"text": "não", "corpo": text} for text in TEXTS]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, records)))

@@ -11,7 +11,7 @@ from support.problems import problem_of, problems_of
 
 from adapter_qa.config.options import MLMRunConfig
 from adapter_qa.config.parser import parse_config
-from adapter_qa.core.files import file_fingerprint
+from adapter_qa.core.files import file_fingerprint, joint_sha256
 from adapter_qa.training.mlm_data import TextSplit, load_texts
 
 TEXTS = [f"Texto {number}." for number in range(6)]
@@ -42,8 +42,9 @@ def test_files_patterns_and_folders_are_read_in_order(files: Path, capfd: pytest
     split = load("--do_train", "--train_file", "4.csv", "parts", "[3].jsonl")["train"]
     assert split.texts == [TEXTS[5], *TEXTS[:5]]
     assert (split.source["texts"], split.source["empty_texts"]) == (6, 1)
-    names = ["4.csv", "parts/1.txt", "parts/more/2.txt", "3.jsonl"]
-    assert split.source["files"] == [file_fingerprint(name) for name in names]
+    of_folder = [file_fingerprint("parts/1.txt"), file_fingerprint("parts/more/2.txt")]
+    folder = {"file": "parts", "bytes": 25, "sha256": joint_sha256(of_folder), "files_read": 2}
+    assert split.source["files"] == [file_fingerprint("4.csv"), folder, file_fingerprint("3.jsonl")]
     assert capfd.readouterr().err == "note: 4.csv parts [3].jsonl: 1 records without text are left out\n"
 
 
