@@ -224,7 +224,7 @@ def test_any_bytes_give_valid_objects_or_are_refused(name: str, data: st.DataObj
     sentences = attempt(read_sentences, path, need_labels=True)
     for sentence in sentences or []:
         assert len(sentence.words) == len(sentence.labels) > 0
-        assert not any(word.isspace() or not word for word in sentence.words)
+        assert all(word and word == word.strip(" \t\n\r") for word in sentence.words)
     assert sentences is None or label_names(sentences)[0] == OUTSIDE
     lines = attempt(read_texts, path)
     assert lines is None or (lines and all(line.strip() for line in lines))
