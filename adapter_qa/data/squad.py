@@ -268,13 +268,14 @@ def _typed_cells(record: Record, columns: QuestionColumns) -> Record:
         number = WHOLE_NUMBER.fullmatch(row[columns.answer_start].strip())
         fields[columns.answer_start] = int(number[1]) if number else row[columns.answer_start]
     cell = row.get(key, "")
-    if cell.lstrip().startswith(("[", "{")) and not has_start:
+    if cell or has_start:
+        fields[key] = cell
+    if cell.lstrip().startswith(("[", "{")):
         try:
             fields[key] = _parse_literal(cell)
         except ValueError:
-            return Record(record.where, row, f"{key!r} is neither JSON nor a Python literal")
-    elif cell or has_start:
-        fields[key] = cell
+            if not has_start:
+                return Record(record.where, row, f"{key!r} is neither JSON nor a Python literal")
     return Record(record.where, fields)
 
 

@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
+import io
 import json
+import lzma
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pandas
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import MAX_PROBLEMS, RecordError, load_hub_squad, parse_question, read_question_content, read_squad
+from adapter_qa.data.squad import (
+    MAX_PROBLEMS,
+    QuestionColumns,
+    RecordError,
+    load_hub_squad,
+    parse_question,
+    read_question_content,
+    read_squad,
+    read_squad_files,
+)
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -176,6 +192,184 @@ def test_answers_may_be_missing_when_not_needed(tmp_path: Path) -> None:
     assert read_squad(write_csv(tmp_path / "q.csv", [record | {"answers": ""}]), need_answers=False) == expected
 
 
+# --- other forms that people have ----------------------------------------------------------------------------
+
+
+ROWS = [flat(q) for q in BOTH]
+TEXT_ROWS = [flat(ANSWERED) | {"answers": json.dumps(pairs(ANSWERED))}, flat(UNANSWERABLE) | {"answers": "[]"}]
+
+
+def table(separator: str, first_line: str = "", **quoting: Any) -> bytes:
+    """Return the questions as CSV."""
+    stream = io.StringIO(first_line)
+    stream.seek(0, io.SEEK_END)
+    writer = csv.DictWriter(stream, list(TEXT_ROWS[0]), delimiter=separator, **quoting)
+    writer.writeheader()
+    writer.writerows(TEXT_ROWS)
+    return stream.getvalue().encode()
+
+
+def lines(records: list[Any]) -> bytes:
+    return "\n".join(json.dumps(record, ensure_ascii=False) for record in records).encode()
+
+
+def pandas_file(write_frame: str, **arguments: Any) -> bytes:
+    stream = io.BytesIO()
+    getattr(pandas.DataFrame(ROWS), write_frame)(stream, **arguments)
+    return stream.getvalue()
+
+
+def arrow(new: Callable[..., Any], compression: str | None = None) -> bytes:
+    content, rows = io.BytesIO(), pyarrow.Table.from_pylist(ROWS)
+    with new(content, rows.schema, options=pyarrow.ipc.IpcWriteOptions(compression=compression)) as writer:
+        writer.write_table(rows)
+    return content.getvalue()
+
+
+def dataset_parquet() -> bytes:
+    stream = io.BytesIO()
+    datasets.Dataset.from_list(ROWS).to_parquet(stream)
+    return stream.getvalue()
+
+
+def zstd(content: bytes) -> bytes:
+    return bytes(pyarrow.compress(content, "zstd", asbytes=True))
+
+
+PARAGRAPHS = [
+    {key: paragraph[key] for key in ("context", "qas")} for paragraph in nested(BOTH)["data"][0]["paragraphs"]
+]
+FORMS: dict[str, tuple[str, Callable[[], bytes]]] = {
+    "semicolons": ("q.csv", lambda: table(";")),
+    "semicolons and byte order mark": ("q.csv", lambda: b"\xef\xbb\xbf" + table(";")),
+    "quoted header": ("q.csv", lambda: table(";", quoting=csv.QUOTE_ALL)),
+    "Excel's line": ("q.csv", lambda: table(";", "sep=;\r\n")),
+    "tabs": ("q.tsv", lambda: table("\t")),
+    "tabs in .csv": ("q.csv", lambda: table("\t")),
+    "commas in .tsv": ("Q.TSV", lambda: table(",")),
+    "bars": ("q.csv", lambda: table("|")),
+    "lines in .json": ("q.json", lambda: lines(ROWS)),
+    "lines of paragraphs": ("q.jsonl", lambda: lines(PARAGRAPHS)),
+    "ndjson": ("q.ndjson", lambda: lines(ROWS)),
+    "paragraphs": ("q.json", lambda: json.dumps(PARAGRAPHS).encode()),
+    "paragraphs in data": ("q.json", lambda: json.dumps({"version": "1", "data": PARAGRAPHS}).encode()),
+    "columns": ("q.json", lambda: json.dumps({key: [row[key] for row in ROWS] for key in ROWS[0]}).encode()),
+    "columns in data": (
+        "q.json",
+        lambda: json.dumps({"data": {k: [row[k] for row in ROWS] for k in ROWS[0]}}).encode(),
+    ),
+    "pandas' columns": ("q.json", lambda: pandas_file("to_json")),
+    "pandas' lines": ("q.json", lambda: pandas_file("to_json", orient="records", lines=True)),
+    "pandas' Parquet": ("q.parquet", lambda: pandas_file("to_parquet")),
+    "compressed columns": ("q.parquet", lambda: pandas_file("to_parquet", compression="zstd", index=False)),
+    "Parquet of datasets": ("q.parquet", dataset_parquet),
+    "Arrow stream": ("q.arrow", lambda: arrow(pyarrow.ipc.new_stream)),
+    "Arrow file": ("q.arrow", lambda: arrow(pyarrow.ipc.new_file, "lz4")),
+    "gzip": ("q.json.gz", lambda: gzip.compress(json.dumps(ROWS).encode())),
+    "bzip2": ("q.jsonl.bz2", lambda: bz2.compress(lines(ROWS))),
+    "xz": ("q.csv.xz", lambda: lzma.compress(table(";"))),
+    "zstd": ("Q.JSON.ZST", lambda: zstd(json.dumps(ROWS).encode())),
+    "Parquet in gzip": ("q.parquet.gz", lambda: gzip.compress(pandas_file("to_parquet"))),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms(tmp_path: Path, form: str) -> None:
+    name, content = FORMS[form]
+    expected = BOTH
+    if "paragraphs" in form:
+        expected = [replace(question, title="") for question in BOTH]
+    assert read_squad(write(tmp_path / name, content()), need_answers=True) == expected
+
+
+def test_only_the_header_shows_the_delimiter(tmp_path: Path) -> None:
+    content = b"id;question;context;answers\n1;a,b,c,d,e,f,g?;x\ty,z|w;[]\n"
+    assert read_squad(write(tmp_path / "q.csv", content), need_answers=True)[0].question == "a,b,c,d,e,f,g?"
+    content = b"id,question,context,answers;note\n1,?,a;b;c;d;e;f,[]\n"
+    assert read_squad(write(tmp_path / "q.csv", content), need_answers=False)[0].context == "a;b;c;d;e;f"
+
+
+def test_positions_in_other_forms(tmp_path: Path) -> None:
+    broken = [flat(ANSWERED), flat(ANSWERED) | {"id": None}]
+    assert problems(write(tmp_path / "q.json", lines(broken))) == ["line 2: no 'id'"]
+    columns = {key: [row[key] for row in broken] for key in broken[0]}
+    assert problems(write(tmp_path / "q.json", columns)) == ["row 1: no 'id'"]
+    paragraph = {"context": "x", "qas": [{"id": "1", "question": "?", "answers": []}, {"id": "2", "answers": []}]}
+    assert problems(write(tmp_path / "q.jsonl", lines([paragraph]))) == ["line 1.qas[1] (id '2'): no 'question'"]
+    path = tmp_path / "q.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(broken), path)
+    assert problems(path) == ["row 1: no 'id'"]
+    content = 'sep=;\nid;question;context;answers\n1;?;"x\ny";[]\n2;?;;[]\n'
+    assert problems(write(tmp_path / "q.csv", content)) == ["line 5 (id '2'): 'context' is empty"]
+
+
+def test_text_and_start_in_columns_of_their_own(tmp_path: Path) -> None:
+    answered = {"id": "1", "question": "?", "context": CONTEXT, "answer_text": "Campo Grande", "answer_start": 24.0}
+    rows = [answered, answered | {"id": "2", "answer_text": None, "answer_start": float("nan")}]
+    semicolons = tmp_path / "q.csv"
+    pandas.DataFrame(rows).to_csv(semicolons, sep=";", decimal=",", index=False)
+    assert "24,0" in semicolons.read_text(encoding="utf-8")
+    parquet = tmp_path / "q.parquet"
+    pandas.DataFrame(rows).to_parquet(parquet)
+    for path in (semicolons, parquet, write(tmp_path / "q.json", rows)):
+        first, second = read_squad(path, need_answers=True)
+        assert (first.answer_texts, first.answer_starts) == (("Campo Grande",), (24,))
+        assert (second.answer_texts, second.answer_starts) == ((), ())
+    several = {"id": "1", "question": "?", "context": "a b", "texts": ["a", "b"], "starts": [0, 2.0]}
+    columns = QuestionColumns(answer="texts", answer_start="starts")
+    (question,) = read_squad(write(tmp_path / "q.json", [several]), need_answers=True, columns=columns)
+    assert (question.answer_texts, question.answer_starts) == (("a", "b"), (0, 2))
+
+
+NAMES = QuestionColumns(id="qid", question="pergunta", context="texto", answer="resposta", title="título")
+
+
+def test_names_of_columns(tmp_path: Path) -> None:
+    row = dict(zip(NAMES, (ANSWERED.id, ANSWERED.question, CONTEXT, pairs(ANSWERED), "", ANSWERED.title), strict=True))
+    row |= {"question": "not this one"}
+    asked = {key: row[key] for key in ("qid", "pergunta", "resposta")}
+    article = {"título": "UFMS", "paragraphs": [{"texto": CONTEXT, "qas": [asked]}]}
+    for path in (
+        write(tmp_path / "q.json", [row]),
+        write(tmp_path / "columns.json", {key: [value] for key, value in row.items()}),
+        write(tmp_path / "nested.json", {"data": [article]}),
+        write_csv(tmp_path / "q.csv", [{key: row[key] for key in NAMES} | {"resposta": json.dumps(row["resposta"])}]),
+    ):
+        assert read_squad(path, need_answers=True, columns=NAMES) == [ANSWERED]
+    named = {"qid": "1", "pergunta": "?", "texto": CONTEXT, "resposta": "Campo Grande", "início": "24"}
+    path = write_csv(tmp_path / "q.csv", [named])
+    columns = NAMES._replace(answer_start="início")
+    assert read_squad(path, need_answers=True, columns=columns)[0].answer_starts == (24,)
+    assert problems(path) == [
+        "no column id, question, context; found: qid, pergunta, texto, resposta, início; name others with --id_column, "
+        "--question_column, --context_column"
+    ]
+    assert problems(write(tmp_path / "q.json", [named])) == [
+        "data[0] has no id, question, context, answers, but qid, pergunta, texto, resposta, início; name the right "
+        "ones with --id_column, --question_column, --context_column, --answer_column",
+        "data[0]: no 'id'; no 'question'; no 'context'; no 'answers'",
+    ]
+
+
+def test_columns_of_options_that_an_earlier_version_recorded() -> None:
+    assert QuestionColumns.of_options({"train_file": "a.json"}) == QuestionColumns()
+    assert QuestionColumns.of_options({"question_column": "query"}) == QuestionColumns(question="query")
+
+
+def test_several_files(tmp_path: Path) -> None:
+    first = write(tmp_path / "1.json", [ROWS[0]])
+    second = write(tmp_path / "2.jsonl.gz", gzip.compress(lines([ROWS[1]])))
+    assert read_squad_files([second, first], need_answers=True) == [UNANSWERABLE, ANSWERED]
+    write(second, gzip.compress(lines([ROWS[1] | {"id": "q1"}])))
+    with pytest.raises(UserError, match=r"1.json and .*2.jsonl.gz: both have a question with id 'q1'"):
+        read_squad_files([first, second], need_answers=True)
+    write(first, "x")
+    write(second, b"x")
+    with pytest.raises(UserError) as caught:
+        read_squad_files([first, second], need_answers=True)
+    assert [problem.split(": ")[0] for problem in caught.value.problems] == [str(first), str(second)]
+
+
 # --- alignment of a question ---------------------------------------------------------------------------------
 
 
@@ -205,7 +399,11 @@ def test_missing_file_and_unknown_extension(tmp_path: Path) -> None:
     assert problems(tmp_path / "none.json") == ["cannot be read: No such file or directory"]
     (tmp_path / "folder.json").mkdir()
     assert problems(tmp_path / "folder.json") == ["cannot be read: Is a directory"]
-    assert problems(tmp_path / "q.txt") == ["extension '.txt'; allowed: .json, .jsonl, .csv"]
+    assert problems(tmp_path / "q.txt") == [
+        "extension '.txt'; allowed: .json, .jsonl, .ndjson, .csv, .tsv, .parquet, .arrow, also compressed (.gz, .bz2, "
+        ".xz, .zst)"
+    ]
+    assert problems(tmp_path / "q.json.zip") == ["is an archive; unpack it and give the file in it"]
 
 
 @pytest.mark.parametrize(
@@ -220,23 +418,37 @@ def test_missing_file_and_unknown_extension(tmp_path: Path) -> None:
         ("q.json", b"null", "the top level must be a list or an object whose 'data' is a list"),
         ("q.json", b'{"data": {"a": 1}}', "the top level must be a list or an object whose 'data' is a list"),
         ("q.json", b"[1]", "data[0]: a number instead of an object"),
-        ("q.json", '[{"id": "q"}]'.encode("utf-16"), "not UTF-8 at byte 0: save the file as UTF-8"),
-        ("q.json", b"\x89PNG\r\n\x1a\n\0\0\0", "not UTF-8 at byte 0: save the file as UTF-8"),
-        ("q.csv", b"1,2,3\n", "no column id, question, context; needed, comma-separated: "),
+        ("q.json", '[{"id": "q"}]'.encode("utf-16"), "not UTF-8 at byte 0: it seems to be UTF-16; save"),
+        ("q.json", b"\x89PNG\r\n\x1a\n\0\0\0", "not UTF-8 at byte 0: it seems to be no text; save the file as UTF-8"),
+        (
+            "q.csv",
+            b"1,2,3\n",
+            "no column id, question, context; found: 1, 2, 3; name others with --id_column, --question_column, "
+            "--context_column",
+        ),
         ("q.csv", b"id,id,question,context\n1,2,?,x\n", "more than one column id; each needs its own name"),
         ("q.csv", b'id,question,context\n1,"?" x,y\n', "not CSV after line 1: "),
         ("q.jsonl", b"\xef\xbb\xbf \r\n", "the file is empty"),
-        ("q.json", '{"data": "São"}'.encode("latin-1"), "not UTF-8 at byte 11: save the file as UTF-8"),
+        ("q.json", '{"data": "São"}'.encode("latin-1"), "not UTF-8 at byte 11: it seems to be Latin-1; save"),
         ("q.json", b'{"data": [\n{"id": "1', "not JSON at line 2, column 8: Unterminated string starting at"),
         ("q.json", b'{"data": [\n {},', "not JSON at line 2, column"),
-        ("q.json", b'{"id": 1}\n{"id": 2}', "not JSON at line 2, column 1: Extra data; one record a line is read"),
+        (
+            "q.json",
+            b'{"id": 1}\n\n{"id": 2',
+            "not JSON at line 3, column 1: Extra data; read as one record on each line, line 3 is not JSON at column 9",
+        ),
+        ("q.json", b'{"data": []} x', "not JSON at line 1, column 14: Extra data"),
         ("q.json", b"[" * 100_000, "JSON that cannot be read: "),
-        ("q.json", b'{"dados": []}', "the top level must be a list or an object whose 'data' is a list"),
+        ("q.json", b'{"dados": []}', "the top level must be a list or an object whose 'data' is a list; found: dados"),
+        ("q.json", b'{"train": [{"id": 1}]}', "the top level must be a list or an object whose 'data' is a list; fo"),
+        ("q.json", b'{"train": [{"id": 1}]}', "the top level must be a list or an object whose 'data' is a list; f"),
+        ("q.json", b'{"id": [1, 2], "question": ["?"]}', "column 'question' has other rows than 'id'; all need the sa"),
         ("q.json", b'"data"', "the top level must be a list or an object whose 'data' is a list"),
         ("q.json", b"[]", "holds no questions"),
         ("q.json", b'{"data": [{"paragraphs": []}]}', "holds no questions"),
         ("q.csv", b"id,question,context\r\n", "holds no questions"),
-        ("q.csv", b"id;question;context\r\n1;2;3", "no column id, question, context; needed, comma-separated: "),
+        ("q.csv", b"id;question;text\r\n1;2;3", "no column context; found: id, question, text; name others with --con"),
+        ("q.tsv", b"id\tq\tcontext\r\n1\t2\t3", "no column question; found: id, q, context; name others with --quest"),
         ("q.csv", b'id,question,context\r\n1,"2,3', "not CSV after line 1: "),
     ],
 )
@@ -265,6 +477,12 @@ def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
     assert lines[0] == "data[0]: no 'id'; no 'question'; no 'context'; no 'answers'"
     assert lines[-1] == "and 5 more problems"
     assert len(problems(write(path, [{}] * MAX_PROBLEMS))) == MAX_PROBLEMS
+
+
+ANSWER_FORMS = (
+    "'answers' must be [{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}; prepare_squad_pt.py "
+    "finds the start of answers without one"
+)
 
 
 # --- defects of a record -------------------------------------------------------------------------------------
@@ -299,7 +517,8 @@ def test_only_the_first_problems_are_listed(tmp_path: Path) -> None:
         ("answers", {"text": ["a", "b"], "answer_start": [0]}, "'answers' has 2 'text' and 1 'answer_start'; give one"),
         ("answers", {"text": [3], "answer_start": [3]}, "an answer's 'text' is not valid text"),
         ("answers", {"text": ["x"], "answer_start": ["3"]}, "an 'answer_start' is text; it must be a whole number"),
-        ("answers", {"text": ["x"], "answer_start": [3.0]}, "an 'answer_start' is a number; it must be a whole number"),
+        ("answers", {"text": ["x"], "answer_start": [3.5]}, "an 'answer_start' is a number; it must be a whole number"),
+        ("answers", {"text": ["x"], "answer_start": [None]}, "an 'answer_start' is null; it must be a whole number"),
         (
             "answers",
             {"text": ["x"], "answer_start": [True]},
@@ -347,16 +566,20 @@ def test_positions_of_defects(tmp_path: Path) -> None:
 def test_defects_of_csv_rows(tmp_path: Path) -> None:
     path = write(
         tmp_path / "q.csv",
-        "id,question,context,answers\n1,Onde?,Lá,[]\n2,Onde?\n3,Onde?,Lá,[],x\n4,Onde?,Lá,Lá [0]\n5,Onde?,Lá,\n",
+        "id,question,context,answers\n1,Onde?,Lá,[]\n2,Onde?\n3,Onde?,Lá,[],x\n4,Onde?,Lá,[Lá\n5,Onde?,Lá,\n6,Onde?,Lá,Lá\n",
     )
     assert problems(path) == [
         "line 3: the number of values is not 4, the number of columns",
         "line 4: the number of values is not 4, the number of columns",
         "line 5: 'answers' is neither JSON nor a Python literal",
         "line 6 (id '5'): no 'answers'",
+        f"line 7 (id '6'): {ANSWER_FORMS}",
     ]
     path = write(tmp_path / "q.csv", "id,question,context,answer_text,answer_start\n1,Onde?,Lá,Lá,zero\n")
-    assert problems(path) == ["line 2: 'answer_start' is 'zero'; it must be a whole number"]
+    assert problems(path) == [
+        "line 2 (id '1'): an 'answer_start' is text; it must be a whole number, the index of a character; "
+        "prepare_squad_pt.py finds the start of answers without one"
+    ]
 
 
 def test_nothing_in_a_csv_cell_is_executed(tmp_path: Path) -> None:
@@ -405,7 +628,12 @@ def test_hub_dataset_without_squad_records(local_dataset: Path) -> None:
     write(local_dataset / "validation.jsonl", '{"text": "x"}')
     with pytest.raises(UserError) as caught:
         load_hub_squad(str(local_dataset), None, "validation", need_answers=False)
-    assert caught.value.problems == [f"{local_dataset} (validation): row 0: no 'id'; no 'question'; no 'context'"]
+    name = f"{local_dataset} (validation)"
+    assert caught.value.problems == [
+        f"{name}: row 0 has no id, question, context, but text; name the right ones with --id_column, "
+        "--question_column, --context_column",
+        f"{name}: row 0: no 'id'; no 'question'; no 'context'",
+    ]
 
 
 # --- published data ------------------------------------------------------------------------------------------
