@@ -16,6 +16,7 @@ from adapter_qa.config.options import (
     FusionOptions,
     LanguageAdapterOptions,
     MLMDataOptions,
+    ModelOptions,
     NERDataOptions,
     QADataOptions,
     TrainingOptions,
@@ -25,7 +26,7 @@ from adapter_qa.runs.output_dir import APPENDED, DIGEST, MAX_NAME, derived_outpu
 from adapter_qa.training.training_args import TrainerArguments, resolve_training_args
 
 LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "model_type": "bert"}
-GROUPS = (TrainerArguments, AdapterOptions, QADataOptions, MLMDataOptions, NERDataOptions, FusionOptions)
+GROUPS = (TrainerArguments, AdapterOptions, QADataOptions, MLMDataOptions, NERDataOptions, FusionOptions, ModelOptions)
 REFERENCE = (
     "outputs/neuralmind-bert-large-portuguese-cased_pt_squad-train-v1.1/mlm_qa_fusion_AdCompostack/"
     "lr3e-05_bs16_GAS2_eps1e-06_epochs5.0_patience3_wamlmTrue_madx2True_houlsby_MHA_lastlayerFalse_dsFalse_fp16True"
@@ -53,6 +54,8 @@ OTHER_VALUES: dict[str, Any] = {
     "next_sentence": True,
     "label_all_tokens": True,
     "bucket_by_length": False,
+    "do_lower_case": False,
+    "strip_accents": False,
     "text_column": "body",
     "word_column": "2",
     "label_column": "-1",
@@ -172,9 +175,10 @@ def test_another_value_gives_another_folder(name: str) -> None:
     args = run_options(**({name: value} if group is TrainerArguments and name != "bf16" else {}))
     if name == "bf16":
         args.bf16 = value  # set here because a machine without a GPU refuses the option
-    defaults = [options() for options in GROUPS[1:]]
+    needed: dict[type[Any], dict[str, Any]] = {ModelOptions: {"model_name_or_path": "m"}}
+    defaults = [options(**needed.get(options, {})) for options in GROUPS[1:]]
     plain = derived_output_dir("m", "d", make_setup(), [run_options(), *defaults])
-    changed = [options(**{name: value}) if options is group else options() for options in GROUPS[1:]]
+    changed = [replace(options, **{name: value}) if type(options) is group else options for options in defaults]
     assert str(derived_output_dir("m", "d", make_setup(), [args, *changed])) == f"{plain}_{name}{value}"
 
 
