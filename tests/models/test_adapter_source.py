@@ -104,6 +104,14 @@ def test_sites_follow_from_the_configuration(
     assert replace(source, attention_only_last_layer=attention_only_last_layer).sites(3) == sites
 
 
+@pytest.mark.parametrize(("kind", "inverse"), [("text_task", None), ("text_lang", "nice"), (None, "nice")])
+def test_the_first_versions_of_the_library_recorded_an_inverse_that_task_adapters_lack(
+    tmp_path: Path, kind: str | None, inverse: str | None
+) -> None:
+    folder = write_adapter(tmp_path, config=new_config("pfeiffer+inv"), type=kind)
+    assert read_adapter(folder, "qa", BASE_CONFIG).config["inv_adapter"] == inverse
+
+
 # ---------------------------------------------------------------- configurations in files
 
 
