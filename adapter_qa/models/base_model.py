@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import (
     CONFIG_MAPPING,
     MODEL_MAPPING,
@@ -278,6 +279,14 @@ def weight_files(options: ModelOptions) -> list[Path]:
         if path.suffix == ".safetensors":
             weight_names(path)
     return files
+
+
+def has_local_weights(options: ModelOptions) -> bool:
+    """Return whether the weights of the base model are on this machine; a dry run downloads none."""
+    name, revision, cache = options.model_name_or_path, options.model_revision, options.cache_dir
+    return Path(name).is_dir() or any(
+        isinstance(try_to_load_from_cache(name, file, cache_dir=cache, revision=revision), str) for file in WEIGHT_FILES
+    )
 
 
 def _downloaded(options: ModelOptions, *names: str) -> Path:

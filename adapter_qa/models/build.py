@@ -135,7 +135,8 @@ def _load_weights(model: PreTrainedModel, path: Path, names: Set[str]) -> None:
             f"{path}: {len(mismatched)} of {len(shapes)} weights are missing or of another shape, e.g. "
             f"{mismatched[0]}; the file is damaged or belongs to another model"
         )
-    model.load_state_dict({name: state[name] for name in shapes}, strict=False)
+    if model.device.type != "meta":  # in a dry run, which only checks them
+        model.load_state_dict({name: state[name] for name in shapes}, strict=False)
 
 
 def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
@@ -157,6 +158,10 @@ def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
         raise RuntimeError(f"{len(wrong)} weights are trainable or frozen contrary to the setup, e.g. {wrong[0]}")
 
 
+class _OutputChanged(Exception):
+    """Ends a forward pass at the first layer with another output than before."""
+
+
 def check_effect(model: PreTrainedModel, setup: AdapterSetup) -> None:
     """Check that every adapter, invertible adapter and fusion layer of a new model acts on the encoder's output.
 
@@ -169,19 +174,27 @@ def check_effect(model: PreTrainedModel, setup: AdapterSetup) -> None:
     """
     if next(model.parameters()).is_meta:
         return
-    weights, training = dict(model.named_parameters()), [module for module in model.modules() if module.training]
     tokens = torch.arange(CHECKED_TOKENS, device=model.device)[None] % model.config.vocab_size
     encode = partial(model.base_model, input_ids=tokens, attention_mask=torch.ones_like(tokens))
     unused = {layer for site in _adapter_sites(model) for layer in site.adapter_fusion_layer.values()}
+    outputs: dict[nn.Module, torch.Tensor] = {}
+
+    def compare(layer: nn.Module, _: Any, output: Sequence[torch.Tensor]) -> None:
+        if not torch.equal(outputs.setdefault(layer, output[0]), output[0]):
+            raise _OutputChanged
+
     hooks = [layer.register_forward_hook(lambda layer, *_: unused.discard(layer)) for layer in unused]
+    hooks += [layer.register_forward_hook(compare) for layer in _encoder_layers(model)]
+    training = [module for module in model.modules() if module.training]
+    weights = dict(model.named_parameters())
     model.eval()
     try:
         with torch.no_grad():
-            output = encode()[0]
+            encode()
             idle = [
                 part
                 for part, mark in _marks_of_parts(setup).items()
-                if torch.equal(output, _with_noise([weights[name] for name in weights if mark in name], encode))
+                if not _acts([weights[name] for name in weights if mark in name], encode)
             ]
     finally:
         for module in training:
@@ -206,18 +219,21 @@ def _marks_of_parts(setup: AdapterSetup) -> dict[str, str]:
     return marks
 
 
-def _with_noise(weights: list[nn.Parameter], encode: Callable[[], Sequence[torch.Tensor]]) -> torch.Tensor:
-    """Return the encoder's output with noise in place of the weights; then the weights are as before."""
+def _acts(weights: list[nn.Parameter], encode: Callable[[], object]) -> bool:
+    """Return whether noise in place of the weights changes the output; then the weights are as before."""
     saved = [weight.data for weight in weights]
     size = max((weight.numel() for weight in weights), default=0)
     noise = torch.empty(size).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
     try:
         for weight in weights:  # all of them get the same numbers, which takes hardly any memory
             weight.data = noise[: weight.numel()].view(weight.shape).to(weight)
-        return encode()[0]
+        encode()
+    except _OutputChanged:
+        return True
     finally:
         for weight, data in zip(weights, saved, strict=True):
             weight.data = data
+    return False
 
 
 def trained_names(model: PreTrainedModel, setup: AdapterSetup) -> set[str]:

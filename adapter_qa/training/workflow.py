@@ -29,6 +29,7 @@ from adapter_qa.core.resource_errors import first_line, report_resource_errors
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import (
     check_masked_lm_head,
+    has_local_weights,
     load_model,
     load_tokenizer,
     silence_library_notices,
@@ -148,7 +149,8 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     if args.output_dir_is_derived:
         options = [args, config.model, *data_and_adapter_options(without_saved_options(config))]
         args.output_dir = str(derived_output_dir(config.model.model_name_or_path, _data_name(config), setup, options))
-        args.logging_dir = str(Path(args.output_dir) / "runs")
+        if config.training.logging_dir is None:
+            args.logging_dir = str(Path(args.output_dir) / "runs")
     folder = None if args.dry_run else Path(str(args.output_dir))
     config = with_begun_options(config, folder)
 
@@ -201,7 +203,7 @@ def load_base(run: RunContext[Config], *, has_data: bool, split_words: bool = Fa
         origins[Origin(run.record.folder, trained_on)] = "the interrupted run"
     recorded = [origin.trained_on for origin in origins]
     needs_tokenizer = has_data or any(record.tokenizer_fingerprint is not None for record in recorded)
-    needs_weights = not options.random_init and any(record.base_model.fingerprint is not None for record in recorded)
+    needs_weights = _can_read_weights(run) and any(record.base_model.fingerprint is not None for record in recorded)
     tokenizer, weights = run_all(
         [
             lambda: load_tokenizer(options, split_words=split_words) if needs_tokenizer else None,
@@ -213,6 +215,12 @@ def load_base(run: RunContext[Config], *, has_data: bool, split_words: bool = Fa
     return LoadedBase(identity, tokenizer if has_data else None)
 
 
+def _can_read_weights(run: RunContext[Config]) -> bool:
+    """Return whether the base model has weights in files that are here, or that the run may download."""
+    options = run.config.model
+    return not options.random_init and (not run.args.dry_run or has_local_weights(options))
+
+
 def _with_saved_tokenizer(options: ModelOptions, setup: AdapterSetup | None) -> ModelOptions:
     """Return the options with those of a saved setup's tokenizer where they are not given."""
     if setup is None or setup.saved is None:
@@ -222,7 +230,7 @@ def _with_saved_tokenizer(options: ModelOptions, setup: AdapterSetup | None) -> 
     taken: dict[str, Any] = {
         key: value for key, value in recorded.items() if value is not None and vars(options)[key] is None
     }
-    log_note([f"{setup.saved.folder}: its --{key} {value} is used" for key, value in taken.items()])
+    log_note([f"{setup.saved.folder}: --{key} {value}, as it was trained" for key, value in taken.items()])
     return replace(options, **taken)
 
 
@@ -265,7 +273,7 @@ def build_model(
     if options.random_init:
         check_origins(origins_of(run.setup), Base(options, weights, None), trains=bool(run.args.do_train))
         _save_random_base(run.record, model, base.tokenizer)
-    elif task == "mlm" and not (run.setup is not None and run.setup.loads_saved_head):
+    elif task == "mlm" and _can_read_weights(run) and not (run.setup is not None and run.setup.loads_saved_head):
         note = check_masked_lm_head(options, model)
         log_note([note] if note is not None else [])
     if run.setup is not None:

@@ -24,7 +24,7 @@ import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.config.options import ModelOptions
-from adapter_qa.models.base_model import load_model
+from adapter_qa.models.base_model import has_local_weights, load_model
 from adapter_qa.models.identity import files_fingerprint, weights_fingerprint
 from predictor_qa import QuestionAnswerer
 
@@ -122,12 +122,17 @@ def test_a_copy_in_half_precision_has_the_rounded_fingerprint(
     assert copy.float32 == (original.float16 if dtype == torch.float16 else original.bfloat16)
 
 
-def test_a_hub_id_in_the_cache_has_the_fingerprint_of_its_files(tiny_bert: Path, tmp_path: Path) -> None:
-    repository = tmp_path / "models--org--bert"
-    shutil.copytree(tiny_bert, repository / "snapshots" / "0123")
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text("0123")
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_hub_id_in_the_cache_has_the_fingerprint_of_its_files(safe: bool, tiny_bert: Path, tmp_path: Path) -> None:
     options = ModelOptions("org/bert", cache_dir=str(tmp_path))
+    assert not has_local_weights(options)
+    repository = tmp_path / "models--org--bert"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0123")
+    BertForMaskedLM.from_pretrained(tiny_bert).save_pretrained(
+        repository / "snapshots" / "0123", max_shard_size="20KB", safe_serialization=safe
+    )
+    assert has_local_weights(options)
     assert files_fingerprint(options) == files_fingerprint(ModelOptions(str(tiny_bert)))
 
 
