@@ -31,6 +31,7 @@ LIBRARY_NAMES = {"adapters", "datasets", "evaluate", "tokenizers", "types"}  # a
 BROAD_HANDLERS = [
     "adapter_qa/core/files.py",
     "adapter_qa/data/sources.py",
+    "adapter_qa/inference/exported_model.py",
     "adapter_qa/models/base_model.py",
     "adapter_qa/models/build.py",
     "adapter_qa/models/build.py",

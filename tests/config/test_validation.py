@@ -204,12 +204,12 @@ def test_wrong_fused_adapters_are_refused(words: list[str], problems: list[str])
         ),
         (
             {"do_train": True, "save_only_model": True},
-            ["--save_only_model: an interrupted run could not resume from its checkpoints; leave it out"],
+            ["--save_only_model True: an interrupted run could not resume from its checkpoints; leave it out"],
         ),
         ({"do_train": True, "bf16": True, "fp16": True}, ["--bf16 and --fp16 exclude each other; give one"]),
         (
             {"do_train": True, "resume_from_checkpoint": "x"},
-            ["--resume_from_checkpoint: leave it out; the same command with the same --output_dir resumes"],
+            ["--resume_from_checkpoint x: the same command with the same --output_dir resumes; leave it out"],
         ),
     ],
 )
@@ -228,7 +228,7 @@ def test_all_problems_are_reported_at_once() -> None:
         metric_for_best_model="x",
     )
     assert validate_config(config) == [
-        "--max_answer_length 0: must be at least 1",
+        "--max_answer_length 0: must be between 1 and 1048575",
         "--per_device_train_batch_size 0: must be at least 1",
         "--per_device_eval_batch_size -1: must be at least 1",
         "--gradient_accumulation_steps 0: must be at least 1",
