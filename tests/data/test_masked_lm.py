@@ -74,7 +74,7 @@ def test_blocks_continue_across_tokenizer_calls(bert: PreTrainedTokenizerFast) -
 def test_long_texts_are_tokenized_a_few_at_a_time(
     bert: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = ["Ana", "a" * 30, "Bruno é pintor.", "", "x" * 25, "Ana"]
+    texts = ["Ana", "a" * 30, "Bruno é pintor.", "", "Ana", "x" * 25, "Ana"]
     expected = split_into_blocks(texts, bert, 10)
     calls: list[list[str]] = []
 
@@ -84,9 +84,10 @@ def test_long_texts_are_tokenized_a_few_at_a_time(
 
     tokenize = bert.__class__.__call__.__get__(bert)
     monkeypatch.setattr(masked_lm, "CHARACTERS_PER_CALL", 20)
+    monkeypatch.setattr(masked_lm, "TEXTS_PER_CALL", 2)
     monkeypatch.setattr(bert.__class__, "__call__", staticmethod(counting))
     assert np.array_equal(split_into_blocks(texts, bert, 10), expected)
-    assert calls == [["Ana"], ["a" * 30], ["Bruno é pintor.", ""], ["x" * 25], ["Ana"]]
+    assert calls == [["Ana"], ["a" * 30], ["Bruno é pintor.", ""], ["Ana"], ["x" * 25], ["Ana"]]
 
 
 # ---------------------------------------------------------------- masking

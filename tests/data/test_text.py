@@ -233,6 +233,16 @@ def test_a_chosen_column_that_is_missing_names_those_found(tmp_path: Path) -> No
     assert problems_of(read_texts, path, "corpo") == [expected]
 
 
+def test_all_records_without_text_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "Ana"}\n{"t": 1}\n{"text": 1}\n' + '{"text": []}\n' * 9)
+    problems = [problem.removeprefix(f"{path}: ") for problem in problems_of(read_texts, path)]
+    assert [problem.split("; ")[0] for problem in problems[:3]] == [
+        "line 2: no 'text' or 'context'", "line 3: 'text' is a number", "line 4: 'text' is a list",
+    ]  # fmt: skip
+    assert problems[10:] == ["and 1 more problems"]
+
+
 def test_the_limit_counts_unpacked_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text, "MAX_TEXT_BYTES", 1000)
     for name, content in (("a.txt", b"Ana\n"), ("a.jsonl", b'"Ana"\n')):
