@@ -42,7 +42,8 @@ from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
 from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer, WordPieceTrainer
-from transformers import PreTrainedTokenizerFast
+
+from adapter_qa.data.pair_tokenizer import PairTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = [*corpus(), *["São João é a capital; 1827. Ação de Pernambuco, Índio... (2010) “Recife”"] * 20]
@@ -219,9 +220,7 @@ CUTTING: dict[str, Callable[[], Tokenizer]] = {
 }
 
 
-def wrapped(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """Return a tokenizer as transformers loads it."""
-    names = {f"{token[1:-1].lower()}_token": token for token in SPECIAL}
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, model_input_names=["input_ids", "attention_mask"], **names
-    )
+def unchecked(tokenizer: Tokenizer) -> PairTokenizer:
+    """Return a tokenizer as `make_windows` takes it, before its offsets are checked."""
+    pad, cls = (tokenizer.token_to_id(token) for token in ("[PAD]", "[CLS]"))
+    return PairTokenizer(tokenizer, "a tokenizer", cls, pad, pad_left=False, has_token_types=False)
