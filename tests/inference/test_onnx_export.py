@@ -20,11 +20,13 @@ from transformers import AutoTokenizer, BertForQuestionAnswering, BertTokenizerF
 
 pytest.importorskip("onnxscript", reason='needs pip install "adapter-qa[export]"')
 
+import ask_qa
 import export_qa
 from adapter_qa.config.options import QADataOptions, answering_options
 from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.inference import onnx_export
 from adapter_qa.inference.answer_script import answer_script
+from adapter_qa.inference.exported_model import ExportedModel
 from predictor_qa import QuestionAnswerer
 
 QUICK = [("bert", "houlsby"), ("bert", "lang+fusion"), ("roberta", "lang in fusion")]
@@ -270,6 +272,46 @@ def test_answer_script_refuses_missing_and_empty_texts(
 ) -> None:
     process = run_answer_script(exported[1], *words)
     assert (process.returncode, process.stdout, process.stderr) == (2, "", message)
+
+
+def test_answer_script_prints_candidates_as_ask_qa_does(
+    exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As text and as JSON; characters that control a terminal are escaped in both."""
+    run, out = exported
+    question, context = "Onde nasceu Ana?", "Ana\x1b[31m nasceu em\nBelém 🙂"
+    words = ["--n_best", "4", "--max_answer_length", "30"]
+    assert ask_qa.main([str(run), "--question", question, "--context", context, *words, "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    process = run_answer_script(out, question, context, "--n_best", "4", "--json")
+    assert (process.returncode, process.stderr) == (0, "")
+    assert {"question": question, "context": context, "id": "1", **json.loads(process.stdout)} == approximate(expected)
+    assert ask_qa.main([str(run), "--question", question, "--context", context, *words]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    lines = run_answer_script(out, question, context, "--n_best", "4").stdout.splitlines()
+    assert lines[0] == first.partition("   (score")[0]
+    assert [line.split("  ", 1)[1] for line in lines[1:]] == [line.split("  ", 1)[1] for line in others]
+    assert run_answer_script(out, question, context).stdout.splitlines() == lines[:1]
+
+
+def test_damaged_export_is_refused_with_the_name_of_the_file(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    for name, content in (
+        ("export.json", None),
+        ("export.json", b"{}"),
+        ("tokenizer.json", b"{"),
+        ("model.onnx", b"no graph"),
+        ("model.onnx", None),
+    ):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        shutil.copytree(exported[1], folder)
+        (folder / name).unlink()
+        if content is not None:
+            (folder / name).write_bytes(content)
+        with pytest.raises(UserError) as caught:
+            ExportedModel.load(folder)
+        assert len(caught.value.problems) == 1
+        assert caught.value.problems[0].startswith(f"{folder / name}: cannot be read (")
+        assert caught.value.problems[0].endswith("); export the run again")
 
 
 @pytest.mark.parametrize("difference", [1.1e-4, float("nan")])
