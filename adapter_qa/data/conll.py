@@ -213,7 +213,7 @@ def _checked_labels(item: ParsedSentence, valid: set[str], need_labels: bool) ->
     for index, label in enumerate(item.labels):
         if label in valid:
             labels.append(str(label))
-        elif need_labels or not _is_integer(label):
+        elif need_labels or not (label == "" or _is_integer(label)):
             try:
                 labels.append(_named_label(label, item.class_names))
             except ValueError as error:
