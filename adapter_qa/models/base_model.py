@@ -33,8 +33,8 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.models.base_config import WEIGHT_FILES, read_base_config
 from adapter_qa.models.base_tokenizer import (
     CASING_OPTIONS,
+    apply_casing,
     casing_note,
-    check_casing_options,
     sentencepiece_options,
 )
 from adapter_qa.models.parameters import head_names
@@ -86,7 +86,7 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
     if base_config.get("type_vocab_size") == 1:  # a BERT's tokenizer numbers the second text as type 1
         inputs = [key for key in tokenizer.model_input_names if key != "token_type_ids"]
         tokenizer.model_input_names = inputs
-    check_casing_options(name, tokenizer, casing)
+    apply_casing(name, tokenizer, casing)
     note = None if casing else casing_note(name, tokenizer)
     log_note([note] if note is not None else [])
     return tokenizer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -104,18 +105,23 @@ def _without_accents(word: str) -> str:
     return "".join(letter for letter in unicodedata.normalize("NFD", word) if unicodedata.category(letter) != "Mn")
 
 
-def check_casing_options(name: str, tokenizer: PreTrainedTokenizerFast, casing: dict[str, bool]) -> None:
-    """Check that options about capitals and accents have an effect.
+def apply_casing(name: str, tokenizer: PreTrainedTokenizerFast, casing: Mapping[str, bool]) -> None:
+    """Set the options about capitals and accents that are given; not every class of tokenizer does it by itself.
 
     Raises:
         UserError: if the tokenizer is of a kind that has no such settings.
     """
-    if casing and not isinstance(tokenizer.backend_tokenizer.normalizer, normalizers.BertNormalizer):
+    normalizer = tokenizer.backend_tokenizer.normalizer
+    if casing and not isinstance(normalizer, normalizers.BertNormalizer):
         options = " and ".join(f"--{option}" for option in casing)
         raise UserError(
             f"{options}: the tokenizer of {name} ({type(tokenizer).__name__}) has no such setting; only those of BERT "
             "have; leave it out"
         )
+    if "do_lower_case" in casing:
+        normalizer.lowercase = casing["do_lower_case"]
+    if "strip_accents" in casing:
+        normalizer.strip_accents = casing["strip_accents"]
 
 
 class _SentencePieceFile:

@@ -138,6 +138,15 @@ def test_the_options_decide_over_the_files(copied: Path) -> None:
     assert tokens(do_lower_case=True, strip_accents=False) == ["ana", "são"]
 
 
+def test_the_options_work_with_a_tokenizer_of_no_class(copied: Path) -> None:
+    path = copied / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+    tokenizer = load_tokenizer(ModelOptions(str(copied), do_lower_case=True, strip_accents=True))
+    assert tokenizer.tokenize("São João") == tokenizer.tokenize("sao joao")
+    tokenizer.save_pretrained(copied)
+    assert load_tokenizer(ModelOptions(str(copied))).tokenize("São João") == tokenizer.tokenize("sao joao")
+
+
 def test_options_that_a_tokenizer_does_not_have_are_refused(tiny_roberta: Path) -> None:
     options = ModelOptions(str(tiny_roberta), do_lower_case=False, strip_accents=True)
     assert problem_of(load_tokenizer, options) == (
