@@ -158,7 +158,7 @@ def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
         raise RuntimeError(f"{len(wrong)} weights are trainable or frozen contrary to the setup, e.g. {wrong[0]}")
 
 
-class _OutputChanged(Exception):
+class _OutputChanged(Exception):  # noqa: N818, it is no error
     """Ends a forward pass at the first layer with another output than before."""
 
 
@@ -180,7 +180,9 @@ def check_effect(model: PreTrainedModel, setup: AdapterSetup) -> None:
     outputs: dict[nn.Module, torch.Tensor] = {}
 
     def compare(layer: nn.Module, _: Any, output: Sequence[torch.Tensor]) -> None:
-        if not torch.equal(outputs.setdefault(layer, output[0]), output[0]):
+        if layer not in outputs:
+            outputs[layer] = output[0]
+        elif not torch.equal(outputs[layer], output[0]):
             raise _OutputChanged
 
     hooks = [layer.register_forward_hook(lambda layer, *_: unused.discard(layer)) for layer in unused]
