@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference.entity_spans import counted_scores
+from seqeval.metrics import classification_report
 from support.device_reads import DeviceReadCounter
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
@@ -91,7 +92,11 @@ def test_entity_scores_of_a_hand_computed_example() -> None:
 
 
 def make_trainer(
-    folder: Path, base: Path, weights: np.ndarray | None, dataset: TokenClassificationDataset
+    folder: Path,
+    base: Path,
+    weights: np.ndarray | None,
+    dataset: TokenClassificationDataset,
+    unseen: tuple[str, ...] = (),
 ) -> NERTrainer:
     options = ModelOptions(str(base))
     model = load_model(options, "ner", NAMES)
@@ -101,11 +106,12 @@ def make_trainer(
     args = resolve_training_args(
         TrainingOptions(output_dir=str(folder), report_to=[], do_eval=True, use_cpu=True, disable_tqdm=True)
     )
-    args.label_names = ["labels"]
+    args.label_names = ["O", "B-PER"]  # in a NER run the option has names of classes
     collator = TokenClassificationCollator(pad_id=0, has_types=True)
     return NERTrainer(
-        model=model, setup=setup, names=NAMES, weights=weights, args=args, data_collator=collator, eval_dataset=dataset
-    )
+        model=model, setup=setup, names=NAMES, unseen=unseen, weights=weights, args=args, data_collator=collator,
+        eval_dataset=dataset,
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("weights", [None, np.array([0.2, 1.5, 0.8, 2.0, 0.5], dtype=np.float32)])
@@ -137,6 +143,32 @@ def test_loss_is_the_weighted_mean_over_labelled_tokens(
                     total += target * weight * (np.log(np.exp(logits).sum()) - logit)
                 norm += class_weights[label]
     assert [float(loss), float(loss_weight)] == pytest.approx([total, norm], rel=1e-5)
+
+
+@pytest.mark.parametrize("weights", [None, np.array([0.2, 1.5, 0.8, 2.0, 0.5], dtype=np.float32)])
+def test_unseen_labels_count_in_the_scores_and_not_in_the_loss(
+    tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast, weights: np.ndarray | None
+) -> None:
+    unseen = ("B-ART", "I-ART")
+    sentence = Sentence(ANA.words, ("B-PER", "I-PER", "B-ART", "I-ART", "B-LOC"))
+    dataset = tokenize_and_align_labels([sentence, DAVI], tokenizer, [*NAMES, *unseen], max_seq_length=64)
+    trainer = make_trainer(tmp_path, tiny_bert, weights, dataset, unseen)
+    batch = trainer.data_collator([dataset[0], dataset[1]])
+    known = {**batch, "labels": batch["labels"].masked_fill(batch["labels"] >= len(NAMES), IGNORED)}
+    assert (known["labels"] != batch["labels"]).sum() == 2
+    trainer.model.eval()
+    with torch.no_grad():
+        assert trainer.task_loss(trainer.model, batch)[:2] == trainer.task_loss(trainer.model, known)[:2]
+    metrics = trainer.evaluate()
+    rows = np.asarray(trainer.predict(dataset, metric_key_prefix="again").predictions)
+    gold = [list(sentence.labels), list(DAVI.labels)]
+    report = classification_report(gold, sentence_labels(rows, dataset, NAMES), output_dict=True, zero_division=0)
+    for entity, row in {"": report["micro avg"], "ART_": report["ART"], "PER_": report["PER"]}.items():
+        names = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+        assert {name: metrics[f"eval_{entity}{name}"] for name in names} == pytest.approx(
+            {name: 100 * row[column] for name, column in names.items()}
+        )
+    assert (metrics["eval_ART_entities"], metrics["eval_entities"]) == (1, 5)
 
 
 @pytest.mark.parametrize("weights", [None, np.ones(5, dtype=np.float32)])
