@@ -36,6 +36,7 @@ from adapter_qa.models.base_tokenizer import (
     apply_casing,
     casing_note,
     sentencepiece_options,
+    tokenizer_fingerprint,
 )
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.weights import read_weights, weight_names, weights_file
@@ -87,9 +88,32 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
         inputs = [key for key in tokenizer.model_input_names if key != "token_type_ids"]
         tokenizer.model_input_names = inputs
     apply_casing(name, tokenizer, casing)
-    note = None if casing else casing_note(name, tokenizer)
-    log_note([note] if note is not None else [])
+    notes = [
+        None if casing else casing_note(name, tokenizer),
+        None if options.tokenizer_name is None else _vocabulary_note(options, tokenizer),
+    ]
+    log_note(filter(None, notes))
     return tokenizer
+
+
+def _vocabulary_note(options: ModelOptions, tokenizer: PreTrainedTokenizerFast) -> str | None:
+    """Return a line for the user if --tokenizer_name gives another vocabulary than the base model's own tokenizer.
+
+    It may be given because the model has no tokenizer, or one that cannot be loaded.
+    """
+    name = options.model_name_or_path
+    try:
+        with _library_errors(name):
+            own = AutoTokenizer.from_pretrained(name, **_source_options(options))
+            differs = tokenizer_fingerprint(own).vocabulary != tokenizer_fingerprint(tokenizer).vocabulary
+    except UserError:
+        return None
+    return (
+        f"--tokenizer_name {options.tokenizer_name}: has another vocabulary than the tokenizer of {name}, so that the "
+        "model sees other words than it was trained on; leave the option out, unless the model's own tokenizer is wrong"
+        if differs
+        else None
+    )
 
 
 def load_model(
@@ -160,7 +184,11 @@ def read_base_weights(options: ModelOptions) -> dict[str, torch.Tensor]:
     Raises:
         UserError: if a file is missing or damaged.
     """
-    return {name: weight for path in weight_files(options) for name, weight in read_weights(path).items()}
+    return {
+        name: weight
+        for path in weight_files(options)
+        for name, weight in read_weights(path, only_tensors=False).items()
+    }
 
 
 def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> str | None:

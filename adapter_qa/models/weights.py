@@ -28,10 +28,14 @@ def weights_file(folder: Path, *names: str) -> Path:
     raise UserError(f"{folder}: holds no {' or '.join(names)}; the folder is damaged or incomplete")
 
 
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, *, only_tensors: bool = True) -> dict[str, torch.Tensor]:
     """Return all weights of a file by name, on the CPU; their values are read from the disk where they are used.
 
     A `.bin` file in the format before torch 1.6 is read at once.
+
+    Args:
+        path: the file.
+        only_tensors: refuse other values beside the tensors, such as the number of an epoch; else leave them out.
 
     Raises:
         UserError: if the file cannot be read, or holds anything other than tensors.
@@ -42,15 +46,19 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         except (OSError, SafetensorError) as error:
             raise _unreadable(path, error) from error
     state = _unpickle(path)
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path}: holds something other than named tensors; the file is damaged")
-    return dict(state)
+    values = state if isinstance(state, dict) else {}
+    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    if not tensors or (only_tensors and len(tensors) < len(values)):
+        names = [str(name) for name in values if name not in tensors]
+        found = f" ({', '.join(names[:3])})" if names else ""
+        raise UserError(f"{path}: holds something other than named tensors{found}; it is damaged, or not a model's state_dict")
+    return tensors
 
 
 def weight_names(path: Path) -> list[str]:
     """Return the names of the weights in a file; of safetensors, from the header; errors as in `read_weights`."""
     if path.suffix != ".safetensors":
-        return list(read_weights(path))
+        return list(read_weights(path, only_tensors=False))
     try:
         with safe_open(path, "pt") as file:
             return list(file.keys())

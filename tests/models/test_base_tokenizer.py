@@ -158,6 +158,23 @@ def test_options_that_a_tokenizer_does_not_have_are_refused(tiny_roberta: Path) 
 # ---------------------------------------------------------------- other bases
 
 
+def test_a_given_tokenizer_with_another_vocabulary_is_said(
+    copied: Path, tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = with_vocabulary(Path(shutil.copytree(tiny_bert, tmp_path / "other")), UNCASED)
+    options = ModelOptions(str(copied), tokenizer_name=str(other))
+    load_tokenizer(options)
+    assert capsys.readouterr().err == (
+        f"note: --tokenizer_name {other}: has another vocabulary than the tokenizer of {copied}, so that the model "
+        "sees other words than it was trained on; leave the option out, unless the model's own tokenizer is wrong\n"
+    )
+    load_tokenizer(ModelOptions(str(copied), tokenizer_name=str(tiny_bert)))
+    for name in (*SETTINGS, "vocab.txt"):
+        (copied / name).unlink()
+    load_tokenizer(options)  # which the model itself lacks
+    assert capsys.readouterr().err == ""
+
+
 def test_token_types_that_the_base_does_not_have_are_left_out(copied: Path) -> None:
     path = copied / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"type_vocab_size": 1}), encoding="utf-8")

@@ -173,7 +173,7 @@ class Runs:
 def base_lines(stderr: str) -> list[str]:
     """Return the notes and errors about bases."""
     lines = [line for line in stderr.splitlines() if line.startswith(("note: ", "error: "))]
-    return [line for line in lines if "trained on" in line]
+    return [line for line in lines if ") was trained on " in line]
 
 
 FILES = {"mlm": "texts.txt", "ner": "sentences.conll", "qa": "questions.json"}
