@@ -17,7 +17,8 @@ from adapter_qa.core.errors import run_all
 from adapter_qa.core.files import write_text
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
-from adapter_qa.data.conll import Sentence
+from adapter_qa.data.conll import Sentence, format_sentences
+from adapter_qa.data.label_schemes import begin_entities
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.runs.layout import predictions_file
 from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences, make_split_inputs
@@ -125,17 +126,13 @@ def make_trainer(
 
 
 def write_predictions(trainer: NERTrainer, sentences: list[Sentence], inputs: TokenClassificationDataset) -> None:
-    """Write `predict_predictions.conll`: the words of the test file with predicted labels.
-
-    Columns are separated by a blank; by a tab if a word has a blank.
-    """
+    """Write `predict_predictions.conll`: the words of the test file with predicted labels in IOB2."""
     labels = trainer.predict_labels(inputs)
-    separator = "\t" if any(" " in word for sentence in sentences for word in sentence.words) else " "
-    lines = [
-        "".join(f"{word}{separator}{label}\n" for word, label in zip(sentence.words, predicted, strict=True))
-        for sentence, predicted in zip(sentences, labels, strict=True)
+    predicted = [
+        Sentence(sentence.words, begin_entities(of_sentence))
+        for sentence, of_sentence in zip(sentences, labels, strict=True)
     ]
-    write_text(trainer.folder / predictions_file("predict", ".conll"), "\n".join(lines))
+    write_text(trainer.folder / predictions_file("predict", ".conll"), format_sentences(predicted))
 
 
 def command() -> int:

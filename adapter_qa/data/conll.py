@@ -126,6 +126,16 @@ def label_names(sentences: Iterable[Sentence]) -> list[str]:
     return [OUTSIDE, *[f"{prefix}-{entity}" for entity in types for prefix in ("B", "I")]]
 
 
+def format_sentences(sentences: Sequence[Sentence]) -> str:
+    """Return the text of a CoNLL file; its columns are separated by blanks, or by tabs if a word has a blank."""
+    separator = "\t" if any(" " in word for sentence in sentences for word in sentence.words) else " "
+    blocks = (
+        "".join(f"{word}{separator}{label}\n" for word, label in zip(sentence.words, sentence.labels, strict=True))
+        for sentence in sentences
+    )
+    return "\n".join(blocks)
+
+
 def _from_rows(name: str, rows: TableRows, columns: SentenceColumns, need_labels: bool) -> SentenceSource:
     """Read the rows of a table. A row without words is left out: published data sets have such rows."""
     parsed = list(parse_records(rows, columns, need_labels))

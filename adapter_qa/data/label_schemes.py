@@ -50,7 +50,7 @@ def to_iob2(sentences: Sequence[Sequence[str]]) -> SchemeLabels:
         return _from_closed_scheme(sentences, prefixes)
     problems = _problems(_iob2_problem(labels) for labels in sentences)
     if problems and not any(map(_violates_iob1, sentences)):
-        return SchemeLabels("IOB1", [_from_iob1(labels) for labels in sentences], [])
+        return SchemeLabels("IOB1", [begin_entities(labels) for labels in sentences], [])
     return SchemeLabels(IOB2, [tuple(labels) for labels in sentences], problems)
 
 
@@ -75,9 +75,13 @@ def _violates_iob1(labels: Sequence[str]) -> bool:
     return any(label[0] == "B" and previous[1:] != label[1:] for _, label, previous in _with_previous(labels))
 
 
-def _from_iob1(labels: Sequence[str]) -> tuple[str, ...]:
+def begin_entities(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return labels in which every entity begins with B-: IOB2 from IOB1, or from what a model predicts.
+
+    An I- label begins an entity if no label of its type stands before it, as conlleval and seqeval read it.
+    """
     return tuple(
-        f"B{label[1:]}" if label != OUTSIDE and previous[1:] != label[1:] else label
+        f"B{label[1:]}" if label.startswith("I-") and previous[1:] != label[1:] else label
         for _, label, previous in _with_previous(labels)
     )
 

@@ -9,9 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.conll import Sentence, SentenceSource, label_names, read_sentence_file, read_sentences
+from adapter_qa.data.conll import (
+    Sentence,
+    SentenceSource,
+    format_sentences,
+    label_names,
+    read_sentence_file,
+    read_sentences,
+)
+from adapter_qa.data.label_schemes import begin_entities
 from adapter_qa.data.sentence_records import SentenceColumns
 
 NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
@@ -183,6 +193,31 @@ def test_only_ten_problems_are_listed(tmp_path: Path) -> None:
     expected = [f"{path}, line {line}: a has label X; {ALLOWED}" for line in range(1, 21, 2)]
     assert problems_of(path, "a X\n\n" * 10) == expected
     assert problems_of(path, "a X\n\n" * 13) == [*expected, f"{path}: and 3 more problems"]
+
+
+WORD = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\t\n\r:"), min_size=1, max_size=4).filter(
+    lambda word: word == word.strip(" ") and word != "-DOCSTART-"
+)
+
+
+@st.composite
+def labelled_sentence(draw: st.DrawFn) -> Sentence:
+    words = draw(st.lists(WORD, min_size=1, max_size=4))
+    labels = draw(st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y"]), min_size=len(words), max_size=len(words)))
+    return Sentence(tuple(words), begin_entities(labels))
+
+
+@given(st.lists(labelled_sentence(), min_size=1, max_size=3))
+def test_written_sentences_are_read_back(tmp_path_factory: pytest.TempPathFactory, sentences: list[Sentence]) -> None:
+    path = tmp_path_factory.getbasetemp() / "written.conll"
+    path.write_text(format_sentences(sentences), encoding="utf-8", newline="")
+    assume(not path.read_bytes().startswith(b"\xef\xbb\xbf") and not path.read_text(encoding="utf-8").isspace())
+    assert read_sentences(path, need_labels=True) == sentences
+
+
+def test_labels_are_separated_by_blanks_if_no_word_has_one() -> None:
+    assert format_sentences(BOTH) == CONLL.removesuffix("\n")
+    assert format_sentences([Sentence(("10 000", "x"), ("B-X", "O"))]) == "10 000\tB-X\nx\tO\n"
 
 
 def test_label_names() -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from seqeval.metrics.sequence_labeling import get_entities
 from seqeval.scheme import BILOU, IOB1, IOB2, IOBES, Entities, Token
 
-from adapter_qa.data.label_schemes import LABEL, to_iob2
+from adapter_qa.data.label_schemes import LABEL, begin_entities, to_iob2
 
 # Prefixes of the first, a middle, the last and the only word of an entity.
 PREFIXES = {"IOB2": "BIIB", "BIOES": "BIES", "BILOU": "BILU", "BMES": "BMES", "BMEW": "BMEW"}
@@ -68,6 +69,13 @@ def test_valid_labels_have_the_entities_that_seqeval_reads(labels: list[list[str
     assert [[entity.to_tuple()[1:] for entity in row] for row in before.entities] == [
         [entity.to_tuple()[1:] for entity in row] for row in after.entities
     ]
+
+
+@given(st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"]), max_size=8))
+def test_predicted_labels_become_iob2_with_the_same_entities(labels: list[str]) -> None:
+    converted = begin_entities(labels)
+    assert to_iob2([converted]) == ("IOB2", [converted], [])
+    assert get_entities(list(converted)) == get_entities(labels)
 
 
 def test_iob2_wins_where_it_is_valid() -> None:

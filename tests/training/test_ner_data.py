@@ -143,8 +143,8 @@ def test_labels_of_training_that_evaluation_lacks(capfd: pytest.CaptureFixture[s
 def runs(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Path:
     """A folder with files, and in `ner` a run on them."""
     folder = tmp_path_factory.mktemp("runs")
-    (folder / "iob2.conll").write_text(IOB2 * 4)
-    (folder / "bioes.conll").write_text(BIOES * 4)
+    (folder / "iob2.conll").write_text(f"{IOB2}\n" * 4)
+    (folder / "bioes.conll").write_text(f"{BIOES}\n" * 4)
     (folder / "dev.conll").write_text("Ana B-PER\nviu O\nRio B-ART\nVerde I-ART\n\nRecife B-LOC\nB B-ART\n")
     (folder / "words.tsv").write_text("Ana Lima\t\nmora\tO\n\u00a0\tO\n\nem\tO\n10 000\tO\n")
     run(folder, tiny_bert, "--do_train", "--do_eval", "--train_file", "iob2.conll", "--validation_file", "dev.conll",
@@ -171,13 +171,10 @@ def test_unseen_entities_are_missed(runs: Path, tiny_bert: Path) -> None:
     notes = run(runs, tiny_bert, "--do_eval", "--do_predict", "--load_adapter", "ner/adapters-ner", "--validation_file",
                 "dev.conll", "--test_file", "dev.conll", "--output_dir", "eval")  # fmt: skip
     assert "dev.conll: entities of types that the loaded head does not know count as missed: ART (2)" in notes
-    predicted = read_sentences(runs / "eval" / "predict_predictions.conll", need_labels=False)
-    assert [sentence.words for sentence in predicted] == [("Ana", "viu", "Rio", "Verde"), ("Recife", "B")]
-    labels = [
-        line.split(" ")[1] for line in (runs / "eval" / "predict_predictions.conll").read_text().split("\n") if line
-    ]
-    gold = [list(sentence.labels) for sentence in read_sentences(runs / "dev.conll", need_labels=True)]
-    expected = counted_scores(gold, [labels[:4], labels[4:]])
+    predicted = read_sentences(runs / "eval" / "predict_predictions.conll", need_labels=True)
+    gold = read_sentences(runs / "dev.conll", need_labels=True)
+    assert [sentence.words for sentence in predicted] == [sentence.words for sentence in gold]
+    expected = counted_scores(*([list(sentence.labels) for sentence in sentences] for sentences in (gold, predicted)))
     metrics = read(runs / "eval" / "eval_results.json")
     assert {name: metrics[f"eval_{name}"] for name in expected} == pytest.approx(expected)
     assert (metrics["eval_ART_entities"], metrics["eval_ART_recall"], metrics["eval_entities"]) == (2, 0, 4)
@@ -218,7 +215,9 @@ def test_predictions_can_be_read_back(runs: Path, tiny_bert: Path) -> None:
         "--output_dir", "predict")  # fmt: skip
     path = runs / "predict" / "predict_predictions.conll"
     words = [("Ana Lima", "mora", "\u00a0"), ("em", "10 000")]
-    assert [sentence.words for sentence in read_sentences(path, need_labels=False)] == words
-    lines = [line.split("\t") for line in path.read_text(encoding="utf-8").split("\n") if line]
-    assert [word for word, _ in lines] == [word for sentence in words for word in sentence]
-    assert {label for _, label in lines} <= {*NAMES}
+    predicted = read_sentences(path, need_labels=True)
+    assert [sentence.words for sentence in predicted] == words
+    assert {label for sentence in predicted for label in sentence.labels} <= {*NAMES}
+    notes = run(runs, tiny_bert, "--do_train", "--train_file", "iob2.conll", path, "--output_dir", "again")
+    assert "labels in" not in notes
+    assert read(runs / "again" / "run.json")["data"]["train"]["sentences"] == 10
