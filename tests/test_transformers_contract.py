@@ -22,6 +22,7 @@ from trainer_qa import QuestionAnsweringTrainer
 
 # Names of the parameters, * before keyword-only ones; `self` left out.
 OVERRIDDEN = {
+    "_determine_best_metric": "metrics, trial",
     "_evaluate": "trial, ignore_keys_for_eval, skip_scheduler",
     "_get_dataloader": "dataset, description, batch_size, sampler_fn, is_training, dataloader_key",
     "_get_eval_sampler": "eval_dataset",

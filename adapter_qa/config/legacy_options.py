@@ -16,6 +16,8 @@ RENAMED = {
     "no_cuda": ("use_cpu", ""),
     "per_gpu_train_batch_size": ("per_device_train_batch_size", ""),
     "per_gpu_eval_batch_size": ("per_device_eval_batch_size", ""),
+    "push_to_hub_token": ("hub_token", ""),
+    "torchdynamo": ("torch_compile_backend", ""),
 }
 # Old name: why it is not needed.
 UNUSED = {

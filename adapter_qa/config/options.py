@@ -408,6 +408,8 @@ class TrainingOptions(LibraryTrainingOptions):
     license: str | None = option(None, "Licence of the trained weights, for the model card, e.g. apache-2.0.")
     dry_run: bool = option(False, "Check everything, print the setup and, as last line, one JSON document, and stop.")
 
+    include_num_input_tokens_seen: bool = option(False, "Log the number of input tokens so far, padding included.")
+
     # Options of the library whose values the library does not check.
     weight_decay: float = library_option("weight_decay", limits=NOT_NEGATIVE)
     max_grad_norm: float = library_option("max_grad_norm", limits=NOT_NEGATIVE)
@@ -635,7 +637,8 @@ class MLMRunConfig(_ConfigBase):
 
     def resolved(self) -> MLMRunConfig:
         """Return the configuration with those options decided that follow from others."""
-        training = resolve_training_options(self.training, labels_key="labels")
+        labels_key = None if self.training.label_names else LABELS_KEY
+        training = resolve_training_options(self.training, labels_key=labels_key)
         # Logits over the vocabulary would fill the memory, and no metric needs them.
         return replace(self, training=replace(training, prediction_loss_only=True))
 

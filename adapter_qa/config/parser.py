@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 import yaml
 
 from adapter_qa.config.legacy_options import LEGACY_NAMES, translate_legacy_args
+from adapter_qa.config.option_effects import REFUSED, unused_notes
 from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
+from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.config.validation import field_problems, validate_config
 from adapter_qa.core.cli import CollectingArgumentParser
 from adapter_qa.core.errors import UserError, raise_if_any
@@ -31,6 +33,7 @@ from adapter_qa.core.messages import log_note
 
 NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
 TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
+HIDDEN = {*REFUSED, *LEGACY_NAMES, "fsdp", "label_names"}  # in --help, unless this project gives them a meaning
 OPTION_FILE_SUFFIXES = (".yaml", ".yml", ".json")
 
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
@@ -114,8 +117,11 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         metadata = dict(field.metadata)
         unit, limits = metadata.pop("unit", None), metadata.pop("limits", None)
         metadata.pop("before", None)
-        texts = [metadata["help"], unit and f"Unit: {unit}.", limits and f"Allowed: {limits}."]
+        texts: list[Any] = [metadata["help"], unit and f"Unit: {unit}.", limits and f"Allowed: {limits}."]
         metadata["help"] = " ".join(filter(None, texts)).replace("%", "%%")
+        library = LibraryTrainingOptions.__dataclass_fields__.get(field.name)
+        if field.name in HIDDEN and library is not None and field.metadata["help"] == library.metadata["help"]:
+            metadata["help"] = argparse.SUPPRESS
         plain = copy(field)
         plain.metadata = metadata  # type: ignore[assignment]
         HfArgumentParser._parse_dataclass_field(parser, plain)  # noqa: SLF001 - of the base class
@@ -213,6 +219,7 @@ def parse_config(config_class: type[Config], argv: Sequence[str], *, description
     """
     config = ConfigParser(config_class, description, examples).parse(argv)
     raise_if_any(validate_config(config))
+    log_note(unused_notes(config))
     return config
 
 

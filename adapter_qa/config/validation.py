@@ -11,6 +11,7 @@ from dataclasses import fields
 from typing import Any
 
 from adapter_qa.config.deepspeed import read_deepspeed
+from adapter_qa.config.option_effects import refused_problems
 from adapter_qa.config.options import (
     ADAPTER_NAME,
     MLMRunConfig,
@@ -26,7 +27,7 @@ from adapter_qa.core.files import is_text
 def validate_config(config: RunConfig) -> list[str]:
     """Return the problems of a script's options, resolved as `ConfigParser.parse` returns them."""
     problems = field_problems(config.groups())
-    problems += training_problems(config.training) + _metric_problems(config)
+    problems += training_problems(config.training) + _metric_problems(config) + refused_problems(config)
     problems += _problems_of_files(config)
     match config:
         case QARunConfig():
@@ -162,15 +163,17 @@ def training_problems(training: TrainingOptions) -> list[str]:
             f"--load_best_model_at_end: evaluation ({evaluation}) and checkpoints ({training.save_strategy}) must come "
             "together; add --do_eval, or give --eval_strategy and --save_strategy the same value"
         )
-    if training.save_only_model:
-        problems.append("--save_only_model: an interrupted run could not resume from its checkpoints; leave it out")
     if training.bf16 and training.fp16:
         problems.append("--bf16 and --fp16 exclude each other; give one")
     problems += _sharding_problems(training)
-    if training.resume_from_checkpoint is not None:
-        problems.append("--resume_from_checkpoint: leave it out; the same command with the same --output_dir resumes")
     if training.push_to_hub:
         problems += _hub_problems(training)
+    workers = {
+        "dataloader_persistent_workers": training.dataloader_persistent_workers,
+        "dataloader_prefetch_factor": training.dataloader_prefetch_factor is not None,
+    }
+    if not training.dataloader_num_workers:
+        problems += [f"--{name}: needs --dataloader_num_workers above 0" for name, given in workers.items() if given]
     if training.num_train_epochs == 0 and training.max_steps <= 0:
         problems.append("--num_train_epochs 0: must be above 0; training needs epochs or --max_steps")
     return problems
@@ -218,12 +221,8 @@ def _hub_problems(training: TrainingOptions) -> list[str]:
             validate_repo_id(training.hub_model_id)
         except HFValidationError as error:
             problems.append(f"--hub_model_id {training.hub_model_id}: {error}")
-    if not (training.hub_token or training.push_to_hub_token or get_token()):
+    if not (training.hub_token or get_token()):
         problems.append("--push_to_hub needs a token: run hf auth login, or set HF_TOKEN, or give --hub_token")
-    if training.hub_strategy not in ("every_save", "end", None):  # the library's default, and what this project does
-        problems.append(
-            f"--hub_strategy {training.hub_strategy}: a run is pushed once, at its end; leave the option out"
-        )
     if constants.HF_HUB_OFFLINE:
         problems.append("--push_to_hub: HF_HUB_OFFLINE is set; unset it, or push when the run is finished")
     return problems

@@ -21,7 +21,7 @@ APPENDED = (
     "seed", "adapter_reduction_factor", "adapter_non_linearity", "weight_decay", "warmup_ratio", "warmup_steps",
     "lr_scheduler_type", "max_steps", "bf16", "max_seq_length", "doc_stride", "block_size", "version_2_with_negative",
     "max_train_samples", "fusion_regularization", "fusion_decay_values", "weighted_loss", "weighted_loss_constant",
-    "next_sentence", "label_all_tokens", "bucket_by_length", "text_column", "word_column",
+    "next_sentence", "label_all_tokens", "bucket_by_length", "label_smoothing_factor", "text_column", "word_column",
     "label_column", "question_column", "context_column", "answer_column", "answer_start_column", "do_lower_case",
     "strip_accents",
 )  # fmt: skip

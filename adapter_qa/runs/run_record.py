@@ -26,7 +26,13 @@ from adapter_qa.runs.provenance import device_name, hide_secrets, now, source_co
 
 NEUTRAL_OPTIONS = re.compile(
     r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
-    r"|local_rank|push_to_hub.*|push_at_end|hub_.*|license"
+    r"|local_rank|push_to_hub.*|push_at_end|hub_.*|license|project|trackio_space_id"
+    # Earlier versions accepted these, without effect.
+    r"|accelerator_config|auto_find_batch_size|average_tokens_across_devices|batch_eval_metrics|eval_do_concat_batches"
+    r"|eval_use_gather_object|fsdp_.*|half_precision_backend|include_for_metrics|include_inputs_for_metrics"
+    r"|jit_mode_eval|length_column_name|liger_kernel_config|mp_parameters|past_index|prediction_loss_only|ray_scope"
+    r"|restore_callback_states_from_checkpoint|save_on_each_node|save_only_model|save_safetensors|tpu_.*"
+    r"|use_legacy_prediction_loop|use_liger_kernel|use_mps_device|torchdynamo"
 )  # options that do not change what is trained
 NAMED_DIFFERENCES = 5  # differing options that an error message names
 
@@ -178,6 +184,11 @@ def _resume_or_reject(record: RunRecord, folder: Path, earlier: Mapping[str, Any
             f"{remedy}"
         )
     if not record.finished:
+        if options.get("label_smoothing_factor") and "do_lower_case" not in previous["options"]:
+            raise UserError(
+                f"--output_dir {folder}: holds an unfinished run of a version in which --label_smoothing_factor had no "
+                "effect; give another folder, or --overwrite_output_dir to start anew"
+            )
         record.resume_from = newest_checkpoint(folder)
 
 

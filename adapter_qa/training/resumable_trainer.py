@@ -5,13 +5,14 @@ of checkpoints, `core.signals` the signals.
 
 | override | what it changes in `transformers.Trainer` | guarded by (tests/training/test_resuming.py) |
 | --- | --- | --- |
-| `_get_dataloader` | signals in workers; the seed of persistent workers | persistent workers resume |
+| `_get_dataloader` | signals in workers; seed of persistent workers; all rows evaluated | persistent workers resume |
 | `_inner_training_loop` | reads the state of the loop from the checkpoint first | every resume test |
 | `log` | the training time includes the time before an interruption | time of a resumed run |
 | `set_initial_training_values` | no epochs after a training that was over | resume after the last step |
 | `training_step` | the first NaN loss is kept on the device | NaN losses |
 | `_maybe_log_save_evaluate` | when a checkpoint is saved; stop at a signal | signals; kills (tests/faults) |
 | `_evaluate` | no second --eval_on_start | resume with --eval_on_start |
+| `_determine_best_metric` | a missing metric is a `RunError` | test_trainer.py |
 | `_save_checkpoint` | atomic checkpoints of the weights that train | kills (tests/faults), full disk |
 | `_sorted_checkpoints` | the library removes no checkpoint | number of checkpoints |
 | `_load_from_checkpoint` | loads the weights that train | every resume test |
@@ -113,8 +114,14 @@ class ResumableTrainer(Trainer):
         """Folder of the run."""
         return Path(str(self.args.output_dir))
 
-    def _get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
-        prepared: Any = super()._get_dataloader(*args, **kwargs)
+    def _get_dataloader(self, **options: Any) -> Any:  # type: ignore[override]  # the library gives names to all
+        drop_last = self.args.dataloader_drop_last
+        if not options.get("is_training"):  # the library would drop rows of an evaluation, too
+            self.args.dataloader_drop_last = False
+        try:
+            prepared: Any = super()._get_dataloader(**options)
+        finally:
+            self.args.dataloader_drop_last = drop_last
         loader = prepared.base_dataloader  # inside accelerate's wrapper
         if not isinstance(loader.worker_init_fn, WorkerInit):
             loader.worker_init_fn = WorkerInit(loader.worker_init_fn)
@@ -241,6 +248,19 @@ class ResumableTrainer(Trainer):
             return {}
         metrics: dict[str, float] = super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler)
         return metrics
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        """Return whether a model is the best so far.
+
+        Raises:
+            RunError: if the evaluation has not computed the metric that decides.
+        """
+        metric = self.args.metric_for_best_model
+        if metric is not None and f"eval_{metric.removeprefix('eval_')}" not in metrics:
+            names = ", ".join(sorted(name.removeprefix("eval_") for name in metrics if name.startswith("eval_")))
+            raise RunError(f"--metric_for_best_model {metric}: was not computed; choose from {names}")
+        is_best: bool = super()._determine_best_metric(metrics, trial)
+        return is_best
 
     # ---------------------------------------------------------------- checkpoints
 

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import socket
+from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
+from accelerate.utils import DynamoBackend
 from transformers import SchedulerType, Trainer, TrainingArguments, get_scheduler
 from transformers.integrations import get_available_reporting_integrations
+from transformers.training_args import OptimizerNames
 
 from adapter_qa.config.deepspeed import read_deepspeed
 from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, TrainingOptions
@@ -19,7 +23,15 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.core.messages import log_note
 from adapter_qa.training.deepspeed_weights import disable_zero3_init
 
-OPTIMIZERS_WITH_MODEL = ("galore", "apollo", "lomo", "adalomo")  # they cannot be built without the model
+# Optimizers that cannot be built without the model, by the beginning of their names, and the packages that they need.
+OPTIMIZERS_WITH_MODEL = {
+    "galore": "galore_torch",
+    "apollo": "apollo_torch",
+    "lomo": "lomo_optim",
+    "adalomo": "lomo_optim",
+}
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # of torch.compile
+CHECKPOINTING_SETTINGS = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug"}  # of PyTorch
 # Compute capability of the first NVIDIA GPUs with matrix units for the type: Ampere, Volta (CUDA Programming Guide).
 BF16_CAPABILITY, FP16_CAPABILITY = (8, 0), (7, 0)
 
@@ -79,6 +91,11 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
     if not torch.accelerator.is_available() and (precision.bf16 or process_count() > 1):
         # Without use_cpu the library refuses bfloat16 on the CPU, and takes several processes for separate runs.
         values["use_cpu"] = True
+    if options.ddp_backend is not None and process_count() == 1:
+        values["ddp_backend"] = None
+        log_note(["--ddp_backend is not used: it is for several processes"])
+    if options.ddp_timeout != TrainingOptions.ddp_timeout and values["use_cpu"] and process_count() > 1:
+        log_note(["--ddp_timeout is not used: the library sets it for GPUs only"])
     if options.deepspeed is not None:
         values["deepspeed"] = _deepspeed_config(options)
     log_note(precision.notes)
@@ -86,7 +103,8 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
     _check_report_to(options.report_to or [])
     try:  # None stands for the library's own default
         args = TrainerArguments(**{name: value for name, value in values.items() if value is not None})
-        check_optimizer_and_schedule(args)
+        log_note(check_optimizer_and_schedule(args))
+        _check_compilation_and_checkpointing(args)
         if args.deepspeed is not None:
             disable_zero3_init()
             mismatches = args.hf_deepspeed_config.mismatches  # the library looks at them after the model is loaded
@@ -147,14 +165,45 @@ def _prepare_environment(*, deepspeed: bool, use_cpu: bool) -> None:
         }
 
 
-def check_optimizer_and_schedule(args: TrainerArguments) -> None:
+def _check_compilation_and_checkpointing(args: TrainerArguments) -> None:
+    """Raise ValueError for settings that PyTorch or accelerate would refuse when the model is built."""
+    backend, mode = args.torch_compile_backend, args.torch_compile_mode
+    if backend is not None and backend.upper() not in DynamoBackend.list():
+        allowed = ", ".join(sorted(name.lower() for name in DynamoBackend.list()))
+        raise ValueError(f"--torch_compile_backend {backend}: choose from {allowed}")
+    if mode is not None and mode not in COMPILE_MODES:
+        raise ValueError(f"--torch_compile_mode {mode}: choose from {', '.join(COMPILE_MODES)}")
+    settings = {} if args.gradient_checkpointing_kwargs is None else args.gradient_checkpointing_kwargs
+    if not isinstance(settings, dict) or settings.keys() - CHECKPOINTING_SETTINGS or settings.get("use_reentrant"):
+        allowed = ", ".join(sorted(CHECKPOINTING_SETTINGS))
+        raise ValueError(
+            f"--gradient_checkpointing_kwargs {settings}: must be a JSON object with keys among {allowed}; adapters "
+            "need use_reentrant false"
+        )
+
+
+def check_optimizer_and_schedule(args: TrainerArguments) -> list[str]:
     """Look up the optimizer and build the schedule. The library does so only when training begins.
+
+    Returns:
+        Notes for the user.
 
     Raises:
         ValueError, TypeError, ImportError, RuntimeError: if the library refuses one of them.
     """
-    if not str(args.optim).startswith(OPTIMIZERS_WITH_MODEL):
-        Trainer.get_optimizer_cls_and_kwargs(args)
+    notes = []
+    name = OptimizerNames(args.optim).value
+    package = next((package for start, package in OPTIMIZERS_WITH_MODEL.items() if name.startswith(start)), None)
+    if package is None:
+        optimizer = Trainer.get_optimizer_cls_and_kwargs(args)
+        plain = copy(args)
+        plain.optim_args = None
+        if args.optim_args and Trainer.get_optimizer_cls_and_kwargs(plain) == optimizer:
+            notes.append(f"--optim_args is not used: --optim {name} has no further settings")
+    elif find_spec(package) is None:
+        raise ImportError(f"--optim {name}: needs the package {package}; install it or choose another")
+    elif package != "lomo_optim" and not args.optim_target_modules:
+        raise ValueError(f"--optim {name}: needs --optim_target_modules, e.g. all-linear")
     settings = args.lr_scheduler_kwargs or {}
     if not isinstance(settings, dict):
         raise ValueError(f"--lr_scheduler_kwargs {settings}: must be a JSON object")
@@ -169,6 +218,12 @@ def check_optimizer_and_schedule(args: TrainerArguments) -> None:
     except (ValueError, TypeError) as error:
         kind = SchedulerType(args.lr_scheduler_type).value
         raise ValueError(f"--lr_scheduler_type {kind} with --lr_scheduler_kwargs {settings}: {error}") from error
+    if args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU and args.greater_is_better and "mode" not in settings:
+        notes.append(
+            f"--lr_scheduler_type reduce_lr_on_plateau waits for {args.metric_for_best_model} to fall; "
+            """--lr_scheduler_kwargs '{"mode": "max"}' lets it wait for a rise"""
+        )
+    return notes
 
 
 def choose_precision(options: TrainingOptions) -> Precision:

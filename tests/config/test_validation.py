@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from adapter_qa.config.option_effects import unused_notes
 from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
@@ -34,9 +35,7 @@ from adapter_qa.config.validation import (
 )
 
 MODEL, ADAPTER, LANGUAGE, FUSION = ModelOptions("bert"), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
-QA_METRICS = (
-    "f1, exact, loss, total, questions, windows, runtime, answers_runtime, scores_runtime, samples_per_second"
-)
+QA_METRICS = "f1, exact, loss, total, questions, windows, runtime, answers_runtime, scores_runtime, samples_per_second"
 NOTHING_TO_DO = "nothing to do: give --do_train, --do_eval, --do_predict or --dry_run"
 
 
@@ -343,6 +342,43 @@ def test_every_printed_metric_decides_which_epoch_is_best(config: RunConfig, met
 def test_metrics_of_squad_v2_need_its_option(metric: str) -> None:
     (problem,) = validate_config(qa_config(dry_run=True, metric_for_best_model=metric))
     assert problem == f"--metric_for_best_model {metric}: needs --version_2_with_negative True"
+
+
+# ---------------------------------------------------------------- options that other options leave without use
+
+
+@pytest.mark.parametrize(
+    ("config", "given", "names"),
+    [
+        (
+            qa_config(),
+            {"save_steps", "logging_steps", "eval_steps", "eval_delay"},
+            ["save_steps", "eval_steps", "eval_delay"],
+        ),
+        (qa_config(save_strategy="steps", eval_strategy="steps"), {"save_steps", "eval_steps", "eval_delay"}, []),
+        (qa_config(logging_strategy="epoch"), {"logging_steps", "seed"}, ["logging_steps"]),
+        (qa_config(max_steps=5), {"num_train_epochs", "max_steps"}, ["num_train_epochs"]),
+        (qa_config(warmup_steps=5), {"warmup_ratio", "warmup_steps"}, ["warmup_ratio"]),
+        (qa_config(lr_scheduler_type="constant"), {"warmup_ratio", "warmup_steps"}, ["warmup_ratio", "warmup_steps"]),
+        (qa_config(), {"hub_model_id", "hub_revision", "gradient_checkpointing_kwargs"}, None),
+        (
+            qa_config(push_to_hub=True, gradient_checkpointing=True),
+            {"hub_model_id", "gradient_checkpointing_kwargs"},
+            [],
+        ),
+        (qa_config(), {"null_score_diff_threshold"}, ["null_score_diff_threshold"]),
+        (qa_config(QADataOptions(version_2_with_negative=True)), {"null_score_diff_threshold"}, []),
+        (ner_config(), {"weighted_loss_constant"}, ["weighted_loss_constant"]),
+        (ner_config(NERDataOptions(weighted_loss=True)), {"weighted_loss_constant"}, []),
+        (mlm_config(MLMDataOptions(validation_file=["a"])), {"validation_split_percentage"}, None),
+        (mlm_config(), {"validation_split_percentage"}, []),
+        (qa_config(), set(), []),
+    ],
+)
+def test_given_options_that_are_not_used_are_named(config: RunConfig, given: set[str], names: list[str] | None) -> None:
+    notes = unused_notes(replace(config, given=frozenset(given)))
+    found = [note.removeprefix("--").partition(" is not used: ")[0] for note in notes]
+    assert sorted(found) == sorted(given if names is None else names)
 
 
 # ---------------------------------------------------------------- sharding

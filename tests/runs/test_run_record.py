@@ -165,6 +165,19 @@ def test_more_epochs_for_a_finished_run_are_refused_with_the_way_to_train_it_fur
     assert problem.endswith(f"); {further}give another folder, or --overwrite_output_dir to replace it")
 
 
+def test_an_unfinished_run_from_before_label_smoothing_does_not_resume_with_it(tmp_path: Path) -> None:
+    """Versions without --do_lower_case accepted --label_smoothing_factor and did nothing."""
+    options = {"label_smoothing_factor": 0.1}
+    begin_run(tmp_path / "old", options)
+    problem = refusal(tmp_path / "old", options)
+    assert "an unfinished run of a version in which --label_smoothing_factor had no effect" in problem
+    begin_run(tmp_path / "finished", options).finish()
+    assert begin_run(tmp_path / "finished", options).finished
+    for number, same in enumerate(({"label_smoothing_factor": 0.0}, {**options, "do_lower_case": None})):
+        begin_run(tmp_path / str(number), same)
+        assert not begin_run(tmp_path / str(number), same).finished
+
+
 def test_at_most_five_differing_options_are_named(tmp_path: Path) -> None:
     begin_run(tmp_path)
     problem = refusal(tmp_path, {f"option_{number}": number for number in range(9)})

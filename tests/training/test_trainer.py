@@ -17,7 +17,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 import run_qa_adapter
 from adapter_qa.config.options import FusionOptions, ModelOptions
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import cast_frozen_weights
@@ -37,6 +37,13 @@ class Snapshots(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         self.states.append({name: weight.clone() for name, weight in trainable_state(model).items()})
+
+
+def test_a_metric_that_was_not_computed_ends_the_run_in_a_line(tiny_bert: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [1.0, 2.0], num_train_epochs=1)
+    trainer.args.metric_for_best_model = "rouge"
+    with pytest.raises(RunError, match=r"^--metric_for_best_model rouge: was not computed; choose from .*f1, loss,"):
+        trainer.train()
 
 
 def test_training_stops_early_and_restores_all_weights_of_the_best_epoch(tiny_bert: Path, tmp_path: Path) -> None:
