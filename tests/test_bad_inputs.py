@@ -101,7 +101,7 @@ QUESTIONS: list[tuple[str, str, Any, str]] = [
     ("a broken line", "q.jsonl", json.dumps(record()) + '\n{"id":\n', "q.jsonl: line 2: not JSON at column 7"),
     ("no paragraphs", "q.json", nested(), "q.json: holds no questions"),
     ("question null", "q.json", [record(question=None)], "(id 'q1'): 'question' is null; it must be text"),
-    ("semicolons", "q.csv", "id;question;context\n1;?;x\n", "q.csv: no column id, question, context; needed, comma"),
+    ("semicolons", "q.csv", "id;question;texto\n1;?;x\n", "q.csv: no column context; found: id, question, texto; "),
 ]
 ANSWERS: list[tuple[str, str, Any, str]] = [
     ("no answers", "q.json", [record(answers=...)], "(id 'q1'): no 'answers'"),
@@ -238,7 +238,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 MODEL = "--model_name_or_path copy"
 FILES = [
     Case("missing file", "qa", "--train_file none.json", ("--train_file none.json: no such file",)),
-    Case("a folder in place of a file", "qa", "--train_file {fixtures}", ("no such file; give the path of a file",)),
+    Case("a folder in place of a file", "qa", "--train_file {fixtures}", ("fixtures: is a folder; give the files in",)),
     Case("missing files, both", "qa", "--do_eval --train_file a.json --validation_file b.json",
         ("--train_file a.json: no such file", "--validation_file b.json: no such file")),
     Case("bad files, both", "qa", "--do_eval --train_file a.json --validation_file b.json",
@@ -247,8 +247,14 @@ FILES = [
         {"b.json": []}),
     Case("bad test file", "qa", "--do_predict --test_file t.json", ("t.json: data[0]: no 'id'",),
         {"t.json": [record(id=...)]}),
-    Case("unsupported file extension", "qa", "--train_file q.parquet",
-        ("q.parquet: extension '.parquet'; allowed: .json, .jso",), {"q.parquet": b"PAR1"}),
+    Case("unsupported file extension", "qa", "--train_file q.xml",
+        ("q.xml: extension '.xml'; allowed: .json, .jso",), {"q.xml": b"<"}),
+    Case("no table", "qa", "--train_file q.parquet", ("q.parquet: not a readable .parquet table: ",),
+        {"q.parquet": b"PAR1"}),
+    Case("a file twice", "qa", "--train_file {fixtures}/train.json {fixtures}/*.json",
+        ("train.json: is given 2 times",)),
+    Case("data set that is no folder", "qa", "--do_eval --dataset_name ./none",
+        ("--dataset_name ./none: no such folder",)),
     Case("more than ten problems", "qa", "--train_file q.json",
         (*(f"q.json: data[{number}]: no 'id'" for number in range(10)), "q.json: and 3 more problems"),
         {"q.json": [{}] * 13}),
@@ -287,7 +293,7 @@ FILES = [
     Case("prepare, missing file", "prepare", "none.json", ("none.json: no such file",)),
     Case("prepare, a folder", "prepare", "{fixtures}", ("fixtures: no such file",)),
     Case("prepare, unsupported extension", "prepare", "q.xml",
-        ("q.xml: extension '.xml'; allowed: .json, .jsonl, .csv",),
+        ("q.xml: extension '.xml'; allowed: .json, .jsonl, .nd",),
         {"q.xml": b"<"}),
     Case("prepare, invalid tar.gz", "prepare", "q.tar.gz", ("q.tar.gz: not a readable archive: Not a gzipped file",),
         {"q.tar.gz": b"no archive"}),

@@ -36,6 +36,7 @@ BROAD_HANDLERS = [
     "adapter_qa/models/build.py",
     "adapter_qa/models/build.py",
     "adapter_qa/models/weights.py",
+    "adapter_qa/training/workflow.py",
 ]
 
 MODULES = sorted((ROOT / PACKAGE).rglob("*.py"))

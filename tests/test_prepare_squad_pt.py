@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import datetime
 import errno
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 from support.archives import Pack, archive_formats, write_tar
 from support.scripts import SHARED, run_script
@@ -200,12 +204,104 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 def test_bad_input(tmp_path: Path) -> None:
     assert problems_of(tmp_path / "none.json") == [f"{tmp_path / 'none.json'}: no such file"]
-    assert "allowed: .json, .jsonl, .csv" in problems_of(write(tmp_path / "squad.txt", []))[0]
+    assert "allowed: .json, .jsonl, .ndjson, .csv, .tsv, .parquet" in problems_of(write(tmp_path / "squad.txt", []))[0]
     (tmp_path / "cut.json").write_text('{"data": [')
     assert "not JSON at line 1" in problems_of(tmp_path / "cut.json")[0]
     write(tmp_path / "file", "in the way")
     (line,) = problems_of(write(tmp_path / "squad.json", squad(*QAS)), "--output_dir", tmp_path / "file")
     assert "cannot be written: " in line
+
+
+# --- answers without a start, and other forms ----------------------------------------------------------------
+
+
+SHORT = "Recife, capital de Pernambuco, é a maior cidade de Pernambuco. Em 2010 havia 10 distritos."
+
+
+def answers_of(tmp_path: Path, answers: object, **more: Any) -> tuple[Any, dict[str, Any]]:
+    """Return the prepared answers of one record with the answers as given, and the counts."""
+    record = {"id": "1", "question": "?", "context": SHORT, "answers": answers, **more}
+    path = write(tmp_path / "in.json", [record])
+    main([str(path), "--overwrite"])
+    ((prepared_record,), rejects, counts) = prepared(tmp_path, "in")
+    assert rejects == []
+    return prepared_record["answers"], counts
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{"text": "maior cidade"}],
+        [{"text": "maior cidade", "answer_start": None}],
+        [{"text": "maior cidade", "answer_start": float("nan")}],
+        [{"text": "maior cidade", "answer_start": ""}],
+        [{"text": "maior cidade", "answer_start": "no meio"}],
+        [{"text": "maior cidade", "answer_start": 2**40}],
+        {"text": ["maior cidade"]},
+        {"text": ["maior cidade"], "answer_start": []},
+        {"text": "maior cidade"},
+        ["maior cidade"],
+        "maior cidade",
+        " maior cidade ",
+    ],
+    ids=json.dumps,
+)
+def test_answers_without_a_start_are_searched(tmp_path: Path, answers: object) -> None:
+    found, counts = answers_of(tmp_path, answers)
+    assert found == {"answer_start": [SHORT.index("maior cidade")], "text": ["maior cidade"]}
+    assert counts["answers"]["moved"] == counts["answers_without_start"] == 1
+    assert counts["of_these_ambiguous"] == 0
+
+
+@pytest.mark.parametrize(("text", "start"), [("Pernambuco", SHORT.index("Pernambuco")), ("a", SHORT.index(" a ") + 1)])
+def test_the_first_of_several_occurrences_is_taken_and_counted(tmp_path: Path, text: str, start: int) -> None:
+    found, counts = answers_of(tmp_path, text)
+    assert found == {"answer_start": [start], "text": [text]}
+    assert counts["of_these_ambiguous"] == (1 if text == "Pernambuco" else 0)
+
+
+def test_a_search_prefers_whole_words(tmp_path: Path) -> None:
+    assert answers_of(tmp_path, "10")[0]["answer_start"] == [SHORT.index(" 10 ") + 1]
+    assert answers_of(tmp_path, "dist")[0]["answer_start"] == [SHORT.index("dist")]
+    assert answers_of(tmp_path, "é a MAIOR")[0] == {"answer_start": [SHORT.index("é a maior")], "text": ["é a maior"]}
+
+
+@pytest.mark.parametrize("start", [51, 51.0, "51", " 51 "], ids=repr)
+def test_a_start_in_another_form_is_used(tmp_path: Path, start: object) -> None:
+    """The second occurrence stands there."""
+    for answers in ([{"text": "Pernambuco", "answer_start": start}], {"text": "Pernambuco", "answer_start": start}):
+        found, counts = answers_of(tmp_path, answers)
+        assert found == {"answer_start": [51], "text": ["Pernambuco"]}
+        assert counts["answers"]["as it was"] == 1
+        assert "answers_without_start" not in counts
+    assert answers_of(tmp_path, "Pernambuco", answer_start=start)[0]["answer_start"] == [51]
+
+
+def test_names_of_columns_and_compressed_input(tmp_path: Path) -> None:
+    record = {"qid": 7, "pergunta": "?", "texto": SHORT, "resposta": "Recife", "question": "x"}
+    path = tmp_path / "in.jsonl.gz"
+    path.write_bytes(gzip.compress(json.dumps(record).encode()))
+    names = {"id": "qid", "question": "pergunta", "context": "texto", "answer": "resposta"}
+    assert main([str(path), *(word for name, column in names.items() for word in (f"--{name}_column", column))]) == 0
+    (prepared_record,), _, counts = prepared(tmp_path, "in")
+    assert prepared_record == {
+        "id": "7", "title": "", "context": SHORT, "question": "?", "answers": {"answer_start": [0], "text": ["Recife"]}
+    }  # fmt: skip
+    assert counts["input"] == "in.jsonl.gz"
+    assert problems_of(path, "--overwrite") == [
+        f"in.jsonl.gz: no question can be used; the reasons are in {tmp_path / 'pt_in_rejects.json'}",
+        "in.jsonl.gz: line 1 has no id, context, answers, but qid, pergunta, texto, resposta; name the right ones with "
+        "--id_column, --context_column, --answer_column",
+    ]
+
+
+def test_rows_of_a_table_are_written_as_rejects(tmp_path: Path) -> None:
+    row = {"id": None, "question": "?", "context": SHORT, "answers": "Recife", "day": datetime.date(2026, 1, 2)}
+    path = tmp_path / "in.parquet"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([row, row | {"id": "1"}]), path)
+    assert main([str(path)]) == 0
+    _, rejects, _ = prepared(tmp_path, "in")
+    assert [entry["record"]["day"] for entry in rejects] == ["2026-01-02"]
 
 
 # --- archives ------------------------------------------------------------------------------------------------

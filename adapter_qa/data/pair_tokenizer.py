@@ -105,11 +105,9 @@ class PairTokenizer:
         """Whether each character, by code point, is white space or becomes white space or nothing; (TABLE_SIZE,)."""
         blanks = np.zeros(TABLE_SIZE, dtype=bool)
         blanks[ord(" ")] = True  # the only printable one
-        normalizer = self.tokenizer.normalizer
         for code, char in enumerate(map(chr, range(TABLE_SIZE - 1))):
             if not char.isprintable() and unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp"):
-                normalized = char if normalizer is None else normalizer.normalize_str(char)
-                blanks[code] = char.isspace() or not _without_marks(normalized)
+                blanks[code] = char.isspace() or not _without_marks(self._normalized(char))
         return blanks
 
     def _empty_inserted_marks(self, start: np.ndarray, end: np.ndarray, encodings: Sequence[Encoding]) -> None:
@@ -138,8 +136,11 @@ class PairTokenizer:
         for gap in np.flatnonzero(visible[gap_starts] < visible[gap_ends]).tolist():  # none in ordinary text
             left, right = int(gap_starts[gap]), int(gap_ends[gap])
             text_end = text_starts[np.searchsorted(text_starts, left, side="left")]
-            while gap and left < min(right, text_end) and self._joins(text[starts[gap - 1] : left], text[left]):
-                left += 1
+            for index in range(left, min(right, text_end) if gap else left):
+                if self._joins(text[starts[gap - 1] : index], text[index]):
+                    left = index + 1
+                elif self._normalized(text[index]):  # what the tokenizer removes may stand between
+                    break
             end[rows[np.searchsorted(ends, gap_starts[gap]) : gap]] = left
             text_start = text_starts[np.searchsorted(text_starts, right, side="right") - 1]
             while right > max(left, text_start) and not blank[right - 1]:
@@ -149,13 +150,14 @@ class PairTokenizer:
 
     def _joins(self, left: str, right: str) -> bool:
         """Return whether the normalizer makes one text of two, or the second is an accent or a similar mark."""
-        normalizer = self.tokenizer.normalizer
         if unicodedata.category(right[0]).startswith("M"):
             return True
-        if normalizer is None:
-            return False
-        joined, *parts = (_without_marks(normalizer.normalize_str(part)) for part in (left + right, left, right))
+        joined, *parts = (_without_marks(self._normalized(part)) for part in (left + right, left, right))
         return joined != "".join(parts)
+
+    def _normalized(self, text: str) -> str:
+        normalizer = self.tokenizer.normalizer
+        return text if normalizer is None else normalizer.normalize_str(text)
 
     def checked(self) -> PairTokenizer:
         """Return this tokenizer, or one with the same tokens and right offsets.
@@ -188,7 +190,7 @@ class PairTokenizer:
         tokenizer's own normalizer. Tokens that share characters are compared together. Unknown tokens are left out, and
         so are characters of which the tokenizer makes no token.
         """
-        model, normalizer = self.tokenizer.model, self.tokenizer.normalizer
+        model = self.tokenizer.model
         suffix = model.end_of_word_suffix if isinstance(model, BPE) else None
         prefix = model.continuing_subword_prefix if isinstance(model, BPE | WordPiece) else None
         unknown = {token.content for token in self.tokenizer.get_added_tokens_decoder().values()}
@@ -208,8 +210,7 @@ class PairTokenizer:
                 groups.append(([*tokens, spelling], first, max(last, end)))
             for tokens, first, last in groups:
                 held = text[first:last]
-                normalized = held if normalizer is None else normalizer.normalize_str(held)
-                if UNKNOWN not in tokens and _ascii_word("".join(tokens)) != _ascii_word(normalized):
+                if UNKNOWN not in tokens and _ascii_word("".join(tokens)) != _ascii_word(self._normalized(held)):
                     return "".join(tokens), held
         return None
 

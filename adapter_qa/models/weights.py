@@ -51,7 +51,9 @@ def read_weights(path: Path, *, only_tensors: bool = True) -> dict[str, torch.Te
     if not tensors or (only_tensors and len(tensors) < len(values)):
         names = [str(name) for name in values if name not in tensors]
         found = f" ({', '.join(names[:3])})" if names else ""
-        raise UserError(f"{path}: holds something other than named tensors{found}; it is damaged, or not a model's state_dict")
+        raise UserError(
+            f"{path}: holds something other than named tensors{found}; it is damaged, or not a model's state_dict"
+        )
     return tensors
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import errno
+import gzip
 import hashlib
 import json
+import lzma
 import os
 import threading
 from collections.abc import Iterator
@@ -13,10 +16,14 @@ from typing import Any
 
 import pytest
 
+from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import (
     atomic_file,
     atomic_folder,
+    decode,
+    expand_paths,
     file_fingerprint,
+    files_fingerprint,
     sha256,
     temporary_path,
     write_bytes,
@@ -160,3 +167,78 @@ def test_fingerprints_of_files(tmp_path: Path, size: int) -> None:
     digest = hashlib.sha256(content).hexdigest()
     assert file_fingerprint(path) == file_fingerprint(str(path)) == {"file": str(path), "bytes": size, "sha256": digest}
     assert sha256(path) == digest
+
+
+# --- paths and patterns --------------------------------------------------------------------------------------
+
+
+def test_paths_and_patterns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.json", "a.json", "a.txt", "[1].json", "sub/c.json", "sub/deep/d.json"):
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def expand(*values: str) -> list[str]:
+        return [str(path) for path in expand_paths(values, "train_file")]
+
+    assert expand("b.json", "a.json") == ["b.json", "a.json"]
+    assert expand("a.txt", "?.json") == ["a.txt", "a.json", "b.json"]
+    assert expand("[1].json") == ["[1].json"]
+    assert expand("[ab].json") == ["a.json", "b.json"]
+    assert expand("sub/**/*.json", "./b.json") == ["sub/c.json", "sub/deep/d.json", "b.json"]
+    assert expand("s*/*") == ["sub/c.json"]  # without the folder sub/deep
+    assert expand() == []
+    assert expand_paths(["sub"], "train_file", folders=True) == (Path("sub"),)
+    Path("link.json").symlink_to("a.json")
+    with pytest.raises(UserError) as caught:
+        expand("none.json", "sub", "*.csv", "b.json", "a.json", "./b.json", "link.json")
+    assert caught.value.problems == [
+        "--train_file none.json: no such file; give the path of a file",
+        "--train_file sub: is a folder; give the files in it, such as 'sub/*', or a data set with --dataset_name",
+        "--train_file *.csv: no file matches; give a path, or a pattern that matches",
+        "--train_file b.json: is given 2 times; give every file once",
+        "--train_file a.json: is given 2 times; give every file once",
+    ]
+
+
+def test_fingerprint_of_several_files(tmp_path: Path) -> None:
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for path in paths:
+        path.write_text(path.name)
+    assert files_fingerprint(paths[:1]) == file_fingerprint(paths[0])
+    both = files_fingerprint(paths)
+    assert both["files"] == [file_fingerprint(path) for path in paths]
+    digests = "".join(hashlib.sha256(path.name.encode()).hexdigest() for path in paths)
+    assert both == {"files": both["files"], "sha256": hashlib.sha256(digests.encode()).hexdigest()}
+    assert files_fingerprint(paths[::-1])["sha256"] != both["sha256"]
+
+
+# --- what is not UTF-8 ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "meaning"),
+    [
+        ("ação".encode("latin-1"), "it seems to be Latin-1; save the file as UTF-8"),
+        ("ação – “não”".encode("cp1252"), "it seems to be Windows-1252; save the file as UTF-8"),
+        ("ação".encode("utf-16"), "it seems to be UTF-16; save the file as UTF-8"),
+        ("ação".encode("utf-32"), "it seems to be UTF-16; save the file as UTF-8"),
+        (("ação " * 50).encode("utf-16-le"), "it seems to be UTF-16; save the file as UTF-8"),
+        ("ação".encode() + b"\xe3o", "before that it is; the file is damaged or mixes encodings"),
+        (b"\x89PNG\r\n\0\0", "it seems to be no text; save the file as UTF-8 text"),
+        (gzip.compress(b"x" * 99), "it seems to be compressed by gzip; its name should end in .gz"),
+        (bz2.compress(b"x" * 99), "it seems to be compressed by bzip2; its name should end in .bz2"),
+        (lzma.compress(b"x" * 99), "it seems to be compressed by xz; its name should end in .xz"),
+        (b"\x28\xb5\x2f\xfd\x20", "it seems to be compressed by zstd; its name should end in .zst"),
+        (b"PK\x03\x04\xff", "it seems to be a ZIP archive or an Excel workbook; unpack it, or save it as CSV"),
+        (b"PAR1\x15\xff", "it seems to be a Parquet table; its name should end in .parquet"),
+        (b"ARROW1\0\0\xff\xff\xff\xff", "it seems to be an Arrow table; its name should end in .arrow"),
+    ],
+)
+def test_content_that_is_not_utf8(content: bytes, meaning: str) -> None:
+    with pytest.raises(UserError) as caught:
+        decode("a.json", content)
+    (problem,) = caught.value.problems
+    assert problem.startswith("a.json: not UTF-8 at byte ")
+    assert problem.partition(": ")[2].partition(": ")[2] == meaning

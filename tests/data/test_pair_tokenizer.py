@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -28,12 +29,13 @@ VARIED = [
     *("BERT cased", "BERT uncased", "XLM-R", "XLM-R, white space", "ALBERT", "LLaMA", "BPE, Metaspace", "RoBERTa"),
     *("ModernBERT", "bytes of words with a space inserted", "words, no accents", "characters, no accents"),
 ]
+NOT_IN_XLMR = dict.fromkeys([*range(1, 9), 11, *range(14, 32), 127, 143, 159])  # control characters that it removes
 # What the normalizers of these families make of a text, written anew with Python's own functions.
 NORMAL_FORMS: dict[str, Callable[[str], str]] = {
-    "BERT uncased": lambda text: _without_accents(unicodedata.normalize("NFD", text)).lower(),
+    "BERT uncased": lambda text: _without_accents(unicodedata.normalize("NFD", text), ("Mn",)).lower(),
     "ALBERT": lambda text: _without_accents(unicodedata.normalize("NFKD", _quotes(text))).lower(),
-    "XLM-R": lambda text: unicodedata.normalize("NFKC", text),
-    "XLM-R, white space": lambda text: unicodedata.normalize("NFKC", text),
+    "XLM-R": lambda text: unicodedata.normalize("NFKC", text.translate(NOT_IN_XLMR)),
+    "XLM-R, white space": lambda text: unicodedata.normalize("NFKC", text.translate(NOT_IN_XLMR)),
     "BPE, Metaspace": lambda text: unicodedata.normalize("NFKC", text),
     "ModernBERT": lambda text: unicodedata.normalize("NFC", text),
     "words, no accents": lambda text: _without_accents(unicodedata.normalize("NFD", text)).lower(),
@@ -74,15 +76,15 @@ PIECES = [
     ),
     *(" ", " ", " ", "  ", "\n", "\r\n", "\t", "\u00a0", "\u3000", "\x85", "\u2028", "''", "``", '"', "[SEP]", "##"),
 ]
-TEXT = st.lists(st.sampled_from(PIECES) | st.characters(exclude_categories=["Cs"]), min_size=1, max_size=14).map(
-    "".join
-)
+# "▁" within a text is a space for the tokenizers that write spaces so.
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")
+TEXT = st.lists(st.sampled_from(PIECES) | CHARACTERS, min_size=1, max_size=14).map("".join)
 EXAMPLES = settings(max_examples=60, deadline=None)
 family = cache(lambda name: unchecked(FAMILIES[name]()).checked())
 
 
-def _without_accents(text: str) -> str:
-    return "".join(char for char in text if unicodedata.category(char) != "Mn")
+def _without_accents(text: str, categories: tuple[str, ...] = ("Mn", "Mc", "Me")) -> str:
+    return "".join(char for char in text if unicodedata.category(char) not in categories)
 
 
 def _quotes(text: str) -> str:
@@ -183,6 +185,11 @@ def test_tokens_of_any_text_are_spelled_by_their_characters(name: str) -> None:
                 if other != index
             )
             written = spelling(token) if in_bytes else token.removeprefix(prefix).replace("▁", " ")
+            # A normalizer makes "fí" of the ligature "ﬁ" and an accent, and no span is right for each letter.
+            alone &= not any(
+                len(_without_accents(normal_form(left))) > 1 and unicodedata.category(right) == "Mn"
+                for left, right in pairwise(text[max(start - 1, 0) : end + 1])
+            )
             if start < end and alone and token not in ("[UNK]", "[SEP]") and not token.startswith("<0x"):
                 chars = normal_form(text[start:end])
                 # Characters that a normalizer removes are not the subject here.

@@ -441,7 +441,6 @@ def test_missing_file_and_unknown_extension(tmp_path: Path) -> None:
         ("q.json", b"[" * 100_000, "JSON that cannot be read: "),
         ("q.json", b'{"dados": []}', "the top level must be a list or an object whose 'data' is a list; found: dados"),
         ("q.json", b'{"train": [{"id": 1}]}', "the top level must be a list or an object whose 'data' is a list; fo"),
-        ("q.json", b'{"train": [{"id": 1}]}', "the top level must be a list or an object whose 'data' is a list; f"),
         ("q.json", b'{"id": [1, 2], "question": ["?"]}', "column 'question' has other rows than 'id'; all need the sa"),
         ("q.json", b'"data"', "the top level must be a list or an object whose 'data' is a list"),
         ("q.json", b"[]", "holds no questions"),

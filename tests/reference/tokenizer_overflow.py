@@ -35,7 +35,7 @@ def assert_windows_equal_overflow(
     assert windows.lengths().tolist() == [len(ids) for ids in expected["input_ids"]]
     spans = {context: context_spans(context, tokenizer) for context in {question.context for question in questions}}
     labels = [scan_labels(question, spans[question.context]) for question in questions]
-    ranges = []
+    ranges: list[tuple[int, int, int]] = []
     for index in range(len(windows)):
         window = windows[index]
         assert window.input_ids.tolist() == expected["input_ids"][index]

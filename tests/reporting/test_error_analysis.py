@@ -10,7 +10,7 @@ from support.made_runs import WRONG_ANSWER, make_answered_run, make_run, update_
 from support.problems import problems_of
 from support.questions import make_questions, write_squad
 
-from adapter_qa.core.files import file_fingerprint
+from adapter_qa.core.files import file_fingerprint, files_fingerprint
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting.error_analysis import (
     ANSWER_LENGTH_ORDER,
@@ -125,6 +125,22 @@ def test_missing_and_changed_data_is_refused(tmp_path: Path, data: tuple[Path, l
     assert problems_of(evaluated_questions, run) == [f"{data[0]}: cannot be read: Is a directory"]
     data[0].rmdir()
     assert problems_of(evaluated_questions, run) == [f"{data[0]}: no longer exists; {tmp_path}/run was evaluated on it"]
+
+
+def test_questions_of_several_files_with_other_columns(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:
+    questions = data[1]
+    paths = [tmp_path / "1.json", tmp_path / "2.json"]
+    for path, part in zip(paths, (questions[:4], questions[4:]), strict=True):
+        write_squad(path, part)
+        path.write_text(path.read_text(encoding="utf-8").replace('"question"', '"query"'), encoding="utf-8")
+    options = {"validation_file": [str(tmp_path / "?.json")], "question_column": "query"}
+    run = make_run(tmp_path / "run", **options)
+    update_run(run, data={"eval": files_fingerprint(paths)})
+    assert evaluated_questions(read_run(run)) == questions
+    paths[1].write_text("[]")
+    assert problems_of(evaluated_questions, read_run(run)) == [
+        f"{paths[0]} {paths[1]}: has changed since {run} was evaluated on it"
+    ]
 
 
 def test_answers_of_another_run_are_refused(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:

@@ -206,8 +206,8 @@ def test_requirements_of_a_push_are_checked_first(
         "--push_to_hub: only what a run trains is saved and pushed; add --do_train",
         "--push_to_hub needs --hub_model_id, the repository to push to, e.g. name/qa-pt",
         "--push_to_hub needs a token: run hf auth login, or set HF_TOKEN, or give --hub_token",
-        "--hub_strategy checkpoint: a run is pushed once, at its end; leave the option out",
         "--push_to_hub: HF_HUB_OFFLINE is set; unset it, or push when the run is finished",
+        "--hub_strategy checkpoint: a run is pushed once, at its end; leave it out",
     ]
     for name in ("a/b/c", "qa-pt", "ana/qa--pt"):
         with pytest.raises(UserError, match=f"^--hub_model_id {name}: "):

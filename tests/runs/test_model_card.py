@@ -142,6 +142,25 @@ def test_base_model_and_data_from_the_hub(tiny_bert: Path, tmp_path: Path) -> No
     assert "Not stated. Fill in `license`" in text
 
 
+def test_data_in_folders_and_in_several_files(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = Maker(tiny_bert, tmp_path).make("adapters-ner", "ner")[2]
+    files = [{"file": f"/home/ana/{name}.json", "bytes": 1, "sha256": name * 64} for name in "ab"]
+    run = {
+        "data": {
+            "train": {"dataset": "/home/ana/squad", "config": None, "split": "train"},
+            "eval": {"files": files, "sha256": "c" * 64, "questions": 2},
+        },
+        "metrics": {"eval": {"eval_f1": 50.0}},
+    }
+    write_card(folder, run)
+    data, text = metadata(folder), (folder / "README.md").read_text(encoding="utf-8")
+    assert data.datasets is None
+    assert {result.dataset_name for result in data.eval_results} == {"a.json"}
+    assert "- train: `squad train`; " in text
+    assert f"- eval: `a.json b.json, sha256 {'c' * 64}`; 2 questions" in text
+    assert "/home/ana" not in text
+
+
 @pytest.mark.parametrize(
     ("name", "public"),
     [("/home/ana/models/bert", "bert"), ("../base", "base"), ("org/bert", "org/bert"), ("bert", "bert"), (None, None)],

@@ -50,7 +50,7 @@ QUESTIONS = [
 def test_windows_without_their_answer_are_ignored_only_if_no_window_contains_it() -> None:
     tokenizer = unchecked(word_level(BertNormalizer(lowercase=False), Whitespace()))
     windows = make_windows(QUESTIONS, tokenizer, max_seq_length=WINDOW, doc_stride=STRIDE)
-    labels = {question.id: [] for question in QUESTIONS}
+    labels: dict[str, list[tuple[int, int]]] = {question.id: [] for question in QUESTIONS}
     for index, start, end in zip(windows.question_index, windows.start_position, windows.end_position, strict=True):
         labels[QUESTIONS[index].id].append((int(start), int(end)))
     count = len(labels["unanswerable"])

@@ -142,3 +142,13 @@ def test_options_record_has_every_option_as_json_without_secrets() -> None:
     assert {field.name for field in fields(TrainerArguments) if field.init} <= set(record)
     assert (record["do_train"], record["eval_strategy"], record["learning_rate"]) == (True, "no", 1e-4)
     assert "hf_secret" not in json.dumps(record)
+
+
+def test_options_record_has_a_single_file_as_text_as_earlier_versions_wrote_it() -> None:
+    data = QADataOptions(train_file=["a.json"], validation_file=["a.json", "b.json"])
+    config = QARunConfig(
+        ModelOptions("bert"), data, AdapterOptions(), LanguageAdapterOptions(), FusionOptions(), training_options()
+    )
+    record = options_record(config, resolve_training_args(training_options()))
+    assert (record["train_file"], record["validation_file"]) == ("a.json", ["a.json", "b.json"])
+    assert record["test_file"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
+from adapter_qa.config.options import (
+    AdapterOptions,
+    FusionOptions,
+    LanguageAdapterOptions,
+    ModelOptions,
+    QADataOptions,
+    QARunConfig,
+    TrainingOptions,
+)
 from adapter_qa.core.errors import Interrupted, RunError
 from adapter_qa.training import ner, workflow
 from trainer_qa import QuestionAnsweringTrainer
@@ -209,3 +219,26 @@ def test_any_printed_metric_decides(
     assert SCRIPTS[script](override(commands[script], *options)) == 0
     run = read_run(tmp_path)
     assert run["best"]["metric"] == run["history"][0][f"eval_{metric}"]
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (QADataOptions(train_file=["{}/a.json"], validation_file=["{}/b.json"]), "a"),
+        (QADataOptions(train_file=["{}/b.json", "{}/a.json"]), "b_and_1_more"),
+        (QADataOptions(validation_file=["{}/*.json"]), "a_and_2_more"),
+        (QADataOptions(dataset_name="org/squad"), "squad"),
+        (QADataOptions(), "none"),
+    ],
+)
+def test_derived_folders_name_the_first_file(data: QADataOptions, name: str, tmp_path: Path) -> None:
+    for letter in "abc":
+        (tmp_path / f"{letter}.json").touch()
+    files = {
+        field: [value.format(tmp_path) for value in getattr(data, field)]
+        for field in ("train_file", "validation_file")
+        if getattr(data, field) is not None
+    }
+    groups = ModelOptions("base"), replace(data, **files), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
+    config = QARunConfig(*groups, TrainingOptions(report_to=[]))
+    assert Path(workflow._data_name(config)).stem == name
