@@ -370,7 +370,8 @@ def _check_answers(key: str, texts: Any, starts: Any) -> _Answers:
         return _Answers([], [], f"{key!r} has {counts}; give one start per text; {SEARCH}")
     if not all(map(is_text, texts)):
         return _Answers([], [], "an answer's 'text' is not valid text")
-    starts = [int(start) if isinstance(start, float) and start.is_integer() else start for start in starts]
+    if any(isinstance(start, float) for start in starts):
+        starts = [int(start) if isinstance(start, float) and start.is_integer() else start for start in starts]
     for start in starts:
         if type(start) is not int or abs(start) >= ANSWER_START_LIMIT:  # isinstance counts bool as int
             shown = kind(start) if type(start) is not int else "out of range"
