@@ -708,8 +708,8 @@ OPTIONS = [
             ("gradient_accumulation_steps", "-2", "-2: must be at least 1"),
             ("dataloader_num_workers", "-1", "-1: must be at"),
             ("max_train_samples", "0", "0: must be at least 1"),
-            ("n_best_size", "0", "0: must be at least 1"),
-            ("max_answer_length", "-1", "-1: must be at least 1"),
+            ("n_best_size", "0", "0: must be between 1 and 1048575"),
+            ("max_answer_length", "-1", "-1: must be between 1 and 1048575"),
             ("null_score_diff_threshold", "nan", "nan: must be a finite"),
             ("adapter_reduction_factor", "inf", "inf: must be a finite number"),
         ]

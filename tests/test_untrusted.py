@@ -379,10 +379,13 @@ def test_link_to_an_endless_device_is_rejected(tmp_path: Path, monkeypatch: pyte
         files.read_bytes(tmp_path / "q.jsonl")
 
 
-def test_gzip_file_is_rejected_and_not_unpacked(tmp_path: Path) -> None:
+def test_gzip_file_that_unpacks_to_more_than_the_limit_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", 1 << 19)
     path = tmp_path / "q.json.gz"
     path.write_bytes(gzip.compress(bytes(1 << 20)))
-    assert problem_of(prepare_squad_pt.main, [str(path)]).startswith(f"{path}: extension '.gz'; allowed: ")
+    assert problem_of(prepare_squad_pt.main, [str(path)]).startswith(f"{path}: unpacks to more than 524,288 bytes")
 
 
 # ---------------------------------------------------------------- text

@@ -173,9 +173,14 @@ def align_question(
 
 
 def _occurrences(text: str, pattern: str) -> list[int]:
-    """Return where a pattern stands as whole words; if nowhere, where it stands at all."""
-    words = [match.start() for match in re.finditer(rf"(?<!\w){re.escape(pattern)}(?!\w)", text)]
-    return words or [match.start() for match in re.finditer(re.escape(pattern), text)]
+    """Return where a pattern stands as whole words; if nowhere, where it stands at all. Occurrences do not overlap."""
+    starts = []
+    start = text.find(pattern)
+    while start >= 0:
+        starts.append(start)
+        start = text.find(pattern, start + len(pattern))
+    padded = f" {text} "
+    return [s for s in starts if not (padded[s].isalnum() or padded[s + len(pattern) + 1].isalnum())] or starts
 
 
 def _nearest_occurrence(text: str, pattern: str, index: int) -> int:

@@ -69,8 +69,10 @@ class PairTokenizer:
         self._reset()
         return self.tokenizer.encode(first, second)
 
-    def char_spans(self, texts: Sequence[str], encodings: Sequence[Encoding]) -> np.ndarray:
+    def char_spans(self, texts: Sequence[str], encodings: Sequence[Encoding], ids: np.ndarray) -> np.ndarray:
         """Return start and end character in its text, (tokens, 2) int32, of every token of `encode`.
+
+        `ids`, (tokens,), are those of all encodings.
 
         They are the offsets of the tokenizer with these changes:
 
@@ -93,10 +95,9 @@ class PairTokenizer:
         shifts = np.repeat(text_starts[:-1], lengths)
         start, end = (offsets + shifts[:, None]).T  # in the joined text
         blank = np.append(self._blanks[np.minimum(chars, TABLE_SIZE - 1)], False)
-        if blank[start].any() or blank[end - 1].any():
-            start, end = _trimmed(start, end, blank)
+        _trim(start, end, blank)
         self._share_gaps(start, end, text, blank, text_starts)
-        self._empty_inserted_marks(start, end, encodings)
+        self._empty_inserted_marks(start, end, ids)
         spans: np.ndarray = np.stack([start - shifts, end - shifts], axis=1).astype(np.int32)
         return spans
 
@@ -110,7 +111,7 @@ class PairTokenizer:
                 blanks[code] = char.isspace() or not _without_marks(self._normalized(char))
         return blanks
 
-    def _empty_inserted_marks(self, start: np.ndarray, end: np.ndarray, encodings: Sequence[Encoding]) -> None:
+    def _empty_inserted_marks(self, start: np.ndarray, end: np.ndarray, ids: np.ndarray) -> None:
         """Empty the spans of marks for spaces that stand before a word without a space; `end` is changed.
 
         The tokenizer says that such a mark is the first letter of the word; so it shares it with the next token.
@@ -118,11 +119,9 @@ class PairTokenizer:
         shared = (start[:-1] == start[1:]) & (end[:-1] > start[:-1]) & (end[1:] > start[1:])
         rows = np.flatnonzero(shared)
         if len(rows):
-            ids = np.concatenate([np.array(encoding.ids, np.int64) for encoding in encodings])[rows]
-            marks = [
-                index for index in np.unique(ids).tolist() if not _without_marks(self.tokenizer.id_to_token(index))
-            ]
-            rows = rows[np.isin(ids, marks)]
+            of_rows = np.unique(ids[rows]).tolist()
+            marks = [index for index in of_rows if not _without_marks(self.tokenizer.id_to_token(index))]
+            rows = rows[np.isin(ids[rows], marks)]
             end[rows] = start[rows]
 
     def _share_gaps(
@@ -132,9 +131,11 @@ class PairTokenizer:
         rows = np.flatnonzero(end > start)
         starts, ends = start[rows], end[rows]
         gap_starts, gap_ends = np.append(0, ends), np.append(starts, len(text))
-        visible = np.append(0, np.cumsum(~blank))
-        for gap in np.flatnonzero(visible[gap_starts] < visible[gap_ends]).tolist():  # none in ordinary text
+        sizes = gap_ends - gap_starts
+        for gap in np.flatnonzero((sizes > 1) | ((sizes == 1) & ~blank[gap_starts])).tolist():
             left, right = int(gap_starts[gap]), int(gap_ends[gap])
+            if blank[left:right].all():
+                continue
             text_end = text_starts[np.searchsorted(text_starts, left, side="left")]
             for index in range(left, min(right, text_end) if gap else left):
                 if self._joins(text[starts[gap - 1] : index], text[index]):
@@ -200,7 +201,8 @@ class PairTokenizer:
         unseen = [ord(char) for char, encoding in zip(chars, self.encode(chars), strict=True) if not encoding.ids]
         texts = [text.translate(dict.fromkeys(unseen)) for text in PROBE_TEXTS]
         encodings = self.encode(texts)
-        spans = iter(self.char_spans(texts, encodings).tolist())
+        ids = np.concatenate([encoding.ids for encoding in encodings])
+        spans = iter(self.char_spans(texts, encodings, ids).tolist())
         for text, encoding in zip(texts, encodings, strict=True):
             groups: list[tuple[list[str], int, int]] = []  # tokens that share characters, and these
             for token, (start, end) in zip(encoding.tokens, spans, strict=False):
@@ -224,13 +226,16 @@ class PairTokenizer:
             self.tokenizer.encode_special_tokens = self.split_special_tokens
 
 
-def _trimmed(start: np.ndarray, end: np.ndarray, blank: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return spans without blanks at their ends; a span of blanks only is empty, at its end."""
-    index = np.arange(len(blank))
-    next_visible = np.minimum.accumulate(np.where(blank, len(blank), index)[::-1])[::-1]
-    visible_end = np.append(0, np.maximum.accumulate(np.where(blank, 0, index + 1)))
-    start = np.minimum(next_visible[start], end)
-    return start, np.maximum(visible_end[end], start)
+def _trim(start: np.ndarray, end: np.ndarray, blank: np.ndarray) -> None:
+    """Leave out blanks at both ends of spans, in place; a span of blanks only becomes empty, at its end."""
+    rows = np.flatnonzero(blank[start] & (start < end))
+    while len(rows):
+        start[rows] += 1
+        rows = rows[blank[start[rows]] & (start[rows] < end[rows])]
+    rows = np.flatnonzero(blank[end - 1] & (start < end))
+    while len(rows):
+        end[rows] -= 1
+        rows = rows[blank[end[rows] - 1] & (start[rows] < end[rows])]
 
 
 def _without_marks(token: str) -> str:

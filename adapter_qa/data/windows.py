@@ -325,12 +325,12 @@ def tokenize(texts: Sequence[str], tokenizer: PairTokenizer, on_progress: OnProg
     """Tokenize each text by itself."""
     ids, char_spans, text_offsets = array("i"), array("i"), array("q", [0])  # grow in place: no second copy at the end
     for first in range(0, len(texts), TEXTS_PER_CALL):
-        block = texts[first : first + TEXTS_PER_CALL]
+        block, begin = texts[first : first + TEXTS_PER_CALL], len(ids)
         encodings = tokenizer.encode(block)
         for encoding in encodings:
             ids.extend(encoding.ids)
             text_offsets.append(len(ids))
-        char_spans.frombytes(tokenizer.char_spans(block, encodings).tobytes())
+        char_spans.frombytes(tokenizer.char_spans(block, encodings, np.array(ids[begin:])).tobytes())
         if on_progress is not None:
             on_progress(first + len(encodings), len(texts))
     return Tokens(

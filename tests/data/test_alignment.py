@@ -232,4 +232,5 @@ def test_time_is_linear_in_the_text() -> None:
     for unit in ("&amp;", "amp;", "&#38;", "a ", "a\u0301"):
         prepared = AlignmentContext("&" + unit * (1_000_000 // len(unit)))
         align_answer(prepared, "Nada disso", 500_000)
+        align_answer(prepared, unit * 100_000 + "b", UNALIGNED)
     assert time.process_time() - begin < 20  # about 3 s; hours if quadratic

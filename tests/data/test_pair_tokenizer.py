@@ -144,7 +144,7 @@ def test_wrong_offsets_are_refused_in_one_line() -> None:
 def spans_of(tokenizer: PairTokenizer, text: str) -> list[tuple[str, int, int]]:
     """Return every token with the characters that it stands for."""
     (encoding,) = tokenizer.encode([text])
-    spans = tokenizer.char_spans([text], [encoding]).tolist()
+    spans = tokenizer.char_spans([text], [encoding], np.array(encoding.ids)).tolist()
     return [(token, start, end) for token, (start, end) in zip(encoding.tokens, spans, strict=True)]
 
 
