@@ -38,7 +38,7 @@ def written(words: Words, scheme: str) -> list[str]:
             touches = first and index > 0 and words[index - 1][0] == entity
             prefix = "B" if touches else "I"
         else:
-            begin, middle, end, single = PREFIXES[scheme]
+            begin, middle, end, single = list(PREFIXES[scheme])
             prefix = single if first and last else begin if first else end if last else middle
         labels.append(f"{prefix}-{entity}" if entity else "O")
     return labels

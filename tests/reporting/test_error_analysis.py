@@ -133,7 +133,7 @@ def test_questions_of_several_files_with_other_columns(tmp_path: Path, data: tup
     for path, part in zip(paths, (questions[:4], questions[4:]), strict=True):
         write_squad(path, part)
         path.write_text(path.read_text(encoding="utf-8").replace('"question"', '"query"'), encoding="utf-8")
-    options = {"validation_file": [str(tmp_path / "?.json")], "question_column": "query"}
+    options: dict[str, Any] = {"validation_file": [str(tmp_path / "?.json")], "question_column": "query"}
     run = make_run(tmp_path / "run", **options)
     update_run(run, data={"eval": files_fingerprint(paths)})
     assert evaluated_questions(read_run(run)) == questions

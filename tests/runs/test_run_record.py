@@ -173,7 +173,8 @@ def test_an_unfinished_run_from_before_label_smoothing_does_not_resume_with_it(t
     assert "an unfinished run of a version in which --label_smoothing_factor had no effect" in problem
     begin_run(tmp_path / "finished", options).finish()
     assert begin_run(tmp_path / "finished", options).finished
-    for number, same in enumerate(({"label_smoothing_factor": 0.0}, {**options, "do_lower_case": None})):
+    equal_options: list[dict[str, Any]] = [{"label_smoothing_factor": 0.0}, {**options, "do_lower_case": None}]
+    for number, same in enumerate(equal_options):
         begin_run(tmp_path / str(number), same)
         assert not begin_run(tmp_path / str(number), same).finished
 

@@ -234,7 +234,7 @@ def test_any_printed_metric_decides(
 def test_derived_folders_name_the_first_file(data: QADataOptions, name: str, tmp_path: Path) -> None:
     for letter in "abc":
         (tmp_path / f"{letter}.json").touch()
-    files = {
+    files: dict[str, Any] = {
         field: [value.format(tmp_path) for value in getattr(data, field)]
         for field in ("train_file", "validation_file")
         if getattr(data, field) is not None
