@@ -226,8 +226,8 @@ def test_any_bytes_give_valid_objects_or_are_refused(name: str, data: st.DataObj
         assert len(sentence.words) == len(sentence.labels) > 0
         assert all(word and word == word.strip(" \t\n\r") for word in sentence.words)
     assert sentences is None or label_names(sentences)[0] == OUTSIDE
-    lines = attempt(read_texts, path)
-    assert lines is None or (lines and all(line.strip() for line in lines))
+    read = attempt(read_texts, path)
+    assert read is None or (read.texts and all(text.strip() for text in read.texts))
 
 
 @SLOW
