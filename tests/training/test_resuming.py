@@ -162,7 +162,7 @@ def test_run_resumed_after_a_power_cut_equals_an_uninterrupted_run(
     folder = tmp_path / "run"
     interrupt(make_argv(folder), AtStep(8, cut_power), KeyboardInterrupt)
     assert checkpoint_steps(folder)[-1] == 6
-    assert status(folder) == "running"
+    assert status(folder) == "interrupted"
     assert run_qa_adapter.main(make_argv(folder)) == 0
     assert read_results(folder) == uninterrupted
 
