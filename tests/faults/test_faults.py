@@ -282,9 +282,9 @@ def test_run_resumes_after_signals_at_other_stages(
         states[stage] = (status, checkpoint_steps(run.folder)[-1:])
         assert differences(run.finish(), uninterrupted.results) == []
     assert states == {
-        "before training": ("running", []),
+        "before training": ("interrupted", []),
         "evaluation": ("interrupted", [uninterrupted.results["history"][1]["step"]]),
-        "after training": ("running", [uninterrupted.results["steps"]]),
+        "after training": ("interrupted", [uninterrupted.results["steps"]]),
     }
 
 
