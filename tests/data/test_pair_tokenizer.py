@@ -321,6 +321,8 @@ def test_answer_of_one_character_that_several_tokens_share(name: str) -> None:
     text = "opção Ű é 5 ½ ."
     tokenizer = family(name)
     for char in "Űé5½.":
-        windows = labelled(tokenizer, text, text.index(char), text.index(char) + 1)
-        assert windows.start_position[0] <= windows.end_position[0]
+        start = text.index(char)
+        windows = labelled(tokenizer, text, start, start + 1)
         assert decoded(windows, text) == char
+        count = sum(first <= start < last for _, first, last in spans_of(tokenizer, text))
+        assert windows.end_position[0] - windows.start_position[0] + 1 == windows.answer_tokens[0] == count
