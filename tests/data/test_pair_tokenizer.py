@@ -79,7 +79,7 @@ PIECES = [
 # "▁" within a text is a space for the tokenizers that write spaces so.
 CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")
 TEXT = st.lists(st.sampled_from(PIECES) | CHARACTERS, min_size=1, max_size=14).map("".join)
-EXAMPLES = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=25, deadline=None)
 family = cache(lambda name: unchecked(FAMILIES[name]()).checked())
 
 
