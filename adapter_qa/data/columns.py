@@ -17,6 +17,7 @@ COMMENT = "#"
 INDEX = re.compile(r"\d+([-.]\d+)*")  # also 3-4 and 8.1, the ranges and empty nodes of CoNLL-U
 LANGUAGE_PREFIX = re.compile(r"[a-z]{2,}(-[a-z]+)*:")
 SHOWN_COLUMNS = 12  # of a line in a message
+COLUMN_OPTIONS = "give --word_column and --label_column, counted from 1"
 
 
 class ColumnSentence(NamedTuple):
@@ -95,7 +96,13 @@ class _Layout:
     index: int | None
 
 
-def read_columns(name: str, text: str, word_column: int | None, label_column: int | None) -> ColumnFile:
+def read_columns(
+    name: str,
+    text: str,
+    word_column: int | None = None,
+    label_column: int | None = None,
+    remedy: str = COLUMN_OPTIONS,
+) -> ColumnFile:
     """Read sentences from the lines of a text, a word on each; blank lines and document marks stand between sentences.
 
     The columns are separated by tabs if most lines have tabs, and otherwise by blanks; by both if every label would
@@ -107,6 +114,7 @@ def read_columns(name: str, text: str, word_column: int | None, label_column: in
         text: its content.
         word_column: number of the column of the words, from 1, or from -1 backwards; None: the first.
         label_column: the same for the labels; None: the last.
+        remedy: what the user can do if columns cannot be told apart, for messages.
 
     Raises:
         UserError: the columns cannot be told apart: the first one is a running index or holds the labels.
@@ -117,8 +125,10 @@ def read_columns(name: str, text: str, word_column: int | None, label_column: in
         return ColumnFile([], [])
     sample = {text: line for text, line in lines.items() if not text.startswith(COMMENT)} or lines
     first_line = texts.index(next(iter(sample))) + 1
-    layout = _layout(name, first_line, [*sample.values()], _index(word_column), _index(label_column))
-    sentences, comments = _sentences(texts, {text: _word(line, layout) for text, line in lines.items()})
+    shown_line = " | ".join(next(iter(sample.values())).cells[:SHOWN_COLUMNS])
+    advice = f"{remedy}; line {first_line} has: {shown_line}"
+    layout = _layout(name, [*sample.values()], _index(word_column), _index(label_column), advice)
+    sentences, comments = _sentences(texts, {text: _word(line, layout, remedy) for text, line in lines.items()})
     notes = []
     if comments:
         shown = texts[comments[0] - 1].replace("\t", " ")
@@ -161,8 +171,8 @@ def _line(text: str, count: int, *, has_tabs: bool) -> _Line:
     return _Line(cells, max(index for index, cell in enumerate(cells, 1) if cell), count)
 
 
-def _layout(name: str, first_line: int, sample: Sequence[_Line], word: int | None, label: int | None) -> _Layout:
-    """Decide which columns hold words and labels; `first_line` is the number of the first line of the sample.
+def _layout(name: str, sample: Sequence[_Line], word: int | None, label: int | None, advice: str) -> _Layout:
+    """Decide which columns hold words and labels; `advice` is the end of a message.
 
     Raises:
         UserError: as for `read_columns`.
@@ -172,22 +182,20 @@ def _layout(name: str, first_line: int, sample: Sequence[_Line], word: int | Non
         sizes[line.size] += line.times
     size = max(sizes, key=lambda columns: (sizes[columns], columns))
     first = min(next(index for index, cell in enumerate(line.cells) if cell) for line in sample)
-    shown = " | ".join(sample[0].cells[:SHOWN_COLUMNS])
-    remedy = f"give --word_column and --label_column, counted from 1; line {first_line} has: {shown}"
 
     firsts = [line.cells[first] for line in sample]
     ends_with_labels = all(LABEL.fullmatch(line.cells[line.size - 1]) for line in sample)
     indexed = size - first > 1 and total > 1 and all(map(INDEX.fullmatch, firsts))
     if word is None and indexed and (size - first > 2 or not ends_with_labels):
-        raise UserError(f"{name}: the first column is a running index, not words; {remedy}")
+        raise UserError(f"{name}: the first column is a running index, not words; {advice}")
     if word is label is None and size > 1 and not ends_with_labels and all(map(LABEL.fullmatch, firsts)):
-        raise UserError(f"{name}: the first column holds labels, not words; {remedy}")
+        raise UserError(f"{name}: the first column holds labels, not words; {advice}")
 
     word_index, label_index = first if word is None else word, label
     if label is None and word_index % size != size - 1:
         label_index = size - 1
     if label_index is not None and label_index % size == word_index % size:
-        raise UserError(f"{name}: words and labels are both in column {word_index % size + 1}; {remedy}")
+        raise UserError(f"{name}: words and labels are both in column {word_index % size + 1}; {advice}")
     labelled = 0
     if label_index is not None:
         labelled = sum(line.times for line in sample if LABEL.fullmatch(_cell(line.cells, label_index)))
@@ -206,7 +214,7 @@ def _cell(cells: Sequence[str], index: int) -> str:
     return cells[index] if -len(cells) <= index < len(cells) else ""
 
 
-def _word(line: _Line, layout: _Layout) -> _Word:
+def _word(line: _Line, layout: _Layout, remedy: str) -> _Word:
     """Read a line; tabs that only this line has at its end are left out."""
     cells = line.cells[: max(layout.size, line.size)]
     label = "" if layout.label is None else _cell(cells, layout.label)
@@ -214,7 +222,7 @@ def _word(line: _Line, layout: _Layout) -> _Word:
     if layout.fixed and len(cells) != layout.size and line.size > 1:
         problem = (
             f"{len(cells)} columns where most lines have {layout.size}: {' | '.join(cells[:SHOWN_COLUMNS])}; words "
-            "with blanks need tabs between columns; --word_column and --label_column choose columns"
+            f"with blanks need tabs between columns, or {remedy}"
         )
     lacks_columns = line.size != layout.size or (layout.labelled and not LABEL.fullmatch(label))
     return _Word(

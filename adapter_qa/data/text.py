@@ -97,8 +97,12 @@ def _is_json_object(line: str) -> bool:
 
 
 def _sentences(name: str, text: str) -> list[str]:
-    """Return the sentences of a CoNLL file, whatever labels it has."""
-    file = read_columns(name, text, None, None)
+    """Return the sentences of a CoNLL file with the words in its first column, whatever labels it has.
+
+    Raises:
+        UserError: the first column holds something else, or lines have different columns.
+    """
+    file = read_columns(name, text, remedy="give the words as .txt, a sentence on each line")
     log_note(file.notes)
     problems = [f"{name}, {problem}" for sentence in file.sentences for problem in sentence.problems]
     raise_first_problems(problems if file.sentences else [f"{name}: holds no sentence"], name)

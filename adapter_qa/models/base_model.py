@@ -372,6 +372,7 @@ def silence_library_notices() -> None:
     - transformers: weights of a head are newly initialized, as intended.
     """
     warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`")
+    warnings.filterwarnings("ignore", r"Seems like `optimizer.step\(\)` has been overridden")
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     logging.getLogger("adapters.model_mixin").addFilter(lambda record: "none are activated" not in record.getMessage())
     # A filter, because at level ERROR transformers 4.57 writes a report on tensor parallelism instead.

@@ -216,5 +216,7 @@ def _describe_split(split: str, source: dict[str, Any]) -> str:
         origin = f"{names}, sha256 {source['sha256']}"
     else:
         origin = f"held out of {Path(source['held_out_of']).name}"
-    counts = ", ".join(f"{value:,} {key.replace('_', ' ')}" for key, value in source.items() if type(value) is int)
+    counts = ", ".join(
+        f"{value:,} {key.replace('_', ' ')}" for key, value in source.items() if type(value) is int and value
+    )
     return f"{split}: `{origin}`; {counts}"

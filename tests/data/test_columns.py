@@ -93,8 +93,8 @@ def test_tab_separated_files_are_read_as_csv_reads_them(sentences: Sentences) ->
 def test_lines_with_other_columns(text: str, line: int, problem: str) -> None:
     problems = [problem for sentence in read_columns("f", text, None, None).sentences for problem in sentence.problems]
     assert problems == [
-        f"line {line}: {problem}; words with blanks need tabs between columns; --word_column and --label_column choose "
-        "columns"
+        f"line {line}: {problem}; words with blanks need tabs between columns, or give --word_column and "
+        "--label_column, counted from 1"
     ]
 
 

@@ -116,7 +116,7 @@ ALLOWED = "allowed: O, B-TYPE, I-TYPE, or those of IOB1, BIOES and BILOU"
         ("a B-A\n\n# id 1\nb I-A\n", "line 4: b has label I-A after O; in IOB2 an entity begins with B-A"),
         ("a S-A\n\nb E-A\n", "line 3: b has label E-A after O; in BIOES (as S-A) a longer entity begins with B-"),
         ("a O\nb O\nc d O\n", "line 3: 3 columns where most lines have 2: c | d | O; words with blanks need tabs "
-         "between columns; --word_column and --label_column choose columns"),
+         "between columns, or give --word_column and --label_column, counted from 1"),
         ("\tO\nb\tO\nc\tO\n", "line 1: '' is not a word; a word is not empty, has no blanks at its ends, and no tabs "
          "or line breaks"),
     ],

@@ -261,3 +261,12 @@ def test_contexts_of_faquad_are_unique(shared_data: Path) -> None:
     texts = read_texts(shared_data / "faquad_train.json").texts
     assert len(texts) == len(contexts) > 10
     assert set(texts) == contexts
+
+
+def test_an_index_in_a_conll_file_is_refused_with_a_way_that_this_script_has(tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_text("1\tAna\t_\tO\n2\tvai\t_\tO\n", encoding="utf-8")
+    assert problem_of(read_texts, path) == (
+        f"{path}: the first column is a running index, not words; give the words as .txt, a sentence on each line; "
+        "line 1 has: 1 | Ana | _ | O"
+    )
