@@ -18,6 +18,7 @@ def _restore_handlers() -> Iterator[None]:
     """Restore the signal handlers after each test."""
     before = [signal.getsignal(number) for number in SIGNALS]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup starts programs that ignore it
     yield
     for number, handler in zip(SIGNALS, before, strict=True):
         signal.signal(number, handler)
