@@ -177,6 +177,7 @@ def cost_figure(groups: Sequence[Group]) -> Figure:
     by_size.xaxis.set_minor_locator(NullLocator())
     by_size.xaxis.set_major_formatter(EngFormatter(sep=""))
     by_time.set(xlabel="training time (s)")
+    by_time.update_datalim([(0, 0)], updatey=False)  # the margin is a share of the range from zero
     for axes in (by_size, by_time):
         axes.margins(0.12)
     by_time.set_xlim(left=0)
