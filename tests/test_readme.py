@@ -106,7 +106,7 @@ def script_and_options(command: list[str]) -> tuple[str, list[str]] | None:
 def known_options(script: str) -> frozenset[str] | None:
     """Return the options of a script; None for a shell script that passes them on."""
     if script in TRAINERS:
-        return frozenset(f"--{name}" for name in TRAINERS[script].known_names()) | {"--debug"}
+        return frozenset(f"--{name}" for name in TRAINERS[script].known_names()) | {"--debug", "--help_all"}
     if script in MAINS:
         return frozenset(re.findall(r"--\w+", run_main(MAINS[script], "--help").stdout))
     text = (ROOT / script).read_text(encoding="utf-8")

@@ -27,10 +27,13 @@ ADAPTER_CONFIGS = {
 }
 STRATEGIES = ("no", "steps", "epoch")
 NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
+HEAD_FROM_QA = "from_qa"
+FUSION_HEADS = (HEAD_FROM_QA, NEW)
 # Names become module names and folder names, two of them in a fusion's.
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]{1,120}")
 MIN_INPUT_LENGTH = 8  # tokens
 LABELS_KEY = "labels"  # of a token classifier's inputs
+NOT_REPEATED = ("overwrite_output_dir", "dry_run")  # options that an options file of a run does not have
 
 T = TypeVar("T")
 SplitName = Literal["train", "eval", "predict"]
@@ -73,41 +76,41 @@ def option(
     default: T,
     help_text: str,
     *,
-    unit: str | None = None,
+    kind: str | None = None,
     limits: Limits | None = None,
     choices: tuple[str, ...] | None = None,
     before: Any = MISSING,
 ) -> T:
-    """Return a dataclass field that is a command-line option; --help adds its unit, limits and default to the text.
+    """Return a dataclass field that is a command-line option; --help adds its kind, default and limits to the text.
 
     Args:
         default: the value if the option is not given.
         help_text: what the option does.
-        unit: of a number.
+        kind: what stands for the value in --help, such as its unit: TOKENS, PATH. Without it the type's.
         limits: of a number.
         choices: the words that it takes.
         before: the value, as in run.json, by which versions without this option trained; their run.json lacks it.
             Every option that version 0.2.0 lacks needs one.
     """
-    entries = {"help": help_text, "unit": unit, "limits": limits, "choices": choices}
+    entries = {"help": help_text, "metavar": kind, "limits": limits, "choices": choices}
     metadata = {key: entry for key, entry in entries.items() if entry is not None}
     return field(default=default, metadata=metadata if before is MISSING else {**metadata, "before": before})
 
 
-def library_option(name: str, *, unit: str | None = None, limits: Limits) -> Any:
+def library_option(name: str, *, kind: str | None = None, limits: Limits) -> Any:
     """Return a field of `LibraryTrainingOptions` with limits added."""
     original = LibraryTrainingOptions.__dataclass_fields__[name]
-    return option(original.default, original.metadata["help"], unit=unit, limits=limits)
+    return option(original.default, original.metadata["help"], kind=kind, limits=limits)
 
 
 def file_option(help_text: str) -> list[str] | None:
     """Return an option that names data files. run.json records a single one as plain text, as earlier versions did."""
-    return option(None, f"{help_text} Several files and patterns such as 'parts/*' are read one after the other.")
+    return option(None, help_text, kind="FILE")
 
 
 def limit_option(verb: str, unit: str) -> int | None:
     """Return an option that limits how many examples of a file are used."""
-    return option(None, f"{verb} the first N only; all if there are fewer.", unit=unit, limits=AT_LEAST_ONE)
+    return option(None, f"{verb} the first N {unit} only.", limits=AT_LEAST_ONE)
 
 
 def greatest_is_best(metric: str) -> bool:
@@ -121,33 +124,24 @@ class ModelOptions:
 
     _argument_group_name = "base model"
     model_name_or_path: str = field(
-        metadata={"help": "Folder or hub id of the base model, e.g. neuralmind/bert-base-portuguese-cased."}
+        metadata={
+            "help": "Folder or hub id of the base model, e.g. neuralmind/bert-base-portuguese-cased.",
+            "metavar": "MODEL",
+        }
     )
-    config_name: str | None = option(
-        None, "Folder or hub id of the model's configuration, if it is not the model's own."
-    )
-    tokenizer_name: str | None = option(None, "Folder or hub id of the tokenizer, if it is not the model's own.")
+    config_name: str | None = option(None, "The model's configuration, if not its own.", kind="MODEL")
+    tokenizer_name: str | None = option(None, "The tokenizer, if not the model's own.", kind="MODEL")
     do_lower_case: bool | None = option(
-        None,
-        "Whether the tokenizer of a BERT puts text into lower case. Without it as the tokenizer's files say; without "
-        "tokenizer_config.json they mean True, which is wrong for a cased vocabulary.",
-        before=None,
+        None, "Whether a BERT tokenizer puts text into lower case. Without it as its files say.", before=None
     )
     strip_accents: bool | None = option(
-        None,
-        "Whether the tokenizer of a BERT removes accents. Without it as the tokenizer's files say, or as "
-        "--do_lower_case.",
-        before=None,
+        None, "Whether a BERT tokenizer removes accents. Without it as its files say.", before=None
     )
-    model_revision: str = option("main", "Branch, tag or commit of a hub id.")
-    cache_dir: str | None = option(None, "Folder for downloads from the hub. Without it the hub's own cache.")
-    attn_implementation: str | None = option(
-        None, "Implementation of attention. Without it sdpa.", choices=("sdpa", "eager")
-    )
+    model_revision: str = option("main", "Branch, tag or commit.", kind="NAME")
+    cache_dir: str | None = option(None, "Folder for downloads from the hub.", kind="PATH")
+    attn_implementation: str | None = option(None, "Attention. Without it sdpa.", choices=("sdpa", "eager"))
     random_init: bool = option(
-        False,
-        "Start from random weights. The word 'new' then stands for a fresh adapter where an adapter's path is "
-        "expected. For dry runs, tests and benchmarks.",
+        False, "Random weights, for tests; the word new then stands for a new adapter in place of RUN."
     )
 
 
@@ -158,30 +152,31 @@ class AdapterOptions:
     _argument_group_name = "adapter"
     adapter_config: str | None = option(
         None,
-        "Kind of a fresh adapter: pfeiffer, houlsby, pfeiffer+inv, houlsby+inv (in adapters 1.x seq_bn, "
-        "double_seq_bn, ..._inv), or an adapter_config.json. Without it pfeiffer, for a language adapter pfeiffer+inv.",
+        "Kind of a new adapter: pfeiffer, houlsby, the same with +inv, or an adapter_config.json. Without it pfeiffer, "
+        "for a language adapter pfeiffer+inv.",
+        kind="KIND",
     )
     adapter_non_linearity: str | None = option(
         None,
-        "Activation of a fresh adapter, e.g. gelu, relu, swish. Without it the kind's own (pfeiffer: relu). The gelu "
-        "of adapter-transformers 2.x is gelu_new.",
+        "Activation of a new adapter, e.g. gelu. Without it the kind's own (pfeiffer: relu).",
+        kind="NAME",
     )
     adapter_reduction_factor: float | None = option(
         None,
-        "Hidden size divided by bottleneck size of a fresh adapter; without it 16, for a language adapter 2.",
+        "Hidden size divided by bottleneck size. Without it 16, for a language adapter 2.",
+        kind="X",
     )
     load_adapter: str | None = option(
         None,
-        "A saved adapters-<task> folder, with a fusion if it has one, to evaluate, predict with or train further.",
+        "Saved adapter, with its fusion if it has one, to evaluate, predict with or train further.",
+        kind="RUN",
     )
     language: str | None = option(
-        None, "Language code of the data, e.g. pt. It is recorded; a language adapter of another language is refused."
+        None, "Language of the data, e.g. pt; a language adapter of another one is refused.", kind="CODE"
     )
-    madx2: bool = option(
-        False, "MAD-X 2.0: no adapter and no fusion in the last layer, also if the adapters are loaded."
-    )
+    madx2: bool = option(False, "MAD-X 2.0: no adapter and no fusion in the last layer, also if adapters are loaded.")
     houlsby_MHA_lastlayer: bool = option(  # noqa: N815 - the name of adapter-transformers 2.x
-        False, "Place the trained houlsby adapter in the last layer after the attention block only."
+        False, "In the last layer, the houlsby adapter after the attention block only."
     )
 
 
@@ -192,11 +187,11 @@ class LanguageAdapterOptions:
     _argument_group_name = "language adapter"
     load_lang_adapter: str | None = option(
         None,
-        "Saved language adapter, stacked under the task adapter and frozen. The word 'none' leaves out the one that "
-        "--load_adapter includes.",
+        "Saved language adapter, stacked under the task adapter and frozen; none leaves out that of --load_adapter.",
+        kind="RUN",
     )
-    lang_adapter_config: str | None = option(None, "Its kind, or its adapter_config.json; a loaded one must match.")
-    lang_adapter_non_linearity: str | None = option(None, "Its activation; a loaded one must match.")
+    lang_adapter_config: str | None = option(None, "Its kind; a loaded one must match.", kind="KIND")
+    lang_adapter_non_linearity: str | None = option(None, "Its activation; a loaded one must match.", kind="NAME")
     lang_adapter_reduction_factor: float | None = option(None, "Its reduction factor; a loaded one must match.")
 
 
@@ -205,25 +200,24 @@ class FusionOptions:
     """AdapterFusion (Pfeiffer et al., 2021, arXiv 2005.00247)."""
 
     _argument_group_name = "fusion"
-    train_adapter: bool = option(
-        True, "Train an adapter or a fusion and freeze the base model. False: full fine-tuning."
-    )
+    train_adapter: bool = option(True, "Train adapters and fusion only; False: all weights.")
     fuse_adapters: list[str] | None = option(
-        None, "NAME=PATH NAME=PATH [...]: two or more saved adapters; a fusion layer over them is trained."
+        None, "Two or more saved adapters; a fusion layer over them is trained.", kind="NAME=RUN"
+    )
+    fusion_head: str | None = option(
+        None,
+        "Head of a new fusion: from_qa, that of the first fused adapter with one; new, random. Without it from_qa if "
+        "there is one.",
+        choices=FUSION_HEADS,
+        before=NEW,
     )
     adapter_composition: str = option(
         "stack",
-        "How the language adapter joins the fused ones: stack puts it under the fusion, fuse makes it one more member "
-        "of the fusion.",
+        "stack: the language adapter stands under the fusion; fuse: it is one more member of it.",
         choices=("stack", "fuse"),
     )
-    fusion_regularization: bool = option(
-        True,
-        "Add 0.01 times the squared distance of every fusion value matrix from the identity to the loss.",
-    )
-    fusion_decay_values: bool = option(
-        False, "Apply --weight_decay to the fusion's value matrices too, as the library does unintentionally."
-    )
+    fusion_regularization: bool = option(True, "Keep value matrices near the identity.")
+    fusion_decay_values: bool = option(False, "Apply --weight_decay to the value matrices too.")
 
 
 @dataclass(frozen=True)
@@ -232,44 +226,38 @@ class QADataOptions:
 
     _argument_group_name = "questions and windows"
     train_file: list[str] | None = file_option(
-        "SQuAD to train on: .json (nested or flat), .jsonl, .csv, .tsv, .parquet or .arrow, also compressed."
+        "SQuAD to train on: .json, .jsonl, .csv, .tsv, .parquet, .arrow, also compressed; several, or patterns like "
+        "'parts/*'."
     )
     validation_file: list[str] | None = file_option("SQuAD to evaluate on.")
     test_file: list[str] | None = file_option("Questions to predict answers for.")
     dataset_name: str | None = option(
-        None, "Folder or hub id of a data set with splits train, validation and test, instead of files."
+        None, "Data set (folder or hub id) with splits train, validation and test, instead of files.", kind="NAME"
     )
-    dataset_config_name: str | None = option(None, "Configuration of that data set.")
-    id_column: str = option("id", "Column, or key, of a question's id.", before="id")
-    question_column: str = option("question", "Column of its text.", before="question")
-    context_column: str = option("context", "Column of the text that has the answer.", before="context")
-    answer_column: str = option(
-        "answers", "Column of its answers: as in SQuAD, or text beside --answer_start_column.", before="answers"
-    )
+    dataset_config_name: str | None = option(None, "Configuration of that data set.", kind="NAME")
+    id_column: str = option("id", "Column or key of the ids.", kind="NAME", before="id")
+    question_column: str = option("question", "The same, of questions.", kind="NAME", before="question")
+    context_column: str = option("context", "The same, of contexts.", kind="NAME", before="context")
+    answer_column: str = option("answers", "The same, of answers.", kind="NAME", before="answers")
     answer_start_column: str = option(
-        "answer_start", "Column of the index of the answer in the context, in characters.", before="answer_start"
+        "answer_start", "The same, of their starts in characters.", kind="NAME", before="answer_start"
     )
-    title_column: str = option("title", "Column of the context's title.", before="title")
+    title_column: str = option("title", "The same, of titles.", kind="NAME", before="title")
     max_train_samples: int | None = limit_option("Train on", "questions")
     max_eval_samples: int | None = limit_option("Evaluate on", "questions")
     max_predict_samples: int | None = limit_option("Predict", "questions")
-    max_seq_length: int = option(384, "Length of a window, question and special tokens included.", unit="tokens")
-    doc_stride: int = option(
-        128, "Overlap of neighbouring windows of a long context.", unit="tokens", limits=NOT_NEGATIVE
-    )
+    max_seq_length: int = option(384, "Window with its question.", kind="TOKENS")
+    doc_stride: int = option(128, "Overlap of windows.", kind="TOKENS", limits=NOT_NEGATIVE)
     pad_to_max_length: bool = option(
         False,
-        "Pad every window to --max_seq_length instead of the longest of its batch, and count padding among wrong "
-        "answers in the loss, as the reference scripts do.",
+        "Pad all windows to --max_seq_length, and count padding in the loss as run_qa.py does.",
     )
     version_2_with_negative: bool = option(False, "SQuAD v2: some questions have no answer.")
     null_score_diff_threshold: float = option(
-        0.0, "SQuAD v2: answer nothing if the no-answer score exceeds the best span's by more than this.", unit="logits"
+        0.0, "SQuAD v2: no answer if its score exceeds the best span's by more.", kind="LOGITS"
     )
-    n_best_size: int = option(
-        20, "Answers kept for each question in eval_nbest_predictions.json.", unit="spans", limits=COUNT
-    )
-    max_answer_length: int = option(30, "Length of the longest answer.", unit="tokens", limits=COUNT)
+    n_best_size: int = option(20, "Answers of a question in eval_nbest_predictions.json.", kind="N", limits=COUNT)
+    max_answer_length: int = option(30, "Length of the longest answer.", kind="TOKENS", limits=COUNT)
 
 
 @dataclass(frozen=True)
@@ -278,24 +266,23 @@ class MLMDataOptions:
 
     _argument_group_name = "text"
     train_file: list[str] | None = file_option(
-        "Text to train on: .txt (a text on each line), .jsonl, .json, .csv, .tsv, .parquet or .arrow with texts, the "
-        "contexts of SQuAD, the sentences of .conll; also compressed. Of a folder every file that is such text."
+        "Text to train on: .txt, or .jsonl, .json, .csv, .tsv, .parquet, .arrow, .conll, also compressed; several, "
+        "patterns like 'parts/*', or a folder."
     )
-    validation_file: list[str] | None = file_option("Text to evaluate on; without it a share of the training blocks.")
+    validation_file: list[str] | None = file_option("Text to evaluate on. Without it a share of the blocks.")
     dataset_name: str | None = option(
         None,
-        "Hub id or folder of a data set, instead of files: its split train, and validation if it has one.",
+        "Data set (folder or hub id), instead of files: its splits train and, if there is one, validation.",
+        kind="NAME",
         before=None,
     )
-    dataset_config_name: str | None = option(None, "Configuration of that data set.", before=None)
+    dataset_config_name: str | None = option(None, "Configuration of that data set.", kind="NAME", before=None)
     text_column: str | None = option(
-        None, "Column or key of the texts. Without it text, or else context, as in SQuAD.", before=None
+        None, "Column or key of the texts. Without it text, or else context.", kind="NAME", before=None
     )
-    validation_split_percentage: float = option(
-        5.0, "That share of the blocks.", unit="percent", limits=Limits(above=0, below=100)
-    )
+    validation_split_percentage: float = option(5.0, "That share.", kind="PERCENT", limits=Limits(above=0, below=100))
     block_size: int = option(
-        128, "Length of a block, special tokens included.", unit="tokens", limits=Limits(minimum=MIN_INPUT_LENGTH)
+        128, "Length of a block, with special tokens.", kind="TOKENS", limits=Limits(minimum=MIN_INPUT_LENGTH)
     )
     mlm_probability: float = option(
         0.15, "Share of tokens that are masked, drawn anew in each epoch.", limits=Limits(above=0, below=1)
@@ -310,26 +297,28 @@ class NERDataOptions:
 
     _argument_group_name = "sentences and labels"
     train_file: list[str] | None = file_option(
-        "Sentences to train on: a word and its label on each line (.conll, .tsv ...), or .json, .jsonl, .csv, .parquet "
-        "or .arrow with lists of them; also compressed."
+        "Sentences to train on: .conll, .tsv (a word and its label on each line), .json, .jsonl, .csv, .parquet, "
+        ".arrow, also compressed; several, or patterns like 'parts/*'."
     )
     validation_file: list[str] | None = file_option("Sentences to evaluate on.")
     test_file: list[str] | None = file_option("Sentences to predict the labels of.")
     dataset_name: str | None = option(
         None,
-        "Hub id or folder of a data set with splits train, validation and test, for the parts without a file.",
+        "Data set (folder or hub id) with splits train, validation and test, for the parts without a file.",
+        kind="NAME",
         before=None,
     )
-    dataset_config_name: str | None = option(None, "Configuration of that data set.", before=None)
+    dataset_config_name: str | None = option(None, "Configuration of that data set.", kind="NAME", before=None)
     word_column: str | None = option(
         None,
-        "Column of the words: its number from 1, or from -1 backwards, or its key where columns have names. Without it "
-        "the first, or tokens or words.",
+        "Column of the words: name or number, backwards from -1. Without it the first, or tokens or words.",
+        kind="COLUMN",
         before=None,
     )
     label_column: str | None = option(
         None,
-        "Column of the labels, as for --word_column. Without it the last, or ner_tags, tags, labels or ner.",
+        "The same, of the labels. Without it the last, or ner_tags, tags, labels or ner.",
+        kind="COLUMN",
         before=None,
     )
     max_train_samples: int | None = limit_option("Train on", "sentences")
@@ -337,16 +326,16 @@ class NERDataOptions:
     max_predict_samples: int | None = limit_option("Predict", "sentences")
     max_seq_length: int = option(
         384,
-        "Length of the longest input; longer sentences are cut between words, and all their words are kept.",
-        unit="tokens",
+        "Length of the longest input; longer sentences are divided between words.",
+        kind="TOKENS",
         limits=Limits(minimum=MIN_INPUT_LENGTH),
     )
     label_all_tokens: bool = option(False, "Label every token of a word, not only its first.")
-    next_sentence: bool = option(False, "Pair each training sentence with the next one as its right context.")
+    next_sentence: bool = option(False, "Give training sentences the next one as right context.")
     weighted_loss: bool = option(False, "Weight the classes by inverse frequency in the loss.")
     weighted_loss_constant: float = option(
         0.5,
-        "The c in: weight of a class = c + its inverse frequency, normalised to sum to 1 over the classes.",
+        "c in: weight of a class = c + inverse frequency, normalised.",
         limits=NOT_NEGATIVE,
     )
 
@@ -359,54 +348,57 @@ class TrainingOptions(LibraryTrainingOptions):
     """
 
     _argument_group_name = "training (transformers.TrainingArguments)"
-    learning_rate: float = option(1e-4, "Initial learning rate of AdamW.", limits=NOT_NEGATIVE)
+    learning_rate: float = option(1e-4, "Initial learning rate.", limits=NOT_NEGATIVE)
     # The library's types don't allow None, which here means "decided by the other options".
     eval_strategy: str | None = option(  # type: ignore[assignment]
-        None, "When to evaluate. Without it: epoch, if --do_train and --do_eval.", choices=STRATEGIES
+        None, "When to evaluate while training. Without it epoch, if --do_eval.", choices=STRATEGIES
     )
     save_strategy: str = option("epoch", "When a checkpoint is saved.", choices=STRATEGIES)
-    logging_strategy: str = option("steps", "When loss and learning rate are logged.", choices=STRATEGIES)
-    logging_steps: float = option(
-        0.01, "Steps between two logs; below 1 a share of all steps.", unit="steps", limits=Limits(above=0)
-    )
+    logging_strategy: str = option("steps", "When loss is logged.", choices=STRATEGIES)
+    logging_steps: float = option(0.01, "Steps, or a share of all.", kind="STEPS", limits=Limits(above=0))
     load_best_model_at_end: bool | None = option(  # type: ignore[assignment]
-        None, "Load the best epoch at the end. Without it: if the model is evaluated during training."
+        None, "Keep the weights of the best evaluation. Without it True, if there is one in training."
     )
     output_dir: str | None = option(
-        None, "Folder of the run. Without it the folder is derived from model, data, setup and hyperparameters."
+        None, "Folder of the run. Without it its name is made of model, data, setup and hyperparameters.", kind="PATH"
     )
     metric_for_best_model: str | None = option(
-        "f1", "Metric that decides which epoch is best: any number that the evaluation prints, e.g. f1 or loss."
+        "f1", "Metric that decides which evaluation is best: any that is printed.", kind="NAME"
     )
-    save_total_limit: int | None = option(1, "Checkpoints kept beside the best one.", limits=AT_LEAST_ONE)
+    save_total_limit: int | None = option(
+        1, "Checkpoints kept beside the best one while the run trains.", limits=AT_LEAST_ONE
+    )
+    keep_checkpoint: bool | None = option(
+        None,
+        "Keep checkpoints at the end. Without it only if --save_total_limit is above 1.",
+        before=True,
+    )
     report_to: list[str] | None = field(
-        default_factory=lambda: ["tensorboard"], metadata={"help": "Where curves are written: tensorboard, none, ..."}
+        default_factory=lambda: ["tensorboard"],
+        metadata={"help": "Where curves go: tensorboard, wandb, trackio, mlflow, none.", "metavar": "NAME"},
+    )
+    trackio_space_id: str | None = option(
+        None, "Hugging Face Space that --report_to trackio sends to. Without it a local database.", kind="NAME"
     )
     bf16: bool | None = option(  # type: ignore[assignment]
         None,
-        "Compute in bfloat16. Without --bf16 and --fp16 the device decides: bfloat16 or float16 where a GPU has it in "
-        "hardware, else float32; --bf16 False keeps float32.",
+        "Compute in bfloat16. Without --bf16 and --fp16 the device decides; --bf16 False: float32.",
     )
-    fp16: bool | None = option(None, "Compute in float16 with loss scaling; see --bf16.")  # type: ignore[assignment]
-    bucket_by_length: bool = option(
-        True,
-        "Train on batches of similar length, drawn anew in each epoch. Without effect if all inputs are padded to one "
-        "length.",
-    )
+    fp16: bool | None = option(None, "Compute in float16 with loss scaling.")  # type: ignore[assignment]
+    bucket_by_length: bool = option(True, "Train on batches of similar length, drawn anew in each epoch.")
     early_stopping_patience: int | None = option(
         None,
-        "Stop after this many evaluations without an improvement. Without it: never.",
-        unit="evaluations",
+        "Stop after N evaluations without a better one. Without it never.",
+        kind="N",
         limits=AT_LEAST_ONE,
     )
     push_to_hub: bool = option(
         False,
-        "When the run is finished, push what was saved, with its card, to --hub_model_id. The same command for a "
-        "finished run pushes it, too.",
+        "Push what was saved to --hub_model_id at the end; also if the run is finished already.",
     )
-    hub_model_id: str | None = option(None, "Repository on the hub, e.g. name/qa-pt; it is created if it is missing.")
-    license: str | None = option(None, "Licence of the trained weights, for the model card, e.g. apache-2.0.")
-    dry_run: bool = option(False, "Check everything, print the setup and, as last line, one JSON document, and stop.")
+    hub_model_id: str | None = option(None, "Repository on the hub; made if it is missing.")
+    license: str | None = option(None, "Licence of the weights, e.g. apache-2.0.", kind="NAME")
+    dry_run: bool = option(False, "Check everything, print the setup and a line of JSON, write nothing.")
 
     include_num_input_tokens_seen: bool = option(False, "Log the number of input tokens so far, padding included.")
 
@@ -416,27 +408,25 @@ class TrainingOptions(LibraryTrainingOptions):
     adam_beta1: float = library_option("adam_beta1", limits=SHARE)
     adam_beta2: float = library_option("adam_beta2", limits=SHARE)
     adam_epsilon: float = library_option("adam_epsilon", limits=NOT_NEGATIVE)
-    num_train_epochs: float = library_option("num_train_epochs", unit="epochs", limits=NOT_NEGATIVE)
-    max_steps: int = library_option("max_steps", unit="steps", limits=Limits(minimum=-1))
+    num_train_epochs: float = library_option("num_train_epochs", kind="EPOCHS", limits=NOT_NEGATIVE)
+    max_steps: int = library_option("max_steps", kind="STEPS", limits=Limits(minimum=-1))
     warmup_ratio: float = library_option("warmup_ratio", limits=SHARE)
-    warmup_steps: int = library_option("warmup_steps", unit="steps", limits=NOT_NEGATIVE)
+    warmup_steps: int = library_option("warmup_steps", kind="STEPS", limits=NOT_NEGATIVE)
     label_smoothing_factor: float = library_option("label_smoothing_factor", limits=SHARE)
     seed: int = library_option("seed", limits=SEED)
     data_seed: int | None = library_option("data_seed", limits=SEED)
-    dataloader_num_workers: int = library_option("dataloader_num_workers", unit="processes", limits=NOT_NEGATIVE)
+    dataloader_num_workers: int = library_option("dataloader_num_workers", limits=NOT_NEGATIVE)
     dataloader_prefetch_factor: int | None = library_option(
-        "dataloader_prefetch_factor", unit="batches", limits=AT_LEAST_ONE
+        "dataloader_prefetch_factor", kind="BATCHES", limits=AT_LEAST_ONE
     )
     eval_delay: float = library_option("eval_delay", limits=NOT_NEGATIVE)
-    eval_steps: float | None = library_option("eval_steps", unit="steps", limits=Limits(above=0))
-    save_steps: float = library_option("save_steps", unit="steps", limits=Limits(above=0))
+    eval_steps: float | None = library_option("eval_steps", kind="STEPS", limits=Limits(above=0))
+    save_steps: float = library_option("save_steps", kind="STEPS", limits=Limits(above=0))
     neftune_noise_alpha: float | None = library_option("neftune_noise_alpha", limits=NOT_NEGATIVE)
     per_device_train_batch_size: int = library_option("per_device_train_batch_size", limits=AT_LEAST_ONE)
     per_device_eval_batch_size: int = library_option("per_device_eval_batch_size", limits=AT_LEAST_ONE)
-    gradient_accumulation_steps: int = library_option(
-        "gradient_accumulation_steps", unit="batches", limits=AT_LEAST_ONE
-    )
-    eval_accumulation_steps: int | None = library_option("eval_accumulation_steps", unit="batches", limits=AT_LEAST_ONE)
+    gradient_accumulation_steps: int = library_option("gradient_accumulation_steps", limits=AT_LEAST_ONE)
+    eval_accumulation_steps: int | None = library_option("eval_accumulation_steps", kind="BATCHES", limits=AT_LEAST_ONE)
 
     @property
     def effective_eval_strategy(self) -> str:
@@ -459,7 +449,7 @@ class NERTrainingOptions(TrainingOptions):
     """The same for named entity recognition, where the library's label_names has the meaning that users give it."""
 
     label_names: list[str] | None = option(
-        None, "Names of labels that are numbers in the data, in the order of the numbers, e.g. O B-PER I-PER."
+        None, "Names of labels that are numbers in the data, in their order, e.g. O B-PER I-PER.", kind="NAME"
     )
 
 
@@ -467,7 +457,9 @@ class NERTrainingOptions(TrainingOptions):
 class MLMTrainingOptions(TrainingOptions):
     """The same for masked language modelling, where the evaluation loss decides which epoch is best."""
 
-    metric_for_best_model: str | None = option("loss", "Metric that decides which epoch is best, e.g. loss.")
+    metric_for_best_model: str | None = option(
+        "loss", "Metric that decides which evaluation is best: any that is printed.", kind="NAME"
+    )
 
 
 Training = TypeVar("Training", bound=TrainingOptions)
@@ -538,6 +530,19 @@ class _ConfigBase:
     def taken_from_saved(self) -> dict[str, Any]:
         """Return the options of `data` that come from a saved model, by name; see `training.saved_options`."""
         return {}
+
+    def non_defaults(self) -> dict[str, Any]:
+        """Return the given options whose value is not the default, by name, for an options file that repeats the run.
+
+        Secrets are left out, and what must not be repeated: to replace the folder.
+        """
+        return {
+            option.name: value
+            for group in self.groups()
+            for option in fields(group)
+            if option.name in self.given and option.name not in NOT_REPEATED and not option.name.endswith("token")
+            if (value := vars(group)[option.name]) != option.default
+        }
 
     def all_splits(self) -> tuple[Split, ...]:
         """Return every part that the data may have."""

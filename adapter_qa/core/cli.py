@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,12 +22,36 @@ MAX_WORDS: dict[int | str | None, int] = {None: 2, "?": 2, 0: 1}
 LIBRARY_DEBUG_VALUES = ("underflow_overflow", "tpu_metrics_debug")  # of TrainingArguments' option `debug`
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Formatter whose paragraphs fit the terminal; a paragraph with an indented line, such as examples, stays as it is.
+
+    `X ...` stands for one or more X.
+    """
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.strip("\n").split("\n\n")
+        return "\n\n".join(
+            part if re.search(r"^ ", part, re.MULTILINE) else textwrap.fill(part, width) for part in paragraphs
+        )
+
+    def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
+        if action.nargs == "+":
+            return f"{self._metavar_formatter(action, default_metavar)(1)[0]} ..."
+        return super()._format_args(action, default_metavar)
+
+
 class CollectingArgumentParser(argparse.ArgumentParser):
-    """An `ArgumentParser` that reports all invalid values at once, one line each in `problems`."""
+    """An `ArgumentParser` with `--version` that reports all problems at once, one line each in `problems`."""
 
     def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
         self.problems: list[str] = []
+        self._met: set[argparse.Action] = set()  # on the command line
+        from adapter_qa import __version__  # late: the package imports modules that import this one
+
+        self.add_argument(
+            "--version", action="version", version=f"%(prog)s {__version__}", help="show the version and exit"
+        )
 
     def parse_args(self, args: Sequence[str], *rest: Any) -> Any:  # type: ignore[override]  # sys.argv is no default
         """Parse a command line; UserError has all its problems."""
@@ -41,6 +66,23 @@ class CollectingArgumentParser(argparse.ArgumentParser):
         options = super().parse_intermixed_args(args, *rest)
         raise_if_any(self.problems)
         return options
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse a command line as argparse does, but let missing options and words hide no other problem."""
+        self._met = set()
+        required = [action for action in self._actions if action.required]
+        for action in required:
+            action.required = False
+        try:
+            parsed = super().parse_known_args(*args, **kwargs)
+        finally:
+            for action in required:
+                action.required = True
+        missing = [action for action in required if action not in self._met]
+        if missing:
+            names = ", ".join([*action.option_strings, str(action.metavar or action.dest)][0] for action in missing)
+            self.problems.append(self._problem(f"the following arguments are required: {names}"))
+        return parsed
 
     def occurrences(self, words: Sequence[str]) -> list[tuple[argparse.Action, str]]:
         """Return every option of a command line in order, each with its own words; unknown options are left out."""
@@ -73,7 +115,17 @@ class CollectingArgumentParser(argparse.ArgumentParser):
         """Add a pointer to --help; of options with two spellings, only the one with underscores is named."""
         return re.sub(r"/--[\w-]+", "", f"{message}; see {self.prog} --help")
 
+    def _match_argument(self, action: argparse.Action, pattern: str) -> int:
+        try:
+            return super()._match_argument(action, pattern)
+        except argparse.ArgumentError as error:
+            self.problems.append(self._problem(str(error)))
+            return 0
+
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        self._met.add(action)
+        if action.nargs in (None, "+") and not arg_strings:  # `_match_argument` has reported it
+            return action.default
         try:
             return super()._get_values(action, arg_strings)
         except argparse.ArgumentError as error:

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import Field, FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -16,8 +16,10 @@ import pytest
 import yaml
 from support.scripts import ROOT
 
+from adapter_qa.config import option_help
 from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import HIDDEN, ConfigParser, parse_config
+from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.config.validation import validate_config
 from adapter_qa.core.errors import UserError
 
@@ -26,6 +28,7 @@ CONFIGS: Mapping[str, Any] = {
     "run_mlm_adapter.py": MLMRunConfig,
     "run_ner_adapter.py": NERRunConfig,
 }
+ABOUT = ("help", "help_all", "version")
 NEEDED = ("--model_name_or_path", "bert", "--output_dir", "out")
 
 
@@ -51,6 +54,13 @@ def run_python(program: str) -> subprocess.CompletedProcess[str]:
 def problems_of(*words: str) -> list[str]:
     with pytest.raises(UserError) as caught:
         make_parser().parse(words)
+    return caught.value.problems
+
+
+def all_problems(*words: str) -> list[str]:
+    """Return every problem that the options alone show."""
+    with pytest.raises(UserError) as caught:
+        parse_config(QARunConfig, words, description="", examples="")
     return caught.value.problems
 
 
@@ -172,17 +182,44 @@ def test_all_wrong_values_are_reported_at_once() -> None:
     unknown = "command line: unknown option doc_strid; did you mean doc_stride?"
     assert problems_of(*NEEDED, *words) == [*wrong, unknown]
     missing = "the following arguments are required: --model_name_or_path; see script.py --help"
-    assert problems_of(*words) == [*wrong, missing]
+    assert problems_of(*words) == [*wrong, missing, unknown]
 
 
 def test_values_beyond_their_limits_are_reported_with_unknown_options() -> None:
-    words = ("--doc_strid", "3", "--learning_rate", "nan", "--adam_beta1", "2", "--cache_dir", "\0")
-    assert problems_of(*NEEDED, *words) == [
+    words = ("--doc_strid", "3", "--learning_rate", "nan", "--adam_beta1", "2", "--cache_dir", "\0", "--dry_run")
+    assert all_problems(*NEEDED, *words) == [
         "command line: unknown option doc_strid; did you mean doc_stride?",
         "--cache_dir \\u0000: has a NUL character or is not UTF-8, and cannot be recorded",
         "--learning_rate nan: must be a finite number",
         "--adam_beta1 2: must be between 0 and 1",
     ]
+
+
+def test_no_option_problem_hides_another(tmp_path: Path) -> None:
+    """Options of a file, missing values, a missing option, unknown ones, limits, and combinations."""
+    path = tmp_path / "options.yaml"
+    path.write_text("lr: 1\nseed: 1\nseed: 2\ndo_train: true\nfp16: [x]\n", encoding="utf-8")
+    words = ("--doc_stride", "--n_best_size", "--warmup_ratio", "2", "--quux", "--early_stopping_patience", "3")
+    found = [re.sub(r"; see \S+ --help", "", problem) for problem in all_problems(str(path), *words)]
+    assert found == [
+        f"{path}: seed is given 2 times; give it once",
+        f"{path}: unknown option lr; it is called --learning_rate",
+        f"{path}: fp16 is a list; the option takes one value",
+        "argument --doc_stride: expected one argument",
+        "argument --n_best_size: expected one argument",
+        "the following arguments are required: --model_name_or_path",
+        "command line: unknown option quux_all",
+        "--warmup_ratio 2: must be between 0 and 1",
+        "--early_stopping_patience needs evaluation while training; add --do_eval",
+        "--do_train needs --train_file or --dataset_name",
+    ]
+
+
+def test_what_follows_from_a_problem_is_not_reported() -> None:
+    """Nothing is done, and training has no file, only because of the names that are wrong."""
+    assert all_problems(*NEEDED, "--do_trian") == ["command line: unknown option do_trian; did you mean do_train?"]
+    words = ("--do_train", "--train_data", "a.json")
+    assert all_problems(*NEEDED, *words) == ["command line: unknown option train_data; it is called --train_file"]
 
 
 def test_problems_of_an_earlier_command_line_are_not_repeated() -> None:
@@ -199,7 +236,8 @@ def test_problems_of_an_earlier_command_line_are_not_repeated() -> None:
     [
         (("--learnin_rate", "3"), ["command line: unknown option learnin_rate; did you mean learning_rate?"]),
         (("--madx3=True",), ["command line: unknown option madx3; did you mean madx2?"]),
-        (("--qqqqqq",), ["command line: unknown option qqqqqq; see script.py --help"]),
+        (("--qqqqqq",), ["command line: unknown option qqqqqq; see script.py --help_all"]),
+        (("--qqqqqq", "-1"), ["command line: unknown option qqqqqq; see script.py --help_all"]),
         (
             ("--doc_strid", "9", "--seed", "1", "--load_adaptr", "a"),
             [
@@ -304,7 +342,7 @@ def test_every_unknown_key_of_a_file_is_refused(tmp_path: Path) -> None:
     assert problems_of(str(path)) == [
         f"{path}: unknown option learnin_rate; did you mean learning_rate?",
         f"{path}: unknown option maddx2; did you mean madx2?",
-        f"{path}: unknown option qqqqqq; see script.py --help",
+        f"{path}: unknown option qqqqqq; see script.py --help_all",
     ]
 
 
@@ -353,25 +391,85 @@ def test_parse_config_reports_the_problems_of_validation() -> None:
 # ---------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("script", CONFIGS)
-def test_help_names_every_option_with_its_default(script: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        make_parser(script).parse(["--help"])
+def help_text(script: str, option: str, capsys: pytest.CaptureFixture[str], columns: int = 80) -> str:
+    parser = make_parser(script)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit) as stopped:
+            parser.parse([option])
     assert stopped.value.code == 0
-    text = capsys.readouterr().out
-    assert text.startswith("usage: script.py [OPTIONS.yaml] --model_name_or_path MODEL [--option value ...]\n\nTrains.")
-    assert text.endswith("examples:\n  script.py --a\n  script.py --b\n")
-    assert "--no_" not in text
-    assert "(default: None)" not in text
-    for group in get_type_hints(CONFIGS[script]).values():
-        if not hasattr(group, "_argument_group_name"):  # METRICS
-            continue
-        assert f"\n{group._argument_group_name}:\n" in text
-        for field in fields(group):
-            shown = field.name not in HIDDEN or (script, field.name) == ("run_ner_adapter.py", "label_names")
-            assert len(re.findall(rf"^  --{field.name}\b", text, flags=re.MULTILINE)) == shown, field.name
-    words = " ".join(text.split())
-    assert "--learning_rate VALUE Initial learning rate of AdamW. Allowed: at least 0. (default: 0.0001)" in words
+    return capsys.readouterr().out
+
+
+def options_of(script: str) -> dict[str, Field[Any]]:
+    groups = [group for group in get_type_hints(CONFIGS[script]).values() if hasattr(group, "_argument_group_name")]
+    return {field.name: field for group in groups for field in fields(group)}
+
+
+def named_in(text: str) -> list[str]:
+    return [name for name in re.findall(r"^  --(\w+)\b", text, flags=re.MULTILINE) if name not in ABOUT]
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_help_shows_the_options_of_this_project_and_the_most_used_of_the_library(
+    script: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = help_text(script, "--help", capsys)
+    shown, options = named_in(text), options_of(script)
+    assert shown[0] == "model_name_or_path"
+    assert len(shown) == len(set(shown))
+    library = {field.name for field in fields(LibraryTrainingOptions)}
+    rare = {"lang_adapter_config", "lang_adapter_non_linearity", "lang_adapter_reduction_factor"}
+    assert set(options) - library - rare <= set(shown)
+    used = {
+        "learning_rate",
+        "num_train_epochs",
+        "per_device_train_batch_size",
+        "seed",
+        "bf16",
+        "output_dir",
+        "deepspeed",
+    }
+    assert used <= set(shown)
+    texts = [" ".join(line.split()) for line in text.splitlines()]
+    assert "--max_steps STEPS Steps in place of epochs. (default: -1)" in texts
+    assert "--save_total_limit N Checkpoints kept beside the best one while the" in texts
+    assert "--do_train [BOOL] Train on --train_file." in texts  # off by default, which goes without saying
+    assert "VALUE" not in text
+
+
+@pytest.mark.parametrize("script", CONFIGS)
+def test_help_all_shows_every_option_that_is_accepted(script: str, capsys: pytest.CaptureFixture[str]) -> None:
+    first, everything = (help_text(script, option, capsys) for option in ("--help", "--help_all"))
+    own = {"label_names"} if script == "run_ner_adapter.py" else set()
+    assert set(named_in(everything)) == set(options_of(script)) - (HIDDEN - own)
+    (count,) = re.findall(r"--help_all +show (\d+) more options", first)
+    assert int(count) == len(named_in(everything)) - len(named_in(first))
+    assert named_in(everything)[: len(named_in(first))] == named_in(first)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("script", CONFIGS)
+def test_help_fits_the_terminal(script: str, columns: int, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in ("--help", "--help_all"):
+        text = help_text(script, option, capsys, columns)
+        assert text.startswith("usage: script.py [OPTIONS.yaml] --model_name_or_path MODEL [options]\n\nTrains.")
+        assert text.endswith("examples:\n  script.py --a\n  script.py --b\n")
+        assert "--no_" not in text
+        assert "(default: None)" not in text
+        assert max(map(len, text.splitlines())) <= columns
+    assert len(help_text(script, "--help", capsys).splitlines()) <= 205
+
+
+def test_sections_and_texts_of_help_name_existing_options() -> None:
+    existing = set().union(*map(options_of, CONFIGS))
+    names = [name for names in option_help.SECTIONS.values() for name in names.split()]
+    assert sorted(names) == sorted(set(names))
+    assert set(names) | set(option_help.METAVARS) <= existing
+    library = {field.name: field.metadata["help"] for field in fields(LibraryTrainingOptions)}
+    qa = options_of("run_qa_adapter.py")
+    for name in option_help.HELP:  # a text that the option has already would not be used
+        assert qa[name].metadata["help"] == library[name], name
 
 
 @pytest.mark.parametrize("script", CONFIGS)
@@ -391,17 +489,21 @@ def test_help_of_every_option_is_formatted(script: str) -> None:
     assert percent == ["torch_empty_cache_steps"]
 
 
-def test_help_shows_units_and_limits() -> None:
-    texts = {action.dest: action.help or "" for action in make_parser("run_mlm_adapter.py")._actions}
-    assert texts["block_size"].endswith(" Unit: tokens. Allowed: at least 8.")
-    assert texts["validation_split_percentage"].endswith(" Unit: percent. Allowed: above 0 and below 100.")
-    assert texts["seed"].endswith(" Allowed: between 0 and 4294967295.")
+def test_values_are_named_by_their_kind() -> None:
+    actions = {action.dest: action for action in make_parser("run_mlm_adapter.py")._actions}
+    kinds = {
+        "block_size": "TOKENS", "validation_split_percentage": "PERCENT", "mlm_probability": "0..1", "seed": "N",
+        "warmup_ratio": "0..1", "weight_decay": "X", "train_file": "FILE", "do_eval": "BOOL", "output_dir": "PATH",
+        "lr_scheduler_kwargs": "JSON", "optim_args": "TEXT", "ddp_timeout": "SECONDS",
+    }  # fmt: skip
+    assert {name: actions[name].metavar for name in kinds} == kinds
+    assert str(actions["data_seed"].help).endswith(". Allowed: between 0 and 4294967295.")
 
 
 @pytest.mark.parametrize("script", CONFIGS)
 def test_help_and_refusals_import_neither_torch_nor_transformers(script: str) -> None:
     """In a process of its own, since the tests import both."""
-    for words, code in ((["--help"], 0), (["--seed", "x"], 2)):
+    for words, code in ((["--help_all"], 0), (["--seed", "x", "--lr", "3", "--zzz", "--push_to_hub", "--do_train"], 2)):
         program = (
             f"import runpy, sys; sys.argv = {[script, *words]!r}\n"
             "try:\n"

@@ -9,6 +9,7 @@ import sys
 import pytest
 from support.scripts import ROOT
 
+from adapter_qa import __version__
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import UserError
 
@@ -83,3 +84,55 @@ def test_an_option_that_is_given_twice_is_refused_with_both_values() -> None:
         ]
     options = parser.parse_intermixed_args(["--question", "a", "run", "--question", "b", "--size", "-3"])
     assert (options.question, options.size, options.runs) == (["a", "b"], -3, ["run"])
+
+
+def test_missing_words_hide_no_other_problem() -> None:
+    parser = CollectingArgumentParser(prog="script.py")
+    parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--name")
+    parser.add_argument("--names", nargs="+")
+    parser.add_argument("runs", metavar="RUN", nargs="+")
+    for parse in (parser.parse_args, parser.parse_intermixed_args):
+        with pytest.raises(UserError) as caught:
+            parse(["--zzz", "--name", "--names"])
+        assert caught.value.problems == [
+            "argument --name: expected one argument; see script.py --help",
+            "argument --names: expected at least one argument; see script.py --help",
+            *missing_of(parse.__name__),
+            "unrecognized arguments: --zzz; see script.py --help",
+        ]
+        with pytest.raises(UserError) as caught:
+            parse(["--size", "x", "run"])
+        assert caught.value.problems == ["argument --size: invalid int value: 'x'; see script.py --help"]
+        assert parse(["--size", "3", "run"]).runs == ["run"]
+
+
+def missing_of(parse: str) -> list[str]:
+    """Mixed options and words are parsed one after the other."""
+    names = ["--size, RUN"] if parse == "parse_args" else ["--size", "RUN"]
+    return [f"the following arguments are required: {name}; see script.py --help" for name in names]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_has_a_version_and_imports_nothing_heavy_for_it(script: str) -> None:
+    code = (
+        f"import sys; sys.argv = ['{script}.py', '--version']\nimport {script}\n"
+        "from adapter_qa.core.cli import run_cli\n"
+        f"try:\n    run_cli({script}.main)\nexcept SystemExit as stopped:\n"
+        "    heavy = {'torch', 'transformers', 'adapters', 'numpy', 'pandas', 'optuna'} & set(sys.modules)\n"
+        "    sys.exit(f'imported {heavy}' if heavy else stopped.code)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{script}.py {__version__}\n", "")
+
+
+def test_paragraphs_fit_the_terminal_and_examples_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "42")
+    epilog = "examples:\n  script.py --with many words that are a command\n"
+    parser = CollectingArgumentParser(prog="script.py", description="word " * 20 + "\n\nlast\nparagraph", epilog=epilog)
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="some names")
+    text = parser.format_help()
+    assert "\n" + " ".join(["word"] * 8) + "\n" in text
+    assert "\n\nlast paragraph\n\n" in text
+    assert "\n  --names NAME ...  some names\n" in text
+    assert text.endswith(epilog)

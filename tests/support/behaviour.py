@@ -25,6 +25,7 @@ FROZEN = ROOT / "tests" / "fixtures" / "behaviour.json"
 RUNS = ROOT / "tests" / "fixtures" / "runs_0.1.0"
 CONFIGS = {"run_qa_adapter": QARunConfig, "run_ner_adapter": NERRunConfig, "run_mlm_adapter": MLMRunConfig}
 SCRIPTS = [*CONFIGS, "prepare_squad_pt", "ask_qa", "export_qa", "report_qa", "sweep_qa", "convert_2021_adapters"]
+ABOUT = ("help", "help_all", "version")  # options that print something and end the script
 BASE = ["--model_name_or_path", str(RUNS / "base")]
 SIZES = ["--max_seq_length", "64", "--doc_stride", "16"]
 TRAIN = [*BASE, "--do_train", "--train_file", str(RUNS / "data" / "train.json"), *SIZES, "--output_dir", "out"]
@@ -87,7 +88,7 @@ def call(script: str, argv: list[str]) -> tuple[int, str, str]:
 def option_defaults(script: str) -> dict[str, str]:
     """Return every option of a training script with its default as text."""
     actions = ConfigParser(CONFIGS[script], "", "")._actions
-    return {action.dest: str(action.default) for action in actions if action.dest != "help"}
+    return {action.dest: str(action.default) for action in actions if action.dest not in ABOUT}
 
 
 def option_names(script: str) -> list[str]:
