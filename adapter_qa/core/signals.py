@@ -16,12 +16,14 @@ from adapter_qa.core.errors import Interrupted
 
 # Windows, which the scripts refuse later, has no SIGHUP.
 SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGTERM", "SIGINT", "SIGHUP"))
+CLEAR_LINE = "\r\x1b[K"  # of a terminal (ECMA-48: carriage return, erase in line)
 
 
 @contextmanager
 def _handle_signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Handle `SIGNALS`. Ignored ones (nohup) stay ignored."""
-    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    """Handle `SIGNALS`. Ignored ones (nohup) stay ignored. Outside the main thread, Python allows no handlers."""
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = [number for number in SIGNALS if is_main and signal.getsignal(number) is not signal.SIG_IGN]
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
@@ -75,7 +77,8 @@ class DeferredSignal:
             self.number = number
             name = signal.Signals(number).name
             # Not print(): the signal may interrupt another print(), and its buffer must not be entered twice.
-            os.write(2, f"{name}: saving a checkpoint after this step; a second signal stops at once\n".encode())
+            clear = CLEAR_LINE if os.isatty(2) else ""  # the progress bar stands there
+            os.write(2, f"{clear}{name}: saving a checkpoint after this step; a second signal stops at once\n".encode())
 
 
 class WorkerInit:

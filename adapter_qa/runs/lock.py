@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -17,7 +19,7 @@ _HELD: dict[tuple[int, Path], IO[str]] = {}
 
 
 def lock_run_dir(folder: Path) -> None:
-    """Lock a run's folder for the lifetime of this process.
+    """Lock a run's folder for the lifetime of this process, or to the end of `released_locks`.
 
     The lock is a record lock (`lockf`). A `flock` would be inherited by the workers of data loaders, which outlive a
     killed run by seconds. If the file system has no locks, this prints a note and the run continues.
@@ -46,6 +48,17 @@ def lock_run_dir(folder: Path) -> None:
     stream.truncate(0)
     print(f"process {os.getpid()} on {socket.gethostname()}", file=stream, flush=True)
     _HELD[key] = stream
+
+
+@contextmanager
+def released_locks() -> Iterator[None]:
+    """Release at the end the locks that were taken inside, in a process that lives on."""
+    before = {*_HELD}
+    try:
+        yield
+    finally:
+        for key in {*_HELD} - before:
+            _HELD.pop(key).close()
 
 
 def is_locked(folder: Path) -> bool:
