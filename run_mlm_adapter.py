@@ -26,18 +26,26 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
     from adapter_qa.training.workflow import ModelBundle, RunContext
 
 EXAMPLES = """\
-  run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
-      --train_file texts.txt --language pt --madx2 True --output_dir outputs/mlm
-  run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_eval \\
-      --validation_file texts.txt --load_adapter outputs/mlm --output_dir outputs/mlm_eval
+  run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
+      --do_train --do_eval --train_file texts.txt --language pt --madx2 True \\
+      --output_dir outputs/mlm
+  run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
+      --do_eval --validation_file texts.txt --load_adapter outputs/mlm \\
+      --output_dir outputs/mlm_eval
 """
+
+
+def main(argv: list[str]) -> int:
+    """Run the script and return its exit code."""
+    execute(argv)
+    return 0
 
 
 @destroy_process_group_on_exit()
 @raise_on_signal()
 @report_resource_errors()
-def main(argv: list[str]) -> int:
-    """Run the script and return its exit code."""
+def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
+    """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(MLMRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
     base_config, texts = run_all([lambda: read_base_config(config.model), lambda: load_texts(config)])
     check_window(config.data.block_size, "--block_size", base_config)
@@ -50,7 +58,7 @@ def main(argv: list[str]) -> int:
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, texts)
-    return 0
+    return run
 
 
 def train_and_evaluate(run: RunContext[MLMRunConfig], texts: dict[str, TextSplit]) -> None:
@@ -68,11 +76,13 @@ def train_and_evaluate(run: RunContext[MLMRunConfig], texts: dict[str, TextSplit
         return
 
     trainer = make_trainer(run, bundle, blocks)
-    if config.training.do_train:
-        workflow.train(run, trainer)
-        workflow.save_model(run, bundle, trainer)
-    if config.training.do_eval:
-        workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
+    workflow.print_plan(run, bundle)
+    with workflow.shown_progress(run, trainer):
+        if config.training.do_train:
+            workflow.train(run, trainer)
+            workflow.save_model(run, bundle, trainer)
+        if config.training.do_eval:
+            workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
     workflow.finish_run(run, trainer)
 
 

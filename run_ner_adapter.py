@@ -15,6 +15,7 @@ from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.files import write_text
+from adapter_qa.core.messages import print_main
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.conll import Sentence, format_sentences
@@ -31,17 +32,25 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
     from adapter_qa.training.workflow import ModelBundle, RunContext
 
 EXAMPLES = """\
-  run_ner_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
-      --train_file train.conll --validation_file dev.conll --madx2 True --output_dir outputs/ner
-  run_ner_adapter.py recipes/ner.yaml --load_lang_adapter outputs/mlm --weighted_loss True --next_sentence True
+  run_ner_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
+      --do_train --do_eval --train_file train.conll --validation_file dev.conll \\
+      --madx2 True --output_dir outputs/ner
+  run_ner_adapter.py recipes/ner.yaml --load_lang_adapter outputs/mlm \\
+      --weighted_loss True --next_sentence True
 """
+
+
+def main(argv: list[str]) -> int:
+    """Run the script and return its exit code."""
+    execute(argv)
+    return 0
 
 
 @destroy_process_group_on_exit()
 @raise_on_signal()
 @report_resource_errors()
-def main(argv: list[str]) -> int:
-    """Run the script and return its exit code."""
+def execute(argv: list[str]) -> RunContext[NERRunConfig]:
+    """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(NERRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_sentences(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
@@ -57,7 +66,7 @@ def main(argv: list[str]) -> int:
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, splits, labels)
-    return 0
+    return run
 
 
 def train_and_evaluate(run: RunContext[NERRunConfig], splits: dict[str, SentenceSplit], labels: KnownLabels) -> None:
@@ -80,13 +89,15 @@ def train_and_evaluate(run: RunContext[NERRunConfig], splits: dict[str, Sentence
         return
 
     trainer = make_trainer(run, bundle, labels, inputs)
-    if config.training.do_train:
-        workflow.train(run, trainer)
-        workflow.save_model(run, bundle, trainer)
-    if config.training.do_eval:
-        workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
-    if config.training.do_predict:
-        write_predictions(trainer, splits["predict"].sentences, inputs["predict"])
+    workflow.print_plan(run, bundle)
+    with workflow.shown_progress(run, trainer):
+        if config.training.do_train:
+            workflow.train(run, trainer)
+            workflow.save_model(run, bundle, trainer)
+        if config.training.do_eval:
+            workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
+        if config.training.do_predict:
+            write_predictions(trainer, splits["predict"].sentences, inputs["predict"])
     workflow.finish_run(run, trainer)
 
 
@@ -132,7 +143,9 @@ def write_predictions(trainer: NERTrainer, sentences: list[Sentence], inputs: To
         Sentence(sentence.words, begin_entities(of_sentence))
         for sentence, of_sentence in zip(sentences, labels, strict=True)
     ]
-    write_text(trainer.folder / predictions_file("predict", ".conll"), format_sentences(predicted))
+    path = trainer.folder / predictions_file("predict", ".conll")
+    write_text(path, format_sentences(predicted))
+    print_main(f"prediction: {path}")
 
 
 def command() -> int:

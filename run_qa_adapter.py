@@ -28,18 +28,28 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
     from trainer_qa import QuestionAnsweringTrainer
 
 EXAMPLES = """\
-  run_qa_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased --do_train --do_eval \\
-      --train_file pt_squad-train-v1.1.json --validation_file pt_squad-dev-v1.1.json --output_dir outputs/qa
-  run_qa_adapter.py recipes/fusion.yaml --learning_rate 1e-4 --load_lang_adapter outputs/mlm \\
+  run_qa_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
+      --do_train --do_eval --train_file pt_squad-train-v1.1.json \\
+      --validation_file pt_squad-dev-v1.1.json --output_dir outputs/qa
+  run_qa_adapter.py recipes/fusion.yaml --learning_rate 1e-4 \\
+      --load_lang_adapter outputs/mlm \\
       --fuse_adapters qa=outputs/qa ner=outputs/ner
 """
+
+TUNED_THRESHOLDS = "tuned on the evaluation questions themselves: an upper bound, no result"
+
+
+def main(argv: list[str]) -> int:
+    """Run the script and return its exit code."""
+    execute(argv)
+    return 0
 
 
 @destroy_process_group_on_exit()
 @raise_on_signal()
 @report_resource_errors()
-def main(argv: list[str]) -> int:
-    """Run the script and return its exit code."""
+def execute(argv: list[str]) -> RunContext[QARunConfig]:
+    """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = with_saved_options(parse_config(QARunConfig, argv, description=str(__doc__), examples=EXAMPLES))
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_questions(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
@@ -60,7 +70,7 @@ def main(argv: list[str]) -> int:
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, splits)
-    return 0
+    return run
 
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:
@@ -79,17 +89,21 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
         return
 
     trainer = make_trainer(run, bundle, splits, windows)
-    if config.training.do_train:
-        workflow.train(run, trainer)
-        workflow.save_model(run, bundle, trainer)
-    if config.training.do_eval:
-        workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
-        if config.data.version_2_with_negative:
-            run.record.update(best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result")
-    if config.training.do_predict:
-        loader = trainer.get_test_dataloader(windows["predict"])
-        metrics = trainer.answer(windows["predict"], splits["predict"].questions, "predict", loader)
-        workflow.record_metrics(run, trainer, "predict", metrics)
+    workflow.print_plan(run, bundle)
+    with workflow.shown_progress(run, trainer):
+        if config.training.do_train:
+            workflow.train(run, trainer)
+            workflow.save_model(run, bundle, trainer)
+        if config.training.do_eval:
+            workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
+            if config.data.version_2_with_negative:
+                run.record.update(
+                    best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result"
+                )
+        if config.training.do_predict:
+            loader = trainer.get_test_dataloader(windows["predict"])
+            metrics = trainer.answer(windows["predict"], splits["predict"].questions, "predict", loader)
+            workflow.record_metrics(run, trainer, "predict", metrics)
     workflow.finish_run(run, trainer)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
+from typing import TextIO
 
 from adapter_qa.core.distributed import is_local_main, is_main_process
 from adapter_qa.core.errors import Interrupted, ReportedError, RunError, escape_control_chars
@@ -13,13 +14,21 @@ from adapter_qa.core.errors import Interrupted, ReportedError, RunError, escape_
 def print_main(text: str) -> None:
     """Print a text on stdout, in the main process only."""
     if is_main_process():
-        print(text, flush=True)
+        _print_line(text, sys.stdout)
 
 
 def log_note(lines: Iterable[str]) -> None:
     """Print notes on stderr, one line each: what the user should know but need not fix. Once per machine."""
     for line in lines if is_local_main() else ():
-        print(f"note: {escape_control_chars(line)}", file=sys.stderr, flush=True)
+        _print_line(f"note: {escape_control_chars(line)}", sys.stderr)
+
+
+def _print_line(text: str, stream: TextIO) -> None:
+    """Print a text above the progress bar, if there is one."""
+    from tqdm import tqdm  # late: what is printed without a bar, such as --help, does not need it
+
+    tqdm.write(text, file=stream)
+    stream.flush()
 
 
 def print_error(error: ReportedError) -> None:

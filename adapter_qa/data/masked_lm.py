@@ -56,7 +56,7 @@ def split_into_blocks(texts: Sequence[str], tokenizer: PreTrainedTokenizerFast, 
         UserError: the texts have fewer tokens than one block.
     """
     parts: list[np.ndarray] = []
-    with tqdm(total=len(texts), desc="texts", disable=len(texts) <= TEXTS_PER_CALL) as progress:
+    with tqdm(total=len(texts), desc="texts", disable=len(texts) <= TEXTS_PER_CALL or None, leave=False) as progress:
         for batch in _batches(texts):
             encoded = tokenizer(batch, add_special_tokens=False, verbose=False)
             parts += [np.array([*ids, tokenizer.sep_token_id], dtype=np.int64) for ids in encoded["input_ids"]]

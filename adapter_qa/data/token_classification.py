@@ -90,7 +90,9 @@ def tokenize_and_align_labels(
     label_indices = {name: index for index, name in enumerate(names)}
     tokenized = [
         _tokenize_words(sentence, tokenizer, label_indices, label_all_tokens)
-        for sentence in tqdm(sentences, desc="sentences", disable=len(sentences) < MIN_SENTENCES_FOR_PROGRESS)
+        for sentence in tqdm(
+            sentences, desc="sentences", disable=len(sentences) < MIN_SENTENCES_FOR_PROGRESS or None, leave=False
+        )
     ]
     single_limit = max_seq_length - tokenizer.num_special_tokens_to_add(pair=False)
     pair_limit = max_seq_length - tokenizer.num_special_tokens_to_add(pair=True)

@@ -45,7 +45,7 @@ def progress_bar(description: str) -> OnProgress:
         if total <= MIN_TEXTS_FOR_BAR:
             return
         if bar is None:
-            bar = tqdm(total=total, desc=description, unit="text")
+            bar = tqdm(total=total, desc=description, unit="text", disable=None, leave=False)  # None: on a terminal
         bar.update(done - bar.n)
         if done == total:
             bar.close()

@@ -1,6 +1,7 @@
 """Names of the files and folders in the folder of a run or a sweep.
 
 run.json, run.lock               the record of the run; the lock of the process that works in the folder
+options.yaml                     the options of the run that are not defaults; repeats the run elsewhere
 checkpoint-<step>/               manifest.json, trained.safetensors, progress.json and the trainer's own files
 frozen.safetensors               the frozen adapters, which checkpoints do not hold
 base/                            the base model of a run with --random_init
@@ -11,6 +12,7 @@ adapters-<task>/, README.md      what was trained and its model card; `models.sa
 fusion_attention.json            mean attention of a fusion
 runs/                            TensorBoard logs
 sweep.json, journal.log, trials/<number>/       the report, the storage and the runs of a sweep
+parallel_coordinates.png         picture of the finished trials of a sweep
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from adapter_qa.core.files import TEMPORARY_SUFFIX
 from adapter_qa.models.file_names import FULL_FILE
 
 RUN_FILE = "run.json"
+OPTIONS_FILE = "options.yaml"
 LOCK_FILE = "run.lock"
 CARD_FILE = "README.md"
 FROZEN_FILE = "frozen.safetensors"
@@ -41,6 +44,7 @@ REMOVED_CHECKPOINT = "checkpoint.removing"
 
 SWEEP_FILE = "sweep.json"
 JOURNAL_FILE = "journal.log"
+PARALLEL_FILE = "parallel_coordinates.png"
 TRIALS_FOLDER = "trials"
 
 # Patterns of a fully fine-tuned model that is saved in the run's folder.
@@ -52,8 +56,8 @@ FULL_MODEL_FILES = (
 # LOCK_FILE, which stays; README.md, which may be the user's and is a card only beside FULL_FILE.
 REMOVABLE = (
     "checkpoint-*", TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT,
-    *(f"{name}{TEMPORARY_SUFFIX}" for name in ("*.json", "*.conll", CARD_FILE, FROZEN_FILE)),
-    "adapters-*", BASE_FOLDER, LOGS_FOLDER, FROZEN_FILE, "trainer_state.json",
+    *(f"{name}{TEMPORARY_SUFFIX}" for name in ("*.json", "*.conll", CARD_FILE, FROZEN_FILE, OPTIONS_FILE)),
+    "adapters-*", BASE_FOLDER, LOGS_FOLDER, FROZEN_FILE, "trainer_state.json", OPTIONS_FILE,
     "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json", ATTENTION_FILE,
     *FULL_MODEL_FILES,
 )  # fmt: skip

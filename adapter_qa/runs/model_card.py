@@ -44,7 +44,7 @@ SETTINGS = (  # options that affect the result; those without a value are left o
     "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
     "processes", "seed", "weight_decay", "warmup_ratio", "warmup_steps", "lr_scheduler_type",
     "early_stopping_patience", "bf16", "fp16", "max_seq_length", "doc_stride", "block_size", "version_2_with_negative",
-    "fusion_regularization",
+    "fusion_regularization", "fusion_head",
 )  # fmt: skip
 EXAMPLE_KINDS = ("questions", "windows", "sentences", "inputs", "blocks")
 
@@ -116,6 +116,8 @@ def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]
         parameters = {"base with head": counts["base"], **counts["parts"]}
         parameters |= {"added": counts["added"], "trained": counts["trainable"]}
     settings = {name: options[name] for name in SETTINGS if options.get(name) not in (None, False, -1)}
+    if not options.get("fuse_adapters"):
+        settings.pop("fusion_head", None)
     return {
         "scores": _scores(TASKS[str(metadata.task)], run),
         "score_notes": _score_notes(run),

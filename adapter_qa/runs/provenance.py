@@ -61,7 +61,15 @@ def device_name() -> str:
 
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name(0)}"
-    return f"CPU {platform.machine()}, {torch.get_num_threads()} threads"
+    return cpu_name()
+
+
+def cpu_name() -> str:
+    """Return the processor's architecture and the number of threads that PyTorch uses."""
+    import torch  # late, as above
+
+    threads = torch.get_num_threads()
+    return f"CPU {platform.machine()}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def now() -> str:

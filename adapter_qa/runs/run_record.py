@@ -26,7 +26,7 @@ from adapter_qa.runs.provenance import device_name, hide_secrets, now, source_co
 
 NEUTRAL_OPTIONS = re.compile(
     r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
-    r"|local_rank|push_to_hub.*|push_at_end|hub_.*|license|project|trackio_space_id"
+    r"|local_rank|push_to_hub.*|push_at_end|hub_.*|license|project|trackio_space_id|keep_checkpoint"
     # Earlier versions accepted these, without effect.
     r"|accelerator_config|auto_find_batch_size|average_tokens_across_devices|batch_eval_metrics|eval_do_concat_batches"
     r"|eval_use_gather_object|fsdp_.*|half_precision_backend|include_for_metrics|include_inputs_for_metrics"
@@ -45,6 +45,8 @@ class RunRecord:
         folder: None in a dry run, which writes nothing.
         document: the content of the file.
         resume_from: newest complete checkpoint of an interrupted run with the same options, if any.
+        keeps_checkpoints: whether the same run in the folder, interrupted or finished, keeps its checkpoints; None if
+            there is none.
         finished: whether the folder holds a finished run with the same options.
         replaces: whether files of an earlier run in the folder are removed when this run begins.
         begun: whether this process uses the folder and writes the file; of several processes only one does.
@@ -54,6 +56,7 @@ class RunRecord:
     folder: Path | None
     document: dict[str, Any]
     resume_from: Path | None = None
+    keeps_checkpoints: bool | None = None
     finished: bool = False
     replaces: bool = False
     begun: bool = False
@@ -163,6 +166,7 @@ def _resume_or_reject(record: RunRecord, folder: Path, earlier: Mapping[str, Any
     options = record.document["options"]
     old_options = {**earlier, **previous["options"]}
     record.finished = previous.get("status") == "finished"
+    record.keeps_checkpoints = bool(old_options.get("keep_checkpoint", True))
     differing = [
         name
         for name in sorted({*old_options, *options})

@@ -19,7 +19,7 @@ import socket
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from adapter_qa.core.files import write_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.core.resource_errors import first_line
 from adapter_qa.runs.layout import JOURNAL_FILE, SWEEP_FILE, TRIALS_FOLDER, trial_folder
+from adapter_qa.sweeps.analysis import importance
 from adapter_qa.sweeps.search_space import Choices, SearchEntry, Sweep
 
 CONNECTION_ATTEMPTS = 5  # one second apart, while other workers create the tables of a database
@@ -99,6 +100,7 @@ class TrialStore:
         folder: the sweep's folder.
         lease: seconds without a renewed lease after which another worker takes a trial over.
         worker: unique name of this worker.
+        note: prints notes.
     """
 
     def __init__(self, sweep: Sweep, folder: Path, storage: BaseStorage, name: str, lease: float):
@@ -106,6 +108,7 @@ class TrialStore:
         self.folder = folder
         self.storage = storage
         self.lease = lease
+        self.note: Callable[[Iterable[str]], None] = log_note
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.study = create_study(sweep, storage, name)
         self._study_id = storage.get_study_id_from_name(name)
@@ -190,7 +193,8 @@ class TrialStore:
             elif now - since > self.lease:
                 del self._leases_seen[trial.number]
                 self._requeue(trial.number)
-                log_note([f"trial {trial.number}: {owner or 'its worker'} does not respond; another worker resumes it"])
+                owner = owner or "its worker"
+                self.note([f"trial {trial.number}: {owner} does not respond; another worker resumes it"])
 
     def _requeue(self, number: int) -> None:
         """Put a running trial back to waiting; its parameters and evaluations stay."""
@@ -227,9 +231,7 @@ class TrialStore:
 
     def best(self) -> FrozenTrial | None:
         """Return the finished trial with the best value, the first of equal ones; None if no trial is finished."""
-        finished = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        select = max if self.sweep.maximize else min
-        return select(finished, key=lambda trial: trial.value or 0.0, default=None)
+        return best_trial(self.trials(), self.sweep)
 
     def write_report(self) -> None:
         """Write sweep.json. Every worker writes it from the storage, so the report written last is current."""
@@ -252,9 +254,17 @@ class TrialStore:
             "study": self.study.study_name,
             "settings": {"trials": self.sweep.trials, **self.sweep.settings()},
             "best": best.number if best is not None else None,
+            "importance": importance(self.trials(), self.sweep) if self.all_done() else None,
             "trials": trials,
         }
         write_json(self.folder / SWEEP_FILE, document, writer=self.worker)
+
+
+def best_trial(trials: Iterable[FrozenTrial], sweep: Sweep) -> FrozenTrial | None:
+    """Return the finished trial with the best value, the first of equal ones; None if no trial is finished."""
+    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+    select = max if sweep.maximize else min
+    return select(finished, key=lambda trial: trial.value or 0.0, default=None)
 
 
 def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:

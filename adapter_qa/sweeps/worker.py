@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import json
 import math
-import shlex
 import signal
 import subprocess
 import sys
@@ -22,12 +21,14 @@ from typing import Any, Literal
 
 from optuna.trial import Trial, TrialState
 
-from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, RunError, UserError, escape_control_chars
-from adapter_qa.core.messages import log_note
+from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, RunError, UserError
+from adapter_qa.core.readable import count, duration, metric_label, metric_value
 from adapter_qa.core.signals import SIGNALS, DeferredSignal
-from adapter_qa.runs.layout import RUN_FILE, SWEEP_FILE, trial_folder
+from adapter_qa.runs.layout import RUN_FILE, trial_folder
 from adapter_qa.runs.lock import is_locked
+from adapter_qa.sweeps.live_display import LiveDisplay
 from adapter_qa.sweeps.search_space import Sweep
+from adapter_qa.sweeps.state_table import param_text
 from adapter_qa.sweeps.study import TrialStore, first_trials
 
 POLL = 0.5  # seconds between two checks of a trial's process
@@ -100,13 +101,15 @@ class Worker:
         store: the trials.
         script: the trainer.
         interruption: records the signal that stops this worker; its context must be active.
+        display: what it prints.
     """
 
-    def __init__(self, store: TrialStore, script: Path, interruption: DeferredSignal):
+    def __init__(self, store: TrialStore, script: Path, interruption: DeferredSignal, display: LiveDisplay):
         self.store = store
         self.sweep = store.sweep
         self.script = script
         self.interruption = interruption
+        self.display = display
 
     def work(self) -> None:
         """Run trials until all trials of the sweep have ended, including those that other workers abandon.
@@ -123,9 +126,10 @@ class Worker:
             trial = self.store.claim()
             if trial is None:
                 if not waiting:
-                    print_line("no trial is free; waiting for the trials of other workers")
+                    self.display.print_event("no trial is free; waiting for the trials of other workers")
                 waiting = True
                 self.store.requeue_abandoned()
+                self.display.refresh()
                 time.sleep(IDLE)
                 continue
             waiting = False
@@ -151,7 +155,9 @@ class Worker:
         if not self._wait_until_unlocked(trial, folder):
             return None
         log = folder.with_suffix(".log")
-        print_line(f"trial {trial.number} of {self.sweep.trials}: {describe_params(trial.params)} (log: {log})")
+        self.display.print_event(
+            f"trial {trial.number} of {self.sweep.trials}: {describe_params(trial.params)} (log: {log})"
+        )
         with TrialProcess(trial_command(self.sweep, self.script, folder, trial.params), log) as process:
             started = time.monotonic()
             code, stop = self._follow(trial, process, folder)
@@ -165,8 +171,9 @@ class Worker:
             if self.interruption.number is not None or not self.store.renew_lease(trial):
                 return False
             if not noted:
-                print_line(f"trial {trial.number}: waiting for the process that still works in {folder}")
+                self.display.print_line(f"trial {trial.number}: waiting for the process that still works in {folder}")
             noted = True
+            self.display.refresh()
             time.sleep(POLL)
         return self.interruption.number is None
 
@@ -175,6 +182,7 @@ class Worker:
         reported = len(self.store.trials()[trial.number].intermediate_values)
         stop: Stop = None
         while True:
+            self.display.refresh()
             exit_code = process.wait(POLL)
             owned = self.store.renew_lease(trial)
             prune = False
@@ -182,7 +190,7 @@ class Worker:
             for value in new:
                 trial.report(value, reported)  # optuna counts steps from 0, and so do the settings of its pruners
                 reported += 1
-                print_line(f"trial {trial.number}: evaluation {reported}, {self.sweep.metric} {value:.4g}")
+                self.display.print_event(f"trial {trial.number}: evaluation {reported}, {self._metric_text(value)}")
                 if exit_code is None and stop is None and trial.should_prune():
                     prune = True
                     break  # later evaluations must not count, so that timing does not decide what is pruned
@@ -194,11 +202,14 @@ class Worker:
                 if stop is not None:
                     process.stop()
 
+    def _metric_text(self, value: float) -> str:
+        return f"{metric_label(self.sweep.metric)} {metric_value(self.sweep.metric, value)}"
+
     def _record(self, trial: Trial, process: TrialProcess, code: int, stop: Stop, seconds: float) -> int | None:
         """Store and print a trial's outcome. For the returned value see `run`."""
         number = trial.number
         if stop == "lost" or not self.store.owns(number):
-            log_note([f"trial {number}: another worker has taken it over"])
+            self.display.note([f"trial {number}: another worker has taken it over"])
             return None
         trial.set_user_attr("seconds", seconds)
         folder = trial_folder(self.store.folder, number)
@@ -206,7 +217,7 @@ class Worker:
         value = run.get("metrics", {}).get("eval", {}).get(f"eval_{self.sweep.metric}")
         if code == 0 and isinstance(value, (int, float)) and math.isfinite(value):
             self.store.record_outcome(number, TrialState.COMPLETE, float(value), exit_code=code)
-            result = f"{self.sweep.metric} {value:.4g}"
+            result = self._metric_text(float(value))
         elif stop == "pruned":
             self.store.record_outcome(number, TrialState.PRUNED, exit_code=code)
             result = "pruned"
@@ -218,13 +229,10 @@ class Worker:
             reasons = process.failure_reasons() if code else [f"{folder / RUN_FILE}: has no eval_{self.sweep.metric}"]
             self.store.record_outcome(number, TrialState.FAIL, exit_code=code, why=reasons)
             result = f"failed with exit code {code}: {'; '.join(reasons)}"
-        trials = self.store.trials()
-        done = sum(trial.state.is_finished() for trial in trials)
-        count = len(trials[number].intermediate_values)
-        evaluations = f"{count} evaluation{'s' if count != 1 else ''}"
-        print_line(
-            f"trial {number}: {describe_params(trial.params)}: {result}, {evaluations}, {seconds:.0f} s "
-            f"[{done}/{self.sweep.trials}]"
+        evaluations = count(len(self.store.trials()[number].intermediate_values), "evaluation")
+        state = f" [{self.display.totals()}]" if not self.display.on_terminal else ""
+        self.display.print_line(
+            f"trial {number}: {describe_params(trial.params)}: {result}, {evaluations}, {duration(seconds)}{state}"
         )
         return code
 
@@ -279,29 +287,4 @@ def read_evaluations(folder: Path, metric: str) -> list[float]:
 
 def describe_params(params: Mapping[str, Any]) -> str:
     """Return parameters in one line."""
-    return " ".join(
-        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}" for name, value in params.items()
-    )
-
-
-def print_line(text: str) -> None:
-    """Print a line at once, with control characters escaped."""
-    print(escape_control_chars(text), flush=True)
-
-
-def print_best(store: TrialStore, script: Path) -> None:
-    """Print the best trial and the command that repeats it.
-
-    Raises:
-        RunError: if no trial finished.
-    """
-    best = store.best()
-    report = store.folder / SWEEP_FILE
-    failed = sum(trial.state == TrialState.FAIL for trial in store.trials())
-    if failed:
-        log_note([f"{failed} of {store.sweep.trials} trials failed; {report} has the reasons"])
-    if best is None:
-        raise RunError(f"no trial finished; {report} has the reasons")
-    print_line(f"best: trial {best.number}, {describe_params(best.params)}, {store.sweep.metric} {best.value:.4g}")
-    print_line(f"folder: {trial_folder(store.folder, best.number)}")
-    print_line(f"again: {shlex.join(trial_command(store.sweep, script, None, best.params))}")
+    return " ".join(f"{name}={param_text(value)}" for name, value in params.items())

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
+from adapter_qa.core.readable import count, metric_label
 from adapter_qa.runs.run_record import RunRecord
 from adapter_qa.training.training_args import TrainerArguments
 
@@ -54,6 +62,24 @@ def training_history(state: TrainerState) -> dict[str, Any]:
 def best_evaluation(state: TrainerState) -> dict[str, Any] | None:
     """Return the metrics of the best step, with `epoch` and `step`; None before the first evaluation."""
     return next((entry for entry in _evaluations(state) if entry["step"] == state.best_global_step), None)
+
+
+def end_of_training(trainer: Trainer) -> str:
+    """Return why a training ended, in words."""
+    state, args = trainer.state, trainer.args
+    stopping = early_stopping(trainer)
+    if stopping is not None and state.global_step < state.max_steps:
+        metric = metric_label(str(args.metric_for_best_model).removeprefix("eval_"))
+        return f"stopped early: no better {metric} for {count(stopping.early_stopping_patience, 'evaluation')}"
+    if args.max_steps > 0:
+        return f"after --max_steps {args.max_steps}"
+    return f"after {count(args.num_train_epochs, 'epoch')}"
+
+
+def early_stopping(trainer: Trainer) -> EarlyStoppingCallback | None:
+    """Return the callback that stops a training early, if there is one."""
+    callbacks = trainer.callback_handler.callbacks
+    return next((callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)), None)
 
 
 def _evaluations(state: TrainerState) -> list[dict[str, Any]]:

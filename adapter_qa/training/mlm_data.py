@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from adapter_qa.core.files import file_fingerprint, join_fingerprints, joint_sha
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.sources import dataset_source, format_of, load_dataset, split_names
 from adapter_qa.data.text import WITHOUT_COLUMNS, read_texts, text_files, texts_of_records
+from adapter_qa.training.shared_files import shared_file_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,10 +33,12 @@ class TextSplit:
     Attributes:
         texts: all of them, in the order of their files.
         source: where they come from and how many they are, for run.json.
+        files: fingerprints of all files, also of those in a folder.
     """
 
     texts: list[str]
     source: dict[str, Any]
+    files: list[dict[str, Any]]
 
 
 def load_texts(config: MLMRunConfig) -> dict[str, TextSplit]:
@@ -51,7 +55,9 @@ def load_texts(config: MLMRunConfig) -> dict[str, TextSplit]:
         shown = " and ".join(sorted(formats))
         raise UserError(f"--text_column {data.text_column}: {shown} files have no columns; leave the option out")
     loaded = run_all(partial(_load_split, *pair, data) for pair in zip(splits, files, strict=True))
-    return {split.name: texts for split, texts in zip(splits, loaded, strict=True)}
+    by_name: dict[str, TextSplit] = {split.name: texts for split, texts in zip(splits, loaded, strict=True)}
+    log_note(shared_file_notes({name: part.files for name, part in by_name.items()}))
+    return by_name
 
 
 def _available_splits(config: MLMRunConfig) -> list[Split]:
@@ -70,20 +76,20 @@ def _files(split: Split) -> dict[Path, list[Path]]:
     return {given: text_files(given) if given.is_dir() else [given] for given in split.paths()}
 
 
-def _fingerprint(given: Path, files: list[Path]) -> dict[str, Any]:
+def _fingerprint(given: Path, fingerprints: list[dict[str, Any]]) -> dict[str, Any]:
     """Return what run.json records of a file, or of a folder as a whole, which may have thousands of files."""
-    fingerprints = [file_fingerprint(path) for path in files]
     if not given.is_dir():
         return fingerprints[0]
     size = sum(file["bytes"] for file in fingerprints)
-    return {"file": str(given), "bytes": size, "sha256": joint_sha256(fingerprints), "files_read": len(files)}
+    return {"file": str(given), "bytes": size, "sha256": joint_sha256(fingerprints), "files_read": len(fingerprints)}
 
 
 def _load_split(split: Split, files: dict[Path, list[Path]], data: MLMDataOptions) -> TextSplit:
     source: dict[str, Any]
+    fingerprints = {given: [file_fingerprint(path) for path in paths] for given, paths in files.items()}
     if files:
         parts = run_all(partial(read_texts, path, data.text_column) for paths in files.values() for path in paths)
-        source = join_fingerprints([_fingerprint(given, paths) for given, paths in files.items()])
+        source = join_fingerprints([_fingerprint(*pair) for pair in fingerprints.items()])
     else:
         rows = load_dataset(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
         parts = [texts_of_records(rows.records, f"{data.dataset_name} ({split.dataset_split})", data.text_column)]
@@ -94,7 +100,7 @@ def _load_split(split: Split, files: dict[Path, list[Path]], data: MLMDataOption
     if empty:
         log_note([f"{_name(split, data)}: {empty} records without text are left out"])
         source["empty_texts"] = empty
-    return TextSplit(texts, source)
+    return TextSplit(texts, source, [*chain(*fingerprints.values())])
 
 
 def _name(split: Split, data: MLMDataOptions) -> str:

@@ -18,6 +18,7 @@ from adapter_qa.data.conll import Sentence, SentenceSource, label_names, load_se
 from adapter_qa.data.label_schemes import IOB2, OUTSIDE
 from adapter_qa.data.sentence_records import SentenceColumns
 from adapter_qa.data.sources import dataset_source
+from adapter_qa.training.shared_files import fingerprints, shared_file_notes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -76,6 +77,7 @@ def load_sentences(config: NERRunConfig) -> dict[str, SentenceSplit]:
         raise UserError(
             f"{splits['train'].name}: {where} no entity, all labels are {OUTSIDE}; there is nothing to learn"
         )
+    log_note(shared_file_notes({name: fingerprints(part.source) for name, part in splits.items()}))
     return splits
 
 

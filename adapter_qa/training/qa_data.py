@@ -18,6 +18,7 @@ from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.sources import dataset_source
 from adapter_qa.data.squad import QuestionColumns, load_hub_squad, read_squad_files
+from adapter_qa.training.shared_files import fingerprints, shared_file_notes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -51,6 +52,7 @@ def load_questions(config: QARunConfig) -> dict[str, QuestionSplit]:
     by_name: dict[str, QuestionSplit] = {split.name: part for split, part in zip(splits, loaded, strict=True)}
     if "eval" in by_name:
         _check_best_metric(config.training.best_metric, by_name["eval"].questions)
+    log_note(shared_file_notes({name: fingerprints(part.source) for name, part in by_name.items()}))
     return by_name
 
 

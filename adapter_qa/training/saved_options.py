@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, data_options
+from adapter_qa.config.options import HEAD_FROM_QA, NEW, MLMRunConfig, NERRunConfig, QARunConfig, data_options
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.file_names import FULL_FILE, SETUP_FILE
 from adapter_qa.runs.layout import RUN_FILE
+
+if TYPE_CHECKING:
+    from adapter_qa.models.adapter_setup import AdapterSetup
 
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
 
@@ -71,15 +74,41 @@ def with_begun_options(config: Config, folder: Path | None) -> Config:
         UserError: if the folder's run.json is damaged.
     """
     taken = config.taken_from_saved()
-    if folder is None or not taken or not (folder / RUN_FILE).is_file() or config.training.overwrite_output_dir:
+    recorded = _begun_options(config, folder) if taken else None
+    if recorded is None:
         return config
-    from adapter_qa.runs.run_record import recorded_options
-
-    recorded = recorded_options(folder)
     begun = {name: recorded[name] for name in taken if recorded.get(name, taken[name]) != taken[name]}
     if begun:
         log_note([f"{_as_words(begun)}: as the run in {folder} began"])
     return replace(config, data=replace(config.data, **begun))
+
+
+def _begun_options(config: Config, folder: Path | None) -> dict[str, Any] | None:
+    """Return the options of the run in a folder that this one resumes or finds finished; None if there is none."""
+    if folder is None or not (folder / RUN_FILE).is_file() or config.training.overwrite_output_dir:
+        return None
+    from adapter_qa.runs.run_record import recorded_options
+
+    return recorded_options(folder)
+
+
+def with_begun_head(
+    config: Config, setup: AdapterSetup | None, folder: Path | None
+) -> tuple[Config, AdapterSetup | None]:
+    """Return options and setup with --fusion_head decided: given, or as the begun run has it, or as the setup allows.
+
+    Raises:
+        UserError: if the folder's run.json is damaged.
+    """
+    if not isinstance(config, QARunConfig):
+        return config, setup
+    if setup is not None and setup.starting_head is not None and config.fusion.fusion_head is None:
+        recorded = _begun_options(config, folder)
+        if recorded is not None and recorded.get("fusion_head", NEW) == NEW:
+            log_note([f"--fusion_head {NEW}: as the run in {folder} began"])
+            setup = replace(setup, starting_head=None)
+    head = NEW if setup is None or setup.starting_head is None else HEAD_FROM_QA
+    return replace(config, fusion=replace(config.fusion, fusion_head=head)), setup
 
 
 def without_saved_options(config: Config) -> Config:

@@ -41,6 +41,7 @@ class TrainerArguments(TrainingArguments):
     """`transformers.TrainingArguments` with the options that only this trainer has; see `resolve_training_args`.
 
     `push_at_end` replaces the library's `push_to_hub`, which would push checkpoints and the whole folder of the run.
+    `precision_reason` says why bf16 and fp16 are as they are.
     """
 
     bucket_by_length: bool = True
@@ -48,9 +49,12 @@ class TrainerArguments(TrainingArguments):
     dry_run: bool = False
     license: str | None = None
     push_at_end: bool = False
+    keep_checkpoint: bool = False
+    trackio_space_id: str | None = None  # the library's default would send every log to a Space on the hub
 
     def __post_init__(self) -> None:
         self.output_dir_is_derived = self.output_dir is None
+        self.precision_reason = ""
         self.idle_gpus = 0
         super().__post_init__()
         if self.ddp_find_unused_parameters is None:  # every step uses all trainable weights; a search takes time
@@ -62,11 +66,11 @@ class TrainerArguments(TrainingArguments):
 
 
 class Precision(NamedTuple):
-    """The precision of a training, float32 if neither is set; `notes` are messages on the choice."""
+    """The precision of a training, float32 if neither is set, and why."""
 
     bf16: bool
     fp16: bool
-    notes: list[str]
+    reason: str
 
 
 def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
@@ -82,6 +86,8 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
     if options.load_best_model_at_end is None:
         values["load_best_model_at_end"] = eval_strategy != "no" and options.save_strategy == eval_strategy
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
+    if options.keep_checkpoint is None:
+        values["keep_checkpoint"] = options.save_total_limit is None or options.save_total_limit > 1
     if torch.backends.mps.is_available() and not options.use_cpu:
         options = replace(options, use_cpu=True)
         values["use_cpu"] = True
@@ -98,7 +104,6 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
         log_note(["--ddp_timeout is not used: the library sets it for GPUs only"])
     if options.deepspeed is not None:
         values["deepspeed"] = _deepspeed_config(options)
-    log_note(precision.notes)
     _prepare_environment(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
     _check_report_to(options.report_to or [])
     try:  # None stands for the library's own default
@@ -115,6 +120,7 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
             raise RuntimeError(f"{process_count()} processes were started, but the library sees {args.world_size}")
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise UserError(" ".join(str(error).split())) from error
+    args.precision_reason = precision.reason
     if args.idle_gpus:
         gpus = args.idle_gpus + 1
         log_note(
@@ -231,17 +237,17 @@ def choose_precision(options: TrainingOptions) -> Precision:
     accelerated = torch.accelerator.is_available() and not options.use_cpu
     if options.bf16 is not None or options.fp16 is not None:
         if options.fp16 and not accelerated:
-            notes = ["--fp16 needs an accelerator; on the CPU the run is in float32"]
-            return Precision(bool(options.bf16), fp16=False, notes=notes)
-        return Precision(bool(options.bf16), bool(options.fp16), notes=[])
+            log_note(["--fp16 needs an accelerator; on the CPU the run is in float32"])
+            return Precision(bool(options.bf16), fp16=False, reason="--fp16 needs an accelerator")
+        given = [f"--{name} {value}" for name in ("bf16", "fp16") if (value := vars(options)[name]) is not None]
+        return Precision(bool(options.bf16), bool(options.fp16), reason=f"given by {' '.join(given)}")
     if not accelerated or not torch.cuda.is_available():
-        return Precision(bf16=False, fp16=False, notes=[])
+        return Precision(bf16=False, fp16=False, reason="the default on a CPU")
     capability, name = torch.cuda.get_device_capability(), torch.cuda.get_device_name()
     bf16 = capability >= BF16_CAPABILITY
     fp16 = not bf16 and capability >= FP16_CAPABILITY
-    chosen = "bfloat16" if bf16 else "float16" if fp16 else "float32"
-    note = f"precision: {chosen}, which {name} computes in hardware; --bf16 or --fp16 decides otherwise"
-    return Precision(bf16, fp16, [note])
+    reason = f"{name} computes it in hardware" if bf16 or fp16 else f"{name} has no matrix units for 16 bits"
+    return Precision(bf16, fp16, f"{reason}; --bf16 or --fp16 decides otherwise")
 
 
 def data_and_adapter_options(config: QARunConfig | NERRunConfig | MLMRunConfig) -> list[Any]:

@@ -1,21 +1,22 @@
 """The steps that the three training scripts share, in the order in which a script calls them.
 
 start_run -> is_finished -> load_base -> build_model
--> print_dry_run | train -> save_model -> record_metrics -> finish_run
+-> print_dry_run | print_plan -> train -> save_model -> record_metrics -> finish_run
 """
 
 from __future__ import annotations
 
 import json
-import math
+import logging
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import msgspec
 import torch
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
@@ -23,8 +24,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 from adapter_qa.config.options import MLMRunConfig, ModelOptions, NERRunConfig, QARunConfig
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.errors import Interrupted, ReportedError, UserError, run_all
-from adapter_qa.core.files import atomic_file, write_json
+from adapter_qa.core.files import atomic_file, write_json, write_text
 from adapter_qa.core.messages import log_note, print_main
+from adapter_qa.core.readable import metrics_text
 from adapter_qa.core.resource_errors import first_line, report_resource_errors
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import (
@@ -49,16 +51,28 @@ from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerp
 from adapter_qa.models.parameters import ParameterTable, format_table, parameter_table
 from adapter_qa.models.save import frozen_adapters, save_setup
 from adapter_qa.models.weights import check_states
-from adapter_qa.runs.checkpoints import discard, rotate
+from adapter_qa.runs.checkpoints import checkpoint_steps, discard, rotate
 from adapter_qa.runs.hub import HubTarget, push_finished
-from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, RUN_FILE, checkpoint_path
+from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, OPTIONS_FILE, RUN_FILE, checkpoint_path, predictions_file
 from adapter_qa.runs.model_card import write_card
 from adapter_qa.runs.output_dir import derived_output_dir
-from adapter_qa.runs.provenance import versions
+from adapter_qa.runs.provenance import cpu_name, versions
 from adapter_qa.runs.run_record import RunRecord, open_run
 from adapter_qa.training.adapter_trainer import AdapterTrainer
-from adapter_qa.training.callbacks import best_evaluation, training_history
-from adapter_qa.training.saved_options import with_begun_options, without_saved_options
+from adapter_qa.training.callbacks import best_evaluation, end_of_training, training_history
+from adapter_qa.training.progress import epoch_text, progress_lines
+from adapter_qa.training.run_summary import (
+    RunPlan,
+    RunResult,
+    eval_steps,
+    folder_size,
+    next_commands,
+    score_hints,
+    train_steps,
+    training_plan,
+    units,
+)
+from adapter_qa.training.saved_options import with_begun_head, with_begun_options, without_saved_options
 from adapter_qa.training.training_args import (
     TrainerArguments,
     data_and_adapter_options,
@@ -67,6 +81,7 @@ from adapter_qa.training.training_args import (
     resolve_training_args,
 )
 
+SPLIT_WORDS = {"eval": "evaluation", "predict": "prediction"}
 FULL_FINE_TUNING = "full fine-tuning"  # the "setup" of such a run in run.json
 
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
@@ -152,7 +167,7 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
         if config.training.logging_dir is None:
             args.logging_dir = str(Path(args.output_dir) / "runs")
     folder = None if args.dry_run else Path(str(args.output_dir))
-    config = with_begun_options(config, folder)
+    config, setup = with_begun_head(with_begun_options(config, folder), setup, folder)
 
     def open_folder() -> RunRecord:
         overwrite = bool(config.training.overwrite_output_dir)
@@ -160,6 +175,13 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
         return open_run(folder, argv, script, options, earlier=options_of_earlier_versions(config), overwrite=overwrite)
 
     record = on_main_process(open_folder)
+    if setup is not None and setup.starting_head is not None:
+        record.document["head_from"] = str(setup.starting_head.folder)
+    if setup is not None and setup.head_note is not None and record.resume_from is None and not record.finished:
+        log_note([setup.head_note])
+    if config.training.keep_checkpoint is None and record.keeps_checkpoints is not None:
+        args.keep_checkpoint = record.keeps_checkpoints  # as the run in the folder began
+    args.run_name = args.run_name or args.output_dir  # otherwise trackio would choose a new name when the run resumes
     set_seed(args.seed)
     return RunContext(config, setup, args, record)
 
@@ -178,11 +200,16 @@ def _data_name(config: QARunConfig | NERRunConfig | MLMRunConfig) -> str:
 def is_finished(run: RunContext[Config]) -> bool:
     """Return whether the folder holds this run, finished. If so, print that, and push the result if asked to.
 
+    A run that was killed right after it was finished may have left checkpoints, which are removed.
+
     Raises:
         RunError: if the push fails.
     """
     if run.record.finished:
         print_main(f"{run.record.folder}: this run is finished; --overwrite_output_dir does it again")
+        if run.record.folder is not None and run.record.keeps_checkpoints is False:
+            folder = run.record.folder
+            on_main_process(lambda: _remove_training_state(folder))
         _push_if_asked(run)
     return run.record.finished
 
@@ -279,11 +306,21 @@ def build_model(
     if run.setup is not None:
         build_setup(model, run.setup)
     on_main_process(run.record.begin)
+    _write_options(run)
     parameters = parameter_table(model, run.setup)
-    print_main(f"setup: {run.setup_name}\n{format_table(parameters)}")
     trained_on = msgspec.to_builtins(_trained_on(options, weights, base.identity.tokenizer))
     run.record.update(setup=run.setup_name, parameters=parameters, trained_on=trained_on)
     return ModelBundle(model, base.tokenizer, parameters, {**trained_on, "versions": versions(), **task_metadata})
+
+
+def _write_options(run: RunContext[Config]) -> None:
+    """Write the options that are not defaults to options.yaml, which a script accepts as first argument."""
+    record = run.record
+    if record.folder is None or not record.begun:
+        return
+    head = f"# Repeats the run: {record.document['script']} {OPTIONS_FILE} --output_dir FOLDER\n"
+    text = yaml.safe_dump(run.config.non_defaults(), allow_unicode=True, sort_keys=False)
+    write_text(record.folder / OPTIONS_FILE, head + text)
 
 
 def _trained_on(
@@ -322,25 +359,55 @@ def print_dry_run(run: RunContext[Config], bundle: ModelBundle, data: Mapping[st
 
     `data` has the splits by unit, e.g. "questions" and "windows"; the last unit is that of the model's inputs.
     """
+    print_main(f"setup: {run.setup_name}\n{format_table(bundle.parameters)}")
     active = FULL_FINE_TUNING if run.setup is None else str(bundle.model.active_adapters)
     document: dict[str, Any] = {"parameters": bundle.parameters, "active_setup": active}
-    for split, count_steps in (("train", _train_steps), ("eval", _eval_steps)):
+    for split, count_steps in (("train", train_steps), ("eval", eval_steps)):
         counts = {unit: len(splits.get(split, ())) for unit, splits in data.items()}
         document[split] = counts | {"steps": count_steps(list(counts.values())[-1], run.args)}
     print_main(json.dumps(document))
 
 
-def _train_steps(inputs: int, args: TrainerArguments) -> int:
-    """Return the optimizer steps of a training, as `Trainer` counts them."""
-    if args.max_steps > 0 or inputs == 0:
-        return max(int(args.max_steps), 0)
-    batches = inputs / int(args.train_batch_size * args.world_size)
-    batch_count = math.floor(batches) if args.dataloader_drop_last else math.ceil(batches)
-    return math.ceil(args.num_train_epochs * max(math.ceil(batch_count / args.gradient_accumulation_steps), 1))
+def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
+    """Print what the run is about to do, and record it in run.json under "plan"."""
+    args, document = run.args, run.record.document
+    data: dict[str, dict[str, Any]] = document["data"]
+    training = None
+    if args.do_train:
+        checkpoint = run.record.resume_from
+        unit, _ = units(data["train"])
+        training = training_plan(args, data["train"][unit], checkpoint.name if checkpoint is not None else None)
+    name, parameters, plugin = run.config.model.model_name_or_path, bundle.parameters, args.deepspeed_plugin
+    plan = RunPlan(
+        device=torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else cpu_name(),
+        precision="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
+        precision_reason=args.precision_reason,
+        processes=args.world_size,
+        sharding=f"DeepSpeed ZeRO-{plugin.zero_stage}" if plugin is not None else None,
+        base=f"{name} with random weights" if run.config.model.random_init else name,
+        setup=run.setup_name,
+        parameters=parameters["base"] + parameters["added"],
+        trainable=parameters["trainable"] if args.do_train else 0,
+        data=data,
+        training=training,
+        folder=str(run.record.folder),
+    )
+    print_main(f"{document['script']}\n{plan.text()}")
+    if args.get_process_log_level() <= logging.INFO:
+        print_main(format_table(parameters))
+    run.record.update(plan={key: value for key, value in asdict(plan).items() if key != "data"})
 
 
-def _eval_steps(inputs: int, args: TrainerArguments) -> int:
-    return math.ceil(inputs / int(args.eval_batch_size * args.world_size))
+@contextmanager
+def shown_progress(run: RunContext[Config], trainer: AdapterTrainer) -> Iterator[None]:
+    """Show the progress of trainings and evaluations in the block."""
+    counts = run.record.document["data"].get("train", {})
+    args = run.args
+    inputs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    unit, example = units(counts) if args.do_train else ("", "")
+    ratio = counts[example] / counts[unit] if args.do_train else 0.0
+    with progress_lines(trainer, inputs * ratio, example):
+        yield
 
 
 def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
@@ -363,11 +430,10 @@ def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     checkpoint = record.resume_from
     if checkpoint is not None:
         on_main_process(lambda: check_states(checkpoint))
-        print_main(f"{checkpoint}: the run resumes from here")
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.save_state()
     if trainer.is_world_process_zero():
-        record.update(**training_history(trainer.state))
+        record.update(**training_history(trainer.state), ended=end_of_training(trainer))
     record_metrics(run, trainer, "train", result.metrics)
     best = best_evaluation(trainer.state)
     if trainer.args.load_best_model_at_end and best is not None:  # what is logged from now on belongs to these weights
@@ -434,21 +500,24 @@ def _save_full_model(model: PreTrainedModel, bundle: ModelBundle, folder: Path) 
 
 
 def record_metrics(run: RunContext[Config], trainer: AdapterTrainer, split: str, metrics: dict[str, float]) -> None:
-    """Print the metrics of a split and write them to `<split>_results.json`, all_results.json and run.json.
+    """Write the metrics of a split to `<split>_results.json`, all_results.json and run.json; print its scores.
 
     After a training they get the epoch and the optimizer step of the weights.
     """
     if trainer.state.epoch is not None:
         metrics = {**metrics, "epoch": trainer.state.epoch, "step": trainer.state.global_step}
-    trainer.log_metrics(split, metrics)
     trainer.save_metrics(split, metrics)
+    if split != "train":
+        facts = [metrics_text(metrics, run.config.training.best_metric, split)]
+        facts += [str(trainer.folder / predictions_file(split))] if split == "predict" else []
+        print_main(f"{SPLIT_WORDS[split]}: {'  '.join(fact for fact in facts if fact)}")
     if trainer.is_world_process_zero():
         run.record.document.setdefault("metrics", {})[split] = metrics
         run.record.update()
 
 
 def finish_run(run: RunContext[Config], trainer: AdapterTrainer) -> None:
-    """Mark the run as finished, complete its card, remove checkpoints, and push the result if asked to.
+    """Mark the run as finished, complete its card, remove checkpoints, print the result, and push it if asked to.
 
     Raises:
         RunError: if the push fails. The run is finished nevertheless.
@@ -457,7 +526,31 @@ def finish_run(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     if run.record.begun and "saved" in run.record.document:
         write_card(Path(run.record.document["saved"]), run.record.document)
     _remove_checkpoints(run, trainer)
+    _print_result(run, trainer)
     _push_if_asked(run)
+
+
+def _print_result(run: RunContext[Config], trainer: AdapterTrainer) -> None:
+    """Print what came of the run, and record it in run.json under "result"."""
+    record, document = run.record, run.record.document
+    if record.folder is None or not record.begun:
+        return
+    metric, state = run.config.training.best_metric, trainer.state
+    best, metrics, saved = best_evaluation(state), document.get("metrics", {}), document.get("saved")
+    result = RunResult(
+        ended=document.get("ended"),
+        best=f"{epoch_text(best['epoch'], state.num_train_epochs)}  {metrics_text(best, metric)}" if best else None,
+        seconds=document["times"]["seconds"],
+        train_seconds=metrics.get("train", {}).get("train_runtime"),
+        saved=saved,
+        saved_bytes=folder_size(Path(saved)) if saved is not None else 0,
+        folder=str(record.folder),
+        folder_bytes=folder_size(record.folder),
+    )
+    record.update(result={"saved_bytes": result.saved_bytes, "folder_bytes": result.folder_bytes})
+    commands = next_commands(document["script"], result.folder) if saved is not None else []
+    print_main(f"{document['script']}: finished\n{result.text(commands)}")
+    log_note(score_hints(metrics.get("eval", {})))
 
 
 def _push_if_asked(run: RunContext[Config]) -> None:
@@ -468,11 +561,24 @@ def _push_if_asked(run: RunContext[Config]) -> None:
 
 
 def _remove_checkpoints(run: RunContext[Config], trainer: AdapterTrainer) -> None:
-    """Remove the checkpoints beyond --save_total_limit. With a limit of 1 only the best one stays."""
+    """Remove what only an interrupted run needs. With --keep_checkpoint keep those of --save_total_limit.
+
+    With a limit of 1 that is the best one.
+    """
     state, args = trainer.state, trainer.args
-    if not args.should_save or state.best_model_checkpoint is None:
+    if not args.should_save or not args.do_train:
         return
-    last = run.record.document["steps"]
-    rotate(trainer.folder, last, state.best_global_step, args.save_total_limit)
-    if args.save_total_limit == 1 and state.best_global_step != last:
-        discard(checkpoint_path(trainer.folder, last))
+    if not args.keep_checkpoint:
+        _remove_training_state(trainer.folder)
+    elif state.best_model_checkpoint is not None:
+        last = run.record.document["steps"]
+        rotate(trainer.folder, last, state.best_global_step, args.save_total_limit)
+        if args.save_total_limit == 1 and state.best_global_step != last:
+            discard(checkpoint_path(trainer.folder, last))
+
+
+def _remove_training_state(folder: Path) -> None:
+    """Remove checkpoints and the copy of the frozen adapters, which only an interrupted run needs."""
+    for step in checkpoint_steps(folder):
+        discard(checkpoint_path(folder, step))
+    (folder / FROZEN_FILE).unlink(missing_ok=True)

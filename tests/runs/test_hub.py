@@ -157,7 +157,7 @@ def test_saved_folder_is_pushed_when_the_run_is_finished(
 def test_fully_fine_tuned_model_is_pushed_without_the_files_of_its_run(
     hub: Hub, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
-    command = words(tiny_bert, squad_files, tmp_path / "run", "--train_adapter", "False")
+    command = words(tiny_bert, squad_files, tmp_path / "run", "--train_adapter", "False", "--keep_checkpoint", "True")
     done = push(hub.address, *command, "--push_to_hub", "--hub_model_id", "ana/full", "--hub_token", "hf_other")
     assert done.returncode == 0, done.stderr[-3000:]
     assert set(hub.files["ana/full"]) == FULL_MODEL

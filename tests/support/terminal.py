@@ -11,6 +11,7 @@ import subprocess
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import pyte
@@ -41,6 +42,7 @@ def run_in_terminal(
     columns: int = 80,
     rows: int = 50,
     env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
     typed: str = "",
     on_screen: Callable[[str, subprocess.Popen[bytes]], None] | None = None,
     seconds: float = 120,
@@ -52,6 +54,7 @@ def run_in_terminal(
         columns: width of the terminal.
         rows: height of the terminal.
         env: variables to add to the environment.
+        cwd: working directory.
         typed: what the user types at the start.
         on_screen: is called with the screen and the process after every output, e.g. to send a signal.
         seconds: a limit, after which the command is killed and `TimeoutError` is raised.
@@ -64,7 +67,7 @@ def run_in_terminal(
     for name in ("COLUMNS", "LINES", "CI"):
         variables.pop(name, None)
     with subprocess.Popen(
-        list(command), stdin=slave, stdout=slave, stderr=slave, env=variables, start_new_session=True
+        list(command), stdin=slave, stdout=slave, stderr=slave, env=variables, cwd=cwd, start_new_session=True
     ) as process:
         os.close(slave)
         os.write(master, typed.encode())

@@ -197,14 +197,17 @@ def test_run_resumes_after_its_folder_was_moved(
     make_argv: MakeArgv, uninterrupted: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Stopped at the last step, so that no later checkpoint records the path of the best checkpoint again.
-    interrupt(make_argv(tmp_path / "run"), AtStep(STEPS, terminate), Interrupted)
+    keep = ["--keep_checkpoint", "True"]
+    interrupt([*make_argv(tmp_path / "run"), *keep], AtStep(STEPS, terminate), Interrupted)
     shutil.move(tmp_path / "run", tmp_path / "moved")
     capsys.readouterr()
-    assert run_qa_adapter.main(make_argv(tmp_path / "moved")) == 0
+    assert run_qa_adapter.main([*make_argv(tmp_path / "moved"), *keep]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert "the run resumes from here" in printed.out
-    assert read_results(tmp_path / "moved") == uninterrupted
+    assert f"  resumes     from checkpoint-{STEPS}\n" in printed.out
+    best = checkpoint_steps(tmp_path / "moved")
+    assert read_results(tmp_path / "moved") == uninterrupted | {"checkpoints": best}
+    assert len(best) == 1
     state = json.loads((tmp_path / "moved" / "trainer_state.json").read_text(encoding="utf-8"))
     assert Path(state["best_model_checkpoint"]).parent == tmp_path / "moved"
     assert checkpoint_error(Path(state["best_model_checkpoint"])) is None

@@ -92,17 +92,17 @@ def test_library_error_becomes_a_one_line_user_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "bf16", "fp16", "name"),
+    ("capability", "bf16", "fp16", "reason"),
     [
-        ((9, 0), True, False, "bfloat16"),
-        ((8, 0), True, False, "bfloat16"),
-        ((7, 5), False, True, "float16"),
-        ((7, 0), False, True, "float16"),
-        ((6, 1), False, False, "float32"),
+        ((9, 0), True, False, "A GPU computes it in hardware"),
+        ((8, 0), True, False, "A GPU computes it in hardware"),
+        ((7, 5), False, True, "A GPU computes it in hardware"),
+        ((7, 0), False, True, "A GPU computes it in hardware"),
+        ((6, 1), False, False, "A GPU has no matrix units for 16 bits"),
     ],
 )
 def test_precision_depends_on_the_device(
-    capability: tuple[int, int], bf16: bool, fp16: bool, name: str, monkeypatch: pytest.MonkeyPatch
+    capability: tuple[int, int], bf16: bool, fp16: bool, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
@@ -110,12 +110,13 @@ def test_precision_depends_on_the_device(
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     precision = choose_precision(training_options())
     assert (precision.bf16, precision.fp16) == (bf16, fp16)
-    (note,) = precision.notes
-    assert note.startswith(f"precision: {name}, which A GPU ")
+    assert precision.reason == f"{reason}; --bf16 or --fp16 decides otherwise"
     for values in ({"bf16": False}, {"fp16": True}, {"bf16": True}, {"fp16": False}):
         precision = choose_precision(training_options(**values))
-        assert precision == (values.get("bf16", False), values.get("fp16", False), [])
-    assert choose_precision(training_options(use_cpu=True)) == (False, False, [])
+        ((option, value),) = values.items()
+        expected = (values.get("bf16", False), values.get("fp16", False), f"given by --{option} {value}")
+        assert precision == expected
+    assert choose_precision(training_options(use_cpu=True)) == (False, False, "the default on a CPU")
 
 
 def test_float16_without_an_accelerator_becomes_float32_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
