@@ -86,6 +86,8 @@ def unused_notes(config: RunConfig) -> list[str]:
         case QARunConfig():
             if not config.data.version_2_with_negative:
                 notes["null_score_diff_threshold"] = "it is for --version_2_with_negative"
+            if config.fusion.fuse_adapters is None:
+                notes["fusion_head"] = "it is for --fuse_adapters"
         case NERRunConfig():
             if not config.data.weighted_loss:
                 notes["weighted_loss_constant"] = "it is for --weighted_loss"

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from adapter_qa.config.deepspeed import read_deepspeed
 from adapter_qa.config.option_effects import refused_problems
 from adapter_qa.config.options import (
     ADAPTER_NAME,
+    HEAD_FROM_QA,
     MLMRunConfig,
     NERRunConfig,
     QARunConfig,
@@ -23,6 +26,8 @@ from adapter_qa.config.options import (
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import is_text
 
+TRACKIO_VERSION = "0.20.2"  # the newest one beside the pinned huggingface-hub
+
 
 def validate_config(config: RunConfig) -> list[str]:
     """Return the problems of a script's options, resolved as `ConfigParser.parse` returns them."""
@@ -31,7 +36,7 @@ def validate_config(config: RunConfig) -> list[str]:
     problems += _problems_of_files(config)
     match config:
         case QARunConfig():
-            return problems + _missing_files(config) + _dataset_problems(config)
+            return problems + _missing_files(config) + _dataset_problems(config) + _head_problems(config)
         case NERRunConfig():
             return problems + _missing_files(config) + _dataset_problems(config) + _ner_problems(config)
         case MLMRunConfig():
@@ -61,6 +66,15 @@ def _dataset_problems(config: QARunConfig | NERRunConfig) -> list[str]:
     if data.dataset_name is not None and config.splits() and all(split.files for split in config.splits()):
         return ["--dataset_name: nothing is read from it, every part that is used has a file; leave it out"]
     return []
+
+
+def _head_problems(config: QARunConfig) -> list[str]:
+    fusion, training = config.fusion, config.training
+    trains_fusion = fusion.fuse_adapters is not None and (training.do_train or training.dry_run)
+    if fusion.fusion_head != HEAD_FROM_QA or trains_fusion:
+        return []
+    remedy = "add --fuse_adapters and --do_train, or leave the option out"
+    return [f"--fusion_head {HEAD_FROM_QA}: no new fusion is trained; {remedy}"]
 
 
 def _ner_problems(config: NERRunConfig) -> list[str]:
@@ -165,7 +179,7 @@ def training_problems(training: TrainingOptions) -> list[str]:
         )
     if training.bf16 and training.fp16:
         problems.append("--bf16 and --fp16 exclude each other; give one")
-    problems += _sharding_problems(training)
+    problems += _sharding_problems(training) + _trackio_problems(training)
     if training.push_to_hub:
         problems += _hub_problems(training)
     workers = {
@@ -177,6 +191,36 @@ def training_problems(training: TrainingOptions) -> list[str]:
     if training.num_train_epochs == 0 and training.max_steps <= 0:
         problems.append("--num_train_epochs 0: must be above 0; training needs epochs or --max_steps")
     return problems
+
+
+def _trackio_problems(training: TrainingOptions) -> list[str]:
+    """Return why --report_to trackio cannot log: the library would fail when the training begins."""
+    installed = importlib.util.find_spec("trackio") is not None
+    names = training.report_to or []
+    if "trackio" not in names and not (installed and "all" in names):
+        return []
+    remedy = f'pip install "trackio=={TRACKIO_VERSION}"'
+    if not installed:
+        return [f"--report_to trackio: is not installed; {remedy}"]
+    from importlib.metadata import version as installed_version  # late: slow
+
+    version = installed_version("trackio")
+    if tuple(map(int, re.findall(r"\d+", version)[:3])) < tuple(map(int, TRACKIO_VERSION.split("."))):
+        return [f"--report_to trackio: version {version} is installed, which lacks what transformers calls; {remedy}"]
+    from huggingface_hub import constants, get_token  # late: slow
+
+    space = training.trackio_space_id or os.environ.get("TRACKIO_SPACE_ID")
+    if space is None:
+        folder = Path(os.environ.get("TRACKIO_DIR") or Path(constants.HF_HOME) / "trackio").absolute()
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+            return []
+        return [f"--report_to trackio: {folder} cannot be written; name another folder in TRACKIO_DIR"]
+    if constants.HF_HUB_OFFLINE:
+        return [f"--trackio_space_id {space}: cannot be reached, HF_HUB_OFFLINE is set; leave out one of the two"]
+    if get_token() is None:
+        return [f"--trackio_space_id {space}: needs a login; run hf auth login or set HF_TOKEN"]
+    return []
 
 
 def _sharding_problems(training: TrainingOptions) -> list[str]:

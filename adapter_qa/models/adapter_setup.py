@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 from adapters import Fuse, Stack
 from adapters.utils import ACTIVATION_RENAME
 
-from adapter_qa.config.options import ADAPTER_CONFIGS, NEW, AdapterOptions, FusionOptions, LanguageAdapterOptions
+from adapter_qa.config.options import (
+    ADAPTER_CONFIGS,
+    HEAD_FROM_QA,
+    NEW,
+    AdapterOptions,
+    FusionOptions,
+    LanguageAdapterOptions,
+)
 from adapter_qa.config.validation import parse_fuse_adapters
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.models.adapter_source import (
@@ -33,13 +40,16 @@ from adapter_qa.models.adapter_source import (
     read_adapter,
     size_problems,
 )
+from adapter_qa.models.file_names import HEAD_WEIGHTS
 from adapter_qa.models.saved_adapters import (
     LANGUAGE_ADAPTER,
     SavedAdapterSetup,
+    SavedHead,
     check_saved_files,
     find_folder,
     read_setup,
 )
+from adapter_qa.models.weights import weight_names, weights_file
 
 LONGEST_FUSION_NAME = 250  # it becomes the name of a folder, which file systems limit to 255 bytes
 NO_LANGUAGE_ADAPTER = "none"  # value of --load_lang_adapter
@@ -56,6 +66,7 @@ class AdapterSetup:
         composition: "stack" or "fuse", how the language adapter joins the fusion.
         layers: number of layers of the encoder.
         saved: the saved folder whose fusion and head are loaded.
+        starting_head: the head from which that of a new fusion starts; None for random values.
     """
 
     task: str
@@ -64,6 +75,7 @@ class AdapterSetup:
     composition: str
     layers: int
     saved: SavedAdapterSetup | None = None
+    starting_head: SavedHead | None = None
 
     @property
     def fused(self) -> bool:
@@ -111,6 +123,24 @@ class AdapterSetup:
     def loads_saved_head(self) -> bool:
         """Whether the saved folder has a head for this task."""
         return self.saved is not None and self.saved.head is not None and self.saved.head.task == self.task
+
+    @property
+    def sources_of_head(self) -> list[AdapterSource]:
+        """The fused adapters that were saved with a head for this task."""
+        return [source for source in self.tasks if source.head is not None and source.head.task == self.task]
+
+    @property
+    def head_note(self) -> str | None:
+        """For the user: where the head of a new fusion starts."""
+        if not self.fused or self.saved is not None:
+            return None
+        names = [source.name for source in self.sources_of_head]
+        if self.starting_head is not None:
+            unused = f"; {', '.join(names[1:])} comes later and has one, too" if names[1:] else ""
+            return f"fusion: the head starts from that of {names[0]}, {self.starting_head.folder}{unused}"
+        fused = ", ".join(source.name for source in self.tasks)
+        reason = "" if names else f", because none of {fused} was saved with a head for it"
+        return f"fusion: the head starts from random values{reason}"
 
     @property
     def notes(self) -> list[str]:
@@ -196,6 +226,7 @@ def resolve_setup(
         setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, int(base_config["num_hidden_layers"]))
     setup = _with_language_adapter(setup, base_config, lang, random_init=random_init)
     setup = _with_layer_options(_with_one_inverse(setup), adapter)
+    setup = _with_starting_head(setup, fusion)
     new = [source for source in setup.adapters if source.folder is None]
     raise_if_any(
         [problem for source in new for problem in size_problems(source, base_config)]
@@ -294,6 +325,23 @@ def _with_one_inverse(setup: AdapterSetup) -> AdapterSetup:
         return source.without_inverse(f"only that of the first adapter, {first.name}, is used")
 
     return replace(setup, tasks=tuple(map(without, setup.tasks)))
+
+
+def _with_starting_head(setup: AdapterSetup, fusion: FusionOptions) -> AdapterSetup:
+    """Return the setup with the head from which that of a new fusion starts, as --fusion_head says."""
+    if fusion.fuse_adapters is None or fusion.fusion_head == NEW:
+        return setup
+    sources = setup.sources_of_head
+    if sources and (head := sources[0].head) is not None:
+        weight_names(weights_file(head.folder, *HEAD_WEIGHTS))
+        return replace(setup, starting_head=head)
+    if fusion.fusion_head == HEAD_FROM_QA:
+        names = ", ".join(source.name for source in setup.tasks)
+        raise UserError(
+            f"--fusion_head {HEAD_FROM_QA}: none of {names} was saved with a question answering head; fuse the "
+            f"adapters-qa folder of a run, or give --fusion_head {NEW}"
+        )
+    return setup
 
 
 def _saved_or_new(

@@ -19,6 +19,7 @@ from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from adapter_qa.models.metadata import Origin
 from adapter_qa.models.saved_adapters import (
     ATTENTION_ONLY_LAST_LAYER,
+    SavedHead,
     find_folder,
     is_for_language,
     read_origin,
@@ -68,6 +69,7 @@ class AdapterSource:
         is_legacy: whether adapter-transformers 2.x saved it.
         note: for the user: an assumption that was made to read the folder.
         origin: the base model that it was trained on, if that is recorded.
+        head: the head that was saved with it, if any.
     """
 
     name: str
@@ -78,6 +80,7 @@ class AdapterSource:
     is_legacy: bool = False
     note: str | None = None
     origin: Origin | None = None
+    head: SavedHead | None = None
 
     @property
     def is_parallel(self) -> bool:
@@ -338,7 +341,7 @@ def find_adapter(option: str, path: str, name: str, base_config: dict[str, Any])
     if len(saved.tasks) > 1:
         adapters = ", ".join(str(saved.adapters[task]) for task in saved.tasks)
         raise UserError(f"{option} {path}: holds a fusion; give one of its adapters: {adapters}")
-    source = read_adapter(saved.adapters[saved.tasks[0]], name, base_config)
+    source = replace(read_adapter(saved.adapters[saved.tasks[0]], name, base_config), head=saved.head)
     return source.without_inverse(f"{saved.folder} did not use it") if saved.language else source
 
 

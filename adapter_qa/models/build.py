@@ -15,6 +15,7 @@ from adapters.methods.bottleneck import BottleneckLayer
 from torch import nn
 from transformers import PreTrainedModel
 
+from adapter_qa.config.options import NEW
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.models.adapter_model import as_adapter_model
@@ -42,7 +43,14 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
             _load_adapter(model, source, source.folder)
     if setup.fusion is not None:
         _add_fusion(model, setup.fusion, setup.saved.fusion if setup.saved is not None else None)
-    if setup.saved is not None and setup.saved.head is not None and setup.loads_saved_head:
+    if setup.starting_head is not None:
+        try:
+            _load_head(model, setup.starting_head)
+        except UserError as error:
+            raise UserError(
+                [f"{line}; --fusion_head {NEW} starts from random values" for line in error.problems]
+            ) from error
+    elif setup.saved is not None and setup.saved.head is not None and setup.loads_saved_head:
         _load_head(model, setup.saved.head)
     # `train_adapter` and `train_adapter_fusion` also activate what they train. Without `set_active_adapters`, the
     # language adapter would silently drop out of the forward pass.

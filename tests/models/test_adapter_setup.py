@@ -286,3 +286,31 @@ def test_options_without_an_adapter_that_they_describe_are_refused(bert: Maker, 
     fusion = F(fuse_adapters=[f"a={kinds['plain']}", f"b={kinds['without norm']}"])
     problem, *_ = problems_of(resolve_setup, "qa", bert.config, A(adapter_reduction_factor=4), None, fusion)
     assert problem.startswith("--adapter_* options ask for reduction_factor 4, but ")
+
+
+def test_the_head_of_a_fusion_starts_from_the_first_saved_one(maker: Maker, saved: dict[str, Path]) -> None:
+    qa, ner = f"qa={saved['qa_all']}", f"ner={saved['ner_all']}"
+
+    def starting_head(*words: str, head: str | None = None) -> tuple[Path | None, str | None]:
+        setup = maker.setup("qa", A(), None, F(fuse_adapters=[*words], fusion_head=head))
+        return setup.starting_head.folder if setup.starting_head else None, setup.head_note
+
+    note = f"fusion: the head starts from that of qa, {saved['qa_all']}"
+    for head in (None, "from_qa"):
+        assert starting_head(ner, qa, head=head) == (saved["qa_all"], note)
+    assert starting_head(qa, ner, head="new") == (None, "fusion: the head starts from random values")
+    second = f"qa2={saved['qa']}"
+    assert starting_head(second, qa) == (
+        saved["qa"],
+        f"fusion: the head starts from that of qa2, {saved['qa']}; qa comes later and has one, too",
+    )
+    other = f"ner2={saved['ner']}"
+    assert starting_head(other, ner) == (
+        None,
+        "fusion: the head starts from random values, because none of ner2, ner was saved with a head for it",
+    )
+    assert option_problems(maker, A(), None, F(fuse_adapters=[other, ner], fusion_head="from_qa")) == [
+        "--fusion_head from_qa: none of ner2, ner was saved with a question answering head; fuse the adapters-qa "
+        "folder of a run, or give --fusion_head new"
+    ]
+    assert maker.setup("qa").head_note is None

@@ -16,7 +16,7 @@ from adapters import Fuse, Stack
 from adapters.methods.bottleneck import BottleneckLayer
 from adapters.methods.modeling import Adapter
 from safetensors.torch import load_file, save_file
-from support.problems import problem_of
+from support.problems import problem_of, problems_of
 from support.setups import INVERTIBLE, PARALLEL, SETUPS, WORKING_CONFIGS, A, F, L, Maker, write_config
 from transformers import PreTrainedModel
 
@@ -28,6 +28,7 @@ from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values, parameter_table
 from adapter_qa.models.save import save_setup
 
+HEADS = (None, "new")  # of a fusion
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 
 
@@ -351,3 +352,30 @@ def test_damaged_weights_are_refused(
         save_file(state, path)
     with pytest.raises(UserError, match=message):
         maker.model(setup_from_saved("--load_adapter", str(folder), "qa", maker.config))
+
+
+def test_the_head_of_a_fusion_has_the_weights_of_the_saved_one(
+    maker: Maker, saved: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "qa"
+    shutil.copytree(saved["qa_all"], folder)
+    words = [f"qa={folder}", f"ner={saved['ner_all']}"]
+    expected = load_file(folder / "model_head.safetensors")
+    models = {
+        head: maker.model(maker.setup("qa", A(), None, F(fuse_adapters=words, fusion_head=head))) for head in HEADS
+    }
+    for head, model in models.items():
+        weights = {name: model.get_parameter(name) for name in expected}
+        equal = [torch.equal(weight, expected[name]) for name, weight in weights.items()]
+        assert equal == [head is None] * 2
+        assert all(weight.requires_grad for weight in weights.values())
+
+    save_file({name: weight[:1].clone() for name, weight in expected.items()}, folder / "model_head.safetensors")
+    setup = maker.setup("qa", A(), None, F(fuse_adapters=words))
+    assert problem_of(maker.model, setup) == (
+        f"{folder / 'model_head.safetensors'}: 2 of 2 weights are missing or of another shape, e.g. qa_outputs.bias; "
+        "the file is damaged or belongs to another model; --fusion_head new starts from random values"
+    )
+    (folder / "model_head.safetensors").unlink()
+    (problem,) = problems_of(maker.setup, "qa", A(), None, F(fuse_adapters=words))
+    assert problem.startswith(str(folder))

@@ -50,6 +50,7 @@ OTHER_VALUES: dict[str, Any] = {
     "max_train_samples": 1000,
     "fusion_regularization": False,
     "fusion_decay_values": True,
+    "fusion_head": "new",
     "weighted_loss": True,
     "weighted_loss_constant": 1.0,
     "next_sentence": True,
