@@ -26,6 +26,7 @@ from adapter_qa.reporting.tables import as_csv, as_json, as_markdown, as_termina
 
 FORMATS = {"csv": as_csv, "markdown": as_markdown, "json": as_json}
 STDOUT = "-"
+NAMED_COLUMNS = 4  # that a note names
 DEFAULT_FOLDER = "report"
 PACKAGES = ("matplotlib", "jinja2")  # of the report; the table needs neither
 EXAMPLES = """\
@@ -146,7 +147,8 @@ def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
         table, omitted = as_terminal(groups, width)
         sys.stdout.write(table)
         if omitted:
-            log_note([f"no space for {', '.join(omitted)}; a wider terminal, --csv or --markdown shows all columns"])
+            names = omitted if len(omitted) <= NAMED_COLUMNS else [*omitted[:NAMED_COLUMNS], "others"]
+            log_note([f"no space for {', '.join(names)}; --markdown - and wider terminals show all"])
 
 
 def command() -> int:

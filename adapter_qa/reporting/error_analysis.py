@@ -1,6 +1,7 @@
 """Break down a run's F1 by question word, length of the answer and the context, and number of windows.
 
-Every F1 is the official score over the questions of one category.
+Every F1 is the official score over the questions of one category. Intervals say how far F1 would vary with the choice
+of the questions.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from adapter_qa.config.options import ModelOptions
@@ -44,6 +46,8 @@ NO_ANSWER = "no answer"
 CONTEXT_CATEGORIES = 4  # with about equally many questions
 CONTEXT_CHARS = 90  # that an example shows on each side of the gold answer
 SCORE_TOLERANCE = 1e-6  # percent; a recomputed score differs from the recorded one by rounding only
+RESAMPLES = 1000  # of the bootstrap
+NORMAL_QUANTILE = 1.959964  # of a two-sided interval of 95 %
 ONE_WINDOW, SEVERAL_WINDOWS = "one window", "several windows"
 
 
@@ -63,6 +67,42 @@ class RunAnswers:
     def score(self, questions: Sequence[Question]) -> dict[str, float]:
         """Return the official scores over some of the questions."""
         return squad_metrics(self.answers, questions, version_2=self.version_2)
+
+    @cached_property
+    def scores(self) -> list[dict[str, float]]:
+        """The scores of each question."""
+        return [self.score([question]) for question in self.questions]
+
+
+class Interval(NamedTuple):
+    """An interval of 95 % of F1 in percent, and whether it comes from the answers or from their number alone."""
+
+    low: float
+    high: float
+    from_answers: bool
+
+
+def bootstrap_interval(runs: Sequence[RunAnswers]) -> Interval:
+    """Return the percentile interval of the mean F1 of runs over resampled questions (Efron and Tibshirani 1993)."""
+    import numpy as np
+
+    f1 = np.mean([[scores["f1"] for scores in run.scores] for run in runs], axis=0)
+    generator = np.random.default_rng(0)
+    means = [f1[generator.integers(len(f1), size=len(f1))].mean() for _ in range(RESAMPLES)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(low), float(high), from_answers=True)
+
+
+def count_interval(f1: float, questions: int) -> Interval:
+    """Return Wilson's interval (1927) of a share of the questions.
+
+    F1 of a question lies between 0 and 1, so that it varies at most as much as a share with the same mean.
+    """
+    share, squared = f1 / 100, NORMAL_QUANTILE**2
+    centre = share + squared / (2 * questions)
+    half = NORMAL_QUANTILE * math.sqrt(share * (1 - share) / questions + squared / (4 * questions**2))
+    scale = 100 / (1 + squared / questions)
+    return Interval(max(0.0, scale * (centre - half)), min(100.0, scale * (centre + half)), from_answers=False)
 
 
 class CategoryScores(NamedTuple):
@@ -255,7 +295,7 @@ def _base_model_options(run: Run) -> ModelOptions:
 
 def sample_examples(answers: RunAnswers, right: int, wrong: int) -> Examples:
     """Draw at most `right` right and `wrong` wrong answers; the same answers give the same examples."""
-    scores = {question.id: answers.score([question]) for question in answers.questions}
+    scores = {question.id: score for question, score in zip(answers.questions, answers.scores, strict=True)}
 
     def draw(count: int, is_right: bool) -> list[AnswerExample]:
         candidates = [question for question in answers.questions if (scores[question.id]["exact"] == 100) is is_right]

@@ -3,6 +3,9 @@
 The colours are those of Okabe and Ito (Color Universal Design, 2008), which colour-blind people can distinguish.
 Markers, dashes and hatches carry the same information, so that the pictures can be read in grey. Text between dollar
 signs is not interpreted as mathematics, because names come from files.
+
+A group has the same colour, marker and dashes in every picture. Panels are below each other, so that a phone shows a
+picture without reducing its text.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from adapter_qa.core.errors import escape_control_chars
-from adapter_qa.reporting.error_analysis import CategoryScores
-from adapter_qa.reporting.runs import Evaluation, Group, MeanStd, Run, is_number
+from adapter_qa.reporting.error_analysis import CategoryScores, Interval
+from adapter_qa.reporting.runs import Evaluation, Group, Run, is_number, mean_std
 
 if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType, RcKeyType
@@ -33,11 +36,14 @@ DASHES: tuple[LineStyleType, ...] = (
     "-", (0, (6, 2)), (0, (2, 2)), (0, (8, 2, 2, 2)), (0, (1, 1)), (0, (4, 1)), (0, (9, 3))
 )  # fmt: skip
 HATCHES = ("", "////", "....", "xxx", "\\\\\\\\", "++", "oo")
-MAX_COMPARED = len(COLOURS)  # groups that can be distinguished in one panel
-MAX_NUMBERED = 3  # points that show their number if there are more than `MAX_COMPARED` groups
+MAX_COMPARED = len(COLOURS)  # groups that can be distinguished in one panel of lines
+MAX_NUMBERED = 14  # points of a panel that show their number, and entries of its legend
 MAX_CELL_TEXTS = 240  # cells of a heat map that leave space for their value
 MIN_F1_SPAN = 5  # percent; the F1 axis spans at least this much, so that small changes look small
-DPI = 110
+LOG_MARGIN = 2.2  # factor beyond the points of a logarithmic axis: any such range has two of 1, 2, 5, 10, ...
+DODGE = 1.08  # factor between points with the same place on a logarithmic axis
+WIDTH = 4.9  # inches
+DPI = 144
 STYLE: dict[RcKeyType, Any] = {
     "text.parse_math": False,
     "font.size": 9,
@@ -55,19 +61,22 @@ STYLE: dict[RcKeyType, Any] = {
 }
 
 
-def label_text(text: object, max_length: int = 44) -> str:
+def label_text(text: object, max_length: int = 60) -> str:
     """Return text for a label: without control characters, and not too long."""
     escaped = escape_control_chars(text)
     return escaped if len(escaped) <= max_length else escaped[: max_length - 1] + "…"
 
 
 def group_label(group: Group) -> str:
-    """Return a group's number in the table and its setup."""
-    return label_text(f"{group.number}  {group.first.setup}")
+    """Return a group's number in the table, the name of its folder and its setup."""
+    return label_text(f"{group.number}  {group.name}: {group.first.setup}")
 
 
-def _series_style(index: int) -> dict[str, Any]:
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+def group_style(group: Group) -> dict[str, Any]:
+    """Return colour, marker and dashes of a group, which no other of the first 49 has."""
+    repeat, colour = divmod(group.number - 1, len(COLOURS))
+    shape = (colour + repeat) % len(MARKERS)
+    return {"color": COLOURS[colour], "marker": MARKERS[shape], "linestyle": DASHES[shape]}
 
 
 @matplotlib.rc_context(STYLE)  # matplotlib makes the ticks while it draws
@@ -79,44 +88,102 @@ def as_png(figure: Figure) -> bytes:
 
 
 @matplotlib.rc_context(STYLE)
-def curves_figure(group: Group) -> Figure:
-    """Draw F1 (perplexity for a language adapter) and losses by step, with epochs above; a line for each seed."""
-    figure = Figure(figsize=(9, 3.8))
-    scores, losses = figure.subplots(1, 2, sharex=True)
-    shows_f1 = group.first.task != "mlm"
+def curves_figure(group: Group, interval: Interval | None = None) -> Figure:
+    """Draw F1 (perplexity for a language adapter) and losses by step, with epochs above; a line for each seed.
 
-    def score_points(run: Run) -> list[tuple[int, float]]:
-        return _points(run, lambda entry: entry.eval_f1 if shows_f1 else entry.eval_perplexity)
-
-    for index, run in enumerate(group.runs):
-        style = _series_style(index) | {
-            "linestyle": DASHES[index % len(DASHES)],
-            "label": label_text(f"seed {run.seed}"),
-        }
-        _draw_line(scores, score_points(run), **style)
-        training = [(entry.step, entry.loss) for entry in run.document.losses]
-        _draw_line(losses, training, **style | {"marker": None, "linewidth": 1})
-        _draw_line(losses, _points(run, lambda evaluation: evaluation.eval_loss), **style)
+    Args:
+        group: Its runs.
+        interval: Interval of the final F1, a bar at the right.
+    """
+    figure = Figure(figsize=(WIDTH, 6.4))
+    scores, losses = figure.subplots(2, 1)
+    style = group_style(group)
+    ends: list[tuple[float, str]] = []  # score and name of each seed
     for run in group.runs:
-        best = run.document.best
-        points = [point for point in score_points(run) if best and point[0] == best.step]
-        _draw_line(scores, points, linestyle="none", marker="o", markersize=13, mfc="none", mec="#000000", label="best")
-    for axes, label in ((scores, "F1 (%)" if shows_f1 else "perplexity"), (losses, "loss")):
-        axes.set(xlabel="step", ylabel=label)
+        points = _points(run, _score_of(group))
+        _draw_line(scores, points, **style)
+        training = [(entry.step, entry.loss) for entry in run.document.losses]
+        _draw_line(losses, training, **style | {"marker": None, "linewidth": 0.8, "alpha": 0.7})
+        _draw_line(losses, _points(run, lambda evaluation: evaluation.eval_loss), **style)
+        finite = [point for point in points if is_number(point[1])]
+        ends += [(finite[-1][1], label_text(f"seed {run.seed}"))] if finite and len(group.runs) > 1 else []
+        best = [point for point in finite if run.document.best and point[0] == run.document.best.step]
+        _draw_line(scores, best, linestyle="none", marker="o", markersize=12, mfc="none", mec="#000000", label="best")
+    last = max((point for axes in (scores, losses) for line in axes.lines for point in line.get_xdata()), default=1)
+    _draw_interval(scores, last * 1.06, group, interval)
+    for axes, label in ((scores, _score_name(group)), (losses, "loss")):
+        axes.set(xlabel="step", ylabel=label, xlim=(0, last * (1.25 if ends else 1.1)))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         _add_epoch_axis(axes, group.runs)
-    losses.set_xlim(left=0)
-    if shows_f1:
+    if group.first.task != "mlm":
         _widen_f1_axis(scores)
-    handles = {line.get_label(): line for axes in (losses, scores) for line in axes.lines}
-    if losses.lines:
-        handles["training loss"] = Line2D([], [], color="#000000", linewidth=1)
-        handles["evaluation loss"] = Line2D([], [], color="#000000", marker=".")
-    if handles:
-        figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=8)
+    y, gap = -np.inf, 0.05 * np.ptp(scores.get_ylim())
+    for end, text in sorted(ends):
+        y = max(end, y + gap)
+        scores.annotate(text, (last * 1.09, y), va="center", fontsize=8)
+    handles = {line.get_label(): line for line in scores.lines if line.get_label() == "best"}
+    handles["training loss"] = Line2D([], [], color=style["color"], linewidth=0.8)
+    handles["evaluation"] = Line2D([], [], **style)
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=3)
     status = "" if group.first.finished else f" ({label_text(group.first.status)})"
     figure.suptitle(group_label(group) + status)
     return figure
+
+
+@matplotlib.rc_context(STYLE)
+def overlay_figure(groups: Sequence[Group], intervals: Mapping[int, Interval]) -> Figure:
+    """Draw the scores and evaluation losses of groups by epoch, means over seeds.
+
+    Args:
+        groups: Groups with the same evaluation questions, at most `MAX_COMPARED`.
+        intervals: Intervals of F1 by number of the group; a bar at the last point of the line.
+    """
+    figure = Figure(figsize=(WIDTH, 5.8 + 0.2 * len(groups)))
+    scores, losses = figure.subplots(2, 1, sharex=True)
+    histories = [run.document.history for group in groups for run in group.runs]
+    last = max((entry.epoch or 0 for history in histories for entry in history), default=1)
+    for index, group in enumerate(groups):
+        style = group_style(group)
+        _draw_line(scores, _mean_curve(group, _score_of(group)), **style, label=group_label(group))
+        _draw_line(losses, _mean_curve(group, lambda evaluation: evaluation.eval_loss), **style)
+        _draw_interval(scores, last * (1.06 + 0.03 * index), group, intervals.get(group.number))
+    scores.set(ylabel=_score_name(groups[0]), xlim=(0, last * (1.08 + 0.03 * len(groups))))
+    losses.set(ylabel="evaluation loss", xlabel="epoch")
+    ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, last)
+    losses.set_xticks([tick for tick in ticks if 0 <= tick <= last])
+    scores.tick_params(labelbottom=True)
+    if groups[0].first.task != "mlm":
+        _widen_f1_axis(scores)
+    figure.legend(*scores.get_legend_handles_labels(), loc="outside lower center", ncols=1)
+    return figure
+
+
+def _draw_interval(axes: Axes, x: float, group: Group, interval: Interval | None) -> None:
+    """Draw the result of a group with its interval."""
+    f1 = group.mean_std("f1").mean
+    if f1 is None or interval is None:
+        return
+    errors = [[max(0, f1 - interval.low)], [max(0, interval.high - f1)]]
+    axes.errorbar(x, f1, yerr=errors, capsize=3, markersize=4, **group_style(group) | {"linestyle": "none"})
+
+
+def _score_name(group: Group) -> str:
+    return "perplexity" if group.first.task == "mlm" else "F1 (%)"
+
+
+def _score_of(group: Group) -> Callable[[Evaluation], float | None]:
+    return lambda entry: entry.eval_perplexity if group.first.task == "mlm" else entry.eval_f1
+
+
+def _mean_curve(group: Group, measure: Callable[[Evaluation], float | None]) -> list[tuple[float, float]]:
+    """Return the means over seeds, at the epochs that all of them have."""
+    values: dict[float, list[float]] = {}
+    for run in group.runs:
+        for entry in run.document.history:
+            value = measure(entry)
+            if entry.epoch is not None and is_number(value):
+                values.setdefault(round(entry.epoch, 3), []).append(value)
+    return [(epoch, sum(found) / len(found)) for epoch, found in values.items() if len(found) == len(group.runs)]
 
 
 def _widen_f1_axis(axes: Axes) -> None:
@@ -130,7 +197,7 @@ def _points(run: Run, measure: Callable[[Evaluation], float | None]) -> list[tup
     return [(step, value) for step, value in points if step is not None and value is not None]
 
 
-def _draw_line(axes: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:
+def _draw_line(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) -> None:
     finite = [point for point in points if is_number(point[1])]
     if finite:
         axes.plot([step for step, _ in finite], [value for _, value in finite], **style)
@@ -150,36 +217,38 @@ def _add_epoch_axis(axes: Axes, runs: Sequence[Run]) -> None:
 
 
 @matplotlib.rc_context(STYLE)
-def cost_figure(groups: Sequence[Group]) -> Figure:
-    """Draw F1 over trained parameters and over training time; bars are standard deviations over seeds.
+def cost_figure(groups: Sequence[Group], intervals: Mapping[int, Interval]) -> Figure:
+    """Draw F1 over trained parameters and over training time; bars are intervals, small dots single seeds.
 
     A group that trained nothing has neither. It is a horizontal line, if its F1 is within the range of the axis, and an
     entry of the legend with its F1.
 
     Args:
-        groups: Groups with the same evaluation questions, the best first. If there are more than `MAX_COMPARED`,
-            groups with the same setup look alike, and only the first few show their numbers.
+        groups: Groups with the same evaluation questions, the best first. If there are more than `MAX_NUMBERED`, only
+            the first show their numbers and have an entry in the legend.
+        intervals: Intervals of F1 by number of the group.
     """
-    setups = list(dict.fromkeys(group.first.setup for group in groups))
-    many = len(groups) > MAX_COMPARED
-    legend_rows = -(-min(len(setups if many else groups), MAX_COMPARED) // 2)
-    figure = Figure(figsize=(9, 3.6 + 0.2 * legend_rows))
-    by_size, by_time = figure.subplots(1, 2, sharey=True)
-    for index, group in enumerate(groups):
-        style = _series_style(setups.index(group.first.setup) if many else index)
-        style |= {"label": label_text(group.first.setup) if many else group_label(group)}
-        text = str(group.number) if not many or index < MAX_NUMBERED else ""
-        if trainable := group.first.trainable():
-            _draw_group(by_size, group, MeanStd(float(trainable), None), text, style)
-            _draw_group(by_time, group, group.mean_std("train_seconds"), text, style)
+    trained = [group for group in groups if group.first.trainable()]
+    figure = Figure(figsize=(WIDTH, 5.6 + 0.2 * min(len(groups), MAX_NUMBERED)))
+    by_size, by_time = figure.subplots(2, 1, sharey=True)
+    counts = [group.first.trainable() or 0 for group in trained]
+    for index, (group, count) in enumerate(zip(trained, counts, strict=True)):
+        label = group_label(group) if index < MAX_NUMBERED else None
+        # Groups with the same number of parameters stand side by side.
+        offset = counts[:index].count(count) - (counts.count(count) - 1) / 2
+        x = count * DODGE ** (offset if counts.count(count) <= MAX_COMPARED else 0)
+        _draw_group(by_size, group, [x] * len(group.runs), intervals, label)
+        _draw_group(by_time, group, [run.train_seconds() for run in group.runs], intervals, label)
     by_size.set(xscale="log", xlabel="trained parameters", ylabel="F1 (%)")
+    if counts:
+        by_size.set_xlim(min(counts) / LOG_MARGIN, max(counts) * LOG_MARGIN)
     by_size.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5), numticks=12))
     by_size.xaxis.set_minor_locator(NullLocator())
     by_size.xaxis.set_major_formatter(EngFormatter(sep=""))
-    by_time.set(xlabel="training time (s)")
+    by_time.set(xlabel="training time (s)", ylabel="F1 (%)")
     by_time.update_datalim([(0, 0)], updatey=False)  # the margin is a share of the range from zero
-    for axes in (by_size, by_time):
-        axes.margins(0.12)
+    by_time.margins(0.12)
+    by_size.margins(y=0.12)
     by_time.set_xlim(left=0)
     _widen_f1_axis(by_size)
     for group in groups:
@@ -189,17 +258,25 @@ def cost_figure(groups: Sequence[Group]) -> Figure:
     pairs = zip(labels, handles, strict=True)
     legend = dict(sorted(pairs, key=lambda pair: isinstance(pair[1], Line2D)))  # horizontal lines last
     if legend:
-        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=2)
+        figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=1)
     return figure
 
 
-def _draw_group(axes: Axes, group: Group, x: MeanStd, text: str, style: dict[str, Any]) -> None:
-    f1 = group.mean_std("f1")
-    if x.mean is None or f1.mean is None:
+def _draw_group(
+    axes: Axes, group: Group, xs: Sequence[float | None], intervals: Mapping[int, Interval], label: str | None
+) -> None:
+    x, f1, interval = mean_std(xs).mean, group.mean_std("f1").mean, intervals.get(group.number)
+    if x is None or f1 is None:
         return
-    style = {"linestyle": "none", "capsize": 3, "markersize": 7, **style}
-    axes.errorbar(x.mean, f1.mean, xerr=x.deviation, yerr=f1.deviation, **style)
-    axes.annotate(text, (x.mean, f1.mean), (7, 3), textcoords="offset points")
+    style = group_style(group) | {"linestyle": "none"}
+    errors = None if interval is None else [[max(0, f1 - interval.low)], [max(0, interval.high - f1)]]
+    axes.errorbar(x, f1, yerr=errors, capsize=3, markersize=7, label=label, **style)
+    if len(group.runs) > 1:
+        scores = [run.evaluation().eval_f1 for run in group.runs]
+        points = [(x, f1) for x, f1 in zip(xs, scores, strict=True) if is_number(x) and is_number(f1)]
+        _draw_line(axes, points, **style | {"marker": ".", "markersize": 4})
+    if label is not None:
+        axes.annotate(str(group.number), (x, f1), (6, 4), textcoords="offset points", fontsize=8)
 
 
 def _draw_baseline(panels: Sequence[Axes], group: Group) -> None:
@@ -209,7 +286,7 @@ def _draw_baseline(panels: Sequence[Axes], group: Group) -> None:
         return
     for axes in panels:
         limits = axes.get_ylim() if axes.containers else None
-        axes.axhline(f1, color="#555555", linestyle=":", label=f"{group_label(group)} ({f1:.2f})")
+        axes.axhline(f1, color="#555555", linestyle=":", label=f"{group_label(group)} ({f1:.1f})")
         if limits is not None:
             axes.set_ylim(limits)
 
@@ -217,8 +294,8 @@ def _draw_baseline(panels: Sequence[Axes], group: Group) -> None:
 @matplotlib.rc_context(STYLE)
 def parameters_figure(groups: Sequence[Group]) -> Figure:
     """Draw the parameters of groups that have counts, in percent of the base: added, by part, and trained."""
-    figure = Figure(figsize=(9, 1.6 + 0.42 * len(groups)))
-    added, trained = figure.subplots(1, 2, sharey=True)
+    figure = Figure(figsize=(WIDTH, 1.8 + 0.9 * len(groups)))
+    added, trained = figure.subplots(2, 1)
     counts = [group.first.document.parameters for group in groups]
     names = [name for count in counts if count for name in count.parts if name != "head"]
     lefts = [0.0] * len(groups)
@@ -226,18 +303,17 @@ def parameters_figure(groups: Sequence[Group]) -> Figure:
     for index, name in enumerate(dict.fromkeys(names)):
         sizes = [100 * count.parts.get(name, 0) / count.base if count else 0.0 for count in counts]
         style = {"color": COLOURS[index % len(COLOURS)], "hatch": HATCHES[index % len(HATCHES)], "edgecolor": "white"}
-        added.barh(rows, sizes, left=lefts, height=0.6, label=label_text(name), **style)
+        added.barh(rows, sizes, left=lefts, height=0.4, label=label_text(name), **style)
         lefts = [left + size for left, size in zip(lefts, sizes, strict=True)]
     percents = [group.trainable_percent() or 0.0 for group in groups]
-    trained.barh(rows, percents, height=0.6, color="#777777")
+    trained.barh(rows, percents, height=0.4, color="#777777")
     for axes, sizes in ((added, lefts), (trained, percents)):
-        for row, size in zip(rows, sizes, strict=True):
+        for row, (group, size) in enumerate(zip(groups, sizes, strict=True)):
             axes.annotate(f"{size:.2f}", (size, row), (4, 0), textcoords="offset points", va="center")
-        axes.margins(x=0.18)
-        axes.set_xlim(left=0)
+            axes.annotate(group_label(group), (0, row), (2, 9), textcoords="offset points", fontsize=8)
+        axes.set(xlim=(0, max(*sizes, 0.01) * 1.18), ylim=(len(groups) - 0.5, -0.9), yticks=[])
         axes.grid(visible=False, axis="y")
-    added.set(xlabel="added, % of the base", yticks=rows, yticklabels=[group_label(group) for group in groups])
-    added.invert_yaxis()
+    added.set_xlabel("added, % of the base")
     trained.set_xlabel("trained, % of the base")
     if names:
         figure.legend(*added.get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -253,7 +329,7 @@ def attention_figure(document: FusionAttentionDocument) -> Figure:
     adapters, sites = document["adapters"], document["places"]
     weights = {"question": document["question"], "context": document["context"], "all": document["all"]}
     parts = [part for part in weights if weights[part]]
-    figure = Figure(figsize=(1 + len(parts) * max(2.0, 0.9 + 0.7 * len(adapters)), 1.5 + 0.3 * len(sites)))
+    figure = Figure(figsize=(max(WIDTH, 1.2 + 0.5 * len(parts) * len(adapters)), 1.5 + 0.3 * len(sites)))
     panels = figure.subplots(1, len(parts), sharey=True, squeeze=False)[0]
     has_texts = len(parts) * len(adapters) * len(sites) <= MAX_CELL_TEXTS
     for axes, part in zip(panels, parts, strict=True):
@@ -272,22 +348,21 @@ def attention_figure(document: FusionAttentionDocument) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def errors_figure(labels: Sequence[str], properties: Mapping[str, Sequence[CategoryScores]]) -> Figure:
-    """Draw F1 by category: a panel for each property of the questions, a marker for each of the labelled groups."""
-    sizes = [max(len(categories), 2) for categories in properties.values()]
-    heights = [max(sizes[index : index + 2]) for index in range(0, len(sizes), 2)]
-    figure = Figure(figsize=(9, 1.2 + sum(0.9 + (0.18 + 0.09 * len(labels)) * height for height in heights)))
-    grid = figure.subplots(len(heights), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
-    for axes, (name, categories) in zip(grid.flat, properties.items(), strict=False):
-        for index, label in enumerate(labels):
-            shift = 0.7 / len(labels) * (index - (len(labels) - 1) / 2)
+def errors_figure(groups: Sequence[Group], properties: Mapping[str, Sequence[CategoryScores]]) -> Figure:
+    """Draw F1 by category: a panel for each property of the questions, a marker for each group."""
+    heights = [max(len(categories), 2) for categories in properties.values()]
+    figure = Figure(figsize=(WIDTH, 0.6 + sum(0.8 + (0.14 + 0.09 * len(groups)) * height for height in heights)))
+    grid = figure.subplots(len(heights), 1, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for axes, (name, categories) in zip(grid.flat, properties.items(), strict=True):
+        for index, group in enumerate(groups):
+            shift = 0.7 / len(groups) * (index - (len(groups) - 1) / 2)
             f1 = [category.f1[index] for category in categories]
             rows = [row + shift for row in range(len(categories))]
-            axes.plot(f1, rows, linestyle="none", markersize=6, **_series_style(index), label=label)
+            style = group_style(group) | {"linestyle": "none", "markersize": 6}
+            axes.plot(f1, rows, label=group_label(group), **style)
         ticks = [f"{label_text(category.name)} (n={category.questions})" for category in categories]
-        axes.set(title=name, xlabel="F1 (%)", xlim=(-3, 103), yticks=range(len(ticks)), yticklabels=ticks)
+        axes.set(title=name, xlim=(-3, 103), yticks=range(len(ticks)), yticklabels=ticks)
         axes.set_ylim(len(categories) - 0.5, -0.5)
-    for axes in list(grid.flat)[len(properties) :]:
-        axes.set_axis_off()
-    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    grid.flat[-1].set_xlabel("F1 (%)")
+    figure.legend(*grid.flat[0].get_legend_handles_labels(), loc="outside lower center", ncols=1)
     return figure

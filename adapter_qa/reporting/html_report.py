@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import jinja2
@@ -18,22 +18,27 @@ from adapter_qa.core.files import read_json, write_bytes
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.error_analysis import (
+    RESAMPLES,
     CategoryScores,
     Examples,
+    Interval,
     RunAnswers,
+    bootstrap_interval,
     break_down,
+    count_interval,
     count_windows,
     evaluated_questions,
     read_answers,
     sample_examples,
 )
 from adapter_qa.reporting.layout import PAGE, existing_files
-from adapter_qa.reporting.runs import Group, Run
-from adapter_qa.reporting.tables import columns_for, table_rows
+from adapter_qa.reporting.runs import Group, same_evaluation
+from adapter_qa.reporting.tables import NOT_COMPARABLE, Column, Table, make_tables
 from adapter_qa.runs.layout import ATTENTION_FILE
 from adapter_qa.runs.provenance import now
 
 TEMPLATE = "report.html.jinja"
+INTERVAL_BARS = "Bars at the right are final results with their intervals of 95 %"
 RIGHT_EXAMPLES, WRONG_EXAMPLES = 4, 8  # of a group
 
 
@@ -78,9 +83,18 @@ class ErrorAnalysis:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Groups that were evaluated on the same questions, with their errors if any answers could be read."""
+    """Groups that were evaluated on the same questions.
+
+    Attributes:
+        data: The questions.
+        intervals: Interval of F1 by number of the group, of those whose number of questions is known.
+        interval_caption: What the intervals are.
+        errors: None if no answers could be read.
+    """
 
     data: str
+    intervals: dict[int, Interval]
+    interval_caption: str
     cost: Picture
     errors: ErrorAnalysis | None
 
@@ -128,61 +142,71 @@ def write_report(groups: Sequence[Group], notes: Sequence[str], folder: Path) ->
 
 def _render_page(report: Report, groups: Sequence[Group]) -> str:
     """Return the page's HTML. The template escapes all text that comes from files."""
-    columns = columns_for(groups)
-    headings, *rows = table_rows(groups, columns)
+    comparisons = _compare_groups(report, groups)
+    intervals = {number: interval for comparison in comparisons for number, interval in comparison.intervals.items()}
+    tables = [_with_intervals(table, intervals) for table in make_tables(groups)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     return environment.get_template(TEMPLATE).render(
         created=now(),
         run_count=sum(len(group.runs) for group in groups),
-        headings=headings,
-        is_number=[column.is_number for column in columns],
-        rows=list(zip(groups, rows, strict=True)),
+        group_count=len(groups),
+        tables=tables,
+        not_comparable=NOT_COMPARABLE,
+        groups=groups,
         unfinished=[run for group in groups for run in group.runs if not run.finished],
-        comparisons=_compare_groups(report, groups),
+        comparisons=comparisons,
         parameters=_draw_parameters(report, groups),
-        curves=_draw_curves(report, groups),
+        overlays=_draw_overlays(report, groups, intervals),
+        curves=_draw_curves(report, groups, intervals),
         attentions=_draw_attentions(report, groups),
         notes=report.notes,
     )
 
 
+def _with_intervals(table: Table, intervals: dict[int, Interval]) -> Table:
+    """Return a table with a column of intervals after F1, if there are any."""
+    cells = [intervals.get(group.number) for group in table.groups]
+    texts = [f"{interval.low:.1f} to {interval.high:.1f}" if interval else "" for interval in cells]
+    if not any(texts):
+        return table
+    place = [column.heading for column in table.columns].index("F1") + 1
+    columns = [*table.columns[:place], Column("95 % interval", texts), *table.columns[place:]]
+    return replace(table, columns=columns)
+
+
 def _compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]:
-    same_questions: dict[tuple[str, int | None, bool], list[Group]] = {}
-    for group in groups:
-        run, source = group.first, group.first.document.data.get("eval")
-        if run.task == "qa" and run.finished and group.mean_std("f1").mean is not None and source is not None:
-            key = (source.sha256 or _questions_name(run), source.questions, run.version_2)
-            same_questions.setdefault(key, []).append(group)
-    comparisons = []
-    for number, ((_, count, _), members) in enumerate(same_questions.items(), 1):
-        name = _questions_name(members[0].first)
+    comparisons: list[Comparison] = []
+    for evaluated in same_evaluation(groups):
+        first = evaluated[0].first
+        members = [group for group in evaluated if group.first.finished and group.mean_std("f1").mean is not None]
+        if first.task != "qa" or not first.evaluated.source or not members:
+            continue
+        number, data = len(comparisons) + 1, first.describe_evaluation()
+        questions, answered = _read_answers(report, members)
+        intervals, caption = _make_intervals(members, answered)
         cost = report.add_picture(
             f"cost_{number}",
-            figures.cost_figure(members),
+            figures.cost_figure(members, intervals),
             "F1 against the number of trained parameters and against training time; the numbers are those of the "
-            "table, bars are standard deviations over seeds",
+            "table, small dots are single seeds, points with the same number of parameters are side by side. "
+            + caption,
         )
-        data = name if count is None else f"{count:,} questions of {name}"
-        comparisons.append(Comparison(data, cost, _analyse_errors(report, members, number)))
+        errors = _analyse_errors(report, answered, questions, number)
+        comparisons.append(Comparison(data, intervals, caption, cost, errors))
     return comparisons
 
 
-def _questions_name(run: Run) -> str:
-    source = run.document.data["eval"]
-    return " ".join(source.paths) or str(run.document.options.get("dataset_name"))
-
-
-def _analyse_errors(report: Report, groups: Sequence[Group], number: int) -> ErrorAnalysis | None:
-    """Analyse the errors of groups with the same questions, and note which cannot be analysed."""
+def _read_answers(report: Report, groups: Sequence[Group]) -> tuple[list[Question], list[AnsweredGroup]]:
+    """Read the questions of groups that have the same, and their answers; note what cannot be read."""
     try:
         questions = evaluated_questions(groups[0].first)
     except UserError as error:
         report.add_problems(error, "no error analysis")
-        return None
+        return [], []
     answered: list[AnsweredGroup] = []
-    for group in tqdm(groups[: figures.MAX_COMPARED], desc="answers", leave=False, disable=None):
+    for group in tqdm(groups, desc="answers", leave=False, disable=None):
         try:
             answers = [read_answers(run, questions) for run in group.runs]
         except UserError as error:
@@ -190,14 +214,46 @@ def _analyse_errors(report: Report, groups: Sequence[Group], number: int) -> Err
             continue
         examples = sample_examples(answers[0], RIGHT_EXAMPLES, WRONG_EXAMPLES)
         answered.append(AnsweredGroup(figures.group_label(group), group, answers, examples))
-    if len(groups) > figures.MAX_COMPARED:
-        report.notes.append(f"error analysis of the first {figures.MAX_COMPARED} of {len(groups)} groups only")
+    return questions, answered
+
+
+def _make_intervals(groups: Sequence[Group], answered: Sequence[AnsweredGroup]) -> tuple[dict[int, Interval], str]:
+    """Return an interval of F1 for each group whose number of questions is known, and what they are."""
+    intervals = {member.group.number: bootstrap_interval(member.answers) for member in answered}
+    for group in groups:
+        f1, questions = group.mean_std("f1").mean, group.first.evaluated.size
+        if group.number not in intervals and f1 is not None and questions:
+            intervals[group.number] = count_interval(f1, questions)
+    if not intervals:
+        return {}, ""
+    caption = "Intervals of 95 % say how far F1 would vary with other questions"
+    if answered:
+        caption += f": percentiles of a bootstrap over the questions, {RESAMPLES:,} samples (Efron and Tibshirani 1993)"
+    counted = [str(number) for number, interval in sorted(intervals.items()) if not interval.from_answers]
+    if counted:
+        caption += (
+            f"; for {', '.join(counted)} from the number of questions alone, as for a share (Wilson 1927), which "
+        )
+        caption += "gives wider ones"
+    return intervals, caption + (
+        ". They do not show the variation over seeds. Setups answer the same questions, so a difference between two "
+        "of them can be surer than their intervals suggest"
+    )
+
+
+def _analyse_errors(
+    report: Report, answered: list[AnsweredGroup], questions: list[Question], number: int
+) -> ErrorAnalysis | None:
+    """Analyse the errors of groups with the same questions."""
+    if len(answered) > figures.MAX_COMPARED:
+        report.notes.append(f"error analysis of the first {figures.MAX_COMPARED} of {len(answered)} groups only")
+        answered = answered[: figures.MAX_COMPARED]
     if not answered:
         return None
     properties = _score_properties(report, answered, questions)
     picture = report.add_picture(
         f"errors_{number}",
-        figures.errors_figure([member.label for member in answered], properties),
+        figures.errors_figure([member.group for member in answered], properties),
         "F1 by question word, answer length, context length and number of windows; means over seeds",
     )
     return ErrorAnalysis(picture, properties, answered)
@@ -233,12 +289,34 @@ def _draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
     return report.add_picture("parameters_1", figures.parameters_figure(list(distinct.values())), caption)
 
 
-def _draw_curves(report: Report, groups: Sequence[Group]) -> list[Picture]:
+def _draw_overlays(report: Report, groups: Sequence[Group], intervals: dict[int, Interval]) -> list[Picture]:
+    pictures: list[Picture] = []
+    for evaluated in same_evaluation(groups):
+        members = [group for group in evaluated if any(run.document.history for run in group.runs)]
+        if len(members) > 1:
+            shown = members[: figures.MAX_COMPARED]
+            caption = f"Evaluated on {members[0].first.describe_evaluation()}: scores and losses by epoch"
+            caption += ", means over seeds"
+            if len(shown) < len(members):
+                caption += f"; the first {len(shown)} of {len(members)} rows"
+            if any(group.number in intervals for group in shown):
+                caption += f". {INTERVAL_BARS}"
+            figure = figures.overlay_figure(shown, intervals)
+            pictures.append(report.add_picture(f"overlay_{len(pictures) + 1}", figure, caption))
+    return pictures
+
+
+def _draw_curves(report: Report, groups: Sequence[Group], intervals: dict[int, Interval]) -> list[Picture]:
     pictures = []
     for group in tqdm(groups, desc="curves", leave=False, disable=None):
         if any(run.document.history or run.document.losses for run in group.runs):
             caption = f"{figures.group_label(group)}: scores and losses by step and epoch, a line for each seed"
-            pictures.append(report.add_picture(f"curves_{group.number}", figures.curves_figure(group), caption))
+            caption += f". {INTERVAL_BARS}" if group.number in intervals else ""
+            pictures.append(
+                report.add_picture(
+                    f"curves_{group.number}", figures.curves_figure(group, intervals.get(group.number)), caption
+                )
+            )
     return pictures
 
 

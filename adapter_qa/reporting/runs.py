@@ -3,6 +3,8 @@
 Two runs belong to one group if their options and data are the same except for the seed and for options that do not
 change the result. Adapters from other runs count as the same adapters if those other runs belong to one group. A chain
 of runs that was repeated with several seeds therefore makes one group per step.
+
+Scores are compared only among groups that were evaluated on the same questions, sentences or text (`Evaluated`).
 """
 
 from __future__ import annotations
@@ -11,16 +13,19 @@ import hashlib
 import json
 import math
 import os
+import re
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 from tqdm.auto import tqdm
 
+from adapter_qa.config import options as options_module
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.runs.layout import RUN_FILE, SWEEP_FILE
@@ -30,7 +35,21 @@ from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 TASKS = {"run_qa_adapter.py": "qa", "run_ner_adapter.py": "ner", "run_mlm_adapter.py": "mlm"}
 SEEDS = ("seed", "data_seed")
 REFERENCES = ("load_lang_adapter", "load_adapter", "fuse_adapters")  # options whose paths may be runs
+# Options that change only what a run prints or leaves on the disk.
+UNCOMPARED = re.compile(
+    r"keep_checkpoint|save_total_limit|log_level.*|log_on_each_node|logging_.*|dataloader_(num_workers|pin_memory"
+    r"|persistent_workers|prefetch_factor)|use_cpu|no_cuda|per_device_eval_batch_size"
+)
+# What the versions before an option did without it.
+BEFORE = {
+    option.name: option.metadata["before"]
+    for group in vars(options_module).values()
+    if isinstance(group, type) and is_dataclass(group)
+    for option in fields(group)
+    if "before" in option.metadata
+}
 MAX_CHAIN = 5  # runs built on runs; a language adapter under a QA adapter under a fusion makes three
+DERIVED_NAME = re.compile(r"lr[^_]+_bs\d")  # as runs.output_dir makes it
 MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message names
 
 
@@ -87,17 +106,39 @@ class DataFile(msgspec.Struct):
 
 
 class DataSource(msgspec.Struct):
-    """Where the questions of one split came from: one file, or several."""
+    """Where one split came from: one file, several, a data set, or the end of the training text; and how much it is."""
 
     file: str | None = None
     files: list[DataFile] = []
+    dataset: str | None = None
+    config: str | None = None
+    split: str | None = None
+    held_out_of: str | None = None
     sha256: str | None = None
     questions: int | None = None
+    sentences: int | None = None
+    blocks: int | None = None
 
     @property
     def paths(self) -> list[str]:
         """Return the paths of all files."""
         return [self.file] if self.file is not None else [file.file for file in self.files]
+
+
+class Evaluated(NamedTuple):
+    """What a run was evaluated on. Scores can be compared only if all of this is equal.
+
+    Attributes:
+        task: "qa", "ner" or "mlm".
+        source: Fingerprint of the files, or the names of files or data set; empty without an evaluation.
+        size: Number of questions, sentences or blocks; None if it was not recorded.
+        conditions: The other options that change what the score of an evaluation means.
+    """
+
+    task: str
+    source: str
+    size: int | None
+    conditions: tuple[str, ...]
 
 
 class RunDocument(msgspec.Struct):
@@ -161,6 +202,38 @@ class Run:
     def finished(self) -> bool:
         """Whether the run reached its end."""
         return self.status == "finished"
+
+    @property
+    def evaluated(self) -> Evaluated:
+        """What the run was evaluated on."""
+        source = self.document.data.get("eval")
+        if source is None:
+            return Evaluated(self.task, "", None, ())
+        options = self.document.options
+        conditions = [str(self.version_2)] if self.task == "qa" else []
+        if self.task == "mlm":  # perplexity is by token, so by the vocabulary of the base
+            conditions += [str(options.get(name)) for name in ("model_name_or_path", "block_size", "mlm_probability")]
+        names = [*source.paths, source.dataset, source.config, source.split, source.held_out_of]
+        count = source.questions or source.sentences or source.blocks
+        return Evaluated(self.task, source.sha256 or " ".join(filter(None, names)), count, tuple(conditions))
+
+    def describe_evaluation(self) -> str:
+        """Return `evaluated` for people, such as "200 questions of dev.json (--max_eval_samples 200)"."""
+        source, options = self.document.data.get("eval"), self.document.options
+        if source is None:
+            return "nothing that run.json names"
+        what = {"qa": "questions", "ner": "sentences", "mlm": "blocks of text"}[self.task]
+        count = self.evaluated.size
+        names = [PurePath(path).name for path in source.paths] or [
+            name for name in (source.dataset, source.config, source.split) if name
+        ]
+        text = f"{what if count is None else f'{count:,} {what}'} "
+        text += f"held out of {PurePath(source.held_out_of).name}" if source.held_out_of else f"of {' '.join(names)}"
+        if options.get("max_eval_samples") is not None:
+            text += f" (--max_eval_samples {options['max_eval_samples']})"
+        if self.task == "mlm":
+            return f"{text}, tokens of {options.get('model_name_or_path')}"
+        return f"{text}, scored as SQuAD v2.0" if self.version_2 else text
 
     def evaluation(self) -> Evaluation:
         """Return the final evaluation. Without it, return the best one by F1 or by loss, or an empty one."""
@@ -227,11 +300,13 @@ class Group:
         number: Row in the table, from 1.
         runs: In the order of their seeds, at least one.
         settings: `comparable_settings` of the runs.
+        name: Short name of the folder of the first run, different for each group; "+2" says that there are 2 more runs.
     """
 
     number: int
     runs: list[Run]
     settings: dict[str, Any]
+    name: str
 
     @property
     def first(self) -> Run:
@@ -350,7 +425,12 @@ def comparable_settings(run: Run, depth: int = 0) -> dict[str, Any]:
     """
     options = run.document.options
     settings = {
-        name: value for name, value in options.items() if not NEUTRAL_OPTIONS.fullmatch(name) and name not in SEEDS
+        name: value
+        for name, value in (BEFORE | options).items()
+        if value is not None
+        and name not in SEEDS
+        and not NEUTRAL_OPTIONS.fullmatch(name)
+        and not UNCOMPARED.fullmatch(name)
     }
     for name in REFERENCES:
         value = options.get(name)
@@ -388,8 +468,9 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     Of several runs with the same settings and seed, all but the last in the sequence are left out.
 
     Returns:
-        The finished groups, then the unfinished ones, and a note for each run that is left out. Question answering
-        comes first, sorted by F1, then named entities, then language adapters, sorted by perplexity.
+        The groups and a note for each run that is left out. Question answering comes first, then named entities, then
+        language adapters; within them groups with the same `Evaluated` are together, the most questions first; within
+        those the finished ones come first, sorted by F1 or perplexity.
     """
     # The key of a group is a digest of the settings, or the folder of an unfinished run.
     settings: dict[str | Path, dict[str, Any]] = {}
@@ -407,33 +488,95 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     members: dict[str | Path, list[Run]] = {}
     for (key, _), repeated in repeats.items():
         members.setdefault(key, []).append(repeated[-1])
-    groups = [Group(0, sorted(members[key], key=_seed_order), settings[key]) for key in members]
-    return [replace(group, number=number) for number, group in enumerate(sorted(groups, key=_rank), 1)], notes
+    groups = [Group(0, sorted(members[key], key=_seed_order), settings[key], "") for key in members]
+    groups.sort(key=_rank)
+    names = short_names([group.first for group in groups])
+    return [
+        Group(number, group.runs, group.settings, name + (f" +{len(group.runs) - 1}" if len(group.runs) > 1 else ""))
+        for number, (group, name) in enumerate(zip(groups, names, strict=True), 1)
+    ], notes
+
+
+def same_evaluation(groups: Sequence[Group]) -> list[list[Group]]:
+    """Divide sorted groups into those whose scores can be compared."""
+    return [list(members) for _, members in groupby(groups, key=lambda group: group.first.evaluated)]
+
+
+def short_names(runs: Sequence[Run]) -> list[str]:
+    """Return the shortest ends of the runs' folders that differ, with derived names cut to the parts that differ."""
+    ends = shortest_ends([str(run.folder) for run in runs])
+    names = []
+    for run, end in zip(runs, ends, strict=True):
+        parent, _, name = end.rpartition("/")
+        if DERIVED_NAME.match(name):
+            siblings = [path.rpartition("/")[2] for path in ends if path != end and path.rpartition("/")[0] == parent]
+            others = [_name_parts(run, sibling) for sibling in siblings if DERIVED_NAME.match(sibling)]
+            name = _shorten_derived(_name_parts(run, name), others)
+        names.append(f"{parent}/{name}" if parent else name)
+    return names if len({*names}) == len({*ends}) else ends
+
+
+def _shorten_derived(parts: list[str], siblings: list[list[str]]) -> str:
+    """Return the first part of a name, the learning rate, and each further one that tells it from siblings."""
+
+    def has(sibling: list[str], part: str) -> bool:
+        return part in sibling or part.startswith(sibling[-2])  # a name that is too long was cut before its last part
+
+    name, end = parts[0], 0
+    siblings = [sibling for sibling in siblings if has(sibling, parts[0])]
+    for index, part in enumerate(parts):
+        if not all(has(sibling, part) for sibling in siblings):
+            name += f"_{part}" if index == end + 1 else f"…{part}"
+            end = index
+            siblings = [sibling for sibling in siblings if has(sibling, part)]
+    return name
+
+
+def _name_parts(run: Run, name: str) -> list[str]:
+    """Split a derived name into options with their values."""
+    known = sorted((option for option in run.document.options if "_" in option), key=len, reverse=True)
+    return re.findall(rf"(?:{'|'.join(map(re.escape, known))})[^_]*|[^_]+", name)
+
+
+def shortest_ends(paths: Sequence[str]) -> list[str]:
+    """Return for each path its last parts, as few as tell it from the other paths."""
+    ends = []
+    for path in paths:
+        parts = PurePath(path).parts
+        others = [PurePath(other).parts for other in set(paths) - {path}]
+        count = next((n for n in range(1, len(parts)) if not any(o[-n:] == parts[-n:] for o in others)), len(parts))
+        ends.append(str(PurePath(*parts[-count:])))
+    return ends
 
 
 def _seed_order(run: Run) -> tuple[bool, int, str]:
     return (False, run.seed, "") if isinstance(run.seed, int) else (True, 0, str(run.seed))
 
 
-def _rank(group: Group) -> tuple[bool, int, float, float, str]:
-    f1, perplexity = group.mean_std("f1").mean, group.mean_std("perplexity").mean
+def _rank(group: Group) -> tuple[int, int, str, bool, float, float, str]:
+    f1, perplexity, evaluated = group.mean_std("f1").mean, group.mean_std("perplexity").mean, group.first.evaluated
     return (
+        list(TASKS.values()).index(evaluated.task),
+        -(evaluated.size or 0),
+        repr(evaluated),
         not group.first.finished,
-        list(TASKS.values()).index(group.first.task),
         -f1 if f1 is not None else math.inf,
         perplexity if perplexity is not None else math.inf,
         str(group.first.folder),
     )
 
 
-# Settings that another column of the table implies. They are compared only among groups with the same value there.
-IMPLIED_BY = {
-    **dict.fromkeys(
-        ("train_adapter", "load_lang_adapter", "fuse_adapters", "adapter_composition", "do_train"), "setup"
-    ),
-    "train_data": "train_file",
-    "eval_data": "validation_file",
-}
+# Settings that mean something only beside others. They are compared among groups whose context is the same.
+_BY_SETUP = ("train_adapter", "load_lang_adapter", "fuse_adapters", "adapter_composition", "do_train", "language")
+_OF_ADAPTERS = re.compile(r"adapter_(?!composition).*|madx2|fusion_.*")
+
+
+def _context(name: str, group: Group) -> str:
+    if name in _BY_SETUP:
+        return group.first.setup
+    if _OF_ADAPTERS.fullmatch(name):
+        return f"{group.settings.get('train_adapter')} {'fuse_adapters' in group.settings}"
+    return str(group.settings.get({"train_data": "train_file", "eval_data": "validation_file"}.get(name, "")))
 
 
 def differing_settings(groups: Sequence[Group]) -> list[str]:
@@ -447,10 +590,7 @@ def differing_settings(groups: Sequence[Group]) -> list[str]:
 
 def _differs(name: str, groups: Sequence[Group]) -> bool:
     values: dict[tuple[str, bool, str], set[str]] = {}
-    implied_by = IMPLIED_BY.get(name)
     for group in groups:
-        run = group.first
-        context = run.setup if implied_by == "setup" else str(group.settings.get(implied_by or ""))
         value = json.dumps(group.settings.get(name), sort_keys=True)
-        values.setdefault((run.task, run.trained, context), set()).add(value)
+        values.setdefault((group.first.task, group.first.trained, _context(name, group)), set()).add(value)
     return any(len(distinct) > 1 for distinct in values.values())

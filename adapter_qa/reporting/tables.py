@@ -1,74 +1,158 @@
-"""The table of runs, one row per group, for a terminal and as CSV, Markdown or JSON."""
+"""The tables of runs, one row per group, for a terminal and as CSV, Markdown or JSON.
+
+People read one table for each set of questions that groups were evaluated on. Its columns are the scores and what
+differs between its rows; a line above it says what all rows share.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from adapter_qa.core.errors import escape_control_chars
-from adapter_qa.reporting.runs import MEASURES, REFERENCES, Group, MeanStd, differing_settings
+from adapter_qa.reporting.runs import (
+    MEASURES,
+    REFERENCES,
+    Group,
+    MeanStd,
+    differing_settings,
+    same_evaluation,
+    shortest_ends,
+)
 
 GAP = "  "  # between the columns in a terminal
-MIN_WIDTH, MIN_SETUP_WIDTH = 14, 30  # characters; Stack[mlm, Fuse[qa, ner]] has 25
+TEXT_WIDTH = 14  # characters to which a column of texts may shrink in a narrow terminal
 LEARNING_RATE = "learning_rate"
+BASE = "model_name_or_path"
+PATHS = ("train_file", "test_file")
+LIMITS = ("max_train_samples", "max_steps")
+NAMED_BY_TITLE = ("validation_file", "eval_data", "max_eval_samples", "version_2_with_negative")
+MAX_SEEDS = 5  # that a cell lists
+NOT_COMPARABLE = "Scores of different tables cannot be compared: the runs were evaluated on different data."
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of the table that people read.
+    """A column of a table that people read.
 
     Attributes:
-        text: Function that returns the text of a group's cell.
+        heading: A terminal breaks it at underscores and spaces.
+        cells: Text of each row.
         is_number: Whether it is aligned to the right.
         priority: A narrow terminal omits the columns of the lowest priority first.
-        min_width: Characters to which a narrow terminal may shorten long texts; 0 if they are never shortened.
+        min_width: Characters into which a narrow terminal may wrap the texts; 0 if they are never wrapped.
+        is_result: Whether it is shown even if all rows have the same text.
     """
 
     heading: str
-    text: Callable[[Group], str]
+    cells: list[str]
     is_number: bool = True
     priority: int = 0
     min_width: int = 0
+    is_result: bool = False
+
+    @property
+    def shared(self) -> str | None:
+        """The text of all rows that have one; None if there are several."""
+        distinct = {cell for cell in self.cells if cell}
+        return distinct.pop() if len(distinct) == 1 else None
 
 
-def columns_for(groups: Sequence[Group]) -> list[Column]:
-    """Return the columns that are not empty for these groups."""
-    several_tasks = len({group.first.task for group in groups}) > 1
-    columns = [
-        *([Column("task", lambda group: group.first.task, False, 95)] if several_tasks else []),
-        Column("setup", lambda group: group.first.setup, False, 100, MIN_SETUP_WIDTH),
-        Column("F1", lambda group: _format_score(group.mean_std("f1")), True, 99),
-        Column("EM", lambda group: _format_score(group.mean_std("exact")), True, 70),
-        Column("perplexity", lambda group: _format_score(group.mean_std("perplexity")), True, 60),
-        Column("n", lambda group: str(len(group.runs)), True, 90),
-        Column("best epoch", _format_best_epoch, True, 40),
-        Column("trainable", lambda group: _format(group.first.trainable(), ","), True, 45),
-        Column("% of base", lambda group: _format(group.trainable_percent(), ".2f"), True, 20),
-        *map(_option_column, _option_names(groups)),
-        Column("train time", lambda group: format_duration(group.mean_std("train_seconds").mean), True, 30),
-        Column("status", lambda group: group.first.status, False, 98),
-        Column("folder", _format_folder, False, 85, MIN_WIDTH),
-    ]
-    return [column for column in columns if any(column.text(group) for group in groups)]
+@dataclass(frozen=True)
+class Table:
+    """Groups whose scores can be compared.
+
+    Attributes:
+        title: What they were evaluated on.
+        shared: What all of them have in common, such as "seed 42; status failed".
+        groups: The rows.
+        columns: Those that are not empty and, except for results, not the same in all rows.
+    """
+
+    title: str
+    shared: str
+    groups: list[Group]
+    columns: list[Column]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """The texts of the rows."""
+        return [list(cells) for cells in zip(*(column.cells for column in self.columns), strict=True)]
 
 
-def _option_names(groups: Sequence[Group]) -> list[str]:
-    return [LEARNING_RATE, *(name for name in differing_settings(groups) if name != LEARNING_RATE)]
+def make_tables(groups: Sequence[Group], *, short: bool = True) -> list[Table]:
+    """Make a table of all groups that were evaluated on the same questions. Control characters are escaped.
+
+    Args:
+        groups: In their order.
+        short: Whether folders and files are shown by the part that differs, and not as paths.
+    """
+    options = list(dict.fromkeys([*_option_names(groups), BASE, PATHS[0]]))
+    options = [name for name in options if name not in NAMED_BY_TITLE]
+    tables = []
+    for members in same_evaluation(groups):
+        columns = _result_columns(members, short) + [_option_column(name, members, groups, short) for name in options]
+        columns = [column for column in columns if any(column.cells)]
+        shown = [column for column in columns if column.is_result or column.shared is None]
+        # A result of a single run stays in the row; the rest is said once.
+        shared = [f"{column.heading} {column.shared}" for column in columns if column not in shown]
+        shown.sort(key=lambda column: ORDER.index(column.heading) if column.heading in ORDER else OPTIONS_AT)
+        prefix = "all rows: " if len(members) > 1 and shared else ""
+        title = escape_control_chars(f"evaluated on {members[0].first.describe_evaluation()}")
+        tables.append(Table(title, prefix + "; ".join(shared), members, shown))
+    return tables
 
 
-def _option_column(name: str) -> Column:
-    """Return the column of an option. A learning rate is empty where nothing was trained."""
+ORDER = ("setup", "F1", "EM", "perplexity", "seed", "best epoch", "options", "trainable", "% of base", "train time",
+         "status", "folder")  # fmt: skip
+OPTIONS_AT = ORDER.index("options")
 
-    def text(group: Group) -> str:
-        if name == LEARNING_RATE and not group.first.trained:
-            return ""
-        return _format_value(_option_value(group, name))
 
-    return Column(name, text, False, 80 if name == LEARNING_RATE else 50, MIN_WIDTH)
+def _result_columns(groups: Sequence[Group], short: bool) -> list[Column]:
+    def cells(text: Callable[[Group], str]) -> list[str]:
+        return [escape_control_chars(text(group)) for group in groups]
+
+    statuses = cells(lambda group: group.first.status)
+    return [
+        Column("setup", cells(lambda group: group.first.setup), False, 100, TEXT_WIDTH, is_result=True),
+        Column("F1", cells(lambda group: format_score(group.mean_std("f1"))), True, 99, is_result=True),
+        Column("EM", cells(lambda group: format_score(group.mean_std("exact"))), True, 70, is_result=True),
+        Column("perplexity", cells(lambda group: format_score(group.mean_std("perplexity"))), True, 99, is_result=True),
+        Column("seed", cells(_format_seeds), True, 82),
+        Column("best epoch", cells(_format_best_epoch), True, 40, is_result=True),
+        Column("trainable", cells(lambda group: _format(group.first.trainable(), ",")), True, 45),
+        Column("% of base", cells(lambda group: _format(group.trainable_percent(), ".2f")), True, 20),
+        Column("train time", cells(lambda group: format_duration(group.mean_std("train_seconds").mean)), True, 30,
+               is_result=True),
+        Column("status", statuses if {*statuses} != {"finished"} else [], False, 98),
+        Column("folder", cells(lambda group: group.name if short else _format_folder(group)), False, 90, TEXT_WIDTH,
+               is_result=True),
+    ]  # fmt: skip
+
+
+def _option_column(name: str, members: Sequence[Group], groups: Sequence[Group], short: bool) -> Column:
+    """Return the column of an option. The options of a training are empty where nothing was trained."""
+    short_paths = {}
+    if short and name in PATHS:
+        paths = sorted({str(group.settings[name]) for group in groups if name in group.settings})
+        short_paths = dict(zip(paths, shortest_ends(paths), strict=True))
+    cells = []
+    for group in members:
+        value = _option_value(group, name)
+        empty = value is None or (name in (LEARNING_RATE, *PATHS) and not group.first.trained)
+        text = "" if empty else _format_value(value)
+        cells.append(escape_control_chars(short_paths.get(text, text)))
+    if len({*cells}) > 1 and name not in (LEARNING_RATE, *PATHS):
+        cells = [cell or "-" for cell in cells]
+    # Adapters are named by the setup too; an option with many values says more than one with two.
+    priority = 92 if name in (LEARNING_RATE, *LIMITS) else 50 if name in REFERENCES else 80 + min(len({*cells}), 9)
+    return Column("base" if name == BASE else name, cells, False, priority, TEXT_WIDTH)
 
 
 def _option_value(group: Group, name: str) -> Any:
@@ -76,16 +160,26 @@ def _option_value(group: Group, name: str) -> Any:
     return group.first.document.options.get(name) if name in REFERENCES else group.settings.get(name)
 
 
+def _option_names(groups: Sequence[Group]) -> list[str]:
+    return [LEARNING_RATE, *(name for name in differing_settings(groups) if name != LEARNING_RATE)]
+
+
 def _format(number: float | None, spec: str) -> str:
     return "" if number is None else format(number, spec)
 
 
-def _format_score(score: MeanStd) -> str:
-    return _format(score.mean, ".2f") + ("" if score.deviation is None else f" ± {score.deviation:.2f}")
+def format_score(score: MeanStd) -> str:
+    """Return a score as people read it, such as 43.8 ± 0.5."""
+    return _format(score.mean, ".1f") + ("" if score.deviation is None else f" ± {score.deviation:.1f}")
+
+
+def _format_seeds(group: Group) -> str:
+    seeds = [str(run.seed) for run in group.runs]
+    return " ".join(seeds) if len(seeds) <= MAX_SEEDS else f"{len(seeds)} seeds"
 
 
 def _format_best_epoch(group: Group) -> str:
-    return _format(group.mean_std("best_epoch").mean, ".2f").rstrip("0").rstrip(".")
+    return _format(group.mean_std("best_epoch").mean, ".1f").removesuffix(".0")
 
 
 def _format_value(value: Any) -> str:
@@ -114,73 +208,97 @@ def _format_folder(group: Group) -> str:
     return str(group.first.folder) + (f" +{len(group.runs) - 1}" if len(group.runs) > 1 else "")
 
 
-def table_rows(groups: Sequence[Group], columns: Sequence[Column]) -> list[list[str]]:
-    """Return the cells of the table, headings first, with control characters escaped."""
-    return [
-        [column.heading for column in columns],
-        *([escape_control_chars(column.text(group)) for column in columns] for group in groups),
-    ]
-
-
 def as_terminal(groups: Sequence[Group], width: int | None) -> tuple[str, list[str]]:
-    """Return the table in aligned columns.
+    """Return the tables in aligned columns.
 
     Args:
         groups: The rows.
-        width: Characters of a line; None for a pipe or a file, where nothing is shortened.
+        width: Characters of a line; None for a pipe or a file, where nothing is shortened or wrapped.
 
     Returns:
-        The table, and the headings of the columns that were omitted because they did not fit.
+        The tables, and the headings of the columns that were omitted because they did not fit.
     """
-    columns = columns_for(groups)
-    rows = table_rows(groups, columns)
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    shown = dict(enumerate(widths)) if width is None else _fit_columns(columns, widths, width)
-    lines = []
-    for row in rows:
-        cells = [
-            f"{shorten(row[index], size):{'>' if columns[index].is_number else '<'}{size}}"
-            for index, size in shown.items()
-        ]
-        lines.append(GAP.join(cells).rstrip() + "\n")
-    return "".join(lines), [column.heading for index, column in enumerate(columns) if index not in shown]
+    tables = make_tables(groups, short=width is not None)
+    lines = _wrap(NOT_COMPARABLE, width) if len(tables) > 1 else []
+    omitted: dict[str, None] = {}
+    for table in tables:
+        lines += [""] if lines else []
+        for text in (table.title, table.shared):
+            lines += [text] if width is None and text else textwrap.wrap(text, width or 1, break_on_hyphens=False)
+        widths = _fit_columns(table.columns, width)
+        omitted |= dict.fromkeys(column.heading for column in table.columns if column.heading not in widths)
+        shown = [column for column in table.columns if column.heading in widths]
+        for cells in zip(*([column.heading, *column.cells] for column in shown), strict=True):
+            wrapped = [_wrap(cell, widths[column.heading]) for cell, column in zip(cells, shown, strict=True)]
+            lines += _aligned(wrapped, shown, widths)
+    return "".join(line + "\n" for line in lines), list(omitted)
 
 
-def _fit_columns(columns: Sequence[Column], widths: Sequence[int], line_width: int) -> dict[int, int]:
-    """Omit columns of low priority, then shorten wide ones, until the table fits into a line.
-
-    Returns:
-        Characters of each column that is shown, by its index; at least one column.
-    """
-    shortest = [
-        min(width, max(column.min_width, len(column.heading))) if column.min_width else width
-        for column, width in zip(columns, widths, strict=True)
+def _aligned(cells: list[list[str]], columns: Sequence[Column], widths: dict[str, int]) -> list[str]:
+    """Return the lines of one row of wrapped cells."""
+    return [
+        GAP.join(
+            f"{cell[line] if line < len(cell) else '':{'>' if column.is_number else '<'}{widths[column.heading]}}"
+            for cell, column in zip(cells, columns, strict=True)
+        ).rstrip()
+        for line in range(max(map(len, cells)))
     ]
-    shown = dict(enumerate(widths))
-    while len(shown) > 1 and sum(shortest[index] + len(GAP) for index in shown) - len(GAP) > line_width:
-        del shown[min(shown, key=lambda index: columns[index].priority)]
+
+
+def _fit_columns(columns: Sequence[Column], line_width: int | None) -> dict[str, int]:
+    """Omit columns of low priority, then narrow wide ones, until the table fits into a line.
+
+    Returns:
+        Characters of each column that is shown, by its heading; at least one column.
+    """
+    if line_width is None:
+        return {column.heading: max(map(len, (column.heading, *column.cells))) for column in columns}
+    shown, shortest = {}, {}
+    for column in columns:
+        # A heading wraps where that makes the column narrower.
+        parts = max(map(len, _pieces(column.heading)))
+        shown[column.heading] = max(parts, *map(len, column.cells))
+        shortest[column.heading] = max(parts, min(shown[column.heading], column.min_width or line_width))
+    priorities = {column.heading: column.priority for column in columns}
+    while len(shown) > 1 and sum(shortest[name] + len(GAP) for name in shown) - len(GAP) > line_width:
+        del shown[min(shown, key=lambda name: priorities[name])]
     while (excess := sum(width + len(GAP) for width in shown.values()) - len(GAP) - line_width) > 0:
-        widest = max(shown, key=lambda index: shown[index] - shortest[index])
+        widest = max(shown, key=lambda name: shown[name] - shortest[name])
         if shown[widest] == shortest[widest]:
             break  # a single column, wider than the line
-        shown[widest] = max(shortest[widest], shown[widest] - excess)
+        shown[widest] = max(shortest[widest], shown[widest] - max(1, excess // 2))
     return shown
 
 
-def shorten(text: str, width: int) -> str:
-    """Return a text of at most `width` characters; … replaces the middle of a longer one."""
-    if len(text) <= width:
-        return text
-    end = (width - 1) * 2 // 3  # the end of a path says more than its beginning
-    return text[: width - 1 - end] + "…" + text[len(text) - end :]
+def _pieces(text: str) -> list[str]:
+    """Split a text after spaces, underscores and slashes."""
+    return re.findall(r"[^ _/]*[ _/]|[^ _/]+", text)
+
+
+def _wrap(text: str, width: int | None) -> list[str]:
+    """Return the lines of a text of at most `width` characters; paths break at slashes and underscores."""
+    if width is None or len(text) <= width:
+        return [text] if text else []
+    lines = [""]
+    for piece in _pieces(text):
+        if lines[-1] and len(lines[-1] + piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+        while len(lines[-1].rstrip()) > width:
+            lines[-1:] = [lines[-1][:width], lines[-1][width:]]
+    return [line.rstrip() for line in lines]
 
 
 def as_markdown(groups: Sequence[Group]) -> str:
-    """Return the table as GitHub Markdown."""
-    columns = columns_for(groups)
-    rows = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in table_rows(groups, columns)]
-    rule = ["---:" if column.is_number else "---" for column in columns]
-    return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], rule, *rows[1:]))
+    """Return the tables as GitHub Markdown."""
+    tables = make_tables(groups, short=False)
+    paragraphs = [NOT_COMPARABLE] if len(tables) > 1 else []
+    for table in tables:
+        rows = [[column.heading for column in table.columns]]
+        rows += [["---:" if column.is_number else "---" for column in table.columns]]
+        rows += [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in table.rows]
+        paragraphs += [table.title, table.shared, "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
 def as_csv(groups: Sequence[Group]) -> str:
@@ -213,7 +331,8 @@ def _raw_values(group: Group) -> dict[str, Any]:
     values = {"task": first.task, "setup": first.setup, "status": first.status, "n": len(group.runs)}
     for name in ("f1", "exact", "perplexity", "best_epoch", "train_seconds"):
         values[f"{name}_mean"], values[f"{name}_deviation"] = group.mean_std(name)
-    return values | {"trainable": first.trainable(), "trainable_percent": group.trainable_percent()}
+    values |= {"trainable": first.trainable(), "trainable_percent": group.trainable_percent()}
+    return values | {"evaluated_on": first.describe_evaluation()}
 
 
 def as_json(groups: Sequence[Group]) -> str:
