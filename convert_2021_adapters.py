@@ -60,13 +60,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: if OLD is not a folder, or NEW exists already.
     """
-    parser = CollectingArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CollectingArgumentParser(description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
     parser.add_argument("old", metavar="OLD", help="a folder of adapter-transformers 2.x, or a parent of such folders")
     parser.add_argument("new", metavar="NEW", help="the folder to create, with the same subfolders")
     parser.add_argument(
         "--model_name_or_path",
+        metavar="MODEL",
         help="the base model, which the adapters must fit; recorded for ask_qa.py (default: the one that they name)",
     )
     parser.add_argument(

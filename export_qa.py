@@ -33,7 +33,8 @@ TOLERANCE = 1e-4
 EXAMPLES = """\
 examples:
   export_qa.py outputs/fusion outputs/fusion_onnx
-  python outputs/fusion_onnx/answer.py "Onde fica o Pantanal?" "O Pantanal fica no Centro-Oeste do Brasil."
+  python outputs/fusion_onnx/answer.py "Onde fica o Pantanal?" \\
+      "O Pantanal fica no Centro-Oeste do Brasil."
 """
 
 
@@ -77,26 +78,30 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: an option is invalid, OUT cannot be used, or a package is not installed.
     """
-    parser = CollectingArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CollectingArgumentParser(description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
     parser.add_argument(
         "run", metavar="RUN", help="run folder, its adapters-<task> folder, or one of adapter-transformers 2.x"
     )
     parser.add_argument("out", metavar="OUT", help="folder to make")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it contains an earlier export")
     parser.add_argument(
-        "--model_name_or_path", help="the base model, if it has moved since the run or is not recorded there"
+        "--model_name_or_path",
+        metavar="MODEL",
+        help="the base model, if it has moved since the run or is not recorded there",
     )
-    parser.add_argument("--load_lang_adapter", help="language adapter to put under the task; none leaves it out")
+    parser.add_argument(
+        "--load_lang_adapter", metavar="RUN", help="language adapter to put under the task; none leaves it out"
+    )
     parser.add_argument(
         "--opset",
+        metavar="N",
         type=int,
         default=OPSET,
         help=f"version of ONNX's operators, {OLDEST_OPSET} to {OPSET}; lower for older runtimes (default: {OPSET})",
     )
     parser.add_argument(
         "--tolerance",
+        metavar="X",
         type=float,
         default=TOLERANCE,
         help="largest difference between logits of the exported model and of the run (default: 1e-4)",

@@ -22,9 +22,9 @@ from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS, ARCHIVE_SUFFIXES, rea
 from adapter_qa.data.squad_preparation import flat_record, prepare_questions
 
 USAGE = """\
-Files that are written for an input named squad-train.json:
-  pt_squad-train.json          {"data": [{id, title, context, question, answers: {answer_start, text}}]}
-  pt_squad-train_rejects.json  dropped questions and answers that could not be aligned: the record and the reason
+files that are written for an input named squad-train.json:
+  pt_squad-train.json          the questions, to train and evaluate with
+  pt_squad-train_rejects.json  what could not be aligned, with the reason
   pt_squad-train_counts.json   the counts that are also printed
 
 examples:
@@ -32,16 +32,23 @@ examples:
   prepare_squad_pt.py squad_v2_pt.json --split eval --overwrite
 """
 
+COLUMNS = {
+    "id": "ids",
+    "question": "questions",
+    "context": "contexts",
+    "answer": "answers",
+    "answer_start": "their starts in characters",
+    "title": "titles",
+}
 EVAL_WORDS = ("dev", "val", "test")
 
 
 def main(argv: list[str]) -> int:
     """Run the script and return its exit code."""
     args = parse_arguments(argv)
-    output_dir = args.output_dir or args.input.parent
     columns = QuestionColumns.of_options(vars(args))
     files = read_input(args.input, columns)
-    outputs = {name: output_paths(name, output_dir) for name in files}
+    outputs = {name: output_paths(name, args.output_dir or Path()) for name in files}
     if not args.overwrite:
         existing = [str(path) for paths in outputs.values() for path in paths if path.exists()]
         if existing:
@@ -59,22 +66,29 @@ def main(argv: list[str]) -> int:
             problem = f"{name}: no question can be used; the reasons are in {rejects_path}"
             raise UserError([problem, *(other_columns(records[0], name, columns, True) if records else [])])
         write_output(data_path, {"data": [flat_record(question) for question in preparation.questions]})
-        print(escape_control_chars(data_path) + "\n")
+        written = data_path if args.output_dir else data_path.absolute()
+        print(f"written: {escape_control_chars(written)}\n")
     return 0
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Parse the command line."""
     parser = CollectingArgumentParser(
-        description=__doc__, epilog=USAGE, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=__doc__, epilog=USAGE, usage="%(prog)s FILE [--output_dir PATH] [options]"
     )
     parser.add_argument(
         "input",
+        metavar="FILE",
         type=Path,
         help=f"SQuAD v1.1 or v2.0 questions ({', '.join(RECORD_SUFFIXES)}, also compressed), or an archive "
         f"({', '.join(ARCHIVE_SUFFIXES)}) that contains {' and '.join(ARCHIVE_MEMBERS)}",
     )
-    parser.add_argument("--output_dir", type=Path, help="folder to write to (default: folder of the input)")
+    parser.add_argument(
+        "--output_dir",
+        metavar="PATH",
+        type=Path,
+        help="folder to write to; it is made if it is missing (default: the working directory)",
+    )
     parser.add_argument(
         "--split",
         choices=("train", "eval"),
@@ -82,13 +96,13 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "are compared with their text (default: eval if the file name contains one of "
         f"{', '.join(EVAL_WORDS)}, otherwise train)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace existing files (default: refuse)")
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist, which is refused otherwise")
     for name, default in QuestionColumns._field_defaults.items():
         parser.add_argument(
             f"--{name}_column",
             metavar="NAME",
             default=default,
-            help="column, or key, of records (default: %(default)s)",
+            help=f"column or key of {COLUMNS[name]} (default: %(default)s)",
         )
     args: argparse.Namespace = parser.parse_args(argv)
     return args

@@ -301,7 +301,7 @@ FILES = [
         {"q.zip": b"PK"}),
     Case("prepare, unknown split", "prepare", "q.json --split dev",
         ("argument --split: invalid choice: 'dev' (choose from 'train',",), {"q.json": [record()]}),
-    Case("prepare, no arguments", "prepare", "", ("the following arguments are required: input",)),
+    Case("prepare, no arguments", "prepare", "", ("the following arguments are required: FILE",)),
     Case("prepare, unknown option", "prepare", "q.json --stride 3", ("unrecognized arguments: --stride 3",)),
     Case("ask, no arguments", "ask", "", ("give RUN, the folder of a run, or --base", "give either --question with")),
     Case("ask, no question", "ask", "{qa}", ("give either --question with --context, or --input",)),

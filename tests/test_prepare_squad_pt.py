@@ -52,6 +52,12 @@ QAS = (
 )
 
 
+@pytest.fixture(autouse=True)
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are written there, and most tests have their input there as well."""
+    monkeypatch.chdir(tmp_path)
+
+
 def write(path: Path, content: object) -> Path:
     path.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
     return path
@@ -289,7 +295,7 @@ def test_names_of_columns_and_compressed_input(tmp_path: Path) -> None:
     }  # fmt: skip
     assert counts["input"] == "in.jsonl.gz"
     assert problems_of(path, "--overwrite") == [
-        f"in.jsonl.gz: no question can be used; the reasons are in {tmp_path / 'pt_in_rejects.json'}",
+        "in.jsonl.gz: no question can be used; the reasons are in pt_in_rejects.json",
         "in.jsonl.gz: line 1 has no id, context, answers, but qid, pergunta, texto, resposta; name the right ones with "
         "--id_column, --context_column, --answer_column",
     ]
@@ -340,14 +346,47 @@ def test_nothing_is_written_when_one_member_is_broken(tmp_path: Path) -> None:
 
 def test_command_line(tmp_path: Path) -> None:
     path = write(tmp_path / "squad.json", squad(*QAS))
-    process = run_script("prepare_squad_pt.py", path)
+    process = run_script("prepare_squad_pt.py", path, cwd=tmp_path)
     assert (process.returncode, process.stderr) == (0, "")
     table = dict(line.rsplit(maxsplit=1) for line in process.stdout.splitlines() if "  " in line)
     assert (table["read"], table["kept"], table["  loose"]) == ("10", "6", "1")
-    again = run_script("prepare_squad_pt.py", path)
+    again = run_script("prepare_squad_pt.py", path, cwd=tmp_path)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr.endswith(": exists; add --overwrite or give another --output_dir\n")
     assert again.stderr.count("\n") == 1
+
+
+def test_without_a_folder_files_go_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, here = tmp_path / "elsewhere", tmp_path / "here"
+    source.mkdir()
+    here.mkdir()
+    monkeypatch.chdir(here)
+    path = write(source / "squad.json", squad(*QAS))
+    before = path.read_bytes()
+    main([str(path)])
+    assert [file.name for file in source.iterdir()] == ["squad.json"]
+    names = ["pt_squad.json", "pt_squad_counts.json", "pt_squad_rejects.json"]
+    assert sorted(file.name for file in here.iterdir()) == names
+    assert f"\nwritten: {here / 'pt_squad.json'}\n" in capsys.readouterr().out
+    (here / "pt_squad_counts.json").write_text("mine")
+    (problem,) = problems_of(path)
+    assert problem.endswith(": exists; add --overwrite or give another --output_dir")
+    assert (here / "pt_squad_counts.json").read_text() == "mine"
+    assert path.read_bytes() == before
+    main([str(path), "--output_dir", "data"])
+    assert "\nwritten: data/pt_squad.json\n" in capsys.readouterr().out
+
+
+def test_a_link_to_the_input_is_replaced_not_written_through(tmp_path: Path) -> None:
+    path = write(tmp_path / "squad.json", squad(*QAS))
+    before = path.read_bytes()
+    (tmp_path / "pt_squad.json").symlink_to(path)
+    assert problems_of(path)
+    main([str(path), "--overwrite"])
+    assert path.read_bytes() == before
+    assert not (tmp_path / "pt_squad.json").is_symlink()
 
 
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,8 +31,12 @@ class HelpFormatter(argparse.HelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         paragraphs = text.strip("\n").split("\n\n")
         return "\n\n".join(
-            part if re.search(r"^ ", part, re.MULTILINE) else textwrap.fill(part, width) for part in paragraphs
+            part if re.search(r"^ ", part, re.MULTILINE) else "\n".join(self._split_lines(part, width))
+            for part in paragraphs
         )
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
 
     def _format_args(self, action: argparse.Action, default_metavar: str) -> str:
         if action.nargs == "+":

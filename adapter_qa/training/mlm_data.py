@@ -56,7 +56,8 @@ def load_texts(config: MLMRunConfig) -> dict[str, TextSplit]:
         raise UserError(f"--text_column {data.text_column}: {shown} files have no columns; leave the option out")
     loaded = run_all(partial(_load_split, *pair, data) for pair in zip(splits, files, strict=True))
     by_name: dict[str, TextSplit] = {split.name: texts for split, texts in zip(splits, loaded, strict=True)}
-    log_note(shared_file_notes({name: part.files for name, part in by_name.items()}))
+    if config.training.do_train or config.training.dry_run:
+        log_note(shared_file_notes({name: part.files for name, part in by_name.items()}))
     return by_name
 
 
@@ -86,9 +87,10 @@ def _fingerprint(given: Path, fingerprints: list[dict[str, Any]]) -> dict[str, A
 
 def _load_split(split: Split, files: dict[Path, list[Path]], data: MLMDataOptions) -> TextSplit:
     source: dict[str, Any]
-    fingerprints = {given: [file_fingerprint(path) for path in paths] for given, paths in files.items()}
+    fingerprints: dict[Path, list[dict[str, Any]]] = {}
     if files:
         parts = run_all(partial(read_texts, path, data.text_column) for paths in files.values() for path in paths)
+        fingerprints = {given: [file_fingerprint(path) for path in paths] for given, paths in files.items()}
         source = join_fingerprints([_fingerprint(*pair) for pair in fingerprints.items()])
     else:
         rows = load_dataset(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
