@@ -43,6 +43,8 @@ class ParameterTable(TypedDict):
     Attributes:
         base: the base model with its head.
         added: adapters and fusion.
+        trainable: those that the run trains; 0 if it only evaluates. Runs of versions up to 0.2.0 count what could
+            train then, too.
         parts: each adapter by its name, `fusion` if there is one, and `head`, which is part of `base`.
     """
 
@@ -53,8 +55,14 @@ class ParameterTable(TypedDict):
     parts: dict[str, int]
 
 
-def parameter_table(model: PreTrainedModel, setup: AdapterSetup | None) -> ParameterTable:
-    """Count the parameters of a model by part; `setup` is None for full fine-tuning."""
+def parameter_table(model: PreTrainedModel, setup: AdapterSetup | None, *, trains: bool = True) -> ParameterTable:
+    """Count the parameters of a model by part.
+
+    Args:
+        model: with its adapters.
+        setup: None for full fine-tuning.
+        trains: whether anything is trained.
+    """
     parts_of_marks = {adapter_mark(source.name): source.name for source in setup.adapters} if setup is not None else {}
     if setup is not None and setup.fused:
         parts_of_marks[FUSION_MARK] = "fusion"
@@ -73,7 +81,7 @@ def parameter_table(model: PreTrainedModel, setup: AdapterSetup | None) -> Param
     return {
         "base": base,
         "added": added,
-        "trainable": sum(weight.numel() for weight in model.parameters() if weight.requires_grad),
+        "trainable": sum(weight.numel() for weight in model.parameters() if trains and weight.requires_grad),
         "percent_added": round(100 * added / base, 2),
         "parts": parts,
     }

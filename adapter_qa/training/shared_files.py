@@ -10,7 +10,8 @@ OPTIONS = {"eval": "validation_file", "predict": "test_file"}
 
 def fingerprints(source: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the fingerprints (`core.files`) of the files of a split, as run.json records it; of a data set none."""
-    return source.get("files", [source] if "sha256" in source else [])
+    files: list[dict[str, Any]] = source.get("files", [source] if "sha256" in source else [])
+    return files
 
 
 def shared_file_notes(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:

@@ -57,6 +57,9 @@ def test_counts_for_bert_large(
     assert table["parts"].get("mlm", 24_678_400) == 24_678_400
     assert str(model.active_adapters) == composition
     assert "333,348,866" in format_table(table)
+    evaluated = parameter_table(model, setup, trains=False)
+    assert evaluated == table | {"trainable": 0}
+    assert format_table(evaluated).splitlines()[-1].split() == ["trainable", "0", "0.00", "%"]
 
 
 def test_every_fusion_layer_has_one_value_matrix(maker: Maker, saved: dict[str, Path]) -> None:
