@@ -138,6 +138,7 @@ def test_evaluating_a_saved_run_uses_its_windows_and_a_begun_run_keeps_its_own(
     note = f"note: --max_seq_length 64 --doc_stride 16: as {folder} was trained; other values can be given"
     run, notes = evaluate("saved")
     assert (run["options"]["max_seq_length"], run["options"]["doc_stride"]) == (64, 16)
+    assert run["options"]["fusion_head"] == "new"  # nothing is fused; as in a run.json without this option
     assert notes == [note]
     assert evaluate("saved")[1] == [note, "finished"]
     as_given, _ = evaluate("given", "--max_seq_length", "64", "--doc_stride", "16", "--n_best_size", "50")
@@ -156,3 +157,36 @@ def test_evaluating_a_saved_run_uses_its_windows_and_a_begun_run_keeps_its_own(
     ]
     replaced, _ = evaluate("begun", "--overwrite_output_dir", "True")
     assert replaced["options"]["max_seq_length"] == 64
+
+
+def test_a_run_records_where_its_fusion_head_starts_and_a_begun_run_keeps_it(
+    saved_runs: SavedRuns, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Versions before --fusion_head began every fusion with a new head."""
+    argv = [
+        "--model_name_or_path", tiny_bert, "--do_train", "--train_file", squad_files[0], "--report_to", "none",
+        "--max_steps", 1, "--max_seq_length", 64, "--doc_stride", 16, "--output_dir", tmp_path / "run",
+    ]  # fmt: skip
+    fused = ["--fuse_adapters", f"qa={saved_runs.qa}", f"ner={saved_runs.fusion / 'adapters-fusion' / 'ner'}"]
+    folder = saved_runs.qa / "adapters-qa"
+    done = run_main(run_qa_adapter.main, *argv, *fused)
+    assert f"note: fusion: the head starts from that of qa, {folder}" in done.stderr.splitlines()
+    file = tmp_path / "run" / "run.json"
+    run = json.loads(file.read_text(encoding="utf-8"))
+    assert (run["options"]["fusion_head"], run["head_from"]) == ("from_qa", str(folder))
+    assert "| fusion_head | from_qa |" in (tmp_path / "run" / "adapters-fusion" / "README.md").read_text("utf-8")
+
+    del run["options"]["fusion_head"]
+    file.write_text(json.dumps(run), encoding="utf-8")
+    done = run_main(run_qa_adapter.main, *argv, *fused)
+    assert "this run is finished" in done.stdout
+    assert done.stderr == f"note: --fusion_head new: as the run in {tmp_path / 'run'} began\n"
+    done = run_main(run_qa_adapter.main, *argv, *fused, "--fusion_head", "from_qa")
+    assert (done.returncode, "(fusion_head was new, now from_qa)" in done.stderr) == (2, True)
+    done = run_main(run_qa_adapter.main, *argv, "--fusion_head", "from_qa")
+    assert done.stderr == (
+        "error: --fusion_head from_qa: no new fusion is trained; add --fuse_adapters and --do_train, or leave the "
+        "option out\n"
+    )
+    done = run_main(run_qa_adapter.main, *argv, "--fusion_head", "new", "--dry_run")
+    assert "note: --fusion_head is not used: it is for --fuse_adapters" in done.stderr.splitlines()
