@@ -2,17 +2,21 @@
 """Ask questions of a run of run_qa_adapter.py, or of any other fully fine-tuned model.
 
 RUN is the folder of a run, of adapters or of full fine-tuning, or its adapters-<task> folder. Contexts may have any
-length. In place of a file, - stands for standard input. A GPU is used if there is one.
+length. In place of a file, - stands for standard input. A GPU is used if there is one. On a terminal and without a
+question, the script asks for a text and for questions.
+
+An answer is shown with its probability among the candidates that are kept, and with its place in the context:
+characters count from 0, and the second number is the first character after the answer (start and end of JSON).
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
 import re
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,12 +24,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
-from adapter_qa.core.errors import RunError, escape_control_chars, raise_if_any
+from adapter_qa.core.errors import RunError, raise_if_any
 from adapter_qa.data.squad import QuestionColumns
-from adapter_qa.inference.requests import STDIN, make_requests, read_requests, write_json_lines
+from adapter_qa.inference.answer_text import answer_line, candidate_lines, one_line, print_json, print_text
+from adapter_qa.inference.conversation import converse
+from adapter_qa.inference.light_imports import light_imports, no_garbage_collection
+from adapter_qa.inference.requests import STDIN, make_requests, read_context, read_requests, write_json_lines
 
 if TYPE_CHECKING:  # imported in functions, so that --help and wrong options take no time
-    from predictor_qa import QuestionAnswerer
+    from predictor_qa import Answer, QuestionAnswerer
 
 PORT = 7860
 CANDIDATES_ON_PAGE = 5
@@ -33,6 +40,8 @@ INPUT_COLUMNS = ("id_column", "question_column", "context_column")
 DEVICE = re.compile(r"cpu|cuda(:[0-9]{1,3})?")
 EXAMPLES = """\
 examples:
+  ask_qa.py outputs/fusion
+  ask_qa.py outputs/fusion --context_file text.txt
   ask_qa.py outputs/fusion --question "Onde fica o Pantanal?" --context "O Pantanal fica no Centro-Oeste do Brasil."
   ask_qa.py outputs/fusion --question_file questions.txt --context_file text.txt --n_best 3
   ask_qa.py outputs/fusion --input pairs.jsonl --output answers.jsonl
@@ -47,13 +56,10 @@ def main(argv: list[str]) -> int:
     options = read_options(argv)
     if options.serve:
         serve(options)
-        return 0
-    records = read_records(options)
-    answers = answer_records(records, options)
-    if options.output is not None:
-        write_json_lines(answers, Path(options.output))
+    elif is_conversation(options):
+        hold_conversation(options)
     else:
-        print_answers(answers, as_json=options.json)
+        answer_questions(options)
     return 0
 
 
@@ -66,9 +72,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     Raises:
         UserError: if options are invalid or contradict each other.
     """
-    parser = CollectingArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CollectingArgumentParser(description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
     add_model_options(parser)
     add_question_options(parser)
     options: argparse.Namespace = parser.parse_intermixed_args(argv)
@@ -134,8 +138,8 @@ def add_question_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--input",
         metavar="FILE",
-        help='many: a .jsonl file with {"id", "question", "context"} per line (- reads such lines); or .json, .csv, '
-        ".tsv, .parquet, .arrow, also compressed",
+        help='many: a .jsonl file with {"question", "context"} and perhaps "id" per line (- reads such lines); or '
+        ".json, .csv, .tsv, .parquet, .arrow, also compressed; records without ids are numbered from 1",
     )
     for name in INPUT_COLUMNS:
         group.add_argument(
@@ -192,14 +196,26 @@ def page_problems(options: argparse.Namespace) -> list[str]:
     return problems
 
 
+def is_conversation(options: argparse.Namespace) -> bool:
+    """Return whether questions are typed: no option gives them, or asks for another output than this terminal."""
+    others = ("question", "question_file", "input", "json", "output", "serve")
+    return (
+        not any(getattr(options, name) for name in others)
+        and STDIN not in (options.context, options.context_file)
+        and sys.stdin.isatty()
+        and sys.stdout.isatty()
+    )
+
+
 def question_problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the options of questions and answers."""
     problems = []
+    is_typed = is_conversation(options)
     has_question = options.question is not None or options.question_file is not None
     has_context = options.context is not None or options.context_file is not None
-    if (options.input is None) == (not has_question):
+    if (options.input is None) == (not has_question) and not is_typed:
         problems.append("give either --question with --context, or --input")
-    if has_question != has_context:
+    if has_question != has_context and not is_typed:
         problems.append("--question and --context go together; give both")
     for name in ("question", "context"):
         if getattr(options, name) is not None and getattr(options, f"{name}_file") is not None:
@@ -225,40 +241,82 @@ def read_records(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Read the questions and contexts of the command line, of files or of standard input."""
     if options.input is not None:
         given = {name: getattr(options, name) for name in INPUT_COLUMNS if getattr(options, name) is not None}
-        return read_requests(options.input, QuestionColumns.of_options(given))
+        return read_requests(options.input, QuestionColumns.of_options(given), need_ids=options.id_column is not None)
     questions = options.question_file or options.question or []
     return make_requests(questions, context=options.context, context_file=options.context_file)
 
 
 def load_answerer(options: argparse.Namespace, model: str) -> QuestionAnswerer:
     """Load one of `options.models`."""
-    from predictor_qa import Overrides, QuestionAnswerer
-
     is_run = model in options.runs
-    return QuestionAnswerer(
-        model if is_run else None,
-        base=None if is_run else model,
-        overrides=Overrides(
-            base_model=options.model_name_or_path if is_run else None,
-            language_adapter=options.load_lang_adapter if is_run else None,
-            no_answer=options.version_2_with_negative,
-            null_score_diff_threshold=options.null_score_diff_threshold,
-            max_seq_length=options.max_seq_length,
-            doc_stride=options.doc_stride,
-            max_answer_length=options.max_answer_length,
-        ),
-        batch_size=options.batch_size,
-        device=options.device,
-    )
+    with no_garbage_collection():
+        with light_imports():
+            from predictor_qa import Overrides, QuestionAnswerer
+        return QuestionAnswerer(
+            model if is_run else None,
+            base=None if is_run else model,
+            overrides=Overrides(
+                base_model=options.model_name_or_path if is_run else None,
+                language_adapter=options.load_lang_adapter if is_run else None,
+                no_answer=options.version_2_with_negative,
+                null_score_diff_threshold=options.null_score_diff_threshold,
+                max_seq_length=options.max_seq_length,
+                doc_stride=options.doc_stride,
+                max_answer_length=options.max_answer_length,
+            ),
+            batch_size=options.batch_size,
+            device=options.device,
+        )
 
 
-def answer_records(records: list[dict[str, Any]], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the records, each with its `predictor_qa.Answer.document`."""
+def answer_questions(options: argparse.Namespace) -> None:
+    """Answer all questions of the options, and print a count of them."""
+    records = read_records(options)
     answerer = load_answerer(options, options.models[0])
     pairs = [(record["question"], record["context"]) for record in records]
+    started = time.monotonic()
     with report_out_of_memory(options.batch_size):
         answers = answerer.ask_many(pairs, options.n_best or 1)
-    return [record | answer.document(options.n_best) for record, answer in zip(records, answers, strict=True)]
+    seconds = time.monotonic() - started
+    documents = [record | answer.document(options.n_best) for record, answer in zip(records, answers, strict=True)]
+    if options.output is not None:
+        write_json_lines(documents, Path(options.output))
+    else:
+        print_answers(documents, as_json=options.json)
+    sys.stdout.flush()  # the count comes last
+    print(count_text(records, answers, seconds, options.output), file=sys.stderr)
+
+
+def count_text(records: list[dict[str, Any]], answers: list[Answer], seconds: float, output: str | None = None) -> str:
+    """Return how many questions were answered, in which time, and which of them differ from the others."""
+    without = sum(not answer.text for answer in answers)
+    long = {record["context"] for record, answer in zip(records, answers, strict=True) if answer.windows > 1}
+    parts = [f"{_plural(len(answers), 'question')} answered in {seconds:.1f} s"]
+    parts += [f"{without} without an answer"] if without else []
+    parts += [f"{_plural(len(long), 'context')} longer than a window"] if long else []
+    parts += [f"written to {output}"] if output is not None else []
+    return ", ".join(parts)
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def hold_conversation(options: argparse.Namespace) -> None:
+    """Answer questions that are typed on the terminal."""
+    context = None
+    if options.context is not None or options.context_file is not None:
+        context = read_context(options.context, options.context_file)
+    print(f"loading {options.models[0]} ...", file=sys.stderr)
+    answerer = load_answerer(options, options.models[0])
+
+    def ask(question: str, context: str) -> list[str]:
+        with report_out_of_memory(options.batch_size):
+            answer = answerer.ask(question, context, options.n_best or 1)
+        document = answer.document(options.n_best)
+        return [answer_line(document), *candidate_lines(document)]
+
+    converse(ask, context)
 
 
 @contextmanager
@@ -277,21 +335,16 @@ def report_out_of_memory(batch_size: int) -> Iterator[None]:
 
 
 def print_answers(answers: list[dict[str, Any]], *, as_json: bool) -> None:
-    """Print answers as text or as JSON lines."""
+    """Print answers as text or as JSON lines; of several as text, each comes after its question."""
     for answer in answers:
         if as_json:
-            print(escape_control_chars(json.dumps(answer, ensure_ascii=False)))
+            print_json(answer)
             continue
         if len(answers) > 1:
-            print(escape_control_chars(answer["question"]))
-        print(f"{shown_text(answer)}   (score {answer['score']:.3f}, at {answer['start']})")
-        for rank, candidate in enumerate(answer.get("n_best", []), start=1):
-            print(f"{rank:>4}. {candidate['score']:.3f}  {shown_text(candidate)}   (at {candidate['start']})")
-
-
-def shown_text(answer: dict[str, Any]) -> str:
-    """Return the text of an answer or candidate for the terminal."""
-    return escape_control_chars(answer["answer"]) or "(no answer)"
+            print_text(one_line(answer["question"]))
+        print_text(answer_line(answer))
+        for line in candidate_lines(answer):
+            print_text(line)
 
 
 # ---------------------------------------------------------------- web page

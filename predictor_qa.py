@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
@@ -53,9 +54,11 @@ class Answer(PlainAnswer):
 
     Attributes:
         attention: weights of the adapters in a fusion; None without a fusion, and from `ask_many`.
+        windows: number of windows that the context was read in; 1 if it fits into a window.
     """
 
     attention: FusionAttentionDocument | None = None
+    windows: int = 1
 
 
 @dataclass(frozen=True)
@@ -135,9 +138,9 @@ class QuestionAnswerer:
         Raises:
             UserError: if a text is empty or not valid.
         """
-        answers, attention = self._answer(read_pairs([(question, context)]), n_best)
+        answers, attention, counts = self._answer(read_pairs([(question, context)]), n_best)
         document = attention.document() if attention.sites else None
-        return Answer(**vars(answers.plain(n_best)[0]), attention=document)
+        return Answer(**vars(answers.plain(n_best)[0]), attention=document, windows=counts[0])
 
     def ask_many(self, pairs: Iterable[tuple[str, str]], n_best: int | None = None) -> list[Answer]:
         """Answer pairs of question and context; `n_best` as for `ask`.
@@ -145,15 +148,15 @@ class QuestionAnswerer:
         Raises:
             UserError: if there is no pair, or a text is empty or not valid.
         """
-        answers = self.answer(read_pairs(pairs), n_best)
-        return [Answer(**vars(answer)) for answer in answers.plain(n_best)]
+        answers, _, counts = self._answer(read_pairs(pairs), n_best)
+        return [Answer(**vars(a), windows=count) for a, count in zip(answers.plain(n_best), counts, strict=True)]
 
     def answer(self, questions: Sequence[Question], n_best: int | None = None) -> Answers:
         """Answer questions with distinct ids; their gold answers are not used. `n_best` as for `ask`."""
         return self._answer(questions, n_best)[0]
 
-    def _answer(self, questions: Sequence[Question], n_best: int | None) -> tuple[Answers, FusionAttention]:
-        """Return the answers, and the fusion attention over all windows of all questions."""
+    def _answer(self, questions: Sequence[Question], n_best: int | None) -> tuple[Answers, FusionAttention, list[int]]:
+        """Return the answers, the fusion attention over all windows, and the number of windows of each question."""
         options = self.options
         windows = make_windows(
             questions,
@@ -175,7 +178,7 @@ class QuestionAnswerer:
             version_2=options["version_2"],
             null_score_diff_threshold=options["null_score_diff_threshold"],
         )
-        return answers, attention
+        return answers, attention, np.bincount(windows.question_index, minlength=len(questions)).tolist()
 
     def _find_spans(self, windows: Windows, n_best_size: int) -> tuple[WindowSpans, FusionAttention]:
         """Run the model and return the best spans of each window, and the fusion attention over all windows."""

@@ -102,11 +102,11 @@ def test_probabilities_are_over_all_candidates_however_many_are_listed(
     assert {key: few[key] for key in ANSWER_KEYS} == few["n_best"][0]
     assert ask_qa.main([*map(str, argv), "--n_best", "2"]) == 0
     first, second = few["n_best"][:2]
-    assert capsys.readouterr().out.splitlines() == [
-        f"{first['answer']}   (score {first['score']:.3f}, at {first['start']})",
-        f"   1. {first['score']:.3f}  {first['answer']}   (at {first['start']})",
-        f"   2. {second['score']:.3f}  {second['answer']}   (at {second['start']})",
+    shown = [
+        f"{answer['answer']}   (probability {answer['score']:.2f}, characters {answer['start']}–{answer['end']})"
+        for answer in (first, second)
     ]
+    assert capsys.readouterr().out.splitlines() == [shown[0], f"   1. {shown[0]}", f"   2. {shown[1]}"]
 
 
 def test_page_lists_as_many_candidates_as_asked_for(saved_runs: SavedRuns, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_there_is_no_answer_if_null_odds_exceed_the_threshold(
     assert empty == [above["no_answer_score"]]
     assert len(above["n_best"]) == 6  # no answer is not counted
     assert ask_qa.main([*map(str, argv), "--null_score_diff_threshold", str(answer["null_odds"] - 1)]) == 0
-    assert capsys.readouterr().out == f"(no answer)   (score {answer['no_answer_score']:.3f}, at 0)\n"
+    assert capsys.readouterr().out == f"(no answer)   (probability {answer['no_answer_score']:.2f})\n"
 
 
 def test_fully_fine_tuned_model_of_another_program(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) -> None:

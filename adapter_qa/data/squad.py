@@ -49,9 +49,10 @@ class QuestionColumns(NamedTuple):
         """Return the columns that the options `<field>_column` name; earlier versions recorded no such options."""
         return cls(**{name: options.get(f"{name}_column", default) for name, default in cls._field_defaults.items()})
 
-    def needed(self) -> dict[str, str]:
-        """Return, by option, the columns that every file must have."""
-        return {"id_column": self.id, "question_column": self.question, "context_column": self.context}
+    def needed(self, *, ids: bool = True) -> dict[str, str]:
+        """Return, by option, the columns that every file must have; without `ids`, that of the id is not one."""
+        texts = {"question_column": self.question, "context_column": self.context}
+        return ({"id_column": self.id} if ids else {}) | texts
 
     def answer_in(self, fields: Mapping[str, Any]) -> str:
         """Return the column of a record's answers."""
@@ -114,8 +115,8 @@ def load_hub_squad(
     return to_questions(records, f"{name} ({split})", need_answers=need_answers, columns=columns)
 
 
-def read_question_file(path: Path, columns: QuestionColumns = STANDARD) -> list[Record]:
-    """Read the records of a question file without checking them.
+def read_question_file(path: Path, columns: QuestionColumns = STANDARD, *, need_ids: bool = True) -> list[Record]:
+    """Read the records of a question file without checking them; without `need_ids`, CSV may lack that column.
 
     The file has one of `sources.RECORD_SUFFIXES`. Records are flat, or nested as in SQuAD: articles with "paragraphs",
     or paragraphs with "qas". CSV holds answers as JSON, as the Python literal that pandas and datasets write, or as
@@ -124,13 +125,15 @@ def read_question_file(path: Path, columns: QuestionColumns = STANDARD) -> list[
     Raises:
         UserError: the extension is unknown, the file cannot be read, or its content does not fit the extension.
     """
-    rows = read_rows(path, columns.needed())
+    rows = read_rows(path, columns.needed(ids=need_ids))
     return list(_flatten(rows.records, columns, cells=format_of(path) in CSV_SUFFIXES))
 
 
-def read_question_content(name: str, content: bytes, suffix: str, columns: QuestionColumns = STANDARD) -> list[Record]:
+def read_question_content(
+    name: str, content: bytes, suffix: str, columns: QuestionColumns = STANDARD, *, need_ids: bool = True
+) -> list[Record]:
     """Do the same for the content of a text file that is called `name` in messages; see `sources.read_records`."""
-    records = read_records(name, content, suffix, columns.needed())
+    records = read_records(name, content, suffix, columns.needed(ids=need_ids))
     return list(_flatten(records, columns, cells=suffix in CSV_SUFFIXES))
 
 

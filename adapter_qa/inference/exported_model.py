@@ -17,11 +17,12 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from adapter_qa.core.errors import ReportedError, UserError, escape_control_chars, raise_if_any
+from adapter_qa.core.errors import ReportedError, UserError, raise_if_any
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import PlainAnswer, WindowSpans, choose_answers, spans_to_keep, window_spans
 from adapter_qa.data.windows import make_windows, pad_windows
+from adapter_qa.inference.answer_text import candidate_lines, one_line, print_json, print_text
 from adapter_qa.inference.export_layout import EXPORT_FILE, GRAPH_FILE, TOKENIZER_FILE
 
 OUTPUTS = ["start_logits", "end_logits"]
@@ -136,12 +137,11 @@ def print_answer(argv: list[str]) -> None:
     model = ExportedModel.load(Path(__file__).resolve().parent)
     document = model.answer(options.question, options.context, options.n_best or 1).document(options.n_best)
     if options.json:
-        print(escape_control_chars(json.dumps(document, ensure_ascii=False)))
+        print_json(document)
         return
-    print(escape_control_chars(document["answer"]))
-    for rank, candidate in enumerate(document.get("n_best", []), start=1):
-        text = escape_control_chars(candidate["answer"]) or "(no answer)"
-        print(f"{rank:>4}. {candidate['score']:.3f}  {text}   (at {candidate['start']})")
+    print_text(one_line(document["answer"]))
+    for line in candidate_lines(document):
+        print_text(line)
 
 
 def main(argv: list[str]) -> int:

@@ -32,7 +32,7 @@ def make_requests(
     Raises:
         UserError: if a file cannot be read, or a text is empty or not valid.
     """
-    texts, passage = run_all([lambda: _read_questions(questions), lambda: _read_context(context, context_file)])
+    texts, passage = run_all([lambda: _read_questions(questions), lambda: read_context(context, context_file)])
     return [{"id": str(number), "question": text, "context": passage} for number, text in enumerate(texts, start=1)]
 
 
@@ -42,7 +42,12 @@ def _read_questions(questions: str | list[str]) -> list[str]:
     return run_all(partial(_check_text, "--question", question) for question in questions)
 
 
-def _read_context(context: str | None, context_file: str | None) -> str:
+def read_context(context: str | None, context_file: str | None) -> str:
+    """Return the context; the arguments are those of `make_requests`.
+
+    Raises:
+        UserError: if the file cannot be read, or the text is empty or not valid.
+    """
     if context is None or context == STDIN:
         return _read_text(context_file or STDIN).removesuffix("\n")
     return _check_text("--context", context)
@@ -61,20 +66,27 @@ def _read_text(file: str) -> str:
     return decode(STDIN_NAME, read_stdin()) if file == STDIN else decode(file, read_bytes(file))
 
 
-def read_requests(file: str, columns: QuestionColumns = STANDARD) -> list[dict[str, Any]]:
+def read_requests(file: str, columns: QuestionColumns = STANDARD, *, need_ids: bool = False) -> list[dict[str, Any]]:
     """Read the records of a question file with all their fields; answers in them are not checked.
+
+    If no record has an id, the ids are the numbers of the records, from "1".
 
     Args:
         file: A file that `data.squad.read_question_file` reads, or `STDIN` for JSON lines.
         columns: The keys of its records. In what is returned the keys are the standard ones, too.
+        need_ids: Whether all records must have ids.
 
     Raises:
-        UserError: if the file cannot be read, or a record lacks a field or has a value that JSON cannot represent.
+        UserError: if the file cannot be read, a record lacks a field that others have or has a value that JSON cannot
+            represent, or ids repeat.
     """
     if file == STDIN:
-        name, records = STDIN_NAME, read_question_content(STDIN_NAME, read_stdin(), ".jsonl", columns)
+        name = STDIN_NAME
+        records = read_question_content(name, read_stdin(), ".jsonl", columns, need_ids=need_ids)
     else:
-        name, records = file, read_question_file(Path(file), columns)
+        name, records = file, read_question_file(Path(file), columns, need_ids=need_ids)
+    if not need_ids:
+        records = _with_ids(records, columns.id, name)
     questions = [_without_answers(record, columns) for record in records]
     to_questions(questions, name, need_answers=False, columns=columns)
     problems = []
@@ -86,6 +98,33 @@ def read_requests(file: str, columns: QuestionColumns = STANDARD) -> list[dict[s
     raise_if_any(problems[:MAX_PROBLEMS])
     keys = {"id": columns.id, "question": columns.question, "context": columns.context}
     return [record.fields | {name: record.fields[key] for name, key in keys.items()} for record in records]
+
+
+def _with_ids(records: list[Record], key: str, source: str) -> list[Record]:
+    """Return records with their numbers, from "1", as ids, if none of them has an id.
+
+    Raises:
+        UserError: if some have an id and others do not.
+    """
+    objects = [record for record in records if isinstance(record.fields, dict) and not record.problem]
+    missing = [record for record in objects if _is_blank(record.fields.get(key))]
+    if not missing:
+        return records
+    if len(missing) < len(objects):
+        raise UserError(
+            f"{source}: {len(missing)} of {len(records)} records have no {key!r}, such as {missing[0].where}; give "
+            "every record one, or none"
+        )
+    return [
+        replace(record, fields={key: str(number)} | record.fields | {key: str(number)})  # the id comes first
+        if isinstance(record.fields, dict)
+        else record
+        for number, record in enumerate(records, start=1)
+    ]
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
 
 
 def _without_answers(record: Record, columns: QuestionColumns) -> Record:

@@ -71,6 +71,7 @@ def serve_page(answerers: Mapping[str, AnswerQuestion], listener: socket.socket)
 
     warnings.filterwarnings("ignore", module=r"gradio\.")  # Gradio warns about its own code with every question
     app = make_app(answerers)
+    listener.listen()  # a browser that is faster than the server waits
     print(f"http://{HOST}:{listener.getsockname()[1]}   (Ctrl-C ends)", flush=True)
     uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
 

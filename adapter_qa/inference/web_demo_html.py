@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from adapter_qa.inference.answer_text import numbers_text, place_text, probability_text
+
 if TYPE_CHECKING:
     from adapter_qa.models.fusion_attention import FusionAttentionDocument
 
@@ -86,7 +88,7 @@ def _answer_section(name: str, context: str, answer: DemoAnswer) -> str:
     text = escape(document["answer"]) or NO_ANSWER
     parts = [
         f"<h2>{escape(name)}</h2>",
-        f'<p class="answer">{text} <small>probability {document["score"]:.3f}</small></p>',
+        f'<p class="answer">{text} <small>{numbers_text(document)}</small></p>',
         f'<div class="passage" dir="auto" tabindex="0">{highlight(context, document["start"], document["end"])}</div>',
         _candidate_table(document),
         heat_map(answer.attention) if answer.attention is not None else "",
@@ -119,13 +121,13 @@ def _candidate_table(document: dict[str, Any]) -> str:
         rows.append(
             f'<tr class="{"chosen" if is_answer else "other"}"><td class="number">{rank}</td>'
             f"<td>{escape(candidate['answer']) or NO_ANSWER}</td>"
-            f'<td class="number">{candidate["score"]:.3f}</td><td class="number">{candidate["start"]}</td></tr>'
+            f'<td class="number">{candidate["score"]:.2f}</td><td class="number">{place_text(candidate)}</td></tr>'
         )
     hint = ""
     if "no_answer_score" in document:
-        hint = f'<p class="hint">no answer: probability {document["no_answer_score"]:.3f}</p>'
-    headings = (
-        '<tr><th class="number">#</th><th>candidate</th><th class="number">probability</th><th class="number">at</th>'
+        hint = f'<p class="hint">no answer: {probability_text(document["no_answer_score"])}</p>'
+    headings = '<tr><th class="number">#</th><th>candidate</th>' + "".join(
+        f'<th class="number">{name}</th>' for name in ("probability", "characters")
     )
     table = f'<table class="best">{headings}</tr>{"".join(rows)}</table>'
     return f'<h3>Candidates</h3><div class="scroll">{table}</div>{hint}'

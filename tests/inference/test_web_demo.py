@@ -295,7 +295,8 @@ def test_answers_equal_those_of_the_command_line(browser: Browser, saved_runs: S
         browser.ask(record["context"], record["question"])
         browser.wait_for(".question", [record["question"]])
         assert browser.texts("#result mark")[0] == record["answer"]
-        assert browser.texts("#result .answer small")[0] == f"probability {record['score']:.3f}"
+        place = f"{record['start']}–{record['end']}"
+        assert browser.texts("#result .answer small")[0] == f"probability {record['score']:.2f}, characters {place}"
         before = browser.driver.execute_script(
             "let range = document.createRange(), mark = document.querySelector('#result mark');"
             "range.setStart(mark.parentElement, 0); range.setEndBefore(mark); return range.toString().length"
