@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     for line in describe(sweep, folder):
         print(escape_control_chars(line), flush=True)
 
-    from adapter_qa.sweeps import study, worker
+    from adapter_qa.sweeps import live_display, study, summary, worker
 
     if args.dry_run:
         for command in worker.first_commands(sweep, SCRIPT, folder, DRY_RUN_TRIALS):
@@ -53,9 +53,9 @@ def main(argv: list[str]) -> int:
     with study.report_storage_errors():
         storage = study.open_storage(folder, args.storage)
         store = study.TrialStore(sweep, folder, storage, folder.resolve().name, args.lease)
-        with DeferredSignal() as interruption:
-            worker.Worker(store, SCRIPT, interruption).work()
-        worker.print_best(store, SCRIPT)
+        with DeferredSignal() as interruption, live_display.LiveDisplay(store) as display:
+            worker.Worker(store, SCRIPT, interruption, display).work()
+        summary.print_summary(store, SCRIPT)
     return 0
 
 

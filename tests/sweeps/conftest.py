@@ -10,7 +10,7 @@ import yaml
 from support.sweeps import FAKE, WriteSweep
 
 import sweep_qa
-from adapter_qa.sweeps import worker
+from adapter_qa.sweeps import summary, worker
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +18,7 @@ def _fast_trials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep_qa, "SCRIPT", FAKE)
     monkeypatch.setattr(worker, "POLL", 0.05)
     monkeypatch.setattr(worker, "IDLE", 0.05)
+    monkeypatch.setattr(summary, "draw_trials", lambda *_: None)  # takes half a second
     monkeypatch.setenv("FAKE_SECONDS", "0.1")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,11 +22,15 @@ from support.sweeps import FAKE, WriteSweep, read_lines_until, read_report, read
 from adapter_qa.core.errors import Interrupted, RunError, UserError
 from adapter_qa.runs.layout import LOCK_FILE
 from adapter_qa.runs.lock import is_locked
+from adapter_qa.sweeps import analysis, summary
 from adapter_qa.sweeps.search_space import read_sweep
 from adapter_qa.sweeps.study import first_trials
 
 
-def test_output_and_files_of_a_sweep(write_sweep: WriteSweep, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_and_files_of_a_sweep(
+    write_sweep: WriteSweep, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summary, "draw_trials", analysis.draw_trials)
     file = write_sweep()
     folder, data = file.parent / "sweep", file.parent / "data.json"
     assert run_worker(file) == 0
@@ -40,9 +45,26 @@ def test_output_and_files_of_a_sweep(write_sweep: WriteSweep, capsys: pytest.Cap
         f"trial 0 of 3: seed=1 (log: {folder}/trials/0000.log)",
     ]
     assert [line for line in lines if line.startswith("trial 2: evaluation")] == [
-        f"trial 2: evaluation {number}, f1 {10 * number + 3}" for number in (1, 2, 3, 4)
+        f"trial 2: evaluation {number}, F1 {10 * number + 3}.0" for number in (1, 2, 3, 4)
     ]
-    assert lines[-3:] == ["best: trial 2, seed=3, f1 43", f"folder: {folder}/trials/0002", again]
+    ended = [re.sub(r"\b\d+ s\b", "N s", line) for line in lines if line.startswith("trial ") and "[" in line]
+    assert ended == [
+        "trial 0: seed=1: F1 41.0, 4 evaluations, N s [1 of 3 done; best F1 41.0 (trial 0); about N s left]",
+        "trial 1: seed=2: F1 42.0, 4 evaluations, N s [2 of 3 done; best F1 42.0 (trial 1); about N s left]",
+        "trial 2: seed=3: F1 43.0, 4 evaluations, N s [3 of 3 done; best F1 43.0 (trial 2)]",
+    ]
+    last = lines.index("next:") - 6
+    assert lines[last].startswith("3 trials: 3 finished; ")
+    assert lines[last + 1 : last + 9] == [
+        f"report: {folder}/sweep.json",
+        f"picture: {folder}/parallel_coordinates.png",
+        "best: trial 2, seed=3, F1 43.0",
+        f"folder: {folder}/trials/0002",
+        again,
+        "next:",
+        f'  python ask_qa.py {folder}/trials/0002 --question "..." --context "..."',
+        f"  python report_qa.py {folder}/trials --output_dir report",
+    ]
     document = read_report(file)
     seconds = [trial.pop("seconds") for trial in document["trials"]]
     assert all(0.4 <= duration < 60 for duration in seconds)
@@ -50,6 +72,7 @@ def test_output_and_files_of_a_sweep(write_sweep: WriteSweep, capsys: pytest.Cap
         "study": "sweep",
         "settings": {"trials": 3, **read_sweep(file).settings()},
         "best": 2,
+        "importance": None,
         "trials": [
             {
                 "number": number,
@@ -65,10 +88,10 @@ def test_output_and_files_of_a_sweep(write_sweep: WriteSweep, capsys: pytest.Cap
         ],
     }
     names = {path.name for path in folder.iterdir()}
-    assert names == {"journal.log", "sweep.json", "trials"}
+    assert names == {"journal.log", "parallel_coordinates.png", "sweep.json", "trials"}
 
     assert run_worker(file) == 0  # done: nothing is started
-    assert capsys.readouterr().out.splitlines() == [*lines[:2], *lines[-3:]]
+    assert capsys.readouterr().out.splitlines() == [*lines[:2], *lines[last:]]
     assert read_starts(file) == {"0000 0": 1, "0001 0": 1, "0002 0": 1}
 
 
