@@ -21,6 +21,7 @@ import export_qa
 import prepare_squad_pt
 import report_qa
 import sweep_qa
+from adapter_qa.api import TrainingResult
 from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import ConfigParser
 from adapter_qa.data.spans import Candidate
@@ -194,7 +195,7 @@ def test_paths_of_the_project_in_the_text_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", documents_with("^```python"), ids=lambda path: path.name)
 def test_python_in_documents_uses_names_that_exist(path: Path) -> None:
-    types = {"answerer": QuestionAnswerer, "answer": Answer, "candidate": Candidate}
+    types = {"answerer": QuestionAnswerer, "answer": Answer, "candidate": Candidate, "result": TrainingResult}
     for block in (block for language, block in FENCE.findall(document(path)) if language == "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):
