@@ -57,11 +57,14 @@ def test_interrupted_run_resumes(folder: Path, capsys: pytest.CaptureFixture[str
     before = read_run(folder / "interrupted")
     assert (before["status"], len(before["history"])) == ("interrupted", 1)
     assert run_qa_adapter.main(COMMANDS["interrupted"]) == 0
-    assert "checkpoint-4: the run resumes from here" in capsys.readouterr().out
+    assert "  resumes     from checkpoint-4\n" in capsys.readouterr().out
     after = read_run(folder / "interrupted")
     assert (after["status"], after["steps"], after["epochs"]) == ("finished", 6, 2.0)
     assert after["history"][0] == before["history"][0]
     assert len(after["history"]) == 2
+    # Its version kept the best checkpoint.
+    kept = [path.name for path in (folder / "interrupted").glob("checkpoint-*")]
+    assert kept == [f"checkpoint-{after['best']['step']}"]
 
 
 @pytest.mark.parametrize("name", ["qa", "fusion", "full"])

@@ -51,7 +51,7 @@ from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerp
 from adapter_qa.models.parameters import ParameterTable, format_table, parameter_table
 from adapter_qa.models.save import frozen_adapters, save_setup
 from adapter_qa.models.weights import check_states
-from adapter_qa.runs.checkpoints import checkpoint_steps, discard, rotate
+from adapter_qa.runs.checkpoints import checkpoint_steps, discard, remove_leftovers, rotate
 from adapter_qa.runs.hub import HubTarget, push_finished
 from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, OPTIONS_FILE, RUN_FILE, checkpoint_path, predictions_file
 from adapter_qa.runs.model_card import write_card
@@ -307,7 +307,7 @@ def build_model(
         build_setup(model, run.setup)
     on_main_process(run.record.begin)
     _write_options(run)
-    parameters = parameter_table(model, run.setup)
+    parameters = parameter_table(model, run.setup, trains=bool(run.args.do_train or run.args.dry_run))
     trained_on = msgspec.to_builtins(_trained_on(options, weights, base.identity.tokenizer))
     run.record.update(setup=run.setup_name, parameters=parameters, trained_on=trained_on)
     return ModelBundle(model, base.tokenizer, parameters, {**trained_on, "versions": versions(), **task_metadata})
@@ -581,4 +581,5 @@ def _remove_training_state(folder: Path) -> None:
     """Remove checkpoints and the copy of the frozen adapters, which only an interrupted run needs."""
     for step in checkpoint_steps(folder):
         discard(checkpoint_path(folder, step))
+    remove_leftovers(folder)
     (folder / FROZEN_FILE).unlink(missing_ok=True)

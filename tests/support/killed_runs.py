@@ -31,7 +31,7 @@ import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.core.cli import run_cli
-from adapter_qa.runs.checkpoints import checkpoint_error, checkpoint_steps
+from adapter_qa.core.files import TEMPORARY_SUFFIX
 from adapter_qa.training import workflow  # noqa: F401  (imported in the server and not in every process)
 
 SCRIPTS = {"qa": run_qa_adapter, "mlm": run_mlm_adapter, "ner": run_ner_adapter}
@@ -236,9 +236,6 @@ def read_results(folder: Path) -> dict[str, Any]:
     """Return everything in a finished run that must not depend on interruptions."""
     run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert run["status"] == "finished"
-    assert checkpoint_steps(folder)
-    complete = [path for path in folder.glob("checkpoint-*") if checkpoint_error(path) is None]
-    assert len(complete) == len(checkpoint_steps(folder))
     state = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
     saved = Path(run["saved"])
     return {
@@ -251,6 +248,7 @@ def read_results(folder: Path) -> dict[str, Any]:
         "metrics": {split: without_speed(metrics) for split, metrics in run["metrics"].items()},
         "results": without_speed(json.loads((folder / "all_results.json").read_text(encoding="utf-8"))),
         "predictions": {path.name: path.read_bytes() for path in folder.glob("*_predictions.*")},
+        "files": sorted(path.name for path in folder.iterdir() if not path.name.endswith(TEMPORARY_SUFFIX)),
     }
 
 
