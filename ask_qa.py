@@ -336,13 +336,14 @@ def report_out_of_memory(batch_size: int) -> Iterator[None]:
 
 def print_answers(answers: list[dict[str, Any]], *, as_json: bool) -> None:
     """Print answers as text or as JSON lines; of several as text, each comes after its question."""
+    are_several = len(answers) > 1
     for answer in answers:
         if as_json:
             print_json(answer)
             continue
-        if len(answers) > 1:
+        if are_several:
             print_text(one_line(answer["question"]))
-        print_text(answer_line(answer))
+        print_text(("  " if are_several else "") + answer_line(answer))
         for line in candidate_lines(answer):
             print_text(line)
 

@@ -9,6 +9,7 @@ r"""Measure this trainer against standard implementations, side by side in one r
     python benchmarks/bench_qa.py --only peer --peer adapters/examples/pytorch/question-answering --data squad.json \
         --tokenizer DIR --max_samples 2000
     python benchmarks/bench_qa.py --only export --layers 12         # or --run outputs/fusion
+    python benchmarks/bench_qa.py --only ask --run outputs/fusion   # the first answer and a warm one
     python benchmarks/bench_qa.py --only processes --data squad.json --tokenizer DIR    # DDP, and ZeRO where installed
 
 The standard implementations: windows padded to 384 tokens, or to the longest of a batch of similar length; the
@@ -30,6 +31,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
+from asking import measure_asking
 from data_path import measure_answers, measure_evaluation, measure_memory, measure_windows
 from exported import measure_exported
 from fusion_training import measure_training
@@ -48,6 +50,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "memory": measure_memory,
     "peer": measure_whole_runs,
     "export": measure_exported,
+    "ask": measure_asking,
     "processes": measure_processes,
 }
 
@@ -95,13 +98,14 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", help="folder of a model for whole runs; default: random weights")
     parser.add_argument("--max_samples", type=int, default=10_000, help="first N questions of --data")
     parser.add_argument("--peer", help="folder with the adapters library's run_qa.py, trainer_qa.py and utils_qa.py")
-    parser.add_argument("--run", help="saved run to export; default: random weights")
+    parser.add_argument("--run", help="saved run to export (default: random weights) and to ask")
     parser.add_argument("--threads", type=int, help="number of CPU threads")
     options = parser.parse_args(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
     has_data = options.data is not None and options.tokenizer is not None
     is_possible = dict.fromkeys(MEASUREMENTS, True) | dict.fromkeys(NEED_DATA, has_data)
+    is_possible["ask"] = options.run is not None
     is_possible["peer"] = has_data and options.peer is not None
     is_possible["export"] = importlib.util.find_spec("onnxscript") is not None
     if options.only is None:
@@ -109,8 +113,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     impossible = [name for name in options.only if not is_possible[name]]
     if impossible:
         parser.error(
-            f"{', '.join(impossible)}: needs --data and --tokenizer; peer also needs --peer; export needs the packages "
-            "of the extra export"
+            f"{', '.join(impossible)}: needs --data and --tokenizer; peer also needs --peer; ask needs --run; export "
+            "needs the packages of the extra export"
         )
     return options
 

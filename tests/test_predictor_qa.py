@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.problems import problems_of
 from support.questions import make_questions
 from support.saved_runs import SavedRuns
 from support.scripts import ROOT, run_main
@@ -107,6 +109,61 @@ def test_probabilities_are_over_all_candidates_however_many_are_listed(
         for answer in (first, second)
     ]
     assert capsys.readouterr().out.splitlines() == [shown[0], f"   1. {shown[0]}", f"   2. {shown[1]}"]
+
+
+def test_the_count_comes_last_and_on_stderr(
+    saved_runs: SavedRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One of the contexts is longer than a window, and two questions are about it; the zero-width one has no answer."""
+    short, long = "Ana nasceu em Belém.", "Ana nasceu em Belém. " * 30
+    pairs = [("Onde?", short), ("Onde?", long), ("Quem?", long), ("Onde?", "\u200b")]
+    records = [{"question": question, "context": context} for question, context in pairs]
+    path, output = tmp_path / "a.jsonl", tmp_path / "out.jsonl"
+    path.write_text("\n".join(map(json.dumps, records)), encoding="utf-8")
+    counts = r"4 questions answered in [0-9.]+ s, 1 without an answer, 1 context longer than a window"
+    argv = [str(saved_runs.qa), "--input", str(path)]
+    for more, printed, end in (
+        ([], 8, ""),
+        (["--json"], 4, ""),
+        (["--output", str(output)], 0, f", written to {output}"),
+    ):
+        assert ask_qa.main([*argv, *more]) == 0
+        streams = capsys.readouterr()
+        assert re.fullmatch(counts + re.escape(end) + "\n", streams.err)
+        assert streams.out.count("\n") == printed
+    assert [json.loads(line)["id"] for line in output.read_text(encoding="utf-8").splitlines()] == list("1234")
+    assert [answer.windows > 1 for answer in QuestionAnswerer(saved_runs.qa).ask_many(pairs)] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("words", "is_typed"),
+    [
+        ([], True),
+        (["--context", "x"], True),
+        (["--context_file", "x.txt", "--n_best", "2"], True),
+        (["--context_file", "-"], False),
+        (["--json"], False),
+        (["--output", "x"], False),
+        (["--question", "x"], False),
+        (["--question_file", "x"], False),
+    ],
+)
+def test_questions_are_typed_on_a_terminal_only(
+    words: list[str], is_typed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everywhere else what is missing is named as before."""
+    for stdin, stdout in ((True, True), (True, False), (False, True)):
+        monkeypatch.setattr(sys.stdin, "isatty", lambda stdin=stdin: stdin)
+        monkeypatch.setattr(sys.stdout, "isatty", lambda stdout=stdout: stdout)
+        if is_typed and stdin and stdout:
+            assert ask_qa.is_conversation(ask_qa.read_options(["run", *words]))
+        else:
+            assert problems_of(ask_qa.read_options, ["run", *words])
 
 
 def test_page_lists_as_many_candidates_as_asked_for(saved_runs: SavedRuns, monkeypatch: pytest.MonkeyPatch) -> None:

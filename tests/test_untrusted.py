@@ -411,7 +411,7 @@ def test_errors_and_notes_are_escaped_and_short(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("as_json", [True, False])
 def test_printed_questions_and_answers_are_escaped(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    answer = {"id": "1", "question": f"q{ESCAPES}", "context": "c", "answer": f"a{ESCAPES}\n"}
+    answer: dict[str, Any] = {"id": "1", "question": f"q{ESCAPES}", "context": "c", "answer": f"a{ESCAPES}\n"}
     answer |= {"score": 0.5, "start": 0, "end": 1}
     ask_qa.print_answers([answer, answer], as_json=as_json)
     printed = capsys.readouterr().out
