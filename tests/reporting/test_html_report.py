@@ -16,6 +16,7 @@ from support.questions import write_squad
 
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
+from adapter_qa.reporting.error_analysis import RunAnswers, bootstrap_interval
 from adapter_qa.reporting.html_report import read_attention, write_report
 
 
@@ -27,7 +28,7 @@ class Page(HTMLParser):
         texts: Texts without surrounding whitespace.
     """
 
-    VOID = frozenset({"meta", "img", "br"})
+    VOID = frozenset({"meta", "img", "br", "wbr"})
 
     def __init__(self, text: str):
         super().__init__()
@@ -57,6 +58,11 @@ def make_page(folder: Path, runs: Path) -> Page:
     return Page(write_report(groups_in(runs), [], folder).read_text(encoding="utf-8"))
 
 
+def answers_of(folder: Path) -> dict[str, str]:
+    answers: dict[str, str] = json.loads((folder / "eval_predictions.json").read_text(encoding="utf-8"))
+    return answers
+
+
 def write_attention(folder: Path, document: Mapping[str, Any]) -> Path:
     path = folder / "fusion_attention.json"
     path.write_text(json.dumps(document), encoding="utf-8")
@@ -72,7 +78,8 @@ def test_the_page_is_self_contained(tmp_path: Path, tiny_bert: Path, data: tuple
     write_attention(tmp_path / "runs" / "a1", ATTENTION)
     page = make_page(tmp_path / "report", tmp_path / "runs")
     names = ["attention_1.png", "cost_1.png", "curves_1.png", "curves_2.png", "curves_3.png", "errors_1.png"]
-    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == [*names, "parameters_1.png", "report.html"]
+    names += ["overlay_1.png", "parameters_1.png", "report.html"]
+    assert sorted(path.name for path in (tmp_path / "report").iterdir()) == names
     pictures = set()
     for tag, attributes in page.tags:
         assert tag not in ("script", "link", "iframe")
@@ -83,12 +90,20 @@ def test_the_page_is_self_contained(tmp_path: Path, tiny_bert: Path, data: tuple
             assert attributes["alt"]
             pictures.add(base64.b64decode(content))
     assert {path.read_bytes() for path in (tmp_path / "report").glob("*.png")} == pictures
-    assert "50.00 ± 14.14" in page.texts
+    assert "50.0 ± 14.1" in page.texts
+    answers = [answers_of(tmp_path / "runs" / name) for name in ("a1", "a2")]
+    interval = bootstrap_interval([RunAnswers(data[1], run_answers, False) for run_answers in answers])
+    assert f"{interval.low:.1f} to {interval.high:.1f}" in page.texts
+    (caption,) = {text for text in page.texts if text.startswith("Intervals of 95 %")}
+    assert "bootstrap over the questions, 1,000 samples (Efron and Tibshirani 1993)" in caption
+    assert "Wilson" not in caption
+    (cost,) = [str(attributes["alt"]) for _, attributes in page.tags if "side by side" in str(attributes.get("alt"))]
+    assert caption in cost
     assert f"{tmp_path}/runs/c: failed: no space left" in page.texts
     headings = [text for text in page.texts if text in ("question word", "answer length", "context length", "windows")]
     assert len(headings) == 4
     assert page.texts.count(WRONG_ANSWER) == 4 + 8
-    assert page.texts[page.texts.index("onde / where") + 1 :][:3] == ["10", "50.00", "10.00"]
+    assert page.texts[page.texts.index("onde / where") + 1 :][:3] == ["10", "50.0", "10.0"]
 
 
 def test_text_from_files_is_escaped(tmp_path: Path) -> None:
@@ -114,6 +129,8 @@ def test_what_cannot_be_shown_is_noted(tmp_path: Path, data: tuple[Path, list[Qu
     assert any(text.startswith(f"{tmp_path}/a/fusion_attention.json: does not come from") for text in page.texts)
     assert "Learning curves" in page.texts
     assert not {"Errors", "Fusion attention"} & set(page.texts)
+    assert "23.7 to 76.3" in page.texts  # Wilson's interval of 5 of 10
+    assert any("for 1 from the number of questions alone, as for a share (Wilson 1927)" in text for text in page.texts)
 
 
 def test_runs_without_results_make_a_page(tmp_path: Path) -> None:
@@ -127,7 +144,7 @@ def test_an_earlier_report_stays_until_the_new_one_is_drawn(tmp_path: Path, monk
     make_run(tmp_path / "a")
     page = write_report(groups_in(tmp_path / "a"), [], tmp_path / "report")
     before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
-    monkeypatch.setattr(figures, "curves_figure", lambda group: 1 / 0)
+    monkeypatch.setattr(figures, "curves_figure", lambda group, interval: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         write_report(groups_in(tmp_path / "a"), [], tmp_path / "report")
     assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before

@@ -8,13 +8,23 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.made_runs import groups_in, make_run, update_run
 from support.problems import problems_of
 from support.scripts import ROOT
 
-from adapter_qa.reporting.runs import differing_settings, find_runs, group_runs, mean_std
+from adapter_qa.reporting.runs import (
+    Run,
+    RunDocument,
+    differing_settings,
+    find_runs,
+    group_runs,
+    mean_std,
+    same_evaluation,
+    short_names,
+)
 
 # ---------------------------------------------------------------- seeds
 
@@ -51,7 +61,7 @@ def test_other_data_under_the_same_name_is_another_group(tmp_path: Path) -> None
     update_run(make_run(tmp_path / "b", 51.0, seed=2), data={"eval": {"file": "dev.json", "sha256": "c" * 64}})
     groups = groups_in(tmp_path)
     assert len(groups) == 2
-    assert differing_settings(groups) == ["eval_data", "train_data"]
+    assert differing_settings(groups) == ["train_data", "eval_data"]
 
 
 def test_a_chain_of_runs_repeated_with_seeds_is_one_group_per_step(tmp_path: Path) -> None:
@@ -91,10 +101,103 @@ def test_a_repeated_run_counts_once(tmp_path: Path) -> None:
     assert notes == [f"{tmp_path}/a: left out, because {tmp_path}/b has the same options and seed"]
 
 
+def test_options_that_did_not_exist_or_only_print_make_no_other_group(tmp_path: Path) -> None:
+    make_run(tmp_path / "old", 50.0, seed=1)
+    new: dict[str, Any] = {
+        "question_column": "question",
+        "text_column": None,
+        "keep_checkpoint": True,
+        "log_level": "info",
+    }
+    make_run(tmp_path / "new", 52.0, seed=2, **new)
+    make_run(tmp_path / "other", 40.0, seed=3, question_column="pergunta")
+    groups = groups_in(tmp_path)
+    assert [len(group.runs) for group in groups] == [2, 1]
+    assert differing_settings(groups) == ["question_column"]
+
+
+# ---------------------------------------------------------------- what can be compared
+
+EVAL = {"file": "a/dev.json", "sha256": "b" * 64, "questions": 200}
+
+
+def test_groups_are_divided_by_what_they_were_evaluated_on(tmp_path: Path) -> None:
+    sources = {
+        "all": EVAL, "moved": EVAL | {"file": "z/d.json"}, "few": EVAL | {"questions": 50},
+        "other": EVAL | {"sha256": "c" * 64}, "v2": EVAL,
+    }  # fmt: skip
+    for number, (name, source) in enumerate(sources.items()):
+        run = make_run(tmp_path / name, 50.0 + number, weight_decay=number, version_2_with_negative=name == "v2")
+        update_run(run, data={"eval": source})
+    divided = same_evaluation(groups_in(tmp_path))
+    names = [[group.first.folder.name for group in members] for members in divided]
+    assert sorted(names) == [["few"], ["moved", "all"], ["other"], ["v2"]]
+    assert names[-1] == ["few"]
+    assert [group.number for members in divided for group in members] == [1, 2, 3, 4, 5]
+
+
+def test_perplexity_is_compared_for_the_same_base_only(tmp_path: Path) -> None:
+    for name, base in (("a", "bert"), ("b", "bert"), ("c", "roberta")):
+        run = make_run(tmp_path / name, model_name_or_path=base, weight_decay=ord(name))
+        update_run(run, script="run_mlm_adapter.py", data={"eval": {"held_out_of": "x/t.txt", "blocks": 50}})
+    assert sorted(len(members) for members in same_evaluation(groups_in(tmp_path))) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("script", "source", "options", "text"),
+    [
+        ("qa", EVAL, {}, "200 questions of dev.json"),
+        ("qa", EVAL | {"questions": 1999}, {"max_eval_samples": 1999, "version_2_with_negative": True},
+         "1,999 questions of dev.json (--max_eval_samples 1999), scored as SQuAD v2.0"),
+        ("qa", {"files": [{"file": "x/a.json"}, {"file": "b.json"}]}, {}, "questions of a.json b.json"),
+        ("qa", {"dataset": "o/squad", "config": "pt", "split": "validation", "questions": 3}, {},
+         "3 questions of o/squad pt validation"),
+        ("ner", {"file": "d.conll", "sentences": 7}, {}, "7 sentences of d.conll"),
+        ("mlm", {"held_out_of": "x/t.txt", "blocks": 5}, {}, "5 blocks of text held out of t.txt, tokens of base"),
+        ("qa", None, {}, "nothing that run.json names"),
+    ],
+)  # fmt: skip
+def test_evaluations_are_described(
+    tmp_path: Path, script: str, source: dict[str, object] | None, options: dict[str, Any], text: str
+) -> None:
+    update_run(
+        make_run(tmp_path, **options),
+        script=f"run_{script}_adapter.py",
+        data={} if source is None else {"eval": source},
+    )
+    assert groups_in(tmp_path)[0].first.describe_evaluation() == text
+
+
+DERIVED = "outputs/b_t/qa/lr{}_bs8_GAS2_fp16True_metricf1{}"
+
+
+@pytest.mark.parametrize(
+    ("folders", "names"),
+    [
+        (["outputs/qa_1", "outputs/qa_2"], ["qa_1", "qa_2"]),
+        (["a/qa", "b/qa", "b/x/qa"], ["a/qa", "b/qa", "x/qa"]),
+        (["a", "b/a"], ["a", "b/a"]),
+        ([DERIVED.format("0.1", ""), "outputs/ner"], ["lr0.1", "ner"]),
+        ([DERIVED.format("0.1", ""), DERIVED.format("0.2", "")], ["lr0.1", "lr0.2"]),
+        ([DERIVED.format("0.1", "_warmup_ratio0.1"), DERIVED.format("0.1", "_warmup_ratio0.2_seed3")],
+         ["lr0.1…warmup_ratio0.1", "lr0.1…warmup_ratio0.2"]),
+        ([DERIVED.format("0.1", ""), DERIVED.format("0.1", "_seed3")], ["lr0.1", "lr0.1…seed3"]),
+        ([DERIVED.format("0.1", "_warmup_ratio0.1_adapt_1bf477c6"), DERIVED.format("0.1", "_adapter_config0")],
+         ["lr0.1…warmup_ratio0.1", "lr0.1"]),
+        ([DERIVED.format("0.1", ""), DERIVED.format("0.1", "").replace("/qa/", "/full/")],
+         ["qa/lr0.1", "full/lr0.1"]),
+    ],
+)  # fmt: skip
+def test_names_of_folders_are_as_short_as_they_can_be(folders: list[str], names: list[str]) -> None:
+    options = dict.fromkeys(["warmup_ratio", "adapter_config"])
+    document = RunDocument("finished", "run_qa_adapter.py", options)
+    assert short_names([Run(Path(folder), "finished", document) for folder in folders]) == names
+
+
 # ---------------------------------------------------------------- order and status
 
 
-def test_groups_are_sorted_by_task_and_score_with_unfinished_runs_last(tmp_path: Path) -> None:
+def test_groups_are_sorted_by_task_and_score_with_the_unfinished_runs_of_a_task_last(tmp_path: Path) -> None:
     make_run(tmp_path / "low", 30.0, weight_decay=0.1)
     make_run(tmp_path / "high", 80.0, weight_decay=0.2)
     make_run(tmp_path / "unscored", None, weight_decay=0.3)
@@ -108,9 +211,9 @@ def test_groups_are_sorted_by_task_and_score_with_unfinished_runs_last(tmp_path:
     groups = groups_in(tmp_path)
     assert [group.number for group in groups] == list(range(1, 10))
     assert [(group.first.folder.name, group.first.status) for group in groups] == [
-        ("high", "finished"), ("low", "finished"), ("unscored", "finished"), ("ner", "finished"),
-        ("mlm_good", "finished"), ("mlm_bad", "finished"),
+        ("high", "finished"), ("low", "finished"), ("unscored", "finished"),
         ("failed", "failed"), ("killed", "killed"), ("stopped", "interrupted"),
+        ("ner", "finished"), ("mlm_good", "finished"), ("mlm_bad", "finished"),
     ]  # fmt: skip
 
 

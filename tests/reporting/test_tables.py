@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from support.made_runs import groups_in, make_run, update_run
 
-from adapter_qa.reporting.tables import as_csv, as_json, as_markdown, as_terminal, format_duration, shorten
+from adapter_qa.reporting.tables import NOT_COMPARABLE, as_csv, as_json, as_markdown, as_terminal, format_duration
 
 
 def cells_of(text: str) -> list[list[str]]:
@@ -19,38 +19,76 @@ def cells_of(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
 
 
-def test_terminal_table(tmp_path: Path) -> None:
+def test_columns_show_what_varies_and_a_line_what_does_not(tmp_path: Path) -> None:
     for seed, f1 in ((1, 50.0), (2, 53.0)):
         make_run(tmp_path / f"a{seed}", f1, seed=seed)
-    make_run(tmp_path / "b", 45.123, learning_rate=3e-5)
+    make_run(tmp_path / "b", 45.163, learning_rate=3e-5, max_train_samples=100)
     make_run(tmp_path / "c", 30.0, status="failed")
     text, omitted = as_terminal(groups_in(tmp_path), None)
     assert omitted == []
-    assert cells_of(text) == [
-        ["setup", "F1", "EM", "n", "best epoch", "trainable", "% of base", "learning_rate", "train time", "status",
+    title, shared, *table = text.splitlines()
+    assert title == "evaluated on questions of dev.json"
+    assert shared == "all rows: trainable 120; % of base 12.00; base base; train_file train.json"
+    assert cells_of("\n".join(table)) == [
+        ["setup", "F1", "EM", "seed", "best epoch", "learning_rate", "max_train_samples", "train time", "status",
          "folder"],
-        ["Stack[qa]", "51.50 ± 2.12", "41.50 ± 2.12", "2", "2", "120", "12.00", "0.0001", "1:52", "finished",
-         f"{tmp_path}/a1 +1"],
-        ["Stack[qa]", "45.12", "35.12", "1", "2", "120", "12.00", "3e-05", "1:45", "finished", f"{tmp_path}/b"],
-        ["Stack[qa]", "30.00", "20.00", "1", "2", "120", "12.00", "0.0001", "failed", f"{tmp_path}/c"],
+        ["Stack[qa]", "51.5 ± 2.1", "41.5 ± 2.1", "1 2", "2", "0.0001", "-", "1:52", "finished", f"{tmp_path}/a1 +1"],
+        ["Stack[qa]", "45.2", "35.2", "42", "2", "3e-05", "100", "1:45", "finished", f"{tmp_path}/b"],
+        ["Stack[qa]", "30.0", "20.0", "42", "2", "0.0001", "-", "failed", f"{tmp_path}/c"],
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("width", [40, 60, 79, 100, 200])
-def test_no_line_is_wider_than_the_terminal(tmp_path: Path, width: int) -> None:
+def test_what_cannot_be_compared_has_its_own_table(tmp_path: Path) -> None:
+    make_run(tmp_path / "all", 50.0)
+    make_run(tmp_path / "few", 90.0, max_eval_samples=5, learning_rate=0.5)
+    source = {"file": "x/dev.json", "sha256": "b" * 64, "questions": 5}
+    update_run(tmp_path / "few", data={"eval": source, "train": {"file": "train.json", "sha256": "a" * 64}})
+    update_run(make_run(tmp_path / "ner", 70.0), script="run_ner_adapter.py",
+               data={"eval": {"file": "d.conll", "sentences": 9}})  # fmt: skip
+    text, _ = as_terminal(groups_in(tmp_path), 80)
+    warning, few, every, ner = text.split("\n\n")
+    assert warning.split() == NOT_COMPARABLE.split()
+    assert few.splitlines()[0] == "evaluated on 5 questions of dev.json (--max_eval_samples 5)"
+    assert "learning_rate 0.5;" in few
+    assert "learning_rate 0.0001;" in every
+    assert cells_of(ner)[0] == ["evaluated on 9 sentences of d.conll"]
+    assert [cells_of(table)[-1][1] for table in (few, every, ner)] == ["90.0", "50.0", "70.0"]
+    assert as_markdown(groups_in(tmp_path)).startswith(NOT_COMPARABLE)
+    rows = csv.DictReader(io.StringIO(as_csv(groups_in(tmp_path))))
+    assert next(rows)["evaluated_on"] == "5 questions of dev.json (--max_eval_samples 5)"
+
+
+def test_an_evaluation_without_training_trained_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 50.0)
+    make_run(tmp_path / "b", 40.0, do_train=False)  # its run.json counts 120 trainable parameters
+    text, _ = as_terminal(groups_in(tmp_path), None)
+    headings, trained, untrained = cells_of(text)[-3:]
+    assert headings[4:6] == ["trainable", "% of base"]
+    assert trained[4:6] == ["120", "12.00"]
+    assert untrained[4:6] == ["0", "0.00"]
+
+
+@pytest.mark.parametrize(
+    ("width", "left_out"),
+    [(30, ["EM", "best epoch", "weight_decay", "train time"]), (40, ["EM", "best epoch", "train time"]),
+     (60, []), (80, []), (120, [])],
+)  # fmt: skip
+def test_no_line_is_wider_than_the_terminal(tmp_path: Path, width: int, left_out: list[str]) -> None:
     for number in range(3):
-        make_run(tmp_path / ("x" * 100) / f"run {number}", 50.0 + number, weight_decay=0.1 * number)
+        folder = make_run(tmp_path / ("x" * 100) / f"run_{number}" / "qa", 50.0 + number, weight_decay=0.1 * number)
+        update_run(folder, setup="Stack[language, Fuse[question_answering, named_entities]]")
     text, omitted = as_terminal(groups_in(tmp_path), width)
-    headings = cells_of(text)[0]
     assert max(map(len, text.splitlines())) <= width
-    assert {"setup", "F1", "status"} <= set(headings)
-    assert set(omitted).isdisjoint(headings)
-    assert ("EM" in omitted) == (width < 79)
+    assert omitted == left_out
 
 
-def test_text_is_shortened_in_its_middle() -> None:
-    assert shorten("abcdef", 6) == "abcdef"
-    assert shorten("abcdefghij", 6) == "ab…hij"
+def test_long_texts_are_wrapped_at_the_ends_of_their_parts(tmp_path: Path) -> None:
+    for name in "ab":
+        folder = make_run(tmp_path / name / "a_long_name_of_a_folder" / "with_a_subfolder", weight_decay=ord(name))
+        update_run(folder, setup="Stack[mlm, Fuse[qa, ner]], not trained")
+    lines = as_terminal(groups_in(tmp_path), 62)[0].splitlines()
+    assert [line[:16].rstrip() for line in lines[-3:]] == ["Stack[mlm,", "Fuse[qa, ner]],", "not trained"]
+    assert [line[46:] for line in lines[-3:]] == ["b/a_long_name_", "of_a_folder/", "with_a_subfolder"]
 
 
 @pytest.mark.parametrize(
@@ -85,7 +123,7 @@ def test_json_has_every_run_and_null_for_nan(tmp_path: Path) -> None:
 
 def test_markdown_escapes_pipes(tmp_path: Path) -> None:
     make_run(tmp_path / "a|b", 50.0)
-    headings, rule, row = as_markdown(groups_in(tmp_path)).splitlines()
+    headings, rule, row = as_markdown(groups_in(tmp_path)).splitlines()[-3:]
     assert headings.count("|") == rule.count("|") == row.replace("\\|", "").count("|")
     assert row.endswith(f"| {tmp_path}/a\\|b |")
 
