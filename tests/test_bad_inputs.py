@@ -626,7 +626,7 @@ ADAPTERS = [
 
 OPTIONS = [
     Case("no model given", "qa", "NOTHING --do_train",
-        ("the following arguments are required: --model_name_or_path",)),
+        ("the following arguments are required: --model_name_or_path", "--do_train needs --train_file")),
     Case("an unknown option", "qa", "--learnin_rate 3", ("unknown option learnin_rate; did you mean learning_rate?",)),
     Case("two unknown options", "ner", "--doc_stride 3 --qqq", ("unknown option doc_stride", "unknown option qqq")),
     Case("stray words", "mlm", "two words",
@@ -747,7 +747,7 @@ OPTIONS = [
         Case(
             f"options file, {defect}",
             "qa",
-            f"NOTHING {name}",
+            f"NOTHING {name} --model_name_or_path m --dry_run",
             (f"{name}: {message}",),
             {} if content is None else {name: content},
         )
@@ -774,12 +774,13 @@ OPTIONS = [
             ),
         ]
     ),
-    Case("options file, a wrong type", "qa", "NOTHING o.yaml", ("argument --seed: invalid int value: 'many'",),
+    Case("options file, a wrong type", "qa", "NOTHING o.yaml --dry_run",
+        ("argument --seed: invalid int value: 'many'",),
         {"o.yaml": "seed: many\nmodel_name_or_path: m\n"}),
-    Case("options file, an object for a number", "qa", "NOTHING o.json --model_name_or_path m",
+    Case("options file, an object for a number", "qa", "NOTHING o.json --model_name_or_path m --dry_run",
         ("argument --seed: invalid int value",),
         {"o.json": {"seed": {}}}),
-    Case("options file, two unknown keys", "qa", "NOTHING o.yaml",
+    Case("options file, two unknown keys", "qa", "NOTHING o.yaml --model_name_or_path m --dry_run",
         ("o.yaml: unknown option maddx2", "o.yaml: unknown option qqqqqq"), {"o.yaml": "maddx2: 1\nqqqqqq: 2"}),
     Case("options file, NUL character", "qa", "NOTHING o.yaml --do_train --train_file {fixtures}/train.json",
         ("--output_dir a\\u0000b: has a NUL character or is not UTF-8",),

@@ -48,7 +48,10 @@ MAINS: dict[str, Callable[[list[str]], int]] = {
     "report_qa.py": report_qa.main,
     "sweep_qa.py": sweep_qa.main,
 }
-OTHER_PROGRAMS = {"--slow", "--cpu", "--num_processes", "--multi_gpu", "--node_rank", "--nproc_per_node", "--debug"}
+OTHER_PROGRAMS = {
+    *("--slow", "--cpu", "--num_processes", "--multi_gpu", "--node_rank", "--nproc_per_node", "--debug"),
+    *("--lr", "--batch_size", "--gpu"),
+}
 OPERATORS = {"|", "&", "&&", ";", "||"}
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`([^`\n]+)`")

@@ -13,7 +13,7 @@ SECTIONS = {
     "data": "train_file validation_file test_file dataset_name dataset_config_name max_train_samples max_eval_samples "
     "max_predict_samples validation_split_percentage label_names id_column question_column context_column "
     "answer_column answer_start_column title_column text_column word_column label_column",
-    "windows and answers": "max_seq_length doc_stride max_answer_length n_best_size version_2_with_negative "
+    "input and output of the model": "max_seq_length doc_stride max_answer_length n_best_size version_2_with_negative "
     "null_score_diff_threshold pad_to_max_length block_size mlm_probability next_sentence label_all_tokens "
     "weighted_loss weighted_loss_constant",
     "adapter": "train_adapter adapter_config adapter_reduction_factor adapter_non_linearity madx2 "

@@ -113,11 +113,17 @@ class CollectingArgumentParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise `UserError`, where argparse would print its usage and exit."""
-        raise UserError([*self.problems, self._problem(message)])
+        import difflib  # late: it is not needed otherwise
+
+        unknown = re.findall(r"--[\w-]+", message) if message.startswith("unrecognized arguments") else []
+        near = [name for word in unknown for name in difflib.get_close_matches(word, self._option_string_actions, 1)]
+        hint = f"; did you mean {' '.join(near)}?" if near else ""
+        raise UserError([*self.problems, self._problem(message + hint)])
 
     def _problem(self, message: str) -> str:
         """Add a pointer to --help; of options with two spellings, only the one with underscores is named."""
-        return re.sub(r"/--[\w-]+", "", f"{message}; see {self.prog} --help")
+        text = message if message.endswith("?") else f"{message}; see {self.prog} --help"
+        return re.sub(r"/--[\w-]+", "", text)
 
     def _match_argument(self, action: argparse.Action, pattern: str) -> int:
         try:

@@ -64,6 +64,9 @@ def test_all_wrong_values_are_reported_at_once() -> None:
         "unrecognized arguments: more; see script.py --help",
     ]
     assert vars(parser.parse_args(["--count", "3"])) == {"count": 3, "size": None}
+    with pytest.raises(UserError) as caught:
+        parser.parse_args(["--cuont", "3"])
+    assert caught.value.problems == ["unrecognized arguments: --cuont 3; did you mean --count?"]
 
 
 def test_an_option_that_is_given_twice_is_refused_with_both_values() -> None:
