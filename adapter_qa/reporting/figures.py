@@ -110,7 +110,8 @@ def curves_figure(group: Group, interval: Interval | None = None) -> Figure:
         best = [point for point in finite if run.document.best and point[0] == run.document.best.step]
         _draw_line(scores, best, linestyle="none", marker="o", markersize=12, mfc="none", mec="#000000", label="best")
     last = max((point for axes in (scores, losses) for line in axes.lines for point in line.get_xdata()), default=1)
-    _draw_interval(scores, last * 1.06, group, interval)
+    if interval is not None:
+        _draw_result(scores, last * 1.06, group, interval, markersize=4)
     for axes, label in ((scores, _score_name(group)), (losses, "loss")):
         axes.set(xlabel="step", ylabel=label, xlim=(0, last * (1.25 if ends else 1.1)))
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
@@ -146,7 +147,8 @@ def overlay_figure(groups: Sequence[Group], intervals: Mapping[int, Interval]) -
         style = group_style(group)
         _draw_line(scores, _mean_curve(group, _score_of(group)), **style, label=group_label(group))
         _draw_line(losses, _mean_curve(group, lambda evaluation: evaluation.eval_loss), **style)
-        _draw_interval(scores, last * (1.06 + 0.03 * index), group, intervals.get(group.number))
+        if group.number in intervals:
+            _draw_result(scores, last * (1.06 + 0.03 * index), group, intervals[group.number], markersize=4)
     scores.set(ylabel=_score_name(groups[0]), xlim=(0, last * (1.08 + 0.03 * len(groups))))
     losses.set(ylabel="evaluation loss", xlabel="epoch")
     ticks = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(0, last)
@@ -158,13 +160,12 @@ def overlay_figure(groups: Sequence[Group], intervals: Mapping[int, Interval]) -
     return figure
 
 
-def _draw_interval(axes: Axes, x: float, group: Group, interval: Interval | None) -> None:
-    """Draw the result of a group with its interval."""
+def _draw_result(axes: Axes, x: float, group: Group, interval: Interval | None, **style: Any) -> None:
+    """Draw the F1 of a group with its interval."""
     f1 = group.mean_std("f1").mean
-    if f1 is None or interval is None:
-        return
-    errors = [[max(0, f1 - interval.low)], [max(0, interval.high - f1)]]
-    axes.errorbar(x, f1, yerr=errors, capsize=3, markersize=4, **group_style(group) | {"linestyle": "none"})
+    if f1 is not None:
+        errors = None if interval is None else [[max(0, f1 - interval.low)], [max(0, interval.high - f1)]]
+        axes.errorbar(x, f1, yerr=errors, capsize=3, **group_style(group) | {"linestyle": "none"} | style)
 
 
 def _score_name(group: Group) -> str:
@@ -265,12 +266,11 @@ def cost_figure(groups: Sequence[Group], intervals: Mapping[int, Interval]) -> F
 def _draw_group(
     axes: Axes, group: Group, xs: Sequence[float | None], intervals: Mapping[int, Interval], label: str | None
 ) -> None:
-    x, f1, interval = mean_std(xs).mean, group.mean_std("f1").mean, intervals.get(group.number)
+    x, f1 = mean_std(xs).mean, group.mean_std("f1").mean
     if x is None or f1 is None:
         return
     style = group_style(group) | {"linestyle": "none"}
-    errors = None if interval is None else [[max(0, f1 - interval.low)], [max(0, interval.high - f1)]]
-    axes.errorbar(x, f1, yerr=errors, capsize=3, markersize=7, label=label, **style)
+    _draw_result(axes, x, group, intervals.get(group.number), markersize=7, label=label)
     if len(group.runs) > 1:
         scores = [run.evaluation().eval_f1 for run in group.runs]
         points = [(x, f1) for x, f1 in zip(xs, scores, strict=True) if is_number(x) and is_number(f1)]

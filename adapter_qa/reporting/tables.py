@@ -97,21 +97,16 @@ def make_tables(groups: Sequence[Group], *, short: bool = True) -> list[Table]:
     options = [name for name in options if name not in NAMED_BY_TITLE]
     tables = []
     for members in same_evaluation(groups):
-        columns = _result_columns(members, short) + [_option_column(name, members, groups, short) for name in options]
+        columns = _result_columns(members, short)
+        place = [column.heading for column in columns].index("trainable")
+        columns[place:place] = [_option_column(name, members, groups, short) for name in options]
         columns = [column for column in columns if any(column.cells)]
         shown = [column for column in columns if column.is_result or column.shared is None]
-        # A result of a single run stays in the row; the rest is said once.
         shared = [f"{column.heading} {column.shared}" for column in columns if column not in shown]
-        shown.sort(key=lambda column: ORDER.index(column.heading) if column.heading in ORDER else OPTIONS_AT)
         prefix = "all rows: " if len(members) > 1 and shared else ""
         title = escape_control_chars(f"evaluated on {members[0].first.describe_evaluation()}")
         tables.append(Table(title, prefix + "; ".join(shared), members, shown))
     return tables
-
-
-ORDER = ("setup", "F1", "EM", "perplexity", "seed", "best epoch", "options", "trainable", "% of base", "train time",
-         "status", "folder")  # fmt: skip
-OPTIONS_AT = ORDER.index("options")
 
 
 def _result_columns(groups: Sequence[Group], short: bool) -> list[Column]:

