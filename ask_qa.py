@@ -291,7 +291,7 @@ def count_text(records: list[dict[str, Any]], answers: list[Answer], seconds: fl
     """Return how many questions were answered, in which time, and which of them differ from the others."""
     without = sum(not answer.text for answer in answers)
     long = {record["context"] for record, answer in zip(records, answers, strict=True) if answer.windows > 1}
-    parts = [f"{_plural(len(answers), 'question')} answered in {seconds:.1f} s"]
+    parts = [f"{_plural(len(answers), 'question')} answered in {seconds:.{1 if seconds >= 1 else 2}f} s"]
     parts += [f"{without} without an answer"] if without else []
     parts += [f"{_plural(len(long), 'context')} longer than a window"] if long else []
     parts += [f"written to {output}"] if output is not None else []
