@@ -30,12 +30,17 @@ def run_worker(file: Path, *args: str) -> int:
     return sweep_qa.main([str(file), "--output_dir", str(file.parent / "sweep"), *args])
 
 
+def worker_command(file: Path, *args: str, script: Path = FAKE) -> list[str]:
+    """Return the command of a worker whose trials run a script."""
+    code = WORKER.format(root=str(ROOT), script=str(script))
+    return [sys.executable, "-u", "-c", code, str(file), "--output_dir", str(file.parent / "sweep"), *args]
+
+
 def start_worker(file: Path, *args: str, script: Path = FAKE, seconds: float = 0.1) -> subprocess.Popen[str]:
     """Start a worker's process, whose output is a pipe; an evaluation of the fake trainer takes `seconds`."""
-    code = WORKER.format(root=str(ROOT), script=str(script))
-    command = [sys.executable, "-u", "-c", code, str(file), "--output_dir", str(file.parent / "sweep"), *args]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "FAKE_SECONDS": str(seconds)}
     pipe, merged = subprocess.PIPE, subprocess.STDOUT
+    command = worker_command(file, *args, script=script)
     return subprocess.Popen(command, stdout=pipe, stderr=merged, text=True, env=environment, start_new_session=True)
 
 

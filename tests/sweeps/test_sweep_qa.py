@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 from support.scripts import ROOT, run_script
-from support.sweeps import FAKE, WriteSweep, read_lines_until, read_report, run_worker, start_worker
+from support.sweeps import FAKE, WriteSweep, read_lines_until, read_report, run_worker, start_worker, worker_command
+from support.terminal import run_in_terminal
 
 import sweep_qa
 from adapter_qa.core.errors import UserError
@@ -54,6 +56,30 @@ def test_dry_run_prints_commands_and_writes_nothing(
         f"{shared} --learning_rate=0.0003 --fuse_adapters x=1 y=2 --output_dir {folder}/trials/0002",
     ]
     assert not folder.exists()
+
+
+def test_screen_of_a_sweep(write_sweep: WriteSweep) -> None:
+    file = write_sweep(trials=2, search={"seed": [1, 2]})
+    screens: list[str] = []
+    environment = {"FAKE_SECONDS": "0.3", "NO_COLOR": "1"}
+    screen = run_in_terminal(
+        worker_command(file), columns=80, rows=24, env=environment, on_screen=lambda text, _: screens.append(text)
+    )
+    assert screen.exit_code == 0
+    tables = [text[text.index("\ntrial  state") + 1 :].splitlines() for text in screens if "trial  state" in text]
+    assert any(
+        len(table) == 4
+        and re.fullmatch(r"    0  finished      4  41\.0  00:0\d     1", table[1])
+        and re.fullmatch(r"    1  running       [1-4]  [1-4]2\.0  00:0\d     2", table[2])
+        and re.fullmatch(r"1 of 2 done, 1 running; best F1 41\.0 \(trial 0\); about \d s left", table[3])
+        for table in tables
+    )
+    shown = [re.sub(r"\d s\b", "N s", line) for line in screen.lines if re.match(r"(\d )?trials? ", line)]
+    assert shown == [
+        "trial 0: seed=1: F1 41.0, 4 evaluations, N s",
+        "trial 1: seed=2: F1 42.0, 4 evaluations, N s",
+        "2 trials: 2 finished; N s of training",
+    ]
 
 
 def real_sweep(
