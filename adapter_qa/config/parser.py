@@ -37,7 +37,7 @@ NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.
 TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
 OPTION_NAME = re.compile(r"(?:--|did you mean )(\w+)")
 # Not in --help_all either, unless this project gives them a meaning.
-HIDDEN = {*REFUSED, *LEGACY_NAMES, "fsdp", "hub_strategy", "label_names"}
+HIDDEN = {*REFUSED, *LEGACY_NAMES, "adafactor", "fsdp", "hub_strategy", "label_names"}
 OPTION_FILE_SUFFIXES = (".yaml", ".yml", ".json")
 
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)

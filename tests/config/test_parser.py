@@ -446,6 +446,8 @@ def test_help_all_shows_every_option_that_is_accepted(script: str, capsys: pytes
     (count,) = re.findall(r"--help_all +show (\d+) more options", first)
     assert int(count) == len(named_in(everything)) - len(named_in(first))
     assert named_in(everything)[: len(named_in(first))] == named_in(first)
+    deprecated, refused = {"no_cuda", "adafactor", "fp16_backend"}, {"fsdp", "hub_strategy", "use_liger_kernel"}
+    assert (deprecated | refused) & set(named_in(everything)) == set()
 
 
 @pytest.mark.parametrize("columns", [80, 120])
