@@ -9,7 +9,7 @@ import sys
 from support.saved_runs import SavedRuns
 from support.scripts import ROOT
 
-# `sympy` is imported only where the library makes room for a missing head.
+# Not `sympy`: the library imports it for the weights of a head that the base model lacks.
 HEAVY = ["scipy", "sklearn", "pandas", "datasets", "torch._dynamo", "torch._inductor", "torch.distributed.tensor"]
 INSTALLED = [name for name in ("scipy", "sklearn") if importlib.util.find_spec(name) is not None]
 PROGRAM = f"""\
