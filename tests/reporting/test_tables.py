@@ -60,8 +60,9 @@ def test_what_cannot_be_compared_has_its_own_table(tmp_path: Path) -> None:
 
 def test_an_evaluation_without_training_trained_nothing(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 50.0)
-    make_run(tmp_path / "b", 40.0, do_train=False)  # its run.json counts 120 trainable parameters
+    make_run(tmp_path / "b", 40.0, do_train=False, learning_rate=0.5)  # its run.json counts 120 trainable parameters
     text, _ = as_terminal(groups_in(tmp_path), None)
+    assert "learning_rate 0.0001;" in text
     headings, trained, untrained = cells_of(text)[-3:]
     assert headings[4:6] == ["trainable", "% of base"]
     assert trained[4:6] == ["120", "12.00"]
