@@ -17,7 +17,7 @@ from adapter_qa.sweeps.study import TrialStore
 SEARCH = {
     "learning_rate": {"low": 1e-5, "high": 1e-3, "log": True},
     "weight_decay": {"low": 0.0, "high": 0.1},
-    "setup": {"choices": {"a $x_": {}, "b $^": {}}},
+    "setup": {"choices": {"a $x_$": {}, "b $^$": {}}},
     "seed": [1],
 }
 
