@@ -15,16 +15,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars, raise_if_any
 from adapter_qa.core.files import write_text
 from adapter_qa.core.messages import log_note
 from adapter_qa.reporting.layout import existing_files
-from adapter_qa.reporting.runs import Group, find_runs, group_runs
-from adapter_qa.reporting.tables import as_csv, as_json, as_markdown, as_terminal
 
-FORMATS = {"csv": as_csv, "markdown": as_markdown, "json": as_json}
+if TYPE_CHECKING:
+    from adapter_qa.reporting.runs import Group
+
+FORMATS = ("csv", "markdown", "json")
 STDOUT = "-"
 NAMED_COLUMNS = 4  # that a note names
 DEFAULT_FOLDER = "report"
@@ -56,6 +58,8 @@ class ReportOptions:
 def main(argv: list[str]) -> int:
     """Run the script and return its exit code."""
     options = read_options(argv)
+    from adapter_qa.reporting.runs import find_runs, group_runs  # --help does not wait for it
+
     runs, unreadable = find_runs(options.runs)
     groups, repeated = group_runs(runs)
     notes = [*unreadable, *repeated]
@@ -133,8 +137,11 @@ def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
     Raises:
         UserError: if a file cannot be written.
     """
+    from adapter_qa.reporting.tables import as_csv, as_json, as_markdown, as_terminal
+
+    writers = {"csv": as_csv, "markdown": as_markdown, "json": as_json}
     for name, file in files.items():
-        text = FORMATS[name](groups)
+        text = writers[name](groups)
         if file == STDOUT:
             sys.stdout.write(text)
             continue
