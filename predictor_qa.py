@@ -261,6 +261,8 @@ def _find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> M
         name = str((folder / name).resolve())
     for kind, recorded in (("base model", None if base_model else name), ("tokenizer", metadata.tokenizer)):
         if recorded is not None and not Path(recorded).is_dir():
+            if kind == "base model" and Path(recorded).is_absolute():
+                raise UserError(f"{folder}: its base model is no longer in {recorded}; give --model_name_or_path")
             log_note([f"{folder}: names {recorded} as its {kind}; it is downloaded from the hub if it is not cached"])
     return ModelOptions(
         name,

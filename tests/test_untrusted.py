@@ -279,6 +279,15 @@ def test_base_model_from_the_hub_is_named_in_a_note(saved_adapters: Path, capsys
     assert f"note: {saved_adapters}: names unknown/model as its base model; it is downloaded" in capsys.readouterr().err
 
 
+def test_base_model_that_is_gone_is_reported(saved_adapters: Path, tmp_path: Path) -> None:
+    """An absolute path is no hub id, so nothing is looked up there."""
+    gone = tmp_path / "gone"
+    change_metadata(saved_adapters, base_model={"name_or_path": str(gone)})
+    assert problem_of(predictor_qa.QuestionAnswerer, saved_adapters) == (
+        f"{saved_adapters}: its base model is no longer in {gone}; give --model_name_or_path"
+    )
+
+
 @pytest.mark.usefixtures("no_input")
 def test_saved_tokenizer_with_code_is_rejected(saved_adapters: Path, tiny_bert: Path, target: Path) -> None:
     tokenizer = Path(shutil.copytree(tiny_bert, saved_adapters / "tokenizer"))
