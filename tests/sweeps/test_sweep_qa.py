@@ -74,7 +74,7 @@ def test_screen_of_a_sweep(write_sweep: WriteSweep) -> None:
         and re.fullmatch(r"1 of 2 done, 1 running; best F1 41\.0 \(trial 0\); about \d s left", table[3])
         for table in tables
     )
-    shown = [re.sub(r"\d s\b", "N s", line) for line in screen.lines if re.match(r"(\d )?trials? ", line)]
+    shown = [re.sub(r"\d s\b", "N s", line) for line in screen.lines if re.match(r"(\d )?trials?:? ", line)]
     assert shown == [
         "trial 0: seed=1: F1 41.0, 4 evaluations, N s",
         "trial 1: seed=2: F1 42.0, 4 evaluations, N s",
@@ -151,7 +151,7 @@ def test_twelve_trainings_with_three_workers_one_of_them_killed(
         assert trial["f1"] == run["metrics"]["eval"]["eval_f1"]
         assert run["options"]["learning_rate"] == trial["params"]["learning_rate"]
         log = folder.with_suffix(".log").read_text(encoding="utf-8")
-        started, resumed = log.count("setup: Stack[qa]"), log.count("the run resumes from here")
+        started, resumed = log.count("  setup       Stack[qa]"), log.count("  resumes     from checkpoint-")
         assert (started, resumed) == ((2, 1) if trial["number"] == killed else (1, 0))
         assert len(run["history"]) == len(trial["evaluations"]) == 20
 
