@@ -584,7 +584,7 @@ ADAPTERS = [
     Case("adapter configuration file that is not JSON", "ner", "--adapter_config c.json",
         ("c.json: not JSON",), {"c.json": b"{"}),
     Case("reduction factor 0", "mlm", "--adapter_reduction_factor 0",
-        ("--adapter_reduction_factor 0: must be a number of",)),
+        ("--adapter_reduction_factor 0: must be at least 0.0625",)),
     Case("a saved adapter of another reduction", "qa", "--load_adapter {qa} --adapter_reduction_factor 2",
         ("--adapter_* options ask for reduction_factor 2.0, but",)),
     Case("houlsby_MHA_lastlayer with a pfeiffer adapter", "qa", "--houlsby_MHA_lastlayer True",

@@ -26,6 +26,8 @@ ADAPTER_CONFIGS = {
     "double_seq_bn_inv": "double_seq_bn_inv",
 }
 STRATEGIES = ("no", "steps", "epoch")
+SMALLEST_REDUCTION = 1 / 16  # a smaller one makes a bottleneck that fills the memory
+NO_LANGUAGE_ADAPTER = "none"  # value of --load_lang_adapter
 NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
 HEAD_FROM_QA = "from_qa"
 FUSION_HEADS = (HEAD_FROM_QA, NEW)
@@ -164,7 +166,7 @@ class AdapterOptions:
     adapter_reduction_factor: float | None = option(
         None,
         "Hidden size divided by bottleneck size. Without it 16, for a language adapter 2.",
-        kind="X",
+        limits=Limits(minimum=SMALLEST_REDUCTION),
     )
     load_adapter: str | None = option(
         None,
@@ -192,7 +194,9 @@ class LanguageAdapterOptions:
     )
     lang_adapter_config: str | None = option(None, "Its kind; a loaded one must match.", kind="KIND")
     lang_adapter_non_linearity: str | None = option(None, "Its activation; a loaded one must match.", kind="NAME")
-    lang_adapter_reduction_factor: float | None = option(None, "Its reduction factor; a loaded one must match.")
+    lang_adapter_reduction_factor: float | None = option(
+        None, "Its reduction factor; a loaded one must match.", limits=Limits(minimum=SMALLEST_REDUCTION)
+    )
 
 
 @dataclass(frozen=True)

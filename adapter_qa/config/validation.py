@@ -15,8 +15,13 @@ from typing import Any
 from adapter_qa.config.deepspeed import read_deepspeed
 from adapter_qa.config.option_effects import refused_problems
 from adapter_qa.config.options import (
+    ADAPTER_CONFIGS,
     ADAPTER_NAME,
     HEAD_FROM_QA,
+    NO_LANGUAGE_ADAPTER,
+    AdapterOptions,
+    FusionOptions,
+    LanguageAdapterOptions,
     MLMRunConfig,
     NERRunConfig,
     QARunConfig,
@@ -36,10 +41,13 @@ def validate_config(config: RunConfig) -> list[str]:
     problems += _problems_of_files(config)
     match config:
         case QARunConfig():
+            problems += setup_problems(config.adapter, config.language_adapter, config.fusion)
             return problems + _missing_files(config) + _dataset_problems(config) + _head_problems(config)
         case NERRunConfig():
+            problems += setup_problems(config.adapter, config.language_adapter, FusionOptions())
             return problems + _missing_files(config) + _dataset_problems(config) + _ner_problems(config)
         case MLMRunConfig():
+            problems += setup_problems(config.adapter, LanguageAdapterOptions(), FusionOptions())
             return problems + _mlm_problems(config)
 
 
@@ -123,6 +131,36 @@ def field_problems(groups: Iterable[Any]) -> list[str]:
             limits = field.metadata.get("limits")
             if limits is not None and value is not None and math.isfinite(value) and not limits.allow(value):
                 problems.append(f"--{field.name} {value:.10g}: must be {limits}")
+    return problems
+
+
+def setup_problems(adapter: AdapterOptions, lang: LanguageAdapterOptions, fusion: FusionOptions) -> list[str]:
+    """Return the conflicts between the options of a setup, and kinds of adapters that do not exist."""
+    problems = []
+    if not fusion.train_adapter:
+        values = {
+            "--load_adapter": adapter.load_adapter,
+            "--load_lang_adapter": lang.load_lang_adapter,
+            "--fuse_adapters": fusion.fuse_adapters,
+        }
+        problems += [
+            f"{name} requires --train_adapter True; full fine-tuning has no adapters"
+            for name, value in values.items()
+            if value is not None
+        ]
+    if fusion.fuse_adapters is not None:
+        problems += parse_fuse_adapters(fusion.fuse_adapters)[1]
+        if adapter.load_adapter is not None:
+            problems.append(
+                "--load_adapter and --fuse_adapters exclude each other; a saved fusion is loaded with --load_adapter"
+            )
+    has_language_adapter = lang.load_lang_adapter not in (None, NO_LANGUAGE_ADAPTER)
+    if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or not has_language_adapter):
+        problems.append("--adapter_composition fuse needs --fuse_adapters and --load_lang_adapter")
+    for option, kind in {"adapter": adapter.adapter_config, "lang_adapter": lang.lang_adapter_config}.items():
+        if kind is not None and kind not in ADAPTER_CONFIGS and not Path(kind).is_file():
+            kinds = ", ".join(ADAPTER_CONFIGS)
+            problems.append(f"--{option}_config {kind}: give {kinds}, or the path of an adapter_config.json")
     return problems
 
 

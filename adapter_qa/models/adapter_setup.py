@@ -18,18 +18,19 @@ from adapter_qa.config.options import (
     ADAPTER_CONFIGS,
     HEAD_FROM_QA,
     NEW,
+    NO_LANGUAGE_ADAPTER,
+    SMALLEST_REDUCTION,
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
 )
-from adapter_qa.config.validation import parse_fuse_adapters
+from adapter_qa.config.validation import parse_fuse_adapters, setup_problems
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.models.adapter_source import (
     ACTIVATIONS,
     KIND_KEYS,
     LANGUAGE_REDUCTION,
     LOCATIONS,
-    SMALLEST_REDUCTION,
     TASK_REDUCTION,
     AdapterSite,
     AdapterSource,
@@ -52,7 +53,6 @@ from adapter_qa.models.saved_adapters import (
 from adapter_qa.models.weights import weight_names, weights_file
 
 LONGEST_FUSION_NAME = 250  # it becomes the name of a folder, which file systems limit to 255 bytes
-NO_LANGUAGE_ADAPTER = "none"  # value of --load_lang_adapter
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,8 @@ def resolve_setup(
     """
     lang = lang or LanguageAdapterOptions()
     fusion = fusion or FusionOptions()
-    raise_if_any(_option_problems(adapter, lang, fusion))
+    values = _config_problems(ConfigOptions.of(adapter)) + _config_problems(ConfigOptions.of(lang))
+    raise_if_any(setup_problems(adapter, lang, fusion) + values)
     if not fusion.train_adapter:
         return None
     if adapter.load_adapter is not None:
@@ -374,43 +375,15 @@ def _with_layer_options(setup: AdapterSetup, options: AdapterOptions) -> Adapter
 # ---------------------------------------------------------------- problems with options
 
 
-def _option_problems(adapter: AdapterOptions, lang: LanguageAdapterOptions, fusion: FusionOptions) -> list[str]:
-    """Return conflicts and invalid values that the options alone show."""
-    problems = []
-    if not fusion.train_adapter:
-        values = {
-            "--load_adapter": adapter.load_adapter,
-            "--load_lang_adapter": lang.load_lang_adapter,
-            "--fuse_adapters": fusion.fuse_adapters,
-        }
-        problems += [
-            f"{name} requires --train_adapter True; full fine-tuning has no adapters"
-            for name, value in values.items()
-            if value is not None
-        ]
-    if fusion.fuse_adapters is not None:
-        problems += parse_fuse_adapters(fusion.fuse_adapters)[1]
-        if adapter.load_adapter is not None:
-            problems.append(
-                "--load_adapter and --fuse_adapters exclude each other; a saved fusion is loaded with --load_adapter"
-            )
-    has_language_adapter = lang.load_lang_adapter not in (None, NO_LANGUAGE_ADAPTER)
-    if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or not has_language_adapter):
-        problems.append("--adapter_composition fuse needs --fuse_adapters and --load_lang_adapter")
-    return problems + _config_problems(ConfigOptions.of(adapter)) + _config_problems(ConfigOptions.of(lang))
-
-
 def _config_problems(options: ConfigOptions) -> list[str]:
+    """Return the values that no adapter can have."""
     problems = []
-    prefix, kind, reduction_factor, non_linearity = options
+    prefix, _, reduction_factor, non_linearity = options
     if non_linearity is not None and non_linearity.lower() not in ACTIVATIONS:
         problems.append(
             f"{prefix}_non_linearity {non_linearity}: no such activation; "
             "common ones are gelu, gelu_new, relu, swish, tanh"
         )
-    if kind is not None and kind not in ADAPTER_CONFIGS and not Path(kind).is_file():
-        kinds = ", ".join(ADAPTER_CONFIGS)
-        problems.append(f"{prefix}_config {kind}: give {kinds}, or the path of an adapter_config.json")
     if reduction_factor is not None and not is_valid_reduction(reduction_factor):
         problems.append(
             f"{prefix}_reduction_factor {reduction_factor:g}: must be a number of at least {SMALLEST_REDUCTION:g}"

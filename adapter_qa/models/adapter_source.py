@@ -12,7 +12,7 @@ from adapters import AdapterConfig, BnConfig
 from adapters.utils import ACTIVATION_RENAME
 from transformers.activations import ACT2FN
 
-from adapter_qa.config.options import ADAPTER_CONFIGS
+from adapter_qa.config.options import ADAPTER_CONFIGS, SMALLEST_REDUCTION
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -33,7 +33,6 @@ KIND_KEYS = (*LOCATIONS, "inv_adapter")  # what distinguishes pfeiffer, houlsby 
 ACTIVATIONS = {*ACT2FN, "leakyrelu"}
 TASK_REDUCTION = 16  # Pfeiffer et al. (2021), section 3; also the library's default
 LANGUAGE_REDUCTION = 2  # MAD-X (Pfeiffer et al., 2020), section 4.2: language adapters of half the hidden size
-SMALLEST_REDUCTION = 1 / 16  # a smaller one makes a bottleneck that fills the memory
 REQUIRED_KEYS = {*LOCATIONS, "reduction_factor", "non_linearity"}
 CHOICES: dict[str, tuple[Any, ...]] = {  # of keys with text; the library fails with any other
     "inv_adapter": (None, "nice", "glow"),
