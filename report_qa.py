@@ -7,7 +7,6 @@ with mean and standard deviation (n - 1). Runs that failed, were stopped, killed
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -81,12 +80,12 @@ def read_options(argv: list[str]) -> ReportOptions:
     Raises:
         UserError: if options contradict each other, a file cannot be written, or a package is missing.
     """
-    parser = CollectingArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CollectingArgumentParser(description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or one that holds runs")
     parser.add_argument("--table", action="store_true", help="the table only, without a report")
-    parser.add_argument("--output_dir", type=Path, help=f"folder of the report (default: {DEFAULT_FOLDER})")
+    parser.add_argument(
+        "--output_dir", metavar="FOLDER", type=Path, help=f"folder of the report (default: {DEFAULT_FOLDER})"
+    )
     for name in FORMATS:
         parser.add_argument(
             f"--{name}", metavar="FILE", help=f"write the whole table as {name}; {STDOUT} prints it instead"

@@ -65,9 +65,7 @@ def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
     Raises:
         UserError: if either has problems, or optuna is not installed.
     """
-    parser = CollectingArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = CollectingArgumentParser(description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
     parser.add_argument("sweep", metavar="SWEEP.yaml", help="what is searched; see sweeps/qa.yaml")
     parser.add_argument(
         "--output_dir",

@@ -602,7 +602,7 @@ ADAPTERS = [
         ("at `$.trainer.base_model.name_or_path`",),
         make=copied("qa", with_metadata(base_model={"name_or_path": 3}))),
     Case("ask, missing base model", "ask", "copy --question a --context b",
-        ("--model_name_or_path /no/base: no such folder",),
+        ("its base model is no longer in /no/base; give --model_name_or_path",),
         make=copied("qa", with_metadata(base_model={"name_or_path": "/no/base"}))),
     Case("ask, missing tokenizer", "ask", "copy --question a --context b",
         ("no-such-tokenizer: no tokenizer can be loaded",),

@@ -29,7 +29,7 @@ def test_every_dependency_is_pinned_exactly() -> None:
     extras = PROJECT["optional-dependencies"]
     packages = [*PROJECT["dependencies"], *(package for extra in extras.values() for package in extra)]
     assert [package for package in packages if "==" not in package and not package.startswith("adapter-qa[")] == []
-    assert set(extras) == {"serve", "export", "sweep", "report", "deepspeed", "dev", "all"}
+    assert set(extras) == {"serve", "export", "sweep", "report", "trackio", "deepspeed", "dev", "all"}
 
 
 def test_every_script_is_a_command() -> None:
