@@ -69,6 +69,7 @@ def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
     parser.add_argument("sweep", metavar="SWEEP.yaml", help="what is searched; see sweeps/qa.yaml")
     parser.add_argument(
         "--output_dir",
+        metavar="FOLDER",
         help="folder of the sweep; its last part names the study (default: outputs/sweeps/<name of the file>)",
     )
     parser.add_argument(
