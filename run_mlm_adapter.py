@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
     import numpy as np
 
     from adapter_qa.training.mlm import MLMTrainer
-    from adapter_qa.training.workflow import ModelBundle, RunContext
+    from adapter_qa.training.run_context import ModelBundle, RunContext
 
 EXAMPLES = """\
   run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
@@ -63,7 +63,7 @@ def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
 
 def train_and_evaluate(run: RunContext[MLMRunConfig], texts: dict[str, TextSplit]) -> None:
     """Run the steps from the blocks to the results."""
-    from adapter_qa.training import workflow
+    from adapter_qa.training import run_messages, workflow
 
     config = run.config
     run.record.update(data={name: split.source for name, split in texts.items()})
@@ -72,12 +72,12 @@ def train_and_evaluate(run: RunContext[MLMRunConfig], texts: dict[str, TextSplit
     metadata = {"block_size": config.data.block_size, "language": config.adapter.language}
     bundle = workflow.build_model(run, "mlm", base, metadata)
     if config.training.dry_run:
-        workflow.print_dry_run(run, bundle, {"blocks": blocks})
+        run_messages.print_dry_run(run, bundle, {"blocks": blocks})
         return
 
     trainer = make_trainer(run, bundle, blocks)
-    workflow.print_plan(run, bundle)
-    with workflow.shown_progress(run, trainer):
+    run_messages.print_plan(run, bundle)
+    with run_messages.shown_progress(run, trainer):
         if config.training.do_train:
             workflow.train(run, trainer)
             workflow.save_model(run, bundle, trainer)

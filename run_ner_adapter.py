@@ -29,7 +29,7 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
 
     from adapter_qa.data.token_classification import TokenClassificationDataset
     from adapter_qa.training.ner import NERTrainer
-    from adapter_qa.training.workflow import ModelBundle, RunContext
+    from adapter_qa.training.run_context import ModelBundle, RunContext
 
 EXAMPLES = """\
   run_ner_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
@@ -71,7 +71,7 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
 
 def train_and_evaluate(run: RunContext[NERRunConfig], splits: dict[str, SentenceSplit], labels: KnownLabels) -> None:
     """Run the steps from the inputs to the results."""
-    from adapter_qa.training import workflow
+    from adapter_qa.training import run_messages, workflow
 
     config = run.config
     run.record.update(data={name: split.source for name, split in splits.items()})
@@ -85,12 +85,12 @@ def train_and_evaluate(run: RunContext[NERRunConfig], splits: dict[str, Sentence
     bundle = workflow.build_model(run, "ner", base, metadata, labels.names)
     if config.training.dry_run:
         sentences = {name: split.sentences for name, split in splits.items()}
-        workflow.print_dry_run(run, bundle, {"sentences": sentences, "inputs": inputs})
+        run_messages.print_dry_run(run, bundle, {"sentences": sentences, "inputs": inputs})
         return
 
     trainer = make_trainer(run, bundle, labels, inputs)
-    workflow.print_plan(run, bundle)
-    with workflow.shown_progress(run, trainer):
+    run_messages.print_plan(run, bundle)
+    with run_messages.shown_progress(run, trainer):
         if config.training.do_train:
             workflow.train(run, trainer)
             workflow.save_model(run, bundle, trainer)

@@ -24,7 +24,7 @@ from adapter_qa.training.saved_options import with_saved_options
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     from adapter_qa.data.window_dataset import WindowDataset
     from adapter_qa.models.adapter_setup import AdapterSetup
-    from adapter_qa.training.workflow import ModelBundle, RunContext
+    from adapter_qa.training.run_context import ModelBundle, RunContext
     from trainer_qa import QuestionAnsweringTrainer
 
 EXAMPLES = """\
@@ -75,7 +75,7 @@ def execute(argv: list[str]) -> RunContext[QARunConfig]:
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:
     """Run the steps from the windows to the results."""
-    from adapter_qa.training import workflow
+    from adapter_qa.training import run_messages, workflow
 
     config = run.config
     run.record.update(data={name: split.source for name, split in splits.items()})
@@ -85,12 +85,12 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
     bundle = workflow.build_model(run, "qa", base, metadata)
     if config.training.dry_run:
         questions = {name: split.questions for name, split in splits.items()}
-        workflow.print_dry_run(run, bundle, {"questions": questions, "windows": windows})
+        run_messages.print_dry_run(run, bundle, {"questions": questions, "windows": windows})
         return
 
     trainer = make_trainer(run, bundle, splits, windows)
-    workflow.print_plan(run, bundle)
-    with workflow.shown_progress(run, trainer):
+    run_messages.print_plan(run, bundle)
+    with run_messages.shown_progress(run, trainer):
         if config.training.do_train:
             workflow.train(run, trainer)
             workflow.save_model(run, bundle, trainer)

@@ -192,7 +192,7 @@ def test_a_thread_trains_and_no_second_one(options: dict[str, object], capsys: p
 
     def train() -> None:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("adapter_qa.training.workflow.print_dry_run", refused)
+            patch.setattr("adapter_qa.training.run_messages.print_dry_run", refused)
             results.append(train_qa({**options, "dry_run": True}))
 
     thread = threading.Thread(target=train)

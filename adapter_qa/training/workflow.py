@@ -1,18 +1,18 @@
 """The steps that the three training scripts share, in the order in which a script calls them.
 
 start_run -> is_finished -> load_base -> build_model
--> print_dry_run | print_plan -> train -> save_model -> record_metrics -> finish_run
+-> train -> save_model -> record_metrics -> finish_run
+
+Between `build_model` and `train` a script calls `print_plan` or, in a dry run, `print_dry_run` of `run_messages`.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence, Sized
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 import torch
@@ -26,7 +26,6 @@ from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.errors import Interrupted, ReportedError, UserError, run_all
 from adapter_qa.core.files import atomic_file, write_json, write_text
 from adapter_qa.core.messages import log_note, print_main
-from adapter_qa.core.readable import metrics_text
 from adapter_qa.core.resource_errors import first_line, report_resource_errors
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import (
@@ -48,106 +47,33 @@ from adapter_qa.models.identity import (
     weights_fingerprint,
 )
 from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint, TrainedOn, read_document
-from adapter_qa.models.parameters import ParameterTable, format_table, parameter_table
+from adapter_qa.models.parameters import parameter_table
 from adapter_qa.models.save import frozen_adapters, save_setup
 from adapter_qa.models.weights import check_states
 from adapter_qa.runs.checkpoints import checkpoint_steps, discard, remove_leftovers, rotate
 from adapter_qa.runs.hub import HubTarget, push_finished
-from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, OPTIONS_FILE, RUN_FILE, checkpoint_path, predictions_file
+from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, OPTIONS_FILE, RUN_FILE, checkpoint_path
 from adapter_qa.runs.model_card import write_card
 from adapter_qa.runs.output_dir import derived_output_dir
-from adapter_qa.runs.provenance import cpu_name, versions
+from adapter_qa.runs.provenance import versions
 from adapter_qa.runs.run_record import RunRecord, open_run
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import best_evaluation, end_of_training, training_history
-from adapter_qa.training.progress import epoch_text, progress_lines
-from adapter_qa.training.run_summary import (
-    RunPlan,
-    RunResult,
-    eval_steps,
-    folder_size,
-    next_commands,
-    score_hints,
-    train_steps,
-    training_plan,
-    units,
-)
+from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, RunContext
+from adapter_qa.training.run_messages import print_result, print_scores
 from adapter_qa.training.saved_options import with_begun_head, with_begun_options, without_saved_options
 from adapter_qa.training.training_args import (
-    TrainerArguments,
     data_and_adapter_options,
     options_of_earlier_versions,
     options_record,
     resolve_training_args,
 )
 
-SPLIT_WORDS = {"eval": "evaluation", "predict": "prediction"}
-FULL_FINE_TUNING = "full fine-tuning"  # the "setup" of such a run in run.json
-
-Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
-
-
-@dataclass(frozen=True)
-class RunContext(Generic[Config]):
-    """What all steps of one run share.
-
-    Attributes:
-        config: the options as the user gave them.
-        setup: None for full fine-tuning.
-        args: the training arguments; what the options leave open is decided.
-        record: run.json, and the folder of the run.
-    """
-
-    config: Config
-    setup: AdapterSetup | None
-    args: TrainerArguments
-    record: RunRecord
-
-    @property
-    def setup_name(self) -> str:
-        """The composition as text, e.g. `Stack[mlm, qa]`."""
-        return FULL_FINE_TUNING if self.setup is None else str(self.setup.block)
-
-
-@dataclass(frozen=True)
-class LoadedBase:
-    """The base model of a run before it is built.
-
-    Attributes:
-        identity: its options and fingerprints.
-        tokenizer: None in a dry run without data.
-    """
-
-    identity: Base
-    tokenizer: PreTrainedTokenizerFast | None
-
 
 class _ResumedRun(msgspec.Struct):
     """A run.json; those of earlier versions do not tell the base model's fingerprint."""
 
     trained_on: TrainedOn = TrainedOn()
-
-
-@dataclass(frozen=True)
-class ModelBundle:
-    """A model with its head, adapters and fusion, and what is saved beside its weights.
-
-    Attributes:
-        loaded_tokenizer: None in a dry run without data.
-        metadata: what adapter_setup.json or full_setup.json holds under "trainer".
-    """
-
-    model: PreTrainedModel
-    loaded_tokenizer: PreTrainedTokenizerFast | None
-    parameters: ParameterTable
-    metadata: dict[str, Any]
-
-    @property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
-        """The tokenizer of the base model."""
-        if self.loaded_tokenizer is None:
-            raise ValueError("no tokenizer was loaded, because the run has no data")
-        return self.loaded_tokenizer
 
 
 def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSetup | None) -> RunContext[Config]:
@@ -354,62 +280,6 @@ def _save_random_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreT
         tokenizer.save_pretrained(record.folder / BASE_FOLDER)
 
 
-def print_dry_run(run: RunContext[Config], bundle: ModelBundle, data: Mapping[str, Mapping[str, Sized]]) -> None:
-    """Print the last line of a dry run: one JSON document with parameters, setup, and counts by split.
-
-    `data` has the splits by unit, e.g. "questions" and "windows"; the last unit is that of the model's inputs.
-    """
-    print_main(f"setup: {run.setup_name}\n{format_table(bundle.parameters)}")
-    active = FULL_FINE_TUNING if run.setup is None else str(bundle.model.active_adapters)
-    document: dict[str, Any] = {"parameters": bundle.parameters, "active_setup": active}
-    for split, count_steps in (("train", train_steps), ("eval", eval_steps)):
-        counts = {unit: len(splits.get(split, ())) for unit, splits in data.items()}
-        document[split] = counts | {"steps": count_steps(list(counts.values())[-1], run.args)}
-    print_main(json.dumps(document))
-
-
-def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
-    """Print what the run is about to do, and record it in run.json under "plan"."""
-    args, document = run.args, run.record.document
-    data: dict[str, dict[str, Any]] = document["data"]
-    training = None
-    if args.do_train:
-        checkpoint = run.record.resume_from
-        unit, _ = units(data["train"])
-        training = training_plan(args, data["train"][unit], checkpoint.name if checkpoint is not None else None)
-    name, parameters, plugin = run.config.model.model_name_or_path, bundle.parameters, args.deepspeed_plugin
-    plan = RunPlan(
-        device=torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else cpu_name(),
-        precision="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
-        precision_reason=args.precision_reason,
-        processes=args.world_size,
-        sharding=f"DeepSpeed ZeRO-{plugin.zero_stage}" if plugin is not None else None,
-        base=f"{name} with random weights" if run.config.model.random_init else name,
-        setup=run.setup_name,
-        parameters=parameters["base"] + parameters["added"],
-        trainable=parameters["trainable"] if args.do_train else 0,
-        data=data,
-        training=training,
-        folder=str(run.record.folder),
-    )
-    print_main(f"{document['script']}\n{plan.text()}")
-    if args.get_process_log_level() <= logging.INFO:
-        print_main(format_table(parameters))
-    run.record.update(plan={key: value for key, value in asdict(plan).items() if key != "data"})
-
-
-@contextmanager
-def shown_progress(run: RunContext[Config], trainer: AdapterTrainer) -> Iterator[None]:
-    """Show the progress of trainings and evaluations in the block."""
-    counts = run.record.document["data"].get("train", {})
-    args = run.args
-    inputs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    unit, example = units(counts) if args.do_train else ("", "")
-    ratio = counts[example] / counts[unit] if args.do_train else 0.0
-    with progress_lines(trainer, inputs * ratio, example):
-        yield
-
-
 def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     """Train, resuming from the newest checkpoint if there is one. At the end the model has the best epoch's weights.
 
@@ -508,9 +378,7 @@ def record_metrics(run: RunContext[Config], trainer: AdapterTrainer, split: str,
         metrics = {**metrics, "epoch": trainer.state.epoch, "step": trainer.state.global_step}
     trainer.save_metrics(split, metrics)
     if split != "train":
-        facts = [metrics_text(metrics, run.config.training.best_metric, split)]
-        facts += [str(trainer.folder / predictions_file(split))] if split == "predict" else []
-        print_main(f"{SPLIT_WORDS[split]}: {'  '.join(fact for fact in facts if fact)}")
+        print_scores(run, trainer.folder, split, metrics)
     if trainer.is_world_process_zero():
         run.record.document.setdefault("metrics", {})[split] = metrics
         run.record.update()
@@ -526,31 +394,8 @@ def finish_run(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     if run.record.begun and "saved" in run.record.document:
         write_card(Path(run.record.document["saved"]), run.record.document)
     _remove_checkpoints(run, trainer)
-    _print_result(run, trainer)
+    print_result(run, trainer.state)
     _push_if_asked(run)
-
-
-def _print_result(run: RunContext[Config], trainer: AdapterTrainer) -> None:
-    """Print what came of the run, and record it in run.json under "result"."""
-    record, document = run.record, run.record.document
-    if record.folder is None or not record.begun:
-        return
-    metric, state = run.config.training.best_metric, trainer.state
-    best, metrics, saved = best_evaluation(state), document.get("metrics", {}), document.get("saved")
-    result = RunResult(
-        ended=document.get("ended"),
-        best=f"{epoch_text(best['epoch'], state.num_train_epochs)}  {metrics_text(best, metric)}" if best else None,
-        seconds=document["times"]["seconds"],
-        train_seconds=metrics.get("train", {}).get("train_runtime"),
-        saved=saved,
-        saved_bytes=folder_size(Path(saved)) if saved is not None else 0,
-        folder=str(record.folder),
-        folder_bytes=folder_size(record.folder),
-    )
-    record.update(result={"saved_bytes": result.saved_bytes, "folder_bytes": result.folder_bytes})
-    commands = next_commands(document["script"], result.folder) if saved is not None else []
-    print_main(f"{document['script']}: finished\n{result.text(commands)}")
-    log_note(score_hints(metrics.get("eval", {})))
 
 
 def _push_if_asked(run: RunContext[Config]) -> None:

@@ -1,0 +1,126 @@
+"""What a run prints: its plan, its progress, scores and the result, or what a dry run has found.
+
+The plan and the result are also recorded in run.json.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sized
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainerState
+
+from adapter_qa.core.messages import log_note, print_main
+from adapter_qa.core.readable import metrics_text
+from adapter_qa.models.parameters import format_table
+from adapter_qa.runs.layout import predictions_file
+from adapter_qa.runs.provenance import cpu_name
+from adapter_qa.training.adapter_trainer import AdapterTrainer
+from adapter_qa.training.callbacks import best_evaluation
+from adapter_qa.training.progress import epoch_text, progress_lines
+from adapter_qa.training.run_context import FULL_FINE_TUNING, Config, ModelBundle, RunContext
+from adapter_qa.training.run_summary import (
+    RunPlan,
+    RunResult,
+    eval_steps,
+    folder_size,
+    next_commands,
+    score_hints,
+    train_steps,
+    training_plan,
+    units,
+)
+
+SPLIT_WORDS = {"eval": "evaluation", "predict": "prediction"}
+
+
+def print_dry_run(run: RunContext[Config], bundle: ModelBundle, data: Mapping[str, Mapping[str, Sized]]) -> None:
+    """Print the last line of a dry run: one JSON document with parameters, setup, and counts by split.
+
+    `data` has the splits by unit, e.g. "questions" and "windows"; the last unit is that of the model's inputs.
+    """
+    print_main(f"setup: {run.setup_name}\n{format_table(bundle.parameters)}")
+    active = FULL_FINE_TUNING if run.setup is None else str(bundle.model.active_adapters)
+    document: dict[str, Any] = {"parameters": bundle.parameters, "active_setup": active}
+    for split, count_steps in (("train", train_steps), ("eval", eval_steps)):
+        counts = {unit: len(splits.get(split, ())) for unit, splits in data.items()}
+        document[split] = counts | {"steps": count_steps(list(counts.values())[-1], run.args)}
+    print_main(json.dumps(document))
+
+
+def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
+    """Print what the run is about to do, and record it in run.json under "plan"."""
+    args, document = run.args, run.record.document
+    data: dict[str, dict[str, Any]] = document["data"]
+    training = None
+    if args.do_train:
+        checkpoint = run.record.resume_from
+        unit, _ = units(data["train"])
+        training = training_plan(args, data["train"][unit], checkpoint.name if checkpoint is not None else None)
+    name, parameters, plugin = run.config.model.model_name_or_path, bundle.parameters, args.deepspeed_plugin
+    plan = RunPlan(
+        device=torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else cpu_name(),
+        precision="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
+        precision_reason=args.precision_reason,
+        processes=args.world_size,
+        sharding=f"DeepSpeed ZeRO-{plugin.zero_stage}" if plugin is not None else None,
+        base=f"{name} with random weights" if run.config.model.random_init else name,
+        setup=run.setup_name,
+        parameters=parameters["base"] + parameters["added"],
+        trainable=parameters["trainable"] if args.do_train else 0,
+        data=data,
+        training=training,
+        folder=str(run.record.folder),
+    )
+    print_main(f"{document['script']}\n{plan.text()}")
+    if args.get_process_log_level() <= logging.INFO:
+        print_main(format_table(parameters))
+    run.record.update(plan={key: value for key, value in asdict(plan).items() if key != "data"})
+
+
+@contextmanager
+def shown_progress(run: RunContext[Config], trainer: AdapterTrainer) -> Iterator[None]:
+    """Show the progress of trainings and evaluations in the block."""
+    counts = run.record.document["data"].get("train", {})
+    args = run.args
+    inputs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    unit, example = units(counts) if args.do_train else ("", "")
+    ratio = counts[example] / counts[unit] if args.do_train else 0.0
+    with progress_lines(trainer, inputs * ratio, example):
+        yield
+
+
+def print_scores(run: RunContext[Config], folder: Path, split: str, metrics: Mapping[str, float]) -> None:
+    """Print the scores of an evaluation or a prediction, and the file of predictions."""
+    facts = [metrics_text(metrics, run.config.training.best_metric, split)]
+    facts += [str(folder / predictions_file(split))] if split == "predict" else []
+    print_main(f"{SPLIT_WORDS[split]}: {'  '.join(fact for fact in facts if fact)}")
+
+
+def print_result(run: RunContext[Config], state: TrainerState) -> None:
+    """Print what came of the run, and record it in run.json under "result"."""
+    record, document = run.record, run.record.document
+    if record.folder is None or not record.begun:
+        return
+    metric = run.config.training.best_metric
+    best, metrics, saved = best_evaluation(state), document.get("metrics", {}), document.get("saved")
+    result = RunResult(
+        ended=document.get("ended"),
+        best=f"{epoch_text(best['epoch'], state.num_train_epochs)}  {metrics_text(best, metric)}" if best else None,
+        seconds=document["times"]["seconds"],
+        train_seconds=metrics.get("train", {}).get("train_runtime"),
+        saved=saved,
+        saved_bytes=folder_size(Path(saved)) if saved is not None else 0,
+        folder=str(record.folder),
+        folder_bytes=folder_size(record.folder),
+    )
+    record.update(result={"saved_bytes": result.saved_bytes, "folder_bytes": result.folder_bytes})
+    commands = next_commands(document["script"], result.folder) if saved is not None else []
+    print_main(f"{document['script']}: finished\n{result.text(commands)}")
+    log_note(score_hints(metrics.get("eval", {})))
