@@ -145,7 +145,7 @@ def interrupted_run(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -
     argv = [
         "--model_name_or_path", str(tiny_bert), "--do_train", "--train_file", str(folder / "train.json"),
         "--max_seq_length", "64", "--doc_stride", "16", "--num_train_epochs", "1", "--report_to", "none",
-        "--disable_tqdm", "True",
+        "--keep_checkpoint", "True",
     ]  # fmt: skip
     assert run_qa_adapter.main([*argv, "--output_dir", str(folder / "run")]) == 0
     path = folder / "run" / "run.json"

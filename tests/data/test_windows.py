@@ -226,7 +226,9 @@ def test_special_tokens_within_a_text_follow_the_tokenizers_setting(tiny_bert: P
     assert (tokenizer.mask_token_id in windows[0].input_ids) == (not split)
 
 
-def test_progress_counts_all_texts(tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_counts_all_texts(
+    tiny_bert: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = pair_tokenizer(AutoTokenizer.from_pretrained(tiny_bert))
     questions = [Question(str(number), "Onde?", f"Ana {number}", (), ()) for number in range(MIN_TEXTS_FOR_BAR)]
     calls: list[tuple[int, int]] = []
@@ -238,11 +240,15 @@ def test_progress_counts_all_texts(tiny_bert: Path, capsys: pytest.CaptureFixtur
         on_progress=lambda done, total: calls.append((done, total)),
     )
     assert calls == [(250, 1001), (500, 1001), (750, 1001), (1000, 1001), (1001, 1001)]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     update = progress_bar("train windows")
     for done, total in calls:
         update(done, total)
-    assert "train windows: 100%" in capsys.readouterr().err
+    assert "train windows:   0%" in capsys.readouterr().err
     progress_bar("few texts")(MIN_TEXTS_FOR_BAR, MIN_TEXTS_FOR_BAR)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    for done, total in calls:
+        progress_bar("no terminal")(done, total)
     assert capsys.readouterr().err == ""
 
 

@@ -297,7 +297,7 @@ def test_a_base_that_was_fine_tuned_is_another_base(runs: Runs, tmp_path: Path) 
 def test_an_interrupted_run_is_not_resumed_on_another_base(runs: Runs, tmp_path: Path) -> None:
     base = Path(shutil.copytree(runs.base, tmp_path / "base"))
     folder = tmp_path / "run"
-    argv = ["--do_train", "--save_strategy", "steps", "--save_steps", 1, "--output_dir", folder]
+    argv = ["--do_train", "--save_strategy", "steps", "--save_steps", 1, "--keep_checkpoint", "--output_dir", folder]
     assert runs.run("qa", base, *argv) == (0, [])
     document = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     (folder / "run.json").write_text(json.dumps(document | {"status": "interrupted"}), encoding="utf-8")

@@ -78,7 +78,7 @@ def test_other_arguments_have_the_defaults_of_the_library() -> None:
     args, library = resolve_training_args(training_options()), TrainingArguments(output_dir="out", report_to=[])
     own = {"eval_strategy", "save_strategy", "logging_strategy", "logging_steps", "save_total_limit", "learning_rate"}
     own |= {"metric_for_best_model", "greater_is_better", "load_best_model_at_end", "remove_unused_columns"}
-    own |= {"dataloader_pin_memory", "ddp_find_unused_parameters", "logging_dir"}
+    own |= {"dataloader_pin_memory", "ddp_find_unused_parameters", "logging_dir", "trackio_space_id"}
     names = [field.name for field in fields(library) if field.init]
     assert {name for name in names if getattr(args, name) != getattr(library, name)} <= own
 
