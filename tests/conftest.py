@@ -57,11 +57,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(autouse=True)
 def _precision_of_one_run() -> Iterator[None]:
-    """Undo what transformers does in a run with --bf16: it sets a variable that the next run in this process obeys."""
-    before = os.environ.get("ACCELERATE_MIXED_PRECISION")
+    """Undo what transformers does in a run with --bf16: it sets a variable that the next run in this process obeys.
+
+    The variable is removed before a test, too, because a fixture of a module may have run before this one.
+    """
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
     yield
-    if before is None:
-        os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

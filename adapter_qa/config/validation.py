@@ -217,6 +217,12 @@ def training_problems(training: TrainingOptions) -> list[str]:
         )
     if training.bf16 and training.fp16:
         problems.append("--bf16 and --fp16 exclude each other; give one")
+    of_accelerate = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()  # the run would silently obey it
+    if of_accelerate != "no" and not {"bf16": training.bf16, "fp16": training.fp16}.get(of_accelerate):
+        problems.append(
+            f"accelerate's mixed precision ({of_accelerate}): give --bf16 True or --fp16 True instead, so that the run "
+            "records it"
+        )
     problems += _sharding_problems(training) + _trackio_problems(training)
     if training.push_to_hub:
         problems += _hub_problems(training)

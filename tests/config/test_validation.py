@@ -400,6 +400,18 @@ def test_settings_of_accelerate_are_refused(variable: str, start: str, monkeypat
     assert training_problems(options) == []
 
 
+def test_mixed_precision_of_accelerate_is_refused_unless_it_is_that_of_the_options(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    for options in (TrainingOptions(dry_run=True), TrainingOptions(dry_run=True, fp16=True)):
+        (problem,) = training_problems(resolve_training_options(options))
+        assert problem.startswith("accelerate's mixed precision (bf16): give --bf16 True")
+    assert training_problems(resolve_training_options(TrainingOptions(dry_run=True, bf16=True))) == []
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    assert training_problems(resolve_training_options(TrainingOptions(dry_run=True))) == []
+
+
 def test_fsdp_is_refused() -> None:
     (problem,) = training_problems(resolve_training_options(TrainingOptions(dry_run=True, fsdp="full_shard")))
     assert problem.startswith("--fsdp (or accelerate's FSDP setting): is not supported")
