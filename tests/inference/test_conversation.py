@@ -6,6 +6,7 @@ import builtins
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 
