@@ -70,25 +70,28 @@ def run_in_terminal(
         list(command), stdin=slave, stdout=slave, stderr=slave, env=variables, cwd=cwd, start_new_session=True
     ) as process:
         os.close(slave)
-        os.write(master, typed.encode())
-        deadline = time.monotonic() + seconds
-        while True:
-            if time.monotonic() > deadline:
-                process.kill()
-                raise TimeoutError(f"{command}: still runs\n{_text(screen)}")
-            if not select.select([master], [], [], 0.2)[0]:
-                if process.poll() is not None:
+        try:
+            os.write(master, typed.encode())
+            deadline = time.monotonic() + seconds
+            while True:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"{command}: still runs\n{_text(screen)}")
+                if not select.select([master], [], [], 0.2)[0]:
+                    if process.poll() is not None:
+                        break
+                    continue
+                try:
+                    output = os.read(master, 65536)
+                except OSError:  # Linux reports the end of the terminal's other side so
                     break
-                continue
-            try:
-                output = os.read(master, 65536)
-            except OSError:  # Linux reports the end of the terminal's other side so
-                break
-            if not output:
-                break
-            stream.feed(output)
-            if on_screen is not None:
-                on_screen(_text(screen), process)
+                if not output:
+                    break
+                stream.feed(output)
+                if on_screen is not None:
+                    on_screen(_text(screen), process)
+        except BaseException:
+            process.kill()
+            raise
         os.close(master)
         exit_code = process.wait()
     return Screen(_text(screen), exit_code)
