@@ -45,6 +45,7 @@ from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionD
 from adapter_qa.models.identity import Base, check_origins, origins_of, weights_fingerprint
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
+from adapter_qa.runs.layout import RUN_FILE
 from utils_qa import SpanCollector, window_spans
 
 
@@ -246,6 +247,10 @@ def _find_run(run: Path, base_model: str | None) -> SavedModel:
     has_adapters = not (run / FULL_FILE).is_file()
     if has_adapters and (run / "config.json").is_file() and _is_for_questions(read_json(run / "config.json")):
         raise UserError(f"RUN {run}: is a fully fine-tuned model but not from a run; give it as --base {run}")
+    if has_adapters and (run / RUN_FILE).is_file() and not any(run.glob("adapters-*")):
+        status = read_json(run / RUN_FILE).get("status")
+        advice = "ask the run that it evaluated" if status == "finished" else "its command again finishes it"
+        raise UserError(f"RUN {run}: this run is {status} and has saved nothing; {advice}")
     folder = find_folder("RUN", str(run)) if has_adapters else run
     metadata = read_setup(folder).metadata if has_adapters else read_metadata(folder / FULL_FILE)
     base = _find_base(folder, metadata, base_model)

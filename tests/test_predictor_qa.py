@@ -319,6 +319,17 @@ def test_single_question_has_its_fusion_attention(saved_runs: SavedRuns) -> None
     assert QuestionAnswerer(saved_runs.qa).ask("Onde?", "Ana nasceu em Belém.").attention is None
 
 
+@pytest.mark.parametrize(
+    ("status", "advice"),
+    [("interrupted", "its command again finishes it"), ("finished", "ask the run that it evaluated")],
+)
+def test_a_run_that_has_saved_nothing(status: str, advice: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"status": status}), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        QuestionAnswerer(tmp_path)
+    assert caught.value.problems == [f"RUN {tmp_path}: this run is {status} and has saved nothing; {advice}"]
+
+
 def test_base_model_given_by_option(saved_runs: SavedRuns, tiny_bert: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [saved_runs.qa, "--question", "Onde?", "--context", "Ana nasceu em Belém."]
     assert ask([*argv, "--model_name_or_path", tiny_bert], capsys) == ask(argv, capsys)
