@@ -213,7 +213,8 @@ def change_settings() -> None:
         raise UserError("x")
 
 
-def test_settings_are_restored_after_an_error() -> None:
+def test_settings_are_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
     with pytest.raises(UserError):
         change_settings()
     assert not torch.backends.cuda.matmul.allow_tf32

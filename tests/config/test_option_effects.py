@@ -450,6 +450,7 @@ def _restored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
     yield
     torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = tf32
     torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
     library_logging.set_verbosity(verbosity)
     os.environ.clear()
     os.environ.update(environment)
