@@ -42,11 +42,14 @@ EXAMPLES = """\
 examples:
   ask_qa.py outputs/fusion
   ask_qa.py outputs/fusion --context_file text.txt
-  ask_qa.py outputs/fusion --question "Onde fica o Pantanal?" --context "O Pantanal fica no Centro-Oeste do Brasil."
-  ask_qa.py outputs/fusion --question_file questions.txt --context_file text.txt --n_best 3
+  ask_qa.py outputs/fusion --question "Onde fica o Pantanal?" \\
+      --context "O Pantanal fica no Centro-Oeste do Brasil."
+  ask_qa.py outputs/fusion --question_file questions.txt \\
+      --context_file text.txt --n_best 3
   ask_qa.py outputs/fusion --input pairs.jsonl --output answers.jsonl
   cat pairs.jsonl | ask_qa.py outputs/fusion --input - --json | jq .answer
-  ask_qa.py --base pierreguillou/bert-base-cased-squad-v1.1-portuguese --input pairs.jsonl
+  ask_qa.py --base pierreguillou/bert-base-cased-squad-v1.1-portuguese \\
+      --input pairs.jsonl
   ask_qa.py outputs/fusion outputs/qa --serve
 """
 

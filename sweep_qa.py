@@ -27,8 +27,10 @@ DRY_RUN_TRIALS = 3
 EXAMPLES = """\
 examples:
   sweep_qa.py sweeps/qa.yaml --dry_run
-  CUDA_VISIBLE_DEVICES=0 sweep_qa.py sweeps/qa.yaml & CUDA_VISIBLE_DEVICES=1 sweep_qa.py sweeps/qa.yaml & wait
-  sbatch --array=0-7 --gres=gpu:1 --signal=B:TERM@300 --wrap="exec python sweep_qa.py sweeps/qa.yaml"
+  CUDA_VISIBLE_DEVICES=0 sweep_qa.py sweeps/qa.yaml & \\
+      CUDA_VISIBLE_DEVICES=1 sweep_qa.py sweeps/qa.yaml & wait
+  sbatch --array=0-7 --gres=gpu:1 --signal=B:TERM@300 \\
+      --wrap="exec python sweep_qa.py sweeps/qa.yaml"
 """
 
 
