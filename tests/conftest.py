@@ -14,6 +14,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import torch
+from hypothesis import settings
 from support.questions import corpus, make_questions, write_squad
 from support.saved_runs import SavedRuns
 from support.scripts import SHARED
@@ -43,7 +44,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the tests that take minutes, too")
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
+    # The same examples in every run, so that a change that broke nothing does not fail; --slow draws new ones.
+    settings.register_profile("tests", derandomize=not config.getoption("--slow"), database=None)
+    settings.load_profile("tests")
     # A process that a shell starts in the background ignores SIGINT, and so do the processes that tests start.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

@@ -158,7 +158,7 @@ def setup_problems(adapter: AdapterOptions, lang: LanguageAdapterOptions, fusion
     if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or not has_language_adapter):
         problems.append("--adapter_composition fuse needs --fuse_adapters and --load_lang_adapter")
     for option, kind in {"adapter": adapter.adapter_config, "lang_adapter": lang.lang_adapter_config}.items():
-        if kind is not None and kind not in ADAPTER_CONFIGS and not Path(kind).is_file():
+        if kind is not None and kind not in ADAPTER_CONFIGS and not os.path.isfile(kind):
             kinds = ", ".join(ADAPTER_CONFIGS)
             problems.append(f"--{option}_config {kind}: give {kinds}, or the path of an adapter_config.json")
     return problems

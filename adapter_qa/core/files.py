@@ -39,9 +39,10 @@ def expand_paths(values: Sequence[str], option: str, *, folders: bool = False) -
     problems = []
     for value in values:
         path = Path(value)
-        if path.is_file() or (folders and path.is_dir()):
+        is_folder = os.path.isdir(path)  # unlike Path.is_dir, False for a name that is too long
+        if os.path.isfile(path) or (folders and is_folder):
             paths.append(path)
-        elif path.is_dir():
+        elif is_folder:
             problems.append(
                 f"--{option} {value}: is a folder; give the files in it, such as '{path / '*'}', or a data set with "
                 "--dataset_name"

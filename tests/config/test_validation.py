@@ -254,6 +254,16 @@ def test_files_must_exist(tmp_path: Path) -> None:
     ]
 
 
+def test_a_name_that_is_too_long_for_a_file_is_refused() -> None:
+    name = "x" * 300
+    assert validate_config(qa_config(QADataOptions(validation_file=[name]), dry_run=True)) == [
+        f"--validation_file {name}: no such file; give the path of a file"
+    ]
+    config = replace(qa_config(dry_run=True), adapter=AdapterOptions(adapter_config=name))
+    (problem,) = validate_config(config)
+    assert problem.startswith(f"--adapter_config {name}: give ")
+
+
 def test_every_part_of_a_question_answering_run_needs_data() -> None:
     config = qa_config(do_train=True, do_predict=True, eval_strategy="epoch")
     assert validate_config(config) == [
