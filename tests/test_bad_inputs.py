@@ -259,7 +259,7 @@ FILES = [
         (*(f"q.json: data[{number}]: no 'id'" for number in range(10)), "q.json: and 3 more problems"),
         {"q.json": [{}] * 13}),
     Case("path that is too long", "qa", f"--train_file {'x' * 300}.json",
-        (f"{'x' * 300}.json: File name too long",)),
+        (f"{'x' * 300}.json: no such file; give the path of a file",)),
     Case("unsupported extension of a text file", "mlm", "--train_file t.pdf",
         ("t.pdf: extension '.pdf'; allowed: .txt",),
         {"t.pdf": b"x"}),
