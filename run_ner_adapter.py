@@ -128,7 +128,7 @@ def make_trainer(
         data_collator=TokenClassificationCollator(
             pad_id=int(tokenizer.pad_token_id),
             has_types="token_type_ids" in tokenizer.model_input_names,
-            multiple=8 if run.args.fp16 or run.args.bf16 else 1,
+            multiple=run.args.padding_multiple,
         ),
         train_dataset=inputs.get("train"),
         eval_dataset=inputs.get("eval"),

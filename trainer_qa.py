@@ -80,9 +80,17 @@ class QuestionAnsweringTrainer(AdapterTrainer):
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
         """Return the sum of `span_losses` of a batch, and the number of its windows with a known gold span."""
         outputs = model(**encoder_inputs(inputs, [name for name in ENCODER_INPUTS if name in inputs]))
-        mask = None if self.options.pad_to_max_length else inputs["attention_mask"]
+        mask = self.loss_mask(inputs)
         losses = span_losses(outputs.start_logits, outputs.end_logits, inputs, mask, self.smoothing(model))
-        return TaskLoss(losses.sum(), (inputs["start_positions"] != IGNORED).sum().to(losses), outputs)
+        return TaskLoss(losses.sum(), self.loss_weight(inputs), outputs)
+
+    def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the number of windows with a known gold span."""
+        return (inputs["start_positions"] != IGNORED).sum().float()
+
+    def loss_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """Return the attention mask; None with --pad_to_max_length, where padding is a possible answer."""
+        return None if self.options.pad_to_max_length else inputs["attention_mask"]
 
     def prediction_step(
         self,
@@ -247,12 +255,12 @@ class QuestionAnsweringTrainer(AdapterTrainer):
 
 
 def make_collator(tokenizer: PreTrainedTokenizerFast, options: QADataOptions, args: TrainerArguments) -> WindowCollator:
-    """Return the collator of a run; half precision pads to multiples of 8 for the GPU's matrix units."""
+    """Return the collator of a run."""
     return WindowCollator(
         pad_id=int(tokenizer.pad_token_id),
         left=tokenizer.padding_side == "left",
         length=options.max_seq_length if options.pad_to_max_length else None,
-        multiple=8 if args.fp16 or args.bf16 else 1,
+        multiple=args.padding_multiple,
     )
 
 

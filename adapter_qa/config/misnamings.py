@@ -85,6 +85,8 @@ CALLED = {
     "--fuse_adapters": "fusion fuse adapter_fusion fuse_adapter adapters load_adapters train_adapter_fusion",
     "--adapter_composition": "composition",
     "--language": "lang",
+    "--tokens_per_batch": "max_tokens max_tokens_per_batch max_batch_tokens batch_tokens tokens_per_micro_batch "
+    "token_budget",
     "--gradient_checkpointing": "grad_checkpoint grad_checkpointing checkpointing gradient_checkpoint",
     "--torch_compile": "compile",
     "--deepspeed": "deepspeed_config ds_config zero",

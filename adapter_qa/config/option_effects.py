@@ -19,8 +19,8 @@ _HUB_ID = "give --hub_model_id OWNER/NAME instead"
 # --help does not show them.
 REFUSED = {
     "accelerator_config": "how data is divided among processes is fixed here",
-    "auto_find_batch_size": "the run would begin again with the weights of the failed attempt; lower "
-    "--per_device_train_batch_size and raise --gradient_accumulation_steps by the same factor instead",
+    "auto_find_batch_size": "the run would begin again with the weights of the failed attempt; "
+    "--tokens_per_batch 4096 splits a batch that is too large",
     "average_tokens_across_devices": "a loss is always the mean over the labels of all processes",
     "batch_eval_metrics": _ALL_AT_ONCE,
     "eval_do_concat_batches": _ALL_AT_ONCE,

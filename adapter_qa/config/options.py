@@ -390,6 +390,13 @@ class TrainingOptions(LibraryTrainingOptions):
     )
     fp16: bool | None = option(None, "Compute in float16 with loss scaling.")  # type: ignore[assignment]
     bucket_by_length: bool = option(True, "Train on batches of similar length, drawn anew in each epoch.")
+    tokens_per_batch: int | None = option(
+        None,
+        "Compute the batch of a device in parts of about so many tokens: the same training in less memory.",
+        kind="TOKENS",
+        limits=AT_LEAST_ONE,
+        before=None,
+    )
     early_stopping_patience: int | None = option(
         None,
         "Stop after N evaluations without a better one. Without it never.",

@@ -223,7 +223,7 @@ def training_problems(training: TrainingOptions) -> list[str]:
             f"accelerate's mixed precision ({of_accelerate}): give --bf16 True or --fp16 True instead, so that the run "
             "records it"
         )
-    problems += _sharding_problems(training) + _trackio_problems(training)
+    problems += _split_problems(training) + _sharding_problems(training) + _trackio_problems(training)
     if training.push_to_hub:
         problems += _hub_problems(training)
     workers = {
@@ -234,6 +234,24 @@ def training_problems(training: TrainingOptions) -> list[str]:
         problems += [f"--{name}: needs --dataloader_num_workers above 0" for name, given in workers.items() if given]
     if training.num_train_epochs == 0 and training.max_steps <= 0:
         problems.append("--num_train_epochs 0: must be above 0; training needs epochs or --max_steps")
+    return problems
+
+
+def _split_problems(training: TrainingOptions) -> list[str]:
+    """Return what --tokens_per_batch cannot be combined with: anything that counts on one backward pass for a batch."""
+    if training.tokens_per_batch is None:
+        return []
+    problems = []
+    if training.deepspeed is not None:
+        problems.append(
+            "--tokens_per_batch: DeepSpeed takes every part for a batch of its own; leave out --tokens_per_batch or "
+            "--deepspeed"
+        )
+    if training.optim in ("lomo", "adalomo") or training.optim.endswith("layerwise"):
+        problems.append(
+            f"--tokens_per_batch: --optim {training.optim} would update the weights after every part of a batch; "
+            "choose another optimizer, or leave out --tokens_per_batch"
+        )
     return problems
 
 

@@ -27,10 +27,11 @@ def report_resource_errors() -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         raise RunError(
-            f"out of memory ({first_line(error)}); lower --per_device_train_batch_size and raise "
-            "--gradient_accumulation_steps by the same factor, lower --max_seq_length (--block_size) or "
-            "--per_device_eval_batch_size, or give --gradient_checkpointing True, --bf16 True or --fp16 True; a run "
-            "with other options needs another --output_dir, or --overwrite_output_dir"
+            f"out of memory ({first_line(error)}); give --tokens_per_batch 4096 or less, or lower "
+            "--per_device_train_batch_size and raise --gradient_accumulation_steps by the same factor, lower "
+            "--max_seq_length (--block_size) or --per_device_eval_batch_size, or give --gradient_checkpointing True, "
+            "--bf16 True or --fp16 True; a run with other options needs another --output_dir, or "
+            "--overwrite_output_dir"
         ) from error
     except OSError as error:
         if error.strerror is None or error.errno == errno.ENAMETOOLONG:  # a library's own error; the user's mistake

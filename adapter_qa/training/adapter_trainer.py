@@ -18,7 +18,7 @@ matrices, because the names that it exempts match none of them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -29,6 +29,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from adapter_qa.config.options import FusionOptions
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.samplers import BucketSampler
+from adapter_qa.data.token_budget import split_batch
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.build import cast_frozen_weights
 from adapter_qa.models.fusion import fusion_regularization
@@ -53,6 +54,18 @@ class TaskLoss(NamedTuple):
     total: torch.Tensor
     weight: torch.Tensor
     outputs: Any
+
+
+class BatchPart(NamedTuple):
+    """Which part of a batch a loss is computed of, if --tokens_per_batch splits batches.
+
+    Attributes:
+        weight: weight of the whole batch, mean over the processes, scalar float32.
+        is_last: whether it is the last part of the batch.
+    """
+
+    weight: torch.Tensor
+    is_last: bool
 
 
 class AdapterTrainer(ResumableTrainer):
@@ -96,6 +109,7 @@ class AdapterTrainer(ResumableTrainer):
             self.frozen = {name: weight.clone() for name, weight in frozen_adapters(model).items()}
         elif setup is not None and not self.is_deepspeed_enabled and (args.bf16 or args.fp16):
             cast_frozen_weights(model, torch.bfloat16 if args.bf16 else torch.float16)
+        self.part: BatchPart | None = None  # None: losses are of whole batches
         self.eval_losses: list[torch.Tensor] = []  # (2,) total and weight of each batch of an evaluation
         # The loss is a mean over the batch. `Trainer` divides it by the accumulation steps only if this is False.
         self.model_accepts_loss_kwargs = False
@@ -108,6 +122,46 @@ class AdapterTrainer(ResumableTrainer):
         """Return the loss of a batch; the trainer of each task defines it."""
         raise NotImplementedError
 
+    def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the weight of a batch's `TaskLoss`, given its labels; the trainer of each task defines it."""
+        raise NotImplementedError
+
+    def with_labels(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return a batch with its labels, which may have to be drawn."""
+        return inputs
+
+    def loss_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        """Return (batch, length), 0 at padding that is not in the loss; None if there is no such padding."""
+        return inputs.get("attention_mask")
+
+    def forward_and_backward(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Add the gradient of a batch's loss to the gradients, part by part with --tokens_per_batch.
+
+        Processes may have different numbers of parts. They exchange the weight of the batch before the first part, and
+        gradients in the last part.
+        """
+        if self.args.tokens_per_batch is None:
+            return super().forward_and_backward(model, inputs, num_items_in_batch)
+        inputs = self.with_labels(self._prepare_inputs(inputs))
+        weight = self._mean_over_processes(self.loss_weight(inputs))
+        parts = split_batch(inputs, self.loss_mask(inputs), self.args.tokens_per_batch, self.args.padding_multiple)
+        losses = []
+        for number, part in enumerate(parts, 1):
+            self.part = BatchPart(weight, is_last=number == len(parts))
+            with nullcontext() if self.part.is_last else self.accelerator.no_sync(model):
+                losses.append(super().forward_and_backward(model, part, num_items_in_batch))
+        self.part = None
+        return torch.stack(losses).sum()
+
+    def _mean_over_processes(self, weight: torch.Tensor) -> torch.Tensor:
+        """Return the mean weight, so that the mean gradient of the processes is the gradient of all their rows."""
+        if self.args.world_size == 1:
+            return weight
+        mean: torch.Tensor = self.accelerator.reduce(weight, "mean")
+        return mean
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -118,10 +172,9 @@ class AdapterTrainer(ResumableTrainer):
         """Return the task's loss; in training over the batch of all processes and with the fusion regulariser."""
         total, weight, outputs = self.task_loss(model, inputs)
         if model.training:
-            if self.args.world_size > 1:  # so the mean gradient of the processes is the gradient of all their rows
-                weight = self.accelerator.reduce(weight, "mean")
-            loss = total / weight.clamp(min=EPS)
-            if self.regularized:
+            part = self.part or BatchPart(self._mean_over_processes(weight), is_last=True)
+            loss = total / part.weight.clamp(min=EPS)
+            if self.regularized and part.is_last:
                 loss = loss + self._fusion_regularization().to(loss)
         else:
             self.eval_losses.append(torch.stack([total, weight]).detach())

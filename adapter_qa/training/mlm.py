@@ -46,18 +46,27 @@ class MLMTrainer(AdapterTrainer):
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
         """Return the sum of the cross entropies of the predicted tokens, and their number, which may be 0."""
-        if "labels" in inputs:
-            ids, labels = inputs["input_ids"], inputs["labels"]
-        else:
-            ids, labels = mask_tokens(inputs["input_ids"], self.block_tokenizer, self.mlm_probability)
+        inputs = self.with_labels(inputs)
+        labels = inputs["labels"]
         predicted = (labels.flatten() != IGNORED).nonzero().squeeze(1)
         self.predicted = predicted
-        outputs = model(input_ids=ids)
+        outputs = model(input_ids=inputs["input_ids"])
         self.predicted = None
         total = functional.cross_entropy(
             outputs.logits.float(), labels.flatten()[predicted], reduction="sum", label_smoothing=self.smoothing(model)
         )
-        return TaskLoss(total, total.new_tensor(len(predicted)), outputs)
+        return TaskLoss(total, self.loss_weight(inputs), outputs)
+
+    def with_labels(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Return a batch with its labels; blocks for training are masked for it."""
+        if "labels" in inputs:
+            return inputs
+        ids, labels = mask_tokens(inputs["input_ids"], self.block_tokenizer, self.mlm_probability)
+        return {"input_ids": ids, "labels": labels}
+
+    def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the number of predicted tokens."""
+        return (inputs["labels"] != IGNORED).sum().float()
 
     def evaluation_loop(
         self,

@@ -71,25 +71,34 @@ class NERTrainer(AdapterTrainer):
         )
         self.names = [*names, *unseen]
         self.class_count = len(names)
-        self.weights = None if weights is None else torch.from_numpy(weights)
+        self.weights = None if weights is None else torch.from_numpy(weights).to(self.args.device)
         self.scored_dataset = eval_dataset
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
         """Return the sum of the weighted cross entropies of the labelled tokens, and the sum of their weights."""
+        labels = self._classes(inputs)
+        outputs = model(**encoder_inputs(inputs, [name for name in inputs if name != "labels"]))
+        logits = outputs.logits.float().flatten(0, 1)
+        smoothing = self.smoothing(model)
+        total = functional.cross_entropy(
+            logits, labels, self.weights, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+        )
+        return TaskLoss(total, self.loss_weight(inputs), outputs)
+
+    def _classes(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return (batch * length,) int64, the class of each token, `IGNORED` where there is none or it is unseen."""
         labels = inputs["labels"].flatten()
         if len(self.names) > self.class_count:
             labels = labels.masked_fill(labels >= self.class_count, IGNORED)
-        outputs = model(**encoder_inputs(inputs, [name for name in inputs if name != "labels"]))
-        logits = outputs.logits.float().flatten(0, 1)
-        weights = None if self.weights is None else self.weights.to(logits)
-        smoothing = self.smoothing(model)
-        total = functional.cross_entropy(
-            logits, labels, weights, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
-        )
-        token_weights = (labels != IGNORED).to(logits)
-        if weights is not None:
-            token_weights = token_weights * weights[labels.clamp(min=0)]
-        return TaskLoss(total, token_weights.sum(), outputs)
+        return labels
+
+    def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the sum of the weights of the labelled tokens."""
+        labels = self._classes(inputs)
+        weights = (labels != IGNORED).float()
+        if self.weights is not None:
+            weights = weights * self.weights[labels.clamp(min=0)]
+        return weights.sum()
 
     def score(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return the entity scores of predictions for `scored_dataset`; no scores if that is None."""

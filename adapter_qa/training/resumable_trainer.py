@@ -182,13 +182,19 @@ class ResumableTrainer(Trainer):
         self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None = None
     ) -> torch.Tensor:
         """Train on a batch. The first step with a NaN or infinite loss is stored on the device, without waiting."""
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        loss = self.forward_and_backward(model, inputs, num_items_in_batch)
         step = self.state.global_step + 1
         self.nan_step = torch.where((self.nan_step == 0) & ~torch.isfinite(loss), step, self.nan_step)
         if self.carried_loss:
             loss = loss + self.carried_loss  # first term of the sum, as in an uninterrupted run
             self.carried_loss = 0.0
         return loss
+
+    def forward_and_backward(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Add the gradient of a batch's loss to the gradients, and return the loss, detached."""
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def raise_if_nan(self) -> None:
         """Raise RunError if a loss since the training began was NaN or infinite."""

@@ -38,8 +38,9 @@ class TrainingPlan:
     """The sizes of a training.
 
     Attributes:
-        batch_size: inputs of one device in one forward pass.
-        accumulation: forward passes of one optimizer step.
+        batch_size: inputs of one device in one batch.
+        tokens_per_batch: tokens of one forward pass, if batches are split; None: they are not.
+        accumulation: batches of one optimizer step.
         effective_batch_size: inputs of one optimizer step, of all processes.
         steps: optimizer steps of the whole training.
         epochs: epochs of the whole training.
@@ -50,6 +51,7 @@ class TrainingPlan:
     """
 
     batch_size: int
+    tokens_per_batch: int | None
     accumulation: int
     effective_batch_size: int
     steps: int
@@ -66,6 +68,7 @@ def training_plan(args: TrainerArguments, inputs: int, resumed_from: str | None)
     patience = args.early_stopping_patience
     return TrainingPlan(
         batch_size=args.train_batch_size,
+        tokens_per_batch=args.tokens_per_batch,
         accumulation=args.gradient_accumulation_steps,
         effective_batch_size=int(args.train_batch_size * args.gradient_accumulation_steps * args.world_size),
         steps=steps,
@@ -161,6 +164,8 @@ class RunPlan:
         factors += f" x {self.processes} processes" if self.processes > 1 else ""
         if training.effective_batch_size != training.batch_size:
             factors += f" = {training.effective_batch_size}"
+        if training.tokens_per_batch is not None:
+            factors += f", in parts of about {training.tokens_per_batch:,} tokens"
         rows = {"batch": factors, "steps": f"{training.steps:,} in {count(training.epochs, 'epoch')}"}
         evaluation = training.evaluation
         if training.metric is not None:

@@ -42,6 +42,7 @@ def problems(config: Any, *words: str) -> list[str]:
         ("--train_data a.json b.json", "train_data; it is called --train_file"),
         ("--out x", "out; it is called --output_dir"),
         ("--stride 3", "stride; it is called --doc_stride"),
+        ("--max_tokens 4096", "max_tokens; it is called --tokens_per_batch"),
         ("--patience 3", "patience; it is called --early_stopping_patience"),
         ("--wandb", "wandb; give --report_to wandb"),
         ("--use_wandb True", "use_wandb; give --report_to wandb"),

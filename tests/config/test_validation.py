@@ -64,6 +64,7 @@ LIMITS: dict[Any, list[tuple[str, float | None, float | None]]] = {
         ("neftune_noise_alpha", 0, None),
         ("max_steps", -1, None),
         *((name, 1, None) for name in ("early_stopping_patience", "save_total_limit", "eval_accumulation_steps")),
+        ("tokens_per_batch", 1, None),
         *((name, 1, None) for name in ("per_device_train_batch_size", "per_device_eval_batch_size")),
         *((name, 1, None) for name in ("gradient_accumulation_steps", "dataloader_prefetch_factor")),
     ],
@@ -204,6 +205,16 @@ def test_wrong_fused_adapters_are_refused(words: list[str], problems: list[str])
         (
             {"do_train": True, "save_only_model": True},
             ["--save_only_model True: an interrupted run could not resume from its checkpoints; leave it out"],
+        ),
+        *(
+            (
+                {"do_train": True, "tokens_per_batch": 4096, "optim": optim},
+                [
+                    f"--tokens_per_batch: --optim {optim} would update the weights after every part of a batch; choose "
+                    "another optimizer, or leave out --tokens_per_batch"
+                ],
+            )
+            for optim in ("lomo", "adalomo", "apollo_adamw_layerwise")
         ),
         ({"do_train": True, "bf16": True, "fp16": True}, ["--bf16 and --fp16 exclude each other; give one"]),
         (
@@ -392,6 +403,13 @@ def test_given_options_that_are_not_used_are_named(config: RunConfig, given: set
 
 
 # ---------------------------------------------------------------- sharding
+
+
+def test_deepspeed_and_batches_in_parts_exclude_each_other() -> None:
+    options = TrainingOptions(dry_run=True, deepspeed="ds_config_zero2.json", tokens_per_batch=4096)
+    problem = "--tokens_per_batch: DeepSpeed takes every part for a batch of its own; leave out --tokens_per_batch or "
+    assert f"{problem}--deepspeed" in training_problems(resolve_training_options(options))
+    assert problem not in str(training_problems(replace(options, tokens_per_batch=None)))
 
 
 @pytest.mark.parametrize(

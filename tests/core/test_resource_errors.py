@@ -33,8 +33,8 @@ def run_error(error: BaseException) -> str:
 def test_out_of_memory_names_the_options_that_help(error: BaseException, reason: str) -> None:
     problem = run_error(error)
     assert problem.startswith(f"out of memory ({reason}")
-    for option in ("per_device_train_batch_size", "gradient_accumulation_steps", "max_seq_length", "block_size",
-                   "per_device_eval_batch_size", "gradient_checkpointing", "bf16", "fp16"):  # fmt: skip
+    for option in ("tokens_per_batch", "per_device_train_batch_size", "gradient_accumulation_steps", "max_seq_length",
+                   "block_size", "per_device_eval_batch_size", "gradient_checkpointing", "bf16", "fp16"):  # fmt: skip
         assert f"--{option}" in problem
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.split_batches import assert_same_step, train_on
 from support.trainers import copy_without_dropout
 from transformers import PreTrainedTokenizerFast
 
@@ -33,13 +34,17 @@ def tokenizer(tiny_bert: Path) -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def trainer(tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast) -> MLMTrainer:
-    options = ModelOptions(str(tiny_bert))
+    return make_trainer(tmp_path, tiny_bert, tokenizer)
+
+
+def make_trainer(folder: Path, base: Path, tokenizer: PreTrainedTokenizerFast) -> MLMTrainer:
+    options = ModelOptions(str(base))
     model = load_model(options, "mlm")
     setup = resolve_setup("mlm", read_base_config(options), AdapterOptions(madx2=True))
     assert setup is not None
     build_setup(model, setup)
     training = MLMTrainingOptions(
-        output_dir=str(tmp_path), report_to=[], do_train=True, do_eval=True, max_steps=1, eval_strategy="no",
+        output_dir=str(folder), report_to=[], do_train=True, do_eval=True, max_steps=1, eval_strategy="no",
         save_strategy="no", per_device_train_batch_size=4, learning_rate=0.01, use_cpu=True, disable_tqdm=True,
     )  # fmt: skip
     args = resolve_training_args(training)
@@ -122,6 +127,21 @@ def test_loss_and_gradients_equal_those_of_logits_for_all_tokens(trainer: MLMTra
         gradients, expected = (torch.autograd.grad(loss, weights) for loss in (total, plain))
         torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-6)
     assert model(input_ids=ids).logits.shape == logits.shape  # after the loss the model returns all logits again
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.2])
+def test_parts_of_a_batch_have_its_masks_loss_and_gradients(
+    tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast, factor: float
+) -> None:
+    """The masks are drawn for the whole batch, with the same random numbers."""
+    trainer = make_trainer(tmp_path, copy_without_dropout(tiny_bert, tmp_path / "base"), tokenizer)
+    trainer.args.label_smoothing_factor = factor
+    assert isinstance(trainer.train_dataset, MaskedLMDataset)
+    batch = {"input_ids": torch.from_numpy(trainer.train_dataset.ids[:5])}
+    whole, parts = train_on(trainer, batch, None), train_on(trainer, batch, 2 * 32)
+    assert parts.shapes == [(2, 32), (2, 32), (1, 32)]
+    assert_same_step(parts, whole)
+    assert train_on(trainer, batch, 2 * 32, seed=6).loss != pytest.approx(whole.loss, rel=1e-3)
 
 
 def test_evaluation_is_reproducible_and_reports_perplexity(trainer: MLMTrainer) -> None:

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from reference.entity_spans import counted_scores
 from seqeval.metrics import classification_report
 from support.device_reads import DeviceReadCounter
+from support.split_batches import assert_same_step, train_on
+from support.trainers import copy_without_dropout
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from adapter_qa.config.options import AdapterOptions, ModelOptions, TrainingOptions
@@ -181,6 +183,22 @@ def test_loss_and_gradients_read_nothing_from_the_device(
     with DeviceReadCounter() as reads:
         trainer.task_loss(trainer.model, batch)[0].backward()
     assert reads.count == 0
+
+
+@pytest.mark.parametrize("weights", [None, np.array([0.2, 1.5, 0.8, 2.0, 0.5], dtype=np.float32)])
+def test_parts_of_a_batch_have_its_loss_and_gradients(
+    tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast, weights: np.ndarray | None
+) -> None:
+    unknown = Sentence(("em", "Recife", "e", "São", "Luís", "nasceu", "Ana"), ("O", "B-ART", "O", "O", "O", "O", "O"))
+    dataset = tokenize_and_align_labels([*BOTH, unknown, ANA], tokenizer, [*NAMES, "B-ART"], max_seq_length=64)
+    base = copy_without_dropout(tiny_bert, tmp_path / "base")
+    trainer = make_trainer(tmp_path, base, weights, dataset, ("B-ART",))
+    batch = trainer.data_collator([dataset[index] for index in range(4)])
+    length = batch["input_ids"].shape[1]
+    whole, parts = train_on(trainer, batch, None), train_on(trainer, batch, 2 * length)
+    assert [rows for rows, _ in parts.shapes] == [2, 2]
+    assert parts.shapes[0][1] == length > parts.shapes[1][1]
+    assert_same_step(parts, whole)
 
 
 def test_evaluation_scores_sentences_that_were_split(

@@ -166,7 +166,8 @@ def command(tiny_bert: Path, squad_files: Files) -> list[str]:
         "--model_name_or_path", str(tiny_bert), "--train_file", train, "--validation_file", dev, "--do_train",
         "--do_eval", "--max_train_samples", "8", "--max_eval_samples", "4", "--per_device_train_batch_size", "2",
         "--gradient_accumulation_steps", "2", "--max_seq_length", "64", "--doc_stride", "16", "--learning_rate", "0",
-        "--num_train_epochs", "9", "--early_stopping_patience", "2", "--report_to", "none",
+        "--num_train_epochs", "9", "--early_stopping_patience", "2", "--tokens_per_batch", "10000",
+        "--report_to", "none",
     ]  # fmt: skip
 
 
@@ -184,7 +185,7 @@ def plan_lines(document: dict[str, Any], base: Path) -> list[str]:
         f"  parameters  {total:,}, of which {trainable:,} train ({100 * trainable / total:.2f} %)",
         f"  train on    8 questions in {data['train']['windows']} windows",
         f"  evaluate on  4 questions in {data['eval']['windows']} windows",
-        "  batch       2 windows x 2 accumulated = 4",
+        "  batch       2 windows x 2 accumulated = 4, in parts of about 10,000 tokens",
         f"  steps       {9 * -(-data['train']['windows'] // 4)} in 9 epochs",
     ]
 
@@ -302,6 +303,7 @@ def test_the_plan_is_in_run_json(command: list[str], tmp_path: Path) -> None:
     windows = document["data"]["train"]["windows"]
     assert document["plan"]["training"] == {
         "batch_size": 2,
+        "tokens_per_batch": 10000,
         "accumulation": 2,
         "effective_batch_size": 4,
         "steps": document["steps"],
