@@ -6,16 +6,18 @@ r"""Measure this trainer against standard implementations, side by side in one r
     python benchmarks/bench_qa.py --only train --layers 24 --hidden_size 1024 --batch_size 16 --steps 30 \
         --dtype bfloat16 --compile default reduce-overhead          # BERT-large on a GPU
     python benchmarks/bench_qa.py --data squad.json --tokenizer DIR # windows and answers too
-    python benchmarks/bench_qa.py --only peer --peer adapters/examples/pytorch/question-answering --data squad.json \
-        --tokenizer DIR --max_samples 2000
+    python benchmarks/bench_qa.py --only runs --data squad.json --model DIR --before ../8eaee98 \
+        --peer adapters/examples/pytorch/question-answering        # whole runs: an earlier checkout, ours, run_qa.py
+    python benchmarks/bench_qa.py --only runs --setups fusion --data squad.json --tokenizer DIR --layers 12
+    python benchmarks/bench_qa.py --only step --data squad.json --model DIR     # what takes the time of a step
     python benchmarks/bench_qa.py --only export --layers 12         # or --run outputs/fusion
     python benchmarks/bench_qa.py --only ask --run outputs/fusion   # the first answer and a warm one
     python benchmarks/bench_qa.py --only processes --data squad.json --tokenizer DIR    # DDP, and ZeRO where installed
 
 The standard implementations: windows padded to 384 tokens, or to the longest of a batch of similar length; the
-library's fusion layer; every pair of question and context tokenized. With --peer, complete runs of the run_qa.py in
-that folder and of ours. Weights are random without --model. Token ids are random without --data; the lengths are
-distributed as in SQuAD-pt. The last line of the output is JSON.
+library's fusion layer; every pair of question and context tokenized. Whole runs compare every setup with an earlier
+checkout of this project (--before) and the adapters library's run_qa.py (--peer). Weights are random without --model.
+Token ids are random without --data; the lengths are distributed as in SQuAD-pt. The last line of the output is JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from fusion_training import measure_training
 from language_training import measure_language
 from measuring import device_name
 from processes import measure_processes
-from whole_runs import measure_whole_runs
+from whole_runs import TITLES, VARIANTS, measure_profiles, measure_whole_runs
 
 Measurement = Callable[[argparse.Namespace], list[dict[str, Any]]]
 MEASUREMENTS: dict[str, Measurement] = {
@@ -48,13 +50,14 @@ MEASUREMENTS: dict[str, Measurement] = {
     "answers": measure_answers,
     "evaluation": measure_evaluation,
     "memory": measure_memory,
-    "peer": measure_whole_runs,
+    "runs": measure_whole_runs,
+    "step": measure_profiles,
     "export": measure_exported,
     "ask": measure_asking,
     "processes": measure_processes,
 }
 
-NEED_DATA = ("windows", "answers", "evaluation", "processes")
+NEED_DATA = ("windows", "answers", "evaluation", "processes", "runs", "step")
 
 
 def main(argv: list[str]) -> int:
@@ -63,12 +66,29 @@ def main(argv: list[str]) -> int:
     rows = [row for name in options.only for row in MEASUREMENTS[name](options)]
     machine = {"device": device_name(options.device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     print(f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}")
-    for row in rows:
-        details = f"{row['share_of_matrix_rate']:>8.1%} of the matrix rate" if "share_of_matrix_rate" in row else ""
-        details += f", {row['operators_per_step']:,} operators a step" if "operators_per_step" in row else ""
-        print(f"{row['what']:<72}{row['figure']:>12,.2f} {row['unit']:<10}{row.get('times', ''):>9}{details}")
+    print_rows(rows)
     print(json.dumps({"machine": machine, "options": vars(options), "rows": rows}))
     return 0
+
+
+def print_rows(rows: list[dict[str, Any]]) -> None:
+    """Print figures below the title that they have in common."""
+    last = None
+    for row in rows:
+        title, _, name = row["what"].rpartition(": ")
+        if title != last:
+            print(f"\n{title}" + (f": {row['work']}" if "work" in row else ""))
+        last = title
+        details = [f"{ratio:.2f} x {other}" for other, ratio in row.get("ratios", {}).items() if other != name]
+        if "share_of_matrix_rate" in row:
+            details.append(f"{row['share_of_matrix_rate']:.1%} of the matrix rate")
+        if "operators_per_step" in row:
+            details.append(f"{row['operators_per_step']:,} operators a step")
+        if "warm_up_seconds" in row:
+            details.append(f"warm-up {row['warm_up_seconds']:.1f} s")
+        print(f"  {name:<44}{row['figure']:>10,.2f} {row['unit']:<9}{row.get('times', ''):>8}".rstrip())
+        if details:
+            print(f"      {', '.join(details)}")
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
@@ -97,24 +117,30 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--tokenizer", help="folder of a tokenizer for --data")
     parser.add_argument("--model", help="folder of a model for whole runs; default: random weights")
     parser.add_argument("--max_samples", type=int, default=10_000, help="first N questions of --data")
+    parser.add_argument("--eval_samples", type=int, default=100, help="questions of an evaluation in whole runs")
+    parser.add_argument("--setups", nargs="+", choices=list(TITLES), default=["adapter"], help="of whole runs and step")
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, help="of whole runs and step; default: all that can")
+    parser.add_argument("--warm_up", type=int, default=2, help="first steps of a whole run, which do not count")
+    parser.add_argument("--before", help="an earlier checkout of this project for whole runs")
+    parser.add_argument("--launcher", default="", help="command before each whole run, e.g. 'taskset -c 0,1'")
     parser.add_argument("--peer", help="folder with the adapters library's run_qa.py, trainer_qa.py and utils_qa.py")
     parser.add_argument("--run", help="saved run to export (default: random weights) and to ask")
     parser.add_argument("--threads", type=int, help="number of CPU threads")
     options = parser.parse_args(argv)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
+    options.tokenizer = options.tokenizer or options.model
     has_data = options.data is not None and options.tokenizer is not None
     is_possible = dict.fromkeys(MEASUREMENTS, True) | dict.fromkeys(NEED_DATA, has_data)
     is_possible["ask"] = options.run is not None
-    is_possible["peer"] = has_data and options.peer is not None
     is_possible["export"] = importlib.util.find_spec("onnxscript") is not None
     if options.only is None:
         options.only = [name for name in MEASUREMENTS if is_possible[name]]
     impossible = [name for name in options.only if not is_possible[name]]
     if impossible:
         parser.error(
-            f"{', '.join(impossible)}: needs --data and --tokenizer; peer also needs --peer; ask needs --run; export "
-            "needs the packages of the extra export"
+            f"{', '.join(impossible)}: needs --data and --tokenizer (or --model); ask needs --run; export needs the "
+            "packages of the extra export"
         )
     return options
 

@@ -94,7 +94,8 @@ def measure_training(options: argparse.Namespace) -> list[dict[str, Any]]:
     seconds = median_seconds(variants, options.rounds)
     title = f"fusion training, {options.layers} layers of {options.hidden_size}, batch {options.batch_size}"
     table = speed_rows(title, options.batch_size * options.steps, "windows/s", seconds)
-    rate = matrix_rate(options.device, getattr(torch, options.dtype))
+    tokens = int(lengths.mean() * options.batch_size)
+    rate = matrix_rate(options.device, options.dtype, options.hidden_size, tokens).multiply_adds
     for row, (name, value) in zip(table, seconds.items(), strict=True):
         if "compiled" not in name:
             with OperatorCounter() as operators:

@@ -6,12 +6,29 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-MATRIX_SIZE = {"cpu": 1024, "cuda": 8192}  # rows of the square matrices whose product gives a device's rate
+SQUARE = {"cpu": 2048, "cuda": 8192}  # rows of square matrices whose product reaches a device's rate
+BF16_PRODUCTS = "float32 with bfloat16 products"  # on CPUs, of --fp32_products bf16; beside "float32" and "bfloat16"
+
+
+class MatrixRate(NamedTuple):
+    """The rate of a device in matrix products, and where it was reached.
+
+    Attributes:
+        multiply_adds: per second.
+        arithmetic: "float32", "bfloat16" or `BF16_PRODUCTS`.
+        shape: rows, inner size, columns of the product.
+        threads: of the CPU.
+    """
+
+    multiply_adds: float
+    arithmetic: str
+    shape: tuple[int, int, int]
+    threads: int
 
 
 def device_name(device: str) -> str:
@@ -63,15 +80,38 @@ class OperatorCounter(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def matrix_rate(device: str, dtype: torch.dtype, rounds: int = 5) -> float:
-    """Return the multiply-adds per second of a large matrix product, the best of several rounds."""
-    size = MATRIX_SIZE[device.split(":")[0]]
-    left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+def matrix_rate(device: str, arithmetic: str, width: int, tokens: int) -> MatrixRate:
+    """Return the highest rate over the products of a layer of a width, on batches of so many tokens, and a square one.
+
+    Args:
+        device: name of the device.
+        arithmetic: "float32", "bfloat16" or `BF16_PRODUCTS`.
+        width: of the layer; its feed-forward part is four times as wide.
+        tokens: of a batch, padding included.
+    """
+    square = SQUARE[device.split(":")[0]]
+    shapes = [(tokens, width, width), (tokens, width, 4 * width), (tokens, 4 * width, width), (square,) * 3]
+    rates = {product_rate(device, arithmetic, shape): shape for shape in shapes}
+    best = max(rates)
+    return MatrixRate(best, arithmetic, rates[best], torch.get_num_threads())
+
+
+def product_rate(device: str, arithmetic: str, shape: tuple[int, int, int], rounds: int = 5) -> float:
+    """Return the multiply-adds per second of a matrix product, the best of several rounds."""
+    rows, inner, columns = shape
+    dtype = torch.bfloat16 if arithmetic == "bfloat16" else torch.float32
+    left, right = torch.randn(rows, inner, device=device), torch.randn(columns, inner, device=device)
+    left, right = left.to(dtype), right.to(dtype)
+    matmul: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]  # made at run time
+    before = matmul.fp32_precision
+    if arithmetic == BF16_PRODUCTS:
+        matmul.fp32_precision = "bf16"
     best = float("inf")
     for _ in range(rounds + 1):  # the first round warms up
         start = time.perf_counter()
-        torch.mm(left, right)
+        torch.nn.functional.linear(left, right)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
-    return size**3 / best
+    matmul.fp32_precision = before
+    return rows * inner * columns / best
