@@ -26,6 +26,7 @@ import argparse
 import importlib.util
 import json
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             details.append(f"warm-up {row['warm_up_seconds']:.1f} s")
         print(f"  {name:<44}{row['figure']:>10,.2f} {row['unit']:<9}{row.get('times', ''):>8}".rstrip())
         if details:
-            print(f"      {', '.join(details)}")
+            print(textwrap.fill("; ".join(details), 80, initial_indent=" " * 6, subsequent_indent=" " * 6))
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:

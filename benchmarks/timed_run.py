@@ -22,8 +22,6 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-sys.path.pop(0)  # the modules of the script come first, and none of this folder
-
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import Trainer, TrainerCallback
@@ -127,7 +125,7 @@ def main(argv: list[str]) -> None:
             have "profile_after" (see `Timer`) and "fusion": true.
     """
     settings, script = json.loads(argv[0]), Path(argv[1])
-    sys.path.insert(0, str(script.parent))
+    sys.path[0] = str(script.parent)  # in place of this folder
     timer = Timer(settings.get("profile_after"))
     timer.attach()
     if script.name == "run_qa.py":

@@ -278,15 +278,15 @@ def median_of(runs: list[Run], part: str) -> float:
 
 def token_ratio(runs: list[Run], baseline: list[Run], part: str) -> float:
     """Return the median, over rounds, of useful tokens per second in relation to the baseline's."""
-    speeds = [[sum(run.lengths[part]) / run.seconds[part] for run in kind] for kind in (runs, baseline)]
-    return statistics.median(speed / other for speed, other in zip(*speeds, strict=True))
+    ours, others = ([sum(run.lengths[part]) / run.seconds[part] for run in kind] for kind in (runs, baseline))
+    return statistics.median(speed / other for speed, other in zip(ours, others, strict=True))
 
 
 def multiply_adds(setup: str, part: str, lengths: np.ndarray, width: int, layers: int) -> float:
     """Return the multiply-adds that a part of a setup needs for windows, without padding.
 
     As `fusion_training.useful_multiply_adds` counts them for fusion. A QA adapter (reduction 16) has h²/8 a token and
-    layer; it needs no gradients below the adapter of the first layer, and of weights only its own. Full fine-tuning
+    layer; it needs no gradients below the first layer's adapter, and of weights only its own. Full fine-tuning
     needs twice the arithmetic of the forward pass again.
 
     Args:
@@ -304,7 +304,7 @@ def multiply_adds(setup: str, part: str, lengths: np.ndarray, width: int, layers
     if part == "training" and setup == "full":
         cost = 3 * cost
     elif part == "training":
-        cost = cost + (layers - 1) * (linear + 2 * attention) + (2 * layers - 1) / 8 * width**2
+        cost = cost + (layers - 1) * (linear + 2 * attention) + (2 * layers - 1 / 2) / 8 * width**2
     total: np.ndarray = lengths * cost
     return float(total.sum())
 
@@ -337,10 +337,12 @@ def help_rows(peer: Variant, rounds: int) -> list[dict[str, Any]]:
 
 
 def seconds_rows(title: str, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Return a row for each variant: its median seconds."""
+    """Return a row for each variant: its median seconds, and how many times faster it is than run_qa.py."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    peer = next(value for name, value in medians.items() if name.startswith("run_qa.py"))
     return [
-        {"what": f"{title}: {name}", "figure": statistics.median(values), "unit": "s"}
-        for name, values in seconds.items()
+        {"what": f"{title}, seconds: {name}", "figure": value, "unit": "s", "times": f"{peer / value:.2f} x"}
+        for name, value in medians.items()
     ]
 
 
