@@ -36,6 +36,7 @@ def train_on(trainer: AdapterTrainer, batch: dict[str, torch.Tensor], tokens: in
     torch.manual_seed(seed)
     loss = trainer.training_step(model, dict(batch))
     hook.remove()
+    assert trainer.part is None  # of the next batch, or of an evaluation, which are whole
     gradients = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
     assert gradients.keys() == {name for name, weight in model.named_parameters() if weight.requires_grad}
     return Step(loss.item(), gradients, shapes)
