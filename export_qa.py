@@ -2,7 +2,8 @@
 """Export a run of run_qa_adapter.py as one ONNX model, to serve it without torch, transformers and adapters.
 
 OUT gets model.onnx, the tokenizer, config.json, export.json with the options for windows, and answer.py, which answers
-a question with these files. OUT is written only if the exported model has the same logits as the run.
+a question with these files. OUT is written only if the exported model has the same logits as the run. With --int8
+model.onnx is a smaller and faster approximation, written only if it answers the evaluation questions nearly as well.
 """
 
 from __future__ import annotations
@@ -15,24 +16,29 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
-from adapter_qa.core.errors import RunError, escape_control_chars, raise_if_any
-from adapter_qa.core.files import atomic_folder, write_json
+from adapter_qa.core.errors import RunError, UserError, escape_control_chars, raise_if_any
+from adapter_qa.core.files import atomic_folder, expand_paths, files_fingerprint, write_json
 from adapter_qa.inference.export_layout import ANSWER_FILE, EXPORT_FILE, GRAPH_FILE
+from adapter_qa.runs.layout import RUN_FILE
 
 if TYPE_CHECKING:  # imported in functions, so that --help and option errors take no time
+    from adapter_qa.data.questions import Question
     from predictor_qa import QuestionAnswerer
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-# The newest operators that torch 2.13 writes and onnxruntime 1.32 reads, and the oldest that torch writes. GELU is one
-# operator from 20 on, attention from 23 on.
-OPSET, OLDEST_OPSET = 25, 18
+# torch 2.13 writes and onnxruntime 1.32 reads operators of these versions. GELU is one operator from 20 on, attention
+# from 23 on. For the attention of 25 onnxruntime has no kernel: its many steps make 16 windows of 384 take 5.15 s, with
+# that of 23 they take 4.15 s, in torch 4.28 s (12 layers of 384, one thread).
+OLDEST_OPSET, NEWEST_OPSET, OPSET = 18, 25, 23
 TOLERANCE = 1e-4
+MAX_F1_LOSS = 1.0
 EXAMPLES = """\
 examples:
   export_qa.py outputs/fusion outputs/fusion_onnx
+  export_qa.py outputs/fusion outputs/fusion_int8 --int8
   python outputs/fusion_onnx/answer.py "Onde fica o Pantanal?" \\
       "O Pantanal fica no Centro-Oeste do Brasil."
 """
@@ -42,8 +48,9 @@ def main(argv: list[str]) -> int:
     """Export a run; return the exit code."""
     options = read_options(argv)
     out = Path(options.out)
+    evaluation = evaluation_questions(options) if options.int8 else None
 
-    from adapter_qa.inference.onnx_export import write_export
+    from adapter_qa.inference.onnx_export import file_sizes, write_export
     from adapter_qa.runs.provenance import now, versions
     from predictor_qa import Overrides, QuestionAnswerer
 
@@ -64,10 +71,24 @@ def main(argv: list[str]) -> int:
             package_versions = versions() | {name: importlib.metadata.version(name) for name in PACKAGES}
             document = {"source": source, **export, "versions": package_versions, "written": now()}
             write_json(folder / EXPORT_FILE, document)
+            if evaluation is not None:
+                from adapter_qa.inference.quantization import quantize_export
+
+                entries = quantize_export(folder, evaluation.questions, options.max_f1_loss)
+                entries["evaluation"] = evaluation.source | entries["evaluation"]
+                document |= entries | {"bytes": file_sizes(folder)}
+                write_json(folder / EXPORT_FILE, document)
     except OSError as error:
         raise RunError(f"OUT {out}: cannot be written ({error.strerror or error}); give another folder") from error
-    size, difference = export["bytes"][GRAPH_FILE], export["largest_difference"]
-    print(escape_control_chars(f"{out / GRAPH_FILE}: {size / 1e6:.1f} MB, logits within {difference:.1e} of the run's"))
+    size, difference = (
+        document["bytes"][GRAPH_FILE] / 1e6,
+        f"logits within {export['largest_difference']:.1e} of the run's",
+    )
+    if evaluation is None:
+        print(escape_control_chars(f"{out / GRAPH_FILE}: {size:.1f} MB, {difference}"))
+    else:
+        print_scores(document["evaluation"])
+        print(escape_control_chars(f"{out / GRAPH_FILE}: {size:.1f} MB in int8; in float32, {difference}"))
     print(escape_control_chars(f'try it: python {shlex.quote(str(out / ANSWER_FILE))} "QUESTION" "CONTEXT"'))
     return 0
 
@@ -97,7 +118,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         metavar="N",
         type=int,
         default=OPSET,
-        help=f"version of ONNX's operators, {OLDEST_OPSET} to {OPSET}; lower for older runtimes (default: {OPSET})",
+        help=f"version of ONNX's operators, {OLDEST_OPSET} to {NEWEST_OPSET}; lower for older runtimes (default: "
+        f"{OPSET}, the fastest)",
     )
     parser.add_argument(
         "--tolerance",
@@ -106,10 +128,28 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         default=TOLERANCE,
         help="largest difference between logits of the exported model and of the run (default: 1e-4)",
     )
+    int8 = parser.add_argument_group("int8")
+    int8.add_argument(
+        "--int8", action="store_true", help="write products in 8-bit integers, and their scores into export.json"
+    )
+    int8.add_argument(
+        "--validation_file",
+        metavar="FILE",
+        help="questions to score both forms with, or a pattern of files (default: those that the run was evaluated on)",
+    )
+    int8.add_argument("--max_eval_samples", metavar="N", type=int, help="score with the first N questions only")
+    int8.add_argument(
+        "--max_f1_loss",
+        metavar="X",
+        type=float,
+        help=f"largest loss of F1 that is accepted, in points (default: {MAX_F1_LOSS})",
+    )
     options: argparse.Namespace = parser.parse_args(argv)
-    problems = check_output(Path(options.out), overwrite=options.overwrite)
-    if not OLDEST_OPSET <= options.opset <= OPSET:
-        problems.append(f"--opset {options.opset}: must be from {OLDEST_OPSET} to {OPSET}")
+    problems = check_output(Path(options.out), overwrite=options.overwrite) + int8_problems(options)
+    if options.max_f1_loss is None:
+        options.max_f1_loss = MAX_F1_LOSS
+    if not OLDEST_OPSET <= options.opset <= NEWEST_OPSET:
+        problems.append(f"--opset {options.opset}: must be from {OLDEST_OPSET} to {NEWEST_OPSET}")
     if not 0 < options.tolerance < math.inf:
         problems.append(f"--tolerance {options.tolerance:g}: must be a number above 0, e.g. {TOLERANCE:g}")
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
@@ -134,6 +174,66 @@ def check_output(out: Path, *, overwrite: bool) -> list[str]:
     if not os.access(parent, os.W_OK | os.X_OK):
         return [f"OUT {out}: no permission to write in {parent}; give another folder"]
     return []
+
+
+def int8_problems(options: argparse.Namespace) -> list[str]:
+    """Return what is wrong with the options about int8."""
+    given = [name for name in ("validation_file", "max_eval_samples", "max_f1_loss") if vars(options)[name] is not None]
+    problems = [f"--{name}: has no effect without --int8; add it" for name in given if not options.int8]
+    if options.max_eval_samples is not None and options.max_eval_samples < 1:
+        problems.append(f"--max_eval_samples {options.max_eval_samples}: must be at least 1")
+    if options.max_f1_loss is not None and not 0 <= options.max_f1_loss <= 100:
+        problems.append(f"--max_f1_loss {options.max_f1_loss:g}: must be from 0 to 100")
+    return problems
+
+
+class EvaluationQuestions(NamedTuple):
+    """The questions that both forms of a model are scored with, and what export.json says about them."""
+
+    questions: list[Question]
+    source: dict[str, Any]
+
+
+def evaluation_questions(options: argparse.Namespace) -> EvaluationQuestions:
+    """Read the questions of --validation_file, or those that the run was evaluated on.
+
+    Raises:
+        UserError: there are none, or their file cannot be read or has changed.
+    """
+    from adapter_qa.data.squad import QuestionColumns, read_squad_files
+    from adapter_qa.reporting.error_analysis import evaluated_questions
+    from adapter_qa.reporting.runs import read_run
+
+    saved = Path(options.run)
+    recorded = [folder for folder in (saved, saved.absolute().parent) if (folder / RUN_FILE).is_file()]
+    run = read_run(recorded[0]) if recorded else None
+    if options.validation_file is not None:
+        paths = expand_paths([options.validation_file], "validation_file")
+        columns = QuestionColumns.of_options(run.document.options if run is not None else {})
+        questions = read_squad_files(paths, need_answers=True, columns=columns)
+        names, sha256 = list(map(str, paths)), files_fingerprint(paths)["sha256"]
+    elif run is None:
+        raise UserError(
+            f"--int8: {saved} has no {RUN_FILE} that names evaluation questions; give --validation_file FILE"
+        )
+    else:
+        try:
+            questions = evaluated_questions(run)
+        except UserError as error:
+            raise UserError([f"--int8: {text}; give --validation_file FILE" for text in error.problems]) from error
+        names, sha256 = run.document.data["eval"].paths, run.document.data["eval"].sha256
+    questions = questions[: options.max_eval_samples]
+    files = [Path(name).name for name in names]
+    return EvaluationQuestions(questions, {"files": files, "sha256": sha256, "questions": len(questions)})
+
+
+def print_scores(evaluation: dict[str, Any]) -> None:
+    """Print F1 and exact match of both forms."""
+    print(escape_control_chars(f"{evaluation['questions']:,} questions of {' '.join(evaluation['files'])}"))
+    for name in ("float32", "int8"):
+        scores = evaluation[name]
+        print(f"  {name:<8} F1 {scores['f1']:5.1f}  exact {scores['exact']:5.1f}")
+    print(f"  {'loss':<8} F1 {evaluation['f1_loss']:5.2f}")
 
 
 def describe_source(answerer: QuestionAnswerer, base_model: str | None) -> dict[str, Any]:

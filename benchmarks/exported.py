@@ -1,4 +1,4 @@
-"""Compare an exported model with its source in torch, on the CPU: forward passes of the same inputs."""
+"""Compare exported models, float32 and int8, with their source in torch, on the CPU: forward passes of same inputs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import os
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ import torch
 from fusion_training import make_training
 from measuring import median_seconds, speed_rows
 
+OPSET = 23  # the default of export_qa.py
 SHAPES = ((1, 64), (1, 384), (16, 64), (16, 384))  # windows, tokens
 
 
 def measure_exported(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the windows per second of both for each of `SHAPES`, without padding.
+    """Return the windows per second of all three for each of `SHAPES`, without padding.
 
     The model is that of --run, or Stack(mlm, Fuse(qa, ner)) with random weights and --layers and --hidden_size.
     """
-    from adapter_qa.inference.onnx_export import export_graph, graph_logits, model_logits, open_session
+    from adapter_qa.inference.exported_model import open_session
+    from adapter_qa.inference.onnx_export import export_graph, graph_logits, model_logits
+    from adapter_qa.inference.quantization import write_int8_graph
     from adapter_qa.models.fusion import use_inference_fusion
     from predictor_qa import QuestionAnswerer
 
@@ -43,19 +47,15 @@ def measure_exported(options: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for shape in SHAPES
     ]
-    path = Path(tempfile.mkdtemp()) / "model.onnx"
-    export_graph(model, list(batches[0]), path, opset=25)
-    session = open_session(path, torch.get_num_threads())
+    folder = Path(tempfile.mkdtemp())
+    export_graph(model, list(batches[0]), folder / "float32.onnx", opset=OPSET)
+    write_int8_graph(folder / "float32.onnx", folder / "int8.onnx")
+    sessions = {name: open_session(folder / f"{name}.onnx", torch.get_num_threads()) for name in ("float32", "int8")}
     rows: list[dict[str, Any]] = []
     for (windows, tokens), batch in zip(SHAPES, batches, strict=True):
-
-        def run_torch(batch: dict[str, torch.Tensor] = batch) -> object:
-            return model_logits(model, batch)
-
-        def run_graph(batch: dict[str, torch.Tensor] = batch) -> object:
-            return graph_logits(session, batch)
-
-        variants: dict[str, Callable[[], object]] = {"torch": run_torch, "onnxruntime": run_graph}
+        variants: dict[str, Callable[[], object]] = {"torch": partial(model_logits, model, batch)}
+        for name, session in sessions.items():
+            variants[f"onnxruntime, {name}"] = partial(graph_logits, session, batch)
         for run in variants.values():
             run()  # warm-up
         seconds = median_seconds(variants, options.rounds)

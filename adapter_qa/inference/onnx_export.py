@@ -24,8 +24,8 @@ from adapter_qa.core.errors import RunError
 from adapter_qa.core.files import write_json, write_text
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.inference.answer_script import answer_script
-from adapter_qa.inference.export_layout import ANSWER_FILE, CONFIG_FILE, GRAPH_FILE
-from adapter_qa.inference.exported_model import OUTPUTS
+from adapter_qa.inference.export_layout import ANSWER_FILE, CONFIG_FILE, EXPORT_FILE, GRAPH_FILE
+from adapter_qa.inference.exported_model import OUTPUTS, open_session
 
 COMPARED_BATCHES = ((1, 1.0), (2, 0.1), (3, 0.4), (16, 0.15))  # windows, and share of the longest window
 Inputs = dict[str, torch.Tensor]
@@ -75,8 +75,13 @@ def write_export(
         "opset": opset,
         "largest_difference": difference,
         "compared": [list(batch["input_ids"].shape) for batch in batches],
-        "bytes": {path.name: path.stat().st_size for path in sorted(folder.iterdir())},
+        "bytes": file_sizes(folder),
     }
+
+
+def file_sizes(folder: Path) -> dict[str, int]:
+    """Return the sizes in bytes of the files in a folder by name, without that of `EXPORT_FILE`, which has them."""
+    return {path.name: path.stat().st_size for path in sorted(folder.iterdir()) if path.name != EXPORT_FILE}
 
 
 class _LogitsModule(nn.Module):
@@ -153,14 +158,6 @@ def model_logits(model: PreTrainedModel, inputs: Inputs) -> Logits:
     """Return the model's start and end logits, float32 (windows, tokens)."""
     output = model(**inputs)
     return output.start_logits.numpy(), output.end_logits.numpy()
-
-
-def open_session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Open a graph on the CPU; None takes the library's default number of threads."""
-    options = onnxruntime.SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def graph_logits(session: onnxruntime.InferenceSession, inputs: Inputs) -> Logits:

@@ -153,7 +153,7 @@ def test_exported_files(exported: tuple[Path, Path], tiny_bert: Path) -> None:
     export = json.loads((out / "export.json").read_text(encoding="utf-8"))
     assert export["source"]["setup"] == "Stack[mlm, Fuse[qa, ner]]"
     assert export["source"]["base_model"] == tiny_bert.name
-    assert export["opset"] == 25
+    assert export["opset"] == 23
     assert 0 < export["largest_difference"] <= 1e-4
     assert export["bytes"]["model.onnx"] == (out / "model.onnx").stat().st_size
     assert {"torch", "onnx", "onnxscript", "onnxruntime"} <= set(export["versions"])
@@ -162,7 +162,7 @@ def test_exported_files(exported: tuple[Path, Path], tiny_bert: Path) -> None:
     }  # fmt: skip
     assert str(run.parent) not in (out / "export.json").read_text(encoding="utf-8")
     graph = onnx.load(out / "model.onnx")
-    assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 25)]
+    assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", 23)]
     sizes = [[size.dim_param for size in node.type.tensor_type.shape.dim] for node in graph.graph.input]
     assert sizes == [["batch", "tokens"]] * 3
     assert [node.name for node in graph.graph.output] == ["start_logits", "end_logits"]
