@@ -29,13 +29,17 @@ def split_batch(
     """
     rows, length = batch["input_ids"].shape
     widths = [length] * rows if mask is None else row_widths(mask, multiple)
-    return [
-        {
-            name: values[part][:, : max(widths[row] for row in part)] if values.dim() > 1 else values[part]
-            for name, values in batch.items()
-        }
-        for part in split_rows(widths, tokens)
-    ]
+    parts = []
+    for part in split_rows(widths, tokens):
+        width = max(widths[row] for row in part)
+        parts.append(
+            {
+                # Contiguous, as every batch is: a compiled model would be compiled again for another layout.
+                name: values[part][:, :width].contiguous() if values.dim() > 1 else values[part]
+                for name, values in batch.items()
+            }
+        )
+    return parts
 
 
 def row_widths(mask: torch.Tensor, multiple: int = 1) -> list[int]:

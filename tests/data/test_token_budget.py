@@ -66,6 +66,7 @@ def test_padding_on_the_right_is_cut_off_and_rows_stay_together() -> None:
     for part in parts:
         assert part["attention_mask"].equal(MASK[part["starts"], : part["input_ids"].shape[1]])
         assert part["context_mask"].equal(part["attention_mask"].bool())
+        assert all(values.is_contiguous() for values in part.values())
 
 
 def test_padding_on_the_left_and_padding_without_a_mask_stay() -> None:
