@@ -15,6 +15,7 @@ from support.scripts import ROOT, override
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
+from adapter_qa.training import training_args
 from predictor_qa import QuestionAnswerer
 
 RUNS = ROOT / "tests" / "fixtures" / "runs_0.1.0"
@@ -43,6 +44,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return copy
 
 
+@pytest.fixture
+def bf16_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let trainings be in bfloat16 by default, which version 0.1.0 did not do on a CPU."""
+    monkeypatch.setattr(training_args, "cpu_bf16_units", lambda: "AMX")
+
+
+@pytest.mark.usefixtures("bf16_units")
 @pytest.mark.parametrize("name", ["mlm", "ner", "qa", "fusion", "full"])
 def test_finished_runs_count_as_finished(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()}
@@ -53,14 +61,18 @@ def test_finished_runs_count_as_finished(folder: Path, name: str, capsys: pytest
     assert after == before
 
 
+@pytest.mark.usefixtures("bf16_units")
 def test_interrupted_run_resumes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = read_run(folder / "interrupted")
     assert (before["status"], len(before["history"])) == ("interrupted", 1)
     assert run_qa_adapter.main(COMMANDS["interrupted"]) == 0
-    assert "  resumes     from checkpoint-4\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "  resumes     from checkpoint-4\n" in out
+    assert "  precision   float32: as the run in interrupted began\n  step        plain\n" in out
     after = read_run(folder / "interrupted")
     assert (after["status"], after["steps"], after["epochs"]) == ("finished", 6, 2.0)
     assert after["history"][0] == before["history"][0]
+    assert [after["options"][name] for name in ("bf16", "fp32_products", "fast_step")] == [False, "ieee", False]
     assert len(after["history"]) == 2
     # Its version kept the best checkpoint.
     kept = [path.name for path in (folder / "interrupted").glob("checkpoint-*")]

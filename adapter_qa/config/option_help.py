@@ -25,8 +25,8 @@ SECTIONS = {
     "bucket_by_length",
     "evaluation and checkpoints": "eval_strategy eval_steps per_device_eval_batch_size metric_for_best_model "
     "load_best_model_at_end early_stopping_patience save_strategy save_steps save_total_limit keep_checkpoint",
-    "device, precision and memory": "use_cpu bf16 fp16 tokens_per_batch gradient_checkpointing torch_compile "
-    "deepspeed dataloader_num_workers",
+    "device, precision and memory": "use_cpu bf16 fp16 fp32_products fast_step tokens_per_batch "
+    "gradient_checkpointing torch_compile deepspeed dataloader_num_workers",
     "logging and hub": "logging_strategy logging_steps logging_dir report_to run_name log_level disable_tqdm debug "
     "push_to_hub hub_model_id hub_token license",
     "base model": "config_name tokenizer_name do_lower_case strip_accents model_revision cache_dir attn_implementation "

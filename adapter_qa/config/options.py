@@ -30,6 +30,7 @@ SMALLEST_REDUCTION = 1 / 16  # a smaller one makes a bottleneck that fills the m
 NO_LANGUAGE_ADAPTER = "none"  # value of --load_lang_adapter
 NEW = "new"  # stands for a fresh adapter where a path is expected, with --random_init True
 HEAD_FROM_QA = "from_qa"
+IEEE, BF16_PRODUCTS = "ieee", "bf16"  # how a CPU multiplies float32 matrices
 FUSION_HEADS = (HEAD_FROM_QA, NEW)
 # Names become module names and folder names, two of them in a fusion's.
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]{1,120}")
@@ -386,9 +387,20 @@ class TrainingOptions(LibraryTrainingOptions):
     )
     bf16: bool | None = option(  # type: ignore[assignment]
         None,
-        "Compute in bfloat16. Without --bf16 and --fp16 the device decides; --bf16 False: float32.",
+        "Compute in bfloat16. Without --bf16 and --fp16 the device decides in training; --bf16 False: float32.",
     )
     fp16: bool | None = option(None, "Compute in float16 with loss scaling.")  # type: ignore[assignment]
+    fp32_products: str | None = option(
+        None,
+        "How a CPU multiplies float32 matrices: exactly, or rounded to bfloat16 and faster. Without it ieee.",
+        choices=(IEEE, BF16_PRODUCTS),
+        before=IEEE,
+    )
+    fast_step: bool | None = option(
+        None,
+        "Cheaper dropout and attention on a CPU. Without it where the encoder has them.",
+        before=False,
+    )
     bucket_by_length: bool = option(True, "Train on batches of similar length, drawn anew in each epoch.")
     tokens_per_batch: int | None = option(
         None,

@@ -223,6 +223,9 @@ def training_problems(training: TrainingOptions) -> list[str]:
             f"accelerate's mixed precision ({of_accelerate}): give --bf16 True or --fp16 True instead, so that the run "
             "records it"
         )
+    if training.fast_step and (training.deepspeed is not None or training.torch_compile):
+        other = "--deepspeed" if training.deepspeed is not None else "--torch_compile"
+        problems.append(f"--fast_step True: cannot be combined with {other}; leave out one of the two")
     problems += _split_problems(training) + _sharding_problems(training) + _trackio_problems(training)
     if training.push_to_hub:
         problems += _hub_problems(training)

@@ -32,6 +32,7 @@ from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.data.token_budget import split_batch
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.build import cast_frozen_weights
+from adapter_qa.models.fast_step import has_fast_step, use_fast_step
 from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values
 from adapter_qa.models.save import frozen_adapters
@@ -109,6 +110,8 @@ class AdapterTrainer(ResumableTrainer):
             self.frozen = {name: weight.clone() for name, weight in frozen_adapters(model).items()}
         elif setup is not None and not self.is_deepspeed_enabled and (args.bf16 or args.fp16):
             cast_frozen_weights(model, torch.bfloat16 if args.bf16 else torch.float16)
+        if args.do_train and args.fast_step and has_fast_step(model.config):
+            use_fast_step(model)
         self.part: BatchPart | None = None  # None: losses are of whole batches
         self.eval_losses: list[torch.Tensor] = []  # (2,) total and weight of each batch of an evaluation
         # The loss is a mean over the batch. `Trainer` divides it by the accumulation steps only if this is False.

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerState
+from transformers import PreTrainedModel, TrainerState
 
 from adapter_qa.core.messages import log_note, print_main
 from adapter_qa.core.readable import metrics_text
+from adapter_qa.models.fast_step import dropout_probabilities, has_fast_step
 from adapter_qa.models.parameters import format_table
 from adapter_qa.runs.layout import predictions_file
 from adapter_qa.runs.provenance import cpu_name
@@ -68,6 +69,9 @@ def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
         device=torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else cpu_name(),
         precision="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         precision_reason=args.precision_reason,
+        fp32_products=args.fp32_products,
+        step=_step_text(run, bundle.model) if args.do_train else None,
+        dropout=dropout_probabilities(bundle.model) if args.do_train else [],
         processes=args.world_size,
         sharding=f"DeepSpeed ZeRO-{plugin.zero_stage}" if plugin is not None else None,
         base=f"{name} with random weights" if run.config.model.random_init else name,
@@ -82,6 +86,16 @@ def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
     if args.get_process_log_level() <= logging.INFO:
         print_main(format_table(parameters))
     run.record.update(plan={key: value for key, value in asdict(plan).items() if key != "data"})
+
+
+def _step_text(run: RunContext[Config], model: PreTrainedModel) -> str:
+    """Return which training step the encoder has, and why."""
+    if not run.args.fast_step:
+        return "plain" if run.args.device.type == "cpu" else "plain, for a GPU"
+    if not has_fast_step(model.config):
+        return f"plain, there is no fast one for {model.config.model_type}"
+    shown = ", ".join(f"{probability:.4f}" for probability in dropout_probabilities(model))
+    return f"fast, with dropout {shown}" if shown else "fast"
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from adapter_qa.config.options import BF16_PRODUCTS
 from adapter_qa.core.readable import count, duration, file_size, metric_label, script_command
 from adapter_qa.training.training_args import TrainerArguments
 
@@ -113,6 +114,9 @@ class RunPlan:
         device: number and name of GPUs, or processor and threads.
         precision: "float32", "bfloat16" or "float16".
         precision_reason: why this precision.
+        fp32_products: how a CPU multiplies float32 matrices, "ieee" or "bf16".
+        step: which training step the encoder has, and why; None for a run that does not train.
+        dropout: probabilities above 0 in training; the fast step rounds them to n/256.
         processes: number of processes.
         sharding: "DeepSpeed ZeRO-2" or -3; None without it.
         base: the base model.
@@ -127,6 +131,9 @@ class RunPlan:
     device: str
     precision: str
     precision_reason: str
+    fp32_products: str
+    step: str | None
+    dropout: list[float]
     processes: int
     sharding: str | None
     base: str
@@ -140,9 +147,12 @@ class RunPlan:
     def text(self) -> str:
         """Return the lines that are printed before the first step."""
         processes = f"{self.processes} processes" if self.processes > 1 else ""
+        products = ", products in bfloat16" if self.fp32_products == BF16_PRODUCTS else ""
+        step = {} if self.step is None else {"step": self.step}
         rows = {
             "device": ", ".join(filter(None, (self.device, processes, self.sharding))),
-            "precision": f"{self.precision}: {self.precision_reason}",
+            "precision": f"{self.precision}{products}: {self.precision_reason}",
+            **step,
             "base": self.base,
             "setup": self.setup,
             "parameters": f"{self.parameters:,}, of which {self._trainable_text()}",

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapter_qa.config.options import HEAD_FROM_QA, NEW, MLMRunConfig, NERRunConfig, QARunConfig, data_options
+from adapter_qa.config.options import HEAD_FROM_QA, IEEE, NEW, MLMRunConfig, NERRunConfig, QARunConfig, data_options
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.file_names import FULL_FILE, SETUP_FILE
 from adapter_qa.runs.layout import RUN_FILE
@@ -18,6 +18,8 @@ from adapter_qa.runs.layout import RUN_FILE
 if TYPE_CHECKING:
     from adapter_qa.models.adapter_setup import AdapterSetup
 
+# Options that the device decides if they are not given, and how versions without them computed.
+ARITHMETIC = {"bf16": False, "fp16": False, "fp32_products": IEEE, "fast_step": False}
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
 
 
@@ -90,6 +92,22 @@ def _begun_options(config: Config, folder: Path | None) -> dict[str, Any] | None
     from adapter_qa.runs.run_record import recorded_options
 
     return recorded_options(folder)
+
+
+def with_begun_arithmetic(config: Config, folder: Path | None) -> Config:
+    """Return the options of a run, with those of `ARITHMETIC` that were not given as the begun run has them.
+
+    Raises:
+        UserError: if the folder's run.json is damaged.
+    """
+    recorded = _begun_options(config, folder)
+    if recorded is None:
+        return config
+    given = {name for name in ARITHMETIC if vars(config.training)[name] is not None}
+    if given & {"bf16", "fp16"}:  # one of them decides about both
+        given |= {"bf16", "fp16"}
+    begun = {name: recorded.get(name, value) for name, value in ARITHMETIC.items() if name not in given}
+    return replace(config, training=replace(config.training, **begun))
 
 
 def with_begun_head(

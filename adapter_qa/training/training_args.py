@@ -8,7 +8,7 @@ import socket
 from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from accelerate.utils import DynamoBackend
@@ -17,11 +17,12 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
 from adapter_qa.config.deepspeed import read_deepspeed
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, TrainingOptions
+from adapter_qa.config.options import IEEE, MLMRunConfig, NERRunConfig, QARunConfig, TrainingOptions
 from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.messages import log_note
 from adapter_qa.training.deepspeed_weights import disable_zero3_init
+from adapter_qa.training.precision import choose_fast_step, choose_precision, cpu_bf16_units, use_fp32_products
 
 # Optimizers that cannot be built without the model, by the beginning of their names, and the packages that they need.
 OPTIMIZERS_WITH_MODEL = {
@@ -32,8 +33,6 @@ OPTIMIZERS_WITH_MODEL = {
 }
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # of torch.compile
 CHECKPOINTING_SETTINGS = {"use_reentrant", "preserve_rng_state", "determinism_check", "debug"}  # of PyTorch
-# Compute capability of the first NVIDIA GPUs with matrix units for the type: Ampere, Volta (CUDA Programming Guide).
-BF16_CAPABILITY, FP16_CAPABILITY = (8, 0), (7, 0)
 
 
 @dataclass
@@ -44,6 +43,8 @@ class TrainerArguments(TrainingArguments):
     `precision_reason` says why bf16 and fp16 are as they are.
     """
 
+    fp32_products: str = IEEE
+    fast_step: bool = False
     bucket_by_length: bool = True
     tokens_per_batch: int | None = None
     early_stopping_patience: int | None = None
@@ -71,14 +72,6 @@ class TrainerArguments(TrainingArguments):
         return 8 if self.fp16 or self.bf16 else 1
 
 
-class Precision(NamedTuple):
-    """The precision of a training, float32 if neither is set, and why."""
-
-    bf16: bool
-    fp16: bool
-    reason: str
-
-
 def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
     """Return the training arguments: precision, evaluation and best epoch are decided, the DeepSpeed file is read.
 
@@ -98,8 +91,12 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
         options = replace(options, use_cpu=True)
         values["use_cpu"] = True
         log_note(["Apple's MPS lacks float64, which fusion needs; the run is on the CPU"])
-    precision = choose_precision(options)
-    values["bf16"], values["fp16"] = precision.bf16, precision.fp16
+    precision = choose_precision(options, cpu_bf16_units())
+    values |= {"bf16": precision.bf16, "fp16": precision.fp16, "fp32_products": precision.fp32_products}
+    values["fast_step"] = choose_fast_step(options)
+    # transformers obeys this variable, which an earlier run of this process may have set.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision.bf16 else "fp16" if precision.fp16 else "no"
+    use_fp32_products(precision.fp32_products)
     if not torch.accelerator.is_available() and (precision.bf16 or process_count() > 1):
         # Without use_cpu the library refuses bfloat16 on the CPU, and takes several processes for separate runs.
         values["use_cpu"] = True
@@ -236,24 +233,6 @@ def check_optimizer_and_schedule(args: TrainerArguments) -> list[str]:
             """--lr_scheduler_kwargs '{"mode": "max"}' lets it wait for a rise"""
         )
     return notes
-
-
-def choose_precision(options: TrainingOptions) -> Precision:
-    """Choose the precision of the options, or by default the best that the device has in hardware."""
-    accelerated = torch.accelerator.is_available() and not options.use_cpu
-    if options.bf16 is not None or options.fp16 is not None:
-        if options.fp16 and not accelerated:
-            log_note(["--fp16 needs an accelerator; on the CPU the run is in float32"])
-            return Precision(bool(options.bf16), fp16=False, reason="--fp16 needs an accelerator")
-        given = [f"--{name} {value}" for name in ("bf16", "fp16") if (value := vars(options)[name]) is not None]
-        return Precision(bool(options.bf16), bool(options.fp16), reason=f"given by {' '.join(given)}")
-    if not accelerated or not torch.cuda.is_available():
-        return Precision(bf16=False, fp16=False, reason="the default on a CPU")
-    capability, name = torch.cuda.get_device_capability(), torch.cuda.get_device_name()
-    bf16 = capability >= BF16_CAPABILITY
-    fp16 = not bf16 and capability >= FP16_CAPABILITY
-    reason = f"{name} computes it in hardware" if bf16 or fp16 else f"{name} has no matrix units for 16 bits"
-    return Precision(bf16, fp16, f"{reason}; --bf16 or --fp16 decides otherwise")
 
 
 def data_and_adapter_options(config: QARunConfig | NERRunConfig | MLMRunConfig) -> list[Any]:

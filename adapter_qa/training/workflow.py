@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,15 @@ from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import best_evaluation, end_of_training, training_history
 from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, RunContext
 from adapter_qa.training.run_messages import print_result, print_scores
-from adapter_qa.training.saved_options import with_begun_head, with_begun_options, without_saved_options
+from adapter_qa.training.saved_options import (
+    ARITHMETIC,
+    with_begun_arithmetic,
+    with_begun_head,
+    with_begun_options,
+    without_saved_options,
+)
 from adapter_qa.training.training_args import (
+    TrainerArguments,
     data_and_adapter_options,
     options_of_earlier_versions,
     options_record,
@@ -88,11 +96,9 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     log_note(setup.notes if setup is not None else [])
     args = resolve_training_args(config.training)
     if args.output_dir_is_derived:
-        options = [args, config.model, *data_and_adapter_options(without_saved_options(config))]
-        args.output_dir = str(derived_output_dir(config.model.model_name_or_path, _data_name(config), setup, options))
-        if config.training.logging_dir is None:
-            args.logging_dir = str(Path(args.output_dir) / "runs")
+        _set_derived_folder(args, config, setup)
     folder = None if args.dry_run else Path(str(args.output_dir))
+    args = _as_begun(args, config, folder)
     config, setup = with_begun_head(with_begun_options(config, folder), setup, folder)
 
     def open_folder() -> RunRecord:
@@ -110,6 +116,32 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     args.run_name = args.run_name or args.output_dir  # otherwise trackio would choose a new name when the run resumes
     set_seed(args.seed)
     return RunContext(config, setup, args, record)
+
+
+def _set_derived_folder(args: TrainerArguments, config: Config, setup: AdapterSetup | None) -> None:
+    """Set the folder of a run after its options; on a CPU a precision that was not given is no part of its name."""
+    named = copy(args)
+    if args.device.type == "cpu":
+        named.bf16 = bool(config.training.bf16)
+    options = [named, config.model, *data_and_adapter_options(without_saved_options(config))]
+    args.output_dir = str(derived_output_dir(config.model.model_name_or_path, _data_name(config), setup, options))
+    if config.training.logging_dir is None:
+        args.logging_dir = str(Path(args.output_dir) / "runs")
+
+
+def _as_begun(args: TrainerArguments, config: Config, folder: Path | None) -> TrainerArguments:
+    """Return the training arguments with the arithmetic of the begun run in the folder, where none was given."""
+    begun = with_begun_arithmetic(config, folder).training
+    if args.device.type != "cpu":  # a run from a CPU goes on with a GPU's own step
+        begun = replace(begun, fast_step=config.training.fast_step)
+    changed = [name for name in ARITHMETIC if vars(begun)[name] not in (None, vars(args)[name])]
+    if not changed:
+        return args
+    as_begun = resolve_training_args(begun)
+    as_begun.output_dir, as_begun.logging_dir = args.output_dir, args.logging_dir
+    as_begun.output_dir_is_derived = args.output_dir_is_derived
+    as_begun.precision_reason = f"as the run in {folder} began"
+    return as_begun
 
 
 def _data_name(config: QARunConfig | NERRunConfig | MLMRunConfig) -> str:

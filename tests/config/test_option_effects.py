@@ -44,7 +44,8 @@ from adapter_qa.runs.run_record import NEUTRAL_OPTIONS, RunRecord, open_run
 from adapter_qa.training import training_args as own_training_args
 from adapter_qa.training import workflow
 from adapter_qa.training.adapter_trainer import AdapterTrainer
-from adapter_qa.training.training_args import choose_precision, resolve_training_args
+from adapter_qa.training.precision import choose_precision
+from adapter_qa.training.training_args import resolve_training_args
 
 SCRIPTS: dict[str, tuple[ModuleType, type[Any]]] = {
     "qa": (run_qa_adapter, QARunConfig),
@@ -196,7 +197,7 @@ def precision_on_a_gpu(case: Case) -> str:
     case.patch.setattr(torch.cuda, "is_available", lambda: True)
     case.patch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     case.patch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    precision = choose_precision(case.config.training)
+    precision = choose_precision(case.config.training, None)
     return "bfloat16" if precision.bf16 else "float16" if precision.fp16 else "float32"
 
 

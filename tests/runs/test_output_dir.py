@@ -51,6 +51,7 @@ OTHER_VALUES: dict[str, Any] = {
     "fusion_regularization": False,
     "fusion_decay_values": True,
     "fusion_head": "new",
+    "fp32_products": "bf16",
     "weighted_loss": True,
     "weighted_loss_constant": 1.0,
     "next_sentence": True,
@@ -174,9 +175,10 @@ def test_every_appended_option_exists_and_is_tested() -> None:
 def test_another_value_gives_another_folder(name: str) -> None:
     value = OTHER_VALUES[name]
     group = next(group for group in GROUPS if name in {field.name for field in fields(group)})
-    args = run_options(**({name: value} if group is TrainerArguments and name != "bf16" else {}))
-    if name == "bf16":
-        args.bf16 = value  # set here because a machine without a GPU refuses the option
+    of_device = name in ("bf16", "fp32_products")  # set afterwards, because a machine may refuse them
+    args = run_options(**({name: value} if group is TrainerArguments and not of_device else {}))
+    if of_device:
+        setattr(args, name, value)
     needed: dict[type[Any], dict[str, Any]] = {ModelOptions: {"model_name_or_path": "m"}}
     defaults = [options(**needed.get(options, {})) for options in GROUPS[1:]]
     plain = derived_output_dir("m", "d", make_setup(), [run_options(), *defaults])

@@ -23,9 +23,9 @@ from adapter_qa.config.options import (
     TrainingOptions,
 )
 from adapter_qa.core.errors import UserError
+from adapter_qa.training.precision import choose_precision
 from adapter_qa.training.training_args import (
     TrainerArguments,
-    choose_precision,
     options_record,
     resolve_training_args,
 )
@@ -108,15 +108,18 @@ def test_precision_depends_on_the_device(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
-    precision = choose_precision(training_options())
+    precision = choose_precision(training_options(do_train=True), None)
     assert (precision.bf16, precision.fp16) == (bf16, fp16)
     assert precision.reason == f"{reason}; --bf16 or --fp16 decides otherwise"
     for values in ({"bf16": False}, {"fp16": True}, {"bf16": True}, {"fp16": False}):
-        precision = choose_precision(training_options(**values))
+        precision = choose_precision(training_options(**values), None)
         ((option, value),) = values.items()
-        expected = (values.get("bf16", False), values.get("fp16", False), f"given by --{option} {value}")
+        expected = (values.get("bf16", False), values.get("fp16", False), "ieee", f"given by --{option} {value}")
         assert precision == expected
-    assert choose_precision(training_options(use_cpu=True)) == (False, False, "the default on a CPU")
+    reason = "the default of an evaluation by itself; --bf16 or --fp16 decides otherwise"
+    assert choose_precision(training_options(), None) == (False, False, "ieee", reason)
+    options = training_options(use_cpu=True, do_train=True)
+    assert choose_precision(options, None) == (False, False, "ieee", "the default on this CPU")
 
 
 def test_float16_without_an_accelerator_becomes_float32_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,92 @@
+"""The precision of a run, by options and device (precision.py)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from adapter_qa.config.options import TrainingOptions
+from adapter_qa.core.errors import UserError
+from adapter_qa.training import precision, training_args
+from adapter_qa.training.precision import choose_fast_step, choose_precision, cpu_bf16_units
+from adapter_qa.training.training_args import resolve_training_args
+
+AMX = "AMX"
+
+
+def options(**values: Any) -> TrainingOptions:
+    return TrainingOptions(output_dir="out", report_to=[], **{"do_train": True, "use_cpu": True, **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "units", "bf16", "products", "reason"),
+    [
+        ({}, AMX, True, "ieee", "this CPU computes it in hardware (AMX); --bf16 False for float32"),
+        ({}, None, False, "ieee", "the default on this CPU"),
+        ({"deepspeed": "ds_config_zero2.json"}, AMX, False, "ieee", "the default on this CPU"),
+        ({"bf16": False}, AMX, False, "ieee", "given by --bf16 False"),
+        ({"bf16": True}, None, True, "ieee", "given by --bf16 True"),
+        ({"fp32_products": "bf16"}, AMX, False, "bf16", "given by --fp32_products bf16"),
+        ({"fp32_products": "ieee"}, AMX, False, "ieee", "given by --fp32_products ieee"),
+        ({"bf16": True, "fp32_products": "bf16"}, AMX, True, "bf16", "given by --bf16 True"),
+        ({"do_train": False}, AMX, False, "ieee",
+         "the default of an evaluation by itself; --bf16 or --fp16 decides otherwise"),
+        ({"do_train": False, "bf16": True}, AMX, True, "ieee", "given by --bf16 True"),
+        ({"do_train": False, "fp32_products": "bf16"}, AMX, False, "bf16",
+         "the default of an evaluation by itself; --bf16 or --fp16 decides otherwise"),
+    ],
+)  # fmt: skip
+def test_precision_on_a_cpu(values: dict[str, Any], units: str | None, bf16: bool, products: str, reason: str) -> None:
+    assert choose_precision(options(**values), units) == (bf16, False, products, reason)
+
+
+def test_products_in_bfloat16_need_a_cpu_with_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="this CPU has no bfloat16 units to use; give ieee"):
+        choose_precision(options(fp32_products="bf16"), None)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    with pytest.raises(UserError, match="is for CPUs; on a GPU give --bf16 True or --tf32 True, or ieee"):
+        choose_precision(options(use_cpu=False, fp32_products="bf16"), AMX)
+
+
+def test_fast_step_is_the_default_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_fast_step(options())
+    assert not choose_fast_step(options(fast_step=False))
+    assert not choose_fast_step(options(deepspeed="ds_config_zero2.json"))
+    assert not choose_fast_step(options(torch_compile=True))
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert choose_fast_step(options())
+    assert not choose_fast_step(options(use_cpu=False))
+    with pytest.raises(UserError, match="--fast_step True: is for CPUs; leave it out, or give --use_cpu True"):
+        choose_fast_step(options(use_cpu=False, fast_step=True))
+
+
+@pytest.mark.parametrize(
+    ("limit", "amx", "avx", "units"),
+    [
+        (None, True, True, "AMX"),
+        (None, False, True, "AVX-512 BF16"),
+        (None, False, False, None),
+        ("AVX512_CORE", True, True, None),
+        ("avx2", False, True, None),
+        ("AVX512_CORE_AMX", True, True, "AMX"),
+    ],
+)
+def test_units_of_a_cpu(
+    limit: str | None, amx: bool, avx: bool, units: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(precision.ISA_LIMIT, raising=False)
+    if limit is not None:
+        monkeypatch.setenv(precision.ISA_LIMIT, limit)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx)
+    assert cpu_bf16_units() == units
+
+
+def test_products_of_a_run_are_set_for_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_args, "cpu_bf16_units", lambda: AMX)
+    resolve_training_args(options(fp32_products="bf16"))
+    assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
+    resolve_training_args(options(bf16=False))
+    assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"  # type: ignore[attr-defined]
