@@ -87,7 +87,7 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
             details.append(f"{row['operators_per_step']:,} operators a step")
         if "warm_up_seconds" in row:
             details.append(f"warm-up {row['warm_up_seconds']:.1f} s")
-        print(f"  {name:<44}{row['figure']:>10,.2f} {row['unit']:<9}{row.get('times', ''):>8}".rstrip())
+        print(f"  {name:<50}{row['figure']:>10,.2f} {row['unit']:<9}{row.get('times', ''):>8}".rstrip())
         if details:
             print(textwrap.fill("; ".join(details), 80, initial_indent=" " * 6, subsequent_indent=" " * 6))
 
@@ -135,6 +135,10 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     is_possible = dict.fromkeys(MEASUREMENTS, True) | dict.fromkeys(NEED_DATA, has_data)
     is_possible["ask"] = options.run is not None
     is_possible["export"] = importlib.util.find_spec("onnxscript") is not None
+    scripts = ((options.before, "run_qa_adapter.py"), (options.peer, "run_qa.py"))
+    missing = [str(Path(folder, name)) for folder, name in scripts if folder and not Path(folder, name).is_file()]
+    if missing:
+        parser.error(f"{', '.join(missing)}: not found; --before and --peer take the folder of the script")
     if options.only is None:
         options.only = [name for name in MEASUREMENTS if is_possible[name]]
     impossible = [name for name in options.only if not is_possible[name]]
