@@ -134,6 +134,7 @@ def test_parts_of_a_batch_have_its_masks_loss_and_gradients(
     tmp_path: Path, tiny_bert: Path, tokenizer: PreTrainedTokenizerFast, factor: float
 ) -> None:
     """The masks are drawn for the whole batch, with the same random numbers."""
+    torch.manual_seed(2)
     trainer = make_trainer(tmp_path, copy_without_dropout(tiny_bert, tmp_path / "base"), tokenizer)
     trainer.args.label_smoothing_factor = factor
     assert isinstance(trainer.train_dataset, MaskedLMDataset)
@@ -141,7 +142,7 @@ def test_parts_of_a_batch_have_its_masks_loss_and_gradients(
     whole, parts = train_on(trainer, batch, None), train_on(trainer, batch, 2 * 32)
     assert parts.shapes == [(2, 32), (2, 32), (1, 32)]
     assert_same_step(parts, whole)
-    assert train_on(trainer, batch, 2 * 32, seed=6).loss != pytest.approx(whole.loss, rel=1e-3)
+    assert train_on(trainer, batch, 2 * 32, seed=6).loss != pytest.approx(whole.loss, rel=1e-4)
 
 
 def test_evaluation_is_reproducible_and_reports_perplexity(trainer: MLMTrainer) -> None:
