@@ -49,7 +49,8 @@ def measure_exported(options: argparse.Namespace) -> list[dict[str, Any]]:
     ]
     folder = Path(tempfile.mkdtemp())
     export_graph(model, list(batches[0]), folder / "float32.onnx", opset=OPSET)
-    write_int8_graph(folder / "float32.onnx", folder / "int8.onnx")
+    sample = {name: tensor[:1].numpy() for name, tensor in batches[1].items()}
+    write_int8_graph(folder / "float32.onnx", folder / "int8.onnx", [sample])
     sessions = {name: open_session(folder / f"{name}.onnx", torch.get_num_threads()) for name in ("float32", "int8")}
     rows: list[dict[str, Any]] = []
     for (windows, tokens), batch in zip(SHAPES, batches, strict=True):

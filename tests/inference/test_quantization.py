@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from support.questions import make_questions, write_squad
 from support.setups import Maker
 
@@ -97,7 +97,7 @@ def test_scores_are_those_of_the_run_and_of_the_written_model(run: Path, exporte
         "f1_loss": expected["f1"] - evaluation["int8"]["f1"],
     }
     assert evaluation["int8"]["NoAns_total"] == 1
-    assert export["precision"].startswith("int8: weights per channel, activations dynamic")
+    assert export["precision"].startswith("int8 products: weights per channel, activations dynamic")
 
 
 def test_int8_folder_has_the_files_of_the_float32_folder(exported: tuple[Path, Path]) -> None:
@@ -106,25 +106,53 @@ def test_int8_folder_has_the_files_of_the_float32_folder(exported: tuple[Path, P
     sizes = {path.name: path.stat().st_size for path in int8.iterdir() if path.name != "export.json"}
     export = read_export(int8)
     assert export["bytes"] == sizes
-    assert set(export) - set(read_export(float32)) == {"precision", "evaluation"}
+    assert set(export) - set(read_export(float32)) == {"precision", "float32_products", "evaluation"}
     assert (int8 / "answer.py").read_bytes() == (float32 / "answer.py").read_bytes()
 
 
-def test_weights_are_rounded_per_channel_except_those_of_the_head(exported: tuple[Path, Path]) -> None:
+def test_weights_are_rounded_per_channel_except_those_that_stay_float32(exported: tuple[Path, Path]) -> None:
     """Every column of a weight has its own scale, and is no farther than half of it from the float32 weight."""
     before, after = (onnx.load(folder / "model.onnx").graph for folder in exported)
+    kept = read_export(exported[1])["float32_products"]
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in before.initializer}
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in after.initializer}
-    products = [node.input[1] for node in before.node if node.op_type == "MatMul" and node.input[1] in weights]
+    products = {
+        node.name: node.input[1] for node in before.node if node.op_type == "MatMul" and node.input[1] in weights
+    }
+    assert list(products)[-1] == kept[-1]
+    assert weights[products[kept[-1]]].shape == (32, 2)
     quantized = [node.input[1].removesuffix("_quantized") for node in after.node if node.op_type == "MatMulInteger"]
-    assert quantized == products[:-1]
-    assert weights[products[-1]].shape == (32, 2)
-    assert np.array_equal(stored[products[-1]], weights[products[-1]])
+    assert quantized == [weight for name, weight in products.items() if name not in kept]
+    assert len(quantized) > 10
+    for name in kept:
+        assert np.array_equal(stored[products[name]], weights[products[name]])
     for name in quantized:
         whole, scale = stored[f"{name}_quantized"], stored[f"{name}_scale"]
         assert whole.dtype == np.int8
         assert scale.shape == weights[name].shape[1:]
         assert (abs(whole * scale - weights[name]) <= 0.501 * scale).all()
+
+
+@pytest.mark.parametrize(("largest", "kept"), [(60.0, []), (70.0, ["second"])])
+def test_product_of_activations_with_outliers_stays_float32(tmp_path: Path, largest: float, kept: list[str]) -> None:
+    """All values are 1 but one: a step is (largest - 0) / 255, and a quarter of a median token is 0.25."""
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["y"], name="first"),
+        helper.make_node("Mul", ["x", "factor"], ["z"]),
+        helper.make_node("MatMul", ["z", "a"], ["w"], name="second"),
+    ]
+    inputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 2]) for name in ("x", "factor")]
+    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("y", "w")]
+    graph = helper.make_graph(
+        nodes, "graph", inputs, outputs, [numpy_helper.from_array(np.eye(2, dtype=np.float32), "a")]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
+    onnx.save(model, tmp_path / "model.onnx")
+    ones = np.ones((1, 3, 2), np.float32)
+    factor = ones.copy()
+    factor[0, 0, 0] = largest
+    assert quantization.products_with_outliers(tmp_path / "model.onnx", [{"x": ones, "factor": factor}]) == kept
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
 
 
 @pytest.mark.parametrize(("allowed", "is_refused"), [(1.0, True), (1.49, True), (1.5, False)])
