@@ -102,7 +102,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         """Compute the loss of a batch, and add the best spans of all processes to `collector`."""
         self._mask_duplicate_rows(inputs, self.args.eval_batch_size)
         inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        with torch.inference_mode(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         if prediction_loss_only:
             return loss.detach(), None, None

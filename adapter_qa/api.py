@@ -158,6 +158,7 @@ class _Settings(NamedTuple):
     cudnn_deterministic: bool = False
     cudnn_benchmark: bool = False
     matmul_precision: str = "none"
+    cpu_matmul_precision: str = "none"
     verbosity: int = logging.WARNING
 
     @classmethod
@@ -173,6 +174,7 @@ class _Settings(NamedTuple):
             torch.backends.cudnn.deterministic,
             torch.backends.cudnn.benchmark,
             torch.backends.cuda.matmul.fp32_precision,
+            torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]  # the stubs lack it
             get_verbosity(),
         )
 
@@ -189,6 +191,7 @@ class _Settings(NamedTuple):
         torch.backends.cudnn.benchmark = self.cudnn_benchmark
         if now.matmul_precision != self.matmul_precision:  # transformers has set it, by this attribute
             torch.backends.cuda.matmul.allow_tf32 = self.matmul_precision == "tf32"
+        torch.backends.mkldnn.matmul.fp32_precision = self.cpu_matmul_precision  # type: ignore[attr-defined]
         set_verbosity(self.verbosity)
 
 

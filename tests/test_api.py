@@ -208,6 +208,7 @@ def change_settings() -> None:
     with _restored_process("a.py"):
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.deterministic = True
+        torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]  # the stubs lack it
         os.environ["A_VARIABLE"] = "1"
         assert sys.argv == ["a.py"]
         raise UserError("x")
@@ -215,10 +216,12 @@ def change_settings() -> None:
 
 def test_settings_are_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    products: str = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
     with pytest.raises(UserError):
         change_settings()
     assert not torch.backends.cuda.matmul.allow_tf32
     assert not torch.backends.cudnn.deterministic
+    assert torch.backends.mkldnn.matmul.fp32_precision == products  # type: ignore[attr-defined]
     assert "A_VARIABLE" not in os.environ
 
 

@@ -75,8 +75,10 @@ def choose_precision(options: TrainingOptions, cpu_units: str | None) -> Precisi
     if not accelerated:
         if options.fp32_products is not None:
             return Precision(False, False, products, f"given by --fp32_products {products}")
-        if cpu_units is None or options.deepspeed is not None:
-            return Precision(False, False, IEEE, "the default on this CPU")
+        if options.deepspeed is not None:
+            return Precision(False, False, IEEE, "the default of DeepSpeed on a CPU")
+        if cpu_units is None:
+            return Precision(False, False, IEEE, "this CPU has no bfloat16 units to use")
         return Precision(True, False, IEEE, f"this CPU computes it in hardware ({cpu_units}); --bf16 False for float32")
     if not torch.cuda.is_available():
         return Precision(False, False, IEEE, "the default on this device")

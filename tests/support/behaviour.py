@@ -1,6 +1,6 @@
 """Measure what users and their shell scripts rely on; tests/fixtures/behaviour.json has the expected values.
 
-PYTHONPATH=.:tests python -m support.behaviour     # write the file anew
+ONEDNN_MAX_CPU_ISA=AVX512_CORE PYTHONPATH=.:tests python -m support.behaviour     # write the file anew
 """
 
 from __future__ import annotations

@@ -24,8 +24,8 @@ def options(**values: Any) -> TrainingOptions:
     ("values", "units", "bf16", "products", "reason"),
     [
         ({}, AMX, True, "ieee", "this CPU computes it in hardware (AMX); --bf16 False for float32"),
-        ({}, None, False, "ieee", "the default on this CPU"),
-        ({"deepspeed": "ds_config_zero2.json"}, AMX, False, "ieee", "the default on this CPU"),
+        ({}, None, False, "ieee", "this CPU has no bfloat16 units to use"),
+        ({"deepspeed": "ds_config_zero2.json"}, AMX, False, "ieee", "the default of DeepSpeed on a CPU"),
         ({"bf16": False}, AMX, False, "ieee", "given by --bf16 False"),
         ({"bf16": True}, None, True, "ieee", "given by --bf16 True"),
         ({"fp32_products": "bf16"}, AMX, False, "bf16", "given by --fp32_products bf16"),

@@ -179,7 +179,8 @@ def plan_lines(document: dict[str, Any], base: Path) -> list[str]:
     return [
         "run_qa_adapter.py",
         f"  device      {document['device']}",
-        "  precision   float32: the default on a CPU",
+        "  precision   float32: this CPU has no bfloat16 units to use",
+        "  step        fast, with dropout 0.1016",
         f"  base        {base}",
         "  setup       Stack[qa]",
         f"  parameters  {total:,}, of which {trainable:,} train ({100 * trainable / total:.2f} %)",

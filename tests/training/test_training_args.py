@@ -119,7 +119,7 @@ def test_precision_depends_on_the_device(
     reason = "the default of an evaluation by itself; --bf16 or --fp16 decides otherwise"
     assert choose_precision(training_options(), None) == (False, False, "ieee", reason)
     options = training_options(use_cpu=True, do_train=True)
-    assert choose_precision(options, None) == (False, False, "ieee", "the default on this CPU")
+    assert choose_precision(options, None) == (False, False, "ieee", "this CPU has no bfloat16 units to use")
 
 
 def test_float16_without_an_accelerator_becomes_float32_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
