@@ -25,6 +25,7 @@ from adapter_qa.data.window_dataset import WindowCollator
 from adapter_qa.data.windows import Window
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup, cast_frozen_weights
+from adapter_qa.models.fast_step import use_fast_step
 from adapter_qa.models.fusion import REGULARIZATION, FusionLayer, fusion_regularization
 from adapter_qa.models.parameters import fusion_values
 from trainer_qa import span_loss
@@ -182,8 +183,11 @@ def make_training(options: argparse.Namespace, *, fast: bool) -> FusionTraining:
     build_setup(model, setup)
     if not fast:
         restore_library_fusion(model)
-    elif options.dtype != "float32":
-        cast_frozen_weights(model, getattr(torch, options.dtype))
+    else:
+        if options.dtype != "float32":
+            cast_frozen_weights(model, getattr(torch, options.dtype))
+        if options.device == "cpu":
+            use_fast_step(model)
     model.to(options.device).train()
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     return FusionTraining(

@@ -177,7 +177,7 @@ class _AttentionFunction(torch.autograd.Function):
         query, key, value, weights, kept = ctx.saved_tensors
         batch, tokens, width = grad_outputs[0].shape
         size = width // ctx.heads
-        by_head = grad_outputs[0].view(batch, tokens, ctx.heads, size).transpose(1, 2)
+        by_head = grad_outputs[0].reshape(batch, tokens, ctx.heads, size).transpose(1, 2)
         grad = by_head.reshape(batch * ctx.heads, tokens, size)
         gradients = grad.new_empty(3, *query.shape)
         dropped, grad_weights = weights, _scaled_product(grad, value.transpose(1, 2), ctx.scale)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.trainers import make_trainer
 
 from adapter_qa.config.options import TrainingOptions
 from adapter_qa.core.errors import UserError
+from adapter_qa.models.fast_step import ByteDropout
 from adapter_qa.training import precision, training_args
 from adapter_qa.training.precision import choose_fast_step, choose_precision, cpu_bf16_units
 from adapter_qa.training.training_args import resolve_training_args
@@ -90,3 +93,26 @@ def test_products_of_a_run_are_set_for_the_process(monkeypatch: pytest.MonkeyPat
     assert torch.backends.mkldnn.matmul.fp32_precision == "bf16"  # type: ignore[attr-defined]
     resolve_training_args(options(bf16=False))
     assert torch.backends.mkldnn.matmul.fp32_precision == "ieee"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("fast_step", [None, True, False])
+def test_trainer_has_the_fast_step_unless_it_is_switched_off(
+    fast_step: bool | None, tiny_bert: Path, tmp_path: Path
+) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [], fast_step=fast_step)
+    kinds = {type(module) for module in trainer.model.modules() if isinstance(module, torch.nn.Dropout)}
+    assert kinds == {torch.nn.Dropout if fast_step is False else ByteDropout}
+
+
+def test_default_of_a_cpu_with_units_trains_in_bfloat16(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_args, "cpu_bf16_units", lambda: AMX)
+    trainer = make_trainer(tiny_bert, tmp_path, [])
+    dtypes = {weight.dtype for weight in trainer.model.parameters() if not weight.requires_grad}
+    assert dtypes == {torch.bfloat16, torch.float32}  # matrices of the base; embeddings, norms and adapters
+    assert {weight.dtype for weight in trainer.model.parameters() if weight.requires_grad} == {torch.float32}
+    batch = next(iter(trainer.get_train_dataloader()))
+    with trainer.compute_loss_context_manager():
+        _, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
+    assert outputs.start_logits.dtype == torch.bfloat16
