@@ -79,7 +79,7 @@ def choose_precision(options: TrainingOptions, cpu_units: str | None) -> Precisi
             return Precision(False, False, IEEE, "the default of DeepSpeed on a CPU")
         if cpu_units is None:
             return Precision(False, False, IEEE, "this CPU has no bfloat16 units to use")
-        return Precision(True, False, IEEE, f"this CPU computes it in hardware ({cpu_units}); --bf16 False for float32")
+        return Precision(True, False, IEEE, f"this CPU has {cpu_units}; --bf16 False for float32")
     if not torch.cuda.is_available():
         return Precision(False, False, IEEE, "the default on this device")
     capability, name = torch.cuda.get_device_capability(), torch.cuda.get_device_name()

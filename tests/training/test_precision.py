@@ -26,7 +26,7 @@ def options(**values: Any) -> TrainingOptions:
 @pytest.mark.parametrize(
     ("values", "units", "bf16", "products", "reason"),
     [
-        ({}, AMX, True, "ieee", "this CPU computes it in hardware (AMX); --bf16 False for float32"),
+        ({}, AMX, True, "ieee", "this CPU has AMX; --bf16 False for float32"),
         ({}, None, False, "ieee", "this CPU has no bfloat16 units to use"),
         ({"deepspeed": "ds_config_zero2.json"}, AMX, False, "ieee", "the default of DeepSpeed on a CPU"),
         ({"bf16": False}, AMX, False, "ieee", "given by --bf16 False"),
