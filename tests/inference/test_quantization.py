@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -24,7 +25,7 @@ from adapter_qa.core.files import sha256
 from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.inference import onnx_export, quantization
-from adapter_qa.inference.exported_model import ExportedModel
+from adapter_qa.inference.exported_model import OUTPUTS, ExportedModel, open_session
 from predictor_qa import QuestionAnswerer
 
 QUESTIONS = [*make_questions(8, 5), Question("none", "Onde nasceu Zeca?", make_questions(1, 6)[0].context, (), ())]
@@ -106,53 +107,129 @@ def test_int8_folder_has_the_files_of_the_float32_folder(exported: tuple[Path, P
     sizes = {path.name: path.stat().st_size for path in int8.iterdir() if path.name != "export.json"}
     export = read_export(int8)
     assert export["bytes"] == sizes
-    assert set(export) - set(read_export(float32)) == {"precision", "float32_products", "evaluation"}
+    assert set(export) - set(read_export(float32)) == {"precision", "evaluation"}
     assert (int8 / "answer.py").read_bytes() == (float32 / "answer.py").read_bytes()
 
 
-def test_weights_are_rounded_per_channel_except_those_that_stay_float32(exported: tuple[Path, Path]) -> None:
-    """Every column of a weight has its own scale, and is no farther than half of it from the float32 weight."""
+def test_weights_are_rounded_per_channel_except_those_of_the_head(exported: tuple[Path, Path]) -> None:
+    """Every column of a scaled weight has its own scale, and is no farther than half of it from the exact weight."""
     before, after = (onnx.load(folder / "model.onnx").graph for folder in exported)
-    kept = read_export(exported[1])["float32_products"]
     weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in before.initializer}
     stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in after.initializer}
-    products = {
-        node.name: node.input[1] for node in before.node if node.op_type == "MatMul" and node.input[1] in weights
-    }
-    assert list(products)[-1] == kept[-1]
-    assert weights[products[kept[-1]]].shape == (32, 2)
-    quantized = [node.input[1].removesuffix("_quantized") for node in after.node if node.op_type == "MatMulInteger"]
-    assert quantized == [weight for name, weight in products.items() if name not in kept]
-    assert len(quantized) > 10
-    for name in kept:
-        assert np.array_equal(stored[products[name]], weights[products[name]])
-    for name in quantized:
-        whole, scale = stored[f"{name}_quantized"], stored[f"{name}_scale"]
+    *products, head = (node for node in before.node if node.op_type == "MatMul" and node.input[1] in weights)
+    assert weights[head.input[1]].shape == (32, 2)
+    assert [node.input[1] for node in after.node if node.op_type == "MatMul" and node.input[1] in stored] == [
+        head.input[1]
+    ]
+    quantized = [node.input[1] for node in after.node if node.op_type == "MatMulInteger"]
+    assert len(quantized) == len(products) > 10
+    for node, name in zip(products, quantized, strict=True):
+        whole, scale = stored[name], stored[name.removesuffix("quantized") + "scale"]
+        weight = weights[node.input[1]] / stored.get(f"{node.input[0]}_factors", np.ones(1))[:, None]
         assert whole.dtype == np.int8
-        assert scale.shape == weights[name].shape[1:]
-        assert (abs(whole * scale - weights[name]) <= 0.501 * scale).all()
+        assert scale.shape == weight.shape[1:]
+        assert (abs(whole * scale - weight) <= 0.501 * scale).all()
 
 
-@pytest.mark.parametrize(("largest", "kept"), [(60.0, []), (70.0, ["second"])])
-def test_product_of_activations_with_outliers_stays_float32(tmp_path: Path, largest: float, kept: list[str]) -> None:
-    """All values are 1 but one: a step is (largest - 0) / 255, and a quarter of a median token is 0.25."""
+def product_graph(largest: float) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """Return a graph with x @ a, x @ b and a head (x @ a) @ a, and x, channel 1 of which is `largest` at one token."""
+    draw = np.random.default_rng(0)
     nodes = [
         helper.make_node("MatMul", ["x", "a"], ["y"], name="first"),
-        helper.make_node("Mul", ["x", "factor"], ["z"]),
-        helper.make_node("MatMul", ["z", "a"], ["w"], name="second"),
+        helper.make_node("MatMul", ["x", "b"], ["z"], name="second"),
+        helper.make_node("MatMul", ["y", "a"], ["w"], name="third"),
     ]
-    inputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 3, 2]) for name in ("x", "factor")]
-    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("y", "w")]
-    graph = helper.make_graph(
-        nodes, "graph", inputs, outputs, [numpy_helper.from_array(np.eye(2, dtype=np.float32), "a")]
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10)
-    onnx.save(model, tmp_path / "model.onnx")
-    ones = np.ones((1, 3, 2), np.float32)
-    factor = ones.copy()
-    factor[0, 0, 0] = largest
-    assert quantization.products_with_outliers(tmp_path / "model.onnx", [{"x": ones, "factor": factor}]) == kept
-    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    array = draw.uniform(-1, 1, (1, 5, 16)).astype(np.float32)
+    array[0, 0, 1] = largest
+    inputs = [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, array.shape)]
+    outputs = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in ("y", "z", "w")]
+    weights = [
+        numpy_helper.from_array(draw.normal(size=(16, 16)).astype(np.float32) * size, name)
+        for name, size in (("a", 1), ("b", 2))
+    ]
+    graph = helper.make_graph(nodes, "graph", inputs, outputs, weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 23)], ir_version=10), {"x": array}
+
+
+def test_scaled_graph_has_the_same_products(tmp_path: Path) -> None:
+    """One node divides the input of both products; the head, which has the weight of the first, stays as it is."""
+    model, sample = product_graph(100.0)
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    expected = open_session(path).run(None, sample)
+    largest = quantization.largest_activations(path, [{"x": sample["x"] / 2}, sample, {"x": -sample["x"]}])
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    assert np.array_equal(largest["x"], abs(sample["x"]).max((0, 1)))
+    assert list(largest) == ["x"]
+    quantization.scale_channels(model.graph, largest)
+    assert [(node.op_type, node.input[0]) for node in model.graph.node] == [
+        ("Mul", "x"),
+        ("MatMul", "x_scaled"),
+        ("MatMul", "x_scaled"),
+        ("MatMul", "y"),
+    ]
+    onnx.save(model, path)
+    for ours, theirs in zip(open_session(path).run(None, sample), expected, strict=True):
+        assert np.allclose(ours, theirs, rtol=1e-5, atol=1e-5 * abs(theirs).max())
+    arrays = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    rows = np.maximum(abs(arrays["a"]).max(1), abs(arrays["b"]).max(1))
+    exponent = quantization.EXPONENT
+    factors = [max(x, y) for x, y in zip(largest["x"], [largest["x"].mean()] * 16, strict=True)]
+    factors = np.array(factors) ** exponent / np.maximum(rows, rows.mean()) ** (1 - exponent)
+    assert np.allclose(arrays["x_factors"] * factors, 1, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("largest", "weight"), [(100.0, 0.0), (0.0, 1.0)])
+def test_inputs_and_weights_of_zero_are_left_alone(largest: float, weight: float) -> None:
+    model, _ = product_graph(100.0)
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(np.full((16, 16), weight, np.float32), tensor.name))
+    before = model.SerializeToString(deterministic=True)
+    quantization.scale_channels(model.graph, {"x": np.full(16, largest, np.float32)})
+    assert model.SerializeToString(deterministic=True) == before
+
+
+def plant_outlier(source: Path, target: Path, size: float) -> None:
+    """Multiply a channel of the attention's values in the first layer, and divide the row that reads it."""
+    model = onnx.load(source)
+    graph = model.graph
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    value, output = [node for node in graph.node if node.op_type == "MatMul" and node.input[1] in tensors][2:4]
+    bias = next(node for node in graph.node if value.output[0] in node.input)
+    names = (value.input[1], next(name for name in bias.input if name in tensors), output.input[1])
+    weights = [numpy_helper.to_array(tensors[name]).copy() for name in names]
+    weights[0][:, 5] *= size
+    weights[1][5] *= size
+    weights[2][5] /= size
+    for name, weight in zip(names, weights, strict=True):
+        tensors[name].CopyFrom(numpy_helper.from_array(weight, name))
+    onnx.save(model, target)
+
+
+def test_model_with_an_outlier_channel_keeps_its_answers(
+    exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The channel is 1000 times as large as before, which changes nothing in float32."""
+    model = ExportedModel.load(exported[0])
+    source, target = tmp_path / "model.onnx", tmp_path / "int8.onnx"
+    plant_outlier(exported[0] / "model.onnx", source, 1000.0)
+    samples = list(quantization.sample_windows(model, QUESTIONS))
+
+    def logits(path: Path) -> np.ndarray:
+        session = open_session(path)
+        return np.concatenate([np.stack(session.run(OUTPUTS, sample)).ravel() for sample in samples])
+
+    def answers(path: Path) -> dict[str, str]:
+        return dataclasses.replace(model, session=open_session(path)).answer_all(QUESTIONS).texts()
+
+    expected = logits(exported[0] / "model.onnx")
+    assert np.abs(logits(source) - expected).max() < 1e-4
+    quantization.write_int8_graph(source, target, samples)
+    error = np.abs(logits(target) - expected).mean()
+    assert answers(target) == answers(source)
+    monkeypatch.setattr(quantization, "scale_channels", lambda graph, largest: None)
+    quantization.write_int8_graph(source, target, samples)
+    assert np.abs(logits(target) - expected).mean() > 2 * error
 
 
 @pytest.mark.parametrize(("allowed", "is_refused"), [(1.0, True), (1.49, True), (1.5, False)])
