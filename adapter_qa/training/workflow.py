@@ -38,6 +38,7 @@ from adapter_qa.models.base_model import (
 )
 from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
 from adapter_qa.models.build import build_setup, check_setup
+from adapter_qa.models.fast_step import has_fast_step
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.identity import (
     Base,
@@ -250,9 +251,14 @@ def build_model(
 
     A dry run builds shapes without weights. `task_metadata` is what the task adds to `ModelBundle.metadata`; `labels`
     are the class names of NER.
+
+    Raises:
+        UserError: if the base model cannot be loaded, or has no fast step although it is asked for.
     """
     options, weights = base.identity.options, base.identity.weights
     model = load_model(options, task, labels, shapes_only=run.args.dry_run)
+    if run.config.training.fast_step and not has_fast_step(model.config):
+        raise UserError(f"--fast_step True: {options.model_name_or_path} has no fast step; leave it out")
     if run.record.folder is not None and weights is None:
         weights = weights_fingerprint(model)
     if options.random_init:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.scripts import run_main
 from support.trainers import make_trainer
 
+import run_qa_adapter
 from adapter_qa.config.options import TrainingOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.models.fast_step import ByteDropout
@@ -116,3 +120,21 @@ def test_default_of_a_cpu_with_units_trains_in_bfloat16(
     with trainer.compute_loss_context_manager():
         _, outputs = trainer.compute_loss(trainer.model, batch, return_outputs=True)
     assert outputs.start_logits.dtype == torch.bfloat16
+
+
+def test_a_fast_step_that_the_encoder_lacks_is_refused(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_bert, base)
+    config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    config["position_embedding_type"] = "relative_key"
+    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    argv = ["--model_name_or_path", base, "--do_train", "--train_file", squad_files[0], "--max_seq_length", 64]
+    argv += ["--doc_stride", 16, "--output_dir", tmp_path / "run", "--random_init", "True", "--fast_step", "True"]
+    process = run_main(run_qa_adapter.main, *argv)
+    assert (process.returncode, process.stderr) == (
+        2,
+        f"error: --fast_step True: {base} has no fast step; leave it out\n",
+    )
+    assert not (tmp_path / "run").exists()
