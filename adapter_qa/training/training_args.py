@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import sys
 from copy import copy
 from dataclasses import asdict, dataclass, fields, replace
 from importlib.util import find_spec
@@ -177,6 +179,12 @@ def _prepare_environment(*, deepspeed: bool, use_cpu: bool) -> None:
 def _check_compilation_and_checkpointing(args: TrainerArguments) -> None:
     """Raise ValueError for settings that PyTorch or accelerate would refuse when the model is built."""
     backend, mode = args.torch_compile_backend, args.torch_compile_mode
+    compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as PyTorch's inductor chooses
+    if args.torch_compile and args.device.type == "cpu" and shutil.which(compiler) is None:
+        raise ValueError(
+            f"--torch_compile True: needs a C++ compiler on a CPU, and {compiler} is not found; install one, name it "
+            "in CXX, or leave the option out"
+        )
     if backend is not None and backend.upper() not in DynamoBackend.list():
         allowed = ", ".join(sorted(name.lower() for name in DynamoBackend.list()))
         raise ValueError(f"--torch_compile_backend {backend}: choose from {allowed}")

@@ -6,6 +6,7 @@ Oracle for the defaults: `transformers.TrainingArguments` itself.
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -156,3 +157,12 @@ def test_options_record_has_a_single_file_as_text_as_earlier_versions_wrote_it()
     record = options_record(config, resolve_training_args(training_options()))
     assert (record["train_file"], record["validation_file"]) == ("a.json", ["a.json", "b.json"])
     assert record["test_file"] is None
+
+
+def test_compilation_on_a_cpu_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = training_options(do_train=True, torch_compile=True, use_cpu=True)
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(UserError, match="needs a C\\+\\+ compiler on a CPU, and no-such-compiler is not found"):
+        resolve_training_args(options)
+    monkeypatch.setenv("CXX", sys.executable)  # any program that exists
+    assert resolve_training_args(options).torch_compile
