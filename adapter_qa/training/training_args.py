@@ -180,7 +180,8 @@ def _check_compilation_and_checkpointing(args: TrainerArguments) -> None:
     """Raise ValueError for settings that PyTorch or accelerate would refuse when the model is built."""
     backend, mode = args.torch_compile_backend, args.torch_compile_mode
     compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")  # as PyTorch's inductor chooses
-    if args.torch_compile and args.device.type == "cpu" and shutil.which(compiler) is None:
+    needs_compiler = args.torch_compile and backend == "inductor" and args.device.type == "cpu"
+    if needs_compiler and shutil.which(compiler) is None:
         raise ValueError(
             f"--torch_compile True: needs a C++ compiler on a CPU, and {compiler} is not found; install one, name it "
             "in CXX, or leave the option out"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -164,5 +164,6 @@ def test_compilation_on_a_cpu_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(UserError, match="needs a C\\+\\+ compiler on a CPU, and no-such-compiler is not found"):
         resolve_training_args(options)
+    assert resolve_training_args(replace(options, torch_compile_backend="eager")).torch_compile
     monkeypatch.setenv("CXX", sys.executable)  # any program that exists
     assert resolve_training_args(options).torch_compile
