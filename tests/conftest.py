@@ -62,14 +62,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture(autouse=True)
-def _precision_of_one_run() -> Iterator[None]:
-    """Undo what transformers does in a run with --bf16: it sets a variable that the next run in this process obeys.
+def _environment_of_one_run() -> Iterator[None]:
+    """Undo what runs leave in the environment: transformers sets variables there that the next run obeys.
 
-    The variable is removed before a test, too, because a fixture of a module may have run before this one.
+    With --bf16 and --torch_compile, later runs in this process and its children would be in bfloat16 and compiled.
+    Variables of a module's fixture, which ran before this one, are removed as well.
     """
-    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+    for name in [name for name in os.environ if name.startswith("ACCELERATE_")]:
+        del os.environ[name]
+    environment = dict(os.environ)
     yield
-    os.environ.pop("ACCELERATE_MIXED_PRECISION", None)
+    for name in {*os.environ} - {*environment}:
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 @pytest.fixture(scope="session", autouse=True)
