@@ -35,10 +35,11 @@ from adapter_qa.data.squad import to_questions
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer, progress_bar
 from adapter_qa.data.windows import Windows, make_windows, window_layout
 from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference
-from adapter_qa.models.base_config import check_window, read_base_config, window_limit
+from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices
 from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
 from adapter_qa.models.build import build_setup, check_setup
+from adapter_qa.models.encoders import window_limit
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.fusion import use_inference_fusion
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument

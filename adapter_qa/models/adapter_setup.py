@@ -41,6 +41,7 @@ from adapter_qa.models.adapter_source import (
     read_adapter,
     size_problems,
 )
+from adapter_qa.models.encoders import adapter_layers, encoder_of
 from adapter_qa.models.file_names import HEAD_WEIGHTS
 from adapter_qa.models.saved_adapters import (
     LANGUAGE_ADAPTER,
@@ -217,14 +218,14 @@ def resolve_setup(
     lang = lang or LanguageAdapterOptions()
     fusion = fusion or FusionOptions()
     values = _config_problems(ConfigOptions.of(adapter)) + _config_problems(ConfigOptions.of(lang))
-    raise_if_any(setup_problems(adapter, lang, fusion) + values)
+    raise_if_any(setup_problems(adapter, lang, fusion) + values + _shared_layer_problems(adapter, base_config))
     if not fusion.train_adapter:
         return None
     if adapter.load_adapter is not None:
         setup = setup_from_saved("--load_adapter", adapter.load_adapter, task, base_config)
     else:
         tasks = _task_adapters(task, base_config, adapter, fusion, random_init=random_init)
-        setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, int(base_config["num_hidden_layers"]))
+        setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, adapter_layers(base_config))
     setup = _with_language_adapter(setup, base_config, lang, random_init=random_init)
     setup = _with_layer_options(_with_one_inverse(setup), adapter)
     setup = _with_starting_head(setup, fusion)
@@ -255,7 +256,7 @@ def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, 
     *sources, _ = run_all([*map(reader, names), lambda: check_saved_files(saved)])
     tasks = tuple(sources[: len(saved.tasks)])
     language = sources[-1] if saved.language else None
-    setup = AdapterSetup(task, language, tasks, saved.composition, int(base_config["num_hidden_layers"]), saved)
+    setup = AdapterSetup(task, language, tasks, saved.composition, adapter_layers(base_config), saved)
     return _with_one_inverse(setup)
 
 
@@ -389,6 +390,17 @@ def _config_problems(options: ConfigOptions) -> list[str]:
             f"{prefix}_reduction_factor {reduction_factor:g}: must be a number of at least {SMALLEST_REDUCTION:g}"
         )
     return problems
+
+
+def _shared_layer_problems(options: AdapterOptions, base_config: dict[str, Any]) -> list[str]:
+    """Return the options that leave out an adapter of the last layer, if all layers have the same one."""
+    given = {"--madx2": options.madx2, "--houlsby_MHA_lastlayer": options.houlsby_MHA_lastlayer}
+    return [
+        f"{option}: all layers of {base_config['model_type']} share their weights and their adapter, so that the last "
+        "one cannot go without it; leave the option out"
+        for option, value in given.items()
+        if value and encoder_of(base_config).shares_layers
+    ]
 
 
 # ---------------------------------------------------------------- problems with saved adapters

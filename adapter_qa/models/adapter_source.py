@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from transformers.activations import ACT2FN
 from adapter_qa.config.options import ADAPTER_CONFIGS, SMALLEST_REDUCTION
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
+from adapter_qa.models.encoders import ADAPTER_SITE, adapter_layers, library_model_type
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from adapter_qa.models.metadata import Origin
 from adapter_qa.models.saved_adapters import (
@@ -42,8 +42,6 @@ CHOICES: dict[str, tuple[Any, ...]] = {  # of keys with text; the library fails 
 }
 NO_INVERSE = {"inv_adapter": None, "inv_adapter_reduction_factor": None}
 LEARNED = {"scaling": ("learned", "channel"), "residual_before_ln": ("post_add",)}  # text in place of a number or bool
-# The name of an adapter's weight; groups: layer, "attention." or nothing, name of the adapter.
-MODULE = re.compile(r"layer\.(\d+)\.(attention\.)?output\.adapters\.([^.]+)\.")
 
 
 class AdapterSite(NamedTuple):
@@ -214,7 +212,7 @@ def is_valid_reduction(factor: Any) -> bool:
 def size_problems(source: AdapterSource, base_config: dict[str, Any]) -> list[str]:
     """Return what in the configuration of a new adapter does not fit the layers or the hidden size of the encoder."""
     config = source.config
-    layers, hidden_size = int(base_config["num_hidden_layers"]), int(base_config["hidden_size"])
+    layers, hidden_size = adapter_layers(base_config), int(base_config["hidden_size"])
     factors = config["reduction_factor"] if isinstance(config["reduction_factor"], dict) else {}
     problems = [
         f"{source.name}: {key} names layer {layer}; the base model has layers 0 to {layers - 1}"
@@ -265,11 +263,15 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         UserError: if the folder is damaged, or the adapter is not a bottleneck adapter for this encoder.
     """
     document = read_json(folder / ADAPTER_CONFIG)
+    expected = {
+        "model_type": library_model_type(str(base_config.get("model_type"))),
+        "hidden_size": base_config.get("hidden_size"),
+    }
     problems = [
-        f"{folder}: its {key} is {document.get(key)}, the base model's {base_config.get(key)}; "
+        f"{folder}: its {key} is {document.get(key)}, the base model's {value}; "
         "an adapter fits only the kind and size of encoder it was trained on"
-        for key in ("model_type", "hidden_size")
-        if document.get(key) != base_config.get(key)
+        for key, value in expected.items()
+        if document.get(key) != value
     ]
     try:
         config = current_config(document, folder)
@@ -289,16 +291,16 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         origin=read_origin(folder, document),
     )
     sites = sites_in_weights(folder, str(document.get("name")))
-    return _compare_with_weights(source, sites, int(base_config["num_hidden_layers"]))
+    return _compare_with_weights(source, sites, adapter_layers(base_config))
 
 
 def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
     """Return the sites for which a saved adapter's file has weights; `name` is the saved one, None for any."""
-    matches = map(MODULE.search, weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
+    matches = map(ADAPTER_SITE.search, weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
     return {
-        AdapterSite(int(match[1]), "mh_adapter" if match[2] else "output_adapter")
+        AdapterSite(int(match["layer"]), "mh_adapter" if match["block"].startswith("attention") else "output_adapter")
         for match in matches
-        if match is not None and name in (None, match[3])
+        if match is not None and name in (None, match["name"])
     }
 
 

@@ -9,17 +9,7 @@ from typing import Any
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
-
-# Supported encoders: "model_type" in config.json, and the number of position embeddings that no token uses: RoBERTa
-# numbers positions from pad_token_id + 1, which is 2 by default.
-#
-# To add an encoder:
-# - `adapters` must support it, with bottleneck adapters in `layer.N.attention.output` and `layer.N.output`
-#   (`adapter_source.MODULE` finds them in the names of weights);
-# - its config.json must have the keys of `SIZES`, its tokenizer a fast version with the tokens of
-#   `base_model.SPECIAL_TOKENS`;
-# - add a tiny model of it to tests/conftest.py, and run tests/models with it.
-ENCODERS = {"bert": 0, "roberta": 2, "xlm-roberta": 2}
+from adapter_qa.models.encoders import ENCODERS, SIZES, window_limit, with_sizes
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -27,10 +17,6 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-SIZES = {  # transformers' defaults for keys that config.json omits
-    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
-    "max_position_embeddings": 512,
-}  # fmt: skip
 LARGEST_SIZE = 2**24  # a larger one is a mistake or an attack
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -56,7 +42,7 @@ def read_base_config(options: ModelOptions, option: str = "--model_name_or_path"
         raise UserError(f"{option} {name}: no such folder; give a model folder or a hub id such as org/name")
     try:
         path = folder / "config.json" if folder.is_dir() else _download(name, options)
-        config = {**SIZES, **read_json(path)}
+        config = with_sizes(read_json(path))
     except (OSError, ValueError, UserError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option} {name}: no config.json of a model can be read there ({reason})") from error
@@ -84,10 +70,11 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
     if config.get("quantization_config") is not None:
         problems.append("is of a quantized model (quantization_config); give the model in full precision")
     model_type = config.get("model_type")
+    is_supported = isinstance(model_type, str) and model_type in ENCODERS
     if model_type is None:
         kinds = ", ".join(ENCODERS)
         problems.append(f'names no model_type; add it if it is one of these, e.g. "model_type": "bert": {kinds}')
-    elif not isinstance(model_type, str) or model_type not in ENCODERS:
+    elif not is_supported:
         problems.append(f"model_type {model_type}; supported: {', '.join(ENCODERS)}")
     if config.get("is_decoder"):
         problems.append("is_decoder is true, so that no token sees the next ones; give an encoder, or set it to false")
@@ -96,13 +83,29 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
             "is of a model saved together with its adapters, which would get random values; give the plain base model, "
             "and the adapters as a folder of save_adapter or save_adapter_fusion"
         )
+    if not is_supported:
+        return problems  # its sizes may have other names
     invalid = [key for key in SIZES if type(config[key]) is not int or not 0 < config[key] <= LARGEST_SIZE]
     problems += [f"{key} {config[key]!r}; must be a whole number from 1 to {LARGEST_SIZE}" for key in invalid]
-    if not invalid and config["hidden_size"] % config["num_attention_heads"]:
+    if invalid:
+        return problems
+    problems += _shared_layer_problems(config)
+    if config["hidden_size"] % config["num_attention_heads"]:
         problems.append(
             f"hidden_size {config['hidden_size']} is not divisible by num_attention_heads "
             f"{config['num_attention_heads']}"
         )
+    return problems
+
+
+def _shared_layer_problems(config: dict[str, Any]) -> list[str]:
+    """Return what prevents adapters in an encoder whose layers share their weights in groups (ALBERT)."""
+    if not ENCODERS[config["model_type"]].shares_layers:
+        return []
+    groups, layers = config.get("num_hidden_groups", 1), config.get("inner_group_num", 1)
+    problems = [] if layers == 1 else [f"inner_group_num {layers!r}; only 1 is supported"]
+    if type(groups) is not int or not 0 < groups <= config["num_hidden_layers"]:
+        problems.append(f"num_hidden_groups {groups!r}; must be a whole number from 1 to num_hidden_layers")
     return problems
 
 
@@ -113,14 +116,6 @@ def holds_adapters(config: dict[str, Any]) -> bool:
     """
     adapters = config.get("adapters")
     return bool(isinstance(adapters, dict) and adapters.get("adapters")) or bool(config.get("adapter_fusion_models"))
-
-
-def window_limit(base_config: dict[str, Any]) -> int:
-    """Return the length of the longest input, in tokens."""
-    unused, pad_token_id = ENCODERS[base_config["model_type"]], base_config.get("pad_token_id")
-    if unused and isinstance(pad_token_id, int):
-        unused = pad_token_id + 1
-    return int(base_config["max_position_embeddings"]) - unused
 
 
 def check_window(max_length: int, option: str, base_config: dict[str, Any]) -> None:

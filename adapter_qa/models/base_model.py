@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -38,6 +37,7 @@ from adapter_qa.models.base_tokenizer import (
     sentencepiece_options,
     tokenizer_fingerprint,
 )
+from adapter_qa.models.encoders import WORD_EMBEDDINGS, encoder_of, takes_token_types
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.weights import read_weights, weight_names, weights_file
 
@@ -49,7 +49,6 @@ MODEL_CLASSES = {
 DEFAULT_LABELS = ("LABEL_0", "LABEL_1")  # the library's
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
 OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # of TensorFlow
-WORD_EMBEDDINGS = re.compile(r"((?:.+\.)?)embeddings\.word_embeddings\.weight")  # in every supported encoder
 
 
 def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
@@ -84,7 +83,7 @@ def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTr
             f"{name}: the tokenizer has {largest_id + 1} tokens, the base model {vocab_size}; give the model's own "
             "tokenizer"
         )
-    if base_config.get("type_vocab_size") == 1:  # a BERT's tokenizer numbers the second text as type 1
+    if not takes_token_types(base_config):  # a BERT's tokenizer numbers the second text as type 1
         inputs = [key for key in tokenizer.model_input_names if key != "token_type_ids"]
         tokenizer.model_input_names = inputs
     apply_casing(name, tokenizer, casing)
@@ -207,7 +206,8 @@ def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> str |
         return sorted(name for name in names if not any(file.endswith(name) for file in files))
 
     head, name = head_names(model), options.model_name_or_path
-    output = [key for key in missing(dict(model.named_parameters())) if key.endswith(".decoder.weight")]
+    embeddings = model.get_output_embeddings().weight  # the word embeddings, unless config.json unties them
+    output = missing(name for name, weight in model.named_parameters() if weight is embeddings)
     if output:
         raise UserError(
             f"{name}: tie_word_embeddings is false in its config.json, but {output[0]} is missing, so that the output "
@@ -267,6 +267,12 @@ def _source_options(options: ModelOptions) -> dict[str, Any]:
 def _library_config(options: ModelOptions, labels: Sequence[str]) -> PretrainedConfig:
     name = options.config_name or options.model_name_or_path
     config: PretrainedConfig = AutoConfig.from_pretrained(name, **_source_options(options))
+    encoder = encoder_of({"model_type": config.model_type})
+    if encoder.loaded_as is not None:
+        values = {key: value for key, value in config.to_dict().items() if key != "model_type"}
+        config = CONFIG_MAPPING[encoder.loaded_as](**values, name_or_path=name)
+    for key, value in encoder.settings.items():
+        setattr(config, key, value)
     # adapter-transformers 2.x wrote an empty "adapters" here, which the current library would write into.
     vars(config).pop("adapters", None)
     # The base may be a classifier with any labels. For questions they are the start and the end of an answer.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence, Set
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-import adapters
 import torch
 from adapters import AdapterConfig, AdapterFusionConfig, Fuse
 from adapters.loading import AdapterLoader
@@ -21,6 +19,7 @@ from adapter_qa.core.files import read_json
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import AdapterSource
+from adapter_qa.models.encoder_adapters import init_adapters
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FUSION_CONFIG, FUSION_WEIGHTS, HEAD_WEIGHTS
 from adapter_qa.models.fusion import use_fast_fusion
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
@@ -36,7 +35,7 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
     Raises:
         UserError: if saved weights are damaged or do not fit the model.
     """
-    adapters.init(model)
+    init_adapters(model)
     for source in setup.adapters:
         _add_adapter(model, source)
         if source.folder is not None:
@@ -75,7 +74,9 @@ def _add_adapter(model: PreTrainedModel, source: AdapterSource) -> None:
     """Add an adapter with random weights."""
     as_adapter_model(model).add_adapter(source.name, AdapterConfig.load(source.config))
     if source.attention_only_last_layer:
-        _encoder_layers(model)[-1].output.delete_adapter(source.name)
+        for site in _encoder_layers(model)[-1].modules():
+            if isinstance(site, BottleneckLayer) and site.location_key == "output_adapter":
+                site.delete_adapter(source.name)
     for site in _adapter_sites(model):
         if source.name in site.adapters:
             # The library registers these parts a second time, inside `adapter_down`. Files of safetensors cannot hold
@@ -183,14 +184,20 @@ def check_effect(model: PreTrainedModel, setup: AdapterSetup) -> None:
     if next(model.parameters()).is_meta:
         return
     tokens = torch.arange(CHECKED_TOKENS, device=model.device)[None] % model.config.vocab_size
-    encode = partial(model.base_model, input_ids=tokens, attention_mask=torch.ones_like(tokens))
     unused = {layer for site in _adapter_sites(model) for layer in site.adapter_fusion_layer.values()}
-    outputs: dict[nn.Module, torch.Tensor] = {}
+    outputs: list[torch.Tensor] = []  # of the layers, in the order in which they ran first
+    later_outputs: Iterator[torch.Tensor] = iter(())
 
-    def compare(layer: nn.Module, _: Any, output: Sequence[torch.Tensor]) -> None:
-        if layer not in outputs:
-            outputs[layer] = output[0]
-        elif not torch.equal(outputs[layer], output[0]):
+    def encode() -> None:
+        nonlocal later_outputs
+        later_outputs = iter(outputs)
+        model.base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+
+    def compare(_: nn.Module, inputs: Any, output: Sequence[torch.Tensor]) -> None:
+        before = next(later_outputs, None)
+        if before is None:
+            outputs.append(output[0])
+        elif not torch.equal(before, output[0]):
             raise _OutputChanged
 
     hooks = [layer.register_forward_hook(lambda layer, *_: unused.discard(layer)) for layer in unused]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +17,10 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import base_prefix, base_stem, current_name, read_base_weights
+from adapter_qa.models.encoders import LAYER, encoder_of
 from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint
 
 SAMPLED_VALUES = 1024  # of each tensor: enough to distinguish models, and takes milliseconds
-LAYER = re.compile(r"encoder\.layer\.(\d+)\.")
 BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
@@ -57,11 +56,12 @@ def files_fingerprint(options: ModelOptions) -> WeightsFingerprint:
     config = CONFIG_MAPPING[document["model_type"]](name_or_path=options.model_name_or_path)
     weights = read_base_weights(options)
     prefix, stem = base_prefix(config), base_stem(weights, config)
+    parts = encoder_of(document).base_weights
     renamed = {}
     for name, weight in weights.items():
         rest = current_name(name.removeprefix(stem))
         layer = LAYER.match(rest)
-        is_base = name.startswith(stem) and rest.startswith(("embeddings.", "encoder.")) and rest not in BUFFERS
+        is_base = name.startswith(stem) and rest.startswith(parts) and rest not in BUFFERS
         is_used = layer is None or int(layer[1]) < document["num_hidden_layers"]
         if is_base and is_used and "adapter" not in rest:
             renamed[prefix + rest] = weight

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from support.problems import problems_of
-from transformers import BertForQuestionAnswering, RobertaForQuestionAnswering
+from transformers import CONFIG_MAPPING, BertForQuestionAnswering, RobertaForQuestionAnswering
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.base_config import ENCODERS, WEIGHT_FILES, check_window, read_base_config, window_limit
+from adapter_qa.models.base_config import WEIGHT_FILES, check_window, read_base_config
+from adapter_qa.models.encoders import ENCODERS, SIZES, window_limit
 
 
 @pytest.fixture
@@ -91,19 +92,18 @@ def test_safe_values_of_these_keys_are_allowed(folder: Path, value: str | None) 
     assert read_base_config(ModelOptions(str(folder)))["hidden_size"] == 96
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "distilbert", ["bert"]])
+@pytest.mark.parametrize("kind", ["gpt2", "mpnet", ["bert"]])
 def test_other_encoders_are_refused(folder: Path, kind: Any) -> None:
     path = change(folder, model_type=kind)
     assert problems_of(read_base_config, ModelOptions(str(folder))) == [
-        f"{path}: model_type {kind}; supported: bert, roberta, xlm-roberta"
+        f"{path}: model_type {kind}; supported: {', '.join(ENCODERS)}"
     ]
 
 
 def test_a_config_without_a_kind_of_encoder_is_refused(folder: Path) -> None:
     path = change(folder, model_type=None)
     assert problems_of(read_base_config, ModelOptions(str(folder))) == [
-        f'{path}: names no model_type; add it if it is one of these, e.g. "model_type": "bert": bert, roberta, '
-        "xlm-roberta"
+        f'{path}: names no model_type; add it if it is one of these, e.g. "model_type": "bert": {", ".join(ENCODERS)}'
     ]
 
 
@@ -114,10 +114,32 @@ def test_a_decoder_is_refused(folder: Path) -> None:
     ]
 
 
-def test_supported_encoders(folder: Path) -> None:
-    for kind in ENCODERS:
-        change(folder, model_type=kind)
-        assert read_base_config(ModelOptions(str(folder)))["model_type"] == kind
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_sizes_that_config_json_omits_are_those_of_the_library(kind: str, folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps({"model_type": kind}), encoding="utf-8")
+    config, library = read_base_config(ModelOptions(str(folder))), CONFIG_MAPPING[kind]()
+    assert config["model_type"] == kind
+    names = ENCODERS[kind].size_keys
+    assert {size: config[size] for size in SIZES} == {size: getattr(library, names.get(size, size)) for size in SIZES}
+
+
+def test_sizes_of_an_encoder_that_names_them_otherwise(folder: Path) -> None:
+    path = change(folder, model_type="distilbert", dim=90, n_heads=7)
+    (problem,) = problems_of(read_base_config, ModelOptions(str(folder)))
+    assert problem == f"{path}: hidden_size 90 is not divisible by num_attention_heads 7"
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"inner_group_num": 2}, "inner_group_num 2; only 1 is supported"),
+        ({"num_hidden_groups": 13}, "num_hidden_groups 13; must be a whole number from 1 to num_hidden_layers"),
+        ({"num_hidden_groups": "1"}, "num_hidden_groups '1'; must be a whole number from 1 to num_hidden_layers"),
+    ],
+)
+def test_groups_of_layers_that_share_weights(folder: Path, values: dict[str, Any], problem: str) -> None:
+    path = change(folder, model_type="albert", num_attention_heads=2, **values)
+    assert problems_of(read_base_config, ModelOptions(str(folder))) == [f"{path}: {problem}"]
 
 
 def test_a_model_saved_together_with_its_adapters_is_refused(folder: Path) -> None:
