@@ -47,6 +47,7 @@ def read_base_config(options: ModelOptions, option: str = "--model_name_or_path"
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"{option} {name}: no config.json of a model can be read there ({reason})") from error
     problems = [f"{path}: {problem}" for problem in _config_problems(config)]
+    problems += _attention_problems(options.attn_implementation, config)
     model = Path(options.model_name_or_path)
     if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in WEIGHT_FILES):
         problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model or --random_init True")
@@ -96,6 +97,14 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
             f"{config['num_attention_heads']}"
         )
     return problems
+
+
+def _attention_problems(implementation: str | None, config: dict[str, Any]) -> list[str]:
+    encoder = ENCODERS.get(str(config.get("model_type")))
+    if implementation is None or encoder is None or implementation in encoder.attentions:
+        return []
+    allowed = " or ".join(encoder.attentions)
+    return [f"--attn_implementation {implementation}: {config['model_type']} has only {allowed}; leave the option out"]
 
 
 def _shared_layer_problems(config: dict[str, Any]) -> list[str]:

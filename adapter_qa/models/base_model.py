@@ -138,9 +138,10 @@ def load_model(
     # cuDNN plans attention anew for every length of a batch. On an H200 that took 160 ms of a step of 29 ms.
     torch.backends.cuda.enable_cudnn_sdp(False)
     name, model_class = options.model_name_or_path, MODEL_CLASSES[task]
-    attention = {"attn_implementation": options.attn_implementation} if options.attn_implementation else {}
     with _library_errors(f"{options.config_name or name}: no model can be made from its config.json"):
         config = _library_config(options, labels or DEFAULT_LABELS)
+        implementation = options.attn_implementation or encoder_of({"model_type": config.model_type}).default_attention
+        attention = {"attn_implementation": implementation} if implementation else {}
         if shapes_only or options.random_init:
             with torch.device("meta") if shapes_only else nullcontext():
                 empty: PreTrainedModel = model_class.from_config(config, **attention)

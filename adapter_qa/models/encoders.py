@@ -37,6 +37,8 @@ class Encoder:
             dimensions transformers checks whether it contains padding, and that check waits for the GPU in every step.
         shares_layers: whether all layers have the same weights, and so the same adapter.
         base_weights: what the names of its weights begin with, after the prefix of the model; others are of heads.
+        attentions: values of --attn_implementation that its classes know.
+        default_attention: the value without the option; None leaves it to the library.
         settings: values of the configuration that override config.json.
     """
 
@@ -49,6 +51,8 @@ class Encoder:
     mask_dimensions: int = 3
     shares_layers: bool = False
     base_weights: tuple[str, ...] = ("embeddings.", "encoder.")
+    attentions: tuple[str, ...] = ("sdpa", "eager")
+    default_attention: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -58,7 +62,7 @@ ENCODERS = {
     "roberta": Encoder(unused_positions=2),
     "xlm-roberta": Encoder(unused_positions=2),
     "camembert": Encoder(unused_positions=2, loaded_as="xlm-roberta"),
-    "deberta-v2": Encoder((1536, 24, 24, 6144, 512), token_types=0, mask_dimensions=2),
+    "deberta-v2": Encoder((1536, 24, 24, 6144, 512), token_types=0, mask_dimensions=2, attentions=("eager",)),
     "electra": Encoder(
         (256, 12, 4, 1024, 512), base_weights=("embeddings.", "embeddings_project.", "encoder.")
     ),
@@ -80,6 +84,7 @@ ENCODERS = {
         takes_token_types=False,
         mask_dimensions=2,
         base_weights=("embeddings.", "layers.", "final_norm."),
+        default_attention="sdpa",  # the library's is flash attention, whose batches have a form that adapters lack
         settings={"reference_compile": False},  # on a GPU it would compile parts of the model that adapters change
     ),
 }  # fmt: skip

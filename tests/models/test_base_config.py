@@ -129,6 +129,14 @@ def test_sizes_of_an_encoder_that_names_them_otherwise(folder: Path) -> None:
     assert problem == f"{path}: hidden_size 90 is not divisible by num_attention_heads 7"
 
 
+def test_attention_that_the_encoder_lacks(folder: Path) -> None:
+    change(folder, model_type="deberta-v2", num_attention_heads=2)
+    assert problems_of(read_base_config, ModelOptions(str(folder), attn_implementation="sdpa")) == [
+        "--attn_implementation sdpa: deberta-v2 has only eager; leave the option out"
+    ]
+    assert read_base_config(ModelOptions(str(folder), attn_implementation="eager"))["model_type"] == "deberta-v2"
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [
