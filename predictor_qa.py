@@ -312,6 +312,11 @@ def _find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSe
     setup = setup_for_inference("RUN", str(saved.folder), saved.base_config, language_adapter)
     if not setup.loads_saved_head:
         head = setup.saved.head if setup.saved is not None else None
+        if head is not None and head.flexible is not None:
+            raise UserError(
+                f"{saved.folder}: cannot answer questions: {head.why_not_used}; train a head with run_qa_adapter.py "
+                f"--load_adapter {saved.folder} --do_train"
+            )
         content = f"a head of {head.model_class}" if head is not None else "no head"
         raise UserError(f"{saved.folder}: was not trained to answer questions; it holds {content}")
     log_note(setup.notes)

@@ -119,7 +119,7 @@ def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:
     if folder is None:
         return
     head = setup.saved.head if setup.saved is not None else None
-    owner = f" (its head belongs to {head.model_class})" if head is not None else ""
+    owner = f" ({head.why_not_used})" if head is not None else ""
     raise UserError(f"{folder}: comes without a question answering head{owner}; add --do_train to train one")
 
 

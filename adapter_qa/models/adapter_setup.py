@@ -147,6 +147,7 @@ class AdapterSetup:
     def notes(self) -> list[str]:
         """For the user: assumptions that were made to read the saved folders."""
         notes = [self.saved.note if self.saved and self.language else None, *[source.note for source in self.adapters]]
+        notes += self._notes_on_heads
         if self.replaced_sites:
             notes.append(f"{self.block}: one of the adapters is parallel, and the other has no effect where it stands")
         ignored = {"use_gating": "gate", "ln_after": "layer norm after the bottleneck"} if self.fused else {}
@@ -158,6 +159,20 @@ class AdapterSetup:
             if source.config[key]
         ]
         return [note for note in notes if note is not None]
+
+    @property
+    def _notes_on_heads(self) -> list[str | None]:
+        """What becomes of the named heads in the saved folders.
+
+        Of the heads of fused adapters, those for other tasks need no word.
+        """
+        if self.saved is not None:
+            return [self.saved.head.note(self.task)] if self.saved.head is not None else []
+        notes: list[str | None] = [self.starting_head.note(self.task)] if self.starting_head is not None else []
+        for head in [source.head for source in self.tasks if source.head is not None]:
+            if head.flexible is not None and head.flexible.purpose == self.task and head.task is None:
+                notes.append(f"{head.folder}: {head.why_not_used} and is left out")
+        return notes
 
     @property
     def folder_name(self) -> str:

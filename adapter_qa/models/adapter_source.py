@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adapters import AdapterConfig, BnConfig
+from adapters import ADAPTER_CONFIG_MAP, AdapterConfig, BnConfig
+from adapters.loading import AdapterLoader
 from adapters.utils import ACTIVATION_RENAME
 from transformers.activations import ACT2FN
 
@@ -131,13 +132,18 @@ def new_config(
 def current_config(document: dict[str, Any], path: str | Path) -> dict[str, Any]:
     """Check the configuration in an adapter_config.json and return all of it in the terms of the installed library.
 
-    Before version 3 of the library, "gelu" was the tanh approximation that is now "gelu_new" (`ACTIVATION_RENAME`).
+    Before version 3 of the library, "gelu" was the tanh approximation that is now "gelu_new" (`ACTIVATION_RENAME`). It
+    wrote keys that the library no longer knows, and ignores. The name of a kind stands for its configuration.
 
     Raises:
         UserError: if this is not the configuration of a bottleneck adapter, or the library cannot train with a value
             in it.
     """
     config = document.get("config")
+    if isinstance(config, str) and config in ADAPTER_CONFIG_MAP:
+        config = ADAPTER_CONFIG_MAP[config].to_dict()
+    if isinstance(config, dict) and is_legacy(document):
+        config = _without_old_keys(config)
     if not isinstance(config, dict) or not set(config) >= REQUIRED_KEYS:
         raise UserError(
             f"{path}: not a bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here"
@@ -155,6 +161,21 @@ def current_config(document: dict[str, Any], path: str | Path) -> dict[str, Any]
     if is_legacy(document):
         config["non_linearity"] = ACTIVATION_RENAME.get(config["non_linearity"], config["non_linearity"])
     return config
+
+
+def _without_old_keys(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration of adapter-transformers 1 or 2 with the keys of today.
+
+    Version 1 described the invertible adapter in "invertible_adapter".
+    """
+    known = {key: value for key, value in config.items() if key in BnConfig.__dataclass_fields__}
+    inverse = config.get("invertible_adapter")
+    if isinstance(inverse, dict) and "inv_adapter" not in config:
+        known |= {
+            "inv_adapter": inverse.get("block_type"),
+            "inv_adapter_reduction_factor": inverse.get("reduction_factor"),
+        }
+    return known
 
 
 def _unsupported(config: dict[str, Any]) -> list[str]:
@@ -271,8 +292,10 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         f"{folder}: its {key} is {document.get(key)}, the base model's {value}; "
         "an adapter fits only the kind and size of encoder it was trained on"
         for key, value in expected.items()
-        if document.get(key) != value
+        if key in document and document[key] != value
     ]
+    if not isinstance(document.get("name"), str):
+        problems.append(f"{folder / ADAPTER_CONFIG}: does not name the adapter; give its name in the weights as 'name'")
     try:
         config = current_config(document, folder)
     except UserError as error:
@@ -296,12 +319,19 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
 
 def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
     """Return the sites for which a saved adapter's file has weights; `name` is the saved one, None for any."""
-    matches = map(ADAPTER_SITE.search, weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
+    matches = map(ADAPTER_SITE.search, map(current_adapter_weight, weight_names(weights_file(folder, *ADAPTER_WEIGHTS))))
     return {
         AdapterSite(int(match["layer"]), "mh_adapter" if match["block"].startswith("attention") else "output_adapter")
         for match in matches
         if match is not None and name in (None, match["name"])
     }
+
+
+def current_adapter_weight(name: str) -> str:
+    """Return the present name of a weight of adapter-transformers 1, which had task and language adapters apart."""
+    for old, new in AdapterLoader.legacy_weights_mapping.items():
+        name = name.replace(old, new)
+    return name
 
 
 def _has_inverse(folder: Path) -> bool:
@@ -349,16 +379,20 @@ def find_adapter(option: str, path: str, name: str, base_config: dict[str, Any])
 def check_language_adapter(option: str, path: str) -> None:
     """Reject a task adapter where a language adapter is expected; stacking it would only harm the results.
 
-    A task adapter is recognized by the model class that it was saved from. But runs save the language adapter from the
-    same model as the task adapter, so an adapter with the name or invertible part of a language adapter is accepted.
+    A task adapter is recognized by the model class that it was saved from, its type in adapter-transformers 1, or a
+    named head beside it. But runs save the language adapter from the same model as the task adapter, so an adapter with
+    the name or invertible part of a language adapter is accepted.
 
     Raises:
         UserError: if it is a task adapter, or there is no such folder.
     """
     saved = read_setup(find_folder(option, path))
     document = read_json(saved.adapters[saved.tasks[0]] / ADAPTER_CONFIG)
-    model_class = str(document.get("model_class"))
-    if is_for_language(document) or task_of_class(model_class) not in ("qa", "ner"):
+    model_class, head = str(document.get("model_class")), saved.head
+    is_of_task = task_of_class(model_class) in ("qa", "ner") or document.get("type") == "text_task"
+    if head is not None and head.flexible is not None:
+        is_of_task |= not head.flexible.head_type.endswith("_lm")
+    if is_for_language(document) or not is_of_task:
         return
     suggestion = saved.adapters[saved.language] if saved.language else "the folder of a run of run_mlm_adapter.py"
     raise UserError(

@@ -10,6 +10,7 @@ from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.models.encoders import ENCODERS, SIZES, window_limit, with_sizes
+from adapter_qa.models.refused_encoders import refusal
 
 WEIGHT_FILES = (
     "model.safetensors",
@@ -76,7 +77,7 @@ def _config_problems(config: dict[str, Any]) -> list[str]:
         kinds = ", ".join(ENCODERS)
         problems.append(f'names no model_type; add it if it is one of these, e.g. "model_type": "bert": {kinds}')
     elif not is_supported:
-        problems.append(f"model_type {model_type}; supported: {', '.join(ENCODERS)}")
+        problems.append(refusal(str(model_type)))
     if config.get("is_decoder"):
         problems.append("is_decoder is true, so that no token sees the next ones; give an encoder, or set it to false")
     if holds_adapters(config):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,8 @@ def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> Non
             site.delete_fusion_layer(fusion.name)
     if saved is not None:
         names = {name for name, _ in model.named_parameters() if FUSION_MARK in name}
-        _load_weights(model, weights_file(saved, *FUSION_WEIGHTS), names)
+        path = weights_file(saved, *FUSION_WEIGHTS)
+        _load_weights(model, path, read_weights(path), names)
 
 
 def _saved_fusion_config(folder: Path) -> AdapterFusionConfig:
@@ -129,14 +130,17 @@ def _saved_fusion_config(folder: Path) -> AdapterFusionConfig:
 
 
 def _load_head(model: PreTrainedModel, head: SavedHead) -> None:
-    if head.model_class != type(model).__name__:
+    path = weights_file(head.folder, *HEAD_WEIGHTS)
+    state, names = read_weights(path), head_names(model)
+    if head.flexible is not None:
+        state = head.flexible.usual_weights(state, names)
+    elif head.model_class != type(model).__name__:
         raise UserError(f"{head.folder}: its head belongs to {head.model_class}, the model is a {type(model).__name__}")
-    _load_weights(model, weights_file(head.folder, *HEAD_WEIGHTS), head_names(model))
+    _load_weights(model, path, state, names)
 
 
-def _load_weights(model: PreTrainedModel, path: Path, names: Set[str]) -> None:
-    """Load the named weights, and no others, from a file."""
-    state = read_weights(path)
+def _load_weights(model: PreTrainedModel, path: Path, state: Mapping[str, torch.Tensor], names: Set[str]) -> None:
+    """Load the named weights, and no others, from the content of a file."""
     shapes = {name: weight.shape for name, weight in model.named_parameters() if name in names}
     mismatched = sorted(name for name, shape in shapes.items() if name not in state or state[name].shape != shape)
     if mismatched:

@@ -38,6 +38,7 @@ from adapter_qa.models.file_names import (
     HEAD_WEIGHTS,
     SETUP_FILE,
 )
+from adapter_qa.models.flexible_heads import FlexibleHead, read_flexible_head
 from adapter_qa.models.metadata import Origin, RunMetadata, TrainedOn, read_document, read_metadata
 from adapter_qa.models.weights import weight_names, weights_file
 
@@ -47,6 +48,7 @@ TRAINED_ON = "trained_on"  # key in adapter_config.json: the base model, for an 
 
 LANGUAGE_ADAPTER = "mlm"  # the name of a language adapter in every setup
 TASK_OF_HEAD = {"ForQuestionAnswering": "qa", "ForTokenClassification": "ner", "ForMaskedLM": "mlm"}
+TASK_NAMES = {"qa": "question answering", "ner": "named entity recognition", "mlm": "masked language modelling"}
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]")  # adapters on the hub have names such as sts/sts-b@ukp
 Label = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:/&+-]{1,102}\Z")]
 
@@ -58,16 +60,38 @@ class SavedHead:
     Attributes:
         model_class: the class of the model that it was saved from, e.g. BertForQuestionAnswering.
         labels: class names in order; without meaning for "qa" and "mlm".
+        flexible: what is recorded of a named head of an AdapterModel class; None for a usual head.
     """
 
     folder: Path
     model_class: str
     labels: tuple[str, ...]
+    flexible: FlexibleHead | None = None
 
     @property
     def task(self) -> str | None:
-        """The task: "qa", "ner" or "mlm"; None for other heads, such as the library's flexible ones."""
-        return task_of_class(self.model_class)
+        """The task that it can be used for: "qa", "ner" or "mlm"; None for other heads."""
+        return self.flexible.task if self.flexible is not None else task_of_class(self.model_class)
+
+    @property
+    def why_not_used(self) -> str:
+        """Why a run for another task cannot use it, in words that follow the folder."""
+        if self.flexible is None:
+            return f"its head belongs to {self.model_class}"
+        what = self.flexible.problem or f"is for {TASK_NAMES[str(self.flexible.purpose)]}"
+        return f"its head {self.flexible.name} {what}"
+
+    def note(self, task: str) -> str | None:
+        """Return a line for the user about what becomes of a named head in a run for a task; None for a usual head."""
+        if self.flexible is None:
+            return None
+        if self.task == task:
+            return (
+                f"{self.folder}: its head {self.flexible.name} of a {self.model_class} has one layer, which is used as "
+                f"the head for {TASK_NAMES[task]}"
+            )
+        instead = "that of the base model is used" if task == "mlm" else "a new one starts from random values"
+        return f"{self.folder}: {self.why_not_used} and is left out; {instead}"
 
 
 @dataclass(frozen=True)
@@ -230,6 +254,9 @@ def read_head(folder: Path) -> SavedHead | None:
     path = folder / HEAD_CONFIG
     if not path.is_file():
         return None
+    flexible = read_flexible_head(read_json(path))
+    if flexible is not None:
+        return SavedHead(folder, str(read_json(path).get("model_class")), flexible.labels, flexible)
     document = read_document(path, _HeadDocument)
     ids = document.label2id or {}
     if sorted(ids.values()) != list(range(len(ids))):
