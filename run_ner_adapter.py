@@ -55,12 +55,13 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_sentences(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
-    from adapter_qa.models.adapter_setup import resolve_setup
+    from adapter_qa.models.adapter_setup import check_head, resolve_setup
     from adapter_qa.training import workflow
 
     setup = resolve_setup(
         "ner", base_config, config.adapter, config.language_adapter, random_init=config.model.random_init
     )
+    check_head(setup, config.training)
     labels = known_labels(setup, splits)
     run = workflow.start_run("run_ner_adapter.py", argv, config, setup)
     if not workflow.is_finished(run):

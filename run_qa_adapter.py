@@ -10,11 +10,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from adapter_qa.config.options import QARunConfig, TrainingOptions, answering_options
+from adapter_qa.config.options import QARunConfig, answering_options
 from adapter_qa.config.parser import parse_config
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
-from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.errors import run_all
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
@@ -23,7 +23,6 @@ from adapter_qa.training.saved_options import with_saved_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     from adapter_qa.data.window_dataset import WindowDataset
-    from adapter_qa.models.adapter_setup import AdapterSetup
     from adapter_qa.training.run_context import ModelBundle, RunContext
     from trainer_qa import QuestionAnsweringTrainer
 
@@ -54,7 +53,7 @@ def execute(argv: list[str]) -> RunContext[QARunConfig]:
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_questions(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
-    from adapter_qa.models.adapter_setup import resolve_setup
+    from adapter_qa.models.adapter_setup import check_head, resolve_setup
     from adapter_qa.training import workflow
 
     setup = resolve_setup(
@@ -105,22 +104,6 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
             metrics = trainer.answer(windows["predict"], splits["predict"].questions, "predict", loader)
             workflow.record_metrics(run, trainer, "predict", metrics)
     workflow.finish_run(run, trainer)
-
-
-def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:
-    """Refuse to evaluate or predict with an adapter that was saved without a question answering head.
-
-    Raises:
-        UserError: if there is no such head, and the run does not train one.
-    """
-    if setup is None or setup.loads_saved_head or training.do_train or training.dry_run:
-        return
-    folder = setup.tasks[0].folder
-    if folder is None:
-        return
-    head = setup.saved.head if setup.saved is not None else None
-    owner = f" ({head.why_not_used})" if head is not None else ""
-    raise UserError(f"{folder}: comes without a question answering head{owner}; add --do_train to train one")
 
 
 def make_trainer(

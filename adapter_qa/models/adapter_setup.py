@@ -23,6 +23,7 @@ from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
+    TrainingOptions,
 )
 from adapter_qa.config.validation import parse_fuse_adapters, setup_problems
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
@@ -45,6 +46,7 @@ from adapter_qa.models.encoders import adapter_layers, encoder_of
 from adapter_qa.models.file_names import HEAD_WEIGHTS
 from adapter_qa.models.saved_adapters import (
     LANGUAGE_ADAPTER,
+    TASK_NAMES,
     SavedAdapterSetup,
     SavedHead,
     check_saved_files,
@@ -171,7 +173,7 @@ class AdapterSetup:
         notes: list[str | None] = [self.starting_head.note(self.task)] if self.starting_head is not None else []
         for head in [source.head for source in self.tasks if source.head is not None]:
             if head.flexible is not None and head.flexible.purpose == self.task and head.task is None:
-                notes.append(f"{head.folder}: {head.why_not_used} and is left out")
+                notes.append(f"{head.folder}: {head.why_not_used}; it is left out")
         return notes
 
     @property
@@ -286,6 +288,22 @@ def setup_for_inference(option: str, path: str, base_config: dict[str, Any], lan
     setup = _with_one_inverse(setup)
     raise_if_any(_setup_problems(setup, AdapterOptions(), lang))
     return setup
+
+
+def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:
+    """Refuse to evaluate or predict with an adapter that was saved without a head for the task.
+
+    Raises:
+        UserError: if there is no such head, and the run does not train one.
+    """
+    if setup is None or setup.loads_saved_head or training.do_train or training.dry_run:
+        return
+    folder = setup.tasks[0].folder
+    if folder is None:
+        return
+    head = setup.saved.head if setup.saved is not None else None
+    owner = f" ({head.why_not_used})" if head is not None else ""
+    raise UserError(f"{folder}: comes without a {TASK_NAMES[setup.task]} head{owner}; add --do_train to train one")
 
 
 # ---------------------------------------------------------------- adapters

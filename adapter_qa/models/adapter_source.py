@@ -319,7 +319,9 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
 
 def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
     """Return the sites for which a saved adapter's file has weights; `name` is the saved one, None for any."""
-    matches = map(ADAPTER_SITE.search, map(current_adapter_weight, weight_names(weights_file(folder, *ADAPTER_WEIGHTS))))
+    matches = map(
+        ADAPTER_SITE.search, map(current_adapter_weight, weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
+    )
     return {
         AdapterSite(int(match["layer"]), "mh_adapter" if match["block"].startswith("attention") else "output_adapter")
         for match in matches

@@ -91,7 +91,7 @@ class SavedHead:
                 f"the head for {TASK_NAMES[task]}"
             )
         instead = "that of the base model is used" if task == "mlm" else "a new one starts from random values"
-        return f"{self.folder}: {self.why_not_used} and is left out; {instead}"
+        return f"{self.folder}: {self.why_not_used}; it is left out, and {instead}"
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def test_an_adapter_for_another_encoder_is_refused(tmp_path: Path, key: str, val
     ]
 
 
-@pytest.mark.parametrize("config", [None, "pfeiffer", {}, adapters.LoRAConfig().to_dict()])
+@pytest.mark.parametrize("config", [None, "lora", "unknown", {}, adapters.LoRAConfig().to_dict()])
 def test_other_adapters_than_bottlenecks_are_refused(tmp_path: Path, config: Any) -> None:
     folder = write_adapter(tmp_path, config=config)
     assert problems_of(read_adapter, folder, "qa", BASE_CONFIG) == [

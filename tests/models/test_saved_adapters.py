@@ -142,9 +142,7 @@ def test_a_setup_of_another_program_is_refused(tmp_path: Path, document: dict[st
 
 @pytest.mark.parametrize("depth", [10, 400, 100_000])
 def test_a_deeply_nested_composition_is_refused(tmp_path: Path, depth: int) -> None:
-    nested = '"qa"'
-    for _ in range(depth):
-        nested = f'{{"type": "Stack", "children": [{nested}]}}'
+    nested = '{"type": "Stack", "children": [' * depth + '"qa"' + "]}" * depth
     (tmp_path / SETUP_FILE).write_text(f'{{"adapter_setup": {nested}, "trainer": {{}}}}', encoding="utf-8")
     assert problem_of(read_setup, tmp_path).startswith(f"{tmp_path / SETUP_FILE}: ")
 
