@@ -37,7 +37,7 @@ from adapter_qa.models.base_tokenizer import (
     sentencepiece_options,
     tokenizer_fingerprint,
 )
-from adapter_qa.models.encoders import WORD_EMBEDDINGS, encoder_of, takes_token_types
+from adapter_qa.models.encoders import ENCODERS, WORD_EMBEDDINGS, Encoder, encoder_of, takes_token_types
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.weights import read_weights, weight_names, weights_file
 
@@ -166,7 +166,8 @@ def load_model(
         return model, [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
 
     model, missing = load(model_class, name, **_source_options(options))
-    renamed = _with_usual_names(options, config) if missing else None
+    has_old_names = task == "mlm" and bool(ENCODERS[config.model_type].old_head)
+    renamed = _with_usual_names(options, config) if missing or has_old_names else None
     if renamed is not None:
         model, missing = load(type(model), None, state_dict=renamed)
         model.name_or_path = config.name_or_path = name
@@ -201,15 +202,16 @@ def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> str |
     Raises:
         UserError: if the base has no weights for the output layer and does not use those of the embeddings either.
     """
-    files = [current_name(name) for path in weight_files(options) for name in weight_names(path)]
+    head, name, encoder = head_names(model), options.model_name_or_path, ENCODERS[model.config.model_type]
+    saved = [current_name(name) for path in weight_files(options) for name in weight_names(path)]
+    files = list(_present_head_names(saved, encoder).values())
 
     def missing(names: Iterable[str]) -> list[str]:
         return sorted(name for name in names if not any(file.endswith(name) for file in files))
 
-    head, name = head_names(model), options.model_name_or_path
-    embeddings = model.get_output_embeddings().weight  # the word embeddings, unless config.json unties them
-    output = missing(name for name, weight in model.named_parameters() if weight is embeddings)
-    if output:
+    output_layer = model.get_output_embeddings().weight
+    output = [key for key, weight in model.named_parameters() if weight is output_layer]
+    if output_layer is not model.get_input_embeddings().weight and (output := missing(output)):
         raise UserError(
             f"{name}: tie_word_embeddings is false in its config.json, but {output[0]} is missing, so that the output "
             "layer would be random; set tie_word_embeddings to true, or give a base model with all weights"
@@ -217,11 +219,33 @@ def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> str |
     absent = missing(head)
     if not absent:
         return None
+    is_discriminator = _is_discriminator(saved, encoder)
+    what = "is a discriminator, which was not trained to predict tokens, and " if is_discriminator else ""
+    advice = "" if is_discriminator else "; if there is a checkpoint of this base model with its head, give that"
     return (
-        f"{name}: has no head for masked language modelling ({len(absent)} weights are missing, e.g. {absent[0]}); "
-        "a random one is trained together with the adapter, which learns to fit it, and losses are not comparable with "
-        "those of other base models; if there is a checkpoint of this base model with its head, give that"
+        f"{name}: {what}has no head for masked language modelling ({len(absent)} weights are missing, e.g. {absent[0]})"
+        "; a random one is trained together with the adapter, which learns to fit it, and losses are not comparable "
+        f"with those of other base models{advice}"
     )
+
+
+def _is_discriminator(names: Iterable[str], encoder: Encoder) -> bool:
+    """Return whether weights are those of a model that was trained to find replaced tokens (ELECTRA, DeBERTa-v3)."""
+    mark = encoder.discriminator_head
+    return mark is not None and any(mark in name for name in names)
+
+
+def _present_head_names(names: Iterable[str], encoder: Encoder) -> dict[str, str]:
+    """Return each name of a weight with the present one, which differs for a masked-LM head with released names.
+
+    That of a discriminator was not trained with the rest of the file, and is left alone.
+    """
+    present = {name: name for name in names}
+    if _is_discriminator(present, encoder):
+        return present
+    for old, new in encoder.old_head.items():
+        present = {name: now.replace(old, new) for name, now in present.items()}
+    return present
 
 
 def current_name(name: str) -> str:
@@ -238,11 +262,16 @@ def _with_usual_names(options: ModelOptions, config: PretrainedConfig) -> Mappin
     """
     weights = read_base_weights(options)
     own, stem = base_prefix(config), base_stem(weights, config)
+    present = _present_head_names(weights, ENCODERS[config.model_type])
     if stem in (own, ""):
-        return None
+        return (
+            None
+            if all(old == new for old, new in present.items())
+            else {present[name]: weight for name, weight in weights.items()}
+        )
     outer = stem.removesuffix(own)
     old, new = (outer, "") if outer != stem else (stem, own)
-    return {new + name.removeprefix(old): weight for name, weight in weights.items() if name.startswith(old)}
+    return {new + present[name].removeprefix(old): weight for name, weight in weights.items() if name.startswith(old)}
 
 
 @contextmanager

@@ -18,7 +18,6 @@ ADAPTER_SITE = re.compile(
     r"(?:layers?|albert_layer_groups)\.(?P<layer>\d+)\.(?:albert_layers\.0\.)?"
     r"(?P<block>(?:attention\.)?output|(?:attention\.)?attention_adapters|output_adapters)\.adapters\.(?P<name>[^.]+)\."
 )
-LAYER = re.compile(r"(?:encoder\.layer|transformer\.layer|layers)\.(\d+)\.")  # in the name of a weight of the base
 WORD_EMBEDDINGS = re.compile(r"((?:.+\.)?)embeddings\.(?:word|tok)_embeddings\.weight")  # group: what is before
 
 
@@ -36,7 +35,9 @@ class Encoder:
         mask_dimensions: of the attention mask that it takes: 3, (batch, 1, tokens), if possible, otherwise 2. For two
             dimensions transformers checks whether it contains padding, and that check waits for the GPU in every step.
         shares_layers: whether all layers have the same weights, and so the same adapter.
-        base_weights: what the names of its weights begin with, after the prefix of the model; others are of heads.
+        old_head: names of a masked-LM head in released files that its class does not know, each with the present one;
+            parts of names, tried in this order.
+        discriminator_head: what the names of a head begin with that only a discriminator has.
         attentions: values of --attn_implementation that its classes know.
         default_attention: the value without the option; None leaves it to the library.
         settings: values of the configuration that override config.json.
@@ -50,7 +51,8 @@ class Encoder:
     token_types: int = 2
     mask_dimensions: int = 3
     shares_layers: bool = False
-    base_weights: tuple[str, ...] = ("embeddings.", "encoder.")
+    old_head: Mapping[str, str] = field(default_factory=dict)
+    discriminator_head: str | None = None
     attentions: tuple[str, ...] = ("sdpa", "eager")
     default_attention: str | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
@@ -62,10 +64,19 @@ ENCODERS = {
     "roberta": Encoder(unused_positions=2),
     "xlm-roberta": Encoder(unused_positions=2),
     "camembert": Encoder(unused_positions=2, loaded_as="xlm-roberta"),
-    "deberta-v2": Encoder((1536, 24, 24, 6144, 512), token_types=0, mask_dimensions=2, attentions=("eager",)),
-    "electra": Encoder(
-        (256, 12, 4, 1024, 512), base_weights=("embeddings.", "embeddings_project.", "encoder.")
+    "deberta-v2": Encoder(
+        (1536, 24, 24, 6144, 512),
+        token_types=0,
+        mask_dimensions=2,
+        attentions=("eager",),
+        old_head={
+            "lm_predictions.lm_head.bias": "cls.predictions.bias",
+            "lm_predictions.lm_head.": "cls.predictions.transform.",
+        },
+        discriminator_head="mask_predictions.",
+        settings={"legacy": True},  # its class has two heads that compute the same; this one has the usual structure
     ),
+    "electra": Encoder((256, 12, 4, 1024, 512), discriminator_head="discriminator_predictions."),
     "distilbert": Encoder(
         (768, 6, 12, 3072, 512),
         size_keys={
@@ -76,14 +87,12 @@ ENCODERS = {
         },
         takes_token_types=False,
         mask_dimensions=2,
-        base_weights=("embeddings.", "transformer."),
     ),
     "albert": Encoder((4096, 12, 64, 16384, 512), mask_dimensions=2, shares_layers=True),
     "modernbert": Encoder(
         (768, 22, 12, 1152, 8192),
         takes_token_types=False,
         mask_dimensions=2,
-        base_weights=("embeddings.", "layers.", "final_norm."),
         default_attention="sdpa",  # the library's is flash attention, whose batches have a form that adapters lack
         settings={"reference_compile": False},  # on a GPU it would compile parts of the model that adapters change
     ),

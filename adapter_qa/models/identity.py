@@ -9,19 +9,16 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from transformers import CONFIG_MAPPING, PreTrainedModel
+from transformers import PreTrainedModel
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import raise_if_any
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.base_config import read_base_config
-from adapter_qa.models.base_model import base_prefix, base_stem, current_name, read_base_weights
-from adapter_qa.models.encoders import LAYER, encoder_of
+from adapter_qa.models.base_model import base_prefix, base_stem, current_name, load_model, read_base_weights
 from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint
 
 SAMPLED_VALUES = 1024  # of each tensor: enough to distinguish models, and takes milliseconds
-BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
 # ---------------------------------------------------------------- fingerprints of weights
@@ -52,20 +49,16 @@ def files_fingerprint(options: ModelOptions) -> WeightsFingerprint:
     Raises:
         UserError: if a file is missing or damaged, or the weights are those of another encoder.
     """
-    document = read_base_config(options)
-    config = CONFIG_MAPPING[document["model_type"]](name_or_path=options.model_name_or_path)
+    shapes = load_model(options, "qa", shapes_only=True)
     weights = read_base_weights(options)
-    prefix, stem = base_prefix(config), base_stem(weights, config)
-    parts = encoder_of(document).base_weights
-    renamed = {}
-    for name, weight in weights.items():
-        rest = current_name(name.removeprefix(stem))
-        layer = LAYER.match(rest)
-        is_base = name.startswith(stem) and rest.startswith(parts) and rest not in BUFFERS
-        is_used = layer is None or int(layer[1]) < document["num_hidden_layers"]
-        if is_base and is_used and "adapter" not in rest:
-            renamed[prefix + rest] = weight
-    return _fingerprint(renamed)
+    prefix, stem = base_prefix(shapes.config), base_stem(weights, shapes.config)
+    renamed = {
+        prefix + current_name(name.removeprefix(stem)): weight
+        for name, weight in weights.items()
+        if name.startswith(stem)
+    }
+    of_base = {name for name, _ in shapes.named_parameters() if name.startswith(prefix)}
+    return _fingerprint({name: weight for name, weight in renamed.items() if name in of_base})
 
 
 def _fingerprint(weights: Mapping[str, torch.Tensor]) -> WeightsFingerprint:
