@@ -36,7 +36,7 @@ REFUSED: dict[str, str] = {
     "squeezebert": f"{_NOT_IN_LIBRARY}; for a small model give a DistilBERT or an ALBERT",
     "roformer": f"{_NOT_IN_LIBRARY}; give a ModernBERT (modernbert), which has rotary positions, too",
     "ernie": f"{_NOT_IN_LIBRARY}; give a BERT or a RoBERTa",
-    "deberta": "its second version replaced it; give DeBERTa-v2 or v3 (deberta-v2), such as microsoft/deberta-v3-base",
+    "deberta": "its attention fails in bfloat16; give DeBERTa-v2 or v3 (deberta-v2), such as microsoft/deberta-v3-base",
     "t5": _ENCODER_DECODER,
     "mt5": f"{_ENCODER_DECODER}; {_MULTILINGUAL}",
     "bart": f"{_ENCODER_DECODER}, such as a RoBERTa",

@@ -22,10 +22,6 @@ _VALUES: dict[str, dict[str, Any]] = {
         "share_att_key": True, "pos_att_type": ["p2c", "c2p"], "position_biased_input": False, "type_vocab_size": 0,
         "pooler_hidden_size": 16,
     },
-    "deberta": {
-        **_USUAL, "relative_attention": True, "max_relative_positions": -1, "pos_att_type": ["c2p", "p2c"],
-        "position_biased_input": False, "type_vocab_size": 0, "pooler_hidden_size": 16,
-    },
     "electra": {**_USUAL, "embedding_size": 8},
     "distilbert": {
         "vocab_size": VOCABULARY, "max_position_embeddings": POSITIONS, "dim": 16, "n_layers": 2, "n_heads": 2,
