@@ -13,7 +13,7 @@ import adapters
 import pytest
 import torch
 from support.problems import problem_of
-from support.tiny_encoders import tiny_config
+from support.tiny_configs import tiny_config
 from transformers import AutoModel
 
 import convert_2021_adapters

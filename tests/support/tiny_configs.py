@@ -1,4 +1,4 @@
-"""A tiny configuration of every supported encoder."""
+"""A tiny configuration of every supported encoder, without a tokenizer and without weights."""
 
 from __future__ import annotations
 
