@@ -13,10 +13,12 @@ import adapters
 import pytest
 import torch
 from support.problems import problem_of
+from support.scripts import run_main
 from support.tiny_configs import tiny_config
 from transformers import AutoModel
 
 import convert_2021_adapters
+import run_ner_adapter
 from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
@@ -261,6 +263,18 @@ def test_damaged_weights_of_a_named_head_are_refused(hub: Hub, tmp_path: Path) -
     assert problem_of(build_setup, load_model(ModelOptions(str(hub.base)), "qa"), setup) == (
         f"{path}: 1 of 2 weights are missing or of another shape, e.g. qa_outputs.bias; the file is damaged or belongs "
         "to another model"
+    )
+
+
+def test_entities_are_not_scored_with_a_random_head(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "dev.conll").write_text("Ana B-PER\nnasceu O\n", encoding="utf-8")
+    options = ["--model_name_or_path", hub.base, "--validation_file", tmp_path / "dev.conll", "--max_seq_length", 32]
+    folder = hub.save("squad")
+    result = run_main(run_ner_adapter.main, *options, "--do_eval", "--load_adapter", folder)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1] == (
+        f"error: {folder}: comes without a named entity recognition head (its head squad is for question answering); "
+        "add --do_train to train one"
     )
 
 
