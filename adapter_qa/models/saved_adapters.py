@@ -254,9 +254,10 @@ def read_head(folder: Path) -> SavedHead | None:
     path = folder / HEAD_CONFIG
     if not path.is_file():
         return None
-    flexible = read_flexible_head(read_json(path))
+    content = read_json(path)
+    flexible = read_flexible_head(content)
     if flexible is not None:
-        return SavedHead(folder, str(read_json(path).get("model_class")), flexible.labels, flexible)
+        return SavedHead(folder, str(content.get("model_class")), flexible.labels, flexible)
     document = read_document(path, _HeadDocument)
     ids = document.label2id or {}
     if sorted(ids.values()) != list(range(len(ids))):
