@@ -217,6 +217,8 @@ def _replace_attention(module: Any) -> None:
             return result
         if any(map(has_low_rank, projections)):
             projected = torch.cat([projection(hidden_states) for projection in projections], -1)
+            if torch.is_autocast_enabled("cpu"):  # (IA)3 leaves its products in float32
+                projected = projected.to(torch.get_autocast_dtype("cpu"))
         else:
             projected = nn.functional.linear(hidden_states, *(frozen or _joined(projections)))
         mask = None if attention_mask is None else attention_mask[:, :, :1]  # all rows are the same

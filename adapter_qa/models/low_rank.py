@@ -101,8 +101,8 @@ def low_rank_name(config: dict[str, Any]) -> str:
     """Return the kind of a configuration with the settings that are not the library's, e.g. `lora[r=8,alpha=16]`."""
     name, defaults = ("lora", LoRAConfig()) if _adds(config) else ("ia3", IA3Config())
     always = ["r", "alpha"] if _adds(config) else []
-    others = defaults.to_dict().keys() - {"architecture", "composition_mode", "leave_out", *always}
-    shown = [*always, *[key for key in config if key in others and config[key] != getattr(defaults, key)]]
+    others = [key for key in (*SETTINGS, "init_weights", "init_weights_seed") if key not in always]
+    shown = [*always, *[key for key in others if config[key] != getattr(defaults, key)]]
     values = {key: "-".join(config[key]) if isinstance(config[key], list) else config[key] for key in shown}
     settings = ",".join(f"{key}={value}" for key, value in values.items())
     return f"{name}[{settings}]" if shown else name
