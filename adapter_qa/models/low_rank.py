@@ -34,7 +34,7 @@ INIT_WEIGHTS = {ADD: ("lora", "bert"), SCALE: ("ia3",)}
 OF_VECTORS = {"r": 1, "dropout": 0}  # what the library needs for (IA)3
 PREFIX, SCALED_SINCE = "adapters.", Version("1.1.0")  # versions 1.0 left out the factor alpha / r
 # The name of a weight; groups: layer, name of the adapter.
-MODULE = re.compile(r".*\.(\d+)\..*\.loras\.([^.]+)\.")
+MODULE = re.compile(r"(?:layers?|albert_layer_groups)\.(\d+)\..*\.loras\.([^.]+)\.")
 
 
 def is_low_rank_config(config: dict[str, Any]) -> bool:
@@ -122,7 +122,7 @@ def low_rank_size_problems(name: str, config: dict[str, Any], layers: int, hidde
 
 def layers_of_names(names: list[str], adapter: str) -> set[int]:
     """Return the layers for which the names of saved weights have some of an adapter."""
-    matches = map(MODULE.match, names)
+    matches = map(MODULE.search, names)
     return {int(match[1]) for match in matches if match is not None and match[2] == adapter}
 
 
