@@ -35,7 +35,7 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
     Raises:
         UserError: if saved weights are damaged or do not fit the model.
     """
-    init_adapters(model)
+    init_adapters(model, low_rank=any(source.is_low_rank for source in setup.adapters))
     for source in setup.adapters:
         _add_adapter(model, source)
         if source.folder is not None:

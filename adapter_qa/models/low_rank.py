@@ -144,8 +144,8 @@ def merge_low_rank(model: nn.Module) -> None:
         dtype = module.weight.dtype
         module.double()
         units = torch.eye(module.in_features, dtype=module.weight.dtype, device=module.weight.device)[None]
-        bias = module(torch.zeros_like(units[:, :1]))[0, 0]
-        weight = (module(units)[0] - bias).T.contiguous()
+        bias = module.forward(torch.zeros_like(units[:, :1]))[0, 0]  # without hooks, which apply bottlenecks
+        weight = (module.forward(units)[0] - bias).T.contiguous()
         module.loras.clear()
         module.weight.data = weight
         if module.bias is not None:
