@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+import subprocess
+import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +18,33 @@ from adapters import IA3Config, LoRAConfig, Stack
 from adapters.methods.lora import LoRALayer
 from safetensors.torch import load_file, save_file
 from support.problems import problem_of, problems_of
+from support.questions import make_questions
+from support.scripts import ROOT, override
 from support.setups import A, F, L, Maker
 from support.trainers import copy_without_dropout
 from transformers import (
     AutoModelForQuestionAnswering,
     AutoModelForTokenClassification,
+    BertForMaskedLM,
     PreTrainedModel,
+    TrainerCallback,
 )
 
+import export_qa
+import run_ner_adapter
+import run_qa_adapter
 from adapter_qa.config.low_rank import read_low_rank
 from adapter_qa.core.errors import UserError
+from adapter_qa.data.squad import read_squad
+from adapter_qa.inference.exported_model import ExportedModel
 from adapter_qa.models.adapter_setup import setup_for_inference, setup_from_saved
 from adapter_qa.models.adapter_source import kind_of, new_config
 from adapter_qa.models.build import cast_frozen_weights, trained_names
 from adapter_qa.models.fast_step import use_fast_step
 from adapter_qa.models.low_rank import merge_low_rank
 from adapter_qa.models.parameters import parameter_table
+from adapter_qa.training import callbacks
+from predictor_qa import QuestionAnswerer
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 MASK = torch.tensor([[1, 1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 0, 0, 0]])
@@ -51,6 +65,23 @@ KINDS: dict[str, tuple[LoRAConfig, int]] = {
 }
 
 
+CASES = list(zip(KINDS, (True, False, True, False), strict=True))  # kinds, and whether on a language adapter
+
+
+@pytest.fixture(scope="module")
+def maker(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Maker:
+    """Makes setups on the tiny BERT, whose linear layers get biases; they are 0 in a new model."""
+    base = tmp_path_factory.mktemp("low_rank") / "base"
+    shutil.copytree(tiny_bert, base)
+    model = BertForMaskedLM.from_pretrained(base)
+    torch.manual_seed(3)
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight, std=0.3)
+    model.save_pretrained(base)
+    return Maker(base, base.parent)
+
+
 def logits(model: PreTrainedModel) -> torch.Tensor:
     """Return start and end logits, or those of the labels, of two windows."""
     with torch.no_grad():
@@ -58,20 +89,10 @@ def logits(model: PreTrainedModel) -> torch.Tensor:
     return torch.stack([output.start_logits, output.end_logits]) if "start_logits" in output else output.logits
 
 
-def with_random_biases(model: Any, seed: int = 3) -> Any:
-    """Give the linear layers of a tiny model biases; they are 0 in a new one."""
-    torch.manual_seed(seed)
-    for name, weight in model.base_model.named_parameters():
-        if name.endswith("bias") and "adapters" not in name:
-            torch.nn.init.normal_(weight, std=0.5)
-    return model
-
-
 # ---------------------------------------------------------------- against plain adapters code
 
 
-@pytest.mark.parametrize("on_language", [False, True], ids=["alone", "on a language adapter"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "on_language"), CASES)
 def test_a_saved_folder_gives_the_same_logits_in_plain_adapters_code(
     maker: Maker, saved: dict[str, Path], kind: str, on_language: bool
 ) -> None:
@@ -102,8 +123,7 @@ def test_an_entity_adapter_gives_the_same_logits_in_plain_adapters_code(maker: M
     torch.testing.assert_close(logits(model), logits(plain.eval()), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("on_language", [False, True], ids=["alone", "on a language adapter"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "on_language"), CASES)
 def test_training_steps_are_those_of_plain_adapters_code(
     maker: Maker, saved: dict[str, Path], tmp_path: Path, kind: str, on_language: bool
 ) -> None:
@@ -143,7 +163,7 @@ def test_training_steps_are_those_of_plain_adapters_code(
 
 
 def test_the_untouched_base_computes_the_same(maker: Maker) -> None:
-    plain = with_random_biases(AutoModelForQuestionAnswering.from_pretrained(maker.options.model_name_or_path)).eval()
+    plain = AutoModelForQuestionAnswering.from_pretrained(maker.options.model_name_or_path).eval()
     before = logits(plain)
     adapters.init(plain)
     assert torch.equal(logits(plain), before)
@@ -175,7 +195,7 @@ def test_training_in_bfloat16_has_the_gradients_of_float32(maker: Maker, tmp_pat
 @pytest.mark.parametrize("kind", KINDS)
 def test_merged_weights_compute_the_same(maker: Maker, saved: dict[str, Path], kind: str) -> None:
     model = maker.make("merged", "qa", A(adapter_config=kind), L(load_lang_adapter=str(saved["mlm"])))[0]
-    expected = logits(with_random_biases(model))
+    expected = logits(model)
     merge_low_rank(model)
     torch.testing.assert_close(logits(model), expected, rtol=1e-5, atol=1e-5)
     assert not any(".loras." in name for name, _ in model.named_parameters())
@@ -184,7 +204,7 @@ def test_merged_weights_compute_the_same(maker: Maker, saved: dict[str, Path], k
 
 def test_the_library_merges_ia3_without_its_bias(maker: Maker) -> None:
     """If this fails, the library may have mended `merge_adapter`, and `merge_low_rank` can be it."""
-    model = with_random_biases(maker.make("library", "qa", A(adapter_config="ia3"))[0])
+    model: Any = maker.make("library", "qa", A(adapter_config="ia3"))[0]
     ours, expected = copy.deepcopy(model), logits(model)
     model.merge_adapter("qa")
     assert (logits(model) - expected).abs().max() > 1e-2
@@ -413,3 +433,117 @@ def test_the_scaling_of_the_first_versions_of_the_library_is_kept(maker: Maker, 
     found = logits(maker.model(setup))
     torch.testing.assert_close(found, logits(plain.eval()), rtol=0, atol=1e-5)
     assert not torch.allclose(found, logits(model), atol=1e-2)
+
+
+# ---------------------------------------------------------------- runs
+
+
+class PowerCut(TrainerCallback):
+    """Ends the process, as far as a run can tell, at the end of the fifth optimizer step."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def command(maker: Maker, saved: dict[str, Path], squad_files: tuple[Path, Path]) -> list[str]:
+    """The command of a run of 2 epochs of 3 steps, without a folder."""
+    return [
+        "--model_name_or_path", maker.options.model_name_or_path, "--load_lang_adapter", str(saved["mlm"]),
+        "--train_file", str(squad_files[0]), "--validation_file", str(squad_files[1]), "--do_train", "--do_eval",
+        "--num_train_epochs", "2", "--per_device_train_batch_size", "8", "--learning_rate", "1e-2",
+        "--max_seq_length", "64", "--doc_stride", "16", "--disable_tqdm", "True", "--report_to", "none",
+    ]  # fmt: skip
+
+
+def adapter_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapters-qa" / "qa" / "adapter.safetensors")
+
+
+def test_a_run_resumes_is_evaluated_asked_and_trained_further(command: list[str], tmp_path: Path) -> None:
+    train = [*command, "--adapter_config", "lora[r=4,alpha=8,dropout=0.1,attn_matrices=q-k-v]"]
+    whole, resumed, further = (tmp_path / name for name in ("whole", "resumed", "further"))
+    assert run_qa_adapter.main([*train, "--output_dir", str(whole)]) == 0
+    original = callbacks.make_callbacks
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks, "make_callbacks", lambda *args: [*original(*args), PowerCut()])
+        with pytest.raises(KeyboardInterrupt):
+            run_qa_adapter.main([*train, "--output_dir", str(resumed)])
+    assert run_qa_adapter.main([*train, "--output_dir", str(resumed)]) == 0
+    expected, weights = adapter_of(whole), adapter_of(resumed)
+    assert list(weights) == list(expected)
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert any(weights[name].abs().max() > 0 for name in weights if name.endswith("lora_B"))
+    record = json.loads((whole / "run.json").read_text(encoding="utf-8"))
+    assert record["setup"] == "Stack[mlm, qa]"
+    assert record["parameters"]["parts"]["qa"] == LAYERS * 3 * 4 * 2 * HIDDEN
+    card = (whole / "adapters-qa" / "README.md").read_text(encoding="utf-8")
+    assert "qa: lora[r=4,alpha=8,dropout=0.1,attn_matrices=q-k-v]\n" in card
+    answers = json.loads((whole / "eval_predictions.json").read_text(encoding="utf-8"))
+    questions = read_squad(Path(command[command.index("--validation_file") + 1]), need_answers=True)
+    assert QuestionAnswerer(whole).answer(questions).texts() == answers
+
+    loaded = [word for word in command[:2] + command[4:] if word != "--do_train"]
+    loaded = override(loaded, "--load_adapter", whole, "--output_dir", tmp_path / "evaluated")
+    assert run_qa_adapter.main(loaded) == 0
+    found = json.loads((tmp_path / "evaluated" / "eval_predictions.json").read_text(encoding="utf-8"))
+    assert found == answers
+    assert run_qa_adapter.main([*override(loaded, "--output_dir", further), "--do_train"]) == 0
+    assert not torch.equal(*(next(iter(adapter_of(folder).values())) for folder in (whole, further)))
+
+
+def test_an_entity_run_is_trained_and_evaluated(command: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "train.conll"
+    file.write_text("Ana B-PER\nLima I-PER\nmora O\nem O\nRecife B-LOC\n. O\n\n" * 8, encoding="utf-8")
+    base, language = command[:2], command[2:4]
+    argv = [*base, *language, "--train_file", str(file), "--validation_file", str(file), "--report_to", "none"]
+    argv += ["--adapter_config", "ia3", "--max_seq_length", "32", "--learning_rate", "1e-2", "--disable_tqdm", "True"]
+    folder = tmp_path / "ner"
+    assert run_ner_adapter.main([*argv, "--do_train", "--do_eval", "--output_dir", str(folder)]) == 0
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    assert record["parameters"]["parts"]["ner"] == LAYERS * (2 * HIDDEN + INTERMEDIATE)
+    again = [*base, "--load_adapter", folder, "--validation_file", file, "--do_eval", "--max_seq_length", "32"]
+    again += ["--report_to", "none", "--output_dir", tmp_path / "again"]
+    assert run_ner_adapter.main(list(map(str, again))) == 0
+    results = [json.loads((path / "eval_results.json").read_text()) for path in (folder, tmp_path / "again")]
+    assert results[0]["eval_loss"] == pytest.approx(results[1]["eval_loss"], abs=1e-6)
+
+
+def test_an_export_has_the_operators_of_the_base_alone(maker: Maker, tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript", reason='needs pip install "adapter-qa[export]"')
+    import onnx
+
+    folder = maker.make("exported", "qa", A(adapter_config=WIDE))[2]
+    out = tmp_path / "out"
+    assert export_qa.main([str(folder), str(out)]) == 0
+    operators = Counter(node.op_type for node in onnx.load(out / "model.onnx").graph.node)
+    # Of each layer: query, key, value, output of attention, two of the feed-forward block; and the head.
+    assert operators["MatMul"] + operators["Gemm"] == LAYERS * 6 + 1
+    pairs = [(question.question, question.context) for question in make_questions(4, 5)]
+    exported, answerer = ExportedModel.load(out), QuestionAnswerer(folder)
+    for pair in pairs:
+        assert exported.answer(*pair).text == answerer.ask(*pair).text
+
+
+def test_an_option_error_comes_before_torch_is_imported() -> None:
+    code = (
+        "import sys, run_qa_adapter\n"
+        "from adapter_qa.core.errors import UserError\n"
+        "try:\n    run_qa_adapter.main(sys.argv[1:])\n"
+        "except UserError as error:\n    print(error)\n"
+        "print('torch' in sys.modules)"
+    )
+    argv = [
+        "--model_name_or_path",
+        "x",
+        "--adapter_config",
+        "lora[r=0]",
+        "--dry_run",
+        "--adapter_reduction_factor",
+        "2",
+    ]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert "--adapter_config lora[r=0]: r is 0; give a whole number of at least 1" in done.stdout
+    assert "--adapter_reduction_factor 2" in done.stdout
+    assert done.stdout.endswith("\nFalse\n")
