@@ -23,6 +23,7 @@ from support.scripts import ROOT, override
 from support.setups import A, F, L, Maker
 from support.trainers import copy_without_dropout
 from transformers import (
+    AutoConfig,
     AutoModelForQuestionAnswering,
     AutoModelForTokenClassification,
     BertForMaskedLM,
@@ -37,9 +38,10 @@ from adapter_qa.config.low_rank import read_low_rank
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.squad import read_squad
 from adapter_qa.inference.exported_model import ExportedModel
-from adapter_qa.models.adapter_setup import setup_for_inference, setup_from_saved
+from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference, setup_from_saved
 from adapter_qa.models.adapter_source import kind_of, new_config
-from adapter_qa.models.build import cast_frozen_weights, trained_names
+from adapter_qa.models.build import build_setup, cast_frozen_weights, trained_names
+from adapter_qa.models.encoders import with_sizes
 from adapter_qa.models.fast_step import use_fast_step
 from adapter_qa.models.low_rank import merge_low_rank
 from adapter_qa.models.parameters import parameter_table
@@ -187,6 +189,108 @@ def test_training_in_bfloat16_has_the_gradients_of_float32(maker: Maker, tmp_pat
     assert {module.weight.dtype for module in model.modules() if isinstance(module, LoRALayer)} == {torch.bfloat16}
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.cosine_similarity(gradients(), expected, dim=0) > 0.995
+
+
+# ---------------------------------------------------------------- other encoders
+
+SMALL = {
+    "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64, "vocab_size": 100,
+    "max_position_embeddings": 64, "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2,
+}  # fmt: skip
+ENCODERS: dict[str, dict[str, Any]] = {
+    "roberta": SMALL,
+    "deberta-v2": SMALL | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]},
+    "electra": SMALL | {"embedding_size": 16},
+    "distilbert": SMALL | {"dim": 32, "n_layers": 4, "n_heads": 2, "hidden_dim": 64},
+    "albert": SMALL | {"embedding_size": 16},
+    "modernbert": SMALL,
+}
+
+
+def random_model(model_type: str) -> Any:
+    """Return a tiny model of an encoder with biases that are not 0, in evaluation mode."""
+    torch.manual_seed(0)
+    model = AutoModelForQuestionAnswering.from_config(AutoConfig.for_model(model_type, **ENCODERS[model_type]))
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(weight, std=0.3)
+    return model.eval()
+
+
+def with_adapter(model: Any, kind: str, language: str | None = None) -> Any:
+    """Return a model with a new task adapter of a kind whose LoRA or (IA)3 is random, in evaluation mode."""
+    config = with_sizes(model.config.to_dict())
+    options = A(adapter_config=kind), L(load_lang_adapter=language)
+    setup = resolve_setup("qa", config, *options, random_init=True)
+    assert setup is not None
+    build_setup(model, setup)
+    randomize(model)
+    return model.eval()
+
+
+def randomize(model: Any) -> None:
+    draw = torch.Generator().manual_seed(1)
+    for name, weight in sorted(model.named_parameters()):
+        if ".loras." in name:
+            weight.data = torch.randn(weight.shape, generator=draw) * 0.3 + (1 if weight.shape[-1] == 1 else 0)
+
+
+@pytest.mark.parametrize("model_type", ENCODERS)
+def test_every_encoder_has_the_logits_of_plain_adapters_code(model_type: str) -> None:
+    for kind in (WIDE, "ia3"):
+        model = with_adapter(random_model(model_type), kind)
+        plain = random_model(model_type)
+        before = logits(plain)
+        adapters.init(plain)
+        if model_type == "modernbert":
+            remove_invented_biases(plain)
+        torch.testing.assert_close(logits(plain), before, rtol=0, atol=1e-6)
+        plain.add_adapter("qa", config=KINDS[kind][0])
+        plain.set_active_adapters("qa")
+        randomize(plain)
+        found = logits(model)
+        torch.testing.assert_close(found, logits(plain.eval()), rtol=0, atol=1e-5)
+        assert (found - before).abs().max() > 2e-4
+        merge_low_rank(model)
+        torch.testing.assert_close(logits(model), found, rtol=1e-5, atol=1e-5)
+
+
+def remove_invented_biases(model: Any) -> None:
+    """Undo what the library's interface does to ModernBERT."""
+    invented = [layer.attn.Wqkv for layer in model.model.layers if layer.attn.Wqkv.bias is not None]
+    assert len(invented) == LAYERS, "mended in the library: `_mend_joined_projection` need not remove a bias"
+    for projection in invented:
+        projection.bias = None
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_modernbert_stacks_on_a_language_adapter(kind: str) -> None:
+    """The library's layer fails on a stack. Without effect of the language adapter, the stack is the adapter alone."""
+    alone = with_adapter(random_model("modernbert"), kind)
+    stacked = with_adapter(random_model("modernbert"), kind, "new")
+    assert str(stacked.active_adapters) == "Stack[mlm, qa]"
+    assert not torch.allclose(logits(stacked), logits(alone), atol=1e-4)
+    stacked.set_active_adapters(Stack("mlm"))
+    without = logits(stacked)
+    stacked.set_active_adapters(Stack("mlm", "qa"))
+    found = logits(stacked)
+    assert not torch.allclose(found, without, atol=1e-4)
+    merged = copy.deepcopy(stacked)
+    merge_low_rank(merged)
+    torch.testing.assert_close(logits(merged), found, rtol=1e-5, atol=1e-5)
+    for name, weight in stacked.named_parameters():
+        if ".adapters.mlm." in name and "invertible" not in name and ".adapter_up." in name:
+            weight.data.zero_()
+        if "invertible_adapters" in name:
+            weight.data.zero_()
+    torch.testing.assert_close(logits(stacked), logits(alone), rtol=0, atol=1e-5)
+    plain = random_model("modernbert")
+    adapters.init(plain)
+    plain.add_adapter("mlm", config="seq_bn")
+    plain.add_adapter("qa", config=KINDS[kind][0])
+    plain.set_active_adapters(Stack("mlm", "qa"))
+    with pytest.raises(ValueError, match="Invalid adapter setup"):  # else `_JoinedProjection` can go
+        logits(plain)
 
 
 # ---------------------------------------------------------------- merging
