@@ -32,6 +32,7 @@ ALLOWED: dict[str, tuple[Any, ...]] = {
 }
 INIT_WEIGHTS = {ADD: ("lora", "bert"), SCALE: ("ia3",)}
 OF_VECTORS = {"r": 1, "dropout": 0}  # what the library needs for (IA)3
+SHOWN = 5  # invalid values in an error
 PREFIX, SCALED_SINCE = "adapters.", Version("1.1.0")  # versions 1.0 left out the factor alpha / r
 # The name of a weight; groups: layer, name of the adapter.
 MODULE = re.compile(r"(?:layers?|albert_layer_groups)\.(\d+)\..*\.loras\.([^.]+)\.")
@@ -67,7 +68,8 @@ def current_low_rank_config(document: dict[str, Any], path: str | Path) -> dict[
     if not problems:
         problems = block_problems(config)
     if problems:
-        raise UserError(f"{path}: invalid configuration of LoRA or (IA)3: {', '.join(problems)}")
+        listed = ", ".join(problems[:SHOWN]) + (" ..." if len(problems) > SHOWN else "")
+        raise UserError(f"{path}: invalid configuration of LoRA or (IA)3: {listed}")
     version = str(document.get("version"))
     if version.startswith(PREFIX) and Version(version.removeprefix(PREFIX)) < SCALED_SINCE and _adds(config):
         config["alpha"] = config["r"]
