@@ -155,8 +155,8 @@ class AdapterOptions:
     _argument_group_name = "adapter"
     adapter_config: str | None = option(
         None,
-        "Kind of a new adapter: pfeiffer, houlsby, the same with +inv, or an adapter_config.json. Without it pfeiffer, "
-        "for a language adapter pfeiffer+inv.",
+        "Kind of a new adapter: pfeiffer, houlsby, the same with +inv, lora, ia3, lora[r=8,alpha=16], or an "
+        "adapter_config.json. Without it pfeiffer, for a language adapter pfeiffer+inv.",
         kind="KIND",
     )
     adapter_non_linearity: str | None = option(

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from adapter_qa.config.deepspeed import read_deepspeed
+from adapter_qa.config.low_rank import FORMS, NOT_FOR_LANGUAGE, NOT_FUSED, is_low_rank, read_low_rank
 from adapter_qa.config.option_effects import refused_problems
 from adapter_qa.config.options import (
     ADAPTER_CONFIGS,
@@ -48,6 +49,8 @@ def validate_config(config: RunConfig) -> list[str]:
             return problems + _missing_files(config) + _dataset_problems(config) + _ner_problems(config)
         case MLMRunConfig():
             problems += setup_problems(config.adapter, LanguageAdapterOptions(), FusionOptions())
+            if is_low_rank(config.adapter.adapter_config):
+                problems.append(f"--adapter_config {config.adapter.adapter_config}: {NOT_FOR_LANGUAGE}")
             return problems + _mlm_problems(config)
 
 
@@ -158,10 +161,33 @@ def setup_problems(adapter: AdapterOptions, lang: LanguageAdapterOptions, fusion
     if fusion.adapter_composition == "fuse" and (fusion.fuse_adapters is None or not has_language_adapter):
         problems.append("--adapter_composition fuse needs --fuse_adapters and --load_lang_adapter")
     for option, kind in {"adapter": adapter.adapter_config, "lang_adapter": lang.lang_adapter_config}.items():
-        if kind is not None and kind not in ADAPTER_CONFIGS and not os.path.isfile(kind):
-            kinds = ", ".join(ADAPTER_CONFIGS)
+        if kind is not None and kind not in ADAPTER_CONFIGS and not os.path.isfile(kind) and not is_low_rank(kind):
+            kinds = ", ".join([*ADAPTER_CONFIGS, *([FORMS] if option == "adapter" else [])])
             problems.append(f"--{option}_config {kind}: give {kinds}, or the path of an adapter_config.json")
-    return problems
+    return problems + _low_rank_problems(adapter, lang, fusion)
+
+
+def _low_rank_problems(adapter: AdapterOptions, lang: LanguageAdapterOptions, fusion: FusionOptions) -> list[str]:
+    """Return the problems with the kinds `lora` and `ia3`, and the options that they cannot be combined with."""
+    problems = []
+    if lang.lang_adapter_config is not None and is_low_rank(lang.lang_adapter_config):
+        problems.append(f"--lang_adapter_config {lang.lang_adapter_config}: {NOT_FOR_LANGUAGE}")
+    kind = adapter.adapter_config
+    if kind is None or not is_low_rank(kind):
+        return problems
+    problems += [f"--adapter_config {kind}: {problem}" for problem in read_low_rank(kind)[1]]
+    if fusion.fuse_adapters is not None:
+        problems.append(f"--adapter_config {kind}: {NOT_FUSED}")
+    of_bottlenecks = {
+        "adapter_reduction_factor": adapter.adapter_reduction_factor,
+        "adapter_non_linearity": adapter.adapter_non_linearity,
+        "houlsby_MHA_lastlayer": adapter.houlsby_MHA_lastlayer or None,
+    }
+    return problems + [
+        f"--{name} {value}: is for bottleneck adapters, --adapter_config {kind} has none; leave out one of the two"
+        for name, value in of_bottlenecks.items()
+        if value is not None
+    ]
 
 
 def parse_fuse_adapters(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

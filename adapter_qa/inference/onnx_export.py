@@ -26,6 +26,7 @@ from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.inference.answer_script import answer_script
 from adapter_qa.inference.export_layout import ANSWER_FILE, CONFIG_FILE, EXPORT_FILE, GRAPH_FILE
 from adapter_qa.inference.exported_model import OUTPUTS, open_session
+from adapter_qa.models.low_rank import merge_low_rank
 
 COMPARED_BATCHES = ((1, 1.0), (2, 0.1), (3, 0.4), (16, 0.15))  # windows, and share of the longest window
 Inputs = dict[str, torch.Tensor]
@@ -43,6 +44,8 @@ def write_export(
 ) -> dict[str, Any]:
     """Write the graph, the tokenizer, the model's configuration and `answer.py` into an existing folder.
 
+    The model loses its LoRA or (IA)3: they are merged into the weights, so the graph has no operators for them.
+
     `windows` are options of `adapter_qa.config.options.answering_options`; logits of graph and model may differ by
     `tolerance`.
 
@@ -56,6 +59,7 @@ def write_export(
     pair = pair_tokenizer(tokenizer)
     batches = list(example_inputs(model, names, windows["max_seq_length"]))
     expected = [model_logits(model, batch) for batch in batches]
+    merge_low_rank(model)
     export_graph(model, names, folder / GRAPH_FILE, opset=opset)
     difference = largest_difference(folder / GRAPH_FILE, batches, expected)
     if not difference <= tolerance:  # NaN is refused, too

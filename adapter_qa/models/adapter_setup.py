@@ -6,7 +6,7 @@ cannot be fused.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from adapters import Fuse, Stack
 from adapters.utils import ACTIVATION_RENAME
 
+from adapter_qa.config.low_rank import NOT_FOR_LANGUAGE, NOT_FUSED, SETTINGS, is_low_rank, read_low_rank
 from adapter_qa.config.options import (
     ADAPTER_CONFIGS,
     HEAD_FROM_QA,
@@ -36,8 +37,10 @@ from adapter_qa.models.adapter_source import (
     AdapterSite,
     AdapterSource,
     check_language_adapter,
+    family_of,
     find_adapter,
     is_valid_reduction,
+    kind_of,
     new_config,
     read_adapter,
     size_problems,
@@ -477,15 +480,20 @@ def _composition_problems(setup: AdapterSetup) -> list[str]:
             other = by_folder.setdefault(source.folder.resolve(), source.name)
             if other != source.name:
                 problems.append(f"{other} and {source.name} are the same adapter, {source.folder}; give another one")
+    problems += [
+        f"{source.name}: {kind_of(source.config)}: {NOT_FOR_LANGUAGE}"
+        for source in setup.adapters
+        if source.is_low_rank and (source is setup.language or setup.task == "mlm")
+    ]
     first, *others = setup.adapters
     for source in others:
-        if source.config["inv_adapter"]:
+        if source.is_invertible:
             problems.append(
                 f"{source.name}: its invertible adapter would have no effect, because only that of the first adapter, "
                 f"{first.name}, is used; give --adapter_config without +inv, such as pfeiffer or houlsby"
             )
     for source in setup.adapters:
-        if not source.sites(setup.layers) and (setup.fused or source is not first or not source.config["inv_adapter"]):
+        if not source.has_modules(setup.layers) and (setup.fused or source is not first or not source.is_invertible):
             problems.append(
                 f"{source.name}: has no module in any of the {setup.layers} layers of the base model; leave out fewer "
                 "layers (leave_out, --madx2)"
@@ -511,10 +519,24 @@ def _contradictions(options: ConfigOptions, source: AdapterSource) -> list[str]:
         return []
     values = {"reduction_factor": options.reduction_factor, "non_linearity": options.non_linearity}
     expected: dict[str, Any] = {key: value for key, value in values.items() if value is not None}
+    trained = kind_of(source.config)
+    if expected and source.is_low_rank:
+        return [
+            f"{options.prefix}_{key} {value}: {source.folder} was trained with {trained}, which has none; leave the "
+            "option out"
+            for key, value in expected.items()
+        ]
     if options.kind is not None:
         config = options.new_config(options.kind, TASK_REDUCTION)
+        if family_of(config) != family_of(source.config):
+            return [
+                f"{options.prefix}_config {options.kind}: {source.folder} was trained with {trained}; leave the option "
+                "out"
+            ]
         # A kind's name leaves reduction and activation open, a file does not.
-        keys = KIND_KEYS if options.kind in ADAPTER_CONFIGS else (*KIND_KEYS, *values)
+        keys: Iterable[str] = KIND_KEYS if options.kind in ADAPTER_CONFIGS else (*KIND_KEYS, *values)
+        if source.is_low_rank:
+            keys = read_low_rank(options.kind)[0] if is_low_rank(options.kind) else SETTINGS
         expected |= {key: config[key] for key in keys}
 
     def is_legacy_name(key: str, value: object) -> bool:
@@ -532,7 +554,7 @@ def _last_layer_problems(setup: AdapterSetup, adapter: AdapterOptions) -> list[s
     """Return what prevents --houlsby_MHA_lastlayer."""
     problems = []
     for source in setup.tasks:
-        if not all(source.config[location] for location in LOCATIONS):
+        if not all(source.config.get(location) for location in LOCATIONS):
             problems.append(
                 f"--houlsby_MHA_lastlayer: {source.name} is not a houlsby adapter; give --adapter_config houlsby"
             )
@@ -555,6 +577,9 @@ def _fusion_problems(setup: AdapterSetup, fusion: Fuse) -> list[str]:
     Fused adapters must be of the same kind. The library takes residual and query of the fusion from the last fused
     adapter, which therefore needs a module at every site where any adapter of the setup has one.
     """
+    low_rank = [f"{source.name} is {kind_of(source.config)}" for source in setup.adapters if source.is_low_rank]
+    if low_rank:
+        return [f"{setup.block}: {', '.join(low_rank)}; {NOT_FUSED}"]
     if len(fusion.name) > LONGEST_FUSION_NAME:
         return [f"the fused adapters' names have {len(fusion.name)} letters; give at most {LONGEST_FUSION_NAME} in all"]
     fused = [source for source in setup.adapters if source.name in fusion.children]

@@ -12,11 +12,20 @@ from adapters.loading import AdapterLoader
 from adapters.utils import ACTIVATION_RENAME
 from transformers.activations import ACT2FN
 
+from adapter_qa.config.low_rank import is_low_rank
 from adapter_qa.config.options import ADAPTER_CONFIGS, SMALLEST_REDUCTION
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.models.encoders import ADAPTER_SITE, adapter_layers, library_model_type
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from adapter_qa.models.low_rank import (
+    current_low_rank_config,
+    is_low_rank_config,
+    layers_of_names,
+    low_rank_name,
+    low_rank_size_problems,
+    new_low_rank_config,
+)
 from adapter_qa.models.metadata import Origin
 from adapter_qa.models.saved_adapters import (
     ATTENTION_ONLY_LAST_LAYER,
@@ -81,12 +90,28 @@ class AdapterSource:
     head: SavedHead | None = None
 
     @property
+    def is_low_rank(self) -> bool:
+        """Whether it is LoRA or (IA)3, which change weights, and not a bottleneck adapter."""
+        return is_low_rank_config(self.config)
+
+    @property
     def is_parallel(self) -> bool:
         """Whether its modules take the input of a block in place of its output."""
-        return bool(self.config["is_parallel"])
+        return bool(self.config.get("is_parallel"))
+
+    @property
+    def is_invertible(self) -> bool:
+        """Whether it has an invertible adapter, at the embeddings."""
+        return bool(self.config.get("inv_adapter"))
+
+    def has_modules(self, layers: int) -> bool:
+        """Return whether it has modules in the layers of an encoder with this number of them."""
+        return bool(set(range(layers)) - set(self.config["leave_out"]) if self.is_low_rank else self.sites(layers))
 
     def sites(self, layers: int) -> set[AdapterSite]:
-        """Return the sites where it has modules in an encoder with this number of layers."""
+        """Return the sites of its bottlenecks, of which LoRA has none, in an encoder with this number of layers."""
+        if self.is_low_rank:
+            return set()
         sites = {
             AdapterSite(layer, location)
             for layer in range(layers)
@@ -97,7 +122,7 @@ class AdapterSource:
 
     def without_inverse(self, reason: str) -> AdapterSource:
         """Return the adapter without its invertible adapter, which the setup does not use for a reason."""
-        if not self.config["inv_adapter"]:
+        if not self.is_invertible:
             return self
         note = f"{self.folder}: its invertible adapter is left out; {reason}"
         return replace(self, config={**self.config, **NO_INVERSE}, note=f"{self.note}; {note}" if self.note else note)
@@ -114,19 +139,25 @@ def new_config(
 ) -> dict[str, Any]:
     """Return the full configuration of a new adapter.
 
-    `kind` is a key of `ADAPTER_CONFIGS`, for which there is a default reduction factor, or the path of an
-    adapter_config.json. None leaves a value to the kind.
+    `kind` is a key of `ADAPTER_CONFIGS`, for which there is a default reduction factor, one that `is_low_rank` accepts,
+    or the path of an adapter_config.json. None leaves a value to the kind.
 
     Raises:
-        UserError: if the file holds no configuration of a bottleneck adapter.
+        UserError: if the kind has an invalid setting, the file holds no configuration of an adapter, or a value is
+            given that LoRA and (IA)3 do not have.
     """
-    if kind in ADAPTER_CONFIGS:
+    if is_low_rank(kind):
+        config = new_low_rank_config(kind)
+    elif kind in ADAPTER_CONFIGS:
         config = AdapterConfig.load(ADAPTER_CONFIGS[kind], reduction_factor=default_reduction, leave_out=[]).to_dict()
     else:
         document = read_json(kind)  # the configuration is under "config", or is the document itself
         config = current_config(document if "config" in document else {"config": document, "version": None}, kind)
-    changes = {"reduction_factor": reduction_factor, "non_linearity": non_linearity}
-    return {**config, **{key: value for key, value in changes.items() if value is not None}}
+    values = {"reduction_factor": reduction_factor, "non_linearity": non_linearity}
+    changes = {key: value for key, value in values.items() if value is not None}
+    if changes and is_low_rank_config(config):
+        raise UserError(f"{kind}: {low_rank_name(config)} has no {' and no '.join(changes)}; leave the option out")
+    return {**config, **changes}
 
 
 def current_config(document: dict[str, Any], path: str | Path) -> dict[str, Any]:
@@ -136,17 +167,19 @@ def current_config(document: dict[str, Any], path: str | Path) -> dict[str, Any]
     wrote keys that the library no longer knows, and ignores. The name of a kind stands for its configuration.
 
     Raises:
-        UserError: if this is not the configuration of a bottleneck adapter, or the library cannot train with a value
-            in it.
+        UserError: if this is not the configuration of a bottleneck adapter, LoRA or (IA)3, or the library cannot
+            train with a value in it.
     """
     config = document.get("config")
     if isinstance(config, str) and config in ADAPTER_CONFIG_MAP:
         config = ADAPTER_CONFIG_MAP[config].to_dict()
+    if isinstance(config, dict) and is_low_rank_config(config) and not is_legacy(document):
+        return current_low_rank_config({**document, "config": config}, path)
     if isinstance(config, dict) and is_legacy(document):
         config = _without_old_keys(config)
     if not isinstance(config, dict) or not set(config) >= REQUIRED_KEYS:
         raise UserError(
-            f"{path}: not a bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here"
+            f"{path}: not a bottleneck adapter (pfeiffer, houlsby), LoRA or (IA)3; no other kind can be used here"
         )
     config = {**config, "leave_out": config.get("leave_out") or []}
     invalid = [f"{key} {value!r}" for key, value in config.items() if not _is_valid(key, value)]
@@ -234,6 +267,8 @@ def size_problems(source: AdapterSource, base_config: dict[str, Any]) -> list[st
     """Return what in the configuration of a new adapter does not fit the layers or the hidden size of the encoder."""
     config = source.config
     layers, hidden_size = adapter_layers(base_config), int(base_config["hidden_size"])
+    if source.is_low_rank:
+        return low_rank_size_problems(source.name, config, layers, hidden_size)
     factors = config["reduction_factor"] if isinstance(config["reduction_factor"], dict) else {}
     problems = [
         f"{source.name}: {key} names layer {layer}; the base model has layers 0 to {layers - 1}"
@@ -264,8 +299,15 @@ def size_problems(source: AdapterSource, base_config: dict[str, Any]) -> list[st
     return problems
 
 
+def family_of(config: dict[str, Any]) -> tuple[str | None, str | None]:
+    """Return what two configurations have in common if they have the same settings: bottleneck, LoRA or (IA)3."""
+    return config.get("architecture"), config.get("composition_mode")
+
+
 def kind_of(config: dict[str, Any]) -> str:
-    """Return the short name of a configuration's kind, e.g. `pfeiffer+inv`."""
+    """Return the short name of a configuration's kind, e.g. `pfeiffer+inv` or `lora[r=8,alpha=16]`."""
+    if is_low_rank_config(config):
+        return low_rank_name(config)
     return ("houlsby" if config["mh_adapter"] else "pfeiffer") + ("+inv" if config["inv_adapter"] else "")
 
 
@@ -302,7 +344,7 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         raise UserError(problems + error.problems) from error
     raise_if_any(problems)
     # The library's first version recorded an invertible adapter with task adapters that have none.
-    if document.get("type") == "text_task" and config["inv_adapter"] and not _has_inverse(folder):
+    if document.get("type") == "text_task" and config.get("inv_adapter") and not _has_inverse(folder):
         config |= NO_INVERSE
     source = AdapterSource(
         name,
@@ -313,8 +355,10 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
         is_legacy=is_legacy(document),
         origin=read_origin(folder, document),
     )
-    sites = sites_in_weights(folder, str(document.get("name")))
-    return _compare_with_weights(source, sites, adapter_layers(base_config))
+    layers = adapter_layers(base_config)
+    if source.is_low_rank:
+        return _compare_low_rank(source, document, layers)
+    return _compare_with_weights(source, sites_in_weights(folder, str(document.get("name"))), layers)
 
 
 def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
@@ -362,6 +406,30 @@ def _compare_with_weights(source: AdapterSource, sites: set[AdapterSite], layers
             f"with fewer layers than the {layers} of the base model"
         )
     return source
+
+
+def _compare_low_rank(source: AdapterSource, document: dict[str, Any], layers: int) -> AdapterSource:
+    """Check that LoRA or (IA)3 has weights for all its layers, and return it, with a note if its alpha was corrected.
+
+    `build_setup` finds out whether all weights of a layer are there.
+    """
+    folder = source.folder or Path()
+    saved = layers_of_names(weight_names(weights_file(folder, *ADAPTER_WEIGHTS)), str(document.get("name")))
+    if max(saved, default=0) >= layers:
+        raise UserError(f"{folder}: has weights for {max(saved) + 1} layers, the base model has {layers}")
+    missing = sorted(set(range(layers)) - set(source.config["leave_out"]) - saved)
+    if missing:
+        listed = ", ".join(map(str, missing[:3])) + (" ..." if len(missing) > 3 else "")
+        raise UserError(
+            f"{folder}: weights are missing for layer {listed}; the file is damaged, or was saved from an encoder with "
+            f"fewer layers than the {layers} of the base model"
+        )
+    alpha = source.config["alpha"]
+    if document["config"].get("alpha", alpha) == alpha:
+        return source
+    return replace(
+        source, note=f"{folder}: {document['version']} left out the factor alpha / r; alpha is taken as {alpha}"
+    )
 
 
 def find_adapter(option: str, path: str, name: str, base_config: dict[str, Any]) -> AdapterSource:

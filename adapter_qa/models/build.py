@@ -35,7 +35,7 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
     Raises:
         UserError: if saved weights are damaged or do not fit the model.
     """
-    init_adapters(model)
+    init_adapters(model, low_rank=any(source.is_low_rank for source in setup.adapters))
     for source in setup.adapters:
         _add_adapter(model, source)
         if source.folder is not None:
@@ -233,10 +233,10 @@ def _marks_of_parts(setup: AdapterSetup) -> dict[str, str]:
     for source in setup.adapters:
         # Earlier versions accepted a parallel adapter on a language adapter; their runs can still be used.
         is_replaced = source is setup.language and setup.is_saved_composition and bool(setup.replaced_sites)
-        if source.sites(setup.layers) and not is_replaced:
-            marks[source.name] = "." + adapter_mark(source.name)
-        if source.config["inv_adapter"]:
-            marks[f"the invertible adapter of {source.name}"] = "invertible_" + adapter_mark(source.name)
+        if source.has_modules(setup.layers) and not is_replaced:
+            marks[source.name] = "." + adapter_mark(source)
+        if source.is_invertible:
+            marks[f"the invertible adapter of {source.name}"] = "invertible_" + adapter_mark(source)
     return marks
 
 
@@ -259,7 +259,7 @@ def _acts(weights: list[nn.Parameter], encode: Callable[[], object]) -> bool:
 
 def trained_names(model: PreTrainedModel, setup: AdapterSetup) -> set[str]:
     """Return the names of the weights that `setup` trains: fusion or task adapter, and head."""
-    mark = FUSION_MARK if setup.fused else adapter_mark(setup.tasks[0].name)
+    mark = FUSION_MARK if setup.fused else adapter_mark(setup.tasks[0])
     return head_names(model) | {name for name, _ in model.named_parameters() if mark in name}
 
 

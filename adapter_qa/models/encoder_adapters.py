@@ -12,24 +12,28 @@ from functools import partial
 from typing import Any
 
 import adapters
+from adapters.composition import Stack
 from adapters.methods.bottleneck import BottleneckLayer, hook_fn
+from adapters.methods.lora import LoRAMergedLinear
 from adapters.wrappers.interfaces import CUSTOM_INTERFACES
 from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_qa.models.adapter_model import as_adapter_model
 
-# In adapters 1.3.0 the interface's LoRA gives layers without a bias a random one, before any adapter is added.
 METHODS = ["bottleneck", "invertible"]
 
 
-def init_adapters(model: PreTrainedModel) -> None:
-    """Make it possible to add adapters to a model. Its outputs stay the same."""
+def init_adapters(model: PreTrainedModel, *, low_rank: bool = False) -> None:
+    """Make it possible to add adapters to a model; `low_rank`: also LoRA and (IA)3. Its outputs stay the same."""
     interface = CUSTOM_INTERFACES.get(model.config.model_type)
     if interface is None:
         adapters.init(model)
         return
-    adapters.init(model, interface=replace(interface, adapter_methods=METHODS))
+    adapters.init(model, interface=replace(interface, adapter_methods=[*METHODS, *(["lora"] if low_rank else [])]))
+    for projection in model.modules():
+        if isinstance(projection, LoRAMergedLinear):
+            _mend_joined_projection(projection, has_bias=model.config.attention_bias)
     for _, layer in as_adapter_model(model).iter_layers():
         attention = layer.get_submodule(interface.layer_self_attn).get_submodule(interface.attn_o_proj)
         _hook_with_norm(attention, layer.attention_adapters, _submodule(layer, interface.layer_ln_1))
@@ -53,3 +57,19 @@ def _hook_with_norm(block: nn.Module, site: BottleneckLayer, norm: nn.Module | N
     hooks = block._forward_hooks  # noqa: SLF001, there is no public list of hooks
     (number,) = [number for number, hook in hooks.items() if isinstance(hook, partial) and hook.func is hook_fn]
     hooks[number] = apply_adapters
+
+
+class _JoinedProjection(LoRAMergedLinear):  # type: ignore[misc]  # the library has no types
+    """Query, key and value in one linear layer, with the LoRA or (IA)3 of one adapter of a stack."""
+
+    def get_active_setup(self) -> Stack | None:
+        """Return the active adapter that has weights here: the library fails on the others of a stack."""
+        setup = super().get_active_setup()
+        return None if setup is None else Stack(*[name for name in setup.flatten() if name in self.loras])
+
+
+def _mend_joined_projection(projection: LoRAMergedLinear, *, has_bias: bool) -> None:
+    """Let a projection take part in a stack, and remove the bias that adapters 1.3.0 invents where there is none."""
+    projection.__class__ = _JoinedProjection
+    if not has_bias:
+        projection.bias = None

@@ -23,6 +23,8 @@ from transformers.models.bert.modeling_bert import BertSelfAttention
 from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
 from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaSelfAttention
 
+from adapter_qa.models.low_rank import has_low_rank
+
 BYTE_VALUES = 256
 # Encoders whose self-attention is softmax(QKᵀ/√d + mask)V with dropout on the softmax, and the module that computes it.
 SELF_ATTENTION: dict[str, type[nn.Module]] = {
@@ -213,7 +215,12 @@ def _replace_attention(module: Any) -> None:
         if not module.training:
             result: tuple[torch.Tensor, None] = plain(hidden_states, attention_mask, **arguments)
             return result
-        projected = nn.functional.linear(hidden_states, *(frozen or _joined(projections)))
+        if any(map(has_low_rank, projections)):
+            projected = torch.cat([projection(hidden_states) for projection in projections], -1)
+            if torch.is_autocast_enabled("cpu"):  # (IA)3 leaves its products in float32
+                projected = projected.to(torch.get_autocast_dtype("cpu"))
+        else:
+            projected = nn.functional.linear(hidden_states, *(frozen or _joined(projections)))
         mask = None if attention_mask is None else attention_mask[:, :, :1]  # all rows are the same
         dropout = Dropout.nearest(module.dropout.p)
         return _AttentionFunction.apply(projected, mask, module.num_attention_heads, dropout), None

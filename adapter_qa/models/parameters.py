@@ -8,13 +8,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.adapter_source import AdapterSource
 
 FUSION_MARK = "adapter_fusion_layer."  # in the names of a fusion's weights
 
 
-def adapter_mark(name: str) -> str:
+def adapter_mark(source: AdapterSource) -> str:
     """Return what the names of all weights of an adapter have in common."""
-    return f"adapters.{name}."
+    return f"{'loras' if source.is_low_rank else 'adapters'}.{source.name}."
 
 
 def head_names(model: PreTrainedModel) -> set[str]:
@@ -63,7 +64,7 @@ def parameter_table(model: PreTrainedModel, setup: AdapterSetup | None, *, train
         setup: None for full fine-tuning.
         trains: whether anything is trained.
     """
-    parts_of_marks = {adapter_mark(source.name): source.name for source in setup.adapters} if setup is not None else {}
+    parts_of_marks = {adapter_mark(source): source.name for source in setup.adapters} if setup is not None else {}
     if setup is not None and setup.fused:
         parts_of_marks[FUSION_MARK] = "fusion"
     parts = dict.fromkeys([*parts_of_marks.values(), "head"], 0)

@@ -17,6 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.core.files import read_json, write_text
 from adapter_qa.models.file_names import ADAPTER_CONFIG, FULL_FILE, HEAD_CONFIG, SETUP_FILE
+from adapter_qa.models.low_rank import is_low_rank_config, low_rank_name
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
 from adapter_qa.runs.layout import CARD_FILE
@@ -184,6 +185,8 @@ def _score_notes(run: dict[str, Any]) -> str:
 def _describe_adapter(name: str, document: dict[str, Any]) -> str:
     """Describe an adapter in one line from its adapter_config.json."""
     config = document["config"]
+    if is_low_rank_config(config):
+        return f"{name}: {', '.join([low_rank_name(config), *_left_out(config)])}"
     blocks = {"mh_adapter": "attention", "output_adapter": "feed-forward"}
     properties = [
         "after " + " and ".join(block for key, block in blocks.items() if config[key]),
@@ -192,11 +195,14 @@ def _describe_adapter(name: str, document: dict[str, Any]) -> str:
     ]
     if config.get("inv_adapter"):
         properties.append(f"invertible ({config['inv_adapter']})")
-    if config.get("leave_out"):
-        properties.append(f"not in layers {config['leave_out']}, counted from 0")
+    properties += _left_out(config)
     if document.get(ATTENTION_ONLY_LAST_LAYER):
         properties.append("in the last layer after attention only")
     return f"{name}: {', '.join(properties)}"
+
+
+def _left_out(config: dict[str, Any]) -> list[str]:
+    return [f"not in layers {config['leave_out']}, counted from 0"] if config.get("leave_out") else []
 
 
 def _provenance(metadata: RunMetadata, run: dict[str, Any]) -> str:

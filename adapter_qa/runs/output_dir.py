@@ -26,6 +26,7 @@ APPENDED = (
     "strip_accents", "fusion_head", "fp32_products",
 )  # fmt: skip
 MAX_NAME = 240  # characters; file systems allow 255 bytes
+WITHOUT_BRACKETS = str.maketrans({"[": "-", ",": "-", "=": None, "]": None})  # which shells take for patterns
 DIGEST = 8  # hexadecimal digits at the end of a name that was cut
 
 
@@ -75,7 +76,7 @@ def _hyperparameters(setup: AdapterSetup | None, options: Sequence[DataclassInst
         f"fp16{values['fp16']}",
         f"best{values['load_best_model_at_end']}",
         f"metric{values['metric_for_best_model']}",
-        f"adapterconfig{'none' if setup is None else kind_of(setup.tasks[0].config)}",
+        f"adapterconfig{'none' if setup is None else kind_of(setup.tasks[0].config).translate(WITHOUT_BRACKETS)}",
     ]
     if setup is not None and setup.fused:
         parts += [f"ad{number}{source.name.replace('_', '')}" for number, source in enumerate(setup.tasks, 1)]

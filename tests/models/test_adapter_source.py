@@ -58,11 +58,11 @@ def test_an_adapter_for_another_encoder_is_refused(tmp_path: Path, key: str, val
     ]
 
 
-@pytest.mark.parametrize("config", [None, "lora", "unknown", {}, adapters.LoRAConfig().to_dict()])
+@pytest.mark.parametrize("config", [None, "prefix_tuning", "unknown", {}, adapters.PrefixTuningConfig().to_dict()])
 def test_other_adapters_than_bottlenecks_are_refused(tmp_path: Path, config: Any) -> None:
     folder = write_adapter(tmp_path, config=config)
     assert problems_of(read_adapter, folder, "qa", BASE_CONFIG) == [
-        f"{folder}: not a bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here"
+        f"{folder}: not a bottleneck adapter (pfeiffer, houlsby), LoRA or (IA)3; no other kind can be used here"
     ]
 
 
@@ -156,7 +156,7 @@ def test_what_the_library_cannot_train_is_refused(tmp_path: Path, changes: dict[
 
 
 @pytest.mark.parametrize(
-    "config", [adapters.LoRAConfig(), adapters.IA3Config(), adapters.PrefixTuningConfig(), adapters.LoReftConfig(),
+    "config", [adapters.DoRAConfig(), adapters.VeraConfig(), adapters.PrefixTuningConfig(), adapters.LoReftConfig(),
                adapters.MAMConfig(), adapters.UniPELTConfig(), adapters.CompacterConfig(),
                adapters.CompacterPlusPlusConfig(), adapters.AdapterPlusConfig()],
     ids=lambda config: type(config).__name__,
@@ -166,7 +166,8 @@ def test_kinds_that_cannot_be_trained_here_are_refused(tmp_path: Path, config: a
     path.write_text(json.dumps({"config": config.to_dict(), "version": "adapters.1.3.0"}), encoding="utf-8")
     assert problems_of(new_config, str(path))[0].startswith(
         (
-            f"{path}: not a bottleneck adapter; only pfeiffer and houlsby kinds can be stacked and fused here",
+            f"{path}: not a bottleneck adapter (pfeiffer, houlsby), LoRA or (IA)3; no other kind can be used here",
+            f"{path}: invalid configuration of LoRA or (IA)3: ",
             f"{path}: phm_layer (compacter)",
             f"{path}: stochastic_depth",
         )

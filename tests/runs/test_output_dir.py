@@ -133,6 +133,17 @@ def test_options_missing_in_old_names_are_appended() -> None:
         ),
         (make_setup("ner", adapter_config="houlsby"), "ner_AdCompostack", ["adapterconfighoulsby"]),
         (make_setup("ner", adapter_config="double_seq_bn", language="new"), "mlm_ner_AdCompostack", ["wamlmTrue"]),
+        (make_setup(adapter_config="ia3"), "qa_AdCompostack", ["adapterconfigia3"]),
+        (
+            make_setup(adapter_config="lora", madx2=True),
+            "qa_AdCompostack",
+            ["adapterconfiglora-r8-alpha8", "madx2True"],
+        ),
+        (
+            make_setup(adapter_config="lora[alpha=16,dropout=0.1,r=4,attn_matrices=q-k]", language="new"),
+            "mlm_qa_AdCompostack",
+            ["adapterconfiglora-r4-alpha16-dropout0.1-attn", "matricesq-k"],
+        ),
         (make_setup("mlm"), "mlm_AdCompostack", ["wamlmFalse", "adapterconfigpfeiffer+inv"]),
         (make_setup(madx2=True), "qa_AdCompostack", ["madx2True", "lastlayerFalse"]),
         (

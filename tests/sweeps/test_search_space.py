@@ -55,6 +55,18 @@ def test_grid_has_each_combination_once(write_sweep: WriteSweep) -> None:
     assert read_sweep(write_sweep(trials=5, search=search)).trials == 5
 
 
+def test_kinds_with_brackets_and_commas_are_choices(write_sweep: WriteSweep) -> None:
+    kinds = ["pfeiffer", "ia3", "lora[r=8,alpha=16]", "lora[r=4,alpha=8,attn_matrices=q-k-v]"]
+    file = write_sweep(trials=..., search={"adapter_config": kinds})
+    text = file.read_text(encoding="utf-8")
+    assert "- lora[r=8,alpha=16]\n" in text  # without quotation marks
+    sweep = read_sweep(file)
+    trials = [sweep.trainer_args(params)[-1] for params in first_trials(sweep, 10)]
+    assert sorted(trials) == sorted(f"--adapter_config={kind}" for kind in kinds)
+    with pytest.raises(UserError, match=r"--adapter_config lora\[r=0\]: r is 0; give a whole number of at least 1"):
+        read_sweep(write_sweep(trials=..., search={"adapter_config": ["lora[r=0]", "ia3"]}))
+
+
 WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"trials": 0}, ["trials 0: Expected int >= 1"]),
     ({"trials": ..., "sampler": "tpe"}, ["trials is missing; give the number of trials"]),
