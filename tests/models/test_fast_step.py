@@ -7,13 +7,30 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import BertConfig, BertForQuestionAnswering, PretrainedConfig, PreTrainedModel, RobertaConfig
+from transformers import (
+    AlbertConfig,
+    AutoModelForQuestionAnswering,
+    BertConfig,
+    BertForQuestionAnswering,
+    CamembertConfig,
+    DebertaV2Config,
+    DistilBertConfig,
+    ElectraConfig,
+    ModernBertConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    RobertaConfig,
+    XLMRobertaConfig,
+)
 from transformers.models.roberta.modeling_roberta import RobertaForQuestionAnswering
 
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup, cast_frozen_weights
 from adapter_qa.models.fast_step import (
+    DROPOUT_ONLY,
+    SELF_ATTENTION,
+    Attention,
     ByteDropout,
     Dropout,
     _AttentionFunction,
@@ -23,6 +40,7 @@ from adapter_qa.models.fast_step import (
 )
 
 HEADS, TOKENS, WIDTH = 2, 7, 8
+ENCODERS = [*SELF_ATTENTION, *DROPOUT_ONLY]
 SIZES = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
 
 
@@ -41,6 +59,52 @@ def bert(*, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
         )
         assert setup is not None
         build_setup(model, setup)
+    return model.train()
+
+
+import adapters as _lib
+from dataclasses import replace
+from adapters.wrappers.interfaces import CUSTOM_INTERFACES
+def init_adapters(model):
+    kind = model.config.model_type
+    _lib.init(model, interface=replace(CUSTOM_INTERFACES[kind], adapter_methods=["bottleneck", "invertible"]) if kind == "modernbert" else None)
+
+
+def configuration(name: str, dropout: float) -> PretrainedConfig:
+    """Return a small encoder of a kind, with every dropout that it has."""
+    sizes: dict[str, Any] = {"vocab_size": 200, "pad_token_id": 0, **SIZES}
+    if name == "distilbert":
+        return DistilBertConfig(
+            vocab_size=200, dim=64, n_layers=4, n_heads=4, hidden_dim=128, dropout=dropout, attention_dropout=dropout,
+            qa_dropout=dropout,
+        )  # fmt: skip
+    if name == "modernbert":  # layers 1, 2 and 4 see 4 tokens to each side
+        return ModernBertConfig(
+            **sizes | {"num_hidden_layers": 5}, local_attention=8, attention_dropout=dropout, mlp_dropout=dropout,
+            embedding_dropout=dropout, classifier_dropout=dropout, attention_bias=True, reference_compile=False,
+        )  # fmt: skip
+    sizes |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    if name == "albert":
+        return AlbertConfig(**sizes, embedding_size=16, classifier_dropout_prob=dropout)
+    if name == "electra":
+        return ElectraConfig(**sizes, embedding_size=16)
+    if name == "deberta-v2":
+        return DebertaV2Config(**sizes, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8)
+    kinds = {"bert": BertConfig, "roberta": RobertaConfig, "xlm-roberta": XLMRobertaConfig, "camembert": CamembertConfig}
+    return kinds[name](**sizes)
+
+
+def encoder(name: str, *, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
+    """Return a model for questions of a kind of encoder with random weights, in training mode."""
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForQuestionAnswering.from_config(configuration(name, dropout))
+    for weight in model.parameters():
+        if weight.dim() == 2:
+            weight.data.normal_(std=0.1)  # scores of attention that differ
+    if adapters and name != "camembert":  # the library has no adapters for it
+        init_adapters(model)
+        model.add_adapter("qa", "double_seq_bn[reduction_factor=4]")
+        model.train_adapter("qa")
     return model.train()
 
 
@@ -183,11 +247,37 @@ def test_attention_is_the_formula_and_has_its_gradient(threshold: int, windows: 
     expected = reference_attention(projected, mask, kept, dropout)
     (expected_gradient,) = torch.autograd.grad(expected, projected, gradient)
     torch.manual_seed(5)
-    result: Any = _AttentionFunction.apply(projected, mask, HEADS, dropout)
+    result: Any = _AttentionFunction.apply(projected, mask, None, Attention(HEADS, dropout))
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
         torch.autograd.grad(result, projected, gradient)[0], expected_gradient, rtol=1e-11, atol=1e-12
     )
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("adapters", [True, False])
+@pytest.mark.parametrize(("bf16", "factor"), [(False, 1.5), (True, 2.0)])
+def test_step_of_every_encoder_is_as_exact_as_the_plain_one(
+    name: str, adapters: bool, bf16: bool, factor: float
+) -> None:
+    exact = outputs(encoder(name, adapters=adapters, dropout=0.0).double())
+    plain, fast = (encoder(name, adapters=adapters, dropout=0.0) for _ in range(2))
+    for model in (plain, fast):
+        if bf16 and adapters:
+            cast_frozen_weights(model, torch.bfloat16)
+    use_fast_step(fast)
+    plain_outputs, fast_outputs = outputs(plain, bf16=bf16), outputs(fast, bf16=bf16)
+    assert torch.equal(plain_outputs[1], fast_outputs[1]) == (name == "deberta-v2")  # the others are another arithmetic
+    for ours, theirs, oracle in zip(fast_outputs, plain_outputs, exact, strict=True):
+        assert distance(ours, oracle) <= factor * distance(theirs, oracle)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_evaluation_of_every_encoder_is_unchanged_to_the_bit(name: str) -> None:
+    plain, fast = encoder(name), encoder(name)
+    use_fast_step(fast)
+    for ours, theirs in zip(outputs(fast.eval()), outputs(plain.eval()), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_roberta_has_it_and_other_attention_has_not() -> None:
