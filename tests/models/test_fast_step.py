@@ -26,6 +26,7 @@ from transformers.models.roberta.modeling_roberta import RobertaForQuestionAnswe
 
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
 from adapter_qa.models.adapter_setup import resolve_setup
+from adapter_qa.models import fast_step
 from adapter_qa.models.build import build_setup, cast_frozen_weights
 from adapter_qa.models.fast_step import (
     DROPOUT_ONLY,
@@ -65,9 +66,16 @@ def bert(*, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
 import adapters as _lib
 from dataclasses import replace
 from adapters.wrappers.interfaces import CUSTOM_INTERFACES
+
+
 def init_adapters(model):
     kind = model.config.model_type
-    _lib.init(model, interface=replace(CUSTOM_INTERFACES[kind], adapter_methods=["bottleneck", "invertible"]) if kind == "modernbert" else None)
+    _lib.init(
+        model,
+        interface=replace(CUSTOM_INTERFACES[kind], adapter_methods=["bottleneck", "invertible"])
+        if kind == "modernbert"
+        else None,
+    )
 
 
 def configuration(name: str, dropout: float) -> PretrainedConfig:
@@ -90,7 +98,12 @@ def configuration(name: str, dropout: float) -> PretrainedConfig:
         return ElectraConfig(**sizes, embedding_size=16)
     if name == "deberta-v2":
         return DebertaV2Config(**sizes, relative_attention=True, pos_att_type=["c2p", "p2c"], position_buckets=8)
-    kinds = {"bert": BertConfig, "roberta": RobertaConfig, "xlm-roberta": XLMRobertaConfig, "camembert": CamembertConfig}
+    kinds = {
+        "bert": BertConfig,
+        "roberta": RobertaConfig,
+        "xlm-roberta": XLMRobertaConfig,
+        "camembert": CamembertConfig,
+    }
     return kinds[name](**sizes)
 
 
@@ -280,17 +293,115 @@ def test_evaluation_of_every_encoder_is_unchanged_to_the_bit(name: str) -> None:
         assert torch.equal(ours, theirs)
 
 
-def test_roberta_has_it_and_other_attention_has_not() -> None:
-    torch.manual_seed(0)
-    config = RobertaConfig(vocab_size=200, attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0, **SIZES)  # type: ignore[arg-type]
-    model: PreTrainedModel = RobertaForQuestionAnswering(config).train()
-    plain = outputs(model)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_dropout_of_an_encoder_is_applied_and_rounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, fast = encoder(name), encoder(name)
+    use_fast_step(fast)
+    applied: list[float] = []
+    library = {"dropout": nn.functional.dropout, "attention": nn.functional.scaled_dot_product_attention}
+
+    def dropout(hidden: torch.Tensor, p: float, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        applied.extend([p] if training and p else [])
+        return library["dropout"](hidden, p, training, inplace)
+
+    def attention(*tensors: torch.Tensor, dropout_p: float = 0.0, **arguments: Any) -> torch.Tensor:
+        applied.extend([dropout_p] if dropout_p else [])
+        return library["attention"](*tensors, dropout_p=dropout_p, **arguments)
+
+    def draw_mask(self: Dropout, shape: torch.Size) -> torch.Tensor:
+        applied.append(self.probability)
+        return torch.ones(shape, dtype=torch.uint8)
+
+    monkeypatch.setattr(nn.functional, "dropout", dropout)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(Dropout, "draw_mask", draw_mask)
+    plain(**batch())
+    library_dropouts, applied = applied, []
+    fast(**batch())
+    assert set(library_dropouts) == {0.1}
+    assert applied == [26 / 256] * len(library_dropouts)
+    assert dropout_probabilities(fast) == [26 / 256]
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "albert"])  # the library has none for it
+def test_gradient_checkpointing_repeats_the_same_dropouts(name: str) -> None:
+    steps = []
+    for is_checkpointed in (False, True):
+        model = encoder(name)
+        use_fast_step(model)
+        if is_checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        torch.manual_seed(3)
+        steps.append(outputs(model))
+    assert model.is_gradient_checkpointing
+    assert all(torch.equal(ours, again) for ours, again in zip(*steps, strict=True))
+
+
+@pytest.mark.parametrize(("dropout", "longest", "expected"), [(0.0, 24, 0), (0.0, 23, 2), (0.1, 23, 0)])
+def test_long_windows_without_dropout_have_the_library_attention_between_all_tokens(
+    dropout: float, longest: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = encoder("modernbert", dropout=dropout)
+    exact = outputs(model)
     use_fast_step(model)
-    for ours, theirs in zip(outputs(model), plain, strict=True):
-        assert 0 < distance(ours, theirs) < 1e-5
+    monkeypatch.setattr(fast_step, "LONGEST", longest)
+    calls = []
+    attention = nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        nn.functional, "scaled_dot_product_attention", lambda *a, **k: (calls.append(k), attention(*a, **k))[1]
+    )
+    values = outputs(model)
+    assert len(calls) == expected  # in layers 0 and 3; the others see a window
+    if not dropout:
+        assert all(distance(ours, theirs) < 1e-5 for ours, theirs in zip(values, exact, strict=True))
+
+
+def test_relative_positions_and_other_encoders_have_none() -> None:
     for other in (BertConfig(position_embedding_type="relative_key"), PretrainedConfig()):
         assert not has_fast_step(other)
+    config = BertConfig(vocab_size=9, position_embedding_type="relative_key", **SIZES)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has no fast step"):
-        use_fast_step(
-            BertForQuestionAnswering(BertConfig(vocab_size=9, position_embedding_type="relative_key", **SIZES))
-        )  # type: ignore[arg-type]
+        use_fast_step(BertForQuestionAnswering(config))
+
+
+@pytest.mark.parametrize("threshold", [0, 64])
+@pytest.mark.parametrize("window", [2, 3, None])
+def test_attention_in_a_window_with_rotary_embeddings(window: int | None, threshold: int) -> None:
+    """Against the formula for all tokens, where a token sees a token; an output without any has no meaning."""
+    windows, size, dropout = 2, WIDTH // HEADS, Dropout(threshold)
+    draw = torch.Generator().manual_seed(2)
+    projected = torch.randn(windows, TOKENS, 3 * WIDTH, dtype=torch.float64, generator=draw, requires_grad=True)
+    angles = torch.rand(windows, TOKENS, size // 2, dtype=torch.float64, generator=draw).repeat(1, 1, 2)
+    mask = torch.zeros(windows, 1, 1, TOKENS, dtype=torch.float64)
+    mask[0, ..., -4:] = torch.finfo(torch.float32).min
+    places = torch.arange(TOKENS)
+    near = (places[:, None] - places).abs() <= (TOKENS if window is None else window)
+
+    turned = projected.view(windows, TOKENS, 3, HEADS, size).clone()
+    pairs = torch.view_as_complex(torch.stack([turned[..., : size // 2], turned[..., size // 2 :]], -1).contiguous())
+    pairs[:, :, :2] = pairs[:, :, :2] * torch.polar(torch.ones(()).double(), angles[..., : size // 2])[:, :, None, None]
+    turned = torch.view_as_real(pairs).transpose(-1, -2).reshape(windows, TOKENS, 3 * WIDTH)
+
+    rows = TOKENS if window is None else window
+    blocks, keys = -(-TOKENS // rows), TOKENS if window is None else 3 * window
+    torch.manual_seed(5)
+    drawn = dropout.draw_mask(torch.Size([windows * HEADS * blocks, rows, keys]))
+    drawn = drawn.view(windows, HEADS, blocks, rows, keys)
+    kept = torch.ones(windows, HEADS, TOKENS, TOKENS)
+    for query in range(TOKENS if threshold else 0):
+        for key in places[near[query]].tolist():
+            first = 0 if window is None else (query // rows - 1) * rows  # key of the block's first column
+            kept[:, :, query, key] = drawn[:, :, query // rows, query % rows, key - first]
+    expected = reference_attention(turned, mask.masked_fill(~near, -torch.inf), kept, dropout)
+    sees = (near & (mask[:, 0] == 0)).any(-1)[..., None]
+    assert sees.all() == (window is None)
+    gradient = torch.randn(expected.shape, dtype=torch.float64, generator=draw) * sees
+    (expected_gradient,) = torch.autograd.grad(expected, projected, gradient)
+
+    rotary = torch.stack([angles.cos(), angles.sin()])[:, :, None]
+    torch.manual_seed(5)
+    result: Any = _AttentionFunction.apply(projected, mask, rotary, Attention(HEADS, dropout, window))
+    assert result.isfinite().all()
+    torch.testing.assert_close(result * sees, expected * sees, rtol=1e-12, atol=1e-12)
+    ours = torch.autograd.grad(result, projected, gradient)[0]
+    torch.testing.assert_close(ours, expected_gradient, rtol=1e-11, atol=1e-12)
