@@ -24,7 +24,6 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.models.albert.modeling_albert import AlbertAttention
 from transformers.models.bert.modeling_bert import BertSelfAttention
-from transformers.models.camembert.modeling_camembert import CamembertSelfAttention
 from transformers.models.distilbert.modeling_distilbert import MultiHeadSelfAttention
 from transformers.models.electra.modeling_electra import ElectraSelfAttention
 from transformers.models.modernbert.modeling_modernbert import ModernBertAttention
@@ -399,7 +398,6 @@ SELF_ATTENTION = {
     "bert": SelfAttention(BertSelfAttention, _bert),
     "roberta": SelfAttention(RobertaSelfAttention, _bert),
     "xlm-roberta": SelfAttention(XLMRobertaSelfAttention, _bert),
-    "camembert": SelfAttention(CamembertSelfAttention, _bert),
     "electra": SelfAttention(ElectraSelfAttention, _bert),
     "albert": SelfAttention(AlbertAttention, _albert),
     "distilbert": SelfAttention(MultiHeadSelfAttention, _distilbert, ("q_lin", "k_lin", "v_lin"), False),

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import AdapterConfig
 from torch import nn
 from transformers import (
     AlbertConfig,
     AutoModelForQuestionAnswering,
     BertConfig,
     BertForQuestionAnswering,
-    CamembertConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
@@ -22,12 +22,13 @@ from transformers import (
     RobertaConfig,
     XLMRobertaConfig,
 )
-from transformers.models.roberta.modeling_roberta import RobertaForQuestionAnswering
 
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models import fast_step
+from adapter_qa.models.adapter_model import as_adapter_model
+from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup, cast_frozen_weights
+from adapter_qa.models.encoder_adapters import init_adapters
 from adapter_qa.models.fast_step import (
     DROPOUT_ONLY,
     SELF_ATTENTION,
@@ -63,21 +64,6 @@ def bert(*, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
     return model.train()
 
 
-import adapters as _lib
-from dataclasses import replace
-from adapters.wrappers.interfaces import CUSTOM_INTERFACES
-
-
-def init_adapters(model):
-    kind = model.config.model_type
-    _lib.init(
-        model,
-        interface=replace(CUSTOM_INTERFACES[kind], adapter_methods=["bottleneck", "invertible"])
-        if kind == "modernbert"
-        else None,
-    )
-
-
 def configuration(name: str, dropout: float) -> PretrainedConfig:
     """Return a small encoder of a kind, with every dropout that it has."""
     sizes: dict[str, Any] = {"vocab_size": 200, "pad_token_id": 0, **SIZES}
@@ -102,22 +88,23 @@ def configuration(name: str, dropout: float) -> PretrainedConfig:
         "bert": BertConfig,
         "roberta": RobertaConfig,
         "xlm-roberta": XLMRobertaConfig,
-        "camembert": CamembertConfig,
     }
     return kinds[name](**sizes)
 
 
-def encoder(name: str, *, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
+def encoder(name: str, *, adapters: bool = True, dropout: float = 0.1, attention: str = "sdpa") -> PreTrainedModel:
     """Return a model for questions of a kind of encoder with random weights, in training mode."""
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForQuestionAnswering.from_config(configuration(name, dropout))
+    implementation = {} if name in ("electra", "deberta-v2") else {"attn_implementation": attention}  # these have one
+    config = configuration(name, dropout)
+    model: PreTrainedModel = AutoModelForQuestionAnswering.from_config(config, **implementation)
     for weight in model.parameters():
         if weight.dim() == 2:
             weight.data.normal_(std=0.1)  # scores of attention that differ
-    if adapters and name != "camembert":  # the library has no adapters for it
+    if adapters:
         init_adapters(model)
-        model.add_adapter("qa", "double_seq_bn[reduction_factor=4]")
-        model.train_adapter("qa")
+        as_adapter_model(model).add_adapter("qa", AdapterConfig.load("double_seq_bn", reduction_factor=4))
+        as_adapter_model(model).train_adapter("qa")
     return model.train()
 
 
@@ -298,15 +285,18 @@ def test_every_dropout_of_an_encoder_is_applied_and_rounded(name: str, monkeypat
     plain, fast = encoder(name), encoder(name)
     use_fast_step(fast)
     applied: list[float] = []
-    library = {"dropout": nn.functional.dropout, "attention": nn.functional.scaled_dot_product_attention}
+    library_dropout: Any = nn.functional.dropout
+    library_attention: Any = nn.functional.scaled_dot_product_attention
 
     def dropout(hidden: torch.Tensor, p: float, training: bool = True, inplace: bool = False) -> torch.Tensor:
         applied.extend([p] if training and p else [])
-        return library["dropout"](hidden, p, training, inplace)
+        result: torch.Tensor = library_dropout(hidden, p, training, inplace)
+        return result
 
     def attention(*tensors: torch.Tensor, dropout_p: float = 0.0, **arguments: Any) -> torch.Tensor:
         applied.extend([dropout_p] if dropout_p else [])
-        return library["attention"](*tensors, dropout_p=dropout_p, **arguments)
+        result: torch.Tensor = library_attention(*tensors, dropout_p=dropout_p, **arguments)
+        return result
 
     def draw_mask(self: Dropout, shape: torch.Size) -> torch.Tensor:
         applied.append(self.probability)
@@ -345,15 +335,28 @@ def test_long_windows_without_dropout_have_the_library_attention_between_all_tok
     exact = outputs(model)
     use_fast_step(model)
     monkeypatch.setattr(fast_step, "LONGEST", longest)
-    calls = []
-    attention = nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(
-        nn.functional, "scaled_dot_product_attention", lambda *a, **k: (calls.append(k), attention(*a, **k))[1]
-    )
+    library_attention: Any = nn.functional.scaled_dot_product_attention
+    calls = 0
+
+    def attention(*tensors: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        result: torch.Tensor = library_attention(*tensors, **arguments)
+        return result
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
     values = outputs(model)
-    assert len(calls) == expected  # in layers 0 and 3; the others see a window
+    assert calls == expected  # in layers 0 and 3; the others see a window
     if not dropout:
         assert all(distance(ours, theirs) < 1e-5 for ours, theirs in zip(values, exact, strict=True))
+
+
+@pytest.mark.parametrize("name", ["bert", "albert", "distilbert", "modernbert"])
+def test_attention_without_a_kernel_of_pytorch_has_the_same_outputs(name: str) -> None:
+    plain, fast = (encoder(name, dropout=0.0, attention="eager") for _ in range(2))
+    use_fast_step(fast)
+    for ours, theirs in zip(outputs(fast), outputs(plain), strict=True):
+        assert distance(ours, theirs) < 1e-5
 
 
 def test_relative_positions_and_other_encoders_have_none() -> None:
