@@ -22,13 +22,6 @@ import torch
 from adapters.models.albert.mixin_albert import AlbertAttentionAdaptersMixin
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.albert.modeling_albert import AlbertAttention
-from transformers.models.bert.modeling_bert import BertSelfAttention
-from transformers.models.distilbert.modeling_distilbert import MultiHeadSelfAttention
-from transformers.models.electra.modeling_electra import ElectraSelfAttention
-from transformers.models.modernbert.modeling_modernbert import ModernBertAttention
-from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
-from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaSelfAttention
 
 BYTE_VALUES = 256
 LONGEST = 512  # tokens; without dropout, PyTorch's kernel is faster and takes less memory from about here on
@@ -55,7 +48,7 @@ def use_fast_step(model: PreTrainedModel) -> None:
         return
     attention = SELF_ATTENTION[model.config.model_type]
     for module in model.modules():
-        if isinstance(module, attention.module):
+        if attention.module in (kind.__name__ for kind in type(module).__mro__):
             _replace_attention(module, attention)
 
 
@@ -192,7 +185,7 @@ class _AttentionFunction(torch.autograd.Function):
         if mask is None:
             _scaled_product(query, key.transpose(1, 2), size**-0.5, out=scores)
         else:
-            by_block = _block_mask(mask.clamp(min=torch.finfo(query.dtype).min), window)
+            by_block = _block_mask(mask, window, torch.finfo(query.dtype).min)
             scores.view(batch, heads, -1, *scores.shape[1:]).copy_(by_block)
             scores.baddbmm_(query, key.transpose(1, 2), alpha=size**-0.5)
         weights = torch.softmax(scores, -1)
@@ -282,17 +275,19 @@ def _sum_around(left: torch.Tensor, right: torch.Tensor, scale: float, out: torc
     out[1:] += after[:-1]
 
 
-def _block_mask(mask: torch.Tensor, window: int | None) -> torch.Tensor:
+def _block_mask(mask: torch.Tensor, window: int | None, smallest: float) -> torch.Tensor:
     """Return (batch, 1, blocks, queries of a block, keys of a block) of the mask of `_AttentionFunction`.
 
-    Tokens outside of the window are -inf, so they weigh 0 even if the rest of the window is padding. The output of such
-    a query, itself padding, has no meaning and is another than the library's.
+    Padding has the smallest number: a softmax of -inf only is no number. Tokens outside of the window are -inf, so they
+    weigh 0 even if the rest of the window is padding. The output of such a query, which is padding itself, has no
+    meaning; the library's is another.
     """
+    mask = mask.clamp(min=smallest)
     if window is None:
         return mask[:, :, None]
     tokens = mask.shape[-1]
     count = -(-tokens // window)
-    keys = nn.functional.pad(mask[:, :, 0], (0, count * window - tokens), value=float(mask.min()))
+    keys = nn.functional.pad(mask[:, :, 0], (0, count * window - tokens), value=smallest)
     keys = nn.functional.pad(keys, (window, window), value=-math.inf).unfold(-1, 3 * window, window)
     distance = torch.arange(-window, 2 * window) - torch.arange(window)[:, None]
     return keys[..., None, :].masked_fill(distance.abs() > window, -math.inf)
@@ -382,26 +377,27 @@ class SelfAttention(NamedTuple):
     """The self-attention of an encoder: softmax(QKᵀ/√d + mask)V with dropout on the softmax.
 
     Attributes:
-        module: class of the modules that compute it, with adapters and without.
+        module: name of the class of the modules that compute it, or of their base class. The classes are not imported
+            here: to import ModernBERT's takes 0.7 s.
         forward: the forward pass of a module in training, of the arguments that its layer gives it.
         projections: names of its linear layers for query, key and value.
         has_relative_kinds: whether the encoder's configuration can ask for relative positions, which are not here.
     """
 
-    module: type[nn.Module]
+    module: str
     forward: Callable[..., Any]
     projections: tuple[str, ...] = ("query", "key", "value")
     has_relative_kinds: bool = True
 
 
 SELF_ATTENTION = {
-    "bert": SelfAttention(BertSelfAttention, _bert),
-    "roberta": SelfAttention(RobertaSelfAttention, _bert),
-    "xlm-roberta": SelfAttention(XLMRobertaSelfAttention, _bert),
-    "electra": SelfAttention(ElectraSelfAttention, _bert),
-    "albert": SelfAttention(AlbertAttention, _albert),
-    "distilbert": SelfAttention(MultiHeadSelfAttention, _distilbert, ("q_lin", "k_lin", "v_lin"), False),
-    "modernbert": SelfAttention(ModernBertAttention, _modernbert, ("Wqkv",), False),
+    "bert": SelfAttention("BertSelfAttention", _bert),
+    "roberta": SelfAttention("RobertaSelfAttention", _bert),
+    "xlm-roberta": SelfAttention("XLMRobertaSelfAttention", _bert),
+    "electra": SelfAttention("ElectraSelfAttention", _bert),
+    "albert": SelfAttention("AlbertAttention", _albert),
+    "distilbert": SelfAttention("MultiHeadSelfAttention", _distilbert, ("q_lin", "k_lin", "v_lin"), False),
+    "modernbert": SelfAttention("ModernBertAttention", _modernbert, ("Wqkv",), False),
 }
 DROPOUT_ONLY = ("deberta-v2",)  # encoders whose attention is another
 

@@ -333,15 +333,16 @@ def test_relative_positions_and_other_encoders_have_none() -> None:
 
 
 @pytest.mark.parametrize("threshold", [0, 64])
+@pytest.mark.parametrize("padding", [0, 4])
 @pytest.mark.parametrize("window", [2, 3, None])
-def test_attention_in_a_window_with_rotary_embeddings(window: int | None, threshold: int) -> None:
+def test_attention_in_a_window_with_rotary_embeddings(window: int | None, padding: int, threshold: int) -> None:
     """Against the formula for all tokens, where a token sees a token; an output without any has no meaning."""
     windows, size, dropout = 2, WIDTH // HEADS, Dropout(threshold)
     draw = torch.Generator().manual_seed(2)
     projected = torch.randn(windows, TOKENS, 3 * WIDTH, dtype=torch.float64, generator=draw, requires_grad=True)
     angles = torch.rand(windows, TOKENS, size // 2, dtype=torch.float64, generator=draw).repeat(1, 1, 2)
     mask = torch.zeros(windows, 1, 1, TOKENS, dtype=torch.float64)
-    mask[0, ..., -4:] = torch.finfo(torch.float32).min
+    mask[0, ..., TOKENS - padding :] = torch.finfo(torch.float32).min
     places = torch.arange(TOKENS)
     near = (places[:, None] - places).abs() <= (TOKENS if window is None else window)
 
@@ -362,7 +363,7 @@ def test_attention_in_a_window_with_rotary_embeddings(window: int | None, thresh
             kept[:, :, query, key] = drawn[:, :, query // rows, query % rows, key - first]
     expected = reference_attention(turned, mask.masked_fill(~near, -torch.inf), kept, dropout)
     sees = (near & (mask[:, 0] == 0)).any(-1)[..., None]
-    assert sees.all() == (window is None)
+    assert sees.all() == (window is None or not padding)
     gradient = torch.randn(expected.shape, dtype=torch.float64, generator=draw) * sees
     (expected_gradient,) = torch.autograd.grad(expected, projected, gradient)
 
