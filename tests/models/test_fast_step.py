@@ -219,7 +219,7 @@ def test_attention_is_the_formula_and_has_its_gradient(threshold: int, windows: 
     )
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", [*ENCODERS, "modernbert, wide"])
 @pytest.mark.parametrize("adapters", [True, False])
 @pytest.mark.parametrize(("bf16", "factor"), [(False, 1.5), (True, 2.0)])
 def test_step_of_every_encoder_is_as_exact_as_the_plain_one(

@@ -27,10 +27,11 @@ def configuration(name: str, dropout: float) -> PretrainedConfig:
             vocab_size=200, dim=64, n_layers=4, n_heads=4, hidden_dim=128, dropout=dropout, attention_dropout=dropout,
             qa_dropout=dropout,
         )  # fmt: skip
-    if name == "modernbert":  # layers 1, 2 and 4 see 4 tokens to each side
+    if name.startswith("modernbert"):  # layers 1, 2 and 4 see 4 tokens to each side; in the wide one 8
         return ModernBertConfig(
-            **sizes | {"num_hidden_layers": 5}, local_attention=8, attention_dropout=dropout, mlp_dropout=dropout,
-            embedding_dropout=dropout, classifier_dropout=dropout, attention_bias=True, reference_compile=False,
+            **sizes | {"num_hidden_layers": 5}, local_attention=16 if name == "modernbert, wide" else 8,
+            attention_dropout=dropout, mlp_dropout=dropout, embedding_dropout=dropout, classifier_dropout=dropout,
+            attention_bias=True, reference_compile=False,
         )  # fmt: skip
     sizes |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     if name == "albert":
