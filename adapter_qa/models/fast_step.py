@@ -5,7 +5,8 @@ attention. Here
 
 - a dropout mask comes from random bytes, eight from one 64-bit number, so the probability p is rounded to n/256;
 - attention has its own forward and backward pass: with dropout, the general kernel falls back to a slow one;
-- query, key and value of a layer are one matrix product.
+- query, key and value of a layer are one matrix product;
+- a layer whose tokens attend to near tokens only computes no scores of distant ones.
 
 In evaluation mode the encoder computes as without it, to the bit.
 """
@@ -13,30 +14,27 @@ In evaluation mode the encoder computes as without it, to the bit.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from adapters.models.albert.mixin_albert import AlbertAttentionAdaptersMixin
 from torch import nn
 from transformers import PreTrainedModel
-from transformers.models.bert.modeling_bert import BertSelfAttention
-from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
-from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaSelfAttention
 
 from adapter_qa.models.low_rank import has_low_rank
 
 BYTE_VALUES = 256
-# Encoders whose self-attention is softmax(QKᵀ/√d + mask)V with dropout on the softmax, and the module that computes it.
-SELF_ATTENTION: dict[str, type[nn.Module]] = {
-    "bert": BertSelfAttention,
-    "roberta": RobertaSelfAttention,
-    "xlm-roberta": XLMRobertaSelfAttention,
-}
+LONGEST = 512  # tokens; without dropout, PyTorch's kernel is faster and takes less memory from about here on
 
 
 def has_fast_step(config: Any) -> bool:
     """Return whether the encoder of a configuration has a fast step."""
-    return config.model_type in SELF_ATTENTION and config.position_embedding_type == "absolute"
+    if config.model_type in DROPOUT_ONLY:
+        return True
+    attention = SELF_ATTENTION.get(config.model_type)
+    return attention is not None and (not attention.has_relative_kinds or config.position_embedding_type == "absolute")
 
 
 def use_fast_step(model: PreTrainedModel) -> None:
@@ -48,9 +46,12 @@ def use_fast_step(model: PreTrainedModel) -> None:
     if not has_fast_step(model.config):
         raise ValueError(f"{model.config.model_type}: has no fast step")
     _replace_dropout(model)
+    if model.config.model_type in DROPOUT_ONLY:
+        return
+    attention = SELF_ATTENTION[model.config.model_type]
     for module in model.modules():
-        if isinstance(module, SELF_ATTENTION[model.config.model_type]):
-            _replace_attention(module)
+        if attention.module in (kind.__name__ for kind in type(module).__mro__):
+            _replace_attention(module, attention)
 
 
 def dropout_probabilities(model: nn.Module) -> list[float]:
@@ -132,67 +133,95 @@ def _replace_dropout(model: nn.Module) -> None:
 # ---------------------------------------------------------------- attention
 
 
+class Attention(NamedTuple):
+    """What attention computes, beside its tensors.
+
+    Attributes:
+        heads: number of heads.
+        dropout: on the softmax.
+        window: tokens on each side that a token attends to; None: all tokens.
+    """
+
+    heads: int
+    dropout: Dropout
+    window: int | None = None
+
+
 class _AttentionFunction(torch.autograd.Function):
     """dropout(softmax(QKᵀ/√d + mask)) V for all heads, with a backward pass from the softmax and the dropout mask.
 
     With P the softmax, M the dropout mask, s its scale and O = s (P∘M) V, the gradients are
     dV = s (P∘M)ᵀ dO, dP = s (dO Vᵀ)∘M, dS = P∘(dP - Σ dP∘P), dQ = dS K/√d and dK = dSᵀ Q/√d.
+
+    With a window of w, queries are in blocks of w tokens. A block needs the keys of three blocks: its own and its two
+    neighbours. The blocks of all heads lie one after the other, so these keys are a view. Next to the first and the
+    last block of a head lies another head, which the mask leaves out.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, projected: torch.Tensor, mask: torch.Tensor | None, heads: int, dropout: Dropout
+        ctx: Any, projected: torch.Tensor, mask: torch.Tensor | None, rotary: torch.Tensor | None, attention: Attention
     ) -> torch.Tensor:
         """Return the output of the heads, side by side.
 
         Args:
             ctx: keeps tensors for the backward pass.
             projected: (batch, tokens, 3h), queries, keys and values.
-            mask: (batch, 1, 1, tokens), added to the scores; None if no token is masked.
-            heads: number of heads.
-            dropout: on the softmax.
+            mask: (batch, 1, 1 or tokens, tokens), added to the scores; (batch, 1, 1, tokens) with a window; None if no
+                token is masked.
+            rotary: (2, batch or 1, 1, tokens, d), cosine and sine of rotary embeddings; None if there are none.
+            attention: heads, dropout and window.
 
         Returns:
             (batch, tokens, h).
         """
         batch, tokens, width = projected.shape
+        heads, dropout, window = attention
         size = width // 3 // heads
         by_head = projected.view(batch, tokens, 3, heads, size).permute(2, 0, 3, 1, 4)
-        query, key, value = by_head.reshape(3, batch * heads, tokens, size)
+        if rotary is not None:
+            by_head = torch.cat([_rotated(by_head[:2], *rotary), by_head[2:]])
+        blocks = _blocks(by_head, window)
+        query, key, value = blocks[0], _around(blocks[1], window), _around(blocks[2], window)
+        scores = query.new_empty(len(query), query.shape[1], key.shape[1])
         if mask is None:
-            scores = _scaled_product(query, key.transpose(1, 2), size**-0.5)
+            _scaled_product(query, key.transpose(1, 2), size**-0.5, out=scores)
         else:
-            by_row = mask.to(query.dtype).expand(batch, heads, tokens, tokens).contiguous()
-            scores = by_row.view(-1, tokens, tokens)
+            by_block = _block_mask(mask, window, torch.finfo(query.dtype).min)
+            scores.view(batch, heads, -1, *scores.shape[1:]).copy_(by_block)
             scores.baddbmm_(query, key.transpose(1, 2), alpha=size**-0.5)
         weights = torch.softmax(scores, -1)
         kept = dropout.draw_mask(weights.shape) if dropout.threshold else None
         dropped = weights if kept is None else torch.mul(kept.to(weights.dtype), weights, out=scores)
-        ctx.save_for_backward(query, key, value, weights, kept)
-        ctx.heads, ctx.scale = heads, dropout.scale
+        ctx.save_for_backward(blocks, weights, kept, rotary)
+        ctx.attention = attention
         output = _scaled_product(dropped, value, dropout.scale)
-        return output.view(batch, heads, tokens, size).transpose(1, 2).reshape(batch, tokens, -1)
+        by_token = output.view(batch, heads, -1, size)[:, :, :tokens].transpose(1, 2)
+        return by_token.reshape(batch, tokens, -1)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
         """Return the gradient of `projected`, (batch, tokens, 3h)."""
-        query, key, value, weights, kept = ctx.saved_tensors
+        blocks, weights, kept, rotary = ctx.saved_tensors
+        heads, dropout, window = ctx.attention
         batch, tokens, width = grad_outputs[0].shape
-        size = width // ctx.heads
-        by_head = grad_outputs[0].reshape(batch, tokens, ctx.heads, size).transpose(1, 2)
-        grad = by_head.reshape(batch * ctx.heads, tokens, size)
-        gradients = grad.new_empty(3, *query.shape)
-        dropped, grad_weights = weights, _scaled_product(grad, value.transpose(1, 2), ctx.scale)
+        size = width // heads
+        query, key, value = blocks[0], _around(blocks[1], window), _around(blocks[2], window)
+        (grad,) = _blocks(grad_outputs[0].view(batch, tokens, 1, heads, size).permute(2, 0, 3, 1, 4), window)
+        gradients = torch.empty_like(blocks)
+        dropped, grad_weights = weights, _scaled_product(grad, value.transpose(1, 2), dropout.scale)
         if kept is not None:
             mask = kept.to(weights.dtype)
             grad_weights.mul_(mask)
             dropped = mask.mul_(weights)
-        _scaled_product(dropped.transpose(1, 2), grad, ctx.scale, out=gradients[2])
+        _sum_around(dropped.transpose(1, 2), grad, dropout.scale, out=gradients[2])
         grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)  # noqa: SLF001, no public one
         _scaled_product(grad_scores, key, size**-0.5, out=gradients[0])
-        _scaled_product(grad_scores.transpose(1, 2), query, size**-0.5, out=gradients[1])
-        by_token = gradients.view(3, batch, ctx.heads, tokens, size).permute(1, 3, 0, 2, 4)
-        return by_token.reshape(batch, tokens, 3 * width), None, None, None
+        _sum_around(grad_scores.transpose(1, 2), query, size**-0.5, out=gradients[1])
+        by_head = gradients.view(3, batch, heads, -1, size)[..., :tokens, :]
+        if rotary is not None:
+            by_head = torch.cat([_rotated(by_head[:2], rotary[0], -rotary[1]), by_head[2:]])
+        return by_head.permute(1, 3, 0, 2, 4).reshape(batch, tokens, 3 * width), None, None, None
 
 
 def _scaled_product(
@@ -203,27 +232,189 @@ def _scaled_product(
     return torch.baddbmm(ignored, left, right, beta=0, alpha=scale, out=out)
 
 
-def _replace_attention(module: Any) -> None:
-    """Give a self-attention module of `SELF_ATTENTION` the fast forward pass for training mode."""
-    plain = module.forward
-    projections = (module.query, module.key, module.value)
-    frozen = _joined_in_place(projections) if not module.query.weight.requires_grad else None
+def _rotated(by_head: torch.Tensor, cosine: torch.Tensor, sine: torch.Tensor) -> torch.Tensor:
+    """Return rotary embeddings applied to queries and keys, (2, batch, heads, tokens, d).
 
-    def forward(
-        hidden_states: torch.Tensor, attention_mask: torch.Tensor | None = None, **arguments: Any
-    ) -> tuple[torch.Tensor, None]:
-        if not module.training:
-            result: tuple[torch.Tensor, None] = plain(hidden_states, attention_mask, **arguments)
-            return result
-        if any(map(has_low_rank, projections)):
-            projected = torch.cat([projection(hidden_states) for projection in projections], -1)
-            if torch.is_autocast_enabled("cpu"):  # (IA)3 leaves its products in float32
-                projected = projected.to(torch.get_autocast_dtype("cpu"))
-        else:
-            projected = nn.functional.linear(hidden_states, *(frozen or _joined(projections)))
-        mask = None if attention_mask is None else attention_mask[:, :, :1]  # all rows are the same
-        dropout = Dropout.nearest(module.dropout.p)
-        return _AttentionFunction.apply(projected, mask, module.num_attention_heads, dropout), None
+    `cosine` and `sine` are (batch or 1, 1, tokens, d). With -sine, this is the backward pass.
+    """
+    half = by_head.shape[-1] // 2
+    rotated = by_head * cosine
+    rotated[..., :half].addcmul_(by_head[..., half:], sine[..., :half], value=-1)
+    rotated[..., half:].addcmul_(by_head[..., :half], sine[..., half:])
+    return rotated
+
+
+def _blocks(by_head: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Return (n, blocks, tokens of a block, d) of (n, batch, heads, tokens, d), filled up with 0.
+
+    A block is all tokens of a head, or with a window as many as are in the window.
+    """
+    tokens, size = by_head.shape[-2:]
+    if window is None:
+        return by_head.reshape(len(by_head), -1, tokens, size)
+    count = -(-tokens // window)
+    filled = by_head.new_zeros(*by_head.shape[:3], count * window, size)
+    filled[..., :tokens, :] = by_head
+    return filled.view(len(by_head), -1, window, size)
+
+
+def _around(blocks: torch.Tensor, window: int | None) -> torch.Tensor:
+    """Return each of (blocks, w, d) between its neighbours, (blocks, 3w, d), with a window of w; else the blocks."""
+    if window is None:
+        return blocks
+    padded = nn.functional.pad(blocks.flatten(0, 1), (0, 0, window, window))
+    return padded.unfold(0, 3 * window, window).transpose(1, 2)
+
+
+def _sum_around(left: torch.Tensor, right: torch.Tensor, scale: float, out: torch.Tensor) -> None:
+    """Write the scaled product of a block's keys, (blocks, w, d), as the sum over the blocks that have them."""
+    if left.shape[1] == out.shape[1]:
+        _scaled_product(left, right, scale, out=out)
+        return
+    before, own, after = _scaled_product(left, right, scale).chunk(3, 1)
+    out.copy_(own)
+    out[:-1] += before[1:]
+    out[1:] += after[:-1]
+
+
+def _block_mask(mask: torch.Tensor, window: int | None, smallest: float) -> torch.Tensor:
+    """Return (batch, 1, blocks, queries of a block, keys of a block) of the mask of `_AttentionFunction`.
+
+    Padding has the smallest number: a softmax of -inf only is no number. Tokens outside of the window are -inf, so they
+    weigh 0 even if the rest of the window is padding. The output of such a query, which is padding itself, has no
+    meaning; the library's is another.
+    """
+    mask = mask.clamp(min=smallest)
+    if window is None:
+        return mask[:, :, None]
+    tokens = mask.shape[-1]
+    count = -(-tokens // window)
+    keys = nn.functional.pad(mask[:, :, 0], (0, count * window - tokens), value=smallest)
+    keys = nn.functional.pad(keys, (window, window), value=-math.inf).unfold(-1, 3 * window, window)
+    distance = torch.arange(-window, 2 * window) - torch.arange(window)[:, None]
+    return keys[..., None, :].masked_fill(distance.abs() > window, -math.inf)
+
+
+# ---------------------------------------------------------------- encoders
+
+
+@dataclass(frozen=True)
+class FastAttention:
+    """A self-attention module with the fast forward pass.
+
+    Attributes:
+        module: the module of the encoder.
+        plain: its own forward pass.
+        projections: its linear layers, one for query, key and value each, or one for all of them.
+        joined: weight and bias of the projections together, if they are frozen.
+    """
+
+    module: Any
+    plain: Callable[..., Any]
+    projections: Sequence[nn.Linear]
+    joined: tuple[torch.Tensor, torch.Tensor] | None
+
+    def project(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return queries, keys and values of hidden states, (batch, tokens, 3h) of (batch, tokens, h)."""
+        if len(self.projections) == 1 or any(map(has_low_rank, self.projections)):
+            projected = torch.cat([projection(hidden) for projection in self.projections], -1)
+            # (IA)3 leaves its products in float32.
+            return projected.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else projected
+        return nn.functional.linear(hidden, *(self.joined or _joined(self.projections)))
+
+    def __call__(self, hidden: torch.Tensor, mask: torch.Tensor | None, heads: int, dropout: float) -> torch.Tensor:
+        """Return attention between all tokens, before the output projection, (batch, tokens, h).
+
+        Args:
+            hidden: (batch, tokens, h).
+            mask: (batch, 1, 1 or tokens, tokens), added to the scores, all rows the same; None if no token is masked.
+            heads: number of heads.
+            dropout: probability of dropout on the softmax.
+        """
+        keys = None if mask is None else mask[:, :, :1]
+        return _attention(self.project(hidden), keys, None, Attention(heads, Dropout.nearest(dropout)))
+
+
+def _attention(
+    projected: torch.Tensor, mask: torch.Tensor | None, rotary: torch.Tensor | None, attention: Attention
+) -> torch.Tensor:
+    output: torch.Tensor = _AttentionFunction.apply(projected, mask, rotary, attention)
+    return output
+
+
+def _bert(fast: FastAttention, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, **_: Any) -> Any:
+    return fast(hidden_states, attention_mask, fast.module.num_attention_heads, fast.module.dropout.p), None
+
+
+def _albert(fast: FastAttention, hidden: torch.Tensor, mask: torch.Tensor | None = None, *_: Any) -> Any:
+    module = fast.module
+    heads = fast(hidden, mask, module.num_attention_heads, module.attention_dropout.p)
+    output = module.output_dropout(module.dense(heads))
+    if isinstance(module, AlbertAttentionAdaptersMixin):
+        return (module.attention_adapters(hidden, output, module.LayerNorm),)
+    return (module.LayerNorm(hidden + output),)
+
+
+def _distilbert(fast: FastAttention, *, query: torch.Tensor, mask: torch.Tensor | None, **_: Any) -> Any:
+    if mask is not None and mask.dim() == 2:  # 1 at tokens, as the module without a kernel takes it
+        mask = torch.zeros_like(query[:, :, 0]).masked_fill(mask == 0, torch.finfo(query.dtype).min)[:, None, None]
+    return (fast.module.out_lin(fast(query, mask, fast.module.n_heads, fast.module.dropout.p)),)
+
+
+def _modernbert(fast: FastAttention, hidden_states: torch.Tensor, **arguments: Any) -> Any:
+    module, tokens, dropout = fast.module, hidden_states.shape[1], Dropout.nearest(fast.module.attention_dropout)
+    mask, window, reach = arguments["attention_mask"][:, :, :1], None, module.local_attention[0]  # -1: all tokens
+    if reach < 0 and tokens > LONGEST and not dropout.threshold:
+        return fast.plain(hidden_states, **arguments)
+    if reach > 0 and tokens > 4 * reach:
+        window = reach
+    elif reach >= 0:
+        mask = arguments["sliding_window_mask"]
+    projected = fast.project(hidden_states)
+    rotary = torch.stack(module.rotary_emb(projected, position_ids=arguments["position_ids"]))[:, :, None]
+    output = _attention(projected, mask, rotary, Attention(module.num_heads, dropout, window))
+    return (module.out_drop(module.Wo(output)),)
+
+
+class SelfAttention(NamedTuple):
+    """The self-attention of an encoder: softmax(QKᵀ/√d + mask)V with dropout on the softmax.
+
+    Attributes:
+        module: name of the class of the modules that compute it, or of their base class. The classes are not imported
+            here: to import ModernBERT's takes 0.7 s.
+        forward: the forward pass of a module in training, of the arguments that its layer gives it.
+        projections: names of its linear layers for query, key and value.
+        has_relative_kinds: whether the encoder's configuration can ask for relative positions, which are not here.
+    """
+
+    module: str
+    forward: Callable[..., Any]
+    projections: tuple[str, ...] = ("query", "key", "value")
+    has_relative_kinds: bool = True
+
+
+SELF_ATTENTION = {
+    "bert": SelfAttention("BertSelfAttention", _bert),
+    "roberta": SelfAttention("RobertaSelfAttention", _bert),
+    "xlm-roberta": SelfAttention("XLMRobertaSelfAttention", _bert),
+    "electra": SelfAttention("ElectraSelfAttention", _bert),
+    "albert": SelfAttention("AlbertAttention", _albert),
+    "distilbert": SelfAttention("MultiHeadSelfAttention", _distilbert, ("q_lin", "k_lin", "v_lin"), False),
+    "modernbert": SelfAttention("ModernBertAttention", _modernbert, ("Wqkv",), False),
+}
+DROPOUT_ONLY = ("deberta-v2",)  # encoders whose attention is another
+
+
+def _replace_attention(module: Any, attention: SelfAttention) -> None:
+    """Give a self-attention module the fast forward pass for training mode."""
+    projections = [module.get_submodule(name) for name in attention.projections]
+    is_frozen = len(projections) > 1 and not projections[0].weight.requires_grad
+    fast = FastAttention(module, module.forward, projections, _joined_in_place(projections) if is_frozen else None)
+
+    def forward(*inputs: Any, **arguments: Any) -> Any:
+        if not module.training or arguments.get("output_attentions"):
+            return fast.plain(*inputs, **arguments)
+        return attention.forward(fast, *inputs, **arguments)
 
     module.forward = forward
 

@@ -253,12 +253,17 @@ def build_model(
     are the class names of NER.
 
     Raises:
-        UserError: if the base model cannot be loaded, or has no fast step although it is asked for.
+        UserError: if the base model cannot be loaded, or lacks a fast step or checkpointing that is asked for.
     """
     options, weights = base.identity.options, base.identity.weights
     model = load_model(options, task, labels, shapes_only=run.args.dry_run)
     if run.config.training.fast_step and not has_fast_step(model.config):
         raise UserError(f"--fast_step True: {options.model_name_or_path} has no fast step; leave it out")
+    if run.config.training.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise UserError(
+            f"--gradient_checkpointing True: the library has none for {model.config.model_type}; leave it out, and for "
+            "less memory give --tokens_per_batch"
+        )
     if run.record.folder is not None and weights is None:
         weights = weights_fingerprint(model)
     if options.random_init:

@@ -6,14 +6,27 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import AdapterConfig
+from support.small_encoders import SIZES, configuration
 from torch import nn
-from transformers import BertConfig, BertForQuestionAnswering, PretrainedConfig, PreTrainedModel, RobertaConfig
-from transformers.models.roberta.modeling_roberta import RobertaForQuestionAnswering
+from transformers import (
+    AutoModelForQuestionAnswering,
+    BertConfig,
+    BertForQuestionAnswering,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
+from adapter_qa.models import fast_step
+from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup, cast_frozen_weights
+from adapter_qa.models.encoder_adapters import init_adapters
 from adapter_qa.models.fast_step import (
+    DROPOUT_ONLY,
+    SELF_ATTENTION,
+    Attention,
     ByteDropout,
     Dropout,
     _AttentionFunction,
@@ -23,7 +36,7 @@ from adapter_qa.models.fast_step import (
 )
 
 HEADS, TOKENS, WIDTH = 2, 7, 8
-SIZES = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 128}
+ENCODERS = [*SELF_ATTENTION, *DROPOUT_ONLY]
 
 
 def bert(*, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
@@ -41,6 +54,22 @@ def bert(*, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
         )
         assert setup is not None
         build_setup(model, setup)
+    return model.train()
+
+
+def encoder(name: str, *, adapters: bool = True, dropout: float = 0.1, attention: str = "sdpa") -> PreTrainedModel:
+    """Return a model for questions of a kind of encoder with random weights, in training mode."""
+    torch.manual_seed(0)
+    implementation = {} if name in ("electra", "deberta-v2") else {"attn_implementation": attention}  # these have one
+    config = configuration(name, dropout)
+    model: PreTrainedModel = AutoModelForQuestionAnswering.from_config(config, **implementation)
+    for weight in model.parameters():
+        if weight.dim() == 2:
+            weight.data.normal_(std=0.1)  # scores of attention that differ
+    if adapters:
+        init_adapters(model)
+        as_adapter_model(model).add_adapter("qa", AdapterConfig.load("double_seq_bn", reduction_factor=4))
+        as_adapter_model(model).train_adapter("qa")
     return model.train()
 
 
@@ -183,24 +212,165 @@ def test_attention_is_the_formula_and_has_its_gradient(threshold: int, windows: 
     expected = reference_attention(projected, mask, kept, dropout)
     (expected_gradient,) = torch.autograd.grad(expected, projected, gradient)
     torch.manual_seed(5)
-    result: Any = _AttentionFunction.apply(projected, mask, HEADS, dropout)
+    result: Any = _AttentionFunction.apply(projected, mask, None, Attention(HEADS, dropout))
     torch.testing.assert_close(result, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(
         torch.autograd.grad(result, projected, gradient)[0], expected_gradient, rtol=1e-11, atol=1e-12
     )
 
 
-def test_roberta_has_it_and_other_attention_has_not() -> None:
-    torch.manual_seed(0)
-    config = RobertaConfig(vocab_size=200, attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0, **SIZES)  # type: ignore[arg-type]
-    model: PreTrainedModel = RobertaForQuestionAnswering(config).train()
-    plain = outputs(model)
+@pytest.mark.parametrize("name", [*ENCODERS, "modernbert, wide"])
+@pytest.mark.parametrize("adapters", [True, False])
+@pytest.mark.parametrize(("bf16", "factor"), [(False, 1.5), (True, 2.0)])
+def test_step_of_every_encoder_is_as_exact_as_the_plain_one(
+    name: str, adapters: bool, bf16: bool, factor: float
+) -> None:
+    exact = outputs(encoder(name, adapters=adapters, dropout=0.0).double())
+    plain, fast = (encoder(name, adapters=adapters, dropout=0.0) for _ in range(2))
+    for model in (plain, fast):
+        if bf16 and adapters:
+            cast_frozen_weights(model, torch.bfloat16)
+    use_fast_step(fast)
+    plain_outputs, fast_outputs = outputs(plain, bf16=bf16), outputs(fast, bf16=bf16)
+    assert torch.equal(plain_outputs[1], fast_outputs[1]) == (name == "deberta-v2")  # the others are another arithmetic
+    for ours, theirs, oracle in zip(fast_outputs, plain_outputs, exact, strict=True):
+        assert distance(ours, oracle) <= factor * distance(theirs, oracle)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_evaluation_of_every_encoder_is_unchanged_to_the_bit(name: str) -> None:
+    plain, fast = encoder(name), encoder(name)
+    use_fast_step(fast)
+    for ours, theirs in zip(outputs(fast.eval()), outputs(plain.eval()), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_dropout_of_an_encoder_is_applied_and_rounded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, fast = encoder(name), encoder(name)
+    use_fast_step(fast)
+    applied: list[float] = []
+    library_dropout: Any = nn.functional.dropout
+    library_attention: Any = nn.functional.scaled_dot_product_attention
+
+    def dropout(hidden: torch.Tensor, p: float, training: bool = True, inplace: bool = False) -> torch.Tensor:
+        applied.extend([p] if training and p else [])
+        result: torch.Tensor = library_dropout(hidden, p, training, inplace)
+        return result
+
+    def attention(*tensors: torch.Tensor, dropout_p: float = 0.0, **arguments: Any) -> torch.Tensor:
+        applied.extend([dropout_p] if dropout_p else [])
+        result: torch.Tensor = library_attention(*tensors, dropout_p=dropout_p, **arguments)
+        return result
+
+    def draw_mask(self: Dropout, shape: torch.Size) -> torch.Tensor:
+        applied.append(self.probability)
+        return torch.ones(shape, dtype=torch.uint8)
+
+    monkeypatch.setattr(nn.functional, "dropout", dropout)
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
+    monkeypatch.setattr(Dropout, "draw_mask", draw_mask)
+    plain(**batch())
+    library_dropouts, applied = applied, []
+    fast(**batch())
+    assert set(library_dropouts) == {0.1}
+    assert applied == [26 / 256] * len(library_dropouts)
+    assert dropout_probabilities(fast) == [26 / 256]
+
+
+@pytest.mark.parametrize("name", [name for name in ENCODERS if name != "albert"])  # the library has none for it
+def test_gradient_checkpointing_repeats_the_same_dropouts(name: str) -> None:
+    steps = []
+    for is_checkpointed in (False, True):
+        model = encoder(name)
+        use_fast_step(model)
+        if is_checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        torch.manual_seed(3)
+        steps.append(outputs(model))
+    assert model.is_gradient_checkpointing
+    assert all(torch.equal(ours, again) for ours, again in zip(*steps, strict=True))
+
+
+@pytest.mark.parametrize(("dropout", "longest", "expected"), [(0.0, 24, 0), (0.0, 23, 2), (0.1, 23, 0)])
+def test_long_windows_without_dropout_have_the_library_attention_between_all_tokens(
+    dropout: float, longest: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = encoder("modernbert", dropout=dropout)
+    exact = outputs(model)
     use_fast_step(model)
-    for ours, theirs in zip(outputs(model), plain, strict=True):
-        assert 0 < distance(ours, theirs) < 1e-5
+    monkeypatch.setattr(fast_step, "LONGEST", longest)
+    library_attention: Any = nn.functional.scaled_dot_product_attention
+    calls = 0
+
+    def attention(*tensors: torch.Tensor, **arguments: Any) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        result: torch.Tensor = library_attention(*tensors, **arguments)
+        return result
+
+    monkeypatch.setattr(nn.functional, "scaled_dot_product_attention", attention)
+    values = outputs(model)
+    assert calls == expected  # in layers 0 and 3; the others see a window
+    if not dropout:
+        assert all(distance(ours, theirs) < 1e-5 for ours, theirs in zip(values, exact, strict=True))
+
+
+@pytest.mark.parametrize("name", ["bert", "albert", "distilbert", "modernbert"])
+def test_attention_without_a_kernel_of_pytorch_has_the_same_outputs(name: str) -> None:
+    plain, fast = (encoder(name, dropout=0.0, attention="eager") for _ in range(2))
+    use_fast_step(fast)
+    for ours, theirs in zip(outputs(fast), outputs(plain), strict=True):
+        assert distance(ours, theirs) < 1e-5
+
+
+def test_relative_positions_and_other_encoders_have_none() -> None:
     for other in (BertConfig(position_embedding_type="relative_key"), PretrainedConfig()):
         assert not has_fast_step(other)
+    config = BertConfig(vocab_size=9, position_embedding_type="relative_key", **SIZES)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="has no fast step"):
-        use_fast_step(
-            BertForQuestionAnswering(BertConfig(vocab_size=9, position_embedding_type="relative_key", **SIZES))
-        )  # type: ignore[arg-type]
+        use_fast_step(BertForQuestionAnswering(config))
+
+
+@pytest.mark.parametrize("threshold", [0, 64])
+@pytest.mark.parametrize("padding", [0, 4])
+@pytest.mark.parametrize("window", [2, 3, None])
+def test_attention_in_a_window_with_rotary_embeddings(window: int | None, padding: int, threshold: int) -> None:
+    """Against the formula for all tokens, where a token sees a token; an output without any has no meaning."""
+    windows, size, dropout = 2, WIDTH // HEADS, Dropout(threshold)
+    draw = torch.Generator().manual_seed(2)
+    projected = torch.randn(windows, TOKENS, 3 * WIDTH, dtype=torch.float64, generator=draw, requires_grad=True)
+    angles = torch.rand(windows, TOKENS, size // 2, dtype=torch.float64, generator=draw).repeat(1, 1, 2)
+    mask = torch.zeros(windows, 1, 1, TOKENS, dtype=torch.float64)
+    mask[0, ..., TOKENS - padding :] = torch.finfo(torch.float32).min
+    places = torch.arange(TOKENS)
+    near = (places[:, None] - places).abs() <= (TOKENS if window is None else window)
+
+    turned = projected.view(windows, TOKENS, 3, HEADS, size).clone()
+    pairs = torch.view_as_complex(torch.stack([turned[..., : size // 2], turned[..., size // 2 :]], -1).contiguous())
+    pairs[:, :, :2] = pairs[:, :, :2] * torch.polar(torch.ones(()).double(), angles[..., : size // 2])[:, :, None, None]
+    turned = torch.view_as_real(pairs).transpose(-1, -2).reshape(windows, TOKENS, 3 * WIDTH)
+
+    rows = TOKENS if window is None else window
+    blocks, keys = -(-TOKENS // rows), TOKENS if window is None else 3 * window
+    torch.manual_seed(5)
+    drawn = dropout.draw_mask(torch.Size([windows * HEADS * blocks, rows, keys]))
+    drawn = drawn.view(windows, HEADS, blocks, rows, keys)
+    kept = torch.ones(windows, HEADS, TOKENS, TOKENS)
+    for query in range(TOKENS if threshold else 0):
+        for key in places[near[query]].tolist():
+            first = 0 if window is None else (query // rows - 1) * rows  # key of the block's first column
+            kept[:, :, query, key] = drawn[:, :, query // rows, query % rows, key - first]
+    expected = reference_attention(turned, mask.masked_fill(~near, -torch.inf), kept, dropout)
+    sees = (near & (mask[:, 0] == 0)).any(-1)[..., None]
+    assert sees.all() == (window is None or not padding)
+    gradient = torch.randn(expected.shape, dtype=torch.float64, generator=draw) * sees
+    (expected_gradient,) = torch.autograd.grad(expected, projected, gradient)
+
+    rotary = torch.stack([angles.cos(), angles.sin()])[:, :, None]
+    torch.manual_seed(5)
+    result: Any = _AttentionFunction.apply(projected, mask, rotary, Attention(HEADS, dropout, window))
+    assert result.isfinite().all()
+    torch.testing.assert_close(result * sees, expected * sees, rtol=1e-12, atol=1e-12)
+    ours = torch.autograd.grad(result, projected, gradient)[0]
+    torch.testing.assert_close(ours, expected_gradient, rtol=1e-11, atol=1e-12)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.small_encoders import configuration
 from support.split_batches import assert_same_step, train_on
 from support.trainers import copy_without_dropout
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
 
 import run_mlm_adapter
 from adapter_qa.config.options import AdapterOptions, MLMTrainingOptions, ModelOptions
@@ -21,6 +22,7 @@ from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
+from adapter_qa.models.encoders import ENCODERS
 from adapter_qa.training.mlm import MLMTrainer
 from adapter_qa.training.training_args import resolve_training_args
 
@@ -127,6 +129,31 @@ def test_loss_and_gradients_equal_those_of_logits_for_all_tokens(trainer: MLMTra
         gradients, expected = (torch.autograd.grad(loss, weights) for loss in (total, plain))
         torch.testing.assert_close(gradients, expected, rtol=1e-5, atol=1e-6)
     assert model(input_ids=ids).logits.shape == logits.shape  # after the loss the model returns all logits again
+
+
+@pytest.mark.parametrize("name", [name for name, encoder in ENCODERS.items() if encoder.loaded_as is None])
+def test_loss_and_gradients_of_every_encoder_equal_those_of_logits_for_all_tokens(
+    name: str, tmp_path: Path, tokenizer: PreTrainedTokenizerFast
+) -> None:
+    """In training, of all weights."""
+    torch.manual_seed(0)
+    model: PreTrainedModel = AutoModelForMaskedLM.from_config(configuration(name, 0.0)).double()
+    args = resolve_training_args(MLMTrainingOptions(output_dir=str(tmp_path), report_to=[], use_cpu=True))
+    trainer = MLMTrainer(model=model, setup=None, tokenizer=tokenizer, mlm_probability=0.3, args=args)
+    ids = torch.randint(5, model.config.vocab_size, (3, 20))
+    labels = ids.where(torch.rand(3, 20) < 0.3, IGNORED)
+    logits = model.train()(input_ids=ids).logits
+    plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
+    total, weight, outputs = trainer.task_loss(model, {"input_ids": ids, "labels": labels})
+    assert outputs.logits.shape == (int(weight), model.config.vocab_size)
+    torch.testing.assert_close(total, plain, rtol=1e-6, atol=1e-6)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    gradients, expected = (torch.autograd.grad(loss, weights, allow_unused=True) for loss in (total, plain))
+    assert sum(gradient is not None for gradient in expected) > len(weights) / 2
+    for ours, theirs in zip(gradients, expected, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.2])

@@ -122,19 +122,26 @@ def test_default_of_a_cpu_with_units_trains_in_bfloat16(
     assert outputs.start_logits.dtype == torch.bfloat16
 
 
-def test_a_fast_step_that_the_encoder_lacks_is_refused(
-    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("change", "option", "problem"),
+    [
+        ({"position_embedding_type": "relative_key"}, "--fast_step", "{base} has no fast step; leave it out"),
+        (
+            {"model_type": "albert"},
+            "--gradient_checkpointing",
+            "the library has none for albert; leave it out, and for less memory give --tokens_per_batch",
+        ),
+    ],
+)
+def test_what_the_encoder_lacks_is_refused(
+    change: dict[str, str], option: str, problem: str, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:
     base = tmp_path / "base"
     shutil.copytree(tiny_bert, base)
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
-    config["position_embedding_type"] = "relative_key"
-    (base / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (base / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
     argv = ["--model_name_or_path", base, "--do_train", "--train_file", squad_files[0], "--max_seq_length", 64]
-    argv += ["--doc_stride", 16, "--output_dir", tmp_path / "run", "--random_init", "True", "--fast_step", "True"]
+    argv += ["--doc_stride", 16, "--output_dir", tmp_path / "run", "--random_init", "True", option, "True"]
     process = run_main(run_qa_adapter.main, *argv)
-    assert (process.returncode, process.stderr) == (
-        2,
-        f"error: --fast_step True: {base} has no fast step; leave it out\n",
-    )
+    assert (process.returncode, process.stderr) == (2, f"error: {option} True: {problem.format(base=base)}\n")
     assert not (tmp_path / "run").exists()
