@@ -29,11 +29,12 @@ import run_qa_adapter
 from adapter_qa.inference.exported_model import ExportedModel
 from adapter_qa.models.adapter_setup import setup_from_saved
 from adapter_qa.models.base_model import load_model
+from adapter_qa.models.build import build_setup
 from adapter_qa.models.encoders import encoder_of
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 
 LONG = "modernbert, 8192 tokens"
-CONLL = "Ana B-PESSOA\nnasceu O\nem O\nRecife B-LOCAL\n. O\n\nO O\nTribunal B-ORGANIZACAO\nde I-ORGANIZACAO\nBelém I-ORGANIZACAO\n\n"
+CONLL = "Ana B-PESSOA\nnasceu O\nem O\nRecife B-LOCAL\n. O\n\nO O\nTribunal B-ORGANIZACAO\nde I-ORGANIZACAO\n\n"
 QUESTIONS = make_questions(8, 2)  # of the evaluation file
 # The bias of the keys has no gradient: the softmax of the scores does not depend on it.
 NO_GRADIENT = ("key.bias", "key_proj.bias", "k_lin.bias")
@@ -95,11 +96,10 @@ TRAININGS = {
         lambda name: "adapter_fusion_layer." in name,
     ),
 }
+WITH_TOKEN_TYPES = ("bert", "electra", "electra generator", "albert")
 VARIANTS = ("electra generator", "deberta-v2, convolution")  # of encoders that have a row of their own
 CASES = [
-    pytest.param(
-        encoder, kind, marks=[] if kind == "fusion" and encoder not in VARIANTS else pytest.mark.slow
-    )
+    pytest.param(encoder, kind, marks=[] if kind == "fusion" and encoder not in VARIANTS else pytest.mark.slow)
     for encoder in TINY
     for kind in TRAININGS
     if encoder != LONG
@@ -236,7 +236,7 @@ def test_encoder(encoder: str, kind: str, benches: Callable[[str], Bench], tmp_p
         assert answer["score"] == pytest.approx(best["probability"], abs=1e-5)
     require_success(export_qa.main, run, tmp_path / "onnx")
     exported = ExportedModel.load(tmp_path / "onnx")
-    assert ("token_type_ids" in exported.inputs) == (encoder.split(",")[0].split()[0] in WITH_TOKEN_TYPES)
+    assert ("token_type_ids" in exported.inputs) == (encoder in WITH_TOKEN_TYPES)
     for answer, plain in zip(asked, exported.answer_all(QUESTIONS).plain(), strict=True):
         assert (plain.text, plain.start, plain.end) == (answer["answer"], answer["start"], answer["end"])
         assert plain.probability == pytest.approx(answer["score"], abs=1e-4)

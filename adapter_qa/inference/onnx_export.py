@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from onnx_ir.passes.common import DeduplicateHashedInitializersPass
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import nn
 from torch.onnx.errors import OnnxExporterError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -136,8 +136,8 @@ def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, op
             )
             if program is None:  # as without `dynamo`
                 raise OnnxExporterError("there is no graph")
-            # The exporter writes a copy of a weight for every use of it: of all weights where layers share them.
-            DeduplicateHashedInitializersPass()(program.model)
+            if ENCODERS[model.config.model_type].shares_layers:  # the exporter has a copy of a weight for every use
+                DeduplicateInitializersPass(size_limit=2**40)(program.model)
             program.save(path, external_data=False)
     except OnnxExporterError as error:
         raise RunError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error

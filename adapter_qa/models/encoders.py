@@ -35,6 +35,7 @@ class Encoder:
         token_types: their number if config.json does not say it.
         mask_dimensions: of the attention mask that it takes: 3, (batch, 1, tokens), if possible, otherwise 2. For two
             dimensions transformers checks whether it contains padding, and that check waits for the GPU in every step.
+        rotates_positions: whether queries and keys are rotated by their positions, in place of position embeddings.
         shares_layers: whether all layers have the same weights, and so the same adapter.
         base_weights: what the names of its weights begin with, after the prefix of the model; others are of heads.
         attentions: values of --attn_implementation that its classes know.
@@ -49,6 +50,7 @@ class Encoder:
     takes_token_types: bool = True
     token_types: int = 2
     mask_dimensions: int = 3
+    rotates_positions: bool = False
     shares_layers: bool = False
     base_weights: tuple[str, ...] = ("embeddings.", "encoder.")
     attentions: tuple[str, ...] = ("sdpa", "eager")
@@ -83,6 +85,7 @@ ENCODERS = {
         (768, 22, 12, 1152, 8192),
         takes_token_types=False,
         mask_dimensions=2,
+        rotates_positions=True,
         base_weights=("embeddings.", "layers.", "final_norm."),
         default_attention="sdpa",  # the library's is flash attention, whose batches have a form that adapters lack
         settings={"reference_compile": False},  # on a GPU it would compile parts of the model that adapters change
