@@ -190,7 +190,7 @@ def _distilbert(_: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
 
 def _albert(_: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _albert_tokenizer()
-    config = _config(AlbertConfig, tokenizer, embedding_size=16, **POSITIONS, **WIDTHS, num_hidden_layers=3)
+    config = _config(AlbertConfig, tokenizer, embedding_size=16, **POSITIONS, **TWO_LAYERS)
     return tokenizer, AlbertForMaskedLM(config)
 
 
@@ -199,7 +199,7 @@ def _modernbert(_: Path, longest: int = LONGEST) -> tuple[PreTrainedTokenizerFas
     config = _config(
         ModernBertConfig, tokenizer, max_position_embeddings=longest, cls_token_id=tokenizer.cls_token_id,
         sep_token_id=tokenizer.sep_token_id, global_attn_every_n_layers=2, local_attention=16,
-        **{**WIDTHS, "intermediate_size": 48, "num_hidden_layers": 4},
+        **{**TWO_LAYERS, "intermediate_size": 48},
     )  # fmt: skip
     return tokenizer, ModernBertForMaskedLM(config)
 
