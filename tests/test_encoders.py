@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -246,3 +246,19 @@ def test_encoder(
     for answer, plain in zip(asked, exported.answer_all(QUESTIONS).plain(), strict=True):
         assert (plain.text, plain.start, plain.end) == (answer["answer"], answer["start"], answer["end"])
         assert plain.probability == pytest.approx(answer["score"], abs=1e-4)
+
+
+def test_windows_of_8192_tokens(tmp_path: Path) -> None:
+    """A context of two windows is evaluated, and answered in the same way."""
+    base = save_tiny(LONG, tmp_path / "base")
+    context = " ".join(question.context for question in make_questions(130, 3, sentences=8))
+    question = replace(make_questions(1, 3, sentences=8)[0], context=context)
+    write_squad(tmp_path / "dev.json", [question])
+    setup = Maker(base, tmp_path / "made").make("qa", "qa", A(madx2=True))[2]
+    run = tmp_path / "run"
+    require_success(
+        run_qa_adapter.main, "--model_name_or_path", base, "--validation_file", tmp_path / "dev.json", "--do_eval",
+        "--max_seq_length", "8192", "--doc_stride", "512", "--per_device_eval_batch_size", "1",
+        "--load_adapter", setup, "--report_to", "none", "--output_dir", run,
+    )  # fmt: skip
+    assert json.loads((run / "eval_results.json").read_text(encoding="utf-8"))["eval_windows"] == 2
