@@ -1,7 +1,7 @@
 """Every encoder through the scripts: trained, saved, asked and exported.
 
 In a normal run each encoder trains one fusion on a language adapter, answers with it and is exported; --slow runs every
-kind of training with every encoder. A new encoder is a row of `TINY` in support/tiny_encoders.py.
+kind of training with every encoder, and resumes it. A new encoder is a row of `TINY` in support/tiny_encoders.py.
 """
 
 from __future__ import annotations
@@ -178,6 +178,25 @@ def train(bench: Bench, kind: str, folder: Path) -> Trained:
     return one
 
 
+def check_resumed_weights(bench: Bench, kind: str, folder: Path, model: PreTrainedModel) -> None:
+    """Check that a run that lost its power in the second epoch and was started again has the same bits."""
+    steps = 0
+    training_step = AdapterTrainer.training_step
+
+    def stop_at_the_last_step(trainer: AdapterTrainer, *arguments: Any) -> torch.Tensor:
+        nonlocal steps
+        steps += 1
+        if steps == 4:
+            raise KeyboardInterrupt
+        return training_step(trainer, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AdapterTrainer, "training_step", stop_at_the_last_step)
+        assert run_main(TRAININGS[kind].main, *command(bench, kind, folder)).returncode == 130
+    resumed = dict(train(bench, kind, folder).model.named_parameters())
+    assert {name for name, weight in model.named_parameters() if not torch.equal(weight, resumed[name])} == set()
+
+
 def check_moved_weights(bench: Bench, kind: str, trained: Trained) -> None:
     """Check that the base came from its file, and that the weights of the training moved, and no others."""
     prefix = trained.model.base_model_prefix + "."
@@ -204,8 +223,8 @@ def check_saved_weights(bench: Bench, kind: str, folder: Path, model: PreTrained
     else:
         task = kind if kind in ("mlm", "ner") else "qa"
         setup = setup_from_saved("--load_adapter", str(folder), task, bench.maker.config)
-        labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
-        again = load_model(bench.maker.options, task, labels if task == "ner" else None)
+        labels = list((model.config.id2label or {}).values()) if task == "ner" else None
+        again = load_model(bench.maker.options, task, labels)
         build_setup(again, setup)
         saved = dict(again.named_parameters())
     assert {name for name, weight in model.named_parameters() if not torch.equal(weight, saved[name])} == set()
@@ -230,6 +249,8 @@ def test_encoder(
     trained = train(bench, kind, run)
     check_moved_weights(bench, kind, trained)
     check_saved_weights(bench, kind, run, trained.model)
+    if slow:
+        check_resumed_weights(bench, kind, tmp_path / "resumed", trained.model)
     if not TRAININGS[kind].answers:
         return
     asked = ask(bench, run)

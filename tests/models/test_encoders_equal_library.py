@@ -83,8 +83,9 @@ def example_batch(config: dict[str, Any]) -> dict[str, torch.Tensor]:
 
 def logits_of(model: PreTrainedModel, batch: dict[str, torch.Tensor], mask_dimensions: int = 2) -> torch.Tensor:
     """Return start and end logits where there is no padding, (tokens, 2)."""
+    model.eval()
     with torch.no_grad():
-        output = model.eval()(**encoder_inputs(batch, batch, mask_dimensions))
+        output = model(**encoder_inputs(batch, batch, mask_dimensions))
     return torch.stack([output.start_logits, output.end_logits], -1)[batch["attention_mask"] == 1]
 
 
