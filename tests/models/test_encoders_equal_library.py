@@ -96,7 +96,7 @@ def our_logits(maker: Maker, model: PreTrainedModel) -> torch.Tensor:
 
 def mend_hooks(model: PreTrainedModel) -> None:
     """Give every hook of the library the norm of its own layer: the layer is a free variable of a function."""
-    for _, layer in model.base_model.iter_layers():
+    for _, layer in as_adapter_model(model).iter_layers():
         for module in layer.modules():
             for number, hook in module._forward_hooks.items():
                 if isinstance(hook, partial) and hook.func is hook_fn:
