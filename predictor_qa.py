@@ -39,7 +39,7 @@ from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices
 from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
 from adapter_qa.models.build import build_setup, check_setup
-from adapter_qa.models.encoders import window_limit
+from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.fusion import use_inference_fusion
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
@@ -192,10 +192,11 @@ class QuestionAnswerer:
         batches = DataLoader(WindowDataset(windows), self.batch_size, sampler=sampler, collate_fn=collator)
         collector = SpanCollector(sampler.order, kept, self.device)
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
+        mask_dimensions = encoder_of(self.saved.base_config).mask_dimensions
         with attention.recording(), torch.inference_mode():
             for cpu_batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
                 batch = {name: tensor.to(self.device) for name, tensor in cpu_batch.items()}
-                output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names))
+                output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names, mask_dimensions))
                 collector.add_batch(
                     window_spans(
                         batch, output.start_logits, output.end_logits, n_best_size=kept, max_answer_length=longest

@@ -79,7 +79,8 @@ class QuestionAnsweringTrainer(AdapterTrainer):
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
         """Return the sum of `span_losses` of a batch, and the number of its windows with a known gold span."""
-        outputs = model(**encoder_inputs(inputs, [name for name in ENCODER_INPUTS if name in inputs]))
+        names = [name for name in ENCODER_INPUTS if name in inputs]
+        outputs = model(**encoder_inputs(inputs, names, self.mask_dimensions))
         mask = self.loss_mask(inputs)
         losses = span_losses(outputs.start_logits, outputs.end_logits, inputs, mask, self.smoothing(model))
         return TaskLoss(losses.sum(), self.loss_weight(inputs), outputs)

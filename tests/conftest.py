@@ -17,20 +17,11 @@ os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE"
 
 import torch
 from hypothesis import settings
-from support.questions import corpus, make_questions, write_squad
+from support.questions import make_questions, write_squad
 from support.saved_runs import SavedRuns
 from support.scripts import SHARED
-from tokenizers import ByteLevelBPETokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
-from transformers import (
-    AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    BertTokenizerFast,
-    RobertaConfig,
-    RobertaForMaskedLM,
-    RobertaTokenizerFast,
-)
+from support.tiny_encoders import save_tiny
+from transformers import AutoTokenizer
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, answering_options
 from adapter_qa.models.adapter_setup import resolve_setup
@@ -38,8 +29,6 @@ from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
-
-SMALL = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 2, "intermediate_size": 64}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,39 +75,13 @@ def _quiet() -> None:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random BertForMaskedLM and a cased WordPiece tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny_bert")
-    wordpiece = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
-    wordpiece.train_from_iterator(corpus(), vocab_size=150, min_frequency=1, show_progress=False)
-    wordpiece.save_model(str(folder))
-    tokenizer = BertTokenizerFast(
-        vocab_file=str(folder / "vocab.txt"), do_lower_case=False, strip_accents=False, model_max_length=128
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(7)
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **SMALL)
-    BertForMaskedLM(config).save_pretrained(folder)
-    return folder
+    return save_tiny("bert", tmp_path_factory.mktemp("tiny_bert"))
 
 
 @pytest.fixture(scope="session")
 def tiny_roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a tiny random RobertaForMaskedLM and a byte-level BPE tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny_roberta")
-    specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(corpus(), vocab_size=350, min_frequency=1, special_tokens=specials, show_progress=False)
-    bpe.save_model(str(folder))
-    tokenizer = RobertaTokenizerFast(
-        vocab_file=str(folder / "vocab.json"), merges_file=str(folder / "merges.txt"), model_max_length=128
-    )
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(7)
-    config = RobertaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=130, pad_token_id=1, bos_token_id=0, eos_token_id=2,
-        type_vocab_size=1, **SMALL,
-    )  # fmt: skip
-    RobertaForMaskedLM(config).save_pretrained(folder)
-    return folder
+    return save_tiny("roberta", tmp_path_factory.mktemp("tiny_roberta"))
 
 
 @pytest.fixture(scope="session")

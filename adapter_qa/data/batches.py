@@ -11,14 +11,23 @@ if TYPE_CHECKING:
     import torch
 
 
-def encoder_inputs(batch: dict[str, torch.Tensor], names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """Select the named tensors of a batch and give the attention mask the shape (batch, 1, length).
+def encoder_inputs(
+    batch: dict[str, torch.Tensor], names: Iterable[str], mask_dimensions: int = 3
+) -> dict[str, torch.Tensor]:
+    """Select the named tensors of a batch and give the attention mask the shape that the encoder takes.
 
-    For a mask of two dimensions transformers checks whether it contains padding. That check waits for the GPU in
-    every step; a mask of three dimensions skips it.
+    For a mask of two dimensions, (batch, length), transformers checks whether it contains padding. That check waits for
+    the GPU in every step; a mask of three, (batch, 1, length), skips it. Not every encoder takes three.
+
+    Args:
+        batch: with a mask of two dimensions.
+        names: of the encoder's inputs.
+        mask_dimensions: 2 or 3.
     """
     inputs = {name: batch[name] for name in names}
-    return {**inputs, "attention_mask": inputs["attention_mask"][:, None]}
+    if mask_dimensions == 3:
+        inputs["attention_mask"] = inputs["attention_mask"][:, None]
+    return inputs
 
 
 def padding_share(

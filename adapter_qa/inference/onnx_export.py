@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from onnx_ir.passes.common import DeduplicateInitializersPass
 from torch import nn
 from torch.onnx.errors import OnnxExporterError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
@@ -26,6 +27,7 @@ from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.inference.answer_script import answer_script
 from adapter_qa.inference.export_layout import ANSWER_FILE, CONFIG_FILE, EXPORT_FILE, GRAPH_FILE
 from adapter_qa.inference.exported_model import OUTPUTS, open_session
+from adapter_qa.models.encoders import ENCODERS
 from adapter_qa.models.low_rank import merge_low_rank
 
 COMPARED_BATCHES = ((1, 1.0), (2, 0.1), (3, 0.4), (16, 0.15))  # windows, and share of the longest window
@@ -94,10 +96,16 @@ class _LogitsModule(nn.Module):
     def __init__(self, model: PreTrainedModel, names: Sequence[str]):
         super().__init__()
         self.model, self.names = model, tuple(names)
+        self.rotates_positions = ENCODERS[model.config.model_type].rotates_positions
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return start and end logits."""
-        output = self.model(**dict(zip(self.names, inputs, strict=True)))
+        arguments = dict(zip(self.names, inputs, strict=True))
+        if self.rotates_positions:
+            # One row of positions for all windows: the exporter makes an operator of it that takes one for each window.
+            ids = arguments["input_ids"]
+            arguments["position_ids"] = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        output = self.model(**arguments)
         return output.start_logits, output.end_logits
 
 
@@ -115,22 +123,26 @@ def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, op
         0: torch.export.Dim("batch", min=1),
         1: torch.export.Dim("tokens", min=1, max=model.config.max_position_embeddings),
     }
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns four times that torchvision is not installed
+    for name in ("torch.onnx", "onnxscript"):  # of packages that are not needed, of operators that are not folded
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # all of them are about the exporter itself
-            torch.onnx.export(
+            program = torch.onnx.export(
                 _LogitsModule(model, names).eval(),
                 example,
-                path,
                 dynamo=True,
-                external_data=False,
                 opset_version=opset,
                 input_names=list(names),
                 output_names=OUTPUTS,
                 dynamic_shapes=(tuple(sizes for _ in names),),
                 verbose=False,
             )
+            if program is None:  # as without `dynamo`
+                raise OnnxExporterError("there is no graph")
+            if ENCODERS[model.config.model_type].shares_layers:  # the exporter has a copy of a weight for every use
+                DeduplicateInitializersPass(size_limit=2**40)(program.model)
+            program.save(path, external_data=False)
     except OnnxExporterError as error:
         raise RunError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error
 

@@ -34,6 +34,7 @@ class Encoder:
         token_types: their number if config.json does not say it.
         mask_dimensions: of the attention mask that it takes: 3, (batch, 1, tokens), if possible, otherwise 2. For two
             dimensions transformers checks whether it contains padding, and that check waits for the GPU in every step.
+        rotates_positions: whether queries and keys are rotated by their positions, in place of position embeddings.
         shares_layers: whether all layers have the same weights, and so the same adapter.
         old_head: names of a masked-LM head in released files that its class does not know, each with the present one;
             parts of names, tried in this order.
@@ -50,6 +51,7 @@ class Encoder:
     takes_token_types: bool = True
     token_types: int = 2
     mask_dimensions: int = 3
+    rotates_positions: bool = False
     shares_layers: bool = False
     old_head: Mapping[str, str] = field(default_factory=dict)
     discriminator_head: str | None = None
@@ -93,6 +95,7 @@ ENCODERS = {
         (768, 22, 12, 1152, 8192),
         takes_token_types=False,
         mask_dimensions=2,
+        rotates_positions=True,
         default_attention="sdpa",  # the library's is flash attention, whose batches have a form that adapters lack
         settings={"reference_compile": False},  # on a GPU it would compile parts of the model that adapters change
     ),

@@ -73,23 +73,32 @@ class FusionAttention:
             self.sites.append(f"{number} {BLOCKS[site.location_key]}" if two_per_layer else str(number))
             self._layers.append(site.adapter_fusion_layer[",".join(self.adapters)])
             self._columns.append([index for index, name in enumerate(self.adapters) if name in site.adapters])
-        self._scores = [torch.empty(0)] * len(self.sites)
+        self._scores: list[list[torch.Tensor]] = [[] for _ in self.sites]
+        self._encoder = model.base_model
         device = next(model.parameters()).device
         self.sums = torch.zeros(len(self.sites), 2, len(self.adapters), dtype=torch.float64, device=device)
         self.counts = torch.zeros(3, dtype=torch.float64, device=device)
 
     @contextmanager
     def recording(self) -> Iterator[None]:
-        """Store the scores of each forward pass in the block, for `add`; the next pass overwrites them."""
+        """Store the scores of each forward pass in the block, for `add`; the next pass overwrites them.
+
+        Where layers share their weights (ALBERT), a site has scores of every layer that runs with them.
+        """
 
         def add_hook(index: int, layer: FusionLayer | BertFusion) -> RemovableHandle:
             def store_scores(module: nn.Module, inputs: Any, scores: torch.Tensor) -> None:
-                self._scores[index] = self._scores_of_all_adapters(index, scores)
+                self._scores[index].append(self._scores_of_all_adapters(index, scores))
 
             dropout: nn.Module = layer.dropout
             return dropout.register_forward_hook(store_scores)
 
+        def forget_scores(*_: object) -> None:
+            self._scores = [[] for _ in self.sites]
+
         hooks = [add_hook(index, layer) for index, layer in enumerate(self._layers)]
+        if hooks:
+            hooks.append(self._encoder.register_forward_pre_hook(forget_scores))
         try:
             yield
         finally:
@@ -108,12 +117,17 @@ class FusionAttention:
         return all_scores
 
     def add(self, batch: dict[str, torch.Tensor], windows: int) -> None:
-        """Add the weights of the last forward pass, of the first `windows` in the batch; later ones are repetitions."""
+        """Add the weights of the last forward pass, of the first `windows` in the batch; later ones are repetitions.
+
+        Those of a site that several layers share are averaged over the layers.
+        """
         if not self.sites:
             return
         tokens = torch.stack([question_mask(batch, self.layout), batch["context_mask"]], 1)[:windows].double()
-        weights = torch.softmax(torch.stack(self._scores).float(), -1)[:, :windows].double()
-        self.sums += torch.einsum("bkt,pbtn->pkn", tokens, weights)
+        scores = torch.stack([score for of_site in self._scores for score in of_site])
+        weights = torch.softmax(scores.float(), -1)[:, :windows].double()
+        sums = torch.einsum("bkt,pbtn->pkn", tokens, weights).split([len(of_site) for of_site in self._scores])
+        self.sums += torch.stack([of_layers.mean(0) for of_layers in sums])
         self.counts[:2] += tokens.sum((0, 2))
         self.counts[2] += windows
 

@@ -32,6 +32,7 @@ from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.data.token_budget import split_batch
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.build import cast_frozen_weights
+from adapter_qa.models.encoders import ENCODERS
 from adapter_qa.models.fast_step import has_fast_step, use_fast_step
 from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values
@@ -102,6 +103,7 @@ class AdapterTrainer(ResumableTrainer):
         super().__init__(model=model, **kwargs)
         fusion = fusion or FusionOptions()
         self.setup = setup
+        self.mask_dimensions = ENCODERS[model.config.model_type].mask_dimensions
         self.bucketed = bucketed
         self.decay_fusion_values = fusion.fusion_decay_values
         self.regularized = [weight for _, weight in fusion_values(model)] if fusion.fusion_regularization else []

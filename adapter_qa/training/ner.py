@@ -77,7 +77,8 @@ class NERTrainer(AdapterTrainer):
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
         """Return the sum of the weighted cross entropies of the labelled tokens, and the sum of their weights."""
         labels = self._classes(inputs)
-        outputs = model(**encoder_inputs(inputs, [name for name in inputs if name != "labels"]))
+        names = [name for name in inputs if name != "labels"]
+        outputs = model(**encoder_inputs(inputs, names, self.mask_dimensions))
         logits = outputs.logits.float().flatten(0, 1)
         smoothing = self.smoothing(model)
         total = functional.cross_entropy(

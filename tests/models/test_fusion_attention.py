@@ -14,6 +14,7 @@ import torch
 from adapters import Fuse, Stack
 from adapters.methods.modeling import BertFusion
 from support.questions import make_questions
+from support.tiny_encoders import save_tiny
 from transformers import AutoTokenizer, PreTrainedModel
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions, ModelOptions
@@ -138,6 +139,29 @@ def test_means_equal_those_of_the_librarys_weights(name: str, tiny_bert: Path) -
     assert_same_means(document, library_means(model, fusion, windows))
     assert np.ptp(document["question"]) > 0.05  # the weights differ between adapters and sites, and between the parts
     assert not np.allclose(document["question"], document["context"], atol=1e-3)
+
+
+def test_a_site_that_layers_share_has_the_mean_of_their_weights(tmp_path: Path) -> None:
+    """An ALBERT has one adapter site, through which every window passes once for each layer."""
+    base = save_tiny("albert", tmp_path)
+    model, fusion = make_model(base, A(), None)
+    windows, collator = make_padded_windows(base)
+    ((_, site),) = fusion_sites(model, fusion.name)
+    passes: list[torch.Tensor] = []
+    site.adapter_fusion_layer[fusion.name].register_forward_hook(lambda *args: passes.append(args[2][1][0]))
+    context = []
+    for index in range(len(windows)):
+        batch = collator([windows[index]])
+        passes.clear()
+        with torch.no_grad():
+            model(input_ids=batch["input_ids"], token_type_ids=batch["token_type_ids"])
+        assert len(passes) == model.config.num_hidden_layers > 1
+        assert not torch.allclose(passes[0], passes[1], atol=1e-3)
+        context.append(torch.stack(passes).mean(0)[batch["context_mask"][0] == 1])
+    document = record(model, fusion, windows, collator)
+    assert (document["places"], document["windows"]) == (["0"], len(windows))
+    np.testing.assert_allclose(document["context"], torch.cat(context).mean(0)[None], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(np.sum(document["all"], axis=1), 1, rtol=0, atol=1e-6)
 
 
 def test_byte_level_tokenizer_with_padding_on_the_left(tiny_roberta: Path) -> None:

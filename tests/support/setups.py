@@ -23,6 +23,7 @@ from adapter_qa.models.adapter_source import new_config
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
+from adapter_qa.models.encoders import encoder_of
 from adapter_qa.models.save import save_setup
 
 # Short names for the table of setups.
@@ -83,13 +84,17 @@ class Maker:
 
 
 def save_adapters(maker: Maker) -> dict[str, Path]:
-    """Save adapters of every kind and return their folders, by name."""
-    houlsby = A(adapter_config="houlsby", houlsby_MHA_lastlayer=True)
-    mlm = maker.make("mlm", "mlm", A(madx2=True, language="pt"))[2]
+    """Save adapters of every kind and return their folders, by name.
+
+    Those that leave out a part of the last layer have it where all layers share one adapter.
+    """
+    leaves_out = not encoder_of(maker.config).shares_layers
+    houlsby = A(adapter_config="houlsby", houlsby_MHA_lastlayer=leaves_out)
+    mlm = maker.make("mlm", "mlm", A(madx2=leaves_out, language="pt"))[2]
     return {
         "mlm": mlm,
-        "qa": maker.make("qa", "qa", A(madx2=True), L(load_lang_adapter=str(mlm)))[2],
-        "ner": maker.make("ner", "ner", A(madx2=True, adapter_reduction_factor=4))[2],
+        "qa": maker.make("qa", "qa", A(madx2=leaves_out), L(load_lang_adapter=str(mlm)))[2],
+        "ner": maker.make("ner", "ner", A(madx2=leaves_out, adapter_reduction_factor=4))[2],
         "qa_all": maker.make("qa_all", "qa", A())[2],
         "ner_all": maker.make("ner_all", "ner", A())[2],
         "hqa": maker.make("hqa", "qa", houlsby)[2],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from support.questions import corpus
@@ -72,15 +72,17 @@ def wordpiece(normalizer: Normalizer | None, splitter: PreTokenizer | None = Non
     return _finish(tokenizer)
 
 
-def unigram(normalizer: Normalizer | None, splitter: PreTokenizer) -> Tokenizer:
-    """Return a SentencePiece tokenizer of the kind Unigram."""
+def unigram(
+    normalizer: Normalizer | None, splitter: PreTokenizer, special: Sequence[str] = SPECIAL, unknown: str = "[UNK]"
+) -> Tokenizer:
+    """Return a SentencePiece tokenizer of the kind Unigram; the special tokens get the first ids."""
     tokenizer = Tokenizer(Unigram())
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = splitter
-    trainer = UnigramTrainer(vocab_size=250, special_tokens=SPECIAL, unk_token="[UNK]", show_progress=False)
+    trainer = UnigramTrainer(vocab_size=250, special_tokens=[*special], unk_token=unknown, show_progress=False)
     tokenizer.train_from_iterator(TEXTS, trainer)
-    return _finish(tokenizer)
+    return _finish(tokenizer) if "[CLS]" in special else tokenizer
 
 
 def word_level(normalizer: Normalizer | None, splitter: PreTokenizer) -> Tokenizer:
