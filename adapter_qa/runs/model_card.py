@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.core.files import read_json, write_text
 from adapter_qa.models.file_names import ADAPTER_CONFIG, FULL_FILE, HEAD_CONFIG, SETUP_FILE
-from adapter_qa.models.metadata import RunMetadata, read_metadata
+from adapter_qa.models.metadata import LanguageSwap, RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
 from adapter_qa.runs.layout import CARD_FILE
 
@@ -106,6 +106,7 @@ def _usage_values(folder: Path, metadata: RunMetadata, title: str, *, full: bool
         "attention_only": [name for name, config in adapters.items() if config.get(ATTENTION_ONLY_LAST_LAYER)],
         "tokenizer": public_name(metadata.tokenizer),
         "adapters": [_describe_adapter(name, config) for name, config in adapters.items()],
+        "language_swaps": list(map(_describe_swap, metadata.language_swaps)),
     }
 
 
@@ -197,6 +198,15 @@ def _describe_adapter(name: str, document: dict[str, Any]) -> str:
     if document.get(ATTENTION_ONLY_LAST_LAYER):
         properties.append("in the last layer after attention only")
     return f"{name}: {', '.join(properties)}"
+
+
+def _describe_swap(swap: LanguageSwap) -> str:
+    """Describe a language swap in one line, with names in place of local folders."""
+    new, old = (
+        f"{public_name(folder)}{f' ({language})' if language else ''}"
+        for folder, language in ((swap.adapter, swap.language), (swap.replaced, swap.replaced_language))
+    )
+    return f"language swap: the language adapter of {new} replaced that of {old}, on which the task was trained"
 
 
 def _provenance(metadata: RunMetadata, run: dict[str, Any]) -> str:
