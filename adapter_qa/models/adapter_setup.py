@@ -186,15 +186,18 @@ class AdapterSetup:
         new, old = self.language, self.replaced
         if new is None or old is None:
             return None
-        parts: list[set[str]] = []
-        for source in (new, old):
-            inverse = {"an invertible adapter"} if source.config["inv_adapter"] else set()
-            parts.append({f"a module at {site}" for site in source.sites(self.layers)} | inverse)
-        extra, missing = sorted(parts[0] - parts[1]), sorted(parts[1] - parts[0])
         names = [f"{source.folder}{f' ({source.language})' if source.language else ''}" for source in (new, old)]
         note = f"language swap: {names[0]} replaces {names[1]} under {self.fusion or self.tasks[0].name}"
-        note += f"; only the new one has {', '.join(extra)}" if extra else ""
-        return note + (f"; only the old one has {', '.join(missing)}" if missing else "")
+        for which, one, other in (("new", new, old), ("old", old, new)):
+            parts = []
+            sites = sorted(one.sites(self.layers) - other.sites(self.layers))
+            if sites:
+                more = f" and {len(sites) - 1} more" if sites[1:] else ""
+                parts.append(f"a module at {sites[0]}{more}")
+            if one.config["inv_adapter"] and not other.config["inv_adapter"]:
+                parts.append("an invertible adapter")
+            note += f"; only the {which} one has {' and '.join(parts)}" if parts else ""
+        return note
 
     @property
     def folder_name(self) -> str:
