@@ -191,6 +191,12 @@ def test_a_parallel_adapter_on_a_language_adapter_is_refused(
         "(output_adapter); " + SEQUENTIAL
     ]
     assert problems_of(setup_for_inference, "RUN", str(kinds["parallel"]), bert.config, str(kinds["mlm"]))
+    stacked = bert.make(f"stacked {task}", task, A(), lang)[2]
+    swapped = A(load_adapter=str(stacked))
+    assert problems_of(resolve_setup, task, bert.config, swapped, parallel_lang) == [
+        f"Stack[mlm, {task}]: mlm is parallel, and would leave the block itself without effect at layer 0 "
+        "(output_adapter); " + SEQUENTIAL
+    ]
     # After another block than the language adapter's modules, it replaces nothing.
     elsewhere = write_config(tmp_path / "elsewhere.json", **PARALLEL, mh_adapter=True, output_adapter=False)
     assert str(bert.setup(task, A(adapter_config=elsewhere), lang).block) == f"Stack[mlm, {task}]"
