@@ -97,7 +97,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         help="the run's base model, if it has moved since the run or is not recorded",
     )
     group.add_argument(
-        "--load_lang_adapter", metavar="RUN", help="language adapter to put under the task; none leaves it out"
+        "--load_lang_adapter",
+        metavar="RUN",
+        help="language adapter to put under the task, in place of the run's if it has one; none leaves that out",
     )
     group.add_argument(
         "--version_2_with_negative",

@@ -111,7 +111,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         help="the base model, if it has moved since the run or is not recorded there",
     )
     parser.add_argument(
-        "--load_lang_adapter", metavar="RUN", help="language adapter to put under the task; none leaves it out"
+        "--load_lang_adapter",
+        metavar="RUN",
+        help="language adapter to put under the task, in place of the run's if it has one; none leaves that out",
     )
     parser.add_argument(
         "--opset",
@@ -238,18 +240,24 @@ def print_scores(evaluation: dict[str, Any]) -> None:
 
 def describe_source(answerer: QuestionAnswerer, base_model: str | None) -> dict[str, Any]:
     """Return what is exported, without paths of this machine; `base_model` replaces the recorded one."""
+    import msgspec
+
     from adapter_qa.runs.model_card import public_name
 
     folder, metadata = answerer.saved.folder, answerer.saved.metadata
     base = metadata.trained_from or metadata.base_model
     name = base_model or base.name_or_path
-    return {
+    source: dict[str, Any] = {
         "run": folder.resolve().parent.name if folder.name.startswith("adapters-") else folder.resolve().name,
         "setup": str(answerer.setup.block) if answerer.setup is not None else "full fine-tuning",
         "base_model": Path(name).name if name is not None and Path(name).is_dir() else public_name(name),
         "base_fingerprint": base.fingerprint,
         "trained_with": metadata.versions or None,
     }
+    if answerer.setup is not None and answerer.setup.language_swaps:
+        swaps: list[dict[str, str | None]] = msgspec.to_builtins(answerer.setup.language_swaps)
+        source["language_swaps"] = [{key: public_name(value) for key, value in swap.items()} for swap in swaps]
+    return source
 
 
 def command() -> int:

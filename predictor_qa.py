@@ -43,7 +43,7 @@ from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.fusion import use_inference_fusion
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
-from adapter_qa.models.identity import Base, check_origins, origins_of, weights_fingerprint
+from adapter_qa.models.identity import Base, check_origins, origins_of, swapped_origin, weights_fingerprint
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
 from adapter_qa.runs.layout import RUN_FILE
@@ -69,7 +69,8 @@ class Overrides:
 
     Attributes:
         base_model: folder or hub id of the base model, if it has moved since the run or is not recorded there.
-        language_adapter: a saved language adapter to put under the task, or "none" to leave out the saved one.
+        language_adapter: a saved language adapter to put under the task, in place of one that was saved with it, or
+            "none" to leave that out.
         no_answer: True if a question may have no answer (SQuAD v2); not needed for a model trained on SQuAD v2.
         null_score_diff_threshold: a question has no answer if `Answer.null_odds` is above it.
         max_seq_length: length of a window in tokens.
@@ -379,7 +380,7 @@ def _load_saved_model(
     model = load_model(saved.base, "qa", require_head=setup is None)
     if setup is not None:
         base = Base(saved.base, weights_fingerprint(model), tokenizer_fingerprint(tokenizer))
-        check_origins(origins_of(setup), base, trains=False)
+        check_origins(origins_of(setup), base, trains=False, swapped=swapped_origin(setup))
         build_setup(model, setup)
         use_inference_fusion(model)
     return model

@@ -28,21 +28,30 @@ SETTINGS = {
 }  # fmt: skip
 
 
+def commands(recipe: Path) -> list[list[str]]:
+    """Return the commands in a recipe's header as words, each from its script on."""
+    text = recipe.read_text(encoding="utf-8").replace("\\\n#", "")
+    return [shlex.split(command) for command in re.findall(r"^#   python (\S+\.py .*)$", text, re.MULTILINE)]
+
+
 def script_and_argv(recipe: Path) -> tuple[str, list[str]]:
-    """Return the script and the arguments of the command in a recipe's header."""
-    text = recipe.read_text(encoding="utf-8")
-    (command,) = re.findall(r"^#   python (\S+\.py .*)$", text, re.MULTILINE)
-    script, *argv = shlex.split(command)
+    """Return the script and the arguments of the command in a recipe's header that takes the recipe."""
+    ((script, *argv),) = [words for words in commands(recipe) if words[1] == str(recipe.relative_to(ROOT))]
     return script, argv
 
 
-def read_recipe(recipe: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    """Parse and check the command in a recipe's header, in a folder with empty data files."""
+def make_data(recipe: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Go to a folder with the recipes and empty data files."""
     for name in re.findall(r"data/\S+", recipe.read_text(encoding="utf-8")):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     (folder / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(folder)
+
+
+def read_recipe(recipe: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    """Parse and check the command in a recipe's header that takes the recipe."""
+    make_data(recipe, folder, monkeypatch)
     script, argv = script_and_argv(recipe)
     return PARSERS[script](argv, description="", examples="")
 
@@ -62,6 +71,22 @@ def test_script_accepts_the_recipe(recipe: Path, tmp_path: Path, monkeypatch: py
     assert config.training.output_dir == f"outputs/{recipe.stem}"
 
 
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_commands_of_a_recipe_make_what_the_next_one_loads(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_data(recipe, tmp_path, monkeypatch)
+    made: list[str | None] = []
+    chain = commands(recipe)
+    for script, *argv in chain:
+        config = PARSERS[script](argv, description="", examples="")
+        language = config.language_adapter.load_lang_adapter if not isinstance(config, MLMRunConfig) else None
+        if len(chain) > 1:
+            assert {language, config.adapter.load_adapter} - {None} <= {*made}
+        made.append(config.training.output_dir)
+    assert len({*made}) == len(chain)
+
+
 @pytest.mark.parametrize("recipe", [path for path in RECIPES if path.stem != "full"], ids=lambda path: path.name)
 def test_recipe_has_the_hyperparameters_of_the_shell_script(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -69,7 +94,8 @@ def test_recipe_has_the_hyperparameters_of_the_shell_script(
     config = read_recipe(recipe, tmp_path, monkeypatch)
     options = {**vars(config.adapter), **vars(config.data), **vars(config.training)}
     text = (ROOT / "train_fusion_pt.sh").read_text(encoding="utf-8")
-    settings = dict(re.findall(rf"\b{recipe.stem.upper()}_([A-Z]+)=\$\{{\w+:-([^}}]+)\}}", text))
+    step = {"zero_shot_en_pt": "QA"}.get(recipe.stem, recipe.stem.upper())
+    settings = dict(re.findall(rf"\b{step}_([A-Z]+)=\$\{{\w+:-([^}}]+)\}}", text))
     assert len(settings) >= 6
     assert {name: options[SETTINGS[name]] for name in settings} == {
         name: pytest.approx(float(value)) for name, value in settings.items()

@@ -14,8 +14,10 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from support.questions import make_questions, write_squad
-from support.scripts import ROOT, run_main, run_script
+from support.scripts import ROOT, override, run_main, run_script
 
 import ask_qa
 import convert_2021_adapters
@@ -24,6 +26,7 @@ import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
 import sweep_qa
+from predictor_qa import Overrides, QuestionAnswerer
 
 CONLL = (
     "O O\nTribunal B-ORGANIZACAO\nde I-ORGANIZACAO\nBelém I-ORGANIZACAO\ndecidiu O\n. O\n\n"
@@ -180,6 +183,81 @@ def test_loaded_fusion_has_the_same_metrics_and_trains_further(chain: Chain) -> 
     chain.run(run_qa_adapter.main, *chain.questions, *SMALL, "--do_train", "--load_adapter", "fusion/adapters-fusion",
               "--output_dir", "further")  # fmt: skip
     assert read(chain.folder / "further" / "run.json")["setup"] == "Stack[mlm, Fuse[qa, ner]]"
+
+
+@pytest.fixture(scope="module")
+def spanish(chain: Chain) -> str:
+    """Another language adapter, in the folder mlm_es of the chain."""
+    chain.run(
+        run_mlm_adapter.main, "--model_name_or_path", chain.base, "--do_train", "--train_file", chain.train,
+        "--block_size", "32", "--num_train_epochs", "1", "--madx2", "True", "--language", "es", "--learning_rate",
+        "1e-2", "--output_dir", "mlm_es",
+    )  # fmt: skip
+    return "mlm_es"
+
+
+def test_a_language_swap_is_said_recorded_and_resumes(chain: Chain, spanish: str) -> None:
+    argv = [*chain.questions, "--max_seq_length", "64", "--max_steps", "2", "--save_strategy", "steps", "--save_steps",
+            "1", "--keep_checkpoint", "--report_to", "none", "--do_train", "--load_adapter", "qa",
+            "--load_lang_adapter", spanish, "--output_dir", "swapped"]  # fmt: skip
+    note = "note: language swap: mlm_es/adapters-mlm/mlm (es) replaces qa/adapters-qa/mlm (pt) under qa"
+    path = chain.folder / "swapped" / "run.json"
+    swap = {
+        "adapter": str(chain.folder / "mlm_es"), "replaced": str(chain.folder / "qa"), "language": "es",
+        "replaced_language": "pt",
+    }  # fmt: skip
+    saved = chain.folder / "swapped" / "adapters-qa"
+    weights = saved / "qa" / "adapter.safetensors"
+    for attempt in range(2):
+        process = run_main(run_qa_adapter.main, *argv, cwd=chain.folder)
+        assert process.returncode == 0, process.stderr[-3000:]
+        assert process.stderr.count(note) == 1
+        document = read(path)
+        assert document["language_swap"] == swap
+        if attempt == 0:
+            first = weights.read_bytes()
+            path.write_text(json.dumps(document | {"status": "interrupted"}), encoding="utf-8")
+        else:
+            assert "checkpoint-2" in process.stdout
+    assert weights.read_bytes() == first
+    assert read(saved / "adapter_setup.json")["trainer"]["language_swaps"] == [swap]
+    language = chain.folder / "mlm_es" / "adapters-mlm" / "mlm" / "adapter.safetensors"
+    old, new = (load_file(file) for file in (language, saved / "mlm" / "adapter.safetensors"))
+    assert all(torch.equal(old[name], new[name]) for name in {*old, *new})
+    card = (saved / "README.md").read_text(encoding="utf-8")
+    assert "- language swap: the language adapter of mlm_es (es) replaced that of qa (pt), on which" in card
+    other = run_main(run_qa_adapter.main, *override(argv, "--load_lang_adapter", "none"), cwd=chain.folder)
+    assert (other.returncode, "load_lang_adapter was mlm_es, now none" in other.stderr) == (2, True)
+
+
+def test_a_swapped_fusion_answers_as_it_is_evaluated(chain: Chain, spanish: str) -> None:
+    argv = [*chain.questions, "--do_eval", "--load_adapter", "fusion", "--load_lang_adapter", spanish]
+    chain.run(run_qa_adapter.main, *argv, "--output_dir", "swapped_eval")
+    kept, swapped = (read(chain.folder / name / "eval_results.json") for name in ("fusion", "swapped_eval"))
+    assert kept["eval_loss"] != pytest.approx(swapped["eval_loss"], abs=1e-4)
+    overrides = Overrides(language_adapter=str(chain.folder / spanish))
+    answers = QuestionAnswerer(chain.folder / "fusion", overrides=overrides).answer(make_questions(8, 2))
+    chosen = {key: candidate.text for key, candidate in answers.chosen.items()}
+    assert chosen == read(chain.folder / "swapped_eval" / "eval_predictions.json")
+    question = ["--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Belém."]
+    asked = run_main(ask_qa.main, "fusion", "--load_lang_adapter", spanish, *question, cwd=chain.folder)
+    note = "note: language swap: mlm_es/adapters-mlm/mlm (es) replaces fusion/adapters-fusion/mlm (pt) under Fuse[qa, n"
+    assert (asked.returncode, asked.stderr.count(note)) == (0, 1)
+
+
+def test_a_ner_adapter_is_evaluated_on_another_language_adapter(chain: Chain, spanish: str) -> None:
+    argv = ["--model_name_or_path", chain.base, "--validation_file", chain.conll, "--max_seq_length", "64",
+            "--report_to", "none", "--do_eval"]  # fmt: skip
+    chain.run(run_ner_adapter.main, *argv, "--do_train", "--max_steps", "1", "--train_file", chain.conll,
+              "--load_lang_adapter", "mlm", "--output_dir", "ner_on_mlm")  # fmt: skip
+    losses = []
+    for name in ("mlm", spanish):
+        more = ["--load_adapter", "ner_on_mlm", "--load_lang_adapter", name, "--output_dir", f"ner_on_{name}_eval"]
+        chain.run(run_ner_adapter.main, *argv, *more)
+        losses.append(read(chain.folder / more[-1] / "eval_results.json")["eval_loss"])
+    trained = read(chain.folder / "ner_on_mlm" / "eval_results.json")["eval_loss"]
+    assert losses[0] == trained != losses[1]
+    assert "language_swap" not in read(chain.folder / "ner_on_mlm_eval" / "run.json")
 
 
 def test_full_fine_tuning_saves_a_model_that_answers(chain: Chain) -> None:

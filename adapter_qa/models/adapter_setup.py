@@ -39,6 +39,7 @@ from adapter_qa.models.adapter_source import (
     check_language_adapter,
     family_of,
     find_adapter,
+    is_same_adapter,
     is_valid_reduction,
     kind_of,
     new_config,
@@ -47,6 +48,7 @@ from adapter_qa.models.adapter_source import (
 )
 from adapter_qa.models.encoders import adapter_layers, encoder_of
 from adapter_qa.models.file_names import HEAD_WEIGHTS
+from adapter_qa.models.metadata import LanguageSwap
 from adapter_qa.models.saved_adapters import (
     LANGUAGE_ADAPTER,
     TASK_NAMES,
@@ -73,6 +75,7 @@ class AdapterSetup:
         layers: number of layers of the encoder.
         saved: the saved folder whose fusion and head are loaded.
         starting_head: the head from which that of a new fusion starts; None for random values.
+        replaced: the saved language adapter whose place `language` takes; None without a language swap.
     """
 
     task: str
@@ -82,6 +85,7 @@ class AdapterSetup:
     layers: int
     saved: SavedAdapterSetup | None = None
     starting_head: SavedHead | None = None
+    replaced: AdapterSource | None = None
 
     @property
     def fused(self) -> bool:
@@ -123,7 +127,23 @@ class AdapterSetup:
     @property
     def is_saved_composition(self) -> bool:
         """Whether the adapters are composed as in the saved folder, without a language adapter from elsewhere."""
-        return self.saved is not None and (self.language is None or self.saved.language is not None)
+        if self.saved is None or self.replaced is not None:
+            return False
+        return self.language is None or self.saved.language is not None
+
+    @property
+    def language_swap(self) -> LanguageSwap | None:
+        """The record of the language swap, with absolute folders; None if there is none."""
+        new, old = self.language, self.replaced
+        if new is None or old is None:
+            return None
+        return LanguageSwap(_run_folder(new), _run_folder(old), new.language, old.language)
+
+    @property
+    def language_swaps(self) -> tuple[LanguageSwap, ...]:
+        """The language swaps of all runs that trained the task adapters, this one last."""
+        earlier = self.saved.metadata.language_swaps if self.saved is not None else ()
+        return earlier if self.language_swap is None else (*earlier, self.language_swap)
 
     @property
     def loads_saved_head(self) -> bool:
@@ -151,7 +171,8 @@ class AdapterSetup:
     @property
     def notes(self) -> list[str]:
         """For the user: assumptions that were made to read the saved folders."""
-        notes = [self.saved.note if self.saved and self.language else None, *[source.note for source in self.adapters]]
+        assumed = self.saved.note if self.saved and self.language and self.replaced is None else None
+        notes = [assumed, self._swap_note, *[source.note for source in self.adapters]]
         notes += self._notes_on_heads
         if self.replaced_sites:
             notes.append(f"{self.block}: one of the adapters is parallel, and the other has no effect where it stands")
@@ -178,6 +199,25 @@ class AdapterSetup:
             if head.flexible is not None and head.flexible.purpose == self.task and head.task is None:
                 notes.append(f"{head.folder}: {head.why_not_used}; it is left out")
         return notes
+
+    @property
+    def _swap_note(self) -> str | None:
+        """Which language adapter replaces which, and where one of them has a part that the other lacks."""
+        new, old = self.language, self.replaced
+        if new is None or old is None:
+            return None
+        names = [f"{source.folder}{f' ({source.language})' if source.language else ''}" for source in (new, old)]
+        note = f"language swap: {names[0]} replaces {names[1]} under {self.fusion or self.tasks[0].name}"
+        for which, one, other in (("new", new, old), ("old", old, new)):
+            parts = []
+            sites = sorted(one.sites(self.layers) - other.sites(self.layers))
+            if sites:
+                more = f" and {len(sites) - 1} more" if sites[1:] else ""
+                parts.append(f"a module at {sites[0]}{more}")
+            if one.is_invertible and not other.is_invertible:
+                parts.append("an invertible adapter")
+            note += f"; only the {which} one has {' and '.join(parts)}" if parts else ""
+        return note
 
     @property
     def folder_name(self) -> str:
@@ -341,16 +381,40 @@ def _with_language_adapter(
             raise UserError(f"{option}: {setup.language.name} is part of the fusion; leave the option out")
         return replace(setup, language=None)
     if setup.language is not None and setup.saved is not None:
-        raise UserError(
-            f"{option}: {setup.saved.folder} already holds the language adapter {setup.language.name}; leave the "
-            f"option out, or give {NO_LANGUAGE_ADAPTER} to use the task adapter without it"
-        )
+        return _with_language_swap(setup, setup.language, path, base_config)
     config = ConfigOptions.of(lang).new_config("pfeiffer+inv", LANGUAGE_REDUCTION)
     new = AdapterSource(LANGUAGE_ADAPTER, config)
     language = _saved_or_new("--load_lang_adapter", path, new, base_config, random_init=random_init)
     if language.folder is not None:
         check_language_adapter("--load_lang_adapter", path)
     return replace(setup, language=language)
+
+
+def _with_language_swap(
+    setup: AdapterSetup, current: AdapterSource, path: str, base_config: dict[str, Any]
+) -> AdapterSetup:
+    """Return a saved setup with another language adapter in place of its current one; unchanged if it is the same."""
+    option = f"--load_lang_adapter {path}"
+    if setup.composition == "fuse":
+        raise UserError(
+            f"{option}: {current.name} is part of the fusion, which cannot take another one; leave the option out"
+        )
+    if path == NEW:
+        raise UserError(f"{option}: only a saved language adapter can replace {current.folder}; give its folder")
+    given = find_adapter("--load_lang_adapter", path, LANGUAGE_ADAPTER, base_config)
+    check_language_adapter("--load_lang_adapter", path)
+    if is_same_adapter(given, current):
+        return replace(setup, language=current.with_note(f"{option}: the same language adapter as {current.folder}"))
+    return replace(setup, language=given, replaced=current)
+
+
+def _run_folder(source: AdapterSource) -> str:
+    """Return the absolute path of the run that a saved adapter belongs to, or of the adapter itself."""
+    folder = source.origin.folder if source.origin is not None else source.folder
+    if folder is None:
+        raise ValueError(f"{source.name}: is not saved")
+    folder = folder.resolve()
+    return str(folder.parent if folder.name.startswith("adapters-") else folder)
 
 
 def _with_one_inverse(setup: AdapterSetup) -> AdapterSetup:
@@ -593,9 +657,12 @@ def _fusion_problems(setup: AdapterSetup, fusion: Fuse) -> list[str]:
     missing = sorted(set().union(*sites.values()) - sites[last])
     if missing:
         names = [name for name in sites if missing[0] in sites[name]]
+        advice = "add --madx2 True, or fuse adapters with the same layers"
+        if setup.saved is not None:  # a script that asks has no --madx2
+            advice = "give a language adapter without one, as --madx2 True trains it"
         return [
             f"{missing[0]}: {', '.join(names)} {'has' if len(names) == 1 else 'have'} a module there, but {last}, the "
-            "last adapter in the fusion, has none; add --madx2 True, or fuse adapters with the same layers"
+            f"last adapter in the fusion, has none; {advice}"
         ]
     return []
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from adapters import ADAPTER_CONFIG_MAP, AdapterConfig, BnConfig
 from adapters.loading import AdapterLoader
 from adapters.utils import ACTIVATION_RENAME
@@ -36,7 +37,7 @@ from adapter_qa.models.saved_adapters import (
     read_setup,
     task_of_class,
 )
-from adapter_qa.models.weights import weight_names, weights_file
+from adapter_qa.models.weights import read_weights, weight_names, weights_file
 
 LOCATIONS = ("mh_adapter", "output_adapter")  # after the attention block, after the feed-forward block
 KIND_KEYS = (*LOCATIONS, "inv_adapter")  # what distinguishes pfeiffer, houlsby and the kinds with +inv
@@ -124,8 +125,12 @@ class AdapterSource:
         """Return the adapter without its invertible adapter, which the setup does not use for a reason."""
         if not self.is_invertible:
             return self
-        note = f"{self.folder}: its invertible adapter is left out; {reason}"
-        return replace(self, config={**self.config, **NO_INVERSE}, note=f"{self.note}; {note}" if self.note else note)
+        without = replace(self, config={**self.config, **NO_INVERSE})
+        return without.with_note(f"{self.folder}: its invertible adapter is left out; {reason}")
+
+    def with_note(self, note: str) -> AdapterSource:
+        """Return the adapter with one more thing to tell the user."""
+        return replace(self, note=f"{self.note}; {note}" if self.note else note)
 
 
 # ---------------------------------------------------------------- configurations
@@ -430,6 +435,29 @@ def _compare_low_rank(source: AdapterSource, document: dict[str, Any], layers: i
     return replace(
         source, note=f"{folder}: {document['version']} left out the factor alpha / r; alpha is taken as {alpha}"
     )
+
+
+def is_same_adapter(first: AdapterSource, second: AdapterSource) -> bool:
+    """Return whether two saved adapters have the same configuration and weights, whatever their folders and names.
+
+    Raises:
+        UserError: if a file of weights is damaged.
+    """
+
+    def parts(source: AdapterSource) -> tuple[object, ...]:
+        return source.config, source.attention_only_last_layer
+
+    if parts(first) != parts(second) or first.folder is None or second.folder is None:
+        return False
+    one, other = _anonymous_weights(first.folder), _anonymous_weights(second.folder)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def _anonymous_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a saved adapter by their names without that of the adapter."""
+    name = str(read_json(folder / ADAPTER_CONFIG).get("name"))
+    weights = read_weights(weights_file(folder, *ADAPTER_WEIGHTS))
+    return {key.replace(f".{name}.", ".", 1): weight for key, weight in weights.items()}
 
 
 def find_adapter(option: str, path: str, name: str, base_config: dict[str, Any]) -> AdapterSource:

@@ -100,7 +100,14 @@ def origins_of(setup: AdapterSetup | None) -> dict[Origin, str]:
     return {origin: f"adapter{'s' if len(found) > 1 else ''} {' and '.join(found)}" for origin, found in names.items()}
 
 
-def check_origins(origins: Mapping[Origin, str], base: Base, *, trains: bool) -> None:
+def swapped_origin(setup: AdapterSetup | None) -> Origin | None:
+    """Return where the language adapter of a language swap comes from; None without one, or if it is not recorded."""
+    if setup is None or setup.replaced is None or setup.language is None:
+        return None
+    return setup.language.origin
+
+
+def check_origins(origins: Mapping[Origin, str], base: Base, *, trains: bool, swapped: Origin | None = None) -> None:
     """Compare the base model and the tokenizer of a run with those that saved weights were trained on.
 
     What was not recorded is not compared. A note says where they differ, or that only the precision differs.
@@ -109,9 +116,10 @@ def check_origins(origins: Mapping[Origin, str], base: Base, *, trains: bool) ->
         origins: of the saved weights, with what they are in words.
         base: of the run.
         trains: whether the run trains on the saved weights.
+        swapped: the origin of a language adapter that takes the place of another one.
 
     Raises:
-        UserError: if they differ, and the run trains.
+        UserError: if they differ, and the run trains; or if the swapped adapter was trained on other weights.
     """
     problems: list[str] = []
     notes: list[str] = []
@@ -121,8 +129,11 @@ def check_origins(origins: Mapping[Origin, str], base: Base, *, trains: bool) ->
         if difference is not None:
             trained = origin.base_name or "another base model"
             line = f"{origin.folder} ({content}) was trained on {trained}; {difference}"
-            notes += [] if trains else [f"{line}; otherwise the results are not those of its run"]
-            problems += [f"{line}, or train it anew on {name}"] if trains else []
+            is_foreign = origin == swapped and _compare_weights(origin.trained_on.base_model, base.weights) == "other"
+            if trains or is_foreign:
+                problems.append(f"{line}, or train it anew on {name}")
+            else:
+                notes.append(f"{line}; otherwise the results are not those of its run")
         elif _compare_weights(origin.trained_on.base_model, base.weights) == "copy":
             notes.append(
                 f"{origin.folder} ({content}) was trained on the same weights as those of {name}, in another "

@@ -88,6 +88,22 @@ class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return cast(AnsweringOptions, msgspec.structs.asdict(self))
 
 
+class LanguageSwap(msgspec.Struct, frozen=True):
+    """A language adapter that took the place of another one under task adapters (MAD-X, arXiv 2005.00052).
+
+    Attributes:
+        adapter: folder of the run that it comes from, or of the adapter itself.
+        replaced: folder of the run whose language adapter it replaced.
+        language: its language code, if that is recorded.
+        replaced_language: that of the other one.
+    """
+
+    adapter: str
+    replaced: str
+    language: str | None = None
+    replaced_language: str | None = None
+
+
 class RunMetadata(TrainedOn, frozen=True):
     """What a run records in the folder that it saves; all defaults for folders from other programs.
 
@@ -97,6 +113,7 @@ class RunMetadata(TrainedOn, frozen=True):
         trained_from: after full fine-tuning, the base model that the training started from.
         language: language code of the data.
         windows: of a QA run only.
+        language_swaps: in the order in which they were made, over all runs that trained the task adapters.
     """
 
     task: str | None = None
@@ -109,6 +126,7 @@ class RunMetadata(TrainedOn, frozen=True):
     language: str | None = None
     versions: dict[str, str] = {}
     windows: WindowOptions | None = None
+    language_swaps: tuple[LanguageSwap, ...] = ()
 
     @property
     def adapters(self) -> tuple[str, ...]:

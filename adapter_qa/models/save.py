@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import adapters
+import msgspec
 import torch
 from adapters.configuration import build_full_config
 from safetensors import SafetensorError
@@ -69,6 +70,7 @@ def setup_document(setup: AdapterSetup, metadata: Mapping[str, Any]) -> dict[str
             "tasks": [source.name for source in setup.tasks],
             "fused": setup.fused,
             "composition": setup.composition,
+            **({"language_swaps": msgspec.to_builtins(setup.language_swaps)} if setup.language_swaps else {}),
             **metadata,
         },
     }

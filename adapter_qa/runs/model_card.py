@@ -18,7 +18,7 @@ from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.core.files import read_json, write_text
 from adapter_qa.models.file_names import ADAPTER_CONFIG, FULL_FILE, HEAD_CONFIG, SETUP_FILE
 from adapter_qa.models.low_rank import is_low_rank_config, low_rank_name
-from adapter_qa.models.metadata import RunMetadata, read_metadata
+from adapter_qa.models.metadata import LanguageSwap, RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
 from adapter_qa.runs.layout import CARD_FILE
 
@@ -107,6 +107,7 @@ def _usage_values(folder: Path, metadata: RunMetadata, title: str, *, full: bool
         "attention_only": [name for name, config in adapters.items() if config.get(ATTENTION_ONLY_LAST_LAYER)],
         "tokenizer": public_name(metadata.tokenizer),
         "adapters": [_describe_adapter(name, config) for name, config in adapters.items()],
+        "language_swaps": list(map(_describe_swap, metadata.language_swaps)),
     }
 
 
@@ -203,6 +204,15 @@ def _describe_adapter(name: str, document: dict[str, Any]) -> str:
 
 def _left_out(config: dict[str, Any]) -> list[str]:
     return [f"not in layers {config['leave_out']}, counted from 0"] if config.get("leave_out") else []
+
+
+def _describe_swap(swap: LanguageSwap) -> str:
+    """Describe a language swap in one line, with names in place of local folders."""
+    new, old = (
+        f"{public_name(folder)}{f' ({language})' if language else ''}"
+        for folder, language in ((swap.adapter, swap.language), (swap.replaced, swap.replaced_language))
+    )
+    return f"language swap: the language adapter of {new} replaced that of {old}, on which the task was trained"
 
 
 def _provenance(metadata: RunMetadata, run: dict[str, Any]) -> str:

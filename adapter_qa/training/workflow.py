@@ -46,6 +46,7 @@ from adapter_qa.models.identity import (
     check_origins,
     files_fingerprint,
     origins_of,
+    swapped_origin,
     weights_fingerprint,
 )
 from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint, TrainedOn, read_document
@@ -110,6 +111,8 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     record = on_main_process(open_folder)
     if setup is not None and setup.starting_head is not None:
         record.document["head_from"] = str(setup.starting_head.folder)
+    if setup is not None and setup.language_swap is not None:
+        record.document["language_swap"] = msgspec.to_builtins(setup.language_swap)
     if setup is not None and setup.head_note is not None and record.resume_from is None and not record.finished:
         log_note([setup.head_note])
     if config.training.keep_checkpoint is None and record.keeps_checkpoints is not None:
@@ -197,7 +200,7 @@ def load_base(run: RunContext[Config], *, has_data: bool, split_words: bool = Fa
         ]
     )
     identity = Base(options, weights, None if tokenizer is None else tokenizer_fingerprint(tokenizer))
-    check_origins(origins, identity, trains=bool(run.args.do_train))
+    check_origins(origins, identity, trains=bool(run.args.do_train), swapped=swapped_origin(run.setup))
     return LoadedBase(identity, tokenizer if has_data else None)
 
 
@@ -267,7 +270,12 @@ def build_model(
     if run.record.folder is not None and weights is None:
         weights = weights_fingerprint(model)
     if options.random_init:
-        check_origins(origins_of(run.setup), Base(options, weights, None), trains=bool(run.args.do_train))
+        check_origins(
+            origins_of(run.setup),
+            Base(options, weights, None),
+            trains=bool(run.args.do_train),
+            swapped=swapped_origin(run.setup),
+        )
         _save_random_base(run.record, model, base.tokenizer)
     elif task == "mlm" and _can_read_weights(run) and not (run.setup is not None and run.setup.loads_saved_head):
         note = check_masked_lm_head(options, model)

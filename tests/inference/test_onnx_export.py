@@ -16,7 +16,7 @@ import onnx
 import pytest
 import torch
 from support.questions import make_questions
-from support.setups import SETUPS, Maker, save_adapters
+from support.setups import SETUPS, A, Maker, save_adapters
 from support.tiny_encoders import save_tiny
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertTokenizerFast
 
@@ -29,7 +29,7 @@ from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.inference import onnx_export
 from adapter_qa.inference.answer_script import answer_script
 from adapter_qa.inference.exported_model import ExportedModel
-from predictor_qa import QuestionAnswerer
+from predictor_qa import Overrides, QuestionAnswerer
 
 QUICK = [("bert", "houlsby"), ("bert", "lang+fusion"), ("roberta", "lang in fusion")]
 KINDS = [
@@ -351,6 +351,28 @@ def refusal(*words: object) -> list[str]:
     with pytest.raises(UserError) as caught:
         export_qa.main([str(word) for word in words])
     return caught.value.problems
+
+
+def test_a_language_swap_is_exported(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    maker = Maker(tiny_bert, tmp_path)
+    saved = save_adapters(maker)
+    other = maker.make("mlm_es", "mlm", A(madx2=True, language="es"))[2]
+    out = tmp_path / "out"
+    assert export_qa.main([str(saved["qa"]), str(out), "--load_lang_adapter", str(other)]) == 0
+    assert f"note: language swap: {other / 'mlm'} (es) replaces" in capsys.readouterr().err
+    swap = {"adapter": "mlm_es", "replaced": "qa", "language": "es", "replaced_language": "pt"}
+    assert json.loads((out / "export.json").read_text(encoding="utf-8"))["source"]["language_swaps"] == [swap]
+    question = make_questions(1, 5)[0]
+    swapped, kept = (
+        QuestionAnswerer(saved["qa"], overrides=Overrides(language_adapter=name)).ask(
+            question.question, question.context
+        )
+        for name in (str(other), None)
+    )
+    answer = ExportedModel.load(out).answer(question.question, question.context)
+    assert (answer.start, answer.end) == (swapped.start, swapped.end)
+    assert answer.probability == pytest.approx(swapped.probability, abs=1e-4)
+    assert answer.probability != pytest.approx(kept.probability, abs=1e-3)
 
 
 def test_earlier_export_is_replaced_with_overwrite_only(exported: tuple[Path, Path], tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,18 @@ from support.setups import INVERTIBLE, PARALLEL, SETUPS, A, F, L, Maker, write_c
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference, setup_from_saved
+from adapter_qa.models.metadata import LanguageSwap, read_metadata
+
+
+@pytest.fixture(scope="module")
+def others(maker: Maker, saved: dict[str, Path]) -> dict[str, Path]:
+    """Language adapters beside the saved one, which is MAD-X 2.0 in Portuguese."""
+    assert saved
+    return {
+        "en": maker.make("mlm_en", "mlm", A(madx2=True, language="en"))[2],
+        "all": maker.make("mlm_all", "mlm", A())[2],
+        "no inverse": maker.make("no inverse", "mlm", A(adapter_config="pfeiffer"))[2],
+    }
 
 
 def option_problems(maker: Maker, *options: Any) -> list[str]:
@@ -88,14 +102,6 @@ def test_contradictions_of_a_loaded_adapter_name_both_values(maker: Maker, saved
 def test_a_language_adapter_for_another_language_is_refused(maker: Maker, saved: dict[str, Path]) -> None:
     assert option_problems(maker, A(language="en"), L(load_lang_adapter=str(saved["mlm"]))) == [
         "--language en: the language adapter was trained for pt"
-    ]
-
-
-def test_a_second_language_adapter_is_refused(maker: Maker, saved: dict[str, Path]) -> None:
-    mlm, qa = str(saved["mlm"]), str(saved["qa"])
-    assert option_problems(maker, A(load_adapter=qa), L(load_lang_adapter=mlm)) == [
-        f"--load_lang_adapter {mlm}: {qa} already holds the language adapter mlm; leave the option out, or give none "
-        "to use the task adapter without it"
     ]
 
 
@@ -185,9 +191,109 @@ def test_a_parallel_adapter_on_a_language_adapter_is_refused(
         "(output_adapter); " + SEQUENTIAL
     ]
     assert problems_of(setup_for_inference, "RUN", str(kinds["parallel"]), bert.config, str(kinds["mlm"]))
+    stacked = bert.make(f"stacked {task}", task, A(), lang)[2]
+    swapped = A(load_adapter=str(stacked))
+    assert problems_of(resolve_setup, task, bert.config, swapped, parallel_lang) == [
+        f"Stack[mlm, {task}]: mlm is parallel, and would leave the block itself without effect at layer 0 "
+        "(output_adapter); " + SEQUENTIAL
+    ]
     # After another block than the language adapter's modules, it replaces nothing.
     elsewhere = write_config(tmp_path / "elsewhere.json", **PARALLEL, mh_adapter=True, output_adapter=False)
     assert str(bert.setup(task, A(adapter_config=elsewhere), lang).block) == f"Stack[mlm, {task}]"
+
+
+@pytest.mark.parametrize("folder", ["qa", "fusion"])
+def test_another_language_adapter_takes_the_place_of_the_saved_one(
+    maker: Maker, saved: dict[str, Path], others: dict[str, Path], folder: str
+) -> None:
+    run = saved["qa"] if folder == "qa" else maker.make("swapped", *SETUPS["lang+fusion"][1](saved))[2]
+    under = "qa" if folder == "qa" else "Fuse[qa, ner]"
+    given = L(load_lang_adapter=str(others["en"]))
+    for setup in (
+        maker.setup("qa", A(load_adapter=str(run)), given),
+        setup_for_inference("RUN", str(run), maker.config, str(others["en"])),
+    ):
+        assert str(setup.block) == f"Stack[mlm, {under}]"
+        assert [source.folder for source in setup.adapters] == [
+            others["en"] / "mlm", *(run / source.name for source in setup.tasks),
+        ]  # fmt: skip
+        assert setup.notes == [f"language swap: {others['en'] / 'mlm'} (en) replaces {run / 'mlm'} (pt) under {under}"]
+        assert setup.language_swaps == (LanguageSwap(str(others["en"]), str(run), "en", "pt"),)
+        assert setup.loads_saved_head
+
+
+def test_a_swapped_setup_remembers_its_swaps(maker: Maker, saved: dict[str, Path], others: dict[str, Path]) -> None:
+    first = maker.make("in English", "qa", A(load_adapter=str(saved["qa"])), L(load_lang_adapter=str(others["en"])))[2]
+    swap = LanguageSwap(str(others["en"]), str(saved["qa"]), "en", "pt")
+    assert read_metadata(first / "adapter_setup.json").language_swaps == (swap,)
+    kept = maker.make("in English again", "qa", A(load_adapter=str(first)))[2]
+    assert read_metadata(kept / "adapter_setup.json").language_swaps == (swap,)
+    back = maker.setup("qa", A(load_adapter=str(kept)), L(load_lang_adapter=str(saved["mlm"])))
+    assert back.language_swaps == (swap, LanguageSwap(str(saved["mlm"]), str(kept), "pt", "en"))
+    assert "language_swaps" not in (saved["qa"] / "adapter_setup.json").read_text(encoding="utf-8")
+    assert setup_from_saved("--load_adapter", str(saved["qa"]), "qa", maker.config).language_swaps == ()
+
+
+def test_the_same_language_adapter_is_no_swap(maker: Maker, saved: dict[str, Path]) -> None:
+    for path in (saved["mlm"], saved["mlm"] / "mlm", saved["qa"] / "mlm"):
+        setup = setup_for_inference("RUN", str(saved["qa"]), maker.config, str(path))
+        note = f"--load_lang_adapter {path}: the same language adapter as {saved['qa'] / 'mlm'}"
+        assert (setup.notes, setup.language_swaps, setup.is_saved_composition) == ([note], (), True)
+
+
+def test_a_swap_tells_the_parts_that_only_one_language_adapter_has(
+    maker: Maker, saved: dict[str, Path], others: dict[str, Path]
+) -> None:
+    note = setup_for_inference("RUN", str(saved["qa"]), maker.config, str(others["no inverse"])).notes[0]
+    assert note.endswith(
+        " (pt) under qa; only the new one has a module at layer 3 (output_adapter); "
+        "only the old one has an invertible adapter"
+    )
+    back = maker.make("without", "qa", A(), L(load_lang_adapter=str(others["no inverse"])))[2]
+    note = setup_for_inference("RUN", str(back), maker.config, str(saved["mlm"])).notes[0]
+    assert note.endswith(
+        "under qa; only the new one has an invertible adapter; "
+        "only the old one has a module at layer 3 (output_adapter)"
+    )
+    madx2 = maker.setup("qa", A(load_adapter=str(saved["qa"]), madx2=True), L(load_lang_adapter=str(others["all"])))
+    assert madx2.notes == [f"language swap: {others['all'] / 'mlm'} replaces {saved['qa'] / 'mlm'} (pt) under qa"]
+
+
+def test_swaps_that_cannot_work_are_refused(
+    maker: Maker, saved: dict[str, Path], others: dict[str, Path], tmp_path: Path
+) -> None:
+    def problems(run: Path, language: object) -> list[str]:
+        given = problems_of(setup_for_inference, "RUN", str(run), maker.config, str(language))
+        trained = option_problems(maker, A(load_adapter=str(run)), L(load_lang_adapter=str(language)))
+        assert given == trained
+        return given
+
+    inside = maker.make("inside", *SETUPS["lang in fusion"][1](saved))[2]
+    option = f"--load_lang_adapter {others['en']}"
+    assert problems(inside, others["en"]) == [
+        f"{option}: mlm is part of the fusion, which cannot take another one; leave the option out"
+    ]
+    (problem,) = problems(saved["qa"], saved["qa_all"])
+    assert f"--load_lang_adapter {saved['qa_all']}: holds qa, the adapter of a " in problem
+    fusion = maker.make("fewer layers", *SETUPS["lang+fusion"][1](saved))[2]
+    assert problems(fusion, others["all"]) == [
+        "layer 3 (output_adapter): mlm has a module there, but ner, the last adapter in the fusion, has none; give a "
+        "language adapter without one, as --madx2 True trains it"
+    ]
+    assert maker.setup("qa", A(load_adapter=str(fusion), madx2=True), L(load_lang_adapter=str(others["all"])))
+    assert problems(saved["qa"], "new") == [
+        f"--load_lang_adapter new: only a saved language adapter can replace {saved['qa'] / 'mlm'}; give its folder"
+    ]
+    document = json.loads((others["en"] / "mlm" / "adapter_config.json").read_text(encoding="utf-8"))
+    wide = Path(shutil.copytree(others["en"] / "mlm", tmp_path / "wide"))
+    (wide / "adapter_config.json").write_text(json.dumps(document | {"hidden_size": 64}), encoding="utf-8")
+    assert problems(saved["qa"], wide) == [
+        f"{wide}: its hidden_size is 64, the base model's 32; an adapter fits only the kind and size of encoder it was "
+        "trained on"
+    ]
+    assert option_problems(
+        maker, A(load_adapter=str(saved["qa"]), language="pt"), L(load_lang_adapter=str(others["en"]))
+    ) == ["--language pt: the language adapter was trained for en"]
 
 
 @pytest.mark.parametrize(

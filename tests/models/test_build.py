@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import adapters
 import numpy as np
 import pytest
 import torch
@@ -23,6 +24,7 @@ from transformers import PreTrainedModel
 from adapter_qa.core.errors import UserError
 from adapter_qa.models import build
 from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference, setup_from_saved
+from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import check_effect, check_setup, trained_names
 from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values, parameter_table
@@ -83,6 +85,29 @@ def test_the_language_adapter_changes_the_outputs(maker: Maker, saved: dict[str,
         stacked = model(IDS).start_logits
         model.set_active_adapters(Stack("qa"))
         assert not torch.allclose(stacked, model(IDS).start_logits)
+
+
+@pytest.mark.parametrize("kind", ["lang+qa", "lang+ner", "lang+fusion"])
+def test_a_language_swap_equals_the_librarys_own_composition(maker: Maker, saved: dict[str, Path], kind: str) -> None:
+    task, *options = SETUPS[kind][1](saved)
+    trained, setup, folder = maker.make(f"swap {kind}", task, *options)
+    other = maker.make(f"other mlm {kind}", "mlm", A(madx2=True))[2]
+    swapped = maker.model(maker.setup(task, A(load_adapter=str(folder)), L(load_lang_adapter=str(other))))
+
+    library = load_model(maker.options, task, ["O", "B-X", "I-X"] if task == "ner" else None)
+    adapters.init(library)
+    library.load_adapter(str(other / "mlm"), load_as="other", use_safetensors=True)
+    for source in setup.tasks:
+        library.load_adapter(str(folder / source.name), use_safetensors=True)
+    if setup.fusion is not None:
+        library.load_adapter_fusion(str(folder / setup.fusion.name), use_safetensors=True)
+    library.load_state_dict(load_file(folder / "model_head.safetensors"), strict=False)
+    library.set_active_adapters(Stack("other", setup.fusion or setup.tasks[0].name))
+    with torch.no_grad():
+        expected, actual, before = (model.eval()(IDS)[0] for model in (library, swapped, trained))
+    # The library multiplies a fusion's matrices in another order than `models.fusion`.
+    assert (actual - expected).abs().max() <= (2e-6 if setup.fused else 0)
+    assert (actual - before).abs().max() > 1e-3
 
 
 def test_fusion_regularization_equals_the_librarys(maker: Maker, saved: dict[str, Path]) -> None:

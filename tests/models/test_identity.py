@@ -231,6 +231,24 @@ def test_evaluating_on_another_base_is_said(task: str, runs: Runs, tmp_path: Pat
     )
 
 
+def test_a_swapped_language_adapter_of_another_base_is_refused(runs: Runs, tmp_path: Path) -> None:
+    """Also to evaluate and to ask, since no run had this composition."""
+    stacked, foreign = tmp_path / "stacked", tmp_path / "foreign"
+    train = ["--do_train", "--load_lang_adapter", runs.folder / "mlm", "--output_dir", stacked]
+    assert runs.run("qa", runs.base, *train) == (0, [])
+    assert runs.run("mlm", runs.other, "--do_train", "--output_dir", foreign) == (0, [])
+    line = (
+        f"error: {foreign / 'adapters-mlm'} (adapter mlm) was trained on {runs.other}; {runs.base} has other weights; "
+        f"give --model_name_or_path {runs.other}, or train it anew on {runs.base}"
+    )
+    swap = ["--load_lang_adapter", foreign]
+    evaluate = ["--do_eval", "--load_adapter", stacked, *swap, "--output_dir", tmp_path / "eval"]
+    assert runs.run("qa", runs.base, *evaluate) == (2, [line])
+    question = ["--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Recife."]
+    asked = run_main(ask_qa.main, stacked, *swap, *question)
+    assert (asked.returncode, base_lines(asked.stderr)) == (2, [line])
+
+
 def test_asking_on_another_base_is_said(runs: Runs) -> None:
     question = ["--question", "Onde nasceu Ana?", "--context", "Ana nasceu em Recife."]
     for base, lines in ((runs.base, 0), (runs.other, 1)):

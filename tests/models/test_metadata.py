@@ -47,6 +47,8 @@ def test_the_language_adapter_comes_first() -> None:
         ({"base_model": {"name_or_path": 3}}, "$.trainer.base_model.name_or_path"),
         ({"base_model": None}, "$.trainer.base_model"),
         ({"tokenizer": 1}, "$.trainer.tokenizer"),
+        ({"language_swaps": [{"adapter": "a"}]}, "$.trainer.language_swaps[0]"),
+        ({"language_swaps": [{"adapter": "a", "replaced": 1}]}, "$.trainer.language_swaps[0].replaced"),
         ({"windows": []}, "$.trainer.windows"),
         ({"windows": {**WINDOWS, "doc_stride": "16"}}, "$.trainer.windows.doc_stride"),
         ({"windows": {**WINDOWS, "doc_stride": -1}}, "$.trainer.windows.doc_stride"),

@@ -159,6 +159,16 @@ def test_names_of_setups(setup: AdapterSetup | None, setup_name: str, parts: lis
     assert set(parts) <= set(folder.name.split("_"))
 
 
+def test_a_language_swap_names_the_adapter() -> None:
+    setup = make_setup(language="new")
+    assert setup is not None
+    assert setup.language is not None
+    kept = derived_output_dir("m", "d", setup, [run_options()])
+    new = replace(setup.language, folder=Path("outputs/mlm_pt/adapters-mlm/mlm"))
+    swapped = derived_output_dir("m", "d", replace(setup, language=new, replaced=setup.language), [run_options()])
+    assert swapped == kept.with_name(f"{kept.name}_swapoutputs-mlm_pt-adapters-mlm-mlm")
+
+
 def test_madx2_is_true_only_if_all_adapters_leave_out_the_last_layer() -> None:
     setup = make_setup(madx2=True, language="new")
     assert setup is not None
