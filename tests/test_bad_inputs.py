@@ -386,7 +386,7 @@ MODELS = [
         make=copied("base", with_bytes("config.json", b"[" * 99999))),
     Case("no weights", "mlm", MODEL, ("copy: holds no weights (model.safetensors)",),
         make=copied("base", without("model.safetensors"))),
-    Case("unsupported architecture", "qa", MODEL, ("config.json: model_type gpt2; supported: bert, roberta",),
+    Case("unsupported architecture", "qa", MODEL, ("config.json: model_type gpt2: it is a language model",),
         make=copied("base", with_json("config.json", model_type="gpt2"))),
     Case("no architecture", "qa", MODEL, ("config.json: names no model_type; add it if it is one of these",),
         make=copied("base", with_json("config.json", model_type=...))),
