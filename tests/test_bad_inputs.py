@@ -488,7 +488,7 @@ ADAPTERS = [
         ("invalid configuration of a bottleneck adapter: architecture 'reft'",),
         make=copied("qa", with_config(CONFIG, architecture="reft"))),
     Case("adapter configuration, lora with the keys of a bottleneck", "qa", COPY,
-        ("invalid configuration of LoRA or (IA)3:", "mh_adapter False"),
+        ("copy/qa: invalid configuration of LoRA or (IA)3: ",),
         make=copied("qa", with_config(CONFIG, architecture="lora"))),
     Case("adapter configuration of LoRA without its weights", "qa", COPY,
         ("weights are missing for layer 0, 1, 2 ...",),

@@ -22,6 +22,7 @@ from adapter_qa.models.adapter_source import AdapterSource
 from adapter_qa.models.encoder_adapters import init_adapters
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FUSION_CONFIG, FUSION_WEIGHTS, HEAD_WEIGHTS
 from adapter_qa.models.fusion import use_fast_fusion
+from adapter_qa.models.low_rank import keep_autocast_dtype
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
 from adapter_qa.models.saved_adapters import SavedHead
 from adapter_qa.models.weights import read_weights, weights_file
@@ -73,6 +74,8 @@ def _adapter_sites(model: PreTrainedModel) -> list[BottleneckLayer]:
 def _add_adapter(model: PreTrainedModel, source: AdapterSource) -> None:
     """Add an adapter with random weights."""
     as_adapter_model(model).add_adapter(source.name, AdapterConfig.load(source.config))
+    if source.is_low_rank:
+        keep_autocast_dtype(model, source.name)
     if source.attention_only_last_layer:
         for site in _encoder_layers(model)[-1].modules():
             if isinstance(site, BottleneckLayer) and site.location_key == "output_adapter":

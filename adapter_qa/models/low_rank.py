@@ -133,6 +133,21 @@ def has_low_rank(module: nn.Module) -> bool:
     return isinstance(module, LoRALayer) and len(module.loras) > 0
 
 
+def keep_autocast_dtype(model: nn.Module, name: str) -> None:
+    """Let the layers that an (IA)3 scales return the dtype of autocast: its float32 vector makes them float32.
+
+    DeBERTa-v2 fails where query and scores differ in dtype.
+    """
+
+    def cast(_: nn.Module, __: object, output: torch.Tensor) -> torch.Tensor:
+        device = output.device.type
+        return output.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else output
+
+    for module in model.modules():
+        if isinstance(module, LoRALayer) and name in module.loras:
+            module.register_forward_hook(cast)
+
+
 @torch.no_grad()
 def merge_low_rank(model: nn.Module) -> None:
     """Replace the weights of every layer that has LoRA or (IA)3 by those with which it computes the same alone.

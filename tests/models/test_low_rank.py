@@ -255,6 +255,15 @@ def test_every_encoder_has_the_logits_of_plain_adapters_code(model_type: str) ->
         torch.testing.assert_close(logits(model), found, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("model_type", ["deberta-v2", "modernbert"])
+def test_vectors_of_queries_train_in_bfloat16(model_type: str) -> None:
+    """Without `keep_autocast_dtype`, DeBERTa-v2 fails: its queries are in float32, the scores in bfloat16."""
+    model = with_adapter(random_model(model_type), "ia3[attn_matrices=q-k-v]")
+    expected = logits(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(logits(model).float(), expected, rtol=0.05, atol=0.05)
+
+
 def remove_invented_biases(model: Any) -> None:
     """Undo what the library's interface does to ModernBERT."""
     invented = [layer.attn.Wqkv for layer in model.model.layers if layer.attn.Wqkv.bias is not None]
