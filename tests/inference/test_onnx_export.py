@@ -16,7 +16,7 @@ import onnx
 import pytest
 import torch
 from support.questions import make_questions
-from support.setups import SETUPS, A, Maker, save_adapters
+from support.setups import SETUPS, A, L, Maker, save_adapters
 from support.tiny_encoders import save_tiny
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertTokenizerFast
 
@@ -353,25 +353,39 @@ def refusal(*words: object) -> list[str]:
     return caught.value.problems
 
 
-def test_a_language_swap_is_exported(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    maker = Maker(tiny_bert, tmp_path)
-    saved = save_adapters(maker)
-    other = maker.make("mlm_es", "mlm", A(madx2=True, language="es"))[2]
-    out = tmp_path / "out"
-    assert export_qa.main([str(saved["qa"]), str(out), "--load_lang_adapter", str(other)]) == 0
-    assert f"note: language swap: {other / 'mlm'} (es) replaces" in capsys.readouterr().err
+@pytest.fixture(scope="module")
+def swapped(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The folder of a QA adapter on a language adapter, and that of another language adapter."""
+    maker = Maker(tiny_bert, tmp_path_factory.mktemp("swapped"))
+    language = L(load_lang_adapter=str(maker.make("mlm", "mlm", A(language="pt"))[2]))
+    run = maker.make("qa", "qa", A(), language)[2]
+    return run, maker.make("mlm_es", "mlm", A(language="es"))[2]
+
+
+def test_export_json_tells_a_language_swap(swapped: tuple[Path, Path]) -> None:
+    run, other = swapped
+    answerer = QuestionAnswerer(run, overrides=Overrides(language_adapter=str(other)), device="cpu")
     swap = {"adapter": "mlm_es", "replaced": "qa", "language": "es", "replaced_language": "pt"}
-    assert json.loads((out / "export.json").read_text(encoding="utf-8"))["source"]["language_swaps"] == [swap]
+    assert export_qa.describe_source(answerer, None)["language_swaps"] == [swap]
+    assert "language_swaps" not in export_qa.describe_source(QuestionAnswerer(run, device="cpu"), None)
+
+
+@pytest.mark.slow
+def test_an_exported_language_swap_answers_as_it_is_asked(
+    swapped: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, other = swapped
+    out = tmp_path / "out"
+    assert export_qa.main([str(run), str(out), "--load_lang_adapter", str(other)]) == 0
+    assert f"note: language swap: {other / 'mlm'} (es) replaces" in capsys.readouterr().err
     question = make_questions(1, 5)[0]
-    swapped, kept = (
-        QuestionAnswerer(saved["qa"], overrides=Overrides(language_adapter=name)).ask(
-            question.question, question.context
-        )
+    asked, kept = (
+        QuestionAnswerer(run, overrides=Overrides(language_adapter=name)).ask(question.question, question.context)
         for name in (str(other), None)
     )
     answer = ExportedModel.load(out).answer(question.question, question.context)
-    assert (answer.start, answer.end) == (swapped.start, swapped.end)
-    assert answer.probability == pytest.approx(swapped.probability, abs=1e-4)
+    assert (answer.start, answer.end) == (asked.start, asked.end)
+    assert answer.probability == pytest.approx(asked.probability, abs=1e-4)
     assert answer.probability != pytest.approx(kept.probability, abs=1e-3)
 
 
