@@ -468,9 +468,9 @@ def test_adapter_configurations(item: Row) -> None:
 ENCODER_ROWS = [
     row("bert_noprefix", PFEIFFER),
     row("xlmr_metaspace", PFEIFFER),
-    refused("deberta_v2", "model_type deberta-v2", "supported: bert, roberta, xlm-roberta"),
-    refused("distilbert", "model_type distilbert", "supported: bert, roberta, xlm-roberta"),
-    refused("electra", "model_type electra", "supported: bert, roberta, xlm-roberta"),
+    row("deberta_v2", PFEIFFER),
+    row("distilbert", PFEIFFER),
+    row("electra", PFEIFFER),
 ]
 
 
