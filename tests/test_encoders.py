@@ -7,11 +7,13 @@ kind of training with every encoder, and resumes it. A new encoder is a row of `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -26,6 +28,7 @@ import export_qa
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
+from adapter_qa.inference.export_layout import GRAPH_FILE
 from adapter_qa.inference.exported_model import ExportedModel
 from adapter_qa.models.adapter_setup import setup_from_saved
 from adapter_qa.models.base_model import load_model
@@ -38,6 +41,7 @@ CONLL = "Ana B-PESSOA\nnasceu O\nem O\nRecife B-LOCAL\n. O\n\nO O\nTribunal B-OR
 QUESTIONS = make_questions(8, 2)  # of the evaluation file
 # The bias of the keys has no gradient: the softmax of the scores does not depend on it.
 NO_GRADIENT = ("key.bias", "key_proj.bias", "k_lin.bias")
+ADDED = re.compile(r"adapter|\.loras\.")  # in the names of weights that the base does not have
 Weights = dict[str, torch.Tensor]
 
 
@@ -83,6 +87,11 @@ TRAININGS = {
     "mlm": Training(run_mlm_adapter.main, lambda _: [], lambda name: "adapters.mlm." in name, answers=False),
     "qa": Training(
         run_qa_adapter.main, lambda s: ["--load_lang_adapter", s["mlm"]], lambda name: "adapters.qa." in name
+    ),
+    "lora": Training(
+        run_qa_adapter.main,
+        lambda s: ["--load_lang_adapter", s["mlm"], "--adapter_config", "lora"],
+        lambda name: "loras.qa." in name,
     ),
     "ner": Training(
         run_ner_adapter.main,
@@ -202,7 +211,7 @@ def check_moved_weights(bench: Bench, kind: str, trained: Trained) -> None:
     prefix = trained.model.base_model_prefix + "."
     file = load_file(bench.base / "model.safetensors")
     file = {name if name.startswith(prefix) else prefix + name: weight for name, weight in file.items()}
-    base = {name for name in trained.before if name.startswith(prefix) and "adapter" not in name}
+    base = {name for name in trained.before if name.startswith(prefix) and not ADDED.search(name)}
     for name in base:
         assert torch.equal(trained.before[name], file[name]), name
     after = dict(trained.model.named_parameters())
@@ -263,6 +272,9 @@ def test_encoder(
     if encoder in EXPORTED_ELSEWHERE and not slow:
         return
     require_success(export_qa.main, run, tmp_path / "onnx")
+    graph = onnx.load(tmp_path / "onnx" / GRAPH_FILE).graph
+    weights = [tensor.raw_data for tensor in graph.initializer if len(tensor.raw_data) > 1024]
+    assert len(weights) == len(set(weights)) > 5  # also where layers share them
     exported = ExportedModel.load(tmp_path / "onnx")
     assert ("token_type_ids" in exported.inputs) == (encoder in WITH_TOKEN_TYPES)
     for answer, plain in zip(asked, exported.answer_all(QUESTIONS).plain(), strict=True):

@@ -17,7 +17,6 @@ import pytest
 import torch
 from support.questions import make_questions
 from support.setups import SETUPS, A, L, Maker, save_adapters
-from support.tiny_encoders import save_tiny
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertTokenizerFast
 
 pytest.importorskip("onnxscript", reason='needs pip install "adapter-qa[export]"')
@@ -145,14 +144,6 @@ def test_logits_of_graph_and_model_are_equal(
     assert not onnx_export.largest_difference(graph, batches, no_number) <= 1
     logits = onnx_export.graph_logits(onnx_export.open_session(graph), batches[-1])
     assert [array.shape for array in logits] == [(5, 1)] * 2
-
-
-def test_a_weight_that_layers_share_is_written_once(tmp_path: Path) -> None:
-    maker = Maker(save_tiny("albert", tmp_path / "base"), tmp_path)
-    graph = tmp_path / "m.onnx"
-    onnx_export.export_graph(maker.model(maker.setup("qa")), ["input_ids"], graph, opset=export_qa.OPSET)
-    weights = [tensor.raw_data for tensor in onnx.load(graph).graph.initializer if len(tensor.raw_data) > 1024]
-    assert len(weights) == len(set(weights)) > 5
 
 
 def test_exported_files(exported: tuple[Path, Path], tiny_bert: Path) -> None:
