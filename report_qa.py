@@ -57,17 +57,19 @@ class ReportOptions:
 def main(argv: list[str]) -> int:
     """Run the script and return its exit code."""
     options = read_options(argv)
-    from adapter_qa.reporting.runs import find_runs, group_runs  # --help does not wait for it
+    from adapter_qa.reporting.differences import compare_to_best  # --help does not wait for it
+    from adapter_qa.reporting.runs import find_runs, group_runs
 
     runs, unreadable = find_runs(options.runs)
     groups, repeated = group_runs(runs)
     notes = [*unreadable, *repeated]
     log_note(notes)
+    groups, answers = compare_to_best(groups)
     write_tables(groups, options.files)
     if options.report_folder is not None:
         from adapter_qa.reporting.html_report import write_report  # imports matplotlib
 
-        page = write_report(groups, notes, options.report_folder)
+        page = write_report(groups, answers, notes, options.report_folder)
         print(
             f"report: {escape_control_chars(page)}", file=sys.stderr if STDOUT in options.files.values() else sys.stdout
         )

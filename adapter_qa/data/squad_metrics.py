@@ -67,8 +67,7 @@ def squad_metrics(
     """
     if not questions:
         raise ValueError("no questions to score")
-    _require_all("predictions", predictions, questions)
-    pairs = [_score(predictions[question.id], question, version_2) for question in questions]
+    pairs = question_scores(predictions, questions, version_2=version_2)
     metrics = _averages(pairs)
     if not version_2:
         return metrics
@@ -84,6 +83,18 @@ def squad_metrics(
             best, threshold = _best_threshold(predictions, scores, null_odds, has_answer)
             metrics |= {f"best_{name}": best, f"best_{name}_thresh": threshold}
     return metrics
+
+
+def question_scores(
+    predictions: Mapping[str, str], questions: Sequence[Question], *, version_2: bool = False
+) -> list[tuple[float, float]]:
+    """Return exact match and F1 of each question, 0 to 1; the arguments are those of `squad_metrics`.
+
+    Raises:
+        ValueError: `predictions` lacks some questions.
+    """
+    _require_all("predictions", predictions, questions)
+    return [_score(predictions[question.id], question, version_2) for question in questions]
 
 
 def _require_all(name: str, mapping: Mapping[str, object], questions: Sequence[Question]) -> None:

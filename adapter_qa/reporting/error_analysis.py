@@ -1,7 +1,6 @@
 """Break down a run's F1 by question word, length of the answer and the context, and number of windows.
 
-Every F1 is the official score over the questions of one category. Intervals say how far F1 would vary with the choice
-of the questions.
+Every F1 is the official score over the questions of one category.
 """
 
 from __future__ import annotations
@@ -13,16 +12,20 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import files_fingerprint, read_json
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.squad import QuestionColumns, read_squad_files
-from adapter_qa.data.squad_metrics import squad_metrics
+from adapter_qa.data.squad_metrics import question_scores, squad_metrics
 from adapter_qa.reporting.runs import Run
 from adapter_qa.runs.layout import BASE_FOLDER, predictions_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Portuguese interrogatives as Cunha and Cintra list them (Nova Gramática do Português Contemporâneo: the pronouns que,
 # quem, qual, quanto; the adverbs por que, onde, como, quando), and English words of the same meaning. The first in a
@@ -46,7 +49,6 @@ NO_ANSWER = "no answer"
 CONTEXT_CATEGORIES = 4  # with about equally many questions
 CONTEXT_CHARS = 90  # that an example shows on each side of the gold answer
 SCORE_TOLERANCE = 1e-6  # percent; a recomputed score differs from the recorded one by rounding only
-RESAMPLES = 1000  # of the bootstrap
 NORMAL_QUANTILE = 1.959964  # of a two-sided interval of 95 %
 ONE_WINDOW, SEVERAL_WINDOWS = "one window", "several windows"
 
@@ -69,9 +71,11 @@ class RunAnswers:
         return squad_metrics(self.answers, questions, version_2=self.version_2)
 
     @cached_property
-    def scores(self) -> list[dict[str, float]]:
-        """The scores of each question."""
-        return [self.score([question]) for question in self.questions]
+    def scores(self) -> NDArray[np.float64]:
+        """(questions, 2): exact match and F1 of each question in percent."""
+        import numpy as np
+
+        return 100 * np.array(question_scores(self.answers, self.questions, version_2=self.version_2))
 
 
 class Interval(NamedTuple):
@@ -80,17 +84,6 @@ class Interval(NamedTuple):
     low: float
     high: float
     from_answers: bool
-
-
-def bootstrap_interval(runs: Sequence[RunAnswers]) -> Interval:
-    """Return the percentile interval of the mean F1 of runs over resampled questions (Efron and Tibshirani 1993)."""
-    import numpy as np
-
-    f1 = np.mean([[scores["f1"] for scores in run.scores] for run in runs], axis=0)
-    generator = np.random.default_rng(0)
-    means = [f1[generator.integers(len(f1), size=len(f1))].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(low), float(high), from_answers=True)
 
 
 def count_interval(f1: float, questions: int) -> Interval:
@@ -141,6 +134,24 @@ class Examples(NamedTuple):
     wrong: list[AnswerExample]
 
 
+class QuestionSource(NamedTuple):
+    """What decides the questions that `evaluated_questions` reads."""
+
+    sha256: str | None
+    columns: QuestionColumns
+    limit: int | None
+
+
+def question_source(run: Run) -> QuestionSource:
+    """Return the source of the questions that a run was evaluated on."""
+    source, limit = run.document.data.get("eval"), run.document.options.get("max_eval_samples")
+    return QuestionSource(
+        None if source is None else source.sha256,
+        QuestionColumns.of_options(run.document.options),
+        limit if isinstance(limit, int) else None,
+    )
+
+
 def evaluated_questions(run: Run) -> list[Question]:
     """Read the questions that a run was evaluated on.
 
@@ -163,9 +174,8 @@ def evaluated_questions(run: Run) -> list[Question]:
         raise UserError(f"{names}: cannot be read: {error.strerror}") from error
     if sha256 != source.sha256:
         raise UserError(f"{names}: has changed since {run.folder} was evaluated on it")
-    limit = run.document.options.get("max_eval_samples")
-    columns = QuestionColumns.of_options(run.document.options)
-    return read_squad_files(paths, need_answers=True, columns=columns)[: limit if isinstance(limit, int) else None]
+    _, columns, limit = question_source(run)
+    return read_squad_files(paths, need_answers=True, columns=columns)[:limit]
 
 
 def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
@@ -179,7 +189,7 @@ def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
     if not all(isinstance(answers.get(question.id), str) for question in questions):
         raise UserError(f"{path}: does not answer every question of the validation file")
     run_answers = RunAnswers(questions, answers, run.version_2)
-    recorded, recomputed = run.evaluation().eval_f1, run_answers.score(questions)["f1"]
+    recorded, recomputed = run.evaluation().eval_f1, float(run_answers.scores[:, 1].mean())
     if recorded is None or not math.isclose(recorded, recomputed, abs_tol=SCORE_TOLERANCE):
         raise UserError(
             f"{path}: its F1 is {recomputed:.2f}, but the run recorded {recorded}; "
@@ -295,13 +305,13 @@ def _base_model_options(run: Run) -> ModelOptions:
 
 def sample_examples(answers: RunAnswers, right: int, wrong: int) -> Examples:
     """Draw at most `right` right and `wrong` wrong answers; the same answers give the same examples."""
-    scores = {question.id: score for question, score in zip(answers.questions, answers.scores, strict=True)}
+    scores = dict(zip((question.id for question in answers.questions), answers.scores.tolist(), strict=True))
 
     def draw(count: int, is_right: bool) -> list[AnswerExample]:
-        candidates = [question for question in answers.questions if (scores[question.id]["exact"] == 100) is is_right]
+        candidates = [question for question in answers.questions if (scores[question.id][0] == 100) is is_right]
         indices = sorted(random.Random(count).sample(range(len(candidates)), min(count, len(candidates))))
         drawn = [candidates[index] for index in indices]
-        return [_make_example(question, answers.answers[question.id], scores[question.id]["f1"]) for question in drawn]
+        return [_make_example(question, answers.answers[question.id], scores[question.id][1]) for question in drawn]
 
     return Examples(draw(right, True), draw(wrong, False))
 

@@ -17,21 +17,19 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json, write_bytes
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
+from adapter_qa.reporting.differences import Answers
 from adapter_qa.reporting.error_analysis import (
-    RESAMPLES,
     CategoryScores,
     Examples,
     Interval,
     RunAnswers,
-    bootstrap_interval,
     break_down,
     count_interval,
     count_windows,
-    evaluated_questions,
-    read_answers,
     sample_examples,
 )
 from adapter_qa.reporting.layout import PAGE, existing_files
+from adapter_qa.reporting.paired import RESAMPLES
 from adapter_qa.reporting.runs import Group, same_evaluation
 from adapter_qa.reporting.tables import NOT_COMPARABLE, Column, Table, make_tables
 from adapter_qa.runs.layout import ATTENTION_FILE
@@ -117,16 +115,17 @@ class Report:
         self.notes += [f"{problem}; {consequence}" for problem in error.problems]
 
 
-def write_report(groups: Sequence[Group], notes: Sequence[str], folder: Path) -> Path:
+def write_report(groups: Sequence[Group], answers: Answers, notes: Sequence[str], folder: Path) -> Path:
     """Write the page, which shows the notes, and its pictures. Return the page's path.
 
-    An earlier report in the folder is removed once everything is drawn.
+    An earlier report in the folder is removed once everything is drawn. Groups and answers are those of
+    `compare_to_best`.
 
     Raises:
         UserError: if the folder cannot be written to.
     """
     report = Report(list(notes))
-    page = _render_page(report, groups)
+    page = _render_page(report, groups, answers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for old in existing_files(folder):
@@ -140,9 +139,9 @@ def write_report(groups: Sequence[Group], notes: Sequence[str], folder: Path) ->
     return folder / PAGE
 
 
-def _render_page(report: Report, groups: Sequence[Group]) -> str:
+def _render_page(report: Report, groups: Sequence[Group], answers: Answers) -> str:
     """Return the page's HTML. The template escapes all text that comes from files."""
-    comparisons = _compare_groups(report, groups)
+    comparisons = _compare_groups(report, groups, answers)
     intervals = {number: interval for comparison in comparisons for number, interval in comparison.intervals.items()}
     tables = [_with_intervals(table, intervals) for table in make_tables(groups)]
     environment = jinja2.Environment(
@@ -176,16 +175,16 @@ def _with_intervals(table: Table, intervals: dict[int, Interval]) -> Table:
     return replace(table, columns=columns)
 
 
-def _compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]:
+def _compare_groups(report: Report, groups: Sequence[Group], answers: Answers) -> list[Comparison]:
     comparisons: list[Comparison] = []
     for evaluated in same_evaluation(groups):
         first = evaluated[0].first
-        members = [group for group in evaluated if group.first.finished and group.mean_std("f1").mean is not None]
-        if first.task != "qa" or not first.evaluated.source or not members:
+        members = [group for group in evaluated if group.is_compared]
+        if not first.evaluated.source or not members:
             continue
         number, data = len(comparisons) + 1, first.describe_evaluation()
-        questions, answered = _read_answers(report, members)
-        intervals, caption = _make_intervals(members, answered)
+        answered = _answered_groups(report, members, answers)
+        intervals, caption = _make_intervals(members)
         cost = report.add_picture(
             f"cost_{number}",
             figures.cost_figure(members, intervals),
@@ -193,64 +192,56 @@ def _compare_groups(report: Report, groups: Sequence[Group]) -> list[Comparison]
             "table, small dots are single seeds, points with the same number of parameters are side by side. "
             + caption,
         )
-        errors = _analyse_errors(report, answered, questions, number)
+        errors = _analyse_errors(report, answered, number)
         comparisons.append(Comparison(data, intervals, caption, cost, errors))
     return comparisons
 
 
-def _read_answers(report: Report, groups: Sequence[Group]) -> tuple[list[Question], list[AnsweredGroup]]:
-    """Read the questions of groups that have the same, and their answers; note what cannot be read."""
-    try:
-        questions = evaluated_questions(groups[0].first)
-    except UserError as error:
-        report.add_problems(error, "no error analysis")
-        return [], []
-    answered: list[AnsweredGroup] = []
-    for group in tqdm(groups, desc="answers", leave=False, disable=None):
-        try:
-            answers = [read_answers(run, questions) for run in group.runs]
-        except UserError as error:
-            report.add_problems(error, "left out of the error analysis")
-            continue
-        examples = sample_examples(answers[0], RIGHT_EXAMPLES, WRONG_EXAMPLES)
-        answered.append(AnsweredGroup(figures.group_label(group), group, answers, examples))
-    return questions, answered
+def _answered_groups(report: Report, groups: Sequence[Group], answers: Answers) -> list[AnsweredGroup]:
+    """Return the groups whose answers could be read; note why the others have none."""
+    consequence = "left out of the error analysis" if any(group.number in answers for group in groups) else ""
+    problems = dict.fromkeys(group.not_compared for group in groups if group.number not in answers)
+    report.notes += [f"{problem}; {consequence or 'no error analysis'}" for problem in problems]
+    return [
+        AnsweredGroup(
+            figures.group_label(group),
+            group,
+            answers[group.number],
+            sample_examples(answers[group.number][0], RIGHT_EXAMPLES, WRONG_EXAMPLES),
+        )
+        for group in groups
+        if group.number in answers
+    ]
 
 
-def _make_intervals(groups: Sequence[Group], answered: Sequence[AnsweredGroup]) -> tuple[dict[int, Interval], str]:
+def _make_intervals(groups: Sequence[Group]) -> tuple[dict[int, Interval], str]:
     """Return an interval of F1 for each group whose number of questions is known, and what they are."""
-    intervals = {member.group.number: bootstrap_interval(member.answers) for member in answered}
+    intervals: dict[int, Interval] = {}
     for group in groups:
         f1, questions = group.mean_std("f1").mean, group.first.evaluated.size
-        if group.number not in intervals and f1 is not None and questions:
+        if group.paired is not None:
+            intervals[group.number] = Interval(group.paired.f1.low, group.paired.f1.high, from_answers=True)
+        elif f1 is not None and questions:
             intervals[group.number] = count_interval(f1, questions)
     if not intervals:
         return {}, ""
-    caption = "Intervals of 95 % say how far F1 would vary with other questions"
-    if answered:
-        caption += f": percentiles of a bootstrap over the questions, {RESAMPLES:,} samples (Efron and Tibshirani 1993)"
-    counted = [str(number) for number, interval in sorted(intervals.items()) if not interval.from_answers]
+    caption = "Intervals of 95 % of F1 say how far it would vary with other questions"
+    counted = [str(number) for number, interval in intervals.items() if not interval.from_answers]
+    if len(counted) < len(intervals):
+        caption += f": percentiles of a bootstrap over contexts with their questions, {RESAMPLES:,} samples"
     if counted:
-        caption += (
-            f"; for {', '.join(counted)} from the number of questions alone, as for a share (Wilson 1927), which "
-        )
-        caption += "gives wider ones"
-    return intervals, caption + (
-        ". They do not show the variation over seeds. Setups answer the same questions, so a difference between two "
-        "of them can be surer than their intervals suggest"
-    )
+        caption += f"; for {', '.join(counted)} from the number of questions alone, as for a share (Wilson 1927)"
+    return intervals, f"{caption}. They do not show the variation over seeds"
 
 
-def _analyse_errors(
-    report: Report, answered: list[AnsweredGroup], questions: list[Question], number: int
-) -> ErrorAnalysis | None:
+def _analyse_errors(report: Report, answered: list[AnsweredGroup], number: int) -> ErrorAnalysis | None:
     """Analyse the errors of groups with the same questions."""
     if len(answered) > figures.MAX_COMPARED:
         report.notes.append(f"error analysis of the first {figures.MAX_COMPARED} of {len(answered)} groups only")
         answered = answered[: figures.MAX_COMPARED]
     if not answered:
         return None
-    properties = _score_properties(report, answered, questions)
+    properties = _score_properties(report, answered, answered[0].answers[0].questions)
     picture = report.add_picture(
         f"errors_{number}",
         figures.errors_figure([member.group for member in answered], properties),

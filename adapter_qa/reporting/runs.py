@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from adapter_qa.config import options as options_module
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
+from adapter_qa.reporting.paired import PairedRow
 from adapter_qa.runs.layout import RUN_FILE, SWEEP_FILE
 from adapter_qa.runs.lock import is_locked
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
@@ -301,12 +302,21 @@ class Group:
         runs: In the order of their seeds, at least one.
         settings: `comparable_settings` of the runs.
         name: Short name of the folder of the first run, different for each group; "+2" says that there are 2 more runs.
+        paired: What its answers say; None if they are not read, or not with the questions of the others of its table.
+        not_compared: Why not, for people; empty if its answers were read, or if it is never compared.
     """
 
     number: int
     runs: list[Run]
     settings: dict[str, Any]
     name: str
+    paired: PairedRow | None = None
+    not_compared: str = ""
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether its answers can be compared with those of the best row: finished question answering with an F1."""
+        return self.first.task == "qa" and self.first.finished and self.mean_std("f1").mean is not None
 
     @property
     def first(self) -> Run:

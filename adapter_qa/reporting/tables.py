@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter_qa.core.errors import escape_control_chars
+from adapter_qa.reporting.paired import FEW_CONTEXTS, Estimate, PairedRow, ToBest
 from adapter_qa.reporting.runs import (
     MEASURES,
     REFERENCES,
@@ -34,6 +35,7 @@ PATHS = ("train_file", "test_file")
 LIMITS = ("max_train_samples", "max_steps")
 NAMED_BY_TITLE = ("validation_file", "eval_data", "max_eval_samples", "version_2_with_negative")
 MAX_SEEDS = 5  # that a cell lists
+NOT_DISTINGUISHABLE = "≈"
 NOT_COMPARABLE = "Scores of different tables cannot be compared: the runs were evaluated on different data."
 
 
@@ -73,12 +75,14 @@ class Table:
         shared: What all of them have in common, such as "seed 42; status failed".
         groups: The rows.
         columns: Those that are not empty and, except for results, not the same in all rows.
+        footnotes: What the differences to the best row are, and why some rows have none.
     """
 
     title: str
     shared: str
     groups: list[Group]
     columns: list[Column]
+    footnotes: list[str]
 
     @property
     def rows(self) -> list[list[str]]:
@@ -100,13 +104,53 @@ def make_tables(groups: Sequence[Group], *, short: bool = True) -> list[Table]:
         columns = _result_columns(members, short)
         place = [column.heading for column in columns].index("trainable")
         columns[place:place] = [_option_column(name, members, groups, short) for name in options]
+        differences, footnotes = _difference_columns(members)
+        for after, column in differences.items():
+            columns.insert([column.heading for column in columns].index(after) + 1, column)
         columns = [column for column in columns if any(column.cells)]
         shown = [column for column in columns if column.is_result or column.shared is None]
         shared = [f"{column.heading} {column.shared}" for column in columns if column not in shown]
         prefix = "all rows: " if len(members) > 1 and shared else ""
         title = escape_control_chars(f"evaluated on {members[0].first.describe_evaluation()}")
-        tables.append(Table(title, prefix + "; ".join(shared), members, shown))
+        tables.append(Table(title, prefix + "; ".join(shared), members, shown, footnotes))
     return tables
+
+
+def _difference_columns(groups: Sequence[Group]) -> tuple[dict[str, Column], list[str]]:
+    """Return columns of the differences to the best row by the heading they follow, and footnotes to them."""
+    finished = [group for group in groups if group.is_compared]
+    if len(finished) < 2:
+        return {}, []
+    best, *others = finished
+    if best.not_compared or best.paired is None:
+        return {}, [escape_control_chars(f"no differences to the best row: {best.not_compared}")]
+    reasons = list(dict.fromkeys(group.not_compared for group in others if group.not_compared))
+
+    def cells(measure: Callable[[ToBest], Estimate]) -> list[str]:
+        texts = {best.number: "best"}
+        for group in others:
+            if group.paired is not None and group.paired.to_best is not None:
+                texts[group.number] = format_difference(measure(group.paired.to_best))
+            else:
+                texts[group.number] = f"({1 + reasons.index(group.not_compared)})"
+        return [texts.get(group.number, "") for group in groups]
+
+    footnotes = [f"({number}) not compared: {reason}" for number, reason in enumerate(reasons, 1)]
+    if any(group.paired for group in others):
+        footnotes.insert(0, _explain_differences(best.paired))
+    return {
+        "F1": Column("F1 to best", cells(lambda to_best: to_best.f1), True, 91, is_result=True),
+        "EM": Column("EM to best", cells(lambda to_best: to_best.exact), True, 60, is_result=True),
+    }, [escape_control_chars(footnote) for footnote in footnotes]
+
+
+def _explain_differences(paired: PairedRow) -> str:
+    text = (
+        f"to best: difference to the best row [95 % interval: bootstrap over {paired.contexts:,} contexts, each with "
+        f"its questions, {paired.questions:,} in all]; {NOT_DISTINGUISHABLE}: includes 0, not distinguishable from the "
+        "best row"
+    )
+    return f"{text}; with so few contexts the interval is too narrow" if paired.contexts < FEW_CONTEXTS else text
 
 
 def _result_columns(groups: Sequence[Group], short: bool) -> list[Column]:
@@ -168,6 +212,12 @@ def format_score(score: MeanStd) -> str:
     return _format(score.mean, ".1f") + ("" if score.deviation is None else f" ± {score.deviation:.1f}")
 
 
+def format_difference(difference: Estimate) -> str:
+    """Return a difference with its interval as people read it, such as −1.8 [−3.1, −0.4]."""
+    value, low, high = (f"{number:+.1f}".replace("-", "−") for number in difference)
+    return f"{NOT_DISTINGUISHABLE} " * difference.includes_zero + f"{value} [{low}, {high}]"
+
+
 def _format_seeds(group: Group) -> str:
     seeds = [str(run.seed) for run in group.runs]
     return " ".join(seeds) if len(seeds) <= MAX_SEEDS else f"{len(seeds)} seeds"
@@ -226,6 +276,8 @@ def as_terminal(groups: Sequence[Group], width: int | None) -> tuple[str, list[s
         for cells in zip(*([column.heading, *column.cells] for column in shown), strict=True):
             wrapped = [_wrap(cell, widths[column.heading]) for cell, column in zip(cells, shown, strict=True)]
             lines += _aligned(wrapped, shown, widths)
+        for text in table.footnotes:
+            lines += [text] if width is None else textwrap.wrap(text, width, break_on_hyphens=False)
     return "".join(line + "\n" for line in lines), list(omitted)
 
 
@@ -293,6 +345,7 @@ def as_markdown(groups: Sequence[Group]) -> str:
         rows += [["---:" if column.is_number else "---" for column in table.columns]]
         rows += [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in row] for row in table.rows]
         paragraphs += [table.title, table.shared, "\n".join(f"| {' | '.join(row)} |" for row in rows)]
+        paragraphs += table.footnotes
     return "\n\n".join(filter(None, paragraphs)) + "\n"
 
 
@@ -326,8 +379,20 @@ def _raw_values(group: Group) -> dict[str, Any]:
     values = {"task": first.task, "setup": first.setup, "status": first.status, "n": len(group.runs)}
     for name in ("f1", "exact", "perplexity", "best_epoch", "train_seconds"):
         values[f"{name}_mean"], values[f"{name}_deviation"] = group.mean_std(name)
-    values |= {"trainable": first.trainable(), "trainable_percent": group.trainable_percent()}
+    values |= _raw_differences(group) | {"trainable": first.trainable(), "trainable_percent": group.trainable_percent()}
     return values | {"evaluated_on": first.describe_evaluation()}
+
+
+def _raw_differences(group: Group) -> dict[str, Any]:
+    """Return the differences to the best row, which are None without one, and the reason."""
+    paired = group.paired
+    to_best = None if paired is None else paired.to_best
+    values: dict[str, Any] = {}
+    for name, estimate in (("f1", to_best and to_best.f1), ("exact", to_best and to_best.exact)):
+        parts = (f"{name}_to_best", f"{name}_to_best_low", f"{name}_to_best_high")
+        values |= dict(zip(parts, estimate or (None, None, None), strict=True))
+    values |= {"compared_questions": paired and paired.questions, "compared_contexts": paired and paired.contexts}
+    return values | {"not_compared": group.not_compared or None}
 
 
 def as_json(groups: Sequence[Group]) -> str:

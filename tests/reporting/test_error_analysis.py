@@ -16,9 +16,7 @@ from adapter_qa.reporting.error_analysis import (
     ANSWER_LENGTH_ORDER,
     QUESTION_WORD_ORDER,
     SEVERAL_WINDOWS,
-    RunAnswers,
     answer_length,
-    bootstrap_interval,
     break_down,
     count_interval,
     count_windows,
@@ -176,16 +174,3 @@ def test_interval_from_the_number_of_questions(f1: float, questions: int, low: f
     interval = count_interval(f1, questions)
     assert (interval.low, interval.high) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
     assert not interval.from_answers
-
-
-def test_interval_from_the_answers_is_that_of_resampled_questions() -> None:
-    questions = make_questions(100)
-    right = {question.id: question.answer_texts[0] for question in questions}
-    half = {question.id: WRONG_ANSWER if index % 2 else right[question.id] for index, question in enumerate(questions)}
-    other = {question.id: right[question.id] if index % 2 else WRONG_ANSWER for index, question in enumerate(questions)}
-    interval = bootstrap_interval([RunAnswers(questions, half, False)])
-    # The number of right answers among 100 resampled ones is binomial; its quantiles are 40 and 60.
-    assert (interval.low, interval.high) == (pytest.approx(40, abs=1), pytest.approx(60, abs=1))
-    assert interval == bootstrap_interval([RunAnswers(questions, half, False)])
-    both = bootstrap_interval([RunAnswers(questions, answers, False) for answers in (half, other)])
-    assert both[:2] == (50, 50)  # one of the two runs is right about every question

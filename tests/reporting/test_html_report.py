@@ -16,8 +16,9 @@ from support.questions import write_squad
 
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
-from adapter_qa.reporting.error_analysis import RunAnswers, bootstrap_interval
+from adapter_qa.reporting.differences import compare_to_best
 from adapter_qa.reporting.html_report import read_attention, write_report
+from adapter_qa.reporting.tables import format_difference
 
 
 class Page(HTMLParser):
@@ -55,12 +56,7 @@ class Page(HTMLParser):
 
 
 def make_page(folder: Path, runs: Path) -> Page:
-    return Page(write_report(groups_in(runs), [], folder).read_text(encoding="utf-8"))
-
-
-def answers_of(folder: Path) -> dict[str, str]:
-    answers: dict[str, str] = json.loads((folder / "eval_predictions.json").read_text(encoding="utf-8"))
-    return answers
+    return Page(write_report(*compare_to_best(groups_in(runs)), [], folder).read_text(encoding="utf-8"))
 
 
 def write_attention(folder: Path, document: Mapping[str, Any]) -> Path:
@@ -91,11 +87,17 @@ def test_the_page_is_self_contained(tmp_path: Path, tiny_bert: Path, data: tuple
             pictures.add(base64.b64decode(content))
     assert {path.read_bytes() for path in (tmp_path / "report").glob("*.png")} == pictures
     assert "50.0 ± 14.1" in page.texts
-    answers = [answers_of(tmp_path / "runs" / name) for name in ("a1", "a2")]
-    interval = bootstrap_interval([RunAnswers(data[1], run_answers, False) for run_answers in answers])
-    assert f"{interval.low:.1f} to {interval.high:.1f}" in page.texts
+    first, second = (group.paired for group in compare_to_best(groups_in(tmp_path / "runs"))[0][:2])
+    assert first is not None
+    assert second is not None
+    assert second.to_best is not None
+    assert f"{first.f1.low:.1f} to {first.f1.high:.1f}" in page.texts
+    assert page.texts.count("best") == 2
+    assert format_difference(second.to_best.f1) in page.texts
+    (footnote,) = [text for text in page.texts if text.startswith("to best: ")]
+    assert "bootstrap over 10 contexts, each with its questions, 10 in all" in footnote
     (caption,) = {text for text in page.texts if text.startswith("Intervals of 95 %")}
-    assert "bootstrap over the questions, 1,000 samples (Efron and Tibshirani 1993)" in caption
+    assert "bootstrap over contexts with their questions, 10,000 samples" in caption
     assert "Wilson" not in caption
     (cost,) = [str(attributes["alt"]) for _, attributes in page.tags if "side by side" in str(attributes.get("alt"))]
     assert caption in cost
@@ -142,11 +144,11 @@ def test_runs_without_results_make_a_page(tmp_path: Path) -> None:
 
 def test_an_earlier_report_stays_until_the_new_one_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path / "a")
-    page = write_report(groups_in(tmp_path / "a"), [], tmp_path / "report")
+    page = write_report(groups_in(tmp_path / "a"), {}, [], tmp_path / "report")
     before = {path.name: path.read_bytes() for path in page.parent.iterdir()}
     monkeypatch.setattr(figures, "curves_figure", lambda group, interval: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        write_report(groups_in(tmp_path / "a"), [], tmp_path / "report")
+        write_report(groups_in(tmp_path / "a"), {}, [], tmp_path / "report")
     assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before
 
 
