@@ -71,7 +71,8 @@ def test_rows_that_cannot_be_distinguished_are_marked(tmp_path: Path) -> None:
     assert "[" not in rows[3].removeprefix("Stack[qa]")
     assert footnotes_of(groups) == [
         "to best: difference to the best row [95 % interval: bootstrap over 40 contexts, each with its questions, "
-        "40 in all]; ≈: includes 0, not distinguishable from the best row; with so few contexts the interval is too narrow"
+        "40 in all]; ≈: includes 0, not distinguishable from the best row; with so few contexts "
+        "the interval is too narrow"
     ]
     assert as_markdown(groups).splitlines()[-1] == footnotes_of(groups)[0]
 

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.made_runs import make_run, update_run
+from support.made_runs import make_answered_run, make_run, update_run
 from support.problems import problems_of
+from support.questions import make_questions, write_squad
 from support.scripts import ROOT, run_script
 from support.terminal import run_in_terminal
 
@@ -33,16 +34,20 @@ def test_table_is_printed_and_written(tmp_path: Path) -> None:
 
 
 def make_compared_runs(folder: Path) -> None:
-    for seed, f1 in ((1, 76.5), (2, 77.31)):
-        make_run(folder / f"qa_{seed}", f1, seed=seed)
+    questions = make_questions(200)
+    path = write_squad(folder / "dev.json", questions)
+    for seed, wrong in ((1, 47), (2, 45)):
+        make_answered_run(folder / f"qa_{seed}", path, questions, wrong=wrong, seed=seed)
     name = "base_train/qa_AdCompostack/lr{}_bs8_GAS2_eps1e-08_epochs5.0_patience3_wamlmFalse_fp16True"
-    make_run(folder / name.format("0.0003"), 75.99, learning_rate=3e-4)
-    make_run(folder / name.format("3e-05"), 70.0, learning_rate=3e-5, status="interrupted")
-    update_run(make_run(folder / "few", 90.0, max_eval_samples=50),
-               data={"eval": {"file": "dev.json", "sha256": "b" * 64, "questions": 50}})  # fmt: skip
+    make_answered_run(folder / name.format("0.0003"), path, questions, wrong=48, learning_rate=3e-4)
+    make_answered_run(folder / name.format("0.001"), path, questions, wrong=60, learning_rate=1e-3)
+    stopped = make_answered_run(folder / name.format("3e-05"), path, questions, wrong=60, learning_rate=3e-5)
+    update_run(stopped.folder, status="interrupted")
+    make_answered_run(folder / "few", path, questions[:50], wrong=5, max_eval_samples=50)
 
 
 def test_the_table_on_a_terminal_of_80_columns(tmp_path: Path) -> None:
+    (tmp_path / "outputs").mkdir()
     make_compared_runs(tmp_path / "outputs")
     command = [sys.executable, str(ROOT / "report_qa.py"), "--table", str(tmp_path / "outputs")]
     assert run_in_terminal(command, columns=80).text == SCREEN_80
@@ -53,38 +58,46 @@ SCREEN_80 = """\
 Scores of different tables cannot be compared: the runs were evaluated on
 different data.
 
+evaluated on 200 questions of dev.json
+all rows: base base; train_file train.json; trainable 120; % of base 12.00
+setup              F1           F1 to best  learning_  status       folder
+                                            rate
+Stack[qa]  77.0 ± 0.7                 best  0.0001     finished     qa_1 +1
+Stack[qa]        76.0  ≈ −1.0 [−2.2, +0.0]  0.0003     finished     lr0.0003
+Stack[qa]        70.0   −7.0 [−10.8, −3.8]  0.001      finished     lr0.001
+Stack[qa]        70.0                       3e-05      interrupted  lr3e-05
+to best: difference to the best row [95 % interval: bootstrap over 200 contexts,
+each with its questions, 200 in all]; ≈: includes 0, not distinguishable from
+the best row
+
 evaluated on 50 questions of dev.json (--max_eval_samples 50)
 seed 42; learning_rate 0.0001; base base; train_file train.json; trainable 120;
 % of base 12.00
 setup        F1    EM   best   train  folder
                        epoch    time
-Stack[qa]  90.0  80.0      2    2:30  few
-
-evaluated on questions of dev.json
-all rows: train_data aaaaaaaaaaaa; base base; train_file train.json; trainable
-120; % of base 12.00
-setup              F1          EM  seed   best  learning_  status       folder
-                                         epoch  rate
-Stack[qa]  76.9 ± 0.6  66.9 ± 0.6   1 2      2  0.0001     finished     qa_1 +1
-Stack[qa]        76.0        66.0    42      2  0.0003     finished     lr0.0003
-Stack[qa]        70.0        60.0    42      2  3e-05      interrupted  lr3e-05
-note: no space for train time; --markdown - and wider terminals show all"""
+Stack[qa]  90.0  90.0      2    1:00  few
+note: no space for EM, EM to best, seed, best epoch, others; --markdown - and wi
+der terminals show all"""
 SCREEN_120 = """\
 Scores of different tables cannot be compared: the runs were evaluated on different data.
+
+evaluated on 200 questions of dev.json
+all rows: base base; train_file train.json; trainable 120; % of base 12.00
+setup              F1           F1 to best          EM           EM to best  seed  learning_  status       folder
+                                                                                   rate
+Stack[qa]  77.0 ± 0.7                 best  77.0 ± 0.7                 best   1 2  0.0001     finished     qa_1 +1
+Stack[qa]        76.0  ≈ −1.0 [−2.2, +0.0]        76.0  ≈ −1.0 [−2.2, +0.0]    42  0.0003     finished     lr0.0003
+Stack[qa]        70.0   −7.0 [−10.8, −3.8]        70.0   −7.0 [−10.8, −3.8]    42  0.001      finished     lr0.001
+Stack[qa]        70.0                             70.0                         42  3e-05      interrupted  lr3e-05
+to best: difference to the best row [95 % interval: bootstrap over 200 contexts, each with its questions, 200 in all];
+≈: includes 0, not distinguishable from the best row
 
 evaluated on 50 questions of dev.json (--max_eval_samples 50)
 seed 42; learning_rate 0.0001; base base; train_file train.json; trainable 120; % of base 12.00
 setup        F1    EM   best   train  folder
                        epoch    time
-Stack[qa]  90.0  80.0      2    2:30  few
-
-evaluated on questions of dev.json
-all rows: train_data aaaaaaaaaaaa; base base; train_file train.json; trainable 120; % of base 12.00
-setup              F1          EM  seed   best  learning_   train  status       folder
-                                         epoch  rate         time
-Stack[qa]  76.9 ± 0.6  66.9 ± 0.6   1 2      2  0.0001       2:17  finished     qa_1 +1
-Stack[qa]        76.0        66.0    42      2  0.0003       2:16  finished     lr0.0003
-Stack[qa]        70.0        60.0    42      2  3e-05              interrupted  lr3e-05"""
+Stack[qa]  90.0  90.0      2    1:00  few
+note: no space for best epoch, train time; --markdown - and wider terminals show all"""
 
 
 def test_a_format_is_printed_instead_of_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
