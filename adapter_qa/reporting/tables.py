@@ -122,8 +122,10 @@ def _difference_columns(groups: Sequence[Group]) -> tuple[dict[str, Column], lis
     if len(finished) < 2:
         return {}, []
     best, *others = finished
-    if best.not_compared or best.paired is None:
+    if best.not_compared:
         return {}, [escape_control_chars(f"no differences to the best row: {best.not_compared}")]
+    if best.paired is None:
+        return {}, []
     reasons = list(dict.fromkeys(group.not_compared for group in others if group.not_compared))
 
     def cells(measure: Callable[[ToBest], Estimate]) -> list[str]:

@@ -67,7 +67,7 @@ def test_rows_that_cannot_be_distinguished_are_marked(tmp_path: Path) -> None:
     rows = [line for line in text.splitlines() if line.startswith("Stack[qa]")]
     assert "  best  " in rows[0]
     assert "  ≈ −2.5 [−7.5, +0.0]  " in rows[1]
-    assert "   −40.0 [−55.0, −25.0]  " in rows[2]
+    assert "  −40.0 [−55.0, −25.0]  " in rows[2]
     assert "[" not in rows[3].removeprefix("Stack[qa]")
     assert footnotes_of(groups) == [
         "to best: difference to the best row [95 % interval: bootstrap over 40 contexts, each with its questions, "
