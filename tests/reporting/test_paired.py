@@ -107,3 +107,30 @@ def test_rows_without_the_best_one_have_no_differences() -> None:
 )  # fmt: skip
 def test_zero_within_rounding_is_in_an_interval(low: float, high: float, includes: bool) -> None:
     assert Estimate((low + high) / 2, low, high).includes_zero is includes
+
+
+def draw_answers(generator: np.random.Generator, contexts: int) -> tuple[NDArray[np.float64], list[int]]:
+    """Return scores (questions, 2 rows, 2) of simulated rows, each better at some contexts, and the contexts."""
+    sizes = 1 + generator.poisson(4, contexts)
+    numbers = np.repeat(np.arange(contexts), sizes)
+    difficulty = generator.normal(0, 1, (contexts, 1))[numbers] + generator.normal(0, 1, (len(numbers), 1))
+    odds = np.array([0.8, 0.5]) + difficulty + generator.normal(0, 1, (contexts, 2))[numbers]
+    right = generator.random(odds.shape) < 1 / (1 + np.exp(-odds))
+    return 100.0 * np.stack([right, right], axis=2), numbers.tolist()
+
+
+@pytest.mark.slow
+def test_intervals_cover_the_true_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paired, "RESAMPLES", 1000)
+    generator = np.random.default_rng(1)
+    many = draw_answers(generator, 1_000_000)[0][:, :, 0].mean(axis=0)
+    covered = np.zeros(2)
+    for _ in range(1000):
+        scores, contexts = draw_answers(generator, 100)
+        for index, units in enumerate((contexts, list(range(len(contexts))))):
+            to_best = pair_rows(scores, units, has_best=True)[1].to_best
+            assert to_best is not None
+            covered[index] += to_best.f1.low <= many[1] - many[0] <= to_best.f1.high
+    by_context, by_question = covered / 1000
+    assert by_context == pytest.approx(0.94, abs=0.023)  # of 6,000 data sets; three standard errors of 1,000
+    assert by_question < 0.9
