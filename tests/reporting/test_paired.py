@@ -116,7 +116,7 @@ def draw_answers(generator: np.random.Generator, contexts: int) -> tuple[NDArray
     difficulty = generator.normal(0, 1, (contexts, 1))[numbers] + generator.normal(0, 1, (len(numbers), 1))
     odds = np.array([0.8, 0.5]) + difficulty + generator.normal(0, 1, (contexts, 2))[numbers]
     right = generator.random(odds.shape) < 1 / (1 + np.exp(-odds))
-    return 100.0 * np.stack([right, right], axis=2), numbers.tolist()
+    return np.where(np.stack([right, right], axis=2), 100.0, 0.0).astype(np.float64), numbers.tolist()
 
 
 @pytest.mark.slow
