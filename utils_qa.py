@@ -45,6 +45,26 @@ def best_spans(
     return top, first, first + pairs % width
 
 
+def log_totals(
+    start_logits: torch.Tensor, end_logits: torch.Tensor, context_mask: torch.Tensor, max_answer_length: int
+) -> torch.Tensor:
+    """Return log Σ exp(score) over all spans of each window, as `adapter_qa.data.spans.log_totals` does."""
+    start = start_logits.double().masked_fill(~context_mask, -torch.inf)
+    end = end_logits.double().masked_fill(~context_mask, -torch.inf)
+    largest = [logits.amax(1, keepdim=True).nan_to_num(neginf=0.0) for logits in (start, end)]
+    starts, ends = (start - largest[0]).exp(), (end - largest[1]).exp()
+    length, size, done = ends.shape[1], 1, 0
+    sums = torch.zeros_like(ends)
+    remaining = min(max_answer_length, length)
+    while remaining:
+        if remaining & 1:
+            sums[:, : length - done] += ends[:, done:]
+            done += size
+        ends[:, : length - size] += ends[:, size:].clone()
+        size, remaining = 2 * size, remaining // 2
+    return ((starts * sums).sum(1, keepdim=True).log() + largest[0] + largest[1]).squeeze(1).float()
+
+
 def window_spans(
     batch: dict[str, torch.Tensor],
     start_logits: torch.Tensor,
@@ -71,7 +91,16 @@ def window_spans(
     null_ends = end_logits.float().gather(1, cls).squeeze(1)
     window_start = batch["first_token"][:, None]
     # int32 is the smallest type that can be gathered from other processes.
-    return scores, (first - window_start).int(), (last - window_start).int(), span_starts, null_starts, null_ends
+    totals = log_totals(starts, ends, batch["context_mask"], max_answer_length)
+    return (
+        scores,
+        (first - window_start).int(),
+        (last - window_start).int(),
+        span_starts,
+        null_starts,
+        null_ends,
+        totals,
+    )
 
 
 class SpanCollector:
@@ -94,6 +123,7 @@ class SpanCollector:
             "start_logits": torch.empty(shape, dtype=torch.float32, device=device),
             "null_starts": torch.empty(count, dtype=torch.float32, device=device),
             "null_ends": torch.empty(count, dtype=torch.float32, device=device),
+            "log_totals": torch.empty(count, dtype=torch.float32, device=device),
         }
         self.order = torch.from_numpy(order).to(device)
         self.count = 0

@@ -86,21 +86,18 @@ def test_answers_from_all_sources_are_equal(
         assert without_ids(documents) == expected
 
 
-def test_probabilities_are_over_all_candidates_however_many_are_listed(
+def test_probabilities_are_over_all_spans_however_many_are_listed(
     saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]
 ) -> None:
     question = make_questions(1, 3)[0]
     argv = [saved_runs.qa, "--question", question.question, "--context", question.context]
-    few, kept, more = (ask([*argv, "--n_best", n], capsys)[0] for n in (3, 20, 60))
-    assert [len(answer["n_best"]) for answer in (few, kept, more)] == [3, 20, 60]
-    assert few["n_best"] == kept["n_best"][:3]
-    for answer in (kept, more):  # 20 is --n_best_size of the run
-        scores = [candidate["score"] for candidate in answer["n_best"]]
-        assert scores == sorted(scores, reverse=True)
-        assert sum(scores) == pytest.approx(1, abs=1e-6)
-    assert [candidate["start"] for candidate in more["n_best"][:20]] == [
-        candidate["start"] for candidate in kept["n_best"]
-    ]
+    few, kept, every = (ask([*argv, "--n_best", n], capsys)[0] for n in (3, 20, 5000))
+    assert [len(answer["n_best"]) for answer in (few, kept)] == [3, 20]
+    assert few["n_best"] == kept["n_best"][:3] == every["n_best"][:3]  # 20 is --n_best_size of the run
+    scores = [candidate["score"] for candidate in every["n_best"]]
+    assert 20 < len(scores) < 5000
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) == pytest.approx(1, abs=1e-5)
     assert {key: few[key] for key in ANSWER_KEYS} == few["n_best"][0]
     assert ask_qa.main([*map(str, argv), "--n_best", "2"]) == 0
     first, second = few["n_best"][:2]

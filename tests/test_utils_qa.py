@@ -107,7 +107,7 @@ def test_collected_spans_are_in_the_order_of_the_windows() -> None:
         numbers = torch.tensor(rows)
         wide = numbers[:, None] * 10 + torch.arange(2)
         collector.add_batch(
-            (wide.float(), wide.short(), wide.short() + 1, wide.float(), numbers.float(), -numbers.float())
+            (wide.float(), wide.short(), wide.short() + 1, wide.float(), numbers.float(), -numbers.float(), numbers + 9)
         )
     spans = collector.spans
     assert spans.scores.tolist() == spans.first.tolist() == [[0, 1], [10, 11], [20, 21], [30, 31]]
@@ -115,6 +115,7 @@ def test_collected_spans_are_in_the_order_of_the_windows() -> None:
     assert spans.first.dtype == np.int16
     assert spans.null_starts.tolist() == [0, 1, 2, 3]
     assert spans.null_ends.tolist() == [0, -1, -2, -3]
+    assert spans.log_totals.tolist() == [9, 10, 11, 12]
 
 
 def test_answer_files_have_the_ecosystems_format(tiny_bert: Path, tmp_path: Path) -> None:

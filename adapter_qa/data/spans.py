@@ -66,6 +66,37 @@ def best_spans(
     return top, first, first + pairs % width
 
 
+def log_totals(
+    start_logits: np.ndarray, end_logits: np.ndarray, context_mask: np.ndarray, max_answer_length: int
+) -> np.ndarray:
+    """Return log Σ exp(score) over all spans among which `best_spans` chooses; its arguments.
+
+    The end logits that a start can have are summed in a binary decomposition of their number, so that a window takes
+    O(length · log(max_answer_length)) additions of positive terms, and none is lost by cancellation.
+    `utils_qa.log_totals` does the same with torch.
+
+    Returns:
+        (windows,) float32; -inf for a window without a span.
+    """
+    start = np.where(context_mask, start_logits.astype(np.float64), -np.inf)
+    end = np.where(context_mask, end_logits.astype(np.float64), -np.inf)
+    largest = [np.nan_to_num(logits.max(1, keepdims=True), neginf=0.0) for logits in (start, end)]
+    starts, ends = np.exp(start - largest[0]), np.exp(end - largest[1])
+    length, size, done = ends.shape[1], 1, 0
+    sums = np.zeros_like(ends)  # of the end logits from each token on, `done` of them
+    remaining = min(max_answer_length, length)
+    while remaining:
+        if remaining & 1:
+            sums[:, : length - done] += ends[:, done:]
+            done += size
+        ends[:, : length - size] += ends[:, size:].copy()  # now the sum of 2 · size of them
+        size, remaining = 2 * size, remaining // 2
+    with np.errstate(divide="ignore"):
+        logs = np.log((starts * sums).sum(1)) + largest[0][:, 0] + largest[1][:, 0]
+    totals: np.ndarray = logs.astype(np.float32)
+    return totals
+
+
 class WindowSpans(NamedTuple):
     """The best spans of windows; tokens are counted from each window's own beginning.
 
@@ -76,6 +107,7 @@ class WindowSpans(NamedTuple):
         start_logits: (windows, n_best) float32; the end logit is the score minus this.
         null_starts: (windows,) float32, start logit of the classification token.
         null_ends: (windows,) float32, end logit of the classification token.
+        log_totals: (windows,) float32, log Σ exp(score) over all spans of the window; -inf if it has none.
     """
 
     scores: np.ndarray
@@ -84,6 +116,7 @@ class WindowSpans(NamedTuple):
     start_logits: np.ndarray
     null_starts: np.ndarray
     null_ends: np.ndarray
+    log_totals: np.ndarray
 
 
 def window_spans(
@@ -114,6 +147,7 @@ def window_spans(
         starts[rows[:, None], first].astype(np.float32),
         start_logits[rows, batch["cls_positions"]].astype(np.float32),
         end_logits[rows, batch["cls_positions"]].astype(np.float32),
+        log_totals(starts, ends, batch["context_mask"], max_answer_length),
     )
 
 
@@ -134,7 +168,7 @@ class Candidate:
         end: its end in the context, exclusive; 0 for no answer.
         start_logit: logit of its first token.
         end_logit: logit of its last token; the sum of both logits is the score.
-        probability: softmax of the scores over the question's n-best list.
+        probability: as in `PlainAnswer`.
     """
 
     text: str
@@ -151,7 +185,8 @@ class PlainAnswer:
 
     Attributes:
         text: the answer; "" for no answer.
-        probability: softmax of the scores over all candidates that are kept (`n_best_size`).
+        probability: softmax of the scores over all spans of all windows and, with SQuAD v2, no answer. That of a span
+            in several windows is the sum over those that keep it.
         start: first character in the context; 0 for no answer.
         end: end in the context, exclusive; 0 for no answer.
         n_best: candidates with distinct positions, best first; with SQuAD v2 no answer is among them, in addition.
@@ -277,13 +312,17 @@ class Answers:
 
 
 class _Candidates(NamedTuple):
-    """Candidates of several questions in columns, all (candidates,) int64 or float64; as in `Answers`."""
+    """Candidates of several questions in columns, all (candidates,) int64 or float64; as in `Answers`.
+
+    `mass` is log Σ exp(score) over the windows that keep the span.
+    """
 
     question: np.ndarray
     start: np.ndarray
     end: np.ndarray
     score: np.ndarray
     start_logit: np.ndarray
+    mass: np.ndarray
 
     def take(self, rows: np.ndarray) -> _Candidates:
         return _Candidates(*(column[rows] for column in self))
@@ -323,8 +362,9 @@ def choose_answers(
         else:
             # An empty answer with score 0, the only candidate of questions without any valid span.
             without_span = np.setdiff1d(numbers, candidates.question)
-            nulls = _Candidates(without_span, *[np.zeros_like(without_span)] * 4)
-        blocks.append(_merge(candidates, nulls, numbers, threshold))
+            nulls = _Candidates(without_span, *[np.zeros_like(without_span)] * 5)
+        totals = _question_totals(spans.log_totals[rows], windows.question_index[rows], numbers)
+        blocks.append(_merge(candidates, nulls, totals, threshold))
     columns = [list(parts) for parts in zip(*blocks, strict=True)]
     del blocks
     merged = []
@@ -359,6 +399,7 @@ def _best_candidates(windows: Windows, spans: WindowSpans, rows: slice, n_best_s
         windows.char_spans(row, spans.last[row, column])[:, 1].astype(np.int64),
         spans.scores[row, column].astype(np.float64),
         spans.start_logits[row, column].astype(np.float64),
+        spans.scores[row, column].astype(np.float64),
     )
     candidates = candidates.take(np.flatnonzero(candidates.end > candidates.start))  # tokens may have zero width
     # One key of question, start and end: sorting by it takes a third of the time of sorting by three keys.
@@ -366,7 +407,9 @@ def _best_candidates(windows: Windows, spans: WindowSpans, rows: slice, n_best_s
     key = (candidates.question * size + candidates.start) * size + candidates.end
     by_key = np.lexsort((-candidates.score, key))
     is_new = np.append(True, np.diff(key[by_key]) != 0)[: len(by_key)]
-    distinct = candidates.take(by_key[is_new])
+    first = np.flatnonzero(is_new)
+    mass = np.logaddexp.reduceat(candidates.mass[by_key], first) if len(first) else candidates.mass
+    distinct = candidates.take(by_key[first])._replace(mass=mass)
     ranked = distinct.take(np.lexsort((-distinct.score, distinct.question)))  # stable: equal scores by position
     rank = np.arange(len(ranked.question)) - np.searchsorted(ranked.question, ranked.question)
     return ranked.take(np.flatnonzero(rank < n_best_size))
@@ -379,18 +422,36 @@ def _null_candidates(numbers: np.ndarray, windows: Windows, spans: WindowSpans, 
     order = np.lexsort((starts + ends, question))
     lowest = order[np.searchsorted(question[order], numbers)]
     zeros = np.zeros(len(numbers), dtype=np.int64)
-    return _Candidates(numbers, zeros, zeros, starts[lowest] + ends[lowest], starts[lowest])
+    scores = starts[lowest] + ends[lowest]
+    return _Candidates(numbers, zeros, zeros, scores, starts[lowest], scores)
+
+
+class _Totals(NamedTuple):
+    """Spans of consecutive questions.
+
+    Attributes:
+        question: (questions,) int64, indices of the questions.
+        mass: (questions,) float64, log Σ exp(score) over all spans of all windows; -inf if there is none.
+    """
+
+    question: np.ndarray
+    mass: np.ndarray
+
+
+def _question_totals(log_totals: np.ndarray, owners: np.ndarray, numbers: np.ndarray) -> _Totals:
+    """Sum over windows; `owners`, (windows,), are the indices of their questions, in order."""
+    return _Totals(numbers, np.logaddexp.reduceat(log_totals.astype(np.float64), np.searchsorted(owners, numbers)))
 
 
 def _merge(
-    candidates: _Candidates, nulls: _Candidates, numbers: np.ndarray, threshold: float | None
+    candidates: _Candidates, nulls: _Candidates, totals: _Totals, threshold: float | None
 ) -> tuple[np.ndarray, ...]:
     """Merge spans and "no answer" into the n-best lists of consecutive questions, and choose their answers.
 
     Args:
         candidates: spans of the questions.
         nulls: "no answer" as a candidate.
-        numbers: (questions,) int64, indices of the questions.
+        totals: all spans of the questions.
         threshold: of the score difference; None for SQuAD v1.
 
     Returns:
@@ -399,10 +460,14 @@ def _merge(
     """
     both = _Candidates(*(np.concatenate(columns) for columns in zip(candidates, nulls, strict=True)))
     both = both.take(np.lexsort((both.end == 0, -both.score, both.question)))  # of equal scores, spans come first
+    numbers = totals.question
     offsets = np.searchsorted(both.question, np.append(numbers, numbers[-1] + 1))
     starts = offsets[:-1]
     # The first row that is a span; if there is none, "no answer", the only row.
     rows, is_span = np.arange(len(both.end)), both.end > 0
+    mass = totals.mass.copy()  # of spans and no answer
+    null_rows = nulls.question - numbers[0]
+    mass[null_rows] = np.logaddexp(mass[null_rows], nulls.mass)
     first_span = np.minimum.reduceat(np.where(is_span, rows, len(rows)), starts)
     best = np.where(first_span < len(rows), first_span, starts)
     selected, null_score_diff = best, np.zeros(len(numbers))
@@ -417,16 +482,8 @@ def _merge(
         both.end.astype(np.int32),
         both.score.astype(np.float32),
         both.start_logit.astype(np.float32),
-        _softmax(both.score, offsets).astype(np.float32),
+        np.exp(np.minimum(both.mass - np.repeat(mass, np.diff(offsets)), 0.0)).astype(np.float32),
         best - starts,
         selected - starts,
         null_score_diff,
     )
-
-
-def _softmax(scores: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Return the softmax within each group `offsets[i]:offsets[i + 1]`, none of which is empty."""
-    sizes = np.diff(offsets)
-    weights = np.exp(scores - np.repeat(np.maximum.reduceat(scores, offsets[:-1]), sizes))
-    probabilities: np.ndarray = weights / np.repeat(np.add.reduceat(weights, offsets[:-1]), sizes)
-    return probabilities

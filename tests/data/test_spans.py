@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from reference.span_search import best_scores
+from reference.span_search import all_spans, best_scores, probabilities, scores_of_windows
 from support.questions import make_questions
 from transformers import AutoTokenizer
 
@@ -17,6 +17,7 @@ from adapter_qa.data.spans import (
     NULL_SCORE_DIFF_WITHOUT_SPAN,
     WindowSpans,
     choose_answers,
+    log_totals,
     spans_to_keep,
     window_spans,
 )
@@ -42,7 +43,8 @@ def random_spans(
     tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
     logits = torch.from_numpy(start), torch.from_numpy(end)
     in_torch = utils_qa.window_spans(tensors, *logits, n_best_size=n_best, max_answer_length=longest)
-    for ours, theirs in zip(spans, in_torch, strict=True):
+    assert spans.log_totals == pytest.approx(in_torch[-1].numpy(), rel=1e-6)
+    for ours, theirs in zip(spans[:-1], in_torch[:-1], strict=True):
         finite = np.isfinite(spans.scores) if ours.ndim == 2 else np.full(len(ours), True)
         assert np.array_equal(ours[finite], theirs.numpy()[finite])
     return spans, start, end
@@ -66,9 +68,10 @@ def test_answers_over_several_windows_equal_brute_force(tiny_bert: Path, seed: i
             [score for _, score in expected], abs=1e-5
         )
         assert all(candidate.text == question.context[candidate.start : candidate.end] for candidate in candidates)
-        weights = np.exp(np.array([score for _, score in expected]))
-        probabilities = [candidate.probability for candidate in candidates]
-        assert probabilities == pytest.approx(weights / weights.sum(), abs=1e-5)
+        shares = probabilities(scores_of_windows(number, windows, start, end, LONGEST), n_best=8)
+        assert [candidate.probability for candidate in candidates] == pytest.approx(
+            [shares[candidate.start, candidate.end] for candidate in candidates], abs=1e-6
+        )
         assert answers.chosen[question.id] == candidates[0]
         assert answers.candidates(number) == candidates
 
@@ -119,7 +122,11 @@ def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None
     candidates = answers.n_best[question.id]
     empty = next(candidate for candidate in candidates if not candidate.text)
     assert empty.start_logit + empty.end_logit == pytest.approx(float(nulls.min()), abs=1e-6)
-    assert sum(candidate.probability for candidate in candidates) == pytest.approx(1.0)
+    scores = scores_of_windows(0, windows, start, end, LONGEST)
+    shares = probabilities([*scores, {(0, 0): float(nulls.min())}], n_best=4)  # no answer is one more event
+    assert {(c.start, c.end): c.probability for c in candidates} == pytest.approx(
+        {(c.start, c.end): shares[c.start, c.end] for c in candidates}, abs=1e-6
+    )
     for threshold, text in ((difference - 1e-3, ""), (difference + 1e-3, answers.span_texts()[question.id])):
         chosen = choose_answers(
             [question], windows, spans, n_best_size=4, version_2=True, null_score_diff_threshold=threshold
@@ -133,11 +140,34 @@ def test_question_without_any_span_has_an_empty_answer(tiny_bert: Path) -> None:
     no_scores = np.full((1, 3), -np.inf, dtype=np.float32)
     tokens = np.zeros((1, 3), dtype=np.int64)
     null = np.array([0.5], dtype=np.float32)
-    spans = WindowSpans(no_scores, tokens, tokens, no_scores, null, null)
+    spans = WindowSpans(no_scores, tokens, tokens, no_scores, null, null, np.full(1, -np.inf, dtype=np.float32))
     v1 = choose_answers(questions, windows, spans, n_best_size=3)
     assert v1.texts() == {"q0": ""}
     assert len(v1.n_best["q0"]) == 1
+    assert v1.chosen["q0"].probability == 1
     assert v1.null_odds == {}
     v2 = choose_answers(questions, windows, spans, n_best_size=3, version_2=True)
     assert v2.texts() == {"q0": ""}
     assert v2.null_odds == {"q0": NULL_SCORE_DIFF_WITHOUT_SPAN}
+    assert v2.chosen["q0"].probability == 1
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 60.0])
+@pytest.mark.parametrize("longest", [1, 2, 5, 30, 64])
+def test_log_totals_equal_plain_sums(scale: float, longest: int) -> None:
+    """Also where the best start and the best end form no span, with logits of any size."""
+    draw = np.random.default_rng(longest)
+    start, end = (scale * draw.normal(size=(2, 7, 50))).astype(np.float32)
+    mask = draw.random((7, 50)) < 0.8
+    mask[3], mask[:, 0] = False, False
+    start[0, 40], end[0, 5] = 4 * scale, 5 * scale
+    ours = log_totals(start, end, mask, longest)
+    tensors = torch.from_numpy(start), torch.from_numpy(end), torch.from_numpy(mask)
+    in_torch = utils_qa.log_totals(*tensors, longest)
+    for row in range(7):
+        scores = [
+            score for score, _, _ in all_spans(start[row].astype(float), end[row].astype(float), mask[row], longest)
+        ]
+        expected = np.logaddexp.reduce(scores) if scores else -np.inf
+        assert ours[row] == pytest.approx(expected, rel=1e-6)
+        assert in_torch[row].item() == pytest.approx(expected, rel=1e-6)

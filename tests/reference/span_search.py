@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -39,7 +40,35 @@ def best_scores(
         longest: longest span, in tokens.
     """
     best: dict[tuple[int, int], float] = {}
+    for scores in scores_of_windows(question, windows, start, end, longest):
+        for characters, score in scores.items():
+            best[characters] = max(score, best.get(characters, -np.inf))
+    return best
+
+
+def probabilities(
+    scores: Sequence[dict[tuple[int, int], float]], n_best: int, null: float = -np.inf
+) -> dict[tuple[int, int], float]:
+    """Return the softmax over all spans of all windows and no answer with score `null`, by the spans' characters.
+
+    A span in several windows gets the sum over those where it is among the `n_best` best; `scores` has one dictionary
+    for each window, as of `scores_of_windows`.
+    """
+    total = math.fsum(math.exp(score) for window in scores for score in window.values()) + math.exp(null)
+    shares: dict[tuple[int, int], float] = {}
+    for window in scores:
+        for characters, score in sorted(window.items(), key=lambda item: -item[1])[:n_best]:
+            shares[characters] = shares.get(characters, 0.0) + math.exp(score) / total
+    return shares
+
+
+def scores_of_windows(
+    question: int, windows: Windows, start: np.ndarray, end: np.ndarray, longest: int
+) -> list[dict[tuple[int, int], float]]:
+    """Return the score of every span of each window of a question; arguments as of `best_scores`."""
+    scores = []
     for index in np.flatnonzero(windows.question_index == question):
+        window: dict[tuple[int, int], float] = {}
         begins: dict[int, list[int]] = {}
         ends: dict[int, list[int]] = {}
         for token, (first, last) in enumerate(window_offsets(windows, int(index)).tolist()):
@@ -48,6 +77,6 @@ def best_scores(
                 ends.setdefault(last, []).append(token)
         for (first, first_tokens), (last, last_tokens) in itertools.product(begins.items(), ends.items()):
             if last > first and max(last_tokens) - min(first_tokens) < longest:
-                score = max(start[index][first_tokens]) + max(end[index][last_tokens])
-                best[first, last] = max(float(score), best.get((first, last), -np.inf))
-    return best
+                window[first, last] = float(max(start[index][first_tokens]) + max(end[index][last_tokens]))
+        scores.append(window)
+    return scores
