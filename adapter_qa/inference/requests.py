@@ -196,7 +196,7 @@ def _read_stdin(columns: QuestionColumns, *, need_ids: bool) -> Iterator[Request
             for number, record in enumerate(group, start=number + 1):  # noqa: B020  # the numbers go on
                 yield checker.request(record, number if are_numbered else None)
     except UnicodeDecodeError as error:
-        raise UserError(f"{STDIN_NAME}: not UTF-8 after record {number} ({error.reason}); send UTF-8") from error
+        raise UserError(f"{STDIN_NAME}: not UTF-8 ({error.reason}); send UTF-8") from error
 
 
 @dataclass(frozen=True)
