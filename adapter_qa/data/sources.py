@@ -38,6 +38,7 @@ SAVED_MARKS = ("dataset_dict.json", "state.json")  # in a folder of `datasets.sa
 DELIMITERS = ",;\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n')  # Excel writes and reads such a first line
 ROWS_AT_ONCE = 1000  # of a table; more do not make reading faster
+STREAMED_ROWS = 50  # of Parquet; all of them may have the longest text
 READ_STEP = 1024**2  # bytes
 VALUE_BYTES = 32  # counted for every value of a table, beside the characters of texts
 
@@ -144,7 +145,7 @@ def read_rows(path: Path, needed: Mapping[str, str] | None = None, max_bytes: in
 def stream_rows(path: Path, needed: Mapping[str, str] | None = None) -> Iterator[Record]:
     """Yield the records of such a file while it is read, so that it may have any size.
 
-    Bounded is what is in memory at once: a line of text, or `ROWS_AT_ONCE` rows of Parquet or a batch of Arrow. A .json
+    Bounded is what is in memory at once: a line of text, `STREAMED_ROWS` rows of Parquet, or a batch of Arrow. A .json
     file and a compressed table are read whole.
 
     Raises:
@@ -288,7 +289,8 @@ def _rows_of(values: list[Any] | dict[str, Any]) -> list[Any]:
 
 def _line_records(lines: Iterable[str]) -> Iterator[Record]:
     """Yield the values on lines that end with a line feed: a JSON string may contain U+2028 and other separators."""
-    for number, line in enumerate(lines, start=1):
+    for number, ended_line in enumerate(lines, start=1):
+        line = ended_line.removesuffix("\n")
         if not line.strip():
             continue
         try:
@@ -372,9 +374,9 @@ def read_table(path: Path, max_bytes: int | None = None, *, is_stream: bool = Fa
     limit = max_bytes or files.MAX_BYTES
     packed = path.suffix.lower() in COMPRESSION_SUFFIXES
     content = read_content(path, limit) if packed else b""
-    open_table = _open_parquet if format_of(path) == ".parquet" else _open_arrow
     try:
-        table = open_table(pa.BufferReader(content) if packed else pa.OSFile(str(path)))
+        source = pa.BufferReader(content) if packed else pa.OSFile(str(path))
+        table = _open_parquet(source, is_stream) if format_of(path) == ".parquet" else _open_arrow(source)
     except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         raise UserError(f"{path}: not a readable {format_of(path)} table: {_one_line(error)}") from error
     if table.bytes > limit and not is_stream:
@@ -396,19 +398,21 @@ class _Table(NamedTuple):
     batches: Iterator[pa.RecordBatch]
 
 
-def _open_parquet(source: pa.NativeFile) -> _Table:
+def _open_parquet(source: pa.NativeFile, is_stream: bool) -> _Table:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(source)
     groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
     chunks = [group.column(column) for group in groups for column in range(group.num_columns)]
     declared = sum(chunk.total_uncompressed_size + VALUE_BYTES * chunk.num_values for chunk in chunks)
-    # Texts are read as dictionaries, because one long text may stand in a million rows.
-    leaves = [file.schema.column(column) for column in range(file.metadata.num_columns)]
-    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-    # Without a buffer a column of a whole row group, which may be the whole file, is read at once.
-    buffered = pq.ParquetFile(source, read_dictionary=texts, buffer_size=READ_STEP)
-    batches = buffered.iter_batches(ROWS_AT_ONCE)
+    if is_stream:
+        # A dictionary grows with the row group, which may be the whole file; so does what is read without a buffer.
+        batches = pq.ParquetFile(source, buffer_size=READ_STEP).iter_batches(STREAMED_ROWS)
+    else:
+        # Texts are read as dictionaries, because one long text may stand in a million rows.
+        leaves = [file.schema.column(column) for column in range(file.metadata.num_columns)]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        batches = pq.ParquetFile(source, read_dictionary=texts).iter_batches(ROWS_AT_ONCE)
     return _Table(file.schema_arrow, declared, batches)
 
 
