@@ -163,18 +163,18 @@ def open_answers(
         else:
             stream.truncate(0)
             write_json(path, settings)  # before the first answer
+        is_unfinished = True
         try:
             yield answers
-        except BaseException:
-            if answers.done == 0:
+            if output.suffix.lower() == PARQUET:
+                write_parquet(folder / ANSWERS_NAME, output, schema)
+            else:
+                os.replace(folder / ANSWERS_NAME, output)
+                fsync_path(output.parent)
+            is_unfinished = False
+        finally:
+            if not (is_unfinished and answers.done):
                 shutil.rmtree(folder)
-            raise
-        if output.suffix.lower() == PARQUET:
-            write_parquet(folder / ANSWERS_NAME, output, schema)
-        else:
-            os.replace(folder / ANSWERS_NAME, output)
-            fsync_path(output.parent)
-    shutil.rmtree(folder)
 
 
 def _lock(stream: IO[bytes], output: Path) -> None:
