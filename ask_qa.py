@@ -18,18 +18,38 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
-from adapter_qa.core.errors import RunError, raise_if_any
+from adapter_qa.core.errors import RunError, UserError, raise_if_any
+from adapter_qa.core.files import sha256
+from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.squad import QuestionColumns
+from adapter_qa.inference.answer_files import (
+    PARQUET,
+    AnswerProgress,
+    Settings,
+    check_settings,
+    open_answers,
+    schema_of,
+)
 from adapter_qa.inference.answer_text import answer_line, candidate_lines, one_line, print_json, print_text
 from adapter_qa.inference.conversation import converse
 from adapter_qa.inference.light_imports import light_imports, no_garbage_collection
-from adapter_qa.inference.requests import STDIN, make_requests, read_context, read_requests, write_json_lines
+from adapter_qa.inference.requests import (
+    STDIN,
+    Request,
+    Requests,
+    Shard,
+    blocks,
+    make_requests,
+    read_context,
+    read_requests,
+)
 
 if TYPE_CHECKING:  # imported in functions, so that --help and wrong options take no time
     from predictor_qa import Answer, QuestionAnswerer
@@ -47,6 +67,8 @@ examples:
   ask_qa.py outputs/fusion --question_file questions.txt \\
       --context_file text.txt --n_best 3
   ask_qa.py outputs/fusion --input pairs.jsonl --output answers.jsonl
+  ask_qa.py outputs/fusion --input pairs.parquet --output answers.parquet \\
+      --shard 3/8
   cat pairs.jsonl | ask_qa.py outputs/fusion --input - --json | jq .answer
   ask_qa.py --base pierreguillou/bert-base-cased-squad-v1.1-portuguese \\
       --input pairs.jsonl
@@ -150,13 +172,22 @@ def add_question_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(
             f"--{name}", metavar="NAME", help=f"column, or key, of --input (default: {name.removesuffix('_column')})"
         )
+    group.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="answer the I-th of N parts of --input only; with --output answers.jsonl, part 3/8 is written to "
+        "answers-3-of-8.jsonl",
+    )
     group = parser.add_argument_group("answers")
     group.add_argument(
         "--n_best", metavar="N", type=int, help="candidates to list with their probabilities (default: the answer only)"
     )
     group.add_argument("--json", action="store_true", help="print JSON, one object per answer, instead of text")
     group.add_argument(
-        "--output", metavar="FILE", help="file for the same lines with answer, score, start, end (default: stdout)"
+        "--output",
+        metavar="FILE",
+        help="file for the same lines with answer, score, start, end (default: stdout), or for a table if it ends in "
+        ".parquet; a stopped run goes on where it was",
     )
     group.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
@@ -191,7 +222,7 @@ def model_problems(options: argparse.Namespace) -> list[str]:
 
 def page_problems(options: argparse.Namespace) -> list[str]:
     """Return what is wrong with the options of the web page."""
-    names = ("question", "question_file", "context", "context_file", "input", "output", "json", "overwrite")
+    names = ("question", "question_file", "context", "context_file", "input", "output", "json", "overwrite", "shard")
     unused = [f"--{name}" for name in (*names, *INPUT_COLUMNS) if getattr(options, name)]
     problems = [f"--serve: the page asks for questions; leave out {', '.join(unused)}"] if unused else []
     if options.port is not None and not 0 <= options.port < 2**16:
@@ -234,15 +265,24 @@ def question_problems(options: argparse.Namespace) -> list[str]:
         problems += [f"{', '.join(columns)}: names columns of --input, which is not given"] if columns else []
     if options.port is not None:
         problems.append("--port goes with --serve; leave it out")
+    shard = None
+    if options.shard is not None:
+        if options.input in (None, STDIN):
+            problems.append("--shard takes a part of --input, which must be a file; leave it out")
+        try:
+            shard = Shard.parse(options.shard)
+        except UserError as error:
+            problems += error.problems
     if options.output is not None:
-        problems += output_problems("--output", Path(options.output), overwrite=options.overwrite)
+        options.answer_path = Path(options.output) if shard is None else shard.path(options.output)
+        problems += output_problems("--output", options.answer_path, overwrite=options.overwrite)
     return problems
 
 
 # ---------------------------------------------------------------- answers
 
 
-def read_records(options: argparse.Namespace) -> list[dict[str, Any]]:
+def read_records(options: argparse.Namespace) -> Requests:
     """Read the questions and contexts of the command line, of files or of standard input."""
     if options.input is not None:
         given = {name: getattr(options, name) for name in INPUT_COLUMNS if getattr(options, name) is not None}
@@ -276,31 +316,104 @@ def load_answerer(options: argparse.Namespace, model: str) -> QuestionAnswerer:
 
 def answer_questions(options: argparse.Namespace) -> None:
     """Answer all questions of the options, and print a count of them."""
-    records = read_records(options)
-    answerer = load_answerer(options, options.models[0])
-    pairs = [(record["question"], record["context"]) for record in records]
-    started = time.monotonic()
-    with report_out_of_memory(options.batch_size):
-        answers = answerer.ask_many(pairs, options.n_best or 1)
-    seconds = time.monotonic() - started
-    documents = [record | answer.document(options.n_best) for record, answer in zip(records, answers, strict=True)]
+    requests = read_records(options)
     if options.output is not None:
-        write_json_lines(documents, Path(options.output))
-    else:
-        print_answers(documents, as_json=options.json)
+        write_answers(options, requests)
+        return
+    part = requests if options.shard is None else Shard.parse(options.shard).of(requests)
+    answerer = load_answerer(options, options.models[0])
+    tally = Tally()
+    has_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on the same terminal answers would tear the bar
+    with AnswerProgress(0, part.count, has_bar=has_bar) as progress:
+        for documents in answer_blocks(answerer, part.read(), options, tally):
+            print_answers(documents, as_json=options.json, are_several=tally.count > 1)
+            progress.update(len(documents))
     sys.stdout.flush()  # the count comes last
-    print(count_text(records, answers, seconds, options.output), file=sys.stderr)
+    print(tally.text(), file=sys.stderr)
 
 
-def count_text(records: list[dict[str, Any]], answers: list[Answer], seconds: float, output: str | None = None) -> str:
-    """Return how many questions were answered, in which time, and which of them differ from the others."""
-    without = sum(not answer.text for answer in answers)
-    long = {record["context"] for record, answer in zip(records, answers, strict=True) if answer.windows > 1}
-    parts = [f"{_plural(len(answers), 'question')} answered in {seconds:.{1 if seconds >= 1 else 2}f} s"]
-    parts += [f"{without} without an answer"] if without else []
-    parts += [f"{_plural(len(long), 'context')} longer than a window"] if long else []
-    parts += [f"written to {output}"] if output is not None else []
-    return ", ".join(parts)
+def write_answers(options: argparse.Namespace, requests: Requests) -> None:
+    """Answer all questions of the options into --output, after those that an interrupted run has answered."""
+    output: Path = options.answer_path
+    resumes = requests.file is not None
+    settings = input_settings(options, requests.file)
+    if not options.overwrite:
+        check_settings(output, settings)
+    is_known = output.suffix.lower() == PARQUET and requests.count is not None
+    schema = schema_of(requests.read(), options.input or "the questions") if is_known else None
+    part = requests if options.shard is None else Shard.parse(options.shard).of(requests)
+    answerer = load_answerer(options, options.models[0])
+    settings |= answerer.fingerprint()
+    if not options.overwrite:
+        check_settings(output, settings)
+    tally = Tally()
+    with (
+        raise_on_signal() if resumes else nullcontext(),
+        open_answers(output, settings, resumes=resumes, schema=schema) as answers,
+    ):
+        before = answers.done
+        if before:
+            print(f"{_plural(before, 'question')} answered before, in {answers.folder}", file=sys.stderr)
+        records = part.read()
+        answers.skip_done(records)
+        with AnswerProgress(before, part.count, has_bar=sys.stderr.isatty()) as progress:
+            for documents in answer_blocks(answerer, records, options, tally):
+                answers.write(documents)
+                progress.update(len(documents))
+    print(f"{tally.text()}, written to {output}", file=sys.stderr)
+
+
+def input_settings(options: argparse.Namespace, file: Path | None) -> Settings:
+    """Return what the answers depend on, as far as it is known before the model is loaded."""
+    columns = {f"--{name}": getattr(options, name) for name in INPUT_COLUMNS}
+    content = sha256(file) if file is not None else None
+    return {"--input": content, **columns, "--n_best": options.n_best, "--shard": options.shard}
+
+
+def answer_blocks(
+    answerer: QuestionAnswerer, requests: Iterator[Request], options: argparse.Namespace, tally: Tally
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield requests with their answers, block by block, and count them."""
+    for block in blocks(requests):
+        with report_out_of_memory(options.batch_size):
+            answers = answerer.ask_many([(one["question"], one["context"]) for one in block], options.n_best or 1)
+        tally.add(block, answers)
+        yield [request | answer.document(options.n_best) for request, answer in zip(block, answers, strict=True)]
+
+
+@dataclass
+class Tally:
+    """Counts of answered questions.
+
+    Attributes:
+        count: all of them.
+        without: those without an answer.
+        long: contexts longer than a window; one that is in two blocks which do not follow each other counts twice.
+        last_long: those of the last block.
+        started: time of the first question, in seconds.
+    """
+
+    count: int = 0
+    without: int = 0
+    long: int = 0
+    last_long: set[str] = field(default_factory=set)
+    started: float = field(default_factory=time.monotonic)
+
+    def add(self, block: list[Request], answers: list[Answer]) -> None:
+        """Count the answers of a block."""
+        self.count += len(answers)
+        self.without += sum(not answer.text for answer in answers)
+        long = {request["context"] for request, answer in zip(block, answers, strict=True) if answer.windows > 1}
+        self.long += len(long - self.last_long)
+        self.last_long = long
+
+    def text(self) -> str:
+        """Return how many questions were answered, in which time, and which of them differ from the others."""
+        seconds = time.monotonic() - self.started
+        parts = [f"{_plural(self.count, 'question')} answered in {seconds:.{1 if seconds >= 1 else 2}f} s"]
+        parts += [f"{self.without:,} without an answer"] if self.without else []
+        parts += [f"{_plural(self.long, 'context')} longer than a window"] if self.long else []
+        return ", ".join(parts)
 
 
 def _plural(count: int, noun: str) -> str:
@@ -339,9 +452,8 @@ def report_out_of_memory(batch_size: int) -> Iterator[None]:
         ) from error
 
 
-def print_answers(answers: list[dict[str, Any]], *, as_json: bool) -> None:
+def print_answers(answers: list[dict[str, Any]], *, as_json: bool, are_several: bool) -> None:
     """Print answers as text or as JSON lines; of several as text, each comes after its question."""
-    are_several = len(answers) > 1
     for answer in answers:
         if as_json:
             print_json(answer)

@@ -43,7 +43,14 @@ from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.fusion import use_inference_fusion
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
-from adapter_qa.models.identity import Base, check_origins, origins_of, swapped_origin, weights_fingerprint
+from adapter_qa.models.identity import (
+    Base,
+    check_origins,
+    model_fingerprint,
+    origins_of,
+    swapped_origin,
+    weights_fingerprint,
+)
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
 from adapter_qa.runs.layout import RUN_FILE
@@ -158,6 +165,15 @@ class QuestionAnswerer:
         """Answer questions with distinct ids; their gold answers are not used. `n_best` as for `ask`."""
         return self._answer(questions, n_best)[0]
 
+    def fingerprint(self) -> dict[str, Any]:
+        """Return JSON values that identify what answers: weights, tokenizer and options."""
+        tokenizer = tokenizer_fingerprint(self.tokenizer)
+        return {
+            "model": model_fingerprint(self.model),
+            "tokenizer": f"{tokenizer.vocabulary} {tokenizer.text}",
+            **self.options,
+        }
+
     def _answer(self, questions: Sequence[Question], n_best: int | None) -> tuple[Answers, FusionAttention, list[int]]:
         """Return the answers, the fusion attention over all windows, and the number of windows of each question."""
         options = self.options
@@ -192,10 +208,11 @@ class QuestionAnswerer:
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
         batches = DataLoader(WindowDataset(windows), self.batch_size, sampler=sampler, collate_fn=collator)
         collector = SpanCollector(sampler.order, kept, self.device)
+        is_hidden = True if len(batches) == 1 else None  # None: without a terminal
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
         mask_dimensions = encoder_of(self.saved.base_config).mask_dimensions
         with attention.recording(), torch.inference_mode():
-            for cpu_batch in tqdm(batches, desc="answering", delay=1, disable=len(batches) == 1):
+            for cpu_batch in tqdm(batches, desc="answering", delay=1, leave=False, disable=is_hidden):
                 batch = {name: tensor.to(self.device) for name, tensor in cpu_batch.items()}
                 output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names, mask_dimensions))
                 collector.add_batch(

@@ -1,4 +1,4 @@
-"""Measure asking a saved run: the first answer, from the start of the process to its end, and a warm one."""
+"""Measure asking a saved run: the first answer, from the start of the process to its end, a warm one, and many."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import argparse
 import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from measuring import median_seconds
+import torch
+import transformers
+from data_path import LENGTH, LONGEST_ANSWER, STRIDE, load_questions, make_standard_windows
+from measuring import median_seconds, speed_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION, CONTEXT = "Onde fica o Pantanal?", "O Pantanal fica no Centro-Oeste do Brasil."
@@ -35,3 +39,57 @@ def measure_asking(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [
         {"what": f"{Path(options.run).name}: {name}", "figure": value, "unit": "s"} for name, value in seconds.items()
     ]
+
+
+def measure_batches(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the questions per second of `ask_qa.py --input` and of the library's pipeline, on the same model.
+
+    The pipeline exists in transformers 4 only. Both get the same questions, lengths and batch size. The model is that
+    of --model, or a BERT with random weights and --layers and --hidden_size.
+    """
+    from adapter_qa.inference.requests import Request, blocks
+    from predictor_qa import Overrides, QuestionAnswerer
+
+    questions, tokenizer = load_questions(options)
+    records: list[Request] = [{"question": one.question, "context": one.context} for one in questions]
+    with tempfile.TemporaryDirectory() as folder:
+        if options.model is None:
+            torch.manual_seed(0)
+            config = transformers.BertConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=options.hidden_size,
+                num_hidden_layers=options.layers,
+                num_attention_heads=options.hidden_size // 64,
+                intermediate_size=4 * options.hidden_size,
+            )
+            transformers.BertForQuestionAnswering(config).save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        lengths = Overrides(max_seq_length=LENGTH, doc_stride=STRIDE, max_answer_length=LONGEST_ANSWER)
+        answerer = QuestionAnswerer(
+            base=options.model or folder, overrides=lengths, batch_size=options.batch_size, device=options.device
+        )
+    model = answerer.model
+    pipeline = transformers.pipeline("question-answering", model=model, tokenizer=tokenizer, device=options.device)
+
+    def ask_pipeline() -> None:
+        pipeline(
+            question=[record["question"] for record in records],
+            context=[record["context"] for record in records],
+            batch_size=options.batch_size,
+            max_seq_len=LENGTH,
+            doc_stride=STRIDE,
+            max_answer_len=LONGEST_ANSWER,
+        )
+
+    def ask_blocks() -> None:
+        for block in blocks(records):
+            answerer.ask_many([(record["question"], record["context"]) for record in block], 1)
+
+    variants = {f"pipeline of transformers {transformers.__version__}": ask_pipeline, "ask_qa.py": ask_blocks}
+    pipeline(question=QUESTION, context=CONTEXT)  # warm-up
+    answerer.ask(QUESTION, CONTEXT)
+    windows = make_standard_windows(questions, tokenizer)
+    size = f"{model.config.num_hidden_layers} layers of {model.config.hidden_size}, batch {options.batch_size}"
+    work = f"{len(questions):,} questions, {len(windows):,} windows of {windows.lengths().mean():.0f} tokens"
+    rows = speed_rows(f"asking many, {size}", len(questions), "q/s", median_seconds(variants, options.rounds))
+    return [row | {"work": work} for row in rows]

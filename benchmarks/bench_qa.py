@@ -12,6 +12,8 @@ r"""Measure this trainer against standard implementations, side by side in one r
     python benchmarks/bench_qa.py --only step --data squad.json --model DIR     # what takes the time of a step
     python benchmarks/bench_qa.py --only export --layers 12         # or --run outputs/fusion
     python benchmarks/bench_qa.py --only ask --run outputs/fusion   # the first answer and a warm one
+    python benchmarks/bench_qa.py --only batches --data squad.json --tokenizer DIR --batch_size 16 --threads 1
+                                                                    # many questions against the library's pipeline
     python benchmarks/bench_qa.py --only processes --data squad.json --tokenizer DIR    # DDP, and ZeRO where installed
 
 The standard implementations: windows padded to 384 tokens, or to the longest of a batch of similar length; the
@@ -34,7 +36,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from asking import measure_asking
+from asking import measure_asking, measure_batches
 from data_path import measure_answers, measure_evaluation, measure_memory, measure_windows
 from exported import measure_exported
 from fusion_training import measure_training
@@ -55,10 +57,11 @@ MEASUREMENTS: dict[str, Measurement] = {
     "step": measure_profiles,
     "export": measure_exported,
     "ask": measure_asking,
+    "batches": measure_batches,
     "processes": measure_processes,
 }
 
-NEED_DATA = ("windows", "answers", "evaluation", "processes", "runs", "step")
+NEED_DATA = ("windows", "answers", "evaluation", "processes", "runs", "step", "batches")
 
 
 def main(argv: list[str]) -> int:

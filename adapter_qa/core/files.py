@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.messages import log_note
@@ -88,9 +88,14 @@ def read_stdin() -> bytes:
     Raises:
         UserError: the input is larger than `MAX_BYTES`.
     """
+    return _bounded("standard input", open_stdin().read(MAX_BYTES + 1), MAX_BYTES)
+
+
+def open_stdin() -> BinaryIO:
+    """Return standard input; a note on a terminal says how to end it."""
     if sys.stdin.isatty():
         log_note(["reading standard input; end it with Ctrl-D"])
-    return _bounded("standard input", sys.stdin.buffer.read(MAX_BYTES + 1), MAX_BYTES)
+    return sys.stdin.buffer
 
 
 def _bounded(name: str | Path, content: bytes, limit: int) -> bytes:

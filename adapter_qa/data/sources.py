@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -37,6 +38,7 @@ SAVED_MARKS = ("dataset_dict.json", "state.json")  # in a folder of `datasets.sa
 DELIMITERS = ",;\t|"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n')  # Excel writes and reads such a first line
 ROWS_AT_ONCE = 1000  # of a table; more do not make reading faster
+STREAMED_ROWS = 50  # of Parquet; all of them may have the longest text
 READ_STEP = 1024**2  # bytes
 VALUE_BYTES = 32  # counted for every value of a table, beside the characters of texts
 
@@ -96,15 +98,27 @@ def read_content(path: Path, max_bytes: int | None = None) -> bytes:
         return files.read_bytes(path, max_bytes)
     limit = max_bytes or files.MAX_BYTES
     content = bytearray()
-    try:
-        with _open_compressed(path, suffix) as stream:
-            while len(content) <= limit and (chunk := stream.read(READ_STEP)):
-                content += chunk
-    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
-        raise UserError(f"{path}: cannot be unpacked as {suffix}: {error}; the file is damaged or misnamed") from error
+    with _reported_reading(path), _open_compressed(path, suffix) as stream:
+        while len(content) <= limit and (chunk := stream.read(READ_STEP)):
+            content += chunk
     if len(content) > limit:
         raise UserError(f"{path}: unpacks to more than {limit:,} bytes, the most that is read; give a part of it")
     return bytes(content)
+
+
+@contextmanager
+def _reported_reading(path: Path) -> Iterator[None]:
+    """Turn the errors of reading a file, compressed or not, into UserError."""
+    suffix = path.suffix.lower()
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError) as error:
+        if suffix not in COMPRESSION_SUFFIXES:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise UserError(f"{path}: cannot be read: {reason}") from error
+        raise UserError(f"{path}: cannot be unpacked as {suffix}: {error}; the file is damaged or misnamed") from error
 
 
 def _open_compressed(path: Path, suffix: str) -> IO[bytes]:
@@ -122,6 +136,43 @@ def read_rows(path: Path, needed: Mapping[str, str] | None = None, max_bytes: in
     Raises:
         UserError: the format is another one, or the file cannot be read.
     """
+    suffix = _record_suffix(path)
+    if suffix in TABLE_SUFFIXES:
+        return read_table(path, max_bytes)
+    return TableRows(read_records(str(path), read_content(path, max_bytes), suffix, needed), {})
+
+
+def stream_rows(path: Path, needed: Mapping[str, str] | None = None) -> Iterator[Record]:
+    """Yield the records of such a file while it is read, so that it may have any size.
+
+    Bounded is what is in memory at once: a line of text, `STREAMED_ROWS` rows of Parquet, or a batch of Arrow. A .json
+    file and a compressed table are read whole.
+
+    Raises:
+        UserError: as `read_rows`.
+    """
+    suffix = _record_suffix(path)
+    if suffix in TABLE_SUFFIXES:
+        yield from read_table(path, is_stream=True).records
+    elif suffix in (*LINE_SUFFIXES, *CSV_SUFFIXES):
+        try:
+            with _reported_reading(path), _open_any(path) as stream:
+                yield from stream_records(str(path), stream, suffix, needed)
+        except UnicodeDecodeError as error:
+            with _open_any(path) as stream:
+                decode(path, stream.read(files.MAX_BYTES))  # names the byte
+            raise UserError(f"{path}: not UTF-8 after {files.MAX_BYTES:,} bytes; save the file as UTF-8") from error
+    else:
+        yield from read_rows(path, needed).records
+
+
+def _open_any(path: Path) -> IO[bytes]:
+    suffix = path.suffix.lower()
+    return _open_compressed(path, suffix) if suffix in COMPRESSION_SUFFIXES else path.open("rb")
+
+
+def _record_suffix(path: Path) -> str:
+    """Return the format of a file of records; UserError if it is none of `RECORD_SUFFIXES`."""
     suffix = format_of(path)
     if suffix in ARCHIVE_SUFFIXES:
         raise UserError(f"{path}: is an archive; unpack it and give the file in it")
@@ -130,9 +181,7 @@ def read_rows(path: Path, needed: Mapping[str, str] | None = None, max_bytes: in
             f"{path}: extension {suffix!r}; allowed: {', '.join(RECORD_SUFFIXES)}, also compressed "
             f"({', '.join(COMPRESSION_SUFFIXES)})"
         )
-    if suffix in TABLE_SUFFIXES:
-        return read_table(path, max_bytes)
-    return TableRows(read_records(str(path), read_content(path, max_bytes), suffix, needed), {})
+    return suffix
 
 
 # ---------------------------------------------------------------- JSON and CSV
@@ -156,10 +205,35 @@ def read_records(name: str, content: bytes, suffix: str, needed: Mapping[str, st
     """
     text = decode(name, content)
     if suffix in CSV_SUFFIXES:
-        return _csv_records(name, text, needed or {})
+        return _csv_records(name, io.StringIO(text, newline=""), needed or {})
     if suffix in LINE_SUFFIXES:
-        return _line_records(text)
+        return _line_records(text.split("\n"))
     return _json_records(name, text, needed or {})
+
+
+def stream_records(
+    name: str, stream: IO[bytes], suffix: str, needed: Mapping[str, str] | None = None
+) -> Iterator[Record]:
+    """Yield the records of a stream in one of `LINE_SUFFIXES` and `CSV_SUFFIXES`; see `read_records`.
+
+    Raises:
+        UserError: as `read_records`, or a line has more than `core.files.MAX_BYTES` characters.
+        UnicodeDecodeError: the stream is not UTF-8.
+    """
+    lines = _text_lines(name, io.TextIOWrapper(stream, "utf-8-sig", newline="" if suffix in CSV_SUFFIXES else "\n"))
+    return _csv_records(name, lines, needed or {}) if suffix in CSV_SUFFIXES else _line_records(lines)
+
+
+def _text_lines(name: str, text: IO[str]) -> Iterator[str]:
+    """Yield the lines of a text; UserError if all of them are blank, or one is too long."""
+    is_empty = True
+    while line := text.readline(files.MAX_BYTES):
+        if len(line) >= files.MAX_BYTES:
+            raise UserError(f"{name}: a line has more than {files.MAX_BYTES:,} characters, the most that is read")
+        is_empty = is_empty and not line.strip()
+        yield line
+    if is_empty:
+        raise UserError(f"{name}: the file is empty")
 
 
 def _json_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[Record]:
@@ -186,7 +260,7 @@ def _json_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[R
 
 def _lines_in_json(name: str, text: str, error: ValueError) -> Iterator[Record]:
     """Yield the records of a file that is not one JSON document if each of its lines is; raise UserError otherwise."""
-    records = _line_records(text)
+    records = _line_records(text.split("\n"))
     first = next(records)
     if first.problem:
         raise UserError(f"{name}: {error}") from error
@@ -213,9 +287,10 @@ def _rows_of(values: list[Any] | dict[str, Any]) -> list[Any]:
     return list(values) if isinstance(values, dict) else list(range(len(values)))
 
 
-def _line_records(text: str) -> Iterator[Record]:
-    # Not splitlines: a JSON string may contain U+2028 and other separators.
-    for number, line in enumerate(text.split("\n"), start=1):
+def _line_records(lines: Iterable[str]) -> Iterator[Record]:
+    """Yield the values on lines that end with a line feed: a JSON string may contain U+2028 and other separators."""
+    for number, ended_line in enumerate(lines, start=1):
+        line = ended_line.removesuffix("\n")
         if not line.strip():
             continue
         try:
@@ -224,14 +299,14 @@ def _line_records(text: str) -> Iterator[Record]:
             yield Record(f"line {number}", line, str(error))
 
 
-def _csv_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[Record]:
-    """Yield the rows of a table with a header, which shows the delimiter."""
-    csv.field_size_limit(2**31 - 1)  # the default limit is 128 KiB
-    stream = io.StringIO(text, newline="")
-    separator = SEPARATOR_LINE.match(text)
-    stream.seek(separator.end() if separator else 0)
-    delimiter = separator[1] if separator else _delimiter(text, {*needed.values()})
-    rows = csv.reader(stream, delimiter=delimiter, strict=True)
+def _csv_records(name: str, text: Iterable[str], needed: Mapping[str, str]) -> Iterator[Record]:
+    """Yield the rows of a table with a header, which shows the delimiter, from the lines of a text."""
+    csv.field_size_limit(files.MAX_BYTES)  # the default limit is 128 KiB
+    lines = iter(text)
+    top = [*_first_lines(lines)]
+    separator = SEPARATOR_LINE.match(top[0])
+    delimiter = separator[1] if separator else _delimiter(top[-1], {*needed.values()})
+    rows = csv.reader(chain([] if separator else top, lines), delimiter=delimiter, strict=True)
     line = skipped = 1 if separator else 0
     try:
         header = next((row for row in rows if row), [])
@@ -247,12 +322,20 @@ def _csv_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[Re
         raise UserError(f"{name}: not CSV after line {line}: {error}") from error
 
 
-def _delimiter(text: str, needed: set[str]) -> str:
-    """Return the delimiter by which the first line has the most of the needed columns, and then the most columns.
+def _first_lines(lines: Iterator[str]) -> Iterator[str]:
+    """Yield the first line that is not blank, and those before it."""
+    for line in lines:
+        yield line
+        if line.strip():
+            return
+
+
+def _delimiter(header: str, needed: set[str]) -> str:
+    """Return the delimiter by which a header has the most of the needed columns, and then the most columns.
 
     If none divides the line it is the tab: texts in a single column may contain any other.
     """
-    header = text.lstrip().splitlines()[0]
+    header = header.lstrip().splitlines()[0]
 
     def fit(delimiter: str) -> tuple[int, int]:
         columns = next(csv.reader([header], delimiter=delimiter))
@@ -275,12 +358,13 @@ def _check_header(name: str, header: Sequence[str], needed: Mapping[str, str]) -
 # ---------------------------------------------------------------- Parquet and Arrow
 
 
-def read_table(path: Path, max_bytes: int | None = None) -> TableRows:
+def read_table(path: Path, max_bytes: int | None = None, *, is_stream: bool = False) -> TableRows:
     """Read a table in the format of Parquet or of Arrow (stream or file), compressed or not.
 
     Args:
         path: the file.
         max_bytes: the most that is read, counted as if every value were written out; None: `core.files.MAX_BYTES`.
+        is_stream: count every batch of rows by itself, because the caller does not keep the records.
 
     Raises:
         UserError: the file cannot be read or is not such a table; taking the records raises it if they are too large.
@@ -290,14 +374,14 @@ def read_table(path: Path, max_bytes: int | None = None) -> TableRows:
     limit = max_bytes or files.MAX_BYTES
     packed = path.suffix.lower() in COMPRESSION_SUFFIXES
     content = read_content(path, limit) if packed else b""
-    open_table = _open_parquet if format_of(path) == ".parquet" else _open_arrow
     try:
-        table = open_table(pa.BufferReader(content) if packed else pa.OSFile(str(path)))
+        source = pa.BufferReader(content) if packed else pa.OSFile(str(path))
+        table = _open_parquet(source, is_stream) if format_of(path) == ".parquet" else _open_arrow(source)
     except (pa.ArrowException, OSError, ValueError, struct.error) as error:
         raise UserError(f"{path}: not a readable {format_of(path)} table: {_one_line(error)}") from error
-    if table.bytes > limit:
+    if table.bytes > limit and not is_stream:
         raise _too_large(path, limit)
-    return TableRows(_table_records(path, table.batches, limit), _classes_in_schema(table.schema))
+    return TableRows(_table_records(path, table.batches, limit, is_stream=is_stream), _classes_in_schema(table.schema))
 
 
 class _Table(NamedTuple):
@@ -314,17 +398,21 @@ class _Table(NamedTuple):
     batches: Iterator[pa.RecordBatch]
 
 
-def _open_parquet(source: pa.NativeFile) -> _Table:
+def _open_parquet(source: pa.NativeFile, is_stream: bool) -> _Table:
     import pyarrow.parquet as pq
 
     file = pq.ParquetFile(source)
     groups = map(file.metadata.row_group, range(file.metadata.num_row_groups))
     chunks = [group.column(column) for group in groups for column in range(group.num_columns)]
     declared = sum(chunk.total_uncompressed_size + VALUE_BYTES * chunk.num_values for chunk in chunks)
-    # Texts are read as dictionaries, because one long text may stand in a million rows.
-    leaves = [file.schema.column(column) for column in range(file.metadata.num_columns)]
-    texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-    batches = pq.ParquetFile(source, read_dictionary=texts).iter_batches(ROWS_AT_ONCE)
+    if is_stream:
+        # A dictionary grows with the row group, which may be the whole file; so does what is read without a buffer.
+        batches = pq.ParquetFile(source, buffer_size=READ_STEP).iter_batches(STREAMED_ROWS)
+    else:
+        # Texts are read as dictionaries, because one long text may stand in a million rows.
+        leaves = [file.schema.column(column) for column in range(file.metadata.num_columns)]
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+        batches = pq.ParquetFile(source, read_dictionary=texts).iter_batches(ROWS_AT_ONCE)
     return _Table(file.schema_arrow, declared, batches)
 
 
@@ -371,14 +459,14 @@ def _unpacked_bytes(message: pa.ipc.Message) -> int:
     return total
 
 
-def _table_records(path: Path, batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[Record]:
+def _table_records(path: Path, batches: Iterator[pa.RecordBatch], limit: int, *, is_stream: bool) -> Iterator[Record]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     size = number = 0
     try:
         for batch in batches:
-            size += sum(map(_plain_bytes, batch.columns))
+            size = sum(map(_plain_bytes, batch.columns)) + (0 if is_stream else size)
             if size > limit:
                 raise _too_large(path, limit)
             columns = [pc.dictionary_decode(column) for column in batch.columns]

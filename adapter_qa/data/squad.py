@@ -10,12 +10,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import is_text, kind
 from adapter_qa.data.questions import Question
-from adapter_qa.data.sources import CSV_SUFFIXES, Record, format_of, load_dataset, read_records, read_rows
+from adapter_qa.data.sources import (
+    CSV_SUFFIXES,
+    Record,
+    format_of,
+    load_dataset,
+    read_records,
+    read_rows,
+    stream_records,
+    stream_rows,
+)
 
 MAX_PROBLEMS = 10  # lines of one error message; further problems are only counted
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
@@ -127,6 +136,17 @@ def read_question_file(path: Path, columns: QuestionColumns = STANDARD, *, need_
     """
     rows = read_rows(path, columns.needed(ids=need_ids))
     return list(_flatten(rows.records, columns, cells=format_of(path) in CSV_SUFFIXES))
+
+
+def stream_question_file(path: Path, columns: QuestionColumns = STANDARD, *, need_ids: bool = True) -> Iterator[Record]:
+    """Yield the records of such a file, of any size, while it is read; see `sources.stream_rows`."""
+    rows = stream_rows(path, columns.needed(ids=need_ids))
+    return _flatten(rows, columns, cells=format_of(path) in CSV_SUFFIXES)
+
+
+def stream_question_lines(name: str, stream: IO[bytes], columns: QuestionColumns = STANDARD) -> Iterator[Record]:
+    """Yield the records of JSON lines while they are read; see `sources.stream_records`."""
+    return _flatten(stream_records(name, stream, ".jsonl"), columns)
 
 
 def read_question_content(

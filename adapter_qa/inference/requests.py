@@ -1,28 +1,110 @@
-"""Read questions from the command line, files and standard input, and write their answers as JSON lines."""
+"""Read questions from the command line, and as streams of any length from files and standard input."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from dataclasses import replace
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
-from adapter_qa.core.files import decode, is_text, read_bytes, read_stdin, write_chunks
+from adapter_qa.core.files import decode, is_text, open_stdin, read_bytes, read_stdin
 from adapter_qa.data.sources import Record
-from adapter_qa.data.squad import STANDARD, QuestionColumns, read_question_content, read_question_file, to_questions
+from adapter_qa.data.squad import (
+    STANDARD,
+    QuestionColumns,
+    RecordError,
+    other_columns,
+    parse_question,
+    raise_first_problems,
+    stream_question_file,
+    stream_question_lines,
+)
 
 STDIN = "-"  # as the name of a file
 STDIN_NAME = "standard input"
-MAX_PROBLEMS = 10  # records that an error message names
+BLOCK_QUESTIONS = 1024  # read, answered and written together: enough to batch windows of similar length
+BLOCK_CHARACTERS = 1_000_000  # the same for long contexts
+MANY_PROBLEMS = 10_000  # after which no more records are checked
+
+Request = dict[str, Any]  # a record with the keys id, question and context
+
+
+@dataclass(frozen=True)
+class Requests:
+    """Questions with their contexts, each a record with `id`, `question`, `context` and perhaps more.
+
+    Attributes:
+        read: returns the records from the first one; they are read while they are taken.
+        count: their number; None for standard input, which can be read once.
+        file: the file that holds them, if there is one.
+    """
+
+    read: Callable[[], Iterator[Request]]
+    count: int | None = None
+    file: Path | None = None
+
+
+class Shard(NamedTuple):
+    """One of several parts of a file, which have the same size (but for one question) and follow one another.
+
+    Attributes:
+        number: from 1.
+        total: number of parts.
+    """
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read a shard such as "3/8".
+
+        Raises:
+            UserError: the text is no such pair, or the number is out of range.
+        """
+        match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+        shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
+        if not 1 <= shard.number <= shard.total:
+            raise UserError(f"--shard {text}: give I/N with I from 1 to N, such as 3/8 for the third of eight parts")
+        return shard
+
+    def of(self, requests: Requests) -> Requests:
+        """Return the requests in this part of a file."""
+        count = requests.count or 0
+        first, end = count * (self.number - 1) // self.total, count * self.number // self.total
+        return replace(requests, read=lambda: islice(requests.read(), first, end), count=end - first)
+
+    def path(self, output: str) -> Path:
+        """Return the file for the answers to this part: answers-3-of-8.jsonl; sorted names are in order."""
+        path = Path(output)
+        number = str(self.number).zfill(len(str(self.total)))
+        return path.with_name(f"{path.stem}-{number}-of-{self.total}{path.suffix}")
+
+
+def blocks(requests: Iterable[Request]) -> Iterator[list[Request]]:
+    """Divide requests into blocks; nothing is read beyond the block that is returned."""
+    block: list[Request] = []
+    characters = 0
+    for request in requests:
+        block.append(request)
+        characters += len(request["question"]) + len(request["context"])
+        if len(block) >= BLOCK_QUESTIONS or characters >= BLOCK_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
 
 
 def make_requests(
     questions: str | list[str], *, context: str | None = None, context_file: str | None = None
-) -> list[dict[str, Any]]:
-    """Return records with `id` (from "1"), `question` and `context` for questions on one context.
+) -> Requests:
+    """Return requests with the ids "1", "2", ... for questions on one context.
 
     Args:
         questions: The questions, or the name of a text file with one question per line.
@@ -33,7 +115,8 @@ def make_requests(
         UserError: if a file cannot be read, or a text is empty or not valid.
     """
     texts, passage = run_all([lambda: _read_questions(questions), lambda: read_context(context, context_file)])
-    return [{"id": str(number), "question": text, "context": passage} for number, text in enumerate(texts, start=1)]
+    records = [{"id": str(number), "question": text, "context": passage} for number, text in enumerate(texts, start=1)]
+    return Requests(records.__iter__, len(records))
 
 
 def _read_questions(questions: str | list[str]) -> list[str]:
@@ -66,13 +149,14 @@ def _read_text(file: str) -> str:
     return decode(STDIN_NAME, read_stdin()) if file == STDIN else decode(file, read_bytes(file))
 
 
-def read_requests(file: str, columns: QuestionColumns = STANDARD, *, need_ids: bool = False) -> list[dict[str, Any]]:
-    """Read the records of a question file with all their fields; answers in them are not checked.
+def read_requests(file: str, columns: QuestionColumns = STANDARD, *, need_ids: bool = False) -> Requests:
+    """Check all records of a question file, and return them with all their fields; answers in them are not checked.
 
-    If no record has an id, the ids are the numbers of the records, from "1".
+    If no record has an id, the ids are the numbers of the records, from "1". Standard input is not checked here, but
+    block by block while it is read; its ids are compared within a block.
 
     Args:
-        file: A file that `data.squad.read_question_file` reads, or `STDIN` for JSON lines.
+        file: A file that `data.squad.stream_question_file` reads, or `STDIN` for JSON lines.
         columns: The keys of its records. In what is returned the keys are the standard ones, too.
         need_ids: Whether all records must have ids.
 
@@ -81,50 +165,143 @@ def read_requests(file: str, columns: QuestionColumns = STANDARD, *, need_ids: b
             represent, or ids repeat.
     """
     if file == STDIN:
-        name = STDIN_NAME
-        records = read_question_content(name, read_stdin(), ".jsonl", columns, need_ids=need_ids)
-    else:
-        name, records = file, read_question_file(Path(file), columns, need_ids=need_ids)
-    if not need_ids:
-        records = _with_ids(records, columns.id, name)
-    questions = [_without_answers(record, columns) for record in records]
-    to_questions(questions, name, need_answers=False, columns=columns)
-    problems = []
-    for record in records:
-        try:
-            json.dumps(record.fields, ensure_ascii=False, allow_nan=False).encode("utf-8")
-        except (ValueError, RecursionError) as error:
-            problems.append(f"{name}: {record.where}: has a value that JSON cannot represent ({error})")
-    raise_if_any(problems[:MAX_PROBLEMS])
-    keys = {"id": columns.id, "question": columns.question, "context": columns.context}
-    return [record.fields | {name: record.fields[key] for name, key in keys.items()} for record in records]
+        return Requests(lambda: _read_stdin(columns, need_ids=need_ids))
+    path = Path(file)
+    checker = _Checker(file, columns, need_ids)
+    checked = checker.check(lambda: stream_question_file(path, columns, need_ids=need_ids))
 
-
-def _with_ids(records: list[Record], key: str, source: str) -> list[Record]:
-    """Return records with their numbers, from "1", as ids, if none of them has an id.
-
-    Raises:
-        UserError: if some have an id and others do not.
-    """
-    objects = [record for record in records if isinstance(record.fields, dict) and not record.problem]
-    missing = [record for record in objects if _is_blank(record.fields.get(key))]
-    if not missing:
-        return records
-    if len(missing) < len(objects):
-        raise UserError(
-            f"{source}: {len(missing)} of {len(records)} records have no {key!r}, such as {missing[0].where}; give "
-            "every record one, or none"
+    def read() -> Iterator[Request]:
+        records = stream_question_file(path, columns, need_ids=need_ids)
+        return (
+            checker.request(record, number if checked.are_numbered else None)
+            for number, record in enumerate(records, start=1)
         )
-    return [
-        replace(record, fields={key: str(number)} | record.fields | {key: str(number)})  # the id comes first
-        if isinstance(record.fields, dict)
-        else record
-        for number, record in enumerate(records, start=1)
-    ]
+
+    return Requests(read, checked.count, path)
 
 
-def _is_blank(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not value.strip())
+def _read_stdin(columns: QuestionColumns, *, need_ids: bool) -> Iterator[Request]:
+    checker = _Checker(STDIN_NAME, columns, need_ids)
+    records = stream_question_lines(STDIN_NAME, open_stdin(), columns)
+    number, are_numbered = 0, None
+    try:
+        while group := [*islice(records, BLOCK_QUESTIONS)]:
+            checked = checker.check(group.__iter__)
+            if are_numbered not in (None, checked.are_numbered):
+                raise UserError(
+                    f"{STDIN_NAME}: some records up to {group[-1].where} have {columns.id!r} and others do not; give "
+                    "every record one, or none"
+                )
+            are_numbered = checked.are_numbered
+            for number, record in enumerate(group, start=number + 1):  # noqa: B020  # the numbers go on
+                yield checker.request(record, number if are_numbered else None)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{STDIN_NAME}: not UTF-8 ({error.reason}); send UTF-8") from error
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """The number of records, and whether their numbers are their ids."""
+
+    count: int
+    are_numbered: bool
+
+
+class _Checker(NamedTuple):
+    """Checks and converts the records of a source; the arguments are those of `read_requests`."""
+
+    name: str
+    columns: QuestionColumns
+    need_ids: bool
+
+    def check(self, read: Callable[[], Iterator[Record]]) -> _Checked:
+        """Check records, which may be read several times.
+
+        Raises:
+            UserError: as `read_requests`.
+        """
+        count = with_id = 0
+        first = without_id = None
+        problems: list[str] = []
+        hashes = array("q")
+        for record in read():
+            count += 1
+            first = first or record
+            if _is_blank_id(record, self.columns.id):
+                without_id = without_id or record
+            elif isinstance(record.fields, dict) and not record.problem:
+                with_id += 1
+            problem = self._problem(record, count)
+            if problem:
+                problems.append(problem)
+            elif without_id is None:
+                hashes.append(hash(str(record.fields[self.columns.id])))
+            if len(problems) == MANY_PROBLEMS:
+                break
+        if without_id is not None and with_id and not self.need_ids:
+            missing = sum(_is_blank_id(record, self.columns.id) for record in read())
+            raise UserError(
+                f"{self.name}: {missing} of {count} records have no {self.columns.id!r}, such as {without_id.where}; "
+                "give every record one, or none"
+            )
+        problems[:0] = self._repeated_ids(read, hashes)
+        if first is None:
+            problems = [f"{self.name}: holds no questions"]
+        elif problems:
+            shown = self._with_number(first, 1) if without_id is not None else first
+            problems[:0] = other_columns(shown, self.name, self.columns, need_answers=False)
+        raise_first_problems(problems, self.name)
+        return _Checked(count, without_id is not None and not self.need_ids)
+
+    def _problem(self, record: Record, number: int) -> str:
+        """Return what is wrong with a record; "" for nothing."""
+        if _is_blank_id(record, self.columns.id) and not self.need_ids:
+            record = self._with_number(record, number)
+        plain = _without_answers(record, self.columns)
+        try:
+            parse_question(plain, need_answers=False, columns=self.columns)
+            json.dumps(plain.fields, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        except RecordError as error:
+            return f"{self.name}: {error}"
+        except (ValueError, RecursionError) as error:
+            return f"{self.name}: {record.where}: has a value that JSON cannot represent ({error})"
+        return ""
+
+    def _repeated_ids(self, read: Callable[[], Iterator[Record]], hashes: array[int]) -> list[str]:
+        """Return a problem if ids repeat. Of 10 million ids two have equal hashes by chance in 3 of a million files."""
+        import numpy as np  # imported here because it is slow
+
+        values, counts = np.unique(np.asarray(hashes), return_counts=True)
+        repeated = {*values[counts > 1].tolist()}
+        if not repeated:
+            return []
+        ids = (str(record.fields[self.columns.id]) for record in read() if not self._problem(record, 1))
+        example = next(identifier for identifier in ids if hash(identifier) in repeated)
+        extra = len(hashes) - len(values)
+        return [f"{self.name}: ids must be unique; {extra} records repeat an id, such as {example!r}"]
+
+    def request(self, record: Record, number: int | None) -> Request:
+        """Return a checked record as a request, with its number as its id if that is given."""
+        if number is not None:
+            record = self._with_number(record, number)
+        fields: dict[str, Any] = _without_answers(record, self.columns).fields
+        keys = {"id": self.columns.id, "question": self.columns.question, "context": self.columns.context}
+        return fields | {name: fields[key] for name, key in keys.items()}
+
+    def _with_number(self, record: Record, number: int) -> Record:
+        """Return a record with its number as its id, which comes first."""
+        if not isinstance(record.fields, dict):
+            return record
+        identifier = {self.columns.id: str(number)}
+        return replace(record, fields=identifier | record.fields | identifier)
+
+
+def _is_blank_id(record: Record, key: str) -> bool:
+    """Return whether a record that can be read has no id."""
+    if record.problem or not isinstance(record.fields, dict):
+        return False
+    identifier = record.fields.get(key)
+    return identifier is None or (isinstance(identifier, str) and not identifier.strip())
 
 
 def _without_answers(record: Record, columns: QuestionColumns) -> Record:
@@ -133,15 +310,3 @@ def _without_answers(record: Record, columns: QuestionColumns) -> Record:
         return record
     unused = {*STANDARD, *columns, "answer_text", "is_impossible"} - {columns.id, columns.question, columns.context}
     return replace(record, fields={key: value for key, value in record.fields.items() if key not in unused})
-
-
-def write_json_lines(records: Iterable[dict[str, Any]], path: Path) -> None:
-    """Write one JSON object per line.
-
-    Raises:
-        UserError: if the file cannot be written.
-    """
-    try:
-        write_chunks(path, (json.dumps(record, ensure_ascii=False).encode() + b"\n" for record in records))
-    except OSError as error:
-        raise UserError(f"--output {path}: cannot be written ({error.strerror}); give another file") from error

@@ -43,6 +43,11 @@ def weights_fingerprint(model: PreTrainedModel) -> WeightsFingerprint:
     return _fingerprint({name: weight for name, weight in weights.items() if "adapter" not in name})
 
 
+def model_fingerprint(model: PreTrainedModel) -> str:
+    """Return the fingerprint, in float32, of all weights of a model: base, adapters and head."""
+    return _fingerprint(dict(model.named_parameters())).float32
+
+
 def files_fingerprint(options: ModelOptions) -> WeightsFingerprint:
     """Return the fingerprint that the base model will have, from its files, before it is built.
 

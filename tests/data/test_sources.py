@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import pickle
@@ -32,6 +33,8 @@ from adapter_qa.data.sources import (
     read_rows,
     read_table,
     split_names,
+    stream_records,
+    stream_rows,
     unpacked_name,
 )
 
@@ -121,6 +124,73 @@ def test_a_compressed_file_is_read_no_further_than_its_limit(tmp_path: Path, suf
     path = tmp_path / f"a{suffix}"
     path.write_bytes(COMPRESSIONS[suffix](random.Random(0).randbytes(2 * 1024**2))[:-20])
     assert "unpacks to more than 65,536 bytes" in problem_of(read_content, path, LIMIT)
+
+
+# --- streams -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", *COMPRESSIONS])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.json", '[{"a": "1"}, {"a": "2"}]'),
+        ("a.jsonl", '\ufeff\r\n{"a": "x\u2028y"}\r\n\n{"a"\n5'),
+        ("a.csv", 'sep=;\n"a";"b"\n"1\n2";"é"\n3\n'),
+        ("a.csv", "\n\r\na\tb\r1\t2\r3\t4"),
+        ("a.tsv", "\ufeffa,b\n1,2\n\n3,4,5\n"),
+    ],
+)
+def test_streamed_records_are_those_of_the_whole_file(tmp_path: Path, name: str, text: str, suffix: str) -> None:
+    path = tmp_path / (name + suffix)
+    path.write_bytes(COMPRESSIONS.get(suffix, bytes)(text.encode()))
+    records = [*read_rows(path).records]
+    assert [*stream_rows(path)] == records
+    assert len(records) == (3 if name == "a.jsonl" else 2)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet", ".jsonl.gz"])
+def test_streams_are_refused_as_whole_files_are(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a{suffix}"
+    for content in (None, b"", b" \n\n", b"Bel\xe9m", b"\x1f\x8b", b"\xff\xfea\0"):
+        if content is not None:
+            path.write_bytes(content)
+        problem = problem_of(lambda: [*stream_rows(path)])
+        assert problem == problem_of(lambda: [*read_rows(path).records])
+
+
+class LastingStream(io.BytesIO):
+    """A stream that its reader does not close."""
+
+    def close(self) -> None:
+        """Stay open."""
+
+
+def test_a_line_without_an_end_is_read_no_further_than_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MAX_BYTES", LIMIT)
+    for suffix, content in ((".jsonl", b"[" + b"1," * LIMIT), (".csv", b'a\n"' + b"x\n" * LIMIT)):
+        stream = LastingStream(content)
+        problem = problem_of(list, stream_records("a", stream, suffix))
+        assert (
+            "more than 65,536 characters" if suffix == ".jsonl" else "not CSV after line 1: field larger"
+        ) in problem
+        assert stream.tell() < len(content)
+
+
+def test_a_stream_is_read_while_its_records_are_taken(tmp_path: Path) -> None:
+    """Of Parquet a part of a row group: the texts of all have 20 MB."""
+    stream = LastingStream(b'{"a": 1}\n' * 100_000)
+    assert next(stream_records("a", stream, ".jsonl")) == Record("line 1", {"a": 1})
+    assert stream.tell() <= LIMIT
+    path = tmp_path / "a.parquet"
+    texts = [f"{number}" + "x" * 1000 for number in range(20_000)]
+    table = pyarrow.table({"a": texts})
+    pyarrow.parquet.write_table(table, path)
+    del table
+    before, most = pyarrow.total_allocated_bytes(), 0
+    for text, record in zip(texts, stream_rows(path), strict=True):
+        assert record.fields == {"a": text}
+        most = max(most, pyarrow.total_allocated_bytes() - before)
+    assert most < 8 * 1024**2
 
 
 # --- tables --------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import pytest
 from support.problems import problems_of
 
 import ask_qa
-from adapter_qa.data.squad import QuestionColumns
+from adapter_qa.data.squad import STANDARD, QuestionColumns
 from adapter_qa.inference.requests import read_requests
 
 RECORD = {"id": "1", "question": "Onde?", "context": "Em Recife.", "note": 5}
@@ -30,10 +30,14 @@ def write(path: Path, record: dict[str, Any]) -> str:
     return str(path)
 
 
+def read(path: str, columns: QuestionColumns = STANDARD) -> list[dict[str, Any]]:
+    return [*read_requests(path, columns).read()]
+
+
 def test_requests_keep_all_fields(tmp_path: Path) -> None:
     for name in ("a.parquet", "a.jsonl.gz"):
-        assert read_requests(write(tmp_path / name, RECORD)) == [RECORD]
-        assert read_requests(write(tmp_path / name, NAMED), COLUMNS) == [NAMED | RECORD]
+        assert read(write(tmp_path / name, RECORD)) == [RECORD]
+        assert read(write(tmp_path / name, NAMED), COLUMNS) == [NAMED | RECORD]
 
 
 def test_other_names_of_columns_are_listed(tmp_path: Path) -> None:
@@ -65,7 +69,7 @@ def test_records_without_ids_are_numbered(tmp_path: Path, suffix: str) -> None:
             pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         else:
             path.write_text(lines[suffix], encoding="utf-8")
-        found = read_requests(str(path))
+        found = read(str(path))
         assert [(record["id"], record["question"]) for record in found] == [("1", "Onde?"), ("2", "Quem?"), ("3", "?")]
         assert next(iter(found[0])) == "id"
 
