@@ -31,7 +31,7 @@ from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.spans import Answers, choose_answers, spans_to_keep
-from adapter_qa.data.squad_metrics import squad_metrics
+from adapter_qa.data.squad_metrics import TOP_K, squad_metrics, top_k_metrics
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
@@ -206,8 +206,8 @@ class QuestionAnsweringTrainer(AdapterTrainer):
     def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
         """Return the SQuAD metrics in percent; none if a question of SQuAD v1 has no gold answer.
 
-        For v2 the scores use --null_score_diff_threshold. `best_f1` and `best_exact` use the thresholds that are best
-        for these questions.
+        They include the scores of the best of the first k candidates (`top_k_metrics`). For v2 the scores use
+        --null_score_diff_threshold. `best_f1` and `best_exact` use the thresholds that are best for these questions.
         """
         version_2 = self.options.version_2_with_negative
         if not version_2 and not all(question.answer_texts for question in questions):
@@ -216,7 +216,10 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         if version_2:
             tuned = squad_metrics(answers.span_texts(), questions, version_2=True, null_odds=answers.null_odds)
             scores |= {name: value for name, value in tuned.items() if name.startswith("best_")}
-        return scores
+        kept = self.options.n_best_size
+        return scores | top_k_metrics(
+            answers.candidate_texts(min(kept, max(TOP_K))), questions, kept=kept, version_2=version_2
+        )
 
     def _save_attention(self) -> None:
         """Write the fusion attention of the last evaluation to its file and to TensorBoard."""

@@ -32,6 +32,7 @@ from adapter_qa.config.options import (
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import is_text
 
+TOP_K_METRIC = re.compile(r"top_(\d+)_(?:exact|f1)")  # group: number of candidates
 TRACKIO_VERSION = "0.20.2"  # the newest one beside the pinned huggingface-hub
 
 
@@ -216,6 +217,8 @@ def _metric_problems(config: RunConfig) -> list[str]:
             names += config.METRICS_V2
         elif metric in config.METRICS_V2:
             return [f"--metric_for_best_model {metric}: needs --version_2_with_negative True"]
+        if (match := TOP_K_METRIC.fullmatch(metric)) is not None and int(match[1]) > config.data.n_best_size:
+            return [f"--metric_for_best_model {metric}: needs --n_best_size {match[1]} or more"]
     if isinstance(config, NERRunConfig):  # the types of the entities are known when the data is read
         more = f", or one of the first {len(config.SCORES)} of a type, e.g. PER_f1"
         entity, _, score = metric.rpartition("_")

@@ -300,6 +300,14 @@ class Answers:
         """Return the texts of the best spans by id, "" only if there is no span; v2 thresholds are tuned on these."""
         return self._texts(self.best)
 
+    def candidate_texts(self, count: int) -> list[list[str]]:
+        """Return the texts of the first `count` candidates of each question, best first."""
+        starts, ends, offsets = self.start.tolist(), self.end.tolist(), self.offsets.tolist()
+        return [
+            [question.context[starts[row] : ends[row]] for row in range(first, min(first + count, last))]
+            for question, first, last in zip(self.questions, offsets, offsets[1:], strict=False)
+        ]
+
     def _texts(self, rows: np.ndarray) -> dict[str, str]:
         spans = zip(self.questions, self.start[rows].tolist(), self.end[rows].tolist(), strict=True)
         return {question.id: question.context[start:end] for question, start, end in spans}

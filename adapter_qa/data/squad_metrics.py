@@ -6,13 +6,16 @@ import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from adapter_qa.data.questions import Question
 
+TOP_K = (1, 3, 5, 20)  # numbers of candidates that `top_k_metrics` looks at
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 
 
+@lru_cache(maxsize=1024)  # a gold answer is compared with many candidates
 def normalize_answer(text: str) -> str:
     """Convert to lower case and remove ASCII punctuation, English articles and extra white space.
 
@@ -83,6 +86,41 @@ def squad_metrics(
             best, threshold = _best_threshold(predictions, scores, null_odds, has_answer)
             metrics |= {f"best_{name}": best, f"best_{name}_thresh": threshold}
     return metrics
+
+
+def top_k_metrics(
+    candidates: Sequence[Sequence[str]], questions: Sequence[Question], *, kept: int, version_2: bool = False
+) -> dict[str, float]:
+    """Score the best of the first k candidates of each question, for each k of `TOP_K`.
+
+    Args:
+        candidates: texts of each question's candidates, best first; "" means unanswerable.
+        questions: the questions with their gold answers, at least one.
+        kept: candidates of a question that were kept; a larger k is left out.
+        version_2: as for `squad_metrics`. No threshold is applied.
+
+    Returns:
+        Percentages `top_<k>_exact` and `top_<k>_f1`.
+    """
+    cuts = [k for k in TOP_K if k <= kept]
+    sums = {k: [0.0, 0.0] for k in cuts}
+    for texts, question in zip(candidates, questions, strict=True):
+        exact = best_f1 = 0.0
+        first = 0
+        for k in cuts:
+            for text in texts[first:k]:
+                if exact == best_f1 == 1.0:
+                    break
+                score = _score(text, question, version_2)
+                exact, best_f1 = max(exact, score[0]), max(best_f1, score[1])
+            first = k
+            sums[k][0] += exact
+            sums[k][1] += best_f1
+    return {
+        f"top_{k}_{name}": 100.0 * total / len(questions)
+        for k in cuts
+        for name, total in zip(("exact", "f1"), sums[k], strict=True)
+    }
 
 
 def question_scores(

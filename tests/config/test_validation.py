@@ -33,9 +33,13 @@ from adapter_qa.config.validation import (
     training_problems,
     validate_config,
 )
+from adapter_qa.data.squad_metrics import TOP_K
 
 MODEL, ADAPTER, LANGUAGE, FUSION = ModelOptions("bert"), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
-QA_METRICS = "f1, exact, loss, total, questions, windows, runtime, answers_runtime, scores_runtime, samples_per_second"
+QA_METRICS = (
+    "f1, exact, loss, total, questions, windows, runtime, answers_runtime, scores_runtime, samples_per_second, "
+    + ", ".join(f"top_{k}_{name}" for k in TOP_K for name in ("exact", "f1"))
+)
 NOTHING_TO_DO = "nothing to do: give --do_train, --do_eval, --do_predict or --dry_run"
 
 
@@ -357,6 +361,13 @@ def test_every_printed_metric_decides_which_epoch_is_best(config: RunConfig, met
     resolved = replace(config, training=training).resolved()  # type: ignore[arg-type]
     assert validate_config(resolved) == []
     assert resolved.training.greater_is_better is greatest
+
+
+def test_top_k_needs_as_many_candidates() -> None:
+    config = qa_config(QADataOptions(n_best_size=4), metric_for_best_model="top_5_f1")
+    assert "--metric_for_best_model top_5_f1: needs --n_best_size 5 or more" in validate_config(config)
+    config = qa_config(QADataOptions(n_best_size=5), metric_for_best_model="top_5_f1")
+    assert not [problem for problem in validate_config(config) if "top_5" in problem]
 
 
 @pytest.mark.parametrize("metric", ["HasAns_f1", "NoAns_total", "best_f1_thresh"])

@@ -13,7 +13,7 @@ from torchmetrics.functional.text import squad as torchmetrics_squad
 from transformers.data.metrics.squad_metrics import squad_evaluate
 
 from adapter_qa.data.questions import Question
-from adapter_qa.data.squad_metrics import exact_match, f1, normalize_answer, squad_metrics
+from adapter_qa.data.squad_metrics import exact_match, f1, normalize_answer, squad_metrics, top_k_metrics
 
 WORDS = ["a", "The", "an", "São", "são", "Paulo", "paulo,", "d'água", "2008", "–", "“a”", "É", "e\u0301", ".", "🎓"]
 
@@ -191,6 +191,35 @@ def test_v2_gold_answers_without_words() -> None:
     metrics = squad_metrics(predict(["", "the", "a casa"]), ask([["a", "casa"], ["a"], ["a", "casa"]]), version_2=True)
     assert metrics["exact"] == metrics["f1"] == pytest.approx(200 / 3)
     assert metrics["HasAns_total"] == 3
+
+
+# --- the first k candidates ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.lists(answers, min_size=1, max_size=25), st.lists(has_words, max_size=3)), min_size=1))
+@pytest.mark.parametrize("version_2", [False, True])
+def test_top_k_is_the_best_of_the_first_candidates(version_2: bool, lists: list[tuple[list[str], list[str]]]) -> None:
+    lists = [(texts, golds if version_2 else golds or ["sim"]) for texts, golds in lists]
+    questions = ask([golds for _, golds in lists])
+    candidates = [texts for texts, _ in lists]
+    expected: dict[str, float] = {}
+    for k in (1, 3, 5, 20):
+        for name in ("exact", "f1"):
+            expected[f"top_{k}_{name}"] = sum(
+                max(squad_metrics({question.id: text}, [question], version_2=version_2)[name] for text in texts[:k])
+                for texts, question in zip(candidates, questions, strict=True)
+            ) / len(questions)
+    assert top_k_metrics(candidates, questions, kept=25, version_2=version_2) == pytest.approx(expected)
+    if not version_2:
+        best = squad_metrics(predict([texts[0] for texts in candidates]), questions)
+        assert (expected["top_1_exact"], expected["top_1_f1"]) == pytest.approx((best["exact"], best["f1"]))
+
+
+def test_top_k_of_more_candidates_than_are_kept_is_left_out() -> None:
+    assert top_k_metrics([["x", "y"]], ask([["y"]]), kept=4) == {
+        "top_1_exact": 0.0, "top_1_f1": 0.0, "top_3_exact": 100.0, "top_3_f1": 100.0,
+    }  # fmt: skip
 
 
 # --- errors --------------------------------------------------------------------------------------------------
