@@ -190,8 +190,8 @@ class LanguageAdapterOptions:
     _argument_group_name = "language adapter"
     load_lang_adapter: str | None = option(
         None,
-        "Saved language adapter, stacked under the task adapter and frozen, in place of that of --load_adapter if it "
-        "has one; none leaves that out.",
+        "Saved language adapter, frozen under the task adapter, also in place of that of --load_adapter; none leaves "
+        "that out.",
         kind="RUN",
     )
     lang_adapter_config: str | None = option(None, "Its kind; a loaded one must match.", kind="KIND")

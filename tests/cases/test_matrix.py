@@ -394,9 +394,9 @@ def test_texts(item: Row) -> None:
 # ---------------------------------------------------------------- adapter configurations and encoders
 
 
-BOTTLENECKS_ONLY = "only pfeiffer and houlsby kinds"
+OTHER_METHOD = "not a bottleneck adapter (pfeiffer, houlsby), LoRA or (IA)3"
 SHARED_WEIGHTS = "with weights that all layers share"
-HIDDEN, LAYERS = 64, 2  # of all encoders
+HIDDEN, INTERMEDIATE, LAYERS = 64, 128, 2  # of all encoders
 
 
 def bottleneck(reduction: int) -> int:
@@ -430,10 +430,9 @@ CONFIG_ROWS = [
     refused("stoch.json", "stochastic_depth", "torchvision"),
     refused("drop_path.json", "drop_path 0.5"),
     refused("adapterplus.json", "drop_path 0.1"),
-    *(
-        refused(f"{name}.json", BOTTLENECKS_ONLY)
-        for name in ("lora", "ia3", "loreft", "mam", "prefix_tuning", "unipelt")
-    ),
+    row("lora.json", LAYERS * 2 * 8 * (HIDDEN + HIDDEN)),  # two matrices of rank 8
+    row("ia3.json", LAYERS * (2 * HIDDEN + INTERMEDIATE)),  # vectors of keys, values and the feed-forward block
+    *(refused(f"{name}.json", OTHER_METHOD) for name in ("loreft", "mam", "prefix_tuning", "unipelt")),
 ]
 
 
