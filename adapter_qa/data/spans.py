@@ -475,7 +475,8 @@ def _merge(
     rows, is_span = np.arange(len(both.end)), both.end > 0
     mass = totals.mass.copy()  # of spans and no answer
     null_rows = nulls.question - numbers[0]
-    mass[null_rows] = np.logaddexp(mass[null_rows], nulls.mass)
+    with np.errstate(invalid="ignore"):  # NaN logits have NaN probabilities
+        mass[null_rows] = np.logaddexp(mass[null_rows], nulls.mass)
     first_span = np.minimum.reduceat(np.where(is_span, rows, len(rows)), starts)
     best = np.where(first_span < len(rows), first_span, starts)
     selected, null_score_diff = best, np.zeros(len(numbers))
