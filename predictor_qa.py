@@ -34,7 +34,7 @@ from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answ
 from adapter_qa.data.squad import to_questions
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer, progress_bar
 from adapter_qa.data.windows import Windows, make_windows, window_layout
-from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference
+from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices
 from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
@@ -53,6 +53,7 @@ from adapter_qa.models.identity import (
 )
 from adapter_qa.models.metadata import RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
+from adapter_qa.models.setup_decisions import setup_for_inference
 from adapter_qa.runs.layout import RUN_FILE
 from utils_qa import SpanCollector, window_spans
 

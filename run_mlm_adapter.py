@@ -50,7 +50,7 @@ def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
     base_config, texts = run_all([lambda: read_base_config(config.model), lambda: load_texts(config)])
     check_window(config.data.block_size, "--block_size", base_config)
 
-    from adapter_qa.models.adapter_setup import resolve_setup
+    from adapter_qa.models.setup_decisions import resolve_setup
     from adapter_qa.training import workflow
 
     setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)

@@ -55,7 +55,7 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_sentences(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
-    from adapter_qa.models.adapter_setup import check_head, resolve_setup
+    from adapter_qa.models.setup_decisions import check_head, resolve_setup
     from adapter_qa.training import workflow
 
     setup = resolve_setup(

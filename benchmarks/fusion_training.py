@@ -23,11 +23,11 @@ from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.data.window_dataset import WindowCollator
 from adapter_qa.data.windows import Window
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup, cast_frozen_weights
 from adapter_qa.models.fast_step import use_fast_step
 from adapter_qa.models.fusion import REGULARIZATION, FusionLayer, fusion_regularization
 from adapter_qa.models.parameters import fusion_values
+from adapter_qa.models.setup_decisions import resolve_setup
 from trainer_qa import span_loss
 
 MAX_LENGTH = 384

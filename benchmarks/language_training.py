@@ -17,8 +17,8 @@ from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
 from adapter_qa.config.options import AdapterOptions
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.masked_lm import MaskedLMDataset
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup
+from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.training.mlm import MLMTrainer
 from adapter_qa.training.training_args import TrainerArguments
 

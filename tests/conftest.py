@@ -24,11 +24,11 @@ from support.tiny_encoders import save_tiny
 from transformers import AutoTokenizer
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, answering_options
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
+from adapter_qa.models.setup_decisions import resolve_setup
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -31,10 +31,10 @@ import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions, ModelOptions
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_model import load_model, read_base_config
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
+from adapter_qa.models.setup_decisions import resolve_setup
 
 SCRIPTS: dict[str, Callable[[list[str]], int]] = {
     "qa": run_qa_adapter.main, "mlm": run_mlm_adapter.main, "ner": run_ner_adapter.main,

@@ -30,10 +30,10 @@ import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.inference.export_layout import GRAPH_FILE
 from adapter_qa.inference.exported_model import ExportedModel
-from adapter_qa.models.adapter_setup import setup_from_saved
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.encoders import encoder_of
+from adapter_qa.models.setup_decisions import setup_from_saved
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 
 LONG = "modernbert, 8192 tokens"

@@ -37,11 +37,11 @@ from adapter_qa.data.token_classification import tokenize_and_align_labels
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import make_windows
 from adapter_qa.inference.requests import read_requests
-from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
+from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference
 from adapter_qa.models.weights import read_weights, weight_names
 from utils_qa import window_spans
 

@@ -1,4 +1,4 @@
-"""Save a model's adapters, as a folder for `adapter_setup.setup_from_saved` or as the state of a checkpoint."""
+"""Save a model's adapters, as a folder for `setup_decisions.setup_from_saved` or as the state of a checkpoint."""
 
 from __future__ import annotations
 

@@ -28,7 +28,6 @@ from transformers import (
 import run_mlm_adapter
 from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import (
     check_masked_lm_head,
@@ -41,6 +40,7 @@ from adapter_qa.models.encoders import window_limit
 from adapter_qa.models.identity import weights_fingerprint
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.saved_adapters import read_setup
+from adapter_qa.models.setup_decisions import resolve_setup
 
 
 @pytest.fixture(autouse=True)

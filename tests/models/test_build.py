@@ -23,12 +23,13 @@ from transformers import PreTrainedModel
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.models import build
-from adapter_qa.models.adapter_setup import AdapterSetup, setup_for_inference, setup_from_saved
+from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import check_effect, check_setup, trained_names
 from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values, parameter_table
 from adapter_qa.models.save import save_setup
+from adapter_qa.models.setup_decisions import setup_for_inference, setup_from_saved
 
 HEADS = (None, "new")  # of a fusion
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])

@@ -31,10 +31,11 @@ from transformers import (
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.models import encoder_adapters
 from adapter_qa.models.adapter_model import as_adapter_model
-from adapter_qa.models.adapter_setup import AdapterSetup, setup_from_saved
+from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.encoders import encoder_of, takes_token_types
 from adapter_qa.models.fusion import FusionLayer
+from adapter_qa.models.setup_decisions import setup_from_saved
 
 NAMES = [name for name in TINY if name != "modernbert, 8192 tokens"]
 TOLERANCE = 1e-5

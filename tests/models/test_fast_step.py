@@ -20,7 +20,6 @@ from transformers import (
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
 from adapter_qa.models import fast_step
 from adapter_qa.models.adapter_model import as_adapter_model
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.build import build_setup, cast_frozen_weights
 from adapter_qa.models.encoder_adapters import init_adapters
 from adapter_qa.models.fast_step import (
@@ -34,6 +33,7 @@ from adapter_qa.models.fast_step import (
     has_fast_step,
     use_fast_step,
 )
+from adapter_qa.models.setup_decisions import resolve_setup
 
 HEADS, TOKENS, WIDTH = 2, 7, 8
 ENCODERS = [*SELF_ATTENTION, *DROPOUT_ONLY]

@@ -26,13 +26,14 @@ from adapter_qa.config.options import (
     ModelOptions,
     TrainingOptions,
 )
-from adapter_qa.models.adapter_setup import AdapterSetup, check_head, resolve_setup, setup_from_saved
+from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import check_language_adapter
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.file_names import ADAPTER_CONFIG, HEAD_CONFIG
 from adapter_qa.models.saved_adapters import read_head
+from adapter_qa.models.setup_decisions import check_head, resolve_setup, setup_from_saved
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 LABELS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}

@@ -20,11 +20,11 @@ from transformers import AutoTokenizer, PreTrainedModel
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions, ModelOptions
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument, fusion_sites
+from adapter_qa.models.setup_decisions import resolve_setup
 
 SIZES: dict[str, Any] = {"max_seq_length": 48, "doc_stride": 8}
 FUSION = FusionOptions(fuse_adapters=["qa=new", "ner=new"])

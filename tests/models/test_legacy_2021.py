@@ -23,11 +23,12 @@ from transformers import AutoModelForQuestionAnswering
 
 import convert_2021_adapters
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions, ModelOptions
-from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup, setup_for_inference, setup_from_saved
+from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.saved_adapters import find_folder, read_setup
+from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
 
 # README of the real folders: another version of torch differs by 4e-5, the exact GELU by more than 1e-3.
 TOLERANCE = 1e-4

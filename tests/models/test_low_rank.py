@@ -38,13 +38,13 @@ from adapter_qa.config.low_rank import read_low_rank
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.squad import read_squad
 from adapter_qa.inference.exported_model import ExportedModel
-from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference, setup_from_saved
 from adapter_qa.models.adapter_source import kind_of, new_config
 from adapter_qa.models.build import build_setup, cast_frozen_weights, trained_names
 from adapter_qa.models.encoders import with_sizes
 from adapter_qa.models.fast_step import use_fast_step
 from adapter_qa.models.low_rank import merge_low_rank
 from adapter_qa.models.parameters import parameter_table
+from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
 from adapter_qa.training import callbacks
 from predictor_qa import QuestionAnswerer
 

@@ -9,11 +9,11 @@ from support.setups import SETUPS, A, F, L, Maker
 from transformers import BertConfig
 
 from adapter_qa.config.options import ModelOptions
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.parameters import format_table, fusion_values, parameter_table
+from adapter_qa.models.setup_decisions import resolve_setup
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from support.setups import SETUPS, Maker
 from transformers import AutoModelForQuestionAnswering
 
-from adapter_qa.models.adapter_setup import setup_from_saved
 from adapter_qa.models.save import trainable_state
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
+from adapter_qa.models.setup_decisions import setup_from_saved
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 

@@ -21,7 +21,8 @@ from adapter_qa.config.options import (
     QADataOptions,
     TrainingOptions,
 )
-from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
+from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.runs.output_dir import APPENDED, DIGEST, MAX_NAME, derived_output_dir
 from adapter_qa.training.training_args import TrainerArguments, resolve_training_args
 

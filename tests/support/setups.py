@@ -18,13 +18,14 @@ from adapter_qa.config.options import (
     QADataOptions,
     answering_options,
 )
-from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
+from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import new_config
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.encoders import encoder_of
 from adapter_qa.models.save import save_setup
+from adapter_qa.models.setup_decisions import resolve_setup
 
 # Short names for the table of setups.
 A = AdapterOptions

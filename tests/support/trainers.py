@@ -17,10 +17,11 @@ from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOption
 from adapter_qa.data.questions import Question
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer
 from adapter_qa.data.windows import make_windows
-from adapter_qa.models.adapter_setup import AdapterSetup, resolve_setup
+from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
+from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.training.training_args import resolve_training_args
 from trainer_qa import QuestionAnsweringTrainer
 

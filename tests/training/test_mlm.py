@@ -18,11 +18,11 @@ import run_mlm_adapter
 from adapter_qa.config.options import AdapterOptions, MLMTrainingOptions, ModelOptions
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.masked_lm import MaskedLMDataset, make_fixed_mask_dataset, split_into_blocks
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.encoders import ENCODERS
+from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.training.mlm import MLMTrainer
 from adapter_qa.training.training_args import resolve_training_args
 

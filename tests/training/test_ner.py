@@ -29,10 +29,10 @@ from adapter_qa.data.token_classification import (
     sentence_labels,
     tokenize_and_align_labels,
 )
-from adapter_qa.models.adapter_setup import resolve_setup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
+from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.training.ner import NERTrainer, entity_scores
 from adapter_qa.training.training_args import resolve_training_args
 

@@ -1,4 +1,4 @@
-"""Setups decided from options and saved folders (adapter_qa/models/adapter_setup.py), and what is refused."""
+"""Setups decided from options and saved folders (adapter_qa/models/setup_decisions.py), and what is refused."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from support.problems import problems_of
 from support.setups import INVERTIBLE, PARALLEL, SETUPS, A, F, L, Maker, write_config
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.adapter_setup import resolve_setup, setup_for_inference, setup_from_saved
 from adapter_qa.models.metadata import LanguageSwap, read_metadata
+from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,262 @@
+"""Decide which adapters a model gets and how they are composed, from options and saved JSON, before a model exists.
+
+Everything that cannot work is rejected here: conflicting options, folders that do not fit the base model, adapters that
+cannot be fused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from adapter_qa.config.options import (
+    HEAD_FROM_QA,
+    NEW,
+    NO_LANGUAGE_ADAPTER,
+    AdapterOptions,
+    FusionOptions,
+    LanguageAdapterOptions,
+    TrainingOptions,
+)
+from adapter_qa.config.validation import parse_fuse_adapters, setup_problems
+from adapter_qa.core.errors import UserError, raise_if_any, run_all
+from adapter_qa.models.adapter_setup import AdapterSetup, ConfigOptions
+from adapter_qa.models.adapter_source import (
+    LANGUAGE_REDUCTION,
+    TASK_REDUCTION,
+    AdapterSource,
+    check_language_adapter,
+    find_adapter,
+    is_same_adapter,
+    read_adapter,
+    size_problems,
+)
+from adapter_qa.models.encoders import adapter_layers
+from adapter_qa.models.file_names import HEAD_WEIGHTS
+from adapter_qa.models.saved_adapters import (
+    LANGUAGE_ADAPTER,
+    TASK_NAMES,
+    SavedAdapterSetup,
+    check_saved_files,
+    find_folder,
+    read_setup,
+)
+from adapter_qa.models.setup_problems import adapter_problems, option_problems, shared_layer_problems
+from adapter_qa.models.weights import weight_names, weights_file
+
+# ---------------------------------------------------------------- decisions
+
+
+def resolve_setup(
+    task: str,
+    base_config: dict[str, Any],
+    adapter: AdapterOptions,
+    lang: LanguageAdapterOptions | None = None,
+    fusion: FusionOptions | None = None,
+    *,
+    random_init: bool = False,
+) -> AdapterSetup | None:
+    """Decide the setup of a run from its options and the saved folders that they name.
+
+    Args:
+        task: "qa", "ner" or "mlm".
+        base_config: config.json of the base model.
+        adapter: options of the task adapters, or of the language adapter that "mlm" trains.
+        lang: None for the defaults.
+        fusion: None for the defaults.
+        random_init: whether the word "new" may replace the path of a saved adapter.
+
+    Returns:
+        The setup; None for full fine-tuning.
+
+    Raises:
+        UserError: if options conflict with each other or with the saved folders; lists every problem.
+    """
+    lang = lang or LanguageAdapterOptions()
+    fusion = fusion or FusionOptions()
+    values = option_problems(ConfigOptions.of(adapter)) + option_problems(ConfigOptions.of(lang))
+    raise_if_any(setup_problems(adapter, lang, fusion) + values + shared_layer_problems(adapter, base_config))
+    if not fusion.train_adapter:
+        return None
+    if adapter.load_adapter is not None:
+        setup = setup_from_saved("--load_adapter", adapter.load_adapter, task, base_config)
+    else:
+        tasks = _task_adapters(task, base_config, adapter, fusion, random_init=random_init)
+        setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, adapter_layers(base_config))
+    setup = _with_language_adapter(setup, base_config, lang, random_init=random_init)
+    setup = _with_layer_options(_with_one_inverse(setup), adapter)
+    setup = _with_starting_head(setup, fusion)
+    new = [source for source in setup.adapters if source.folder is None]
+    raise_if_any(
+        [problem for source in new for problem in size_problems(source, base_config)]
+        + adapter_problems(setup, adapter, lang)
+    )
+    return setup
+
+
+def setup_from_saved(option: str, path: str, task: str, base_config: dict[str, Any]) -> AdapterSetup:
+    """Return the setup in an option's folder or hub id, of any library version; a single adapter is a setup, too.
+
+    Raises:
+        UserError: if there is no such folder, or it is damaged, or belongs to another encoder.
+    """
+    return setup_of_folder(read_setup(find_folder(option, path)), task, base_config)
+
+
+def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, Any]) -> AdapterSetup:
+    """Return the setup that the files of a saved folder make; errors as in `setup_from_saved`."""
+
+    def reader(name: str) -> Callable[[], AdapterSource]:
+        return lambda: read_adapter(saved.adapters[name], name, base_config)
+
+    names = [*saved.tasks, *([saved.language] if saved.language else [])]
+    *sources, _ = run_all([*map(reader, names), lambda: check_saved_files(saved)])
+    tasks = tuple(sources[: len(saved.tasks)])
+    language = sources[-1] if saved.language else None
+    setup = AdapterSetup(task, language, tasks, saved.composition, adapter_layers(base_config), saved)
+    return _with_one_inverse(setup)
+
+
+def setup_for_inference(option: str, path: str, base_config: dict[str, Any], language: str | None) -> AdapterSetup:
+    """Return the setup that answers questions with a saved folder; `language` is the value of --load_lang_adapter.
+
+    Raises:
+        UserError: as in `setup_from_saved`, or if the adapters cannot be used together.
+    """
+    lang = LanguageAdapterOptions(load_lang_adapter=language)
+    setup = _with_language_adapter(setup_from_saved(option, path, "qa", base_config), base_config, lang)
+    setup = _with_one_inverse(setup)
+    raise_if_any(adapter_problems(setup, AdapterOptions(), lang))
+    return setup
+
+
+def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:
+    """Refuse to evaluate or predict with an adapter that was saved without a head for the task.
+
+    Raises:
+        UserError: if there is no such head, and the run does not train one.
+    """
+    if setup is None or setup.loads_saved_head or training.do_train or training.dry_run:
+        return
+    folder = setup.tasks[0].folder
+    if folder is None:
+        return
+    head = setup.saved.head if setup.saved is not None else None
+    owner = f" ({head.why_not_used})" if head is not None else ""
+    raise UserError(f"{folder}: comes without a {TASK_NAMES[setup.task]} head{owner}; add --do_train to train one")
+
+
+# ---------------------------------------------------------------- adapters
+
+
+def _task_adapters(
+    task: str, base_config: dict[str, Any], adapter: AdapterOptions, fusion: FusionOptions, *, random_init: bool
+) -> tuple[AdapterSource, ...]:
+    """Return the adapters to fuse, or one new adapter to train."""
+    kind, reduction = ("pfeiffer+inv", LANGUAGE_REDUCTION) if task == "mlm" else ("pfeiffer", TASK_REDUCTION)
+    config = ConfigOptions.of(adapter).new_config(kind, reduction)
+    if fusion.fuse_adapters is None:
+        return (AdapterSource(task, config, language=adapter.language),)
+
+    def reader(name: str, path: str) -> Callable[[], AdapterSource]:
+        new = AdapterSource(name, config)
+        return lambda: _saved_or_new(f"--fuse_adapters {name}", path, new, base_config, random_init=random_init)
+
+    paths, _ = parse_fuse_adapters(fusion.fuse_adapters)
+    return tuple(run_all(reader(name, path) for name, path in paths.items()))
+
+
+def _with_language_adapter(
+    setup: AdapterSetup, base_config: dict[str, Any], lang: LanguageAdapterOptions, *, random_init: bool = False
+) -> AdapterSetup:
+    """Return the setup with the language adapter of --load_lang_adapter, or without one."""
+    path, option = lang.load_lang_adapter, f"--load_lang_adapter {lang.load_lang_adapter}"
+    if path is None:
+        return setup
+    if path == NO_LANGUAGE_ADAPTER:
+        if setup.language is not None and setup.composition == "fuse":
+            raise UserError(f"{option}: {setup.language.name} is part of the fusion; leave the option out")
+        return replace(setup, language=None)
+    if setup.language is not None and setup.saved is not None:
+        return _with_language_swap(setup, setup.language, path, base_config)
+    config = ConfigOptions.of(lang).new_config("pfeiffer+inv", LANGUAGE_REDUCTION)
+    new = AdapterSource(LANGUAGE_ADAPTER, config)
+    language = _saved_or_new("--load_lang_adapter", path, new, base_config, random_init=random_init)
+    if language.folder is not None:
+        check_language_adapter("--load_lang_adapter", path)
+    return replace(setup, language=language)
+
+
+def _with_language_swap(
+    setup: AdapterSetup, current: AdapterSource, path: str, base_config: dict[str, Any]
+) -> AdapterSetup:
+    """Return a saved setup with another language adapter in place of its current one; unchanged if it is the same."""
+    option = f"--load_lang_adapter {path}"
+    if setup.composition == "fuse":
+        raise UserError(
+            f"{option}: {current.name} is part of the fusion, which cannot take another one; leave the option out"
+        )
+    if path == NEW:
+        raise UserError(f"{option}: only a saved language adapter can replace {current.folder}; give its folder")
+    given = find_adapter("--load_lang_adapter", path, LANGUAGE_ADAPTER, base_config)
+    check_language_adapter("--load_lang_adapter", path)
+    if is_same_adapter(given, current):
+        return replace(setup, language=current.with_note(f"{option}: the same language adapter as {current.folder}"))
+    return replace(setup, language=given, replaced=current)
+
+
+def _with_one_inverse(setup: AdapterSetup) -> AdapterSetup:
+    """Return the setup without the invertible adapters that the library would not use: it takes the first adapter's."""
+    first = setup.adapters[0]
+
+    def without(source: AdapterSource) -> AdapterSource:
+        if source is first or source.folder is None:
+            return source
+        return source.without_inverse(f"only that of the first adapter, {first.name}, is used")
+
+    return replace(setup, tasks=tuple(map(without, setup.tasks)))
+
+
+def _with_starting_head(setup: AdapterSetup, fusion: FusionOptions) -> AdapterSetup:
+    """Return the setup with the head from which that of a new fusion starts, as --fusion_head says."""
+    if fusion.fuse_adapters is None or fusion.fusion_head == NEW:
+        return setup
+    sources = setup.sources_of_head
+    if sources and (head := sources[0].head) is not None:
+        weight_names(weights_file(head.folder, *HEAD_WEIGHTS))
+        return replace(setup, starting_head=head)
+    if fusion.fusion_head == HEAD_FROM_QA:
+        names = ", ".join(source.name for source in setup.tasks)
+        raise UserError(
+            f"--fusion_head {HEAD_FROM_QA}: none of {names} was saved with a question answering head; fuse the "
+            f"adapters-qa folder of a run, or give --fusion_head {NEW}"
+        )
+    return setup
+
+
+def _saved_or_new(
+    option: str, path: str, new: AdapterSource, base_config: dict[str, Any], *, random_init: bool
+) -> AdapterSource:
+    """Return the adapter saved at a path, or `new` if the path is the word "new"."""
+    if path != NEW:
+        return find_adapter(option, path, new.name, base_config)
+    if not random_init:
+        raise UserError(f"{option} {NEW}: a new adapter can replace a saved one only with --random_init True")
+    return new
+
+
+def _with_layer_options(setup: AdapterSetup, options: AdapterOptions) -> AdapterSetup:
+    """Return the setup with --madx2 applied to every adapter, and --houlsby_MHA_lastlayer to new task adapters."""
+    last = setup.layers - 1
+
+    def with_options(source: AdapterSource) -> AdapterSource:
+        if options.houlsby_MHA_lastlayer and source.folder is None and source is not setup.language:
+            source = replace(source, attention_only_last_layer=True)
+        leave_out = source.config["leave_out"]
+        if options.madx2 and last not in leave_out:
+            source = replace(source, config={**source.config, "leave_out": [*leave_out, last]})
+        return source
+
+    language = with_options(setup.language) if setup.language else None
+    return replace(setup, language=language, tasks=tuple(map(with_options, setup.tasks)))
