@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # torch and transformers are imported where they are needed: 
 EXAMPLES = """\
 examples:
   convert_2021_adapters.py outputs_2021 outputs --dry_run
-  convert_2021_adapters.py outputs_2021/adapters-fusion outputs/adapters-fusion \\
+  convert_2021_adapters.py \\
+      outputs_2021/adapters-fusion outputs/adapters-fusion \\
       --model_name_or_path neuralmind/bert-large-portuguese-cased
 """
 

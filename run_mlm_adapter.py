@@ -26,10 +26,12 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
     from adapter_qa.training.run_context import ModelBundle, RunContext
 
 EXAMPLES = """\
-  run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
+  run_mlm_adapter.py \\
+      --model_name_or_path neuralmind/bert-base-portuguese-cased \\
       --do_train --do_eval --train_file texts.txt --language pt --madx2 True \\
       --output_dir outputs/mlm
-  run_mlm_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
+  run_mlm_adapter.py \\
+      --model_name_or_path neuralmind/bert-base-portuguese-cased \\
       --do_eval --validation_file texts.txt --load_adapter outputs/mlm \\
       --output_dir outputs/mlm_eval
 """

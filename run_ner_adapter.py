@@ -32,8 +32,10 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
     from adapter_qa.training.run_context import ModelBundle, RunContext
 
 EXAMPLES = """\
-  run_ner_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
-      --do_train --do_eval --train_file train.conll --validation_file dev.conll \\
+  run_ner_adapter.py \\
+      --model_name_or_path neuralmind/bert-base-portuguese-cased \\
+      --do_train --do_eval \\
+      --train_file train.conll --validation_file dev.conll \\
       --madx2 True --output_dir outputs/ner
   run_ner_adapter.py recipes/ner.yaml --load_lang_adapter outputs/mlm \\
       --weighted_loss True --next_sentence True

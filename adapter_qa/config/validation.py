@@ -179,8 +179,9 @@ def _low_rank_problems(adapter: AdapterOptions, lang: LanguageAdapterOptions, fu
     problems += [f"--adapter_config {kind}: {problem}" for problem in read_low_rank(kind)[1]]
     if fusion.fuse_adapters is not None:
         problems.append(f"--adapter_config {kind}: {NOT_FUSED}")
+    reduction = adapter.adapter_reduction_factor
     of_bottlenecks = {
-        "adapter_reduction_factor": adapter.adapter_reduction_factor,
+        "adapter_reduction_factor": None if reduction is None else f"{reduction:g}",
         "adapter_non_linearity": adapter.adapter_non_linearity,
         "houlsby_MHA_lastlayer": adapter.houlsby_MHA_lastlayer or None,
     }

@@ -67,8 +67,12 @@ def _encoder_layers(model: PreTrainedModel) -> list[Any]:
     return [layer for _, layer in as_adapter_model(model).iter_layers()]
 
 
+def _sites_of(layer: nn.Module) -> list[BottleneckLayer]:
+    return [site for site in layer.modules() if isinstance(site, BottleneckLayer)]
+
+
 def _adapter_sites(model: PreTrainedModel) -> list[BottleneckLayer]:
-    return [site for layer in _encoder_layers(model) for site in layer.modules() if isinstance(site, BottleneckLayer)]
+    return [site for layer in _encoder_layers(model) for site in _sites_of(layer)]
 
 
 def _add_adapter(model: PreTrainedModel, source: AdapterSource) -> None:
@@ -77,8 +81,8 @@ def _add_adapter(model: PreTrainedModel, source: AdapterSource) -> None:
     if source.is_low_rank:
         keep_autocast_dtype(model, source.name)
     if source.attention_only_last_layer:
-        for site in _encoder_layers(model)[-1].modules():
-            if isinstance(site, BottleneckLayer) and site.location_key == "output_adapter":
+        for site in _sites_of(_encoder_layers(model)[-1]):
+            if site.location_key == "output_adapter":
                 site.delete_adapter(source.name)
     for site in _adapter_sites(model):
         if source.name in site.adapters:

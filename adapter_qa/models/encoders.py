@@ -12,10 +12,12 @@ from typing import Any
 
 # Sizes in config.json, with the names of most encoders.
 SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
+# A layer in the name of a weight; ALBERT's layers are numbered in groups.
+LAYER = r"(?:layers?|albert_layer_groups)\.(?P<layer>\d+)\."
 # Where an adapter has a module, in the name of its weight: after the attention block or the feed-forward block.
-# `adapters` has it inside the block's output layer (BERT) or beside it; ALBERT's layers are numbered in groups.
+# `adapters` has it inside the block's output layer (BERT) or beside it.
 ADAPTER_SITE = re.compile(
-    r"(?:layers?|albert_layer_groups)\.(?P<layer>\d+)\.(?:albert_layers\.0\.)?"
+    LAYER + r"(?:albert_layers\.0\.)?"
     r"(?P<block>(?:attention\.)?output|(?:attention\.)?attention_adapters|output_adapters)\.adapters\.(?P<name>[^.]+)\."
 )
 WORD_EMBEDDINGS = re.compile(r"((?:.+\.)?)embeddings\.(?:word|tok)_embeddings\.weight")  # group: what is before

@@ -168,7 +168,10 @@ def _difference(origin: Origin, base: Base) -> str | None:
         is_old = trained.fingerprint_float16 is None  # such a record cannot tell a copy in half precision
         differences.append("other weights" + (", or the same in another precision" if is_old else ""))
         is_same_name = origin.base_name in (None, name, str(Path(name).resolve()))
-        advice.append("give it as it was then" if is_same_name else f"give --model_name_or_path {origin.base_name}")
+        if base.options.random_init:
+            advice.append("leave out --random_init, which makes them random")
+        else:
+            advice.append("give it as it was then" if is_same_name else f"give --model_name_or_path {origin.base_name}")
     tokenizer = origin.trained_on.tokenizer_fingerprint
     if tokenizer is not None and base.tokenizer is not None and tokenizer != base.tokenizer:
         is_other = tokenizer.vocabulary != base.tokenizer.vocabulary

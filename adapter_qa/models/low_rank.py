@@ -18,6 +18,7 @@ from torch import nn
 
 from adapter_qa.config.low_rank import MATRICES, SETTINGS, block_problems, read_low_rank
 from adapter_qa.core.errors import UserError
+from adapter_qa.models.encoders import LAYER
 
 ARCHITECTURE = "lora"  # in the configurations of both
 ADD, SCALE = "add", "scale"  # the key composition_mode: LoRA, (IA)3
@@ -34,8 +35,7 @@ INIT_WEIGHTS = {ADD: ("lora", "bert"), SCALE: ("ia3",)}
 OF_VECTORS = {"r": 1, "dropout": 0}  # what the library needs for (IA)3
 SHOWN = 5  # invalid values in an error
 PREFIX, SCALED_SINCE = "adapters.", Version("1.1.0")  # versions 1.0 left out the factor alpha / r
-# The name of a weight; groups: layer, name of the adapter.
-MODULE = re.compile(r"(?:layers?|albert_layer_groups)\.(\d+)\..*\.loras\.([^.]+)\.")
+LOW_RANK_SITE = re.compile(LAYER + r".*\.loras\.(?P<name>[^.]+)\.")  # in the name of a weight
 
 
 def is_low_rank_config(config: dict[str, Any]) -> bool:
@@ -124,8 +124,8 @@ def low_rank_size_problems(name: str, config: dict[str, Any], layers: int, hidde
 
 def layers_of_names(names: list[str], adapter: str) -> set[int]:
     """Return the layers for which the names of saved weights have some of an adapter."""
-    matches = map(MODULE.search, names)
-    return {int(match[1]) for match in matches if match is not None and match[2] == adapter}
+    matches = map(LOW_RANK_SITE.search, names)
+    return {int(match["layer"]) for match in matches if match is not None and match["name"] == adapter}
 
 
 def has_low_rank(module: nn.Module) -> bool:

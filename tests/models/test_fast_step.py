@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from adapters import AdapterConfig
-from support.small_encoders import SIZES, configuration
+from support.encoder_configs import SIZES, config_with_dropout
 from torch import nn
 from transformers import (
     AutoModelForQuestionAnswering,
@@ -61,7 +61,7 @@ def encoder(name: str, *, adapters: bool = True, dropout: float = 0.1, attention
     """Return a model for questions of a kind of encoder with random weights, in training mode."""
     torch.manual_seed(0)
     implementation = {} if name in ("electra", "deberta-v2") else {"attn_implementation": attention}  # these have one
-    config = configuration(name, dropout)
+    config = config_with_dropout(name, dropout)
     model: PreTrainedModel = AutoModelForQuestionAnswering.from_config(config, **implementation)
     for weight in model.parameters():
         if weight.dim() == 2:

@@ -12,9 +12,9 @@ from typing import Any
 import adapters
 import pytest
 import torch
+from support.encoder_configs import tiny_config
 from support.problems import problem_of
 from support.scripts import run_main
-from support.tiny_configs import tiny_config
 from transformers import AutoModel
 
 import convert_2021_adapters

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from support.encoder_configs import tiny_config
 from support.problems import problem_of
-from support.tiny_configs import tiny_config
 from transformers import AutoModelForMaskedLM, PretrainedConfig
 
 from adapter_qa.config.options import ModelOptions

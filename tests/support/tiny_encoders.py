@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from support.encoder_configs import tiny_config
 from support.questions import corpus
 from support.tokenizer_families import ALBERT, ONE_SPACE, XLMR, byte_level, unigram, wordpiece
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
@@ -23,34 +24,25 @@ from tokenizers.pre_tokenizers import ByteLevel, Metaspace, Punctuation
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
-    AlbertConfig,
     AlbertForMaskedLM,
     AlbertTokenizerFast,
-    BertConfig,
     BertForMaskedLM,
     BertModel,
     BertTokenizerFast,
-    CamembertConfig,
     CamembertForMaskedLM,
     CamembertTokenizerFast,
-    DebertaV2Config,
     DebertaV2ForMaskedLM,
     DebertaV2TokenizerFast,
-    DistilBertConfig,
     DistilBertForMaskedLM,
     DistilBertTokenizerFast,
-    ElectraConfig,
     ElectraForMaskedLM,
     ElectraForPreTraining,
     ElectraTokenizerFast,
-    ModernBertConfig,
     ModernBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerFast,
-    RobertaConfig,
     RobertaForMaskedLM,
     RobertaTokenizerFast,
-    XLMRobertaConfig,
     XLMRobertaForMaskedLM,
     XLMRobertaTokenizerFast,
 )
@@ -137,78 +129,76 @@ def _modernbert_tokenizer(longest: int) -> PreTrainedTokenizerFast:
 
 def _bert(folder: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _bert_tokenizer(folder)
-    return tokenizer, BertForMaskedLM(_config(BertConfig, tokenizer, **POSITIONS, **SMALL))
+    return tokenizer, BertForMaskedLM(_config("bert", tokenizer, **POSITIONS, **SMALL))
 
 
 def _roberta(folder: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _roberta_tokenizer(folder)
-    config = _config(RobertaConfig, tokenizer, max_position_embeddings=LONGEST + 2, type_vocab_size=1, **SMALL)
+    config = _config("roberta", tokenizer, max_position_embeddings=LONGEST + 2, type_vocab_size=1, **SMALL)
     return tokenizer, RobertaForMaskedLM(config)
 
 
 def _xlm_roberta(_: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _xlmr_tokenizer()
-    config = _config(XLMRobertaConfig, tokenizer, max_position_embeddings=LONGEST + 2, type_vocab_size=1, **TWO_LAYERS)
+    config = _config("xlm-roberta", tokenizer, max_position_embeddings=LONGEST + 2, type_vocab_size=1, **TWO_LAYERS)
     return tokenizer, XLMRobertaForMaskedLM(config)
 
 
 def _bert_with_xlmr_tokenizer(_: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _xlmr_tokenizer()
     # As multilingual e5: without a head, and config.json has another padding token than the tokenizer.
-    return tokenizer, BertModel(_config(BertConfig, tokenizer, pad_token_id=0, **POSITIONS, **TWO_LAYERS))
+    return tokenizer, BertModel(_config("bert", tokenizer, pad_token_id=0, **POSITIONS, **TWO_LAYERS))
 
 
 def _camembert(_: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _camembert_tokenizer()
-    config = _config(CamembertConfig, tokenizer, max_position_embeddings=LONGEST + 2, type_vocab_size=1, **TWO_LAYERS)
+    config = _config("camembert", tokenizer, max_position_embeddings=LONGEST + 2, type_vocab_size=1, **TWO_LAYERS)
     return tokenizer, CamembertForMaskedLM(config)
 
 
 def _deberta(_: Path, **changes: Any) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _deberta_tokenizer()
     config = _config(
-        DebertaV2Config, tokenizer, relative_attention=True, position_buckets=16, norm_rel_ebd="layer_norm",
-        share_att_key=True, pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0,
-        **{**POSITIONS, **TWO_LAYERS, **changes},
+        "deberta-v2", tokenizer, **{"position_buckets": 16, **POSITIONS, **TWO_LAYERS, **changes},
     )  # fmt: skip
     return tokenizer, DebertaV2ForMaskedLM(config)
 
 
 def _electra(_: Path, *, generator: bool) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _cased_wordpiece(ElectraTokenizerFast)
-    config = _config(ElectraConfig, tokenizer, embedding_size=16, **POSITIONS, **TWO_LAYERS)
+    config = _config("electra", tokenizer, embedding_size=16, **POSITIONS, **TWO_LAYERS)
     return tokenizer, ElectraForMaskedLM(config) if generator else ElectraForPreTraining(config)
 
 
 def _distilbert(_: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _cased_wordpiece(DistilBertTokenizerFast)
     config = _config(
-        DistilBertConfig, tokenizer, dim=32, n_heads=2, hidden_dim=64, n_layers=2, max_position_embeddings=LONGEST
+        "distilbert", tokenizer, dim=32, n_heads=2, hidden_dim=64, n_layers=2, max_position_embeddings=LONGEST
     )
     return tokenizer, DistilBertForMaskedLM(config)
 
 
 def _albert(_: Path) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _albert_tokenizer()
-    config = _config(AlbertConfig, tokenizer, embedding_size=16, **POSITIONS, **TWO_LAYERS)
+    config = _config("albert", tokenizer, embedding_size=16, **POSITIONS, **TWO_LAYERS)
     return tokenizer, AlbertForMaskedLM(config)
 
 
 def _modernbert(_: Path, longest: int = LONGEST) -> tuple[PreTrainedTokenizerFast, PreTrainedModel]:
     tokenizer = _modernbert_tokenizer(longest)
     config = _config(
-        ModernBertConfig, tokenizer, max_position_embeddings=longest, cls_token_id=tokenizer.cls_token_id,
+        "modernbert", tokenizer, max_position_embeddings=longest, cls_token_id=tokenizer.cls_token_id,
         sep_token_id=tokenizer.sep_token_id, global_attn_every_n_layers=2, local_attention=16,
         **{**TWO_LAYERS, "intermediate_size": 48},
     )  # fmt: skip
     return tokenizer, ModernBertForMaskedLM(config)
 
 
-def _config(config_class: Any, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> Any:
+def _config(kind: str, tokenizer: PreTrainedTokenizerFast, **settings: Any) -> Any:
     ids = {"pad_token_id": tokenizer.pad_token_id}
-    if config_class is not BertConfig and tokenizer.bos_token_id is not None:
+    if kind != "bert" and tokenizer.bos_token_id is not None:
         ids |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    return config_class(**{"vocab_size": len(tokenizer), **ids, **settings})
+    return tiny_config(kind, **{"vocab_size": len(tokenizer), **ids, **settings})
 
 
 class TinyEncoder(NamedTuple):

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.small_encoders import configuration
+from support.encoder_configs import config_with_dropout
 from support.split_batches import assert_same_step, train_on
 from support.trainers import copy_without_dropout
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerFast
@@ -137,7 +137,7 @@ def test_loss_and_gradients_of_every_encoder_equal_those_of_logits_for_all_token
 ) -> None:
     """In training, of all weights."""
     torch.manual_seed(0)
-    model: PreTrainedModel = AutoModelForMaskedLM.from_config(configuration(name, 0.0)).double()
+    model: PreTrainedModel = AutoModelForMaskedLM.from_config(config_with_dropout(name, 0.0)).double()
     args = resolve_training_args(MLMTrainingOptions(output_dir=str(tmp_path), report_to=[], use_cpu=True))
     trainer = MLMTrainer(model=model, setup=None, tokenizer=tokenizer, mlm_probability=0.3, args=args)
     ids = torch.randint(5, model.config.vocab_size, (3, 20))
