@@ -87,13 +87,14 @@ class Comparison:
         data: The questions.
         intervals: Interval of F1 by number of the group, of those whose number of questions is known.
         interval_caption: What the intervals are.
+        cost: None if no run was trained.
         errors: None if no answers could be read.
     """
 
     data: str
     intervals: dict[int, Interval]
     interval_caption: str
-    cost: Picture
+    cost: Picture | None
     errors: ErrorAnalysis | None
 
 
@@ -185,13 +186,15 @@ def _compare_groups(report: Report, groups: Sequence[Group], answers: Answers) -
         number, data = len(comparisons) + 1, first.describe_evaluation()
         answered = _answered_groups(report, members, answers)
         intervals, caption = _make_intervals(members)
-        cost = report.add_picture(
-            f"cost_{number}",
-            figures.cost_figure(members, intervals),
-            "F1 against the number of trained parameters and against training time; the numbers are those of the "
-            "table, small dots are single seeds, points with the same number of parameters are side by side. "
-            + caption,
-        )
+        cost = None
+        if any(group.first.trainable() for group in members):
+            cost = report.add_picture(
+                f"cost_{number}",
+                figures.cost_figure(members, intervals),
+                "F1 against the number of trained parameters and against training time; the numbers are those of the "
+                "table, small dots are single seeds, points with the same number of parameters are side by side. "
+                + caption,
+            )
         errors = _analyse_errors(report, answered, number)
         comparisons.append(Comparison(data, intervals, caption, cost, errors))
     return comparisons

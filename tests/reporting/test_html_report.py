@@ -65,6 +65,19 @@ def write_attention(folder: Path, document: Mapping[str, Any]) -> Path:
     return path
 
 
+def test_runs_that_trained_nothing_have_no_costs(
+    tmp_path: Path, tiny_bert: Path, data: tuple[Path, list[Question]]
+) -> None:
+    options: dict[str, Any] = {"model_name_or_path": str(tiny_bert), "max_seq_length": 64, "doc_stride": 16}
+    for name, wrong in (("a", 4), ("b", 6)):
+        make_answered_run(tmp_path / "runs" / name, *data, wrong=wrong, do_train=False, load_adapter=name, **options)
+    page = make_page(tmp_path / "report", tmp_path / "runs")
+    assert "F1 and what it costs" not in page.texts
+    assert not [*(tmp_path / "report").glob("cost_*")]
+    make_answered_run(tmp_path / "runs" / "c", *data, wrong=5, **options)
+    assert "F1 and what it costs" in make_page(tmp_path / "report_2", tmp_path / "runs").texts
+
+
 def test_the_page_is_self_contained(tmp_path: Path, tiny_bert: Path, data: tuple[Path, list[Question]]) -> None:
     options: dict[str, Any] = {"model_name_or_path": str(tiny_bert), "max_seq_length": 64, "doc_stride": 16}
     for seed, wrong in ((1, 4), (2, 6)):
