@@ -27,6 +27,7 @@ from adapter_qa.config.options import QADataOptions
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.files import write_json
 from adapter_qa.data.batches import encoder_inputs, padding_share
+from adapter_qa.data.label_entropy import span_entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
@@ -88,6 +89,11 @@ class QuestionAnsweringTrainer(AdapterTrainer):
     def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the number of windows with a known gold span."""
         return (inputs["start_positions"] != IGNORED).sum().float()
+
+    def label_entropy(self) -> float:
+        """Return the loss of a model that only knows how many windows have no answer; see `span_entropy`."""
+        dataset: Any = self.train_dataset
+        return span_entropy(dataset.windows)
 
     def loss_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """Return the attention mask; None with --pad_to_max_length, where padding is a possible answer."""

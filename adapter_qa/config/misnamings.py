@@ -13,6 +13,7 @@ from typing import Any
 # What is called otherwise here: other names. Of several entries with a name, the first whose option the script has.
 CALLED = {
     "--learning_rate": "lr initial_lr base_lr max_lr peak_lr",
+    "--head_learning_rate": "head_lr lr_head classifier_learning_rate classifier_lr",
     "--num_train_epochs": "epochs epoch num_epochs n_epochs max_epochs train_epochs nb_epochs",
     "--max_steps": "steps num_steps train_steps max_train_steps num_train_steps num_training_steps total_steps",
     "--per_device_train_batch_size for training, --per_device_eval_batch_size for evaluation": "batch_size batchsize "

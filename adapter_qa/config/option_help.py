@@ -20,9 +20,9 @@ SECTIONS = {
     "houlsby_MHA_lastlayer language load_adapter",
     "language adapter": "load_lang_adapter",
     "fusion": "fuse_adapters adapter_composition fusion_head fusion_regularization fusion_decay_values",
-    "training": "learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
-    "warmup_ratio warmup_steps weight_decay max_grad_norm label_smoothing_factor lr_scheduler_type optim seed "
-    "bucket_by_length",
+    "training": "learning_rate head_learning_rate num_train_epochs max_steps per_device_train_batch_size "
+    "gradient_accumulation_steps warmup_ratio warmup_steps weight_decay max_grad_norm label_smoothing_factor "
+    "lr_scheduler_type optim seed bucket_by_length",
     "evaluation and checkpoints": "eval_strategy eval_steps per_device_eval_batch_size metric_for_best_model "
     "load_best_model_at_end early_stopping_patience save_strategy save_steps save_total_limit keep_checkpoint",
     "device, precision and memory": "use_cpu bf16 fp16 fp32_products fast_step tokens_per_batch "

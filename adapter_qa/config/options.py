@@ -355,6 +355,9 @@ class TrainingOptions(LibraryTrainingOptions):
 
     _argument_group_name = "training (transformers.TrainingArguments)"
     learning_rate: float = option(1e-4, "Initial learning rate.", limits=NOT_NEGATIVE)
+    head_learning_rate: float | None = option(
+        None, "The same of the head. Without it --learning_rate.", kind="RATE", limits=NOT_NEGATIVE, before=None
+    )
     # The library's types don't allow None, which here means "decided by the other options".
     eval_strategy: str | None = option(  # type: ignore[assignment]
         None, "When to evaluate while training. Without it epoch, if --do_eval.", choices=STRATEGIES

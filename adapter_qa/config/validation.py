@@ -256,7 +256,12 @@ def training_problems(training: TrainingOptions) -> list[str]:
     if training.fast_step and (training.deepspeed is not None or training.torch_compile):
         other = "--deepspeed" if training.deepspeed is not None else "--torch_compile"
         problems.append(f"--fast_step True: cannot be combined with {other}; leave out one of the two")
-    problems += _split_problems(training) + _sharding_problems(training) + _trackio_problems(training)
+    problems += (
+        _split_problems(training)
+        + _head_rate_problems(training)
+        + _sharding_problems(training)
+        + _trackio_problems(training)
+    )
     if training.push_to_hub:
         problems += _hub_problems(training)
     workers = {
@@ -286,6 +291,18 @@ def _split_problems(training: TrainingOptions) -> list[str]:
             "choose another optimizer, or leave out --tokens_per_batch"
         )
     return problems
+
+
+def _head_rate_problems(training: TrainingOptions) -> list[str]:
+    """Return what --head_learning_rate cannot be combined with: optimizers that take one learning rate only."""
+    if training.head_learning_rate is None:
+        return []
+    if training.optim.startswith(("lomo", "adalomo", "galore", "apollo")):
+        return [
+            f"--head_learning_rate: --optim {training.optim} has one learning rate for all weights; leave out one of "
+            "the two"
+        ]
+    return []
 
 
 def _trackio_problems(training: TrainingOptions) -> list[str]:
@@ -334,9 +351,18 @@ def _sharding_problems(training: TrainingOptions) -> list[str]:
     if training.deepspeed is None:
         return problems
     try:
-        read_deepspeed(str(training.deepspeed), warmup=False)
+        config, _ = read_deepspeed(
+            str(training.deepspeed), warmup=training.warmup_steps > 0 or training.warmup_ratio > 0
+        )
     except UserError as error:
         problems += error.problems
+    else:
+        own = [name for name in ("optimizer", "scheduler") if name in config]
+        if own and training.head_learning_rate is not None:
+            problems.append(
+                f"--head_learning_rate: --deepspeed {training.deepspeed} has an {own[0]} of its own, with one learning "
+                f"rate for all weights; remove {' and '.join(own)} from the file, or leave out the option"
+            )
     if importlib.util.find_spec("deepspeed") is None:
         problems.append('--deepspeed: the package is not installed; pip install "adapter-qa[deepspeed]"')
     return problems

@@ -42,10 +42,10 @@ TASKS = {
     "mlm": HubTask("AutoModelForMaskedLM", "fill-mask", {"perplexity": "perplexity", "loss": "loss"}),
 }
 SETTINGS = (  # options that affect the result; those without a value are left out
-    "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-    "processes", "seed", "weight_decay", "warmup_ratio", "warmup_steps", "lr_scheduler_type",
-    "early_stopping_patience", "bf16", "fp16", "max_seq_length", "doc_stride", "block_size", "version_2_with_negative",
-    "fusion_regularization", "fusion_head",
+    "learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "processes", "seed", "weight_decay", "warmup_ratio", "warmup_steps",
+    "lr_scheduler_type", "early_stopping_patience", "bf16", "fp16", "max_seq_length", "doc_stride", "block_size",
+    "version_2_with_negative", "fusion_regularization", "fusion_head",
 )  # fmt: skip
 EXAMPLE_KINDS = ("questions", "windows", "sentences", "inputs", "blocks")
 

@@ -11,6 +11,7 @@ matrices, because the names that it exempts match none of them.
 | `prediction_step` | one batch of an evaluation | `test_processes.py`: predictions of two processes |
 | `evaluation_loop` | mean of the batches' losses | `test_trainer.py`: loss of an evaluation |
 | `get_decay_parameter_names` | names that weight decay acts on | `test_trainer.py`: value matrices |
+| `create_optimizer` | groups of weights with one rate | `test_head_rate.py`: --head_learning_rate |
 | `_get_train_sampler` | random order, --group_by_length | `test_resuming.py`: buckets resume |
 | `_get_eval_sampler` | order of an evaluation | `test_ner.py`: --group_by_length |
 """
@@ -35,7 +36,7 @@ from adapter_qa.models.build import cast_frozen_weights
 from adapter_qa.models.encoders import ENCODERS
 from adapter_qa.models.fast_step import has_fast_step, use_fast_step
 from adapter_qa.models.fusion import fusion_regularization
-from adapter_qa.models.parameters import fusion_values
+from adapter_qa.models.parameters import fusion_values, head_names
 from adapter_qa.models.save import frozen_adapters
 from adapter_qa.training.deepspeed_weights import enable_deepspeed, gather_params, swap_weights
 from adapter_qa.training.resumable_trainer import ResumableTrainer
@@ -115,6 +116,7 @@ class AdapterTrainer(ResumableTrainer):
         if args.do_train and args.fast_step and has_fast_step(model.config):
             use_fast_step(model)
         self.part: BatchPart | None = None  # None: losses are of whole batches
+        self.head_rate = 0.0  # learning rate of the last group in the current step
         self.eval_losses: list[torch.Tensor] = []  # (2,) total and weight of each batch of an evaluation
         # The loss is a mean over the batch. `Trainer` divides it by the accumulation steps only if this is False.
         self.model_accepts_loss_kwargs = False
@@ -250,6 +252,36 @@ class AdapterTrainer(ResumableTrainer):
             return names
         values = {name for name, _ in fusion_values(model)}
         return [name for name in names if name not in values]
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        """Return the optimizer; with --head_learning_rate the head's weights are in groups of their own, the last."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer()
+        if is_new and self.args.head_learning_rate is not None:
+            names = head_names(self.model)
+            head = {id(weight) for name, weight in self.model.named_parameters() if name in names}
+            for group in list(optimizer.param_groups):
+                weights = [weight for weight in group["params"] if id(weight) in head]
+                group["params"] = [weight for weight in group["params"] if id(weight) not in head]
+                optimizer.add_param_group(group | {"params": weights, "lr": self.args.head_learning_rate})
+        return optimizer
+
+    def _get_learning_rate(self) -> float:
+        """Return the learning rate of a step, and keep that of the head for the log."""
+        optimizer: Any = self.optimizer  # not None while training
+        self.head_rate = float(optimizer.param_groups[-1]["lr"])
+        rate: float = super()._get_learning_rate()
+        return rate
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log metrics; with --head_learning_rate that rate beside the other."""
+        if "learning_rate" in logs and self.args.head_learning_rate is not None:
+            logs["head_learning_rate"] = self.head_rate
+        super().log(logs, start_time)
+
+    def label_entropy(self) -> float:
+        """Return the training loss, in nats, of a model that ignores its input; the trainer of each task defines it."""
+        raise NotImplementedError
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Sampler[int] | None:
         """Return the order of training.

@@ -13,9 +13,12 @@ from transformers import (
     TrainingArguments,
 )
 
+from adapter_qa.core.messages import log_note
 from adapter_qa.core.readable import count, metric_label
 from adapter_qa.runs.run_record import RunRecord
 from adapter_qa.training.training_args import TrainerArguments
+
+LEARNED_NOTHING = 0.95  # share of the entropy of the labels; a loss above it shows nothing of the input
 
 
 class RunHistoryCallback(TrainerCallback):
@@ -41,6 +44,38 @@ class RunHistoryCallback(TrainerCallback):
         """Write the training's history so far."""
         if self.is_training and state.is_world_process_zero:
             self.record.update(**training_history(state))
+
+
+class LabelEntropyCallback(TrainerCallback):
+    """Tells once if the training loss stays at the entropy of the labels, which a model reaches without its input.
+
+    It looks at the end of each epoch, and at the losses that were logged in the last tenth of the training.
+
+    Args:
+        label_entropy: in nats; see `data.label_entropy`.
+    """
+
+    def __init__(self, label_entropy: float):
+        self.label_entropy = label_entropy
+        self.told = False
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Print the note if it is due."""
+        first = state.global_step - max(state.max_steps // 10, 1)
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry and entry["step"] > first]
+        if self.told or not losses or args.label_smoothing_factor:
+            return
+        loss = sum(losses) / len(losses)
+        if loss >= LEARNED_NOTHING * self.label_entropy:
+            self.told = True
+            log_note(
+                [
+                    f"the loss is {loss:.2f}, and a model that ignores its input reaches {self.label_entropy:.2f} (the "
+                    "entropy of the labels): train longer, or raise --head_learning_rate, e.g. to 1e-2"
+                ]
+            )
 
 
 def training_history(state: TrainerState) -> dict[str, Any]:

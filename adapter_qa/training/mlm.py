@@ -6,12 +6,14 @@ import math
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 from transformers.trainer_utils import EvalLoopOutput
 
+from adapter_qa.data.label_entropy import class_entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.masked_lm import mask_tokens
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
@@ -67,6 +69,13 @@ class MLMTrainer(AdapterTrainer):
     def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the number of predicted tokens."""
         return (inputs["labels"] != IGNORED).sum().float()
+
+    def label_entropy(self) -> float:
+        """Return the entropy of the tokens of the training blocks, special tokens left out."""
+        dataset: Any = self.train_dataset
+        return class_entropy(
+            np.where(np.isin(dataset.ids, self.block_tokenizer.all_special_ids), IGNORED, dataset.ids).ravel()
+        )
 
     def evaluation_loop(
         self,

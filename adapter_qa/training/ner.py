@@ -13,6 +13,7 @@ from transformers import EvalPrediction
 
 from adapter_qa.config.options import LABELS_KEY
 from adapter_qa.data.batches import encoder_inputs
+from adapter_qa.data.label_entropy import class_entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.token_classification import TokenClassificationDataset, sentence_labels
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
@@ -100,6 +101,12 @@ class NERTrainer(AdapterTrainer):
         if self.weights is not None:
             weights = weights * self.weights[labels.clamp(min=0)]
         return weights.sum()
+
+    def label_entropy(self) -> float:
+        """Return the entropy of the labels of the training inputs, weighted as in the loss."""
+        dataset: Any = self.train_dataset
+        labels = np.concatenate([item.labels for item in dataset.inputs])
+        return class_entropy(labels, None if self.weights is None else self.weights.cpu().numpy())
 
     def score(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return the entity scores of predictions for `scored_dataset`; no scores if that is None."""

@@ -47,6 +47,7 @@ class TrainerArguments(TrainingArguments):
 
     fp32_products: str = IEEE
     fast_step: bool = False
+    head_learning_rate: float | None = None
     bucket_by_length: bool = True
     tokens_per_batch: int | None = None
     early_stopping_patience: int | None = None

@@ -61,7 +61,7 @@ from adapter_qa.runs.output_dir import derived_output_dir
 from adapter_qa.runs.provenance import versions
 from adapter_qa.runs.run_record import RunRecord, open_run
 from adapter_qa.training.adapter_trainer import AdapterTrainer
-from adapter_qa.training.callbacks import best_evaluation, end_of_training, training_history
+from adapter_qa.training.callbacks import LabelEntropyCallback, best_evaluation, end_of_training, training_history
 from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, RunContext
 from adapter_qa.training.run_messages import print_result, print_scores
 from adapter_qa.training.saved_options import (
@@ -348,6 +348,9 @@ def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
 def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     record = run.record
     on_main_process(lambda: save_frozen_adapters(trainer.model, trainer.folder))
+    label_entropy = trainer.label_entropy()
+    record.update(label_entropy=label_entropy)
+    trainer.add_callback(LabelEntropyCallback(label_entropy))
     checkpoint = record.resume_from
     if checkpoint is not None:
         on_main_process(lambda: check_states(checkpoint))

@@ -460,7 +460,7 @@ def test_help_fits_the_terminal(script: str, columns: int, capsys: pytest.Captur
         assert "--no_" not in text
         assert "(default: None)" not in text
         assert max(map(len, text.splitlines())) <= columns
-    assert len(help_text(script, "--help", capsys).splitlines()) <= 205
+    assert len(help_text(script, "--help", capsys).splitlines()) <= 220
 
 
 def test_sections_and_texts_of_help_name_existing_options() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -61,7 +62,10 @@ def mlm_config(data: MLMDataOptions | None = None, **training: Any) -> MLMRunCon
 # The limits that options had before they stood in the fields: name, smallest and largest value (None: no limit).
 LIMITS: dict[Any, list[tuple[str, float | None, float | None]]] = {
     TrainingOptions: [
-        *((name, 0, None) for name in ("learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon")),
+        *(
+            (name, 0, None)
+            for name in ("learning_rate", "head_learning_rate", "weight_decay", "max_grad_norm", "adam_epsilon")
+        ),
         *((name, 0, None) for name in ("num_train_epochs", "warmup_steps", "dataloader_num_workers", "eval_delay")),
         *((name, 0, 1) for name in ("adam_beta1", "adam_beta2", "warmup_ratio", "label_smoothing_factor")),
         *((name, 0, 2**32 - 1) for name in ("seed", "data_seed")),
@@ -421,6 +425,24 @@ def test_deepspeed_and_batches_in_parts_exclude_each_other() -> None:
     problem = "--tokens_per_batch: DeepSpeed takes every part for a batch of its own; leave out --tokens_per_batch or "
     assert f"{problem}--deepspeed" in training_problems(resolve_training_options(options))
     assert problem not in str(training_problems(replace(options, tokens_per_batch=None)))
+
+
+@pytest.mark.parametrize("own", [["optimizer"], ["scheduler"], ["optimizer", "scheduler"], []])
+def test_deepspeed_optimizer_has_one_learning_rate(own: list[str], tmp_path: Path) -> None:
+    config: dict[str, Any] = {"zero_optimization": {"stage": 2}}
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(config | {name: {"type": "Other", "params": {}} for name in own}))
+    options = resolve_training_options(TrainingOptions(dry_run=True, deepspeed=str(path), head_learning_rate=0.01))
+    problems = [problem for problem in training_problems(options) if problem.startswith("--head_learning_rate")]
+    assert len(problems) == bool(own)
+    assert f"remove {' and '.join(own)} from the file" in str(problems) or not own
+
+
+@pytest.mark.parametrize("optim", ["lomo", "galore_adamw", "apollo_adamw_layerwise"])
+def test_optimizers_with_one_learning_rate(optim: str) -> None:
+    options = resolve_training_options(TrainingOptions(dry_run=True, optim=optim, head_learning_rate=0.01))
+    (problem,) = training_problems(options)
+    assert problem.startswith(f"--head_learning_rate: --optim {optim} has one learning rate for all weights")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,141 @@
+"""--head_learning_rate, and the note that a loss stays at the entropy of the labels."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.questions import make_questions
+from support.trainers import fusion_command, make_trainer
+from transformers import TrainerControl
+
+import run_qa_adapter
+from adapter_qa.config.options import ModelOptions
+from adapter_qa.data.label_entropy import class_entropy, entropy, span_entropy
+from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.window_dataset import pair_tokenizer
+from adapter_qa.data.windows import make_windows
+from adapter_qa.models.base_model import load_tokenizer
+from adapter_qa.models.parameters import head_names
+from adapter_qa.models.save import trainable_state
+from adapter_qa.training.callbacks import LabelEntropyCallback
+
+
+def test_groups_have_their_rates_and_every_weight_once(tiny_bert: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [], weight_decay=0.1, head_learning_rate=0.2)
+    groups = trainer.create_optimizer().param_groups
+    names = {id(weight): name for name, weight in trainer.model.named_parameters()}
+    rates = {names[id(weight)]: group["lr"] for group in groups for weight in group["params"]}
+    decays = {names[id(weight)]: group["weight_decay"] for group in groups for weight in group["params"]}
+    head = head_names(trainer.model)
+    assert head == {"qa_outputs.weight", "qa_outputs.bias"}
+    assert rates == {name: 0.2 if name in head else 1e-2 for name in trainable_state(trainer.model)}
+    assert sum(len(group["params"]) for group in groups) == len(rates)
+    assert (decays["qa_outputs.weight"], decays["qa_outputs.bias"]) == (0.1, 0.0)
+
+
+def train(tiny_bert: Path, folder: Path, head_rate: float | None) -> dict[str, torch.Tensor]:
+    """Train one step at 0.01 by plain gradient descent without clipping; return how far each weight moved."""
+    torch.manual_seed(3)
+    trainer = make_trainer(
+        tiny_bert, folder, [1.0], num_train_epochs=1, optim="sgd", lr_scheduler_type="constant",
+        max_grad_norm=0.0, max_steps=1, head_learning_rate=head_rate,
+    )  # fmt: skip
+    before = {name: weight.clone() for name, weight in trainable_state(trainer.model).items()}
+    trainer.train()
+    return {name: weight - before[name] for name, weight in trainable_state(trainer.model).items()}
+
+
+def test_a_step_of_the_head_is_as_many_times_larger(tiny_bert: Path, tmp_path: Path) -> None:
+    plain = train(tiny_bert, tmp_path / "plain", None)
+    both = train(tiny_bert, tmp_path / "both", 0.08)
+    for name, moved in both.items():
+        factor = 8.0 if name.startswith("qa_outputs") else 1.0
+        assert torch.allclose(moved, factor * plain[name], rtol=1e-3, atol=1e-6), name
+    assert both["qa_outputs.weight"].abs().max() > 1e-4
+
+
+def test_it_is_recorded_logged_and_in_the_derived_name(
+    tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--num_train_epochs", "1", "--learning_rate", "1e-3", "--head_learning_rate", "1e-2"]
+    argv = fusion_command(tiny_bert, squad_files, Path("out"), *options)
+    argv = argv[: argv.index("--output_dir")] + argv[argv.index("--output_dir") + 2 :]
+    folder = run_qa_adapter.execute(argv).record.folder
+    assert folder is not None
+    assert "head_learning_rate0.01" in folder.name
+    document = json.loads((folder / "run.json").read_text())
+    assert document["options"]["head_learning_rate"] == 0.01
+    assert document["label_entropy"] > 0
+    logged = [(entry["learning_rate"], entry["head_learning_rate"]) for entry in document["losses"]]
+    assert logged
+    assert all(head == pytest.approx(10 * rate) for rate, head in logged)
+
+
+def test_entropy_is_the_least_loss_of_one_distribution() -> None:
+    assert entropy(np.array([2, 2, 0])) == pytest.approx(math.log(2))
+    labels = np.array([0, 0, 0, 1, 2, 2, IGNORED, IGNORED])
+    weights = np.array([0.2, 1.0, 1.5])
+    logits = torch.zeros(3, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100)
+    known = torch.from_numpy(labels[labels != IGNORED])
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = torch.nn.functional.cross_entropy(logits.expand(len(known), 3), known, torch.tensor(weights).float())
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert class_entropy(labels, weights) == pytest.approx(loss().item(), abs=1e-5)
+    assert class_entropy(labels) == pytest.approx(math.log(6) - (3 * math.log(3) + 2 * math.log(2)) / 6)
+
+
+def test_span_entropy_by_a_loop(tiny_bert: Path) -> None:
+    tokenizer = pair_tokenizer(load_tokenizer(ModelOptions(str(tiny_bert))))
+    questions = make_questions(20, 1, sentences=6)
+    windows = make_windows(questions, tokenizer, max_seq_length=40, doc_stride=10)
+    counts = Counter(
+        "unknown" if start == IGNORED else "none" if start == windows.layout.cls_position else "answered"
+        for start in windows.start_position
+    )
+    assert counts["none"] > 5
+    assert counts["answered"] > 5
+    known, total = counts["none"] + counts["answered"], 0.0
+    for index, start in enumerate(windows.start_position):
+        if start == windows.layout.cls_position:
+            total -= math.log(counts["none"] / known)
+        elif start != IGNORED:
+            tokens = windows[index].context_mask.sum()
+            total -= math.log(counts["answered"] / known / tokens)
+    assert span_entropy(windows) == pytest.approx(total / known)
+
+
+@pytest.mark.parametrize(
+    ("losses", "noted"), [([2.0, 0.7], False), ([0.7, 2.0], True), ([2.0, 2.0, 2.0], True), ([0.7, 1.8], False)]
+)
+def test_note_on_a_loss_that_stays(
+    losses: list[float], noted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    callback = LabelEntropyCallback(2.0)
+    args: Any = SimpleNamespace(label_smoothing_factor=0.0)
+    for step in range(1, len(losses) + 1):
+        history = [{"loss": loss, "step": number} for number, loss in enumerate(losses[:step], 1)]
+        state: Any = SimpleNamespace(global_step=step, max_steps=10, log_history=history)
+        if step == len(losses) or losses[0] == losses[-1]:
+            callback.on_epoch_end(args, state, TrainerControl())
+    notes = capsys.readouterr().err
+    assert notes == (
+        "note: the loss is 2.00, and a model that ignores its input reaches 2.00 (the entropy of the labels): train "
+        "longer, or raise --head_learning_rate, e.g. to 1e-2\n"
+        if noted
+        else ""
+    )
