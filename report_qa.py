@@ -23,6 +23,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.reporting.layout import existing_files
 
 if TYPE_CHECKING:
+    from adapter_qa.config.options import SplitName
     from adapter_qa.reporting.runs import Group
 
 FORMATS = ("csv", "markdown", "json")
@@ -35,6 +36,7 @@ examples:
   report_qa.py outputs --output_dir report
   report_qa.py --table outputs
   report_qa.py --table outputs/qa_* --csv table.csv --markdown table.md
+  report_qa.py --split predict outputs      # by the scores on --test_file
   report_qa.py --table outputs --json - | jq '.[0].f1_mean'
 """
 
@@ -47,11 +49,13 @@ class ReportOptions:
         runs: Where to look for runs.
         report_folder: Where to write the report; None with --table.
         files: File of each requested format of the table; `STDOUT` prints it.
+        split: Whose scores are compared; see `reporting.runs.Run`.
     """
 
     runs: list[Path]
     report_folder: Path | None
     files: dict[str, str]
+    split: SplitName
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +64,7 @@ def main(argv: list[str]) -> int:
     from adapter_qa.reporting.differences import compare_to_best  # --help does not wait for it
     from adapter_qa.reporting.runs import find_runs, group_runs
 
-    runs, unreadable = find_runs(options.runs)
+    runs, unreadable = find_runs(options.runs, options.split)
     groups, repeated = group_runs(runs)
     notes = [*unreadable, *repeated]
     log_note(notes)
@@ -84,6 +88,11 @@ def read_options(argv: list[str]) -> ReportOptions:
     """
     parser = CollectingArgumentParser(description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
     parser.add_argument("runs", metavar="RUN", nargs="+", type=Path, help="folder of a run, or one that holds runs")
+    parser.add_argument(
+        "--split", choices=("eval", "predict"), default="eval",
+        help="which scores: eval, of --validation_file; predict, of --test_file, with which nothing was chosen "
+        "(default: eval)",
+    )  # fmt: skip
     parser.add_argument("--table", action="store_true", help="the table only, without a report")
     parser.add_argument(
         "--output_dir", metavar="FOLDER", type=Path, help=f"folder of the report (default: {DEFAULT_FOLDER})"
@@ -102,7 +111,7 @@ def read_options(argv: list[str]) -> ReportOptions:
     elif args.output_dir is not None:
         problems.append("--table writes no report, so --output_dir would do nothing; leave one of them out")
     raise_if_any(problems)
-    return ReportOptions(args.runs, folder, files)
+    return ReportOptions(args.runs, folder, files, args.split)
 
 
 def table_problems(files: dict[str, str], overwrite: bool) -> list[str]:

@@ -144,12 +144,9 @@ class QuestionSource(NamedTuple):
 
 def question_source(run: Run) -> QuestionSource:
     """Return the source of the questions that a run was evaluated on."""
-    source, limit = run.document.data.get("eval"), run.document.options.get("max_eval_samples")
-    return QuestionSource(
-        None if source is None else source.sha256,
-        QuestionColumns.of_options(run.document.options),
-        limit if isinstance(limit, int) else None,
-    )
+    source = run.document.data.get("eval")
+    columns = QuestionColumns.of_options(run.document.options)
+    return QuestionSource(None if source is None else source.sha256, columns, run.limit)
 
 
 def evaluated_questions(run: Run) -> list[Question]:
@@ -184,10 +181,10 @@ def read_answers(run: Run, questions: list[Question]) -> RunAnswers:
     Raises:
         UserError: if answers are missing, or their F1 differs from the recorded F1.
     """
-    path = run.folder / predictions_file("eval")
+    path = run.folder / predictions_file(run.split)
     answers = read_json(path)
     if not all(isinstance(answers.get(question.id), str) for question in questions):
-        raise UserError(f"{path}: does not answer every question of the validation file")
+        raise UserError(f"{path}: does not answer every question of its file")
     run_answers = RunAnswers(questions, answers, run.version_2)
     recorded, recomputed = run.evaluation().eval_f1, float(run_answers.scores[:, 1].mean())
     if recorded is None or not math.isclose(recorded, recomputed, abs_tol=SCORE_TOLERANCE):

@@ -26,6 +26,7 @@ import msgspec
 from tqdm.auto import tqdm
 
 from adapter_qa.config import options as options_module
+from adapter_qa.config.options import SplitName
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.reporting.paired import PairedRow
@@ -91,6 +92,13 @@ class Metrics(msgspec.Struct):
     train: TrainMetrics | None = None
 
 
+class Sizes(msgspec.Struct, frozen=True):
+    """Bytes of what was trained on the disk, and most bytes of memory at a time; earlier versions lack some."""
+
+    saved_bytes: int | None = None
+    memory_bytes: int | None = None
+
+
 class ParameterCounts(msgspec.Struct):
     """Numbers of parameters: of the base with its head, added to it, trained, and by adapter, fusion and head."""
 
@@ -154,6 +162,7 @@ class RunDocument(msgspec.Struct):
     losses: list[TrainingLoss] = []
     best: BestCheckpoint | None = None
     metrics: Metrics | None = None
+    result: Sizes = Sizes()
     data: dict[str, DataSource] = {}
     why: list[str] = []
 
@@ -166,12 +175,14 @@ class Run:
         folder: Its path, built from a path of the command line.
         status: "finished", "failed", "interrupted", "running", "killed" (run.json says "running", but no process works
             in the folder) or "pruned" (stopped by the sweep that it belongs to).
-        document: The content of its run.json.
+        document: The content of its run.json. Its evaluation is that of `split`.
+        split: "eval": the scores are those of the evaluation; "predict": those of the predictions for --test_file.
     """
 
     folder: Path
     status: str
     document: RunDocument
+    split: SplitName = "eval"
 
     @property
     def task(self) -> str:
@@ -198,6 +209,12 @@ class Run:
     def version_2(self) -> bool:
         """Whether the run was evaluated as SQuAD v2.0."""
         return self.document.options.get("version_2_with_negative") is True
+
+    @property
+    def limit(self) -> int | None:
+        """The number of examples to which the user limited the evaluated file; None: no limit."""
+        limit = self.document.options.get(f"max_{self.split}_samples")
+        return limit if isinstance(limit, int) else None
 
     @property
     def finished(self) -> bool:
@@ -230,16 +247,21 @@ class Run:
         ]
         text = f"{what if count is None else f'{count:,} {what}'} "
         text += f"held out of {PurePath(source.held_out_of).name}" if source.held_out_of else f"of {' '.join(names)}"
-        if options.get("max_eval_samples") is not None:
-            text += f" (--max_eval_samples {options['max_eval_samples']})"
+        if self.limit is not None:
+            text += f" (--max_{self.split}_samples {self.limit})"
         if self.task == "mlm":
             return f"{text}, tokens of {options.get('model_name_or_path')}"
         return f"{text}, scored as SQuAD v2.0" if self.version_2 else text
 
     def evaluation(self) -> Evaluation:
-        """Return the final evaluation. Without it, return the best one by F1 or by loss, or an empty one."""
+        """Return the final evaluation. Without it, return the best one by F1 or by loss, or an empty one.
+
+        That of the predictions for --test_file is empty if not all of its questions have gold answers.
+        """
         if self.document.metrics is not None and self.document.metrics.eval is not None:
             return self.document.metrics.eval
+        if self.split != "eval":  # the history is of other questions
+            return Evaluation()
         with_f1 = [entry for entry in self.document.history if is_number(entry.eval_f1)]
         if with_f1:
             return max(with_f1, key=lambda entry: entry.eval_f1 or 0.0)
@@ -283,6 +305,8 @@ MEASURES: dict[str, Callable[[Run], float | None]] = {
     "loss": lambda run: run.evaluation().eval_loss,
     "best_epoch": Run.best_epoch,
     "train_seconds": Run.train_seconds,
+    "memory_bytes": lambda run: run.document.result.memory_bytes,
+    "saved_bytes": lambda run: run.document.result.saved_bytes,
 }
 
 
@@ -348,8 +372,12 @@ def mean_std(values: Sequence[float | None]) -> MeanStd:
     return MeanStd(statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else None)
 
 
-def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
+def find_runs(paths: Sequence[Path], split: SplitName = "eval") -> tuple[list[Run], list[str]]:
     """Find all runs in and under some folders; a path may also be that of a run.json.
+
+    Args:
+        paths: Of the folders.
+        split: Whose scores are read; see `Run`.
 
     Returns:
         The runs by folder, each once, and a problem for each run.json that cannot be used.
@@ -370,7 +398,7 @@ def find_runs(paths: Sequence[Path]) -> tuple[list[Run], list[str]]:
     runs, problems = [], []
     for file in tqdm(unique.values(), desc="runs", unit="run", leave=False, disable=None):
         try:
-            runs.append(read_run(file.parent))
+            runs.append(read_run(file.parent, split))
         except UserError as error:
             problems += error.problems
     if not runs:
@@ -389,20 +417,33 @@ def _run_files(path: Path) -> Iterator[Path]:
             yield Path(folder) / RUN_FILE
 
 
-def read_run(folder: Path) -> Run:
-    """Read the run in a folder.
+def read_run(folder: Path, split: SplitName = "eval") -> Run:
+    """Read the run in a folder, with the scores of a split.
 
     Raises:
         UserError: if its run.json cannot be read, or does not come from a training script.
     """
     path = folder / RUN_FILE
     try:
-        document = msgspec.convert(read_json(path), RunDocument)
+        content = read_json(path)
+        document = msgspec.convert(content if split == "eval" else _with_evaluation_of(split, content), RunDocument)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: does not come from a training script: {error}") from error
     if document.script not in TASKS:
         raise UserError(f"{path}: script is {document.script!r}; must be one of {', '.join(TASKS)}")
-    return Run(folder, _status(folder, document.status), document)
+    return Run(folder, _status(folder, document.status), document, split)
+
+
+def _with_evaluation_of(split: SplitName, content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a run.json with data and scores of a split in place of those of the evaluation."""
+    data, metrics = ({**(content.get(name) or {})} for name in ("data", "metrics"))
+    for section in (data, metrics):
+        section.pop("eval", None)
+    if split in data:
+        data["eval"] = data.pop(split)
+    if split in metrics:
+        metrics["eval"] = {f"eval_{name.removeprefix(f'{split}_')}": value for name, value in metrics[split].items()}
+    return content | {"data": data, "metrics": metrics}
 
 
 def _status(folder: Path, recorded: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from adapter_qa.core.errors import escape_control_chars
+from adapter_qa.core.readable import file_size
 from adapter_qa.reporting.paired import FEW_CONTEXTS, Estimate, PairedRow, ToBest
 from adapter_qa.reporting.runs import (
     MEASURES,
@@ -171,6 +172,8 @@ def _result_columns(groups: Sequence[Group], short: bool) -> list[Column]:
         Column("% of base", cells(lambda group: _format(group.trainable_percent(), ".2f")), True, 20),
         Column("train time", cells(lambda group: format_duration(group.mean_std("train_seconds").mean)), True, 30,
                is_result=True),
+        Column("memory", cells(lambda group: _format_bytes(group.mean_std("memory_bytes").mean)), True, 15),
+        Column("saved", cells(lambda group: _format_bytes(group.mean_std("saved_bytes").mean)), True, 16),
         Column("status", statuses if {*statuses} != {"finished"} else [], False, 98),
         Column("folder", cells(lambda group: group.name if short else _format_folder(group)), False, 90, TEXT_WIDTH,
                is_result=True),
@@ -249,6 +252,11 @@ def format_duration(duration: float | None) -> str:
         return f"{seconds} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+
+
+def _format_bytes(size: float | None) -> str:
+    """Return a size in words; empty if it is not known, or if nothing was saved."""
+    return file_size(round(size)) if size else ""
 
 
 def _format_folder(group: Group) -> str:
@@ -379,7 +387,7 @@ def _raw_values(group: Group) -> dict[str, Any]:
     """Return the values of a group that CSV and JSON share."""
     first = group.first
     values = {"task": first.task, "setup": first.setup, "status": first.status, "n": len(group.runs)}
-    for name in ("f1", "exact", "perplexity", "best_epoch", "train_seconds"):
+    for name in ("f1", "exact", "perplexity", "best_epoch", "train_seconds", "memory_bytes", "saved_bytes"):
         values[f"{name}_mean"], values[f"{name}_deviation"] = group.mean_std(name)
     values |= _raw_differences(group) | {"trainable": first.trainable(), "trainable_percent": group.trainable_percent()}
     return values | {"evaluated_on": first.describe_evaluation()}

@@ -32,6 +32,7 @@ from adapter_qa.training.run_summary import (
     eval_steps,
     folder_size,
     next_commands,
+    peak_memory,
     score_hints,
     train_steps,
     training_plan,
@@ -133,8 +134,10 @@ def print_result(run: RunContext[Config], state: TrainerState) -> None:
         saved_bytes=folder_size(Path(saved)) if saved is not None else 0,
         folder=str(record.folder),
         folder_bytes=folder_size(record.folder),
+        memory_bytes=peak_memory(run.args.device),
     )
-    record.update(result={"saved_bytes": result.saved_bytes, "folder_bytes": result.folder_bytes})
+    sizes = {name: vars(result)[name] for name in ("saved_bytes", "folder_bytes", "memory_bytes")}
+    record.update(result=sizes)
     commands = next_commands(document["script"], result.folder) if saved is not None else []
     print_main(f"{document['script']}: finished\n{result.text(commands)}")
     log_note(score_hints(metrics.get("eval", {})))

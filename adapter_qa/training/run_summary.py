@@ -6,12 +6,16 @@ The plan is printed before the first step, the result at the end.
 from __future__ import annotations
 
 import math
+import resource
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from adapter_qa.config.options import BF16_PRODUCTS
 from adapter_qa.core.readable import count, duration, file_size, metric_label, script_command
@@ -220,6 +224,7 @@ class RunResult:
         saved_bytes: its size on disk.
         folder: of the run.
         folder_bytes: its size on disk.
+        memory_bytes: most memory at a time, of this process: of the GPU if it was used, otherwise of the machine.
     """
 
     ended: str | None
@@ -230,17 +235,27 @@ class RunResult:
     saved_bytes: int
     folder: str
     folder_bytes: int
+    memory_bytes: int
 
     def text(self, next_commands: list[str]) -> str:
         """Return the lines that are printed at the end of a finished run."""
         rows = {"ended": self.ended, "best": self.best}
         training = f", {duration(self.train_seconds)} of it training" if self.train_seconds is not None else ""
         rows["time"] = duration(self.seconds) + training
+        rows["memory"] = f"at most {file_size(self.memory_bytes)}"
         if self.saved is not None and self.saved != self.folder:
             rows["saved"] = f"{self.saved} ({file_size(self.saved_bytes)})"
         rows["folder"] = f"{self.folder} ({file_size(self.folder_bytes)})"
         text = aligned({label: row for label, row in rows.items() if row is not None})
         return "\n".join([text, *(["next:"] if next_commands else []), *(f"  {line}" for line in next_commands)])
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most bytes that this process has held at a time: on its GPU, or else in the machine's memory."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else 1024 * size  # macOS counts bytes, Linux kibibytes
 
 
 def folder_size(folder: Path) -> int:

@@ -133,7 +133,7 @@ def test_without_the_answers_of_the_best_row_there_are_no_differences(tmp_path: 
         make_answered_run(tmp_path / name, path, QUESTIONS, wrong=wrong, weight_decay=ord(name))
     write_predictions(tmp_path / "a", {})
     groups = compared(tmp_path)
-    reason = f"{tmp_path}/a/eval_predictions.json: does not answer every question of the validation file"
+    reason = f"{tmp_path}/a/eval_predictions.json: does not answer every question of its file"
     assert footnotes_of(groups) == [f"no differences to the best row: {reason}"]
     assert "to best" not in as_terminal(groups, None)[0].splitlines()[2]
     assert [group.paired is None for group in groups] == [True, False, False]

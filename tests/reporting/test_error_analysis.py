@@ -151,7 +151,7 @@ def test_answers_of_another_run_are_refused(tmp_path: Path, data: tuple[Path, li
         f"{path}: its F1 is 0.00, but the run recorded 60.0; the answers or the questions are not those of the run"
     ]
     write_predictions(run.folder, {question.id: 5 for question in data[1]})
-    assert problems_of(read_answers, run, data[1]) == [f"{path}: does not answer every question of the validation file"]
+    assert problems_of(read_answers, run, data[1]) == [f"{path}: does not answer every question of its file"]
 
 
 def test_windows_are_counted_with_the_options_of_the_run(

@@ -1,0 +1,31 @@
+#!/usr/bin/env python
+"""Write the settings of a sweep's best trial as an options file.
+
+    python benchmarks/results_pt/settings.py search/qa settings/qa.yaml
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import yaml
+
+
+def main(sweep: str, file: str) -> None:
+    """Write the parameters of the best trial; a choice between sets of options is written as its options."""
+    document = json.loads((Path(sweep) / "sweep.json").read_text(encoding="utf-8"))
+    best = document["trials"][document["best"]]
+    options = {}
+    for name, value in best["params"].items():
+        choices = document["settings"]["search"][name].get("choices")
+        options |= choices[value] if isinstance(choices, dict) else {name: value}
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    head = f"# Trial {best['number']} of {len(document['trials'])} in {sweep}: F1 {best['f1']:.1f}\n"
+    Path(file).write_text(head + yaml.safe_dump(options, sort_keys=True), encoding="utf-8")
+    print(f"{file}: {options}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
