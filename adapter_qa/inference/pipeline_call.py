@@ -45,6 +45,7 @@ class CallOptions(NamedTuple):
     Attributes:
         settings: how questions are answered.
         top_k: answers to return.
+        candidates: best spans of a question that the answers are made of.
         max_question_len: tokens of the longest question; None for no limit but the window.
         allow_no_answer: "no answer" is returned as an answer.
         align: answers are extended to whole words.
@@ -52,6 +53,7 @@ class CallOptions(NamedTuple):
 
     settings: AskSettings
     top_k: int
+    candidates: int
     max_question_len: int | None
     allow_no_answer: bool
     align: bool
@@ -157,7 +159,7 @@ class PipelineCall(ABC):
         self._check_window(length, stride)
         top_k = given.get("top_k", 1)
         align = switches["align_to_words"] in (None, True)
-        # As in the pipeline: several spans can become one answer when they are extended to words.
+        # As many as the pipeline took: several spans can become one answer when they are extended to words.
         candidates = 2 * top_k + 10 if align else top_k
         allow_no_answer = bool(switches["handle_impossible_answer"])
         settings = own._replace(
@@ -168,7 +170,7 @@ class PipelineCall(ABC):
             version_2=own.version_2 or allow_no_answer,
             batch_size=given.get("batch_size", own.batch_size),
         )
-        return CallOptions(settings, top_k, given.get("max_question_len"), allow_no_answer, align)
+        return CallOptions(settings, top_k, candidates, given.get("max_question_len"), allow_no_answer, align)
 
     def _check_window(self, length: int, stride: int) -> None:
         """Raise CallError if the model reads no windows of that length, or the stride leaves no space in them."""
@@ -292,12 +294,9 @@ def _result(answers: Answers, index: int, words: Words | None, options: CallOpti
     theirs.
     """
     context = answers.questions[index].context
+    candidates = answers.candidates(index)
     found: dict[str, CallAnswer] = {}
-    no_answer = NO_ANSWER
-    for candidate in answers.candidates(index):
-        if candidate.end == 0:
-            no_answer = CallAnswer(score=candidate.probability, start=0, end=0, answer="")
-            continue
+    for candidate in [candidate for candidate in candidates if candidate.end > 0][: options.candidates]:
         span = candidate.start, candidate.end
         start, end = span if words is None else words.around(*span)
         text = context[start:end]
@@ -305,6 +304,8 @@ def _result(answers: Answers, index: int, words: Words | None, options: CallOpti
         answer["score"] = min(1.0, answer["score"] + candidate.probability)
     ranked = sorted(found.values(), key=_score, reverse=True)
     if options.allow_no_answer:
+        probability = next(candidate.probability for candidate in candidates if candidate.end == 0)
+        no_answer = CallAnswer(score=probability, start=0, end=0, answer="")
         rank = sum(_score(answer) >= no_answer["score"] for answer in ranked)
         is_chosen = answers.end[answers.selected[index]] == 0
         ranked.insert(0 if is_chosen else max(1, rank), no_answer)

@@ -6,7 +6,7 @@ import random
 import re
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -39,11 +39,8 @@ def pipeline(saved_runs: SavedRuns) -> QuestionAnsweringPipeline:
 
 @pytest.fixture
 def answerer(saved_runs: SavedRuns) -> QuestionAnswerer:
-    """The same model; it keeps only as many candidates as the pipeline does."""
     overrides = Overrides(max_seq_length=64, doc_stride=16, max_answer_length=5)
-    answerer = QuestionAnswerer(base=str(saved_runs.full), overrides=overrides, device="cpu")
-    answerer.options["n_best_size"] = 1
-    return answerer
+    return QuestionAnswerer(base=str(saved_runs.full), overrides=overrides, device="cpu")
 
 
 def listed(result: Any) -> list[dict[str, Any]]:
@@ -66,17 +63,11 @@ def test_in_one_window_answers_are_the_pipelines_and_scores_its_shares(
     handle_impossible_answer: bool,
 ) -> None:
     """In one window both scores are exp(start + end) over a constant, so all ratios are equal."""
-    answerer.options["null_score_diff_threshold"] = np.inf  # "no answer" first would be the run's decision
     switches = {"align_to_words": align_to_words, "handle_impossible_answer": handle_impossible_answer}
     for question, context in [*SHORT, REPEATED]:
-        theirs = pipeline(question=question, context=context, top_k=top_k + 1, **LIMITS, **switches)
-        if handle_impossible_answer and theirs[0]["answer"] == "":
-            theirs[:2] = theirs[1::-1]
-        theirs = theirs[:top_k] if top_k > 1 else theirs[0]
-        if align_to_words or handle_impossible_answer:  # the pipeline looks at more spans with one answer more
-            answerer.options["n_best_size"] = 2 * (top_k + 1) + 10 if align_to_words else top_k + 1
-        else:
-            theirs = pipeline(question=question, context=context, top_k=top_k, **LIMITS, **switches)
+        theirs = pipeline(question=question, context=context, top_k=top_k, **LIMITS, **switches)
+        # Whether "no answer" is first is the run's decision.
+        answerer.options["null_score_diff_threshold"] = np.inf if listed(theirs)[0]["answer"] else -np.inf
         ours = answerer(question=question, context=context, top_k=top_k, **switches)
         assert spans(ours) == spans(theirs)
         assert type(ours) is type(theirs)
@@ -102,14 +93,13 @@ def test_in_several_windows_answers_are_the_pipelines_without_its_normalisation(
         return starts, ends, scores * total, min(rest[0], null)
 
     monkeypatch.setattr(question_answering, "select_starts_ends", select_with_plain_scores)
-    answerer.options["n_best_size"] = 1000  # all spans, as the pipeline has them in each window
-    switches = {"align_to_words": align_to_words, "max_answer_len": 2}
+    limits: dict[str, Any] = {**LIMITS, "max_answer_len": 2, "top_k": 400, "align_to_words": align_to_words}
     for question, context in [*LONG[:2], (REPEATED[0], f"{REPEATED[1]} " * 3)]:
-        every = {**switches, "handle_impossible_answer": True, "top_k": 130}
-        listed = pipeline(question=question, context=context, **{**LIMITS, **every})
-        theirs = {answer["answer"].lower(): answer for answer in listed if answer["score"] > 0}
+        answers = pipeline(question=question, context=context, handle_impossible_answer=True, **limits)
+        theirs = {answer["answer"].lower(): answer for answer in answers if answer["score"] > 0}
         total = sum(answer["score"] for answer in theirs.values())
-        ours = {answer["answer"].lower(): answer["score"] for answer in answerer(question, context, **every)}
+        results = answerer(question, context, handle_impossible_answer=True, **limits)
+        ours = {answer["answer"].lower(): answer["score"] for answer in results}
         assert sum(ours.values()) == pytest.approx(1, abs=1e-5)
         cut = [theirs[text] for text in theirs if text not in ours]
         assert align_to_words or not cut
@@ -120,8 +110,8 @@ def test_in_several_windows_answers_are_the_pipelines_without_its_normalisation(
         for text, score in ours.items():
             if not any(answer["answer"].lower() in text for answer in cut):
                 assert score == pytest.approx(theirs[text]["score"] / total, abs=2e-6)
-        best = next(answer for answer in listed if answer["answer"])
-        assert answerer(question, context, **switches)["answer"].lower() == best["answer"].lower()
+        first, best = (next(answer for answer in found if answer["answer"]) for found in (results, answers))
+        assert first["answer"].lower() == best["answer"].lower()
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
@@ -134,7 +124,7 @@ def test_words_are_those_of_the_pipeline(family: str) -> None:
     chars = tokenizer.char_spans([text], [encoding], np.array(encoding.ids))
     for token, (start, end) in enumerate(chars.tolist()):
         if end > start:
-            first, last = QuestionAnsweringPipeline.get_indices(None, encoding, token, token, 0, True)
+            first, last = QuestionAnsweringPipeline.get_indices(cast(Any, None), encoding, token, token, 0, True)
             word = text[first:last]
             begin = first + len(word) - len(word.lstrip())
             theirs = (begin, begin + len(word.strip()))
@@ -377,7 +367,6 @@ def test_draws_of_questions_and_arguments(pipeline: QuestionAnsweringPipeline, a
         for _ in range(25)
     ]
     together = answerer(question=[pair[0] for pair in pairs], context=[pair[1] for pair in pairs])
-    answerer.options["n_best_size"] = 1
     for (question, context), ours in zip(pairs, together, strict=True):
         theirs = pipeline(question=question, context=context, **LIMITS)
         assert spans(ours) == spans(theirs)
