@@ -229,19 +229,19 @@ def test_every_argument_has_its_effect(answerer: QuestionAnswerer, monkeypatch: 
     tokens = len(answerer.tokenizer(context, add_special_tokens=False)["input_ids"])
     asked = answerer.tokenizer(question, add_special_tokens=False)["input_ids"]
 
-    def expected(length: int, stride: int, room: int) -> int:
-        return 1 + -(-(tokens - (length - room)) // (length - room - stride))
+    def expected(length: int, stride: int, taken: int) -> int:
+        return 1 + -(-(tokens - (length - taken)) // (length - taken - stride))
 
-    room = len(asked) + 3
-    assert windows() == [(expected(64, 16, room), 64)]
-    assert windows(max_seq_len=40) == [(expected(40, 16, room), 40)]
-    assert windows(max_seq_len=30) == [(expected(30, 15, room), 30)]  # the run's stride is more than half of it
-    assert windows(doc_stride=40) == [(expected(64, 40, room), 64)]
+    taken = len(asked) + 3
+    assert windows() == [(expected(64, 16, taken), 64)]
+    assert windows(max_seq_len=40) == [(expected(40, 16, taken), 40)]
+    assert windows(max_seq_len=30) == [(expected(30, 15, taken), 30)]  # the run's stride is more than half of it
+    assert windows(doc_stride=40) == [(expected(64, 40, taken), 64)]
     assert windows(max_question_len=2) == [(expected(64, 16, 5), 64)]
     assert all(window[1:4] == [*asked[:2], answerer.tokenizer.sep_token_id] for window in inputs)
     assert windows(max_question_len=len(asked)) == windows()
     assert windows(batch_size=2)[0] == (2, 64)
-    assert len(windows(batch_size=1)) == expected(64, 16, room)
+    assert len(windows(batch_size=1)) == expected(64, 16, taken)
     assert answerer(question, context, batch_size=1)["score"] == pytest.approx(
         answerer(question, context)["score"], abs=1e-5
     )
