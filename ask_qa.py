@@ -295,8 +295,10 @@ def load_answerer(options: argparse.Namespace, model: str) -> QuestionAnswerer:
     """Load one of `options.models`."""
     is_run = model in options.runs
     with no_garbage_collection():
+        from predictor_qa import Overrides, QuestionAnswerer, import_libraries
+
         with light_imports():
-            from predictor_qa import Overrides, QuestionAnswerer
+            import_libraries()
         return QuestionAnswerer(
             model if is_run else None,
             base=None if is_run else model,

@@ -13,13 +13,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from adapter_qa.config.options import AnsweringOptions, ModelOptions, QADataOptions, answering_options
 from adapter_qa.config.validation import field_problems
@@ -28,34 +24,32 @@ from adapter_qa.core.files import read_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
-from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.sources import Record
 from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answers, spans_to_keep
 from adapter_qa.data.squad import to_questions
-from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer, progress_bar
 from adapter_qa.data.windows import Windows, make_windows, window_layout
-from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.inference.ask_settings import AskSettings
+from adapter_qa.inference.pipeline_call import PipelineCall
 from adapter_qa.models.base_config import check_window, read_base_config
-from adapter_qa.models.base_model import load_model, load_tokenizer, silence_library_notices
-from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
-from adapter_qa.models.build import build_setup, check_setup
 from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
-from adapter_qa.models.fusion import use_inference_fusion
-from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
-from adapter_qa.models.identity import (
-    Base,
-    check_origins,
-    model_fingerprint,
-    origins_of,
-    swapped_origin,
-    weights_fingerprint,
-)
 from adapter_qa.models.metadata import RunMetadata, read_metadata
-from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
-from adapter_qa.models.setup_decisions import setup_for_inference
 from adapter_qa.runs.layout import RUN_FILE
-from utils_qa import SpanCollector, window_spans
+
+if TYPE_CHECKING:  # torch and transformers are imported when a model is loaded: an exported one needs neither
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+    from adapter_qa.inference.exported_answerer import ExportedAnswerer
+    from adapter_qa.models.adapter_setup import AdapterSetup
+    from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
+
+
+def import_libraries() -> None:
+    """Import all that loading and asking a model take, for a caller who decides when."""
+    import utils_qa  # noqa: F401
+    from adapter_qa.data import samplers, window_dataset  # noqa: F401
+    from adapter_qa.models import base_model, build, fusion_attention, setup_decisions  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -95,8 +89,10 @@ class Overrides:
     max_answer_length: int | None = None
 
 
-class QuestionAnswerer:
+class QuestionAnswerer(PipelineCall):
     """A saved model that answers questions, with the run's own options for windows and answers.
+
+    It can be called as the pipeline for question answering of transformers 4 was.
 
     Args:
         run: folder of a run with adapters or full fine-tuning, its `adapters-<task>` folder, or a folder with adapters
@@ -126,6 +122,9 @@ class QuestionAnswerer:
         batch_size: int = 16,
         device: str | None = None,
     ):
+        from adapter_qa.data.window_dataset import pair_tokenizer
+        from adapter_qa.models.base_model import load_tokenizer, silence_library_notices
+
         silence_library_notices()
         self.batch_size = batch_size
         self.device = _find_device(device)
@@ -143,13 +142,24 @@ class QuestionAnswerer:
         self.model = _load_saved_model(self.saved, self.setup, self.tokenizer)
         self.model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps the method without its type
 
+    @staticmethod
+    def from_onnx(folder: str | Path, *, batch_size: int = 16) -> ExportedAnswerer:
+        """Return a model that `export_qa.py` wrote, which is called in the same way, without torch and transformers.
+
+        Raises:
+            UserError: a file of the folder is missing or damaged.
+        """
+        from adapter_qa.inference.exported_answerer import ExportedAnswerer
+
+        return ExportedAnswerer(Path(folder), batch_size)
+
     def ask(self, question: str, context: str, n_best: int | None = None) -> Answer:
         """Answer one question, with its `n_best` candidates; None: with as many as the run keeps.
 
         Raises:
             UserError: if a text is empty or not valid.
         """
-        answers, attention, counts = self._answer(read_pairs([(question, context)]), n_best)
+        answers, attention, counts = self._answer(read_pairs([(question, context)]), self._settings(n_best))
         document = attention.document() if attention.sites else None
         return Answer(**vars(answers.plain(n_best)[0]), attention=document, windows=counts[0])
 
@@ -159,15 +169,22 @@ class QuestionAnswerer:
         Raises:
             UserError: if there is no pair, or a text is empty or not valid.
         """
-        answers, _, counts = self._answer(read_pairs(pairs), n_best)
+        answers, _, counts = self._answer(read_pairs(pairs), self._settings(n_best))
         return [Answer(**vars(a), windows=count) for a, count in zip(answers.plain(n_best), counts, strict=True)]
 
     def answer(self, questions: Sequence[Question], n_best: int | None = None) -> Answers:
         """Answer questions with distinct ids; their gold answers are not used. `n_best` as for `ask`."""
-        return self._answer(questions, n_best)[0]
+        return self.answer_with(questions, self._settings(n_best))
+
+    def answer_with(self, questions: Sequence[Question], settings: AskSettings) -> Answers:
+        """Answer questions with distinct ids with settings of their own."""
+        return self._answer(questions, settings)[0]
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that identify what answers: weights, tokenizer and options."""
+        from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
+        from adapter_qa.models.identity import model_fingerprint
+
         tokenizer = tokenizer_fingerprint(self.tokenizer)
         return {
             "model": model_fingerprint(self.model),
@@ -175,39 +192,58 @@ class QuestionAnswerer:
             **self.options,
         }
 
-    def _answer(self, questions: Sequence[Question], n_best: int | None) -> tuple[Answers, FusionAttention, list[int]]:
+    def _settings(self, n_best: int | None = None) -> AskSettings:
+        """Return the model's own settings, with at least `n_best` candidates."""
+        return AskSettings.of_model(self.options, self.batch_size, n_best)
+
+    def _longest_window(self) -> int:
+        return window_limit(self.saved.base_config)
+
+    def _answer(
+        self, questions: Sequence[Question], settings: AskSettings
+    ) -> tuple[Answers, FusionAttention, list[int]]:
         """Return the answers, the fusion attention over all windows, and the number of windows of each question."""
-        options = self.options
+        from adapter_qa.data.window_dataset import progress_bar
+
         windows = make_windows(
             questions,
             self.pair_tokenizer,
-            max_seq_length=options["max_seq_length"],
-            doc_stride=options["doc_stride"],
+            max_seq_length=settings.max_seq_length,
+            doc_stride=settings.doc_stride,
             on_progress=progress_bar("windows"),
         )
         if windows.cut_questions:
             lost = f"{windows.cut_questions} of {len(questions)} questions"
             log_note([f"{lost} were too long for the window and lost their end"])
-        n_best_size = max(options["n_best_size"], n_best or 0)
-        spans, attention = self._find_spans(windows, n_best_size)
+        spans, attention = self._find_spans(windows, settings)
         answers = choose_answers(
             questions,
             windows,
             spans,
-            n_best_size=n_best_size,
-            version_2=options["version_2"],
-            null_score_diff_threshold=options["null_score_diff_threshold"],
+            n_best_size=settings.n_best_size,
+            version_2=settings.version_2,
+            null_score_diff_threshold=settings.null_score_diff_threshold,
         )
         return answers, attention, np.bincount(windows.question_index, minlength=len(questions)).tolist()
 
-    def _find_spans(self, windows: Windows, n_best_size: int) -> tuple[WindowSpans, FusionAttention]:
+    def _find_spans(self, windows: Windows, settings: AskSettings) -> tuple[WindowSpans, FusionAttention]:
         """Run the model and return the best spans of each window, and the fusion attention over all windows."""
+        import torch
+        from torch.utils.data import DataLoader
+        from tqdm.auto import tqdm
+
+        from adapter_qa.data.samplers import LongestFirst
+        from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
+        from adapter_qa.models.build import check_setup
+        from adapter_qa.models.fusion_attention import FusionAttention
+        from utils_qa import SpanCollector, window_spans
+
         check_setup(self.model, self.setup)
-        longest = self.options["max_answer_length"]
-        kept = spans_to_keep(n_best_size, self.options["max_seq_length"], longest)
+        longest = settings.max_answer_length
+        kept = spans_to_keep(settings.n_best_size, settings.max_seq_length, longest)
         sampler = LongestFirst(windows.lengths())
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
-        batches = DataLoader(WindowDataset(windows), self.batch_size, sampler=sampler, collate_fn=collator)
+        batches = DataLoader(WindowDataset(windows), settings.batch_size, sampler=sampler, collate_fn=collator)
         collector = SpanCollector(sampler.order, kept, self.device)
         is_hidden = True if len(batches) == 1 else None  # None: without a terminal
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
@@ -265,6 +301,8 @@ class SavedModel:
 
 def _find_run(run: Path, base_model: str | None) -> SavedModel:
     """Find the model that a run saved, with the given base model or the recorded one."""
+    from adapter_qa.models.saved_adapters import find_folder, read_setup
+
     has_adapters = not (run / FULL_FILE).is_file()
     if has_adapters and (run / "config.json").is_file() and _is_for_questions(read_json(run / "config.json")):
         raise UserError(f"RUN {run}: is a fully fine-tuned model but not from a run; give it as --base {run}")
@@ -301,6 +339,8 @@ def _find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> M
 
 def _find_full_model(name: str) -> SavedModel:
     """Find a fully fine-tuned model, from this project or any other; without a head its answers would be random."""
+    from adapter_qa.models.saved_adapters import is_adapter_dir
+
     folder = Path(name)
     if is_adapter_dir(folder) or any(is_adapter_dir(path) for path in folder.glob("adapters-*")):
         raise UserError(f"--base {name}: holds adapters; give it as RUN, without --base")
@@ -323,6 +363,8 @@ def _is_for_questions(config: dict[str, Any]) -> bool:
 
 def _find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSetup | None:
     """Return the adapters of a saved model; None after full fine-tuning."""
+    from adapter_qa.models.setup_decisions import setup_for_inference
+
     if not saved.has_adapters:
         if language_adapter is not None:
             raise UserError(
@@ -382,6 +424,8 @@ def _find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
 
 def _find_device(name: str | None) -> torch.device:
     """Return the device with a name; for None, a GPU if there is one."""
+    import torch
+
     count = torch.cuda.device_count()
     known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
     if name is None:
@@ -395,6 +439,12 @@ def _load_saved_model(
     saved: SavedModel, setup: AdapterSetup | None, tokenizer: PreTrainedTokenizerFast
 ) -> PreTrainedModel:
     """Load the base model with its adapters, or a fully fine-tuned model."""
+    from adapter_qa.models.base_model import load_model
+    from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
+    from adapter_qa.models.build import build_setup
+    from adapter_qa.models.fusion import use_inference_fusion
+    from adapter_qa.models.identity import Base, check_origins, origins_of, swapped_origin, weights_fingerprint
+
     model = load_model(saved.base, "qa", require_head=setup is None)
     if setup is not None:
         base = Base(saved.base, weights_fingerprint(model), tokenizer_fingerprint(tokenizer))

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import random
 import resource
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+from unittest.mock import patch
 
+import numpy as np
 import torch
 import transformers
 from data_path import LENGTH, LONGEST_ANSWER, STRIDE, load_questions, make_standard_windows
 from measuring import median_seconds, speed_rows
+from transformers.pipelines import question_answering
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION, CONTEXT = "Onde fica o Pantanal?", "O Pantanal fica no Centro-Oeste do Brasil."
@@ -93,3 +98,50 @@ def measure_batches(options: argparse.Namespace) -> list[dict[str, Any]]:
     work = f"{len(questions):,} questions, {len(windows):,} windows of {windows.lengths().mean():.0f} tokens"
     rows = speed_rows(f"asking many, {size}", len(questions), "q/s", median_seconds(variants, options.rounds))
     return [row | {"work": work} for row in rows]
+
+
+def compare_with_pipeline(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return how many answers to --max_samples questions of --data, drawn at random, are those of the pipeline.
+
+    Both ask --run with its own limits. An answer differs by normalisation if the pipeline gives it with
+    exp(start + end) in place of a softmax in each window.
+    """
+    from adapter_qa.data.squad import read_squad_files
+    from predictor_qa import QuestionAnswerer
+
+    select = question_answering.select_starts_ends
+
+    def select_without_softmax(start: Any, end: Any, p_mask: Any, *rest: Any) -> Any:
+        starts, ends, scores, null_score = select(start, end, p_mask, *rest)
+        kept = np.asarray(p_mask) == 0
+        return (
+            starts,
+            ends,
+            scores * np.prod([np.exp(np.asarray(x, float)[kept]).sum() for x in (start, end)]),
+            null_score,
+        )
+
+    answerer = QuestionAnswerer(options.run, device="cpu")
+    own = answerer.options
+    limits = {"max_seq_len": own["max_seq_length"], "doc_stride": own["doc_stride"]}
+    limits["max_answer_len"] = own["max_answer_length"]
+    pipeline = question_answering.QuestionAnsweringPipeline(answerer.model, cast(Any, answerer.tokenizer), device="cpu")
+    questions = read_squad_files([Path(options.data)], need_answers=False)
+    counts: Counter[str] = Counter()
+    for one in random.Random(0).sample(questions, min(options.max_samples, len(questions))):
+        ours = answerer(one.question, one.context)
+        texts = {"question": one.question, "context": one.context}
+        pair = (pipeline(**texts, **limits), ours)
+        tokens = len(answerer.tokenizer(one.question, one.context)["input_ids"])
+        windows = "one window" if tokens <= own["max_seq_length"] else "several windows"
+        kind = "equal"
+        if len({(answer["start"], answer["end"]) for answer in pair}) > 1:
+            print(f"{one.question}\n  pipeline: {pair[0]}\n  here: {pair[1]}")
+            with patch.object(question_answering, "select_starts_ends", select_without_softmax):
+                plain = pipeline(**texts, **limits)
+            kind = "by normalisation" if (plain["start"], plain["end"]) == (ours["start"], ours["end"]) else "otherwise"
+        counts[f"{windows}, {kind}"] += 1
+    return [
+        {"what": f"answers of pipeline and run: {name}", "figure": count, "unit": "questions"}
+        for name, count in sorted(counts.items())
+    ]

@@ -14,6 +14,8 @@ r"""Measure this trainer against standard implementations, side by side in one r
     python benchmarks/bench_qa.py --only ask --run outputs/fusion   # the first answer and a warm one
     python benchmarks/bench_qa.py --only batches --data squad.json --tokenizer DIR --batch_size 16 --threads 1
                                                                     # many questions against the library's pipeline
+    python benchmarks/bench_qa.py --only pipeline --data squad.json --run outputs/fusion --max_samples 100
+                                                                    # the answers of both
     python benchmarks/bench_qa.py --only processes --data squad.json --tokenizer DIR    # DDP, and ZeRO where installed
 
 The standard implementations: windows padded to 384 tokens, or to the longest of a batch of similar length; the
@@ -36,7 +38,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import torch
-from asking import measure_asking, measure_batches
+from asking import compare_with_pipeline, measure_asking, measure_batches
 from data_path import measure_answers, measure_evaluation, measure_memory, measure_windows
 from exported import measure_exported
 from fusion_training import measure_training
@@ -58,6 +60,7 @@ MEASUREMENTS: dict[str, Measurement] = {
     "export": measure_exported,
     "ask": measure_asking,
     "batches": measure_batches,
+    "pipeline": compare_with_pipeline,
     "processes": measure_processes,
 }
 
@@ -137,6 +140,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     has_data = options.data is not None and options.tokenizer is not None
     is_possible = dict.fromkeys(MEASUREMENTS, True) | dict.fromkeys(NEED_DATA, has_data)
     is_possible["ask"] = options.run is not None
+    is_possible["pipeline"] = options.run is not None and options.data is not None
     is_possible["export"] = importlib.util.find_spec("onnxscript") is not None
     scripts = ((options.before, "run_qa_adapter.py"), (options.peer, "run_qa.py"))
     missing = [str(Path(folder, name)) for folder, name in scripts if folder and not Path(folder, name).is_file()]
@@ -147,8 +151,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     impossible = [name for name in options.only if not is_possible[name]]
     if impossible:
         parser.error(
-            f"{', '.join(impossible)}: needs --data and --tokenizer (or --model); ask needs --run; export needs the "
-            "packages of the extra export"
+            f"{', '.join(impossible)}: needs --data and --tokenizer (or --model); ask needs --run; pipeline "
+            "needs --run and --data; export needs the packages of the extra export"
         )
     return options
 

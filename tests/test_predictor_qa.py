@@ -26,6 +26,7 @@ import ask_qa
 import predictor_qa
 from adapter_qa.core.errors import UserError
 from adapter_qa.inference import web_demo
+from adapter_qa.models import base_model
 from predictor_qa import Overrides, QuestionAnswerer, read_pairs
 
 SAMPLE = ROOT / "examples" / "sample"
@@ -216,7 +217,7 @@ def test_lengths_that_cannot_be_used_are_refused(saved_runs: SavedRuns, monkeypa
         "error: --max_seq_length -3: must be at least 1",
         "error: --doc_stride -1: must be at least 0",
     ]
-    monkeypatch.setattr(predictor_qa, "load_model", lambda *args, **kwargs: pytest.fail("the model is loaded"))
+    monkeypatch.setattr(base_model, "load_model", lambda *args, **kwargs: pytest.fail("the model is loaded"))
     for words, problem in (
         (["--max_seq_length", 129], "--max_seq_length 129: the base model reads at most 128 tokens"),
         (["--doc_stride", 60], "--doc_stride 60 leaves no space in --max_seq_length 64; give a stride of at most 59"),

@@ -198,7 +198,13 @@ def test_paths_of_the_project_in_the_text_exist(path: Path) -> None:
 
 @pytest.mark.parametrize("path", documents_with("^```python"), ids=lambda path: path.name)
 def test_python_in_documents_uses_names_that_exist(path: Path) -> None:
-    types = {"answerer": QuestionAnswerer, "answer": Answer, "candidate": Candidate, "result": TrainingResult}
+    types = {
+        "QuestionAnswerer": QuestionAnswerer,
+        "answerer": QuestionAnswerer,
+        "answer": Answer,
+        "candidate": Candidate,
+        "result": TrainingResult,
+    }
     for block in (block for language, block in FENCE.findall(document(path)) if language == "python"):
         for node in ast.walk(ast.parse(block)):
             if isinstance(node, ast.ImportFrom):

@@ -243,7 +243,7 @@ def make_windows(
         # With space for one new token only, a question would need a window for each token of its context. So space for
         # `doc_stride` + 1 new tokens is left, if possible.
         most = max(1, capacity - 2 * doc_stride - 1)
-        cut_texts = [_cut_text(questions[index].question.lstrip(), tokenizer, most) for index in too_long.tolist()]
+        cut_texts = [cut_text(questions[index].question.lstrip(), tokenizer, most) for index in too_long.tolist()]
         question_text[too_long] = len(numbers) + np.arange(len(too_long))
         tokens = tokens.extended(tokenize(cut_texts, tokenizer))
 
@@ -425,7 +425,7 @@ def _first_of_equal(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return first
 
 
-def _cut_text(text: str, tokenizer: PairTokenizer, most: int) -> str:
+def cut_text(text: str, tokenizer: PairTokenizer, most: int) -> str:
     """Return the longest prefix of a text that ends with a token and has at most `most` tokens by itself.
 
     Byte-level tokenizers make several tokens of one character, so the prefix that ends with the last allowed token may

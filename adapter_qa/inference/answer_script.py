@@ -7,10 +7,21 @@ import inspect
 
 from adapter_qa.core import errors
 from adapter_qa.data import labels, pair_tokenizer, questions, spans, windows
-from adapter_qa.inference import answer_text, export_layout, exported_model
+from adapter_qa.inference import answer_text, ask_settings, export_layout, exported_model
 
 # Each part stands before those that use it.
-PARTS = (errors, labels, questions, pair_tokenizer, windows, spans, answer_text, export_layout, exported_model)
+PARTS = (
+    errors,
+    labels,
+    questions,
+    pair_tokenizer,
+    windows,
+    spans,
+    answer_text,
+    ask_settings,
+    export_layout,
+    exported_model,
+)
 HEAD = '''\
 """Answer a question with the model in this folder: python answer.py QUESTION CONTEXT [--n_best N] [--json]
 

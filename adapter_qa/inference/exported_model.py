@@ -24,6 +24,7 @@ from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answers, spans_to_keep, window_spans
 from adapter_qa.data.windows import OnProgress, make_windows, pad_windows
 from adapter_qa.inference.answer_text import candidate_lines, one_line, print_json, print_text
+from adapter_qa.inference.ask_settings import AskSettings
 from adapter_qa.inference.export_layout import EXPORT_FILE, GRAPH_FILE, TOKENIZER_FILE
 
 OUTPUTS = ["start_logits", "end_logits"]
@@ -78,21 +79,25 @@ class ExportedModel:
         self, questions: Sequence[Question], n_best: int | None = None, on_progress: OnProgress | None = None
     ) -> Answers:
         """Answer questions with distinct ids as `answer` does; `on_progress` gets the windows done, and all of them."""
-        options = self.options
+        return self.answer_with(questions, AskSettings.of_model(self.options, BATCH_SIZE, n_best), on_progress)
+
+    def answer_with(
+        self, questions: Sequence[Question], settings: AskSettings, on_progress: OnProgress | None = None
+    ) -> Answers:
+        """Answer questions with distinct ids with settings of their own."""
         windows = make_windows(
-            questions, self.tokenizer, max_seq_length=options["max_seq_length"], doc_stride=options["doc_stride"]
+            questions, self.tokenizer, max_seq_length=settings.max_seq_length, doc_stride=settings.doc_stride
         )
         if windows.cut_questions:
             one = "the question was too long for the window and lost its end"
             several = f"{windows.cut_questions} questions were too long for the window and lost their end"
             print(f"note: {one if len(questions) == 1 else several}", file=sys.stderr)
-        n_best_size = max(options["n_best_size"], n_best or 0)
-        longest = options["max_answer_length"]
-        kept = spans_to_keep(n_best_size, options["max_seq_length"], longest)
+        longest = settings.max_answer_length
+        kept = spans_to_keep(settings.n_best_size, settings.max_seq_length, longest)
         order = np.argsort(-windows.lengths(), kind="stable")  # the longest windows first: least padding
         batches = []
-        for first in range(0, len(order), BATCH_SIZE):
-            rows = [windows[index] for index in order[first : first + BATCH_SIZE]]
+        for first in range(0, len(order), settings.batch_size):
+            rows = [windows[index] for index in order[first : first + settings.batch_size]]
             batch = pad_windows(rows, self.tokenizer.pad_token_id, pad_left=self.tokenizer.pad_left)
             logits = self.session.run(OUTPUTS, {name: batch[name] for name in self.inputs})
             batches.append(window_spans(batch, *logits, n_best_size=kept, max_answer_length=longest))
@@ -102,9 +107,9 @@ class ExportedModel:
             questions,
             windows,
             WindowSpans(*(np.concatenate(field)[np.argsort(order)] for field in zip(*batches, strict=True))),
-            n_best_size=n_best_size,
-            version_2=options["version_2"],
-            null_score_diff_threshold=options["null_score_diff_threshold"],
+            n_best_size=settings.n_best_size,
+            version_2=settings.version_2,
+            null_score_diff_threshold=settings.null_score_diff_threshold,
         )
 
 

@@ -15,7 +15,9 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from support.problems import problems_of
 from support.questions import make_questions
+from support.scripts import ROOT
 from support.setups import SETUPS, A, L, Maker, save_adapters
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertTokenizerFast
 
@@ -57,6 +59,15 @@ model = runpy.run_path(script)["ExportedModel"].load(script.parent)
 print(json.dumps([model.answer(*pair, n_best=N_BEST).document(N_BEST) for pair in json.load(sys.stdin)]))
 """
 )
+
+CALL = """\
+import sys
+sys.modules.update(dict.fromkeys(("torch", "transformers", "adapters", "datasets", "pandas")))
+import json
+from adapter_qa import QuestionAnswerer
+answerer = QuestionAnswerer.from_onnx(sys.argv[1], batch_size=3)
+print(json.dumps([answerer(**call) for call in json.load(sys.stdin)]))
+"""
 
 
 def export_made_run(maker: Maker, setup: str) -> tuple[Path, Path]:
@@ -359,6 +370,27 @@ def test_export_json_tells_a_language_swap(swapped: tuple[Path, Path]) -> None:
     swap = {"adapter": "mlm_es", "replaced": "qa", "language": "es", "replaced_language": "pt"}
     assert export_qa.describe_source(answerer, None)["language_swaps"] == [swap]
     assert "language_swaps" not in export_qa.describe_source(QuestionAnswerer(run, device="cpu"), None)
+
+
+def test_the_call_of_the_pipeline_gives_the_same_without_torch(exported: tuple[Path, Path]) -> None:
+    run, out = exported
+    pairs = [(question.question, question.context) for question in make_questions(6, 21, sentences=9)]
+    calls: list[dict[str, Any]] = [
+        {"question": [pair[0] for pair in pairs], "context": [pair[1] for pair in pairs]},
+        {"question": pairs[0][0], "context": pairs[0][1], "top_k": 7, "max_seq_len": 40, "max_question_len": 2},
+        {"question": pairs[1][0], "context": pairs[1][1], "top_k": 4, "align_to_words": False, "max_answer_len": 3},
+        {"question": pairs[2][0], "context": pairs[2][1], "top_k": 3, "handle_impossible_answer": True},
+    ]
+    process = subprocess.run(
+        [sys.executable, "-c", CALL, str(out)],
+        input=json.dumps(calls), capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr[-2000:]
+    answerer = QuestionAnswerer(run, device="cpu")
+    for call, answers in zip(calls, json.loads(process.stdout), strict=True):
+        assert answers == [approximate(answer) for answer in answerer(**call)]
+    problem = "max_seq_len 129: the model reads at most 128 tokens"
+    assert problems_of(QuestionAnswerer.from_onnx(out), *pairs[0], max_seq_len=129) == [problem]
 
 
 @pytest.mark.slow

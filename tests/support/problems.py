@@ -10,10 +10,10 @@ import pytest
 from adapter_qa.core.errors import UserError
 
 
-def problems_of(call: Callable[..., Any], *args: Any) -> list[str]:
+def problems_of(call: Callable[..., Any], *args: Any, **kwargs: Any) -> list[str]:
     """Return the problems of the `UserError` that a call raises, each of them in one line."""
     with pytest.raises(UserError) as caught:
-        call(*args)
+        call(*args, **kwargs)
     assert not any("\n" in problem for problem in caught.value.problems)
     return caught.value.problems
 

@@ -1,0 +1,34 @@
+"""What one call may choose about answering. It needs the standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class AskSettings(NamedTuple):
+    """How the questions of one call are answered.
+
+    Attributes:
+        max_seq_length: tokens of a window.
+        doc_stride: context tokens that neighbouring windows share.
+        n_best_size: candidates of each question, not counting "no answer".
+        max_answer_length: tokens of the longest answer.
+        version_2: "no answer" is a candidate.
+        null_score_diff_threshold: logits by which "no answer" must be better than the best span.
+        batch_size: windows per forward pass.
+    """
+
+    max_seq_length: int
+    doc_stride: int
+    n_best_size: int
+    max_answer_length: int
+    version_2: bool
+    null_score_diff_threshold: float
+    batch_size: int
+
+    @classmethod
+    def of_model(cls, options: Mapping[str, Any], batch_size: int, n_best: int | None = None) -> AskSettings:
+        """Return the settings of a model's `answering_options`, with at least `n_best` candidates."""
+        settings = cls(**options, batch_size=batch_size)
+        return settings._replace(n_best_size=max(settings.n_best_size, n_best or 0))

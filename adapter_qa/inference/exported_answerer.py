@@ -1,0 +1,46 @@
+"""An exported model with the call of the question-answering pipeline, without torch and transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from adapter_qa.core.files import read_json
+from adapter_qa.data.questions import Question
+from adapter_qa.data.spans import Answers
+from adapter_qa.inference.ask_settings import AskSettings
+from adapter_qa.inference.export_layout import CONFIG_FILE
+from adapter_qa.inference.exported_model import ExportedModel
+from adapter_qa.inference.pipeline_call import PipelineCall
+from adapter_qa.models.encoders import window_limit
+
+
+class ExportedAnswerer(PipelineCall):
+    """A model that `export_qa.py` wrote.
+
+    Args:
+        folder: its folder.
+        batch_size: windows per forward pass.
+
+    Attributes:
+        model: graph, tokenizer and options; answers too, as `answer.py` does.
+
+    Raises:
+        UserError: a file of the folder is missing or damaged.
+    """
+
+    def __init__(self, folder: Path, batch_size: int):
+        self.model = ExportedModel.load(folder)
+        self.pair_tokenizer = self.model.tokenizer
+        self.batch_size = batch_size
+        self._limit = window_limit(read_json(folder / CONFIG_FILE))
+
+    def answer_with(self, questions: Sequence[Question], settings: AskSettings) -> Answers:
+        """Answer questions with distinct ids with settings of their own."""
+        return self.model.answer_with(questions, settings)
+
+    def _settings(self) -> AskSettings:
+        return AskSettings.of_model(self.model.options, self.batch_size)
+
+    def _longest_window(self) -> int:
+        return self._limit
