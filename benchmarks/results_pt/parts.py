@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Divide a prepared training file into a part to train on and a part to choose with; no article is in both.
 
-    python benchmarks/results_pt/parts.py train_pt.json PARTS       # writes PARTS/train.json and PARTS/choose.json
+`python benchmarks/results_pt/parts.py train_pt.json PARTS` writes PARTS/train.json and PARTS/choose.json.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Write the settings of a sweep's best trial as an options file.
 
-    python benchmarks/results_pt/settings.py search/qa settings/qa.yaml
+Example: `python benchmarks/results_pt/settings.py search/qa settings/qa.yaml`.
 """
 
 from __future__ import annotations
