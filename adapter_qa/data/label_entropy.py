@@ -6,11 +6,15 @@ whose loss stays there has learned nothing about its input.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import numpy.typing as npt
 
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.windows import Windows
+
+EPS = 1e-12  # below the weight of any label
 
 
 def entropy(weights: npt.NDArray[np.floating] | npt.NDArray[np.integer]) -> float:
@@ -19,13 +23,18 @@ def entropy(weights: npt.NDArray[np.floating] | npt.NDArray[np.integer]) -> floa
     return float(-(shares * np.log(shares)).sum())
 
 
-def class_entropy(labels: npt.NDArray[np.integer], class_weights: npt.NDArray[np.floating] | None = None) -> float:
-    """Return the entropy of labels, (n,) integers; `IGNORED` ones are left out.
+def class_entropy(inputs: Iterable[npt.NDArray[np.integer]], class_weights: npt.NDArray[np.floating]) -> float:
+    """Return the entropy of the labels of tokens, where every input counts the same, as in batches of similar length.
 
-    With `class_weights`, (classes,), it is the least weighted mean loss with one distribution for all tokens.
+    Args:
+        inputs: (tokens,) integers of each input; `IGNORED` ones are left out.
+        class_weights: (classes,), in the loss.
     """
-    counts = np.bincount(labels[labels != IGNORED])
-    return entropy(counts if class_weights is None else counts * class_weights[: len(counts)])
+    total = np.zeros(len(class_weights))
+    for labels in inputs:
+        weights = np.bincount(labels[labels != IGNORED], minlength=len(class_weights)) * class_weights
+        total += weights / max(weights.sum(), EPS)
+    return entropy(total)
 
 
 def span_entropy(windows: Windows) -> float:

@@ -18,7 +18,9 @@ from adapter_qa.core.readable import count, metric_label
 from adapter_qa.runs.run_record import RunRecord
 from adapter_qa.training.training_args import TrainerArguments
 
-LEARNED_NOTHING = 0.95  # share of the entropy of the labels; a loss above it shows nothing of the input
+# Share of the entropy of the labels. The mean of a tenth of the losses is off by some percent, and little is learned
+# above it: a NER adapter with an F1 of 0 stood at 0.87 to 0.96.
+LEARNED_LITTLE = 0.85
 
 
 class RunHistoryCallback(TrainerCallback):
@@ -68,7 +70,7 @@ class LabelEntropyCallback(TrainerCallback):
         if self.told or not losses or args.label_smoothing_factor:
             return
         loss = sum(losses) / len(losses)
-        if loss >= LEARNED_NOTHING * self.label_entropy:
+        if loss >= LEARNED_LITTLE * self.label_entropy:
             self.told = True
             log_note(
                 [

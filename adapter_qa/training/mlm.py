@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
 from transformers.trainer_utils import EvalLoopOutput
 
-from adapter_qa.data.label_entropy import class_entropy
+from adapter_qa.data.label_entropy import entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.masked_lm import mask_tokens
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
@@ -73,9 +73,8 @@ class MLMTrainer(AdapterTrainer):
     def label_entropy(self) -> float:
         """Return the entropy of the tokens of the training blocks, special tokens left out."""
         dataset: Any = self.train_dataset
-        return class_entropy(
-            np.where(np.isin(dataset.ids, self.block_tokenizer.all_special_ids), IGNORED, dataset.ids).ravel()
-        )
+        is_special = np.isin(dataset.ids, self.block_tokenizer.all_special_ids)
+        return entropy(np.bincount(dataset.ids[~is_special]))
 
     def evaluation_loop(
         self,

@@ -105,8 +105,8 @@ class NERTrainer(AdapterTrainer):
     def label_entropy(self) -> float:
         """Return the entropy of the labels of the training inputs, weighted as in the loss."""
         dataset: Any = self.train_dataset
-        labels = np.concatenate([item.labels for item in dataset.inputs])
-        return class_entropy(labels, None if self.weights is None else self.weights.cpu().numpy())
+        weights = np.ones(self.class_count) if self.weights is None else self.weights.cpu().numpy()
+        return class_entropy([item.labels for item in dataset.inputs], weights)
 
     def score(self, prediction: EvalPrediction) -> dict[str, float]:
         """Return the entity scores of predictions for `scored_dataset`; no scores if that is None."""
