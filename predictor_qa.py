@@ -244,7 +244,7 @@ class QuestionAnswerer(PipelineCall):
         sampler = LongestFirst(windows.lengths())
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
         batches = DataLoader(WindowDataset(windows), settings.batch_size, sampler=sampler, collate_fn=collator)
-        collector = SpanCollector(sampler.order, kept, self.device)
+        collector = SpanCollector(sampler.order, kept, self.device, temperature=settings.temperature)
         is_hidden = True if len(batches) == 1 else None  # None: without a terminal
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
         mask_dimensions = encoder_of(self.saved.base_config).mask_dimensions
@@ -254,7 +254,12 @@ class QuestionAnswerer(PipelineCall):
                 output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names, mask_dimensions))
                 collector.add_batch(
                     window_spans(
-                        batch, output.start_logits, output.end_logits, n_best_size=kept, max_answer_length=longest
+                        batch,
+                        output.start_logits,
+                        output.end_logits,
+                        n_best_size=kept,
+                        max_answer_length=longest,
+                        temperature=settings.temperature,
                     )
                 )
                 attention.add(batch, len(batch["input_ids"]))

@@ -8,6 +8,7 @@ epoch with the best F1 is kept.
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adapter_qa.config.options import QARunConfig, answering_options
@@ -15,6 +16,7 @@ from adapter_qa.config.parser import parse_config
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
+from adapter_qa.core.messages import print_main
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
@@ -74,7 +76,7 @@ def execute(argv: list[str]) -> RunContext[QARunConfig]:
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:
     """Run the steps from the windows to the results."""
-    from adapter_qa.training import run_messages, workflow
+    from adapter_qa.training import calibration, run_messages, workflow
 
     config = run.config
     run.record.update(data={name: split.source for name, split in splits.items()})
@@ -92,9 +94,18 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
     with run_messages.shown_progress(run, trainer):
         if config.training.do_train:
             workflow.train(run, trainer)
+        if "calibration" in splits:
+            loader = trainer.get_test_dataloader(windows["calibration"])
+            before = trainer.calibrate(windows["calibration"], splits["calibration"].questions, loader)
+            calibration.record_calibration(run, trainer, trainer.fitted, before)
+            bundle = replace(bundle, metadata={**bundle.metadata, "windows": answering_options(trainer.options)})
+        if config.training.do_train or trainer.calibration is not None:
             workflow.save_model(run, bundle, trainer)
         if config.training.do_eval:
-            workflow.record_metrics(run, trainer, "eval", trainer.evaluate())
+            metrics = trainer.evaluate()
+            workflow.record_metrics(run, trainer, "eval", metrics)
+            if trainer.calibration is not None:
+                print_main(calibration.gain_text(metrics))
             if config.data.version_2_with_negative:
                 run.record.update(
                     best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -23,28 +24,40 @@ from transformers import PreTrainedTokenizerFast
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
-from adapter_qa.config.options import QADataOptions
+from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE, QADataOptions
 from adapter_qa.core.distributed import on_main_process
+from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import write_json
 from adapter_qa.data.batches import encoder_inputs, padding_share
+from adapter_qa.data.calibration import (
+    Calibration,
+    GoldLikelihood,
+    Trust,
+    fit_temperature,
+    fit_threshold,
+    gold_likelihood,
+    measure_trust,
+)
 from adapter_qa.data.label_entropy import span_entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
-from adapter_qa.data.spans import Answers, choose_answers, spans_to_keep
+from adapter_qa.data.spans import Answers, WindowSpans, choose_answers, spans_to_keep
 from adapter_qa.data.squad_metrics import TOP_K, squad_metrics, top_k_metrics
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
-from adapter_qa.runs.layout import ATTENTION_FILE
+from adapter_qa.runs.layout import ATTENTION_FILE, curves_file
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
 from adapter_qa.training.training_args import TrainerArguments
-from utils_qa import SpanCollector, window_spans, write_answers
+from utils_qa import SpanCollector, kept_logits, window_spans, write_answers
 
 if TYPE_CHECKING:  # tensorboard is imported by its callback, and only if it is asked for
     from torch.utils.tensorboard import SummaryWriter
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
+# Scores that a calibration changes.
+CALIBRATED = ("f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact", "ece", "brier")
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # token types only if the encoder has them
 
 ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
@@ -75,6 +88,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         self.options = options
         self.eval_questions = eval_questions
         self.score_answers = score_answers or self.official_scores
+        self.calibration: Calibration | None = None
         self.collector: SpanCollector
         self.attention: FusionAttention
 
@@ -119,7 +133,11 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             outputs.end_logits,
             n_best_size=self._spans_to_keep(),
             max_answer_length=self.options.max_answer_length,
+            temperature=self.options.temperature,
         )
+        if self.collector.logits is not None:
+            length = self.collector.logits.shape[2]
+            spans = (*spans, kept_logits(inputs, outputs.start_logits, outputs.end_logits, length))
         spans = self.gather_function(spans)  # `Trainer` would copy the spans of all earlier batches with every batch
         self.collector.add_batch(spans)
         rows = len(outputs.start_logits)
@@ -144,7 +162,10 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         if not isinstance(self.eval_dataset, WindowDataset):
             raise ValueError("the trainer has no evaluation data")
         loader = self.get_eval_dataloader()
-        metrics = self.answer(self.eval_dataset, self.eval_questions, metric_key_prefix, loader)
+        keeps_logits = self.calibration is not None
+        metrics = self.answer(
+            self.eval_dataset, self.eval_questions, metric_key_prefix, loader, keeps_logits=keeps_logits
+        )
         self.log(metrics)
         self._save_attention()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -154,12 +175,81 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         """Return the longest windows first; `answer` puts the spans back into the order of the windows."""
         return LongestFirst(eval_dataset.lengths())
 
+    def calibrate(
+        self, dataset: WindowDataset, questions: Sequence[Question], loader: DataLoader[Any]
+    ) -> dict[str, float]:
+        """Fit temperature and threshold to questions with the current weights, and answer with them from now on.
+
+        Returns:
+            The metrics of these questions before, with the prefix `calibration`.
+
+        Raises:
+            UserError: no gold answer is a span.
+        """
+        metrics = self.answer(dataset, questions, "calibration", loader, keeps_logits=True)
+        calibration = on_main_process(lambda: self._fit(dataset, questions))
+        self.options = replace(self.options, temperature=calibration.temperature.value)
+        if calibration.threshold is not None:
+            self.options = replace(self.options, null_score_diff_threshold=calibration.threshold.value)
+        self.calibration = calibration
+        return metrics
+
+    @property
+    def fitted(self) -> Calibration:
+        """Return what `calibrate` has fitted.
+
+        Raises:
+            ValueError: it was not called.
+        """
+        if self.calibration is None:
+            raise ValueError("the trainer is not calibrated")
+        return self.calibration
+
+    def _fit(self, dataset: WindowDataset, questions: Sequence[Question]) -> Calibration:
+        threshold = None
+        if self.options.version_2_with_negative:
+            threshold = fit_threshold(questions, self._choose(dataset, questions, self.collector.spans, self.options))
+        likelihood = self._likelihood(dataset, questions, 0.0 if threshold is None else threshold.value)
+        try:
+            temperature = fit_temperature(likelihood, (MIN_TEMPERATURE, MAX_TEMPERATURE))
+            return Calibration(temperature, threshold, self._likelihood(dataset, questions, 0.0).loss(1.0))
+        except ValueError as error:
+            raise UserError(f"the calibration questions: {error}; give others, or raise --max_answer_length") from error
+
+    def _likelihood(self, dataset: WindowDataset, questions: Sequence[Question], threshold: float) -> GoldLikelihood:
+        """Return the likelihood of the gold answers of the questions that were just answered."""
+        if self.collector.logits is None:
+            raise ValueError("the logits were not kept")
+        return gold_likelihood(
+            questions,
+            dataset.windows,
+            self.collector.spans,
+            self.collector.logits.cpu().numpy(),
+            max_answer_length=self.options.max_answer_length,
+            threshold=threshold if self.options.version_2_with_negative else None,
+        )
+
     def answer(
-        self, dataset: WindowDataset, questions: Sequence[Question], prefix: str, loader: DataLoader[Any]
+        self,
+        dataset: WindowDataset,
+        questions: Sequence[Question],
+        prefix: str,
+        loader: DataLoader[Any],
+        *,
+        keeps_logits: bool = False,
     ) -> dict[str, float]:
         """Answer questions with the current weights, for an evaluation or a prediction.
 
-        Writes `<prefix>_predictions.json`, `<prefix>_nbest_predictions.json` and, for v2, `<prefix>_null_odds.json`.
+        Writes `<prefix>_predictions.json`, `<prefix>_nbest_predictions.json` and, for v2, `<prefix>_null_odds.json`; if
+        the gold answers are known, `<prefix>_curves.json`.
+
+        Args:
+            dataset: the windows.
+            questions: that the windows were made from.
+            prefix: of files and metrics.
+            loader: of the windows.
+            keeps_logits: collect `kept_logits`, 8 bytes of memory for a token: for a calibration, and to compare with
+                the answers without it.
 
         Returns:
             Metrics with the prefix, the same in all processes. They include scores if all questions have gold answers
@@ -170,7 +260,10 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         started = time.time()
         windows = dataset.windows
         order = LongestFirst(dataset.lengths()).order
-        self.collector = SpanCollector(order, self._spans_to_keep(), self.args.device)
+        logit_length = int(dataset.lengths().max()) if keeps_logits else None
+        self.collector = SpanCollector(
+            order, self._spans_to_keep(), self.args.device, logit_length, self.options.temperature
+        )
         fusion = self.setup.fusion if self.setup is not None else None
         self.attention = FusionAttention(self.model, fusion, windows.layout)
         with self.attention.recording():
@@ -190,24 +283,63 @@ class QuestionAnsweringTrainer(AdapterTrainer):
 
     def _write_and_score(self, dataset: WindowDataset, questions: Sequence[Question], prefix: str) -> dict[str, float]:
         started = time.perf_counter()
-        answers = choose_answers(
-            questions,
-            dataset.windows,
-            self.collector.spans,
-            n_best_size=self.options.n_best_size,
-            version_2=self.options.version_2_with_negative,
-            null_score_diff_threshold=self.options.null_score_diff_threshold,
-        )
+        answers = self._choose(dataset, questions, self.collector.spans, self.options)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_answers(answers, self.folder, prefix)
         written = time.perf_counter()
-        metrics = {f"{prefix}_{name}": value for name, value in self.score_answers(questions, answers).items()}
+        scores = self.score_answers(questions, answers)
+        if self._gold_is_known(questions):
+            trust = measure_trust(questions, answers, version_2=self.options.version_2_with_negative)
+            scores |= trust.metrics
+            if self.calibration is not None and self.collector.logits is not None:
+                plain = self._uncalibrated(dataset, questions)
+                scores |= plain.metrics
+                trust.curves["uncalibrated"] = plain.curves
+            write_json(self.folder / curves_file(prefix), trust.curves)
+        metrics = {f"{prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{prefix}_answers_runtime"] = round(written - started, 4)
         metrics[f"{prefix}_scores_runtime"] = round(time.perf_counter() - written, 4)
         for writer in self._tensorboard_writers():
             table = answers_table(questions[:SHOWN_ANSWERS], answers)
             writer.add_text(f"{prefix}/answers", table, self.state.global_step)
         return metrics
+
+    def _choose(
+        self, dataset: WindowDataset, questions: Sequence[Question], spans: WindowSpans, options: QADataOptions
+    ) -> Answers:
+        return choose_answers(
+            questions,
+            dataset.windows,
+            spans,
+            n_best_size=options.n_best_size,
+            version_2=options.version_2_with_negative,
+            null_score_diff_threshold=options.null_score_diff_threshold,
+        )
+
+    def _uncalibrated(self, dataset: WindowDataset, questions: Sequence[Question]) -> Trust:
+        """Return scores and reliability without the calibration, and the loss with (`nll`) and without it."""
+        likelihood = self._likelihood(dataset, questions, QADataOptions.null_score_diff_threshold)
+        version_2 = self.options.version_2_with_negative
+        plain = replace(
+            self.options,
+            temperature=QADataOptions.temperature,
+            null_score_diff_threshold=QADataOptions.null_score_diff_threshold,
+        )
+        spans = self.collector.spans._replace(
+            log_totals=likelihood.window_totals(plain.temperature), temperature=plain.temperature
+        )
+        answers = self._choose(dataset, questions, spans, plain)
+        trust = measure_trust(questions, answers, version_2=version_2)
+        scores = squad_metrics(answers.texts(), questions, version_2=version_2) | trust.metrics
+        metrics = {f"{name}_uncalibrated": scores[name] for name in CALIBRATED if name in scores}
+        if len(likelihood.losses(1.0)):
+            calibrated = self._likelihood(dataset, questions, self.options.null_score_diff_threshold)
+            metrics["nll"] = calibrated.loss(self.options.temperature)
+            metrics["nll_uncalibrated"] = likelihood.loss(plain.temperature)
+        return Trust(metrics, {"reliability": trust.curves["reliability"]})
+
+    def _gold_is_known(self, questions: Sequence[Question]) -> bool:
+        return self.options.version_2_with_negative or all(question.answer_texts for question in questions)
 
     def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
         """Return the SQuAD metrics in percent; none if a question of SQuAD v1 has no gold answer.
@@ -216,7 +348,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         --null_score_diff_threshold. `best_f1` and `best_exact` use the thresholds that are best for these questions.
         """
         version_2 = self.options.version_2_with_negative
-        if not version_2 and not all(question.answer_texts for question in questions):
+        if not self._gold_is_known(questions):
             return {}
         scores = squad_metrics(answers.texts(), questions, version_2=version_2)
         if version_2:

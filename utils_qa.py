@@ -65,6 +65,34 @@ def log_totals(
     return ((starts * sums).sum(1, keepdim=True).log() + largest[0] + largest[1]).squeeze(1).float()
 
 
+def span_logits(
+    batch: dict[str, torch.Tensor], start_logits: torch.Tensor, end_logits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the float32 logits of the tokens that can begin and end a span; -inf for tokens that others stand for."""
+    starts, ends = start_logits.float(), end_logits.float()
+    if "span_starts" in batch:
+        none = torch.full_like(starts, -torch.inf)
+        starts = none.scatter_reduce(1, batch["span_starts"], starts, "amax")
+        ends = none.scatter_reduce(1, batch["span_ends"], ends, "amax")
+    return starts, ends
+
+
+def kept_logits(
+    batch: dict[str, torch.Tensor], start_logits: torch.Tensor, end_logits: torch.Tensor, length: int
+) -> torch.Tensor:
+    """Return the `span_logits` of a batch without padding before the windows, for `adapter_qa.data.calibration`.
+
+    Returns:
+        (windows, 2, length) float32, of starts and ends, from the first token of each window on; -inf outside of the
+        context.
+    """
+    logits = torch.stack(span_logits(batch, start_logits, end_logits), 1)
+    logits = logits.masked_fill(~batch["context_mask"][:, None], -torch.inf)
+    positions = batch["first_token"][:, None] + torch.arange(length, device=logits.device)
+    padded = functional.pad(logits, (0, length), value=-torch.inf)
+    return padded.gather(2, positions[:, None].expand(-1, 2, -1))
+
+
 def window_spans(
     batch: dict[str, torch.Tensor],
     start_logits: torch.Tensor,
@@ -72,16 +100,13 @@ def window_spans(
     *,
     n_best_size: int,
     max_answer_length: int,
+    temperature: float = 1.0,
 ) -> tuple[torch.Tensor, ...]:
-    """Return the fields of `WindowSpans` as tensors, as `adapter_qa.data.spans.window_spans` does.
+    """Return the arrays of `WindowSpans` as tensors, as `adapter_qa.data.spans.window_spans` does.
 
     `batch` is one of `WindowCollator`; the logits are (windows, length).
     """
-    starts, ends = start_logits.float(), end_logits.float()
-    if "span_starts" in batch:
-        none = torch.full_like(starts, -torch.inf)
-        starts = none.scatter_reduce(1, batch["span_starts"], starts, "amax")
-        ends = none.scatter_reduce(1, batch["span_ends"], ends, "amax")
+    starts, ends = span_logits(batch, start_logits, end_logits)
     scores, first, last = best_spans(
         starts, ends, batch["context_mask"], n_best_size=n_best_size, max_answer_length=max_answer_length
     )
@@ -91,7 +116,7 @@ def window_spans(
     null_ends = end_logits.float().gather(1, cls).squeeze(1)
     window_start = batch["first_token"][:, None]
     # int32 is the smallest type that can be gathered from other processes.
-    totals = log_totals(starts, ends, batch["context_mask"], max_answer_length)
+    totals = log_totals(starts / temperature, ends / temperature, batch["context_mask"], max_answer_length)
     return (
         scores,
         (first - window_start).int(),
@@ -112,9 +137,18 @@ class SpanCollector:
         order: (windows,) int, indices of the windows in the order in which they come.
         n_best_size: spans of each window.
         device: the device that the spans are on.
+        logit_length: tokens of the longest window if `kept_logits` are collected too.
+        temperature: of the spans.
     """
 
-    def __init__(self, order: np.ndarray, n_best_size: int, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        order: np.ndarray,
+        n_best_size: int,
+        device: torch.device | str = "cpu",
+        logit_length: int | None = None,
+        temperature: float = 1.0,
+    ):
         count, shape = len(order), (len(order), n_best_size)
         self.fields = {
             "scores": torch.empty(shape, dtype=torch.float32, device=device),
@@ -125,18 +159,22 @@ class SpanCollector:
             "null_ends": torch.empty(count, dtype=torch.float32, device=device),
             "log_totals": torch.empty(count, dtype=torch.float32, device=device),
         }
+        self.logits = None if logit_length is None else torch.empty((count, 2, logit_length), device=device)
         self.order = torch.from_numpy(order).to(device)
         self.count = 0
+        self.temperature = temperature
 
     @property
     def spans(self) -> WindowSpans:
         """Return the spans; complete after as many windows as `order` has."""
-        return WindowSpans(**{name: tensor.cpu().numpy() for name, tensor in self.fields.items()})
+        fields = {name: tensor.cpu().numpy() for name, tensor in self.fields.items()}
+        return WindowSpans(**fields, temperature=self.temperature)
 
     def add_batch(self, batch: Sequence[torch.Tensor]) -> None:
-        """Add the spans of the next windows, as `window_spans` returns them."""
+        """Add the spans of the next windows, as `window_spans` returns them, and their logits if those are kept."""
         rows = self.order[self.count : self.count + len(batch[0])]
-        for field, tensor in zip(self.fields.values(), batch, strict=True):
+        fields = [*self.fields.values(), *([] if self.logits is None else [self.logits])]
+        for field, tensor in zip(fields, batch, strict=True):
             field[rows] = tensor.to(field.dtype)
         self.count += len(rows)
 

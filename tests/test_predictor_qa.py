@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -250,12 +251,20 @@ def test_there_is_no_answer_if_null_odds_exceed_the_threshold(
     )
     assert (above["answer"], above["start"], above["end"]) == (best.text, best.start, best.end)
     assert (below["answer"], below["start"], below["end"]) == ("", 0, 0)
-    assert below["score"] == below["no_answer_score"] == above["no_answer_score"] == answer["no_answer_score"]
+    assert below["score"] == below["no_answer_score"]
+
+    def probability(threshold: float) -> float:
+        """Return that of no answer if the threshold is taken off its score."""
+        odds = answer["no_answer_score"] / (1 - answer["no_answer_score"]) * math.exp(-threshold)
+        return float(odds / (1 + odds))
+
+    for asked, shift in ((above, 1e-3), (below, -1e-3)):
+        assert asked["no_answer_score"] == pytest.approx(probability(answer["null_odds"] + shift), abs=1e-5)
     empty = [candidate["score"] for candidate in above["n_best"] if candidate["end"] == 0]
     assert empty == [above["no_answer_score"]]
     assert len(above["n_best"]) == 6  # no answer is not counted
     assert ask_qa.main([*map(str, argv), "--null_score_diff_threshold", str(answer["null_odds"] - 1)]) == 0
-    assert capsys.readouterr().out == f"(no answer)   (probability {answer['no_answer_score']:.2f})\n"
+    assert capsys.readouterr().out == f"(no answer)   (probability {probability(answer['null_odds'] - 1):.2f})\n"
 
 
 def test_fully_fine_tuned_model_of_another_program(saved_runs: SavedRuns, capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,9 +99,9 @@ def read(path: Path) -> Any:
 def test_files_of_a_fusion_run(chain: Chain) -> None:
     names = {path.name for path in (chain.folder / "fusion").iterdir()}
     assert names == {
-        "adapters-fusion", "all_results.json", "eval_nbest_predictions.json", "eval_predictions.json",
-        "eval_results.json", "fusion_attention.json", "options.yaml",
-        "predict_nbest_predictions.json", "predict_predictions.json",
+        "adapters-fusion", "all_results.json", "eval_curves.json", "eval_nbest_predictions.json",
+        "eval_predictions.json", "eval_results.json", "fusion_attention.json", "options.yaml",
+        "predict_curves.json", "predict_nbest_predictions.json", "predict_predictions.json",
         "predict_results.json", "run.json", "run.lock", "runs", "train_results.json", "trainer_state.json",
     }  # fmt: skip
     assert list((chain.folder / "fusion" / "runs").rglob("events.out.tfevents.*"))

@@ -12,9 +12,10 @@ SECTIONS = {
     "what to do": "do_train do_eval do_predict dry_run output_dir overwrite_output_dir",
     "data": "train_file validation_file test_file dataset_name dataset_config_name max_train_samples max_eval_samples "
     "max_predict_samples validation_split_percentage label_names id_column question_column context_column "
-    "answer_column answer_start_column title_column text_column word_column label_column",
+    "answer_column answer_start_column title_column text_column word_column label_column "
+    "calibration_file calibration_share",
     "input and output of the model": "max_seq_length doc_stride max_answer_length n_best_size version_2_with_negative "
-    "null_score_diff_threshold pad_to_max_length block_size mlm_probability next_sentence label_all_tokens "
+    "null_score_diff_threshold temperature pad_to_max_length block_size mlm_probability next_sentence label_all_tokens "
     "weighted_loss weighted_loss_constant",
     "adapter": "train_adapter adapter_config adapter_reduction_factor adapter_non_linearity madx2 "
     "houlsby_MHA_lastlayer language load_adapter",

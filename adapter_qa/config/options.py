@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypedDict, TypeVar
+from typing import Any, ClassVar, Literal, NotRequired, TypedDict, TypeVar
 
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.core.files import expand_paths
@@ -35,11 +35,12 @@ FUSION_HEADS = (HEAD_FROM_QA, NEW)
 # Names become module names and folder names, two of them in a fusion's.
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]{1,120}")
 MIN_INPUT_LENGTH = 8  # tokens
+MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 LABELS_KEY = "labels"  # of a token classifier's inputs
 NOT_REPEATED = ("overwrite_output_dir", "dry_run")  # options that an options file of a run does not have
 
 T = TypeVar("T")
-SplitName = Literal["train", "eval", "predict"]
+SplitName = Literal["train", "eval", "predict", "calibration"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def limit_option(verb: str, unit: str) -> int | None:
 
 def greatest_is_best(metric: str) -> bool:
     """Return whether a greater value of a metric is better."""
-    return not metric.endswith(("loss", "perplexity", "runtime"))
+    return not metric.endswith(("loss", "perplexity", "runtime", "ece", "brier"))
 
 
 @dataclass(frozen=True)
@@ -262,8 +263,31 @@ class QADataOptions:
     null_score_diff_threshold: float = option(
         0.0, "SQuAD v2: no answer if its score exceeds the best span's by more.", kind="LOGITS"
     )
+    temperature: float = option(
+        1.0,
+        "Divides the scores before the softmax of probabilities; --calibration_file fits it.",
+        limits=Limits(minimum=MIN_TEMPERATURE, maximum=MAX_TEMPERATURE),
+        before=1.0,
+    )
+    calibration_file: list[str] | None = option(
+        None,
+        "SQuAD to fit temperature and threshold on; not evaluated on.",
+        kind="FILE",
+        before=None,
+    )
+    calibration_share: float | None = option(
+        None,
+        "Share of the articles evaluated on for that; they are in no score.",
+        limits=Limits(above=0, below=1),
+        before=None,
+    )
     n_best_size: int = option(20, "Answers of a question in eval_nbest_predictions.json.", kind="N", limits=COUNT)
     max_answer_length: int = option(30, "Length of the longest answer.", kind="TOKENS", limits=COUNT)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the run fits temperature and threshold itself."""
+        return self.calibration_file is not None or self.calibration_share is not None
 
 
 @dataclass(frozen=True)
@@ -588,6 +612,8 @@ class _ConfigBase:
         if not isinstance(data, MLMDataOptions):
             limit = data.max_predict_samples
             splits.append(Split("predict", "test_file", tuple(data.test_file or ()), "test", limit, run.do_predict))
+        if isinstance(data, QADataOptions) and data.calibration_file is not None:
+            splits.append(Split("calibration", "calibration_file", tuple(data.calibration_file), "", None, run.do_eval))
         return tuple(splits)
 
     def splits(self) -> tuple[Split, ...]:
@@ -603,11 +629,11 @@ class QARunConfig(_ConfigBase):
     METRICS: ClassVar[tuple[str, ...]] = (  # that its evaluation computes
         "f1", "exact", "loss", "total", "questions", "windows", "runtime", "answers_runtime", "scores_runtime",
         "samples_per_second", "top_1_exact", "top_1_f1", "top_3_exact", "top_3_f1", "top_5_exact", "top_5_f1",
-        "top_20_exact", "top_20_f1",
+        "top_20_exact", "top_20_f1", "ece", "brier",
     )  # fmt: skip
     METRICS_V2: ClassVar[tuple[str, ...]] = (  # with --version_2_with_negative as well
         "HasAns_f1", "HasAns_exact", "HasAns_total", "NoAns_f1", "NoAns_exact", "NoAns_total",
-        "best_f1", "best_f1_thresh", "best_exact", "best_exact_thresh",
+        "best_f1", "best_f1_thresh", "best_exact", "best_exact_thresh", "pr_exact_ap", "pr_f1_ap",
     )  # fmt: skip
     model: ModelOptions
     data: QADataOptions
@@ -699,6 +725,7 @@ class AnsweringOptions(TypedDict):
     max_answer_length: int
     version_2: bool
     null_score_diff_threshold: float
+    temperature: NotRequired[float]  # of calibrated runs; versions before it refuse folders with this key
 
 
 def data_options(options: AnsweringOptions) -> dict[str, Any]:
@@ -708,7 +735,7 @@ def data_options(options: AnsweringOptions) -> dict[str, Any]:
 
 def answering_options(data: QADataOptions) -> AnsweringOptions:
     """Return the options that a saved folder keeps for answering questions."""
-    return {
+    options: AnsweringOptions = {
         "max_seq_length": data.max_seq_length,
         "doc_stride": data.doc_stride,
         "n_best_size": data.n_best_size,
@@ -716,3 +743,6 @@ def answering_options(data: QADataOptions) -> AnsweringOptions:
         "version_2": data.version_2_with_negative,
         "null_score_diff_threshold": data.null_score_diff_threshold,
     }
+    if data.temperature != QADataOptions.temperature:
+        options["temperature"] = data.temperature
+    return options

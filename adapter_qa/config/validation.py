@@ -44,7 +44,8 @@ def validate_config(config: RunConfig) -> list[str]:
     match config:
         case QARunConfig():
             problems += setup_problems(config.adapter, config.language_adapter, config.fusion)
-            return problems + _missing_files(config) + _dataset_problems(config) + _head_problems(config)
+            problems += _missing_files(config) + _dataset_problems(config) + _head_problems(config)
+            return problems + _calibration_problems(config)
         case NERRunConfig():
             problems += setup_problems(config.adapter, config.language_adapter, FusionOptions())
             return problems + _missing_files(config) + _dataset_problems(config) + _ner_problems(config)
@@ -87,6 +88,25 @@ def _head_problems(config: QARunConfig) -> list[str]:
         return []
     remedy = "add --fuse_adapters and --do_train, or leave the option out"
     return [f"--fusion_head {HEAD_FROM_QA}: no new fusion is trained; {remedy}"]
+
+
+def _calibration_problems(config: QARunConfig) -> list[str]:
+    data, training = config.data, config.training
+    options = {"calibration_file": data.calibration_file, "calibration_share": data.calibration_share}
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if not given:
+        return []
+    problems = []
+    if len(given) > 1:
+        problems.append(f"{' and '.join(given)} exclude each other; give one")
+    if not (training.do_eval or training.dry_run):
+        problems.append(f"{given[0]}: needs --do_eval, which says how well the calibration does")
+    fitted = {"temperature": True, "null_score_diff_threshold": data.version_2_with_negative}
+    return problems + [
+        f"--{name} {vars(data)[name]:g}: {given[0]} fits it; leave out one of the two"
+        for name, is_fitted in fitted.items()
+        if is_fitted and name in config.given
+    ]
 
 
 def _ner_problems(config: NERRunConfig) -> list[str]:

@@ -17,7 +17,12 @@ def metric_label(name: str) -> str:
 
 
 def metric_value(name: str, value: float) -> str:
-    """Return a metric rounded: scores in percent to one digit, losses to two digits, or more if they are small."""
+    """Return a metric rounded: scores in percent to one digit, losses to two digits, or more if they are small.
+
+    The expected calibration error and the Brier score, 0 to 1, have three digits.
+    """
+    if name in ("ece", "brier"):
+        return f"{value:.3f}"
     if name.endswith("loss"):
         return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
     return f"{value:,.1f}"

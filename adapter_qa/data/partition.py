@@ -15,6 +15,7 @@ import numpy.typing as npt
 from adapter_qa.data.questions import Question
 
 GroupBy = Literal["article", "context"]
+CALIBRATION_SEED = 0
 
 
 def group_names(questions: Sequence[Question], by: GroupBy) -> list[str]:
@@ -78,6 +79,20 @@ def set_aside(groups: Sequence[str], share: float, seed: int) -> npt.NDArray[np.
     if not chosen:  # every group is more than twice the share
         chosen.add(min(sorted(sizes), key=lambda name: sizes[name]))
     return np.array([name in chosen for name in groups], dtype=np.bool_)
+
+
+def calibration_parts(questions: Sequence[Question], share: float) -> tuple[list[Question], list[Question]]:
+    """Return the questions to calibrate on, a share of whole articles, and those to score.
+
+    The articles do not depend on the seed of a run, so that runs with several seeds are scored on the same questions.
+
+    Raises:
+        ValueError: if there are fewer than two articles.
+    """
+    aside = set_aside(group_names(questions, "article"), share, CALIBRATION_SEED)
+    fitted_on = [question for question, is_aside in zip(questions, aside, strict=True) if is_aside]
+    scored = [question for question, is_aside in zip(questions, aside, strict=True) if not is_aside]
+    return fitted_on, scored
 
 
 def _shuffled(names: Counter[str], seed: int) -> list[str]:

@@ -107,7 +107,9 @@ class WindowSpans(NamedTuple):
         start_logits: (windows, n_best) float32; the end logit is the score minus this.
         null_starts: (windows,) float32, start logit of the classification token.
         null_ends: (windows,) float32, end logit of the classification token.
-        log_totals: (windows,) float32, log Σ exp(score) over all spans of the window; -inf if it has none.
+        log_totals: (windows,) float32, log Σ exp(score / temperature) over all spans of the window; -inf if it has
+            none.
+        temperature: divides the scores before probabilities are computed.
     """
 
     scores: np.ndarray
@@ -117,6 +119,14 @@ class WindowSpans(NamedTuple):
     null_starts: np.ndarray
     null_ends: np.ndarray
     log_totals: np.ndarray
+    temperature: float = 1.0
+
+
+def join_spans(batches: Sequence[WindowSpans], rows: np.ndarray) -> WindowSpans:
+    """Return the spans of batches that follow one another, then taken in the order of `rows`, (windows,) int."""
+    *fields, temperatures = zip(*batches, strict=True)
+    arrays = (np.concatenate(field)[rows] for field in fields)
+    return WindowSpans(*arrays)._replace(temperature=temperatures[0])
 
 
 def window_spans(
@@ -126,11 +136,13 @@ def window_spans(
     *,
     n_best_size: int,
     max_answer_length: int,
+    temperature: float = 1.0,
 ) -> WindowSpans:
     """Find the best spans with distinct characters of a batch of `pad_windows` from its logits, (windows, length).
 
     Of tokens with the same start or end character the best logit counts, and each span has all tokens of its
-    characters. Tokens without characters begin and end no span.
+    characters. Tokens without characters begin and end no span. `temperature` divides the logits in `log_totals` only;
+    it changes probabilities and no choice.
     """
     rows = np.arange(len(start_logits))
     starts, ends = start_logits, end_logits
@@ -147,7 +159,8 @@ def window_spans(
         starts[rows[:, None], first].astype(np.float32),
         start_logits[rows, batch["cls_positions"]].astype(np.float32),
         end_logits[rows, batch["cls_positions"]].astype(np.float32),
-        log_totals(starts, ends, batch["context_mask"], max_answer_length),
+        log_totals(starts / temperature, ends / temperature, batch["context_mask"], max_answer_length),
+        temperature,
     )
 
 
@@ -185,8 +198,9 @@ class PlainAnswer:
 
     Attributes:
         text: the answer; "" for no answer.
-        probability: softmax of the scores over all spans of all windows and, with SQuAD v2, no answer. That of a span
-            in several windows is the sum over those that keep it.
+        probability: softmax over all spans of all windows and, with SQuAD v2, no answer, of the scores divided by the
+            temperature of a calibrated run; the threshold is taken off the score of no answer. The probability of a
+            span in several windows is the sum over those that keep it.
         start: first character in the context; 0 for no answer.
         end: end in the context, exclusive; 0 for no answer.
         n_best: candidates with distinct positions, best first; with SQuAD v2 no answer is among them, in addition.
@@ -322,7 +336,7 @@ class Answers:
 class _Candidates(NamedTuple):
     """Candidates of several questions in columns, all (candidates,) int64 or float64; as in `Answers`.
 
-    `mass` is log Σ exp(score) over the windows that keep the span.
+    `mass` is log Σ exp(score / temperature) over the windows that keep the span.
     """
 
     question: np.ndarray
@@ -357,7 +371,8 @@ def choose_answers(
         spans: the spans of every window, in the same order.
         n_best_size: candidates to keep for each question, not counting "no answer".
         version_2: "no answer" is a candidate.
-        null_score_diff_threshold: logits by which "no answer" must be better than the best span.
+        null_score_diff_threshold: logits by which "no answer" must be better than the best span; not divided by the
+            temperature of the spans. Probabilities take it off the score of "no answer", too.
     """
     threshold = null_score_diff_threshold if version_2 else None
     blocks = []
@@ -366,7 +381,7 @@ def choose_answers(
         rows = slice(*np.searchsorted(windows.question_index, [numbers[0], numbers[-1] + 1]))
         candidates = _best_candidates(windows, spans, rows, n_best_size)
         if version_2:
-            nulls = _null_candidates(numbers, windows, spans, rows)
+            nulls = _null_candidates(numbers, windows, spans, rows, null_score_diff_threshold)
         else:
             # An empty answer with score 0, the only candidate of questions without any valid span.
             without_span = np.setdiff1d(numbers, candidates.question)
@@ -407,7 +422,7 @@ def _best_candidates(windows: Windows, spans: WindowSpans, rows: slice, n_best_s
         windows.char_spans(row, spans.last[row, column])[:, 1].astype(np.int64),
         spans.scores[row, column].astype(np.float64),
         spans.start_logits[row, column].astype(np.float64),
-        spans.scores[row, column].astype(np.float64),
+        spans.scores[row, column].astype(np.float64) / spans.temperature,
     )
     candidates = candidates.take(np.flatnonzero(candidates.end > candidates.start))  # tokens may have zero width
     # One key of question, start and end: sorting by it takes a third of the time of sorting by three keys.
@@ -423,7 +438,9 @@ def _best_candidates(windows: Windows, spans: WindowSpans, rows: slice, n_best_s
     return ranked.take(np.flatnonzero(rank < n_best_size))
 
 
-def _null_candidates(numbers: np.ndarray, windows: Windows, spans: WindowSpans, rows: slice) -> _Candidates:
+def _null_candidates(
+    numbers: np.ndarray, windows: Windows, spans: WindowSpans, rows: slice, threshold: float
+) -> _Candidates:
     """Return "no answer" for each question, from the one of its windows where its score is lowest."""
     starts, ends = spans.null_starts[rows].astype(np.float64), spans.null_ends[rows].astype(np.float64)
     question = windows.question_index[rows]
@@ -431,7 +448,7 @@ def _null_candidates(numbers: np.ndarray, windows: Windows, spans: WindowSpans, 
     lowest = order[np.searchsorted(question[order], numbers)]
     zeros = np.zeros(len(numbers), dtype=np.int64)
     scores = starts[lowest] + ends[lowest]
-    return _Candidates(numbers, zeros, zeros, scores, starts[lowest], scores)
+    return _Candidates(numbers, zeros, zeros, scores, starts[lowest], (scores - threshold) / spans.temperature)
 
 
 class _Totals(NamedTuple):
@@ -439,7 +456,7 @@ class _Totals(NamedTuple):
 
     Attributes:
         question: (questions,) int64, indices of the questions.
-        mass: (questions,) float64, log Σ exp(score) over all spans of all windows; -inf if there is none.
+        mass: (questions,) float64, log Σ exp(score / temperature) over all spans of all windows; -inf if there is none.
     """
 
     question: np.ndarray

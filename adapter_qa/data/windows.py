@@ -487,7 +487,7 @@ def _find_answers(questions: Sequence[Question], context_text: np.ndarray, token
         np.int64,
     ).reshape(-1, 4)
     index, number, start, end = answers.T
-    first, last = _tokens_of_chars(tokens, context_text[index], start, end)
+    first, last = tokens_of_chars(tokens, context_text[index], start, end)
     shortest = np.full(len(questions), np.iinfo(np.int32).max, np.int32)
     has_tokens = first >= 0
     np.minimum.at(shortest, index[has_tokens], last[has_tokens] - first[has_tokens] + 1)
@@ -499,7 +499,7 @@ def _find_answers(questions: Sequence[Question], context_text: np.ndarray, token
     return _GoldAnswers(are_given, are_aligned, of_first[0], of_first[1], shortest)
 
 
-def _tokens_of_chars(
+def tokens_of_chars(
     tokens: Tokens, texts: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Find the first and the last token of ranges of characters, without characters at their ends that no token has.

@@ -17,6 +17,7 @@ class AskSettings(NamedTuple):
         version_2: "no answer" is a candidate.
         null_score_diff_threshold: logits by which "no answer" must be better than the best span.
         batch_size: windows per forward pass.
+        temperature: divides the scores before probabilities are computed; only calibrated models record one.
     """
 
     max_seq_length: int
@@ -26,6 +27,7 @@ class AskSettings(NamedTuple):
     version_2: bool
     null_score_diff_threshold: float
     batch_size: int
+    temperature: float = 1.0
 
     @classmethod
     def of_model(cls, options: Mapping[str, Any], batch_size: int, n_best: int | None = None) -> AskSettings:

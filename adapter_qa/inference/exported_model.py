@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from adapter_qa.core.errors import ReportedError, UserError, raise_if_any
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answers, spans_to_keep, window_spans
+from adapter_qa.data.spans import Answers, PlainAnswer, choose_answers, join_spans, spans_to_keep, window_spans
 from adapter_qa.data.windows import OnProgress, make_windows, pad_windows
 from adapter_qa.inference.answer_text import candidate_lines, one_line, print_json, print_text
 from adapter_qa.inference.ask_settings import AskSettings
@@ -100,13 +100,17 @@ class ExportedModel:
             rows = [windows[index] for index in order[first : first + settings.batch_size]]
             batch = pad_windows(rows, self.tokenizer.pad_token_id, pad_left=self.tokenizer.pad_left)
             logits = self.session.run(OUTPUTS, {name: batch[name] for name in self.inputs})
-            batches.append(window_spans(batch, *logits, n_best_size=kept, max_answer_length=longest))
+            batches.append(
+                window_spans(
+                    batch, *logits, n_best_size=kept, max_answer_length=longest, temperature=settings.temperature
+                )
+            )
             if on_progress is not None:
                 on_progress(first + len(rows), len(order))
         return choose_answers(
             questions,
             windows,
-            WindowSpans(*(np.concatenate(field)[np.argsort(order)] for field in zip(*batches, strict=True))),
+            join_spans(batches, np.argsort(order)),
             n_best_size=settings.n_best_size,
             version_2=settings.version_2,
             null_score_diff_threshold=settings.null_score_diff_threshold,

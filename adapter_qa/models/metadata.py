@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar, cast
 
 import msgspec
 
-from adapter_qa.config.options import AnsweringOptions
+from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE, AnsweringOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 
@@ -73,7 +73,7 @@ class Origin:
         return str((self.folder / name).resolve()) if name is not None and name.startswith(".") else name
 
 
-class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """How contexts are cut into windows and how answers are chosen."""
 
     max_seq_length: Count
@@ -82,10 +82,11 @@ class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_answer_length: Count
     version_2: bool
     null_score_diff_threshold: float
+    temperature: Annotated[float, msgspec.Meta(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)] = 1.0
 
     def as_options(self) -> AnsweringOptions:
         """Return the options in the form that `answering_options` returns."""
-        return cast(AnsweringOptions, msgspec.structs.asdict(self))
+        return cast(AnsweringOptions, msgspec.to_builtins(self))
 
 
 class LanguageSwap(msgspec.Struct, frozen=True):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import files_fingerprint, read_json
+from adapter_qa.data.partition import calibration_parts
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.squad import QuestionColumns, read_squad_files
 from adapter_qa.data.squad_metrics import question_scores, squad_metrics
@@ -135,18 +136,26 @@ class Examples(NamedTuple):
 
 
 class QuestionSource(NamedTuple):
-    """What decides the questions that `evaluated_questions` reads."""
+    """What decides the questions that `evaluated_questions` reads.
+
+    Attributes:
+        sha256: of their files.
+        columns: of the files.
+        limit: the first so many questions only; None: all.
+        set_aside: share of them that the run calibrated on, and did not evaluate.
+    """
 
     sha256: str | None
     columns: QuestionColumns
     limit: int | None
+    set_aside: float | None = None
 
 
 def question_source(run: Run) -> QuestionSource:
     """Return the source of the questions that a run was evaluated on."""
     source = run.document.data.get("eval")
     columns = QuestionColumns.of_options(run.document.options)
-    return QuestionSource(None if source is None else source.sha256, columns, run.limit)
+    return QuestionSource(None if source is None else source.sha256, columns, run.limit, run.set_aside)
 
 
 def evaluated_questions(run: Run) -> list[Question]:
@@ -171,8 +180,9 @@ def evaluated_questions(run: Run) -> list[Question]:
         raise UserError(f"{names}: cannot be read: {error.strerror}") from error
     if sha256 != source.sha256:
         raise UserError(f"{names}: has changed since {run.folder} was evaluated on it")
-    _, columns, limit = question_source(run)
-    return read_squad_files(paths, need_answers=True, columns=columns)[:limit]
+    _, columns, limit, share = question_source(run)
+    questions = read_squad_files(paths, need_answers=True, columns=columns)[:limit]
+    return questions if share is None else calibration_parts(questions, share)[1]
 
 
 def read_answers(run: Run, questions: list[Question]) -> RunAnswers:

@@ -24,6 +24,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.reporting.error_analysis import CategoryScores, Interval
 from adapter_qa.reporting.runs import Evaluation, Group, Run, is_number, mean_std
+from adapter_qa.reporting.trust import Curves
 
 if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType, RcKeyType
@@ -67,9 +68,9 @@ def label_text(text: object, max_length: int = 60) -> str:
     return escaped if len(escaped) <= max_length else escaped[: max_length - 1] + "…"
 
 
-def group_label(group: Group) -> str:
+def group_label(group: Group, max_length: int = 60) -> str:
     """Return a group's number in the table, the name of its folder and its setup."""
-    return label_text(f"{group.number}  {group.name}: {group.first.setup}")
+    return label_text(f"{group.number}  {group.name}: {group.first.setup}", max_length)
 
 
 def group_style(group: Group) -> dict[str, Any]:
@@ -344,6 +345,33 @@ def attention_figure(document: FusionAttentionDocument) -> Figure:
                 axes.text(column, row, f"{weight:.2f}", ha="center", va="center", color=colour, fontsize=8)
     panels[0].set_ylabel("layer")
     figure.colorbar(image, ax=panels.tolist(), label="mean weight")
+    return figure
+
+
+@matplotlib.rc_context(STYLE)
+def trust_figure(groups: Sequence[Group], curves: Mapping[int, Curves]) -> Figure:
+    """Draw reliability and, below, precision and recall of answering; `curves` are those of the groups, by number."""
+    answering = [group for group in groups if curves[group.number].precision_recall_f1 is not None]
+    figure = Figure(figsize=(WIDTH, (7.8 if answering else 4.4) + 0.2 * len(groups)))
+    panels = figure.subplots(2 if answering else 1, 1, squeeze=False)[:, 0]
+    panels[0].plot([0, 1], [0, 1], color="#555555", linestyle=":", linewidth=1)
+    for group in groups:
+        style, entry = group_style(group), curves[group.number]
+        points = [(part.probability, part.correct) for part in entry.reliability]
+        _draw_line(panels[0], points, **style, markersize=5, label=group_label(group))
+        if entry.uncalibrated is not None:
+            points = [(part.probability, part.correct) for part in entry.uncalibrated.reliability]
+            plain = style | {"linestyle": "--", "linewidth": 0.8, "mfc": "none", "markersize": 5}
+            _draw_line(panels[0], points, **plain, label=f"{group_label(group, 40)}, without calibration")
+    panels[0].set(xlabel="probability of the answer", ylabel="share of exact matches", xlim=(0, 1), ylim=(0, 1))
+    for group in answering:
+        line = curves[group.number].precision_recall_f1
+        if line is not None:
+            panels[1].step(
+                line.recall, line.precision, where="post", **group_style(group) | {"marker": None}, linewidth=1.2
+            )
+            panels[1].set(xlabel="recall", ylabel="precision (F1)", xlim=(0, 1), ylim=(0, 1))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=1)
     return figure
 
 

@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json, write_bytes
+from adapter_qa.data.calibration import BINS
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.differences import Answers
@@ -32,6 +33,7 @@ from adapter_qa.reporting.layout import PAGE, existing_files
 from adapter_qa.reporting.paired import RESAMPLES
 from adapter_qa.reporting.runs import Group, same_evaluation
 from adapter_qa.reporting.tables import NOT_COMPARABLE, Column, Table, make_tables
+from adapter_qa.reporting.trust import MEASURES, TrustRow, curves_of, trust_row
 from adapter_qa.runs.layout import ATTENTION_FILE
 from adapter_qa.runs.provenance import now
 
@@ -80,6 +82,15 @@ class ErrorAnalysis:
 
 
 @dataclass(frozen=True)
+class Trustworthiness:
+    """Reliability and, for SQuAD v2, precision and recall of answering, as a picture, and a row for each group."""
+
+    picture: Picture
+    headings: list[str]
+    rows: list[TrustRow]
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Groups that were evaluated on the same questions.
 
@@ -88,6 +99,7 @@ class Comparison:
         intervals: Interval of F1 by number of the group, of those whose number of questions is known.
         interval_caption: What the intervals are.
         cost: None if no run was trained.
+        trust: None if no run recorded its curves, as versions before them.
         errors: None if no answers could be read.
     """
 
@@ -95,6 +107,7 @@ class Comparison:
     intervals: dict[int, Interval]
     interval_caption: str
     cost: Picture | None
+    trust: Trustworthiness | None
     errors: ErrorAnalysis | None
 
 
@@ -195,9 +208,32 @@ def _compare_groups(report: Report, groups: Sequence[Group], answers: Answers) -
                 "table, small dots are single seeds, points with the same number of parameters are side by side. "
                 + caption,
             )
+        trust = _draw_trust(report, members, number)
         errors = _analyse_errors(report, answered, number)
-        comparisons.append(Comparison(data, intervals, caption, cost, errors))
+        comparisons.append(Comparison(data, intervals, caption, cost, trust, errors))
     return comparisons
+
+
+def _draw_trust(report: Report, groups: Sequence[Group], number: int) -> Trustworthiness | None:
+    curves, problems = curves_of(groups[: figures.MAX_COMPARED])
+    report.notes += problems
+    shown = [group for group in groups if group.number in curves]
+    if not shown:
+        return None
+    caption = (
+        f"Probability of the answers and share that is right (exact match), in {BINS} bins with equally many "
+        "questions; on the diagonal a probability means what it says. Lines with open markers are without calibration"
+    )
+    if any(entry.precision_recall_f1 is not None for entry in curves.values()):
+        caption += (
+            ". Below, F1 of the answers and share of the answerable questions that they find, if only those with "
+        )
+        caption += "the lowest odds of no answer are answered"
+    caption += "; of the first seed"
+    picture = report.add_picture(f"trust_{number}", figures.trust_figure(shown, curves), caption)
+    return Trustworthiness(
+        picture, [heading for heading, _ in MEASURES.values()], [trust_row(group) for group in shown]
+    )
 
 
 def _answered_groups(report: Report, groups: Sequence[Group], answers: Answers) -> list[AnsweredGroup]:

@@ -56,12 +56,24 @@ MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message 
 
 
 class Evaluation(msgspec.Struct):
-    """Scores of one evaluation in percent, and its epoch and step. Other metrics in the file are ignored."""
+    """Scores of one evaluation in percent, and its epoch and step. Other metrics in the file are ignored.
+
+    Only the final evaluation of a calibrated run has the loss of its probabilities, `eval_nll`, and the measures
+    without calibration.
+    """
 
     eval_f1: float | None = None
     eval_exact: float | None = None
     eval_loss: float | None = None
     eval_perplexity: float | None = None
+    eval_ece: float | None = None
+    eval_brier: float | None = None
+    eval_nll: float | None = None
+    eval_f1_uncalibrated: float | None = None
+    eval_exact_uncalibrated: float | None = None
+    eval_ece_uncalibrated: float | None = None
+    eval_brier_uncalibrated: float | None = None
+    eval_nll_uncalibrated: float | None = None
     epoch: float | None = None
     step: int | None = None
 
@@ -217,6 +229,12 @@ class Run:
         return limit if isinstance(limit, int) else None
 
     @property
+    def set_aside(self) -> float | None:
+        """The share of the evaluation file that the run calibrated on, and did not evaluate; None: no share."""
+        share = self.document.options.get("calibration_share") if self.split == "eval" else None
+        return share if isinstance(share, float) else None
+
+    @property
     def finished(self) -> bool:
         """Whether the run reached its end."""
         return self.status == "finished"
@@ -229,6 +247,8 @@ class Run:
             return Evaluated(self.task, "", None, ())
         options = self.document.options
         conditions = [str(self.version_2)] if self.task == "qa" else []
+        if self.set_aside is not None:
+            conditions.append(f"without {self.set_aside} to calibrate on")
         if self.task == "mlm":  # perplexity is by token, so by the vocabulary of the base
             conditions += [str(options.get(name)) for name in ("model_name_or_path", "block_size", "mlm_probability")]
         names = [*source.paths, source.dataset, source.config, source.split, source.held_out_of]
@@ -249,6 +269,8 @@ class Run:
         text += f"held out of {PurePath(source.held_out_of).name}" if source.held_out_of else f"of {' '.join(names)}"
         if self.limit is not None:
             text += f" (--max_{self.split}_samples {self.limit})"
+        if self.set_aside is not None:
+            text += f" (without --calibration_share {self.set_aside:g})"
         if self.task == "mlm":
             return f"{text}, tokens of {options.get('model_name_or_path')}"
         return f"{text}, scored as SQuAD v2.0" if self.version_2 else text

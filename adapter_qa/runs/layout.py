@@ -9,6 +9,8 @@ adapters-<task>/, README.md      what was trained and its model card; `models.sa
 <split>_results.json             metrics; all_results.json has those of all splits
 <split>_predictions.json         answers, beside <split>_nbest_predictions.json and <split>_null_odds.json
 <split>_predictions.conll        labels of a token classifier
+<split>_curves.json              reliability of the probabilities; SQuAD v2: precision and recall of answering
+calibration.json                 temperature and threshold, and what they were fitted on
 fusion_attention.json            mean attention of a fusion
 runs/                            TensorBoard logs
 sweep.json, journal.log, trials/<number>/       the report, the storage and the runs of a sweep
@@ -29,6 +31,7 @@ LOCK_FILE = "run.lock"
 CARD_FILE = "README.md"
 FROZEN_FILE = "frozen.safetensors"
 ATTENTION_FILE = "fusion_attention.json"
+CALIBRATION_FILE = "calibration.json"
 ALL_RESULTS_FILE = "all_results.json"
 BASE_FOLDER = "base"
 LOGS_FOLDER = "runs"
@@ -58,7 +61,8 @@ REMOVABLE = (
     "checkpoint-*", TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT,
     *(f"{name}{TEMPORARY_SUFFIX}" for name in ("*.json", "*.conll", CARD_FILE, FROZEN_FILE, OPTIONS_FILE)),
     "adapters-*", BASE_FOLDER, LOGS_FOLDER, FROZEN_FILE, "trainer_state.json", OPTIONS_FILE,
-    "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json", ATTENTION_FILE,
+    "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json", "*_curves.json",
+    ATTENTION_FILE, CALIBRATION_FILE,
     *FULL_MODEL_FILES,
 )  # fmt: skip
 
@@ -86,6 +90,11 @@ def nbest_file(split: str) -> str:
 def null_odds_file(split: str) -> str:
     """Return the name of a split's odds that a question has no answer."""
     return f"{split}_null_odds.json"
+
+
+def curves_file(split: str) -> str:
+    """Return the name of the curves that say how far a split's probabilities and odds can be trusted."""
+    return f"{split}_curves.json"
 
 
 def trial_folder(folder: Path, number: int) -> Path:

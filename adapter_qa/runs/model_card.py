@@ -177,6 +177,9 @@ def _score_notes(run: dict[str, Any]) -> str:
     notes = ["on " + ", ".join(counts)] if counts else []
     if best.get("step") is not None and run["options"]["load_best_model_at_end"]:
         notes.append(f"the best epoch (step {best['step']} of {run['steps']}) was chosen on the same data")
+    if "calibration" in run:
+        fitted = "temperature and threshold were" if "f1" in run["calibration"] else "the temperature was"
+        notes.append(f"{fitted} fitted on {run['calibration']['questions']:,} other questions")
     if "best_thresholds" in run:
         notes.append(f"`best_f1`, `best_exact` in run.json: {run['best_thresholds']}")
     sentence = "; ".join(notes)

@@ -50,10 +50,47 @@ def load_questions(config: QARunConfig) -> dict[str, QuestionSplit]:
     splits = config.splits()
     loaded = run_all(partial(_load_split, split, config) for split in splits)
     by_name: dict[str, QuestionSplit] = {split.name: part for split, part in zip(splits, loaded, strict=True)}
+    if config.data.is_calibrated and "eval" in by_name:
+        by_name |= _calibration_splits(by_name, config.data.calibration_share)
     if "eval" in by_name:
         _check_best_metric(config.training.best_metric, by_name["eval"].questions)
     log_note(shared_file_notes({name: fingerprints(part.source) for name, part in by_name.items()}))
     return by_name
+
+
+def _calibration_splits(splits: dict[str, QuestionSplit], share: float | None) -> dict[str, QuestionSplit]:
+    """Return the splits to evaluate on and to calibrate on, which have no context in common.
+
+    With a share, `splits` has no questions to calibrate on yet.
+
+    Raises:
+        UserError: if questions of both have the same context, or there are too few articles to take a share of.
+    """
+    evaluated = splits["eval"]
+    if share is None:
+        contexts = {question.context for question in evaluated.questions}
+        shared = sum(question.context in contexts for question in splits["calibration"].questions)
+        if shared:
+            raise UserError(
+                f"--calibration_file: the contexts of {shared} of its {len(splits['calibration'].questions)} questions "
+                "are also evaluated on, and what is fitted to them looks better than it is; give other articles, or "
+                "--calibration_share 0.1 in its place"
+            )
+        return {}
+    from adapter_qa.data.partition import calibration_parts  # late: errors in options do not wait for numpy
+
+    try:
+        fitted_on, scored = calibration_parts(evaluated.questions, share)
+    except ValueError as error:
+        raise UserError(
+            f"--calibration_share {share:g}: the evaluation questions are about one article; give --calibration_file"
+        ) from error
+    return {
+        name: QuestionSplit(
+            questions, {**evaluated.source, "unaligned": _unaligned(questions), "questions": len(questions)}
+        )
+        for name, questions in (("eval", scored), ("calibration", fitted_on))
+    }
 
 
 def _check_best_metric(metric: str, questions: list[Question]) -> None:
@@ -76,7 +113,7 @@ def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
         questions = load_hub_squad(*origin, need_answers=need_answers, columns=columns)
         source = dataset_source(*origin)
     questions = questions[: split.limit]
-    source["unaligned"] = sum(bool(question.answer_texts) and not is_aligned(question) for question in questions)
+    source["unaligned"] = _unaligned(questions)
     if need_answers:
         name = " ".join(split.files) or str(data.dataset_name)
         unanswered = sum(not question.answer_texts for question in questions)
@@ -87,6 +124,10 @@ def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
         if split.name == "train":
             questions = _trainable(questions, name)
     return QuestionSplit(questions, {**source, "questions": len(questions)})
+
+
+def _unaligned(questions: list[Question]) -> int:
+    return sum(bool(question.answer_texts) and not is_aligned(question) for question in questions)
 
 
 def _trainable(questions: list[Question], name: str) -> list[Question]:

@@ -39,7 +39,7 @@ from adapter_qa.training.run_summary import (
     units,
 )
 
-SPLIT_WORDS = {"eval": "evaluation", "predict": "prediction"}
+SPLIT_WORDS = {"eval": "evaluation", "predict": "prediction", "calibration": "calibration questions"}
 
 
 def print_dry_run(run: RunContext[Config], bundle: ModelBundle, data: Mapping[str, Mapping[str, Sized]]) -> None:

@@ -35,7 +35,7 @@ LOSSES = {
     "answer_in_no_window": "answers in no window",
     "answer_too_long": "answers too long",
 }
-SPLIT_LABELS = {"train": "train on", "eval": "evaluate on", "predict": "predict"}
+SPLIT_LABELS = {"train": "train on", "eval": "evaluate on", "predict": "predict", "calibration": "fit on"}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # Options that the device decides if they are not given, and how versions without them computed.
 ARITHMETIC = {"bf16": False, "fp16": False, "fp32_products": IEEE, "fast_step": False}
+FITTED = ("temperature", "null_score_diff_threshold")  # by a calibration
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
 
 
@@ -38,6 +39,8 @@ def with_saved_options(config: QARunConfig) -> QARunConfig:
     if windows is None:
         return config
     saved = data_options(windows.as_options())
+    if config.data.is_calibrated:  # the run fits them itself
+        saved = {name: value for name, value in saved.items() if name not in FITTED}
     differing = {name: value for name, value in saved.items() if value != getattr(config.data, name)}
     taken = {name: value for name, value in differing.items() if name not in config.given}
     if taken:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-OPTIONS = {"eval": "validation_file", "predict": "test_file"}
+OPTIONS = {"eval": "validation_file", "predict": "test_file", "calibration": "calibration_file"}
 
 
 def fingerprints(source: Mapping[str, Any]) -> list[dict[str, Any]]:

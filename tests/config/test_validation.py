@@ -40,6 +40,7 @@ MODEL, ADAPTER, LANGUAGE, FUSION = ModelOptions("bert"), AdapterOptions(), Langu
 QA_METRICS = (
     "f1, exact, loss, total, questions, windows, runtime, answers_runtime, scores_runtime, samples_per_second, "
     + ", ".join(f"top_{k}_{name}" for k in TOP_K for name in ("exact", "f1"))
+    + ", ece, brier"
 )
 NOTHING_TO_DO = "nothing to do: give --do_train, --do_eval, --do_predict or --dry_run"
 
@@ -80,6 +81,7 @@ LIMITS: dict[Any, list[tuple[str, float | None, float | None]]] = {
         *((name, 1, None) for name in ("max_train_samples", "max_eval_samples", "max_predict_samples")),
         *((name, 1, None) for name in ("n_best_size", "max_answer_length")),
         ("doc_stride", 0, None),
+        ("temperature", 0.05, 20),
     ],
     NERDataOptions: [
         *((name, 1, None) for name in ("max_train_samples", "max_eval_samples", "max_predict_samples")),
@@ -91,6 +93,7 @@ LIMITS: dict[Any, list[tuple[str, float | None, float | None]]] = {
 # Options whose limits are not allowed values themselves.
 OPEN_LIMITS: dict[Any, list[tuple[str, float, float | None]]] = {
     TrainingOptions: [(name, 0, None) for name in ("logging_steps", "eval_steps", "save_steps")],
+    QADataOptions: [("calibration_share", 0, 1)],
     MLMDataOptions: [("mlm_probability", 0, 1), ("validation_split_percentage", 0, 100)],
 }
 
@@ -365,6 +368,31 @@ def test_every_printed_metric_decides_which_epoch_is_best(config: RunConfig, met
     resolved = replace(config, training=training).resolved()  # type: ignore[arg-type]
     assert validate_config(resolved) == []
     assert resolved.training.greater_is_better is greatest
+
+
+def test_a_calibration_needs_an_evaluation_and_fits_what_is_not_given() -> None:
+    both = QADataOptions(
+        calibration_file=["a.json"], calibration_share=0.1, version_2_with_negative=True, temperature=1.5,
+        null_score_diff_threshold=-2.0, validation_file=["b.json"],
+    )  # fmt: skip
+    config = replace(qa_config(both, do_predict=True), given=frozenset({"temperature", "null_score_diff_threshold"}))
+    problems = [
+        problem for problem in validate_config(config) if "calibration" in problem and ": no such" not in problem
+    ]
+    assert problems == [
+        "--calibration_file and --calibration_share exclude each other; give one",
+        "--calibration_file: needs --do_eval, which says how well the calibration does",
+        "--temperature 1.5: --calibration_file fits it; leave out one of the two",
+        "--null_score_diff_threshold -2: --calibration_file fits it; leave out one of the two",
+    ]
+    assert "--calibration_file a.json: no such file; give the path of a file" in validate_config(config)
+    share = replace(both, calibration_file=None, version_2_with_negative=False)
+    config = replace(config, data=share, training=qa_config(do_eval=True).training)
+    assert [problem for problem in validate_config(config) if "calibration" in problem] == [
+        "--temperature 1.5: --calibration_share fits it; leave out one of the two"  # SQuAD v1 has no threshold
+    ]
+    fitted = qa_config(replace(share, version_2_with_negative=True), do_eval=True)
+    assert not [problem for problem in validate_config(fitted) if "calibration" in problem]
 
 
 def test_top_k_needs_as_many_candidates() -> None:

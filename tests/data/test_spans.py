@@ -44,7 +44,7 @@ def random_spans(
     logits = torch.from_numpy(start), torch.from_numpy(end)
     in_torch = utils_qa.window_spans(tensors, *logits, n_best_size=n_best, max_answer_length=longest)
     assert spans.log_totals == pytest.approx(in_torch[-1].numpy(), rel=1e-6)
-    for ours, theirs in zip(spans[:-1], in_torch[:-1], strict=True):
+    for ours, theirs in zip(spans[:6], in_torch[:6], strict=True):
         finite = np.isfinite(spans.scores) if ours.ndim == 2 else np.full(len(ours), True)
         assert np.array_equal(ours[finite], theirs.numpy()[finite])
     return spans, start, end

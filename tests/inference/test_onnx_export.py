@@ -232,7 +232,7 @@ def test_answer_script_answers_as_the_run_does(
 
 
 @pytest.mark.parametrize("offset", [-1e-3, 1e-3])
-def test_answer_is_empty_if_null_score_difference_exceeds_threshold(
+def test_export_has_threshold_and_temperature_of_a_calibrated_run(
     exported: tuple[Path, Path], tmp_path: Path, offset: float
 ) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
@@ -241,14 +241,20 @@ def test_answer_is_empty_if_null_score_difference_exceeds_threshold(
     setup = json.loads((run / "adapter_setup.json").read_text(encoding="utf-8"))
     setup["trainer"]["windows"]["version_2"] = True
     (run / "adapter_setup.json").write_text(json.dumps(setup), encoding="utf-8")
-    difference = QuestionAnswerer(run, device="cpu").answer([question]).null_odds[question.id]
-    setup["trainer"]["windows"]["null_score_diff_threshold"] = difference + offset
+    plain = QuestionAnswerer(run, device="cpu").ask(question.question, question.context)
+    assert plain.null_odds is not None
+    setup["trainer"]["windows"]["null_score_diff_threshold"] = plain.null_odds + offset
+    setup["trainer"]["windows"]["temperature"] = 4.0
     (run / "adapter_setup.json").write_text(json.dumps(setup), encoding="utf-8")
     assert export_qa.main([str(run), str(out)]) == 0
-    expected = QuestionAnswerer(run, device="cpu").ask(question.question, question.context).text
-    assert (expected == "") == (offset < 0)
-    process = run_answer_script(out, question.question, question.context)
-    assert (process.returncode, process.stdout) == (0, f"{expected}\n")
+    expected = QuestionAnswerer(run, device="cpu").ask(question.question, question.context)
+    assert (expected.text == "") == (offset < 0)
+    assert expected.no_answer != pytest.approx(plain.no_answer, rel=0.5)
+    process = run_answer_script(out, question.question, question.context, "--json")
+    answer = json.loads(process.stdout)
+    assert answer["answer"] == expected.text
+    assert answer["score"] == pytest.approx(expected.probability, abs=1e-5)
+    assert answer["no_answer_score"] == pytest.approx(expected.no_answer, rel=1e-3)
 
 
 def test_fully_fine_tuned_model(tiny_bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

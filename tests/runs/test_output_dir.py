@@ -35,6 +35,7 @@ REFERENCE = (
 )
 OTHER_VALUES: dict[str, Any] = {
     "seed": 7,
+    "calibration_share": 0.1,
     "label_smoothing_factor": 0.1,
     "adapter_reduction_factor": 8.0,
     "adapter_non_linearity": "gelu",
