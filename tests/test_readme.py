@@ -33,7 +33,7 @@ DOCUMENTS = [path / "README.md" if path.is_dir() else path for path in PAGES] + 
 # First part of paths in commands that the reader has or that the command makes.
 PLACEHOLDERS = {
     "outputs", "outputs_2021", "/shared", "data", "report", "squad-pt.tar.gz", "squad_v2_pt.json", "train.conll",
-    "dev.conll", "train.json", "dev.json", "table.csv", "table.md", "table.json", "answers.jsonl",
+    "dev.conll", "train.json", "dev.json", "other.json", "table.csv", "table.md", "table.json", "answers.jsonl",
 }  # fmt: skip
 TRAINERS: dict[str, ConfigParser[Any]] = {
     "run_qa_adapter.py": ConfigParser(QARunConfig),
