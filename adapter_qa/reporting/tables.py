@@ -17,7 +17,8 @@ from typing import Any
 
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.core.readable import file_size
-from adapter_qa.reporting.paired import FEW_CONTEXTS, Estimate, PairedRow, ToBest
+from adapter_qa.data.bootstrap import FEW_CONTEXTS, Estimate
+from adapter_qa.reporting.paired import PairedRow, ToBest
 from adapter_qa.reporting.runs import (
     MEASURES,
     REFERENCES,
