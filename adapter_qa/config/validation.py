@@ -124,7 +124,9 @@ def _problems_of_one_process(training: TrainingOptions) -> list[str]:
     """Return what several runs in one process cannot do."""
     problems = []
     if process_count() > 1:
-        problems.append(f"--folds: {process_count()} processes were started, one runs all folds; start it without")
+        problems.append(
+            f"--folds: {process_count()} processes were started, one runs all folds; start it without torchrun"
+        )
     if training.deepspeed is not None:
         problems.append("--folds: DeepSpeed needs a process for each run; leave out --deepspeed")
     others = [name for name in training.report_to or [] if name not in LOGGED_BY_FOLD]

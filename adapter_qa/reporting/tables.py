@@ -107,7 +107,8 @@ def make_tables(groups: Sequence[Group], *, short: bool = True) -> list[Table]:
         place = [column.heading for column in columns].index("trainable")
         columns[place:place] = [_option_column(name, members, groups, short) for name in options]
         differences, footnotes = _difference_columns(members)
-        footnotes += [escape_control_chars(_explain_folds(group)) for group in members if group.first.folds is not None]
+        divided = [group for group in members if group.first.folds is not None and group.first.finished]
+        footnotes += [escape_control_chars(_explain_folds(group)) for group in divided]
         for after, column in differences.items():
             columns.insert([column.heading for column in columns].index(after) + 1, column)
         columns = [column for column in columns if any(column.cells)]
