@@ -41,12 +41,10 @@ from adapter_qa.training import workflow
 from adapter_qa.training.qa_data import GROUP_COUNTS, Fold, load_folds, load_whole, make_folds
 from adapter_qa.training.run_context import RunContext
 from adapter_qa.training.run_summary import aligned
-from adapter_qa.training.saved_options import with_begun_arithmetic
 
 Content = TypeVar("Content")
 PARTS = {"train": "trains on", "eval": "chooses on", "predict": "is scored on"}
 MEASURES = ("exact", "f1")  # in the order of `question_scores`
-ARITHMETIC = ("bf16", "fp16", "fp32_products")  # all folds compute alike, also if a later one runs on another machine
 REMEDY = "remove that folder, and the same command runs the fold again"
 
 
@@ -120,7 +118,7 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
         return
     questions, source = load_whole(config)
     folds = make_folds(config, questions, source)
-    options = _options_of_folds(config, folder)
+    training = replace(config.training, output_dir=str(folder), overwrite_output_dir=False)  # the folder is new by then
     run.record.begin()
     with workflow.failure_recorded(run):
         workflow.write_options(run)
@@ -130,21 +128,10 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
         for fold in folds:
             print_main(f"\nfold {fold.number} of {len(folds)}")
             with released_locks(), restored_process(sys.argv[0]):
-                run_fold(replace(options, data=replace(options.data, fold=fold.number)))
+                options = replace(config.data, fold=fold.number)
+                run_fold(replace(config, data=options, training=training, given=config.given | {"fold"}))
                 gc.collect()  # trainer and model refer to each other, and the next fold may need their memory
         _pool(run, folds, questions, folder)
-
-
-def _options_of_folds(config: QARunConfig, folder: Path) -> QARunConfig:
-    """Return the options of the folds, without the number of the fold."""
-    begun = with_begun_arithmetic(config, folder).training
-    training = replace(
-        config.training,
-        output_dir=str(folder),
-        overwrite_output_dir=False,  # the folder is new by then
-        **{name: getattr(begun, name) for name in ARITHMETIC},
-    )
-    return replace(config, training=training, given=config.given | {"fold"})
 
 
 def print_folds(config: QARunConfig) -> list[dict[str, Any]]:

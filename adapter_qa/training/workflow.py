@@ -110,7 +110,7 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     if isinstance(config, QARunConfig) and config.data.fold is not None:
         _set_fold_folder(args, config, config.data.fold)
     folder = None if args.dry_run else Path(str(args.output_dir))
-    args = _as_begun(args, config, folder)
+    args = _as_begun(args, config, _begun_folder(config, folder))
     config, setup = with_begun_head(with_begun_options(config, folder), setup, folder)
 
     def open_folder() -> RunRecord:
@@ -152,6 +152,13 @@ def _set_fold_folder(args: TrainerArguments, config: QARunConfig, fold: int) -> 
         args.run_name = str(fold_folder(Path(args.run_name), fold))
 
 
+def _begun_folder(config: Config, folder: Path | None) -> Path | None:
+    """Return the folder whose run decides the arithmetic; of a fold that has not begun its cross-validation's."""
+    is_new = folder is not None and not (folder / RUN_FILE).is_file()
+    is_fold = isinstance(config, QARunConfig) and config.data.fold is not None
+    return folder.parent if folder is not None and is_new and is_fold else folder
+
+
 def _as_begun(args: TrainerArguments, config: Config, folder: Path | None) -> TrainerArguments:
     """Return the training arguments with the arithmetic of the begun run in the folder, where none was given."""
     begun = with_begun_arithmetic(config, folder).training
@@ -187,7 +194,9 @@ def is_finished(run: RunContext[Config]) -> bool:
         RunError: if the push fails.
     """
     if run.record.finished:
-        print_main(f"{run.record.folder}: this run is finished; --overwrite_output_dir does it again")
+        is_fold = isinstance(run.config, QARunConfig) and run.config.data.fold is not None
+        again = "this fold is finished" if is_fold else "this run is finished; --overwrite_output_dir does it again"
+        print_main(f"{run.record.folder}: {again}")
         if run.record.folder is not None and run.record.keeps_checkpoints is False:
             folder = run.record.folder
             on_main_process(lambda: _remove_training_state(folder))

@@ -28,6 +28,8 @@ from transformers.data.metrics.squad_metrics import squad_evaluate
 import report_qa
 import run_qa_adapter
 from adapter_qa import QuestionAnswerer, UserError
+from adapter_qa.config.options import QARunConfig
+from adapter_qa.config.parser import parse_config
 from adapter_qa.data.bootstrap import RESAMPLES
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting.error_analysis import evaluated_questions, question_source, read_answers
@@ -264,6 +266,14 @@ def test_an_interrupted_one_resumes_in_its_fold(
         assert (folder / f"eval_{name}.json").read_bytes() == (whole / f"eval_{name}.json").read_bytes()
     again = train(command, folder)
     assert (again.returncode, again.stdout.count("this run is finished")) == (0, 1)
+
+
+def test_a_new_fold_computes_as_its_cross_validation_began(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"options": {"bf16": True, "fp16": False}}), encoding="utf-8")
+    argv = override(command, "--output_dir", tmp_path, "--fold", 1)
+    run, _ = run_qa_adapter.begin(argv, parse_config(QARunConfig, argv, description="", examples=""))
+    assert (run.args.output_dir, run.args.bf16) == (str(tmp_path / "fold_1"), True)
+    assert run.args.precision_reason == f"as the run in {tmp_path} began"
 
 
 def test_a_fold_of_other_questions_is_not_scored(whole: Path, command: list[str], tmp_path: Path) -> None:
