@@ -256,24 +256,24 @@ class QADataOptions:
     max_predict_samples: int | None = limit_option("Predict", "questions")
     folds: int | None = option(
         None,
-        "Cross-validation: divide --train_file into N folds; each is answered by a model that trained on the others.",
+        "Cross-validation: answer each of N folds of --train_file after training on the others.",
         kind="N",
         limits=Limits(minimum=2),
         before=None,
     )
     fold_by: str | None = option(
         None,
-        "What a fold never divides. Without it article, if there are two for each fold, else context.",
+        "What folds do not divide. Without it articles, or contexts if those are few.",
         choices=("article", "context"),
         before=None,
     )
     fold_choosing_share: float = option(
         0.1,
-        "Share of the other folds that is not trained on and chooses the epoch; 0: the last epoch is taken.",
+        "Share of the other folds that chooses the epoch.",
         limits=SHARE_BELOW_ONE,
         before=0.1,
     )
-    fold: int | None = option(None, "Run this fold only.", kind="N", limits=AT_LEAST_ONE, before=None)
+    fold: int | None = option(None, "This fold only.", kind="N", limits=AT_LEAST_ONE, before=None)
     max_seq_length: int = option(384, "Window with its question.", kind="TOKENS")
     doc_stride: int = option(128, "Overlap of windows.", kind="TOKENS", limits=NOT_NEGATIVE)
     pad_to_max_length: bool = option(

@@ -66,7 +66,7 @@ class _FoldRecord(msgspec.Struct):
     status: str
     parameters: dict[str, Any]
     data: dict[str, _Source]
-    metrics: dict[str, dict[str, float]]
+    metrics: dict[str, dict[str, Any]]
     trained_on: dict[str, Any] = {}
     best: _Best = msgspec.field(default_factory=_Best)
 
