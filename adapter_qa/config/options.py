@@ -269,7 +269,7 @@ class QADataOptions:
     )
     fold_choosing_share: float = option(
         0.1,
-        "Share of the other folds that chooses the epoch.",
+        "Share that chooses the epoch.",
         limits=SHARE_BELOW_ONE,
         before=0.1,
     )
