@@ -34,7 +34,7 @@ from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.metadata import RunMetadata, read_metadata
-from adapter_qa.runs.layout import RUN_FILE
+from adapter_qa.runs.layout import RUN_FILE, fold_folder
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is loaded: an exported one needs neither
     import torch
@@ -312,8 +312,11 @@ def _find_run(run: Path, base_model: str | None) -> SavedModel:
     if has_adapters and (run / "config.json").is_file() and _is_for_questions(read_json(run / "config.json")):
         raise UserError(f"RUN {run}: is a fully fine-tuned model but not from a run; give it as --base {run}")
     if has_adapters and (run / RUN_FILE).is_file() and not any(run.glob("adapters-*")):
-        status = read_json(run / RUN_FILE).get("status")
+        document = read_json(run / RUN_FILE)
+        status = document.get("status")
         advice = "ask the run that it evaluated" if status == "finished" else "its command again finishes it"
+        if status == "finished" and "folds" in document:
+            advice = f"ask one of its folds, such as {fold_folder(run, 1)}"
         raise UserError(f"RUN {run}: this run is {status} and has saved nothing; {advice}")
     folder = find_folder("RUN", str(run)) if has_adapters else run
     metadata = read_setup(folder).metadata if has_adapters else read_metadata(folder / FULL_FILE)

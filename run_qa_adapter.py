@@ -17,6 +17,7 @@ from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.messages import print_main
+from adapter_qa.core.process_state import restored_process
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
@@ -28,6 +29,7 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
     from adapter_qa.training.run_context import ModelBundle, RunContext
     from trainer_qa import QuestionAnsweringTrainer
 
+SCRIPT = "run_qa_adapter.py"
 EXAMPLES = """\
   run_qa_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
       --do_train --do_eval --train_file pt_squad-train-v1.1.json \\
@@ -52,6 +54,29 @@ def main(argv: list[str]) -> int:
 def execute(argv: list[str]) -> RunContext[QARunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = with_saved_options(parse_config(QARunConfig, argv, description=str(__doc__), examples=EXAMPLES))
+    if not config.is_cross_validation or config.training.dry_run:
+        return execute_once(argv, config)
+    with restored_process(sys.argv[0]):
+        run, _ = begin(argv, config)
+    from adapter_qa.training.cross_validation import run_folds
+
+    run_folds(run, config, lambda fold: execute_once([*argv, "--fold", str(fold.data.fold)], fold))
+    return run
+
+
+def execute_once(argv: list[str], config: QARunConfig) -> RunContext[QARunConfig]:
+    """Run what is not a cross-validation; in a dry run its first fold stands for it."""
+    run, splits = begin(argv, config)
+    from adapter_qa.training import workflow
+
+    if not workflow.is_finished(run):
+        with workflow.failure_recorded(run):
+            train_and_evaluate(run, splits)
+    return run
+
+
+def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig], dict[str, QuestionSplit]]:
+    """Load the data, decide the setup, and open the folder of the run."""
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_questions(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
@@ -67,16 +92,13 @@ def execute(argv: list[str]) -> RunContext[QARunConfig]:
         random_init=config.model.random_init,
     )
     check_head(setup, config.training)
-    run = workflow.start_run("run_qa_adapter.py", argv, config, setup)
-    if not workflow.is_finished(run):
-        with workflow.failure_recorded(run):
-            train_and_evaluate(run, splits)
-    return run
+    return workflow.start_run(SCRIPT, argv, config, setup), splits
 
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:
     """Run the steps from the windows to the results."""
     from adapter_qa.training import calibration, run_messages, workflow
+    from adapter_qa.training.cross_validation import print_folds
 
     config = run.config
     run.record.update(data={name: split.source for name, split in splits.items()})
@@ -86,7 +108,8 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
     bundle = workflow.build_model(run, "qa", base, metadata)
     if config.training.dry_run:
         questions = {name: split.questions for name, split in splits.items()}
-        run_messages.print_dry_run(run, bundle, {"questions": questions, "windows": windows})
+        folds = print_folds(config) if config.data.folds is not None else None
+        run_messages.print_dry_run(run, bundle, {"questions": questions, "windows": windows}, folds)
         return
 
     trainer = make_trainer(run, bundle, splits, windows)

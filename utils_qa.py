@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from adapter_qa.core.files import write_chunks
+from adapter_qa.core.files import json_lines, write_chunks
 from adapter_qa.data.spans import QUESTIONS_PER_BLOCK, Answers, WindowSpans
 from adapter_qa.runs.layout import nbest_file, null_odds_file, predictions_file
 
@@ -196,10 +196,10 @@ def write_answers(answers: Answers, folder: Path, prefix: str) -> None:
     Raises:
         OSError: a file cannot be written.
     """
-    write_chunks(folder / predictions_file(prefix), _json_lines(answers.texts().items()))
-    write_chunks(folder / nbest_file(prefix), _json_lines(_n_best_entries(answers)))
+    write_chunks(folder / predictions_file(prefix), json_lines(answers.texts().items()))
+    write_chunks(folder / nbest_file(prefix), json_lines(_n_best_entries(answers)))
     if answers.null_score_diff is not None:
-        write_chunks(folder / null_odds_file(prefix), _json_lines(answers.null_odds.items()))
+        write_chunks(folder / null_odds_file(prefix), json_lines(answers.null_odds.items()))
 
 
 def _n_best_entries(answers: Answers) -> Iterator[tuple[str, list[NBestEntry]]]:
@@ -219,14 +219,3 @@ def _n_best_entries(answers: Answers) -> Iterator[tuple[str, list[NBestEntry]]]:
         bounds = (offsets - offsets[0]).tolist()
         for index, question in enumerate(questions):
             yield question.id, entries[bounds[index] : bounds[index + 1]]
-
-
-def _json_lines(items: Iterable[tuple[str, object]]) -> Iterator[bytes]:
-    """Yield a JSON object in chunks, with one line for each key."""
-    encode = msgspec.json.Encoder().encode
-    yield b"{"
-    separator = b"\n"
-    for key, value in items:
-        yield separator + encode(key) + b": " + encode(value)
-        separator = b",\n"
-    yield b"\n}\n"

@@ -11,17 +11,15 @@ Example:
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from numbers import Real
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import run_mlm_adapter
 import run_ner_adapter
@@ -31,10 +29,10 @@ from adapter_qa.config.parser import ConfigParser
 from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
+from adapter_qa.core.process_state import restored_process
 from adapter_qa.runs.layout import RUN_FILE
 from adapter_qa.runs.lock import released_locks
 
-MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # transformers sets it for a run, and reads it in the next one
 _RUNNING = threading.Lock()
 
 
@@ -94,7 +92,7 @@ def _train(function: str, script: ModuleType, config_class: type[Any], options: 
     if not _RUNNING.acquire(blocking=False):
         raise UserError(f"{function}: another run is at work in this process; wait for it, or start another process")
     try:
-        with released_locks(), _restored_process(f"{script.__name__}.py"):
+        with released_locks(), restored_process(f"{script.__name__}.py"):
             words = ConfigParser(config_class).words_of(_plain_values(function, options), function)
             record = script.execute(words).record
             gc.collect()  # trainer and model refer to each other, and the next run may need their memory
@@ -149,71 +147,3 @@ def _plain_values(function: str, options: Mapping[str, object]) -> dict[str, obj
             problems.append(f"{function}: {name} is of type {error}; {allowed}")
     raise_if_any(problems)
     return plain_values
-
-
-class _Settings(NamedTuple):
-    """Settings of torch and transformers that runs change for their process; the defaults are those of a new one."""
-
-    deterministic: bool = False
-    cudnn_deterministic: bool = False
-    cudnn_benchmark: bool = False
-    matmul_precision: str = "none"
-    cpu_matmul_precision: str = "none"
-    verbosity: int = logging.WARNING
-
-    @classmethod
-    def read(cls) -> _Settings:
-        """Return the present settings. Import nothing: what is not imported has its defaults."""
-        if "transformers" not in sys.modules or "torch" not in sys.modules:
-            return cls()
-        import torch
-        from transformers.utils.logging import get_verbosity
-
-        return cls(
-            torch.are_deterministic_algorithms_enabled(),
-            torch.backends.cudnn.deterministic,
-            torch.backends.cudnn.benchmark,
-            torch.backends.cuda.matmul.fp32_precision,
-            torch.backends.mkldnn.matmul.fp32_precision,  # type: ignore[attr-defined]  # the stubs lack it
-            get_verbosity(),
-        )
-
-    def restore(self) -> None:
-        """Set what differs now."""
-        now = self.read()
-        if now == self:
-            return
-        import torch
-        from transformers.utils.logging import set_verbosity
-
-        torch.use_deterministic_algorithms(self.deterministic)
-        torch.backends.cudnn.deterministic = self.cudnn_deterministic
-        torch.backends.cudnn.benchmark = self.cudnn_benchmark
-        if now.matmul_precision != self.matmul_precision:  # transformers has set it, by this attribute
-            torch.backends.cuda.matmul.allow_tf32 = self.matmul_precision == "tf32"
-        torch.backends.mkldnn.matmul.fp32_precision = self.cpu_matmul_precision  # type: ignore[attr-defined]
-        set_verbosity(self.verbosity)
-
-
-@contextmanager
-def _restored_process(script: str) -> Iterator[None]:
-    """Undo at the end what a run of a script leaves in its process and would change the next one.
-
-    That is the environment, settings of the libraries, and the state that accelerate shares among its objects.
-    """
-    environment, argv, settings = dict(os.environ), sys.argv, _Settings.read()
-    os.environ.pop(MIXED_PRECISION, None)
-    sys.argv = [script]  # errors name the script
-    try:
-        yield
-    finally:
-        sys.argv = argv
-        for name in {*os.environ} - {*environment}:
-            del os.environ[name]
-        os.environ.update(environment)
-        settings.restore()
-        if "accelerate" in sys.modules:
-            from accelerate.state import AcceleratorState, GradientState
-
-            AcceleratorState._reset_state(reset_partial_state=True)  # noqa: SLF001 - there is no public method
-            GradientState._reset_state()  # noqa: SLF001

@@ -31,7 +31,7 @@ from adapter_qa import (
     train_ner,
     train_qa,
 )
-from adapter_qa.api import _restored_process
+from adapter_qa.core.process_state import restored_process
 from adapter_qa.runs.lock import is_locked
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 
@@ -205,7 +205,7 @@ def test_a_thread_trains_and_no_second_one(options: dict[str, object], capsys: p
 
 
 def change_settings() -> None:
-    with _restored_process("a.py"):
+    with restored_process("a.py"):
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.deterministic = True
         torch.backends.mkldnn.matmul.fp32_precision = "bf16"  # type: ignore[attr-defined]  # the stubs lack it

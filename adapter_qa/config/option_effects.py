@@ -86,6 +86,8 @@ def unused_notes(config: RunConfig) -> list[str]:
         case QARunConfig():
             if not config.data.version_2_with_negative:
                 notes["null_score_diff_threshold"] = "it is for --version_2_with_negative"
+            if config.data.folds is None:
+                notes |= dict.fromkeys(("fold_by", "fold_choosing_share"), "it is for --folds")
             if config.fusion.fuse_adapters is None:
                 notes["fusion_head"] = "it is for --fuse_adapters"
         case NERRunConfig():

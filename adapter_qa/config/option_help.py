@@ -25,7 +25,8 @@ SECTIONS = {
     "gradient_accumulation_steps warmup_ratio warmup_steps weight_decay max_grad_norm label_smoothing_factor "
     "lr_scheduler_type optim seed bucket_by_length",
     "evaluation and checkpoints": "eval_strategy eval_steps per_device_eval_batch_size metric_for_best_model "
-    "load_best_model_at_end early_stopping_patience save_strategy save_steps save_total_limit keep_checkpoint",
+    "load_best_model_at_end early_stopping_patience save_strategy save_steps save_total_limit keep_checkpoint "
+    "folds fold_by fold_choosing_share fold",
     "device, precision and memory": "use_cpu bf16 fp16 fp32_products fast_step tokens_per_batch "
     "gradient_checkpointing torch_compile deepspeed dataloader_num_workers",
     "logging and hub": "logging_strategy logging_steps logging_dir report_to run_name log_level disable_tqdm debug "

@@ -73,6 +73,7 @@ NOT_NEGATIVE = Limits(minimum=0)
 AT_LEAST_ONE = Limits(minimum=1)
 COUNT = Limits(minimum=1, maximum=2**20 - 1)  # what a saved folder records, `models.metadata.Count`
 SHARE = Limits(minimum=0, maximum=1)
+SHARE_BELOW_ONE = Limits(minimum=0, below=1)
 SEED = Limits(minimum=0, maximum=2**32 - 1)  # what numpy accepts
 
 
@@ -253,6 +254,26 @@ class QADataOptions:
     max_train_samples: int | None = limit_option("Train on", "questions")
     max_eval_samples: int | None = limit_option("Evaluate on", "questions")
     max_predict_samples: int | None = limit_option("Predict", "questions")
+    folds: int | None = option(
+        None,
+        "Cross-validation: answer each of N folds of --train_file after training on the others.",
+        kind="N",
+        limits=Limits(minimum=2),
+        before=None,
+    )
+    fold_by: str | None = option(
+        None,
+        "What folds do not divide. Without it articles, or contexts if those are few.",
+        choices=("article", "context"),
+        before=None,
+    )
+    fold_choosing_share: float = option(
+        0.1,
+        "Share that chooses the epoch.",
+        limits=SHARE_BELOW_ONE,
+        before=0.1,
+    )
+    fold: int | None = option(None, "This fold only.", kind="N", limits=AT_LEAST_ONE, before=None)
     max_seq_length: int = option(384, "Window with its question.", kind="TOKENS")
     doc_stride: int = option(128, "Overlap of windows.", kind="TOKENS", limits=NOT_NEGATIVE)
     pad_to_max_length: bool = option(
@@ -645,7 +666,20 @@ class QARunConfig(_ConfigBase):
 
     def resolved(self) -> QARunConfig:
         """Return the configuration with those options decided that follow from others."""
-        return replace(self, training=resolve_training_options(self.training))
+        training = self.training
+        if self.data.folds is not None:
+            training = replace(training, do_eval=self.data.fold_choosing_share > 0, do_predict=True)
+        return replace(self, training=resolve_training_options(training))
+
+    def all_splits(self) -> tuple[Split, ...]:
+        """Return every part that the data may have; of a cross-validation the one that is divided."""
+        splits = super().all_splits()
+        return splits if self.data.folds is None else splits[:1]
+
+    @property
+    def is_cross_validation(self) -> bool:
+        """Whether the run consists of the runs of all folds."""
+        return self.data.folds is not None and self.data.fold is None
 
     def taken_from_saved(self) -> dict[str, Any]:
         """Return those options for windows and answers that are neither given nor at their default."""

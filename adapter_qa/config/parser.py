@@ -25,7 +25,7 @@ from adapter_qa.config import option_help
 from adapter_qa.config.legacy_options import LEGACY_NAMES, translate_legacy_args
 from adapter_qa.config.misnamings import right_name
 from adapter_qa.config.option_effects import REFUSED, unused_notes
-from adapter_qa.config.options import SHARE, Limits, MLMRunConfig, NERRunConfig, QARunConfig
+from adapter_qa.config.options import SHARE, SHARE_BELOW_ONE, Limits, MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.config.validation import validate_config
 from adapter_qa.core.cli import CollectingArgumentParser, HelpFormatter
@@ -321,7 +321,7 @@ def parse_config(config_class: type[Config], argv: Sequence[str], *, description
 
 def _metavar(annotation: Any, limits: Limits | None) -> str:
     """Return what stands for the value of an option of a type, which may be a union."""
-    if limits in (SHARE, Limits(above=0, below=1)):
+    if limits in (SHARE, SHARE_BELOW_ONE, Limits(above=0, below=1)):
         return "0..1"
     types = {annotation, *get_args(annotation)}
     return "N" if int in types else "X" if float in types else "JSON" if dict[str, Any] in types else "TEXT"

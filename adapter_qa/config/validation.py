@@ -29,10 +29,23 @@ from adapter_qa.config.options import (
     RunConfig,
     TrainingOptions,
 )
+from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import is_text
 
 TOP_K_METRIC = re.compile(r"top_(\d+)_(?:exact|f1)")  # group: number of candidates
+_ALL_QUESTIONS = "which divides --train_file into all parts"
+NOT_WITH_FOLDS = {
+    "validation_file": _ALL_QUESTIONS,
+    "test_file": _ALL_QUESTIONS,
+    "max_eval_samples": _ALL_QUESTIONS,
+    "max_predict_samples": _ALL_QUESTIONS,
+    "calibration_file": _ALL_QUESTIONS,
+    "calibration_share": _ALL_QUESTIONS,
+    "do_predict": "which answers every question of --train_file",
+    "push_to_hub": "which trains a model for each fold",
+}
+LOGGED_BY_FOLD = ("none", "tensorboard", "trackio")  # the others know one run of a process
 TRACKIO_VERSION = "0.20.2"  # the newest one beside the pinned huggingface-hub
 
 
@@ -45,7 +58,7 @@ def validate_config(config: RunConfig) -> list[str]:
         case QARunConfig():
             problems += setup_problems(config.adapter, config.language_adapter, config.fusion)
             problems += _missing_files(config) + _dataset_problems(config) + _head_problems(config)
-            return problems + _calibration_problems(config)
+            return problems + _calibration_problems(config) + _fold_problems(config)
         case NERRunConfig():
             problems += setup_problems(config.adapter, config.language_adapter, FusionOptions())
             return problems + _missing_files(config) + _dataset_problems(config) + _ner_problems(config)
@@ -79,6 +92,50 @@ def _dataset_problems(config: QARunConfig | NERRunConfig) -> list[str]:
     if data.dataset_name is not None and config.splits() and all(split.files for split in config.splits()):
         return ["--dataset_name: nothing is read from it, every part that is used has a file; leave it out"]
     return []
+
+
+def _fold_problems(config: QARunConfig) -> list[str]:
+    """Return the problems of a cross-validation."""
+    data, training = config.data, config.training
+    if data.folds is None:
+        return [] if data.fold is None else [f"--fold {data.fold}: is one of --folds N; give N"]
+    values: dict[str, object] = {**vars(data), **vars(training)}
+    problems = [
+        f"--{name}: cannot be combined with --folds, {reason}; leave out one of the two"
+        for name, reason in NOT_WITH_FOLDS.items()
+        if name in config.given and values[name] not in (None, False)
+    ]
+    if not training.do_train:
+        problems.append("--folds: every fold trains a model; add --do_train")
+    if data.fold is not None and data.fold > data.folds:
+        problems.append(f"--fold {data.fold}: must be at most --folds {data.folds}")
+    evaluates, share = training.effective_eval_strategy != "no", data.fold_choosing_share
+    if evaluates and not share:
+        problems.append(
+            "--fold_choosing_share 0: leaves no questions to evaluate on while training; give a share, or leave out "
+            "--eval_strategy"
+        )
+    if training.do_train and share and not evaluates:
+        problems.append("--eval_strategy no: no epoch is chosen, so --fold_choosing_share must be 0")
+    return problems + (_problems_of_one_process(training) if data.fold is None else [])
+
+
+def _problems_of_one_process(training: TrainingOptions) -> list[str]:
+    """Return what several runs in one process cannot do."""
+    problems = []
+    if process_count() > 1:
+        problems.append(
+            f"--folds: {process_count()} processes were started, one runs all folds; start it without torchrun"
+        )
+    if training.deepspeed is not None:
+        problems.append("--folds: DeepSpeed needs a process for each run; leave out --deepspeed")
+    others = [name for name in training.report_to or [] if name not in LOGGED_BY_FOLD]
+    if others:
+        problems.append(
+            f"--report_to {' '.join(others)}: would log all folds as one run; with --folds give "
+            f"{', '.join(LOGGED_BY_FOLD)}"
+        )
+    return problems
 
 
 def _head_problems(config: QARunConfig) -> list[str]:

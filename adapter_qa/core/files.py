@@ -287,6 +287,19 @@ def write_json(path: Path, document: Any, writer: str = "") -> None:
     write_text(path, json.dumps(document, indent=2, ensure_ascii=False) + "\n", writer)
 
 
+def json_lines(items: Iterable[tuple[str, object]]) -> Iterator[bytes]:
+    """Yield a JSON object in chunks, with one line for each key."""
+    import msgspec  # late: --help does not need it
+
+    encode = msgspec.json.Encoder().encode
+    yield b"{"
+    separator = b"\n"
+    for key, value in items:
+        yield separator + encode(key) + b": " + encode(value)
+        separator = b",\n"
+    yield b"\n}\n"
+
+
 def fsync_tree(folder: Path) -> None:
     """Call `fsync_path` for a folder and everything in it."""
     for path in [*folder.rglob("*"), folder]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,57 @@ from adapter_qa.data.questions import Question
 
 GroupBy = Literal["article", "context"]
 CALIBRATION_SEED = 0
+ARTICLES_PER_FOLD = 2  # without a choice of the user, with fewer articles a fold would often be one large article
+
+
+class FoldScheme(NamedTuple):
+    """How questions are divided for a cross-validation.
+
+    Attributes:
+        folds: number of folds.
+        by: what is never divided; None: articles if there are `ARTICLES_PER_FOLD` for each fold, else contexts.
+        choosing_share: share of the questions outside the scored fold that chooses the epoch, 0 for none.
+        seed: of the random order of the groups.
+    """
+
+    folds: int
+    by: GroupBy | None
+    choosing_share: float
+    seed: int
+
+    def decided(self, questions: Sequence[Question]) -> GroupBy:
+        """Return what is never divided."""
+        if self.by is not None:
+            return self.by
+        titles = {question.title for question in questions} - {""}
+        return "article" if len(titles) >= ARTICLES_PER_FOLD * self.folds else "context"
+
+
+class FoldParts(NamedTuple):
+    """Which questions a fold trains on, chooses the epoch on, and is scored on; each (questions,) bool."""
+
+    train: npt.NDArray[np.bool_]
+    choosing: npt.NDArray[np.bool_]
+    scored: npt.NDArray[np.bool_]
+
+
+def divide(questions: Sequence[Question], scheme: FoldScheme) -> list[FoldParts]:
+    """Return the parts of each fold; a group is in one part of a fold, and scored in one fold.
+
+    Raises:
+        ValueError: if there are fewer groups than folds, or too few outside a fold for a share of them.
+    """
+    groups = group_names(questions, scheme.decided(questions))
+    fold_of = assign_folds(groups, scheme.folds, scheme.seed)
+    parts = []
+    for fold in range(scheme.folds):
+        scored = fold_of == fold
+        choosing = np.zeros_like(scored)
+        if scheme.choosing_share:
+            others = np.flatnonzero(~scored)
+            choosing[others] = set_aside([groups[index] for index in others], scheme.choosing_share, scheme.seed + fold)
+        parts.append(FoldParts(~scored & ~choosing, choosing, scored))
+    return parts
 
 
 def group_names(questions: Sequence[Question], by: GroupBy) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from adapter_qa.core.errors import UserError
+from adapter_qa.data.bootstrap import MIN_CONTEXTS, context_numbers
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting.error_analysis import (
     QuestionSource,
@@ -17,7 +18,7 @@ from adapter_qa.reporting.error_analysis import (
     question_source,
     read_answers,
 )
-from adapter_qa.reporting.paired import MIN_CONTEXTS, context_numbers, pair_rows
+from adapter_qa.reporting.paired import pair_rows
 from adapter_qa.reporting.runs import Group, same_evaluation
 
 Answers = dict[int, list[RunAnswers]]  # of each run, by number of the group

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, NamedTuple
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import files_fingerprint, read_json
-from adapter_qa.data.partition import calibration_parts
+from adapter_qa.data.partition import calibration_parts, divide
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.squad import QuestionColumns, read_squad_files
 from adapter_qa.data.squad_metrics import question_scores, squad_metrics
-from adapter_qa.reporting.runs import Run
+from adapter_qa.reporting.runs import Fold, Run
 from adapter_qa.runs.layout import BASE_FOLDER, predictions_file
 
 if TYPE_CHECKING:
@@ -149,17 +149,19 @@ class QuestionSource(NamedTuple):
     columns: QuestionColumns
     limit: int | None
     set_aside: float | None = None
+    fold: Fold | None = None
 
 
 def question_source(run: Run) -> QuestionSource:
     """Return the source of the questions that a run was evaluated on."""
     source = run.document.data.get("eval")
     columns = QuestionColumns.of_options(run.document.options)
-    return QuestionSource(None if source is None else source.sha256, columns, run.limit, run.set_aside)
+    sha256 = None if source is None else source.sha256
+    return QuestionSource(sha256, columns, run.limit, run.set_aside, run.fold)
 
 
 def evaluated_questions(run: Run) -> list[Question]:
-    """Read the questions that a run was evaluated on.
+    """Read the questions that a run was evaluated on: all of a cross-validation, of one fold a part.
 
     Raises:
         UserError: if they did not come from a file, or the file is missing or has changed.
@@ -180,9 +182,13 @@ def evaluated_questions(run: Run) -> list[Question]:
         raise UserError(f"{names}: cannot be read: {error.strerror}") from error
     if sha256 != source.sha256:
         raise UserError(f"{names}: has changed since {run.folder} was evaluated on it")
-    _, columns, limit, share = question_source(run)
+    _, columns, limit, share, fold = question_source(run)
     questions = read_squad_files(paths, need_answers=True, columns=columns)[:limit]
-    return questions if share is None else calibration_parts(questions, share)[1]
+    if fold is None:
+        return questions if share is None else calibration_parts(questions, share)[1]
+    parts = divide(questions, fold.scheme)[fold.number - 1]
+    evaluated = parts.scored if fold.split == "predict" else parts.choosing
+    return [question for question, is_in in zip(questions, evaluated.tolist(), strict=True) if is_in]
 
 
 def read_answers(run: Run, questions: list[Question]) -> RunAnswers:

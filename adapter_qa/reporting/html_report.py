@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json, write_bytes
+from adapter_qa.data.bootstrap import RESAMPLES
 from adapter_qa.data.calibration import BINS
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
@@ -30,7 +31,6 @@ from adapter_qa.reporting.error_analysis import (
     sample_examples,
 )
 from adapter_qa.reporting.layout import PAGE, existing_files
-from adapter_qa.reporting.paired import RESAMPLES
 from adapter_qa.reporting.runs import Group, same_evaluation
 from adapter_qa.reporting.tables import NOT_COMPARABLE, Column, Table, make_tables
 from adapter_qa.reporting.trust import MEASURES, TrustRow, curves_of, trust_row

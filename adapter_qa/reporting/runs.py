@@ -29,8 +29,9 @@ from adapter_qa.config import options as options_module
 from adapter_qa.config.options import SplitName
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
+from adapter_qa.data.partition import FoldScheme
 from adapter_qa.reporting.paired import PairedRow
-from adapter_qa.runs.layout import RUN_FILE, SWEEP_FILE
+from adapter_qa.runs.layout import FOLD_NAME, RUN_FILE, SWEEP_FILE
 from adapter_qa.runs.lock import is_locked
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
@@ -60,9 +61,14 @@ class Evaluation(msgspec.Struct):
 
     Only the final evaluation of a calibrated run has the loss of its probabilities, `eval_nll`, and the measures
     without calibration.
+    A cross-validation has intervals of 95 %, and mean and standard deviation (n - 1) over its folds.
     """
 
     eval_f1: float | None = None
+    eval_f1_low: float | None = None
+    eval_f1_high: float | None = None
+    eval_f1_fold_mean: float | None = None
+    eval_f1_fold_deviation: float | None = None
     eval_exact: float | None = None
     eval_loss: float | None = None
     eval_perplexity: float | None = None
@@ -162,6 +168,14 @@ class Evaluated(NamedTuple):
     conditions: tuple[str, ...]
 
 
+class Fold(NamedTuple):
+    """A fold of a cross-validation, counted from 1, and the split whose scores are read."""
+
+    number: int
+    scheme: FoldScheme
+    split: SplitName
+
+
 class RunDocument(msgspec.Struct):
     """The part of run.json that a report needs. Other keys are ignored."""
 
@@ -218,14 +232,35 @@ class Run:
         return self.document.options.get("seed")
 
     @property
+    def folds(self) -> int | None:
+        """The number of folds, if the run is a whole cross-validation."""
+        folds = self.document.options.get("folds")
+        return folds if isinstance(folds, int) and self.fold is None else None
+
+    @property
+    def fold(self) -> Fold | None:
+        """The fold, if the run is that of a single one."""
+        options = self.document.options
+        fold = options.get("fold")
+        if not isinstance(fold, int):
+            return None
+        share, seed = float(options["fold_choosing_share"]), int(options["seed"])
+        return Fold(fold, FoldScheme(int(options["folds"]), options["fold_by"], share, seed), self.split)
+
+    @property
     def version_2(self) -> bool:
         """Whether the run was evaluated as SQuAD v2.0."""
         return self.document.options.get("version_2_with_negative") is True
 
     @property
+    def limited_split(self) -> str:
+        """The split whose file is evaluated; a cross-validation divides that of the training."""
+        return self.split if self.document.options.get("folds") is None else "train"
+
+    @property
     def limit(self) -> int | None:
         """The number of examples to which the user limited the evaluated file; None: no limit."""
-        limit = self.document.options.get(f"max_{self.split}_samples")
+        limit = self.document.options.get(f"max_{self.limited_split}_samples")
         return limit if isinstance(limit, int) else None
 
     @property
@@ -249,6 +284,8 @@ class Run:
         conditions = [str(self.version_2)] if self.task == "qa" else []
         if self.set_aside is not None:
             conditions.append(f"without {self.set_aside} to calibrate on")
+        if self.fold is not None:
+            conditions.append(str(self.fold))
         if self.task == "mlm":  # perplexity is by token, so by the vocabulary of the base
             conditions += [str(options.get(name)) for name in ("model_name_or_path", "block_size", "mlm_probability")]
         names = [*source.paths, source.dataset, source.config, source.split, source.held_out_of]
@@ -267,8 +304,11 @@ class Run:
         ]
         text = f"{what if count is None else f'{count:,} {what}'} "
         text += f"held out of {PurePath(source.held_out_of).name}" if source.held_out_of else f"of {' '.join(names)}"
+        if self.fold is not None:
+            use = "that choose the epoch of" if self.split == "eval" else "of"
+            text += f" {use} fold {self.fold.number} of {self.fold.scheme.folds}"
         if self.limit is not None:
-            text += f" (--max_{self.split}_samples {self.limit})"
+            text += f" (--max_{self.limited_split}_samples {self.limit})"
         if self.set_aside is not None:
             text += f" (without --calibration_share {self.set_aside:g})"
         if self.task == "mlm":
@@ -437,6 +477,8 @@ def _run_files(path: Path) -> Iterator[Path]:
         subfolders.sort()
         if RUN_FILE in files:
             yield Path(folder) / RUN_FILE
+            # The run is all of its folds.
+            subfolders[:] = [name for name in subfolders if not FOLD_NAME.fullmatch(name)]
 
 
 def read_run(folder: Path, split: SplitName = "eval") -> Run:

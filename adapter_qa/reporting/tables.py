@@ -17,7 +17,8 @@ from typing import Any
 
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.core.readable import file_size
-from adapter_qa.reporting.paired import FEW_CONTEXTS, Estimate, PairedRow, ToBest
+from adapter_qa.data.bootstrap import FEW_CONTEXTS, Estimate
+from adapter_qa.reporting.paired import PairedRow, ToBest
 from adapter_qa.reporting.runs import (
     MEASURES,
     REFERENCES,
@@ -106,6 +107,8 @@ def make_tables(groups: Sequence[Group], *, short: bool = True) -> list[Table]:
         place = [column.heading for column in columns].index("trainable")
         columns[place:place] = [_option_column(name, members, groups, short) for name in options]
         differences, footnotes = _difference_columns(members)
+        divided = [group for group in members if group.first.folds is not None and group.first.finished]
+        footnotes += [escape_control_chars(_explain_folds(group)) for group in divided]
         for after, column in differences.items():
             columns.insert([column.heading for column in columns].index(after) + 1, column)
         columns = [column for column in columns if any(column.cells)]
@@ -154,6 +157,19 @@ def _explain_differences(paired: PairedRow) -> str:
         "best row"
     )
     return f"{text}; with so few contexts the interval is too narrow" if paired.contexts < FEW_CONTEXTS else text
+
+
+def _explain_folds(group: Group) -> str:
+    """Say what a row that is a cross-validation has as its scores; intervals are those of its first seed."""
+    first, scores = group.first, group.first.evaluation()
+    text = f"{group.name}: {first.folds} folds, all answers together"
+    if scores.eval_f1 is None or scores.eval_f1_fold_mean is None or scores.eval_f1_fold_deviation is None:
+        return text
+    of_seed = f" of seed {first.seed}" if len(group.runs) > 1 else ""
+    text += f"; F1{of_seed} {scores.eval_f1:.1f}"
+    if scores.eval_f1_low is not None and scores.eval_f1_high is not None:
+        text += f" [{scores.eval_f1_low:.1f}, {scores.eval_f1_high:.1f}]"
+    return f"{text}, over folds {scores.eval_f1_fold_mean:.1f} ± {scores.eval_f1_fold_deviation:.1f}"
 
 
 def _result_columns(groups: Sequence[Group], short: bool) -> list[Column]:

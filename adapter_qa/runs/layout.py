@@ -15,6 +15,7 @@ fusion_attention.json            mean attention of a fusion
 runs/                            TensorBoard logs
 sweep.json, journal.log, trials/<number>/       the report, the storage and the runs of a sweep
 parallel_coordinates.png         picture of the finished trials of a sweep
+fold_<number>/                   the runs of a cross-validation, whose folder has their answers and scores together
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ MANIFEST_FILE = "manifest.json"
 TRAINED_FILE = "trained.safetensors"
 PROGRESS_FILE = "progress.json"
 
+FOLD_NAME = re.compile(r"fold_\d+")
 CHECKPOINT_NAME = re.compile(r"checkpoint-(\d+)")
 TEMPORARY_CHECKPOINT = "checkpoint" + TEMPORARY_SUFFIX
 REMOVED_CHECKPOINT = "checkpoint.removing"
@@ -60,7 +62,7 @@ FULL_MODEL_FILES = (
 REMOVABLE = (
     "checkpoint-*", TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT,
     *(f"{name}{TEMPORARY_SUFFIX}" for name in ("*.json", "*.conll", CARD_FILE, FROZEN_FILE, OPTIONS_FILE)),
-    "adapters-*", BASE_FOLDER, LOGS_FOLDER, FROZEN_FILE, "trainer_state.json", OPTIONS_FILE,
+    "fold_*", "adapters-*", BASE_FOLDER, LOGS_FOLDER, FROZEN_FILE, "trainer_state.json", OPTIONS_FILE,
     "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json", "*_curves.json",
     ATTENTION_FILE, CALIBRATION_FILE,
     *FULL_MODEL_FILES,
@@ -95,6 +97,11 @@ def null_odds_file(split: str) -> str:
 def curves_file(split: str) -> str:
     """Return the name of the curves that say how far a split's probabilities and odds can be trusted."""
     return f"{split}_curves.json"
+
+
+def fold_folder(folder: Path, fold: int) -> Path:
+    """Return the folder of a fold's run in that of its cross-validation."""
+    return folder / f"fold_{fold}"
 
 
 def trial_folder(folder: Path, number: int) -> Path:

@@ -20,7 +20,7 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import kind, read_json, temporary_path, write_json
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.runs.checkpoints import newest_checkpoint
-from adapter_qa.runs.layout import CARD_FILE, LOCK_FILE, REMOVABLE, RUN_FILE
+from adapter_qa.runs.layout import CARD_FILE, FOLD_NAME, LOCK_FILE, REMOVABLE, RUN_FILE
 from adapter_qa.runs.lock import lock_run_dir
 from adapter_qa.runs.provenance import device_name, hide_secrets, now, source_commit, versions
 
@@ -144,10 +144,17 @@ def open_run(
         record.replaces = overwrite
         if not overwrite:
             _resume_or_reject(record, folder, earlier or {})
-    elif folder.is_dir() and {*folder.iterdir()} - {folder / LOCK_FILE, temporary_path(folder / RUN_FILE)}:
+    elif folder.is_dir() and any(not _is_of_a_run(path) for path in folder.iterdir()):
         problem = "is not empty and holds no run; give another folder or empty it yourself"
         raise UserError(f"--output_dir {folder}: {problem}")
     return record
+
+
+def _is_of_a_run(path: Path) -> bool:
+    """Return whether a path in a folder without run.json is of a run that began there, or of a fold that ran alone."""
+    if path.name in (LOCK_FILE, temporary_path(path.with_name(RUN_FILE)).name):
+        return True
+    return FOLD_NAME.fullmatch(path.name) is not None and (path / RUN_FILE).is_file()
 
 
 def recorded_options(folder: Path) -> dict[str, Any]:

@@ -391,7 +391,7 @@ def _trainer_problems(sweep: Sweep, params: dict[str, Any]) -> list[str]:
     except UserError as error:
         return error.problems
     problems = validate_config(config)
-    if not config.training.do_eval:
+    if not config.training.do_eval and config.data.folds is None:
         problems.append(f"options: do_eval is not true; trials are compared by the evaluation's {sweep.metric}")
     return problems
 

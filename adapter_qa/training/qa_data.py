@@ -5,10 +5,12 @@ torch and transformers are imported only when windows are made, so that errors i
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from adapter_qa.config.options import QARunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
@@ -18,11 +20,14 @@ from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.sources import dataset_source
 from adapter_qa.data.squad import QuestionColumns, load_hub_squad, read_squad_files
-from adapter_qa.training.shared_files import fingerprints, shared_file_notes
+from adapter_qa.training.shared_files import fingerprints, shared_file_notes, unseen_notes
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from transformers import PreTrainedTokenizerFast
 
+    from adapter_qa.data.partition import FoldParts, GroupBy
     from adapter_qa.data.window_dataset import WindowDataset
     from adapter_qa.runs.run_record import RunRecord
 
@@ -44,16 +49,18 @@ def load_questions(config: QARunConfig) -> dict[str, QuestionSplit]:
     """Load the questions of every split that is used, by split name.
 
     Raises:
-        UserError: if a file cannot be read, no question can be used, or questions without an answer are given without
-            --version_2_with_negative.
+        UserError: if a file cannot be read, no question can be used, questions without an answer are given without
+            --version_2_with_negative, or with --folds the questions cannot be divided, or a saved model that the run
+            builds on has trained on them.
     """
+    if config.data.folds is not None:
+        return _load_fold(config)
     splits = config.splits()
     loaded = run_all(partial(_load_split, split, config) for split in splits)
     by_name: dict[str, QuestionSplit] = {split.name: part for split, part in zip(splits, loaded, strict=True)}
     if config.data.is_calibrated and "eval" in by_name:
         by_name |= _calibration_splits(by_name, config.data.calibration_share)
-    if "eval" in by_name:
-        _check_best_metric(config.training.best_metric, by_name["eval"].questions)
+    _check_best_metric(config.training.best_metric, by_name)
     log_note(shared_file_notes({name: fingerprints(part.source) for name, part in by_name.items()}))
     return by_name
 
@@ -93,14 +100,143 @@ def _calibration_splits(splits: dict[str, QuestionSplit], share: float | None) -
     }
 
 
-def _check_best_metric(metric: str, questions: list[Question]) -> None:
-    """Raise UserError if the metric is that of questions with or without an answer, and there are none."""
+@dataclass(frozen=True)
+class Fold:
+    """One fold of a cross-validation.
+
+    Attributes:
+        number: from 1.
+        by: what is in one part only, "article" or "context".
+        splits: "train", "eval", on which the epoch is chosen, if there is a choice, and "predict", which is scored.
+    """
+
+    number: int
+    by: GroupBy
+    splits: dict[str, QuestionSplit]
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Return the numbers of questions and of groups of each split."""
+        names = ("questions", GROUP_COUNTS[self.by])
+        return {split: {name: part.source[name] for name in names} for split, part in self.splits.items()}
+
+
+def _load_fold(config: QARunConfig) -> dict[str, QuestionSplit]:
+    """Return the splits of the fold that is run; a dry run of all folds builds the model of the first."""
+    number = config.data.fold or 1
+    splits = load_folds(config)[number - 1].splits
+    source = splits["train"].source
+    notes = unseen_notes(_saved_models(config), fingerprints(source))
+    if config.is_cross_validation:
+        log_note(notes)
+    else:
+        _note_left_out(f"fold {number}", source["unaligned"], source["unaligned"] + source["questions"])
+    return splits
+
+
+GROUP_COUNTS: dict[GroupBy, str] = {"article": "articles", "context": "contexts"}  # names in run.json
+
+
+def load_folds(config: QARunConfig) -> list[Fold]:
+    """Load the questions of a cross-validation with `load_whole`, and divide them with `make_folds`."""
+    return make_folds(config, *load_whole(config))
+
+
+def make_folds(config: QARunConfig, questions: list[Question], source: dict[str, Any]) -> list[Fold]:
+    """Divide the questions of a cross-validation.
+
+    Raises:
+        UserError: if there are too few articles or contexts, or no question of a part can be used.
+    """
+    from adapter_qa.data.partition import FoldScheme, divide, group_names  # late: it imports numpy
+
+    data = config.data
+    by = cast("GroupBy | None", data.fold_by)
+    scheme = FoldScheme(int(data.folds or 0), by, data.fold_choosing_share, config.training.seed)
+    by = scheme.decided(questions)
+    groups = group_names(questions, by)
+    try:
+        parts = divide(questions, scheme)
+    except ValueError as error:
+        count, other = len({*groups}), "context" if by == "article" else "article"
+        raise UserError(
+            f"--folds {scheme.folds}: {error}; the data have {count} {GROUP_COUNTS[by]}; give fewer folds, "
+            f"--fold_by {other}, or --fold_choosing_share 0"
+        ) from error
+
+    def part_of(mask: npt.NDArray[np.bool_], name: str) -> QuestionSplit:
+        chosen = [question for question, is_in in zip(questions, mask.tolist(), strict=True) if is_in]
+        names = sorted({group for group, is_in in zip(groups, mask.tolist(), strict=True) if is_in})
+        unaligned = _unaligned(chosen)
+        if name == "train":
+            chosen = _trainable(chosen, _origin(config.all_splits()[0], config))
+        digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        counts = {"questions": len(chosen), GROUP_COUNTS[by]: len(names), "groups_sha256": digest}
+        return QuestionSplit(chosen, {**source, "unaligned": unaligned, **counts})
+
+    def fold_of(number: int, masks: FoldParts) -> Fold:
+        named = zip(("train", "eval", "predict"), masks, strict=True)
+        try:
+            splits = {name: part_of(mask, name) for name, mask in named if mask.any()}
+            _check_best_metric(config.training.best_metric, splits)
+        except UserError as error:
+            raise UserError([f"fold {number}: {problem}" for problem in error.problems]) from error
+        return Fold(number, by, splits)
+
+    return run_all(partial(fold_of, number, masks) for number, masks in enumerate(parts, 1))
+
+
+def _saved_models(config: QARunConfig) -> dict[str, Path]:
+    """Return the folders of what a run builds on, by the words that name them."""
+    fused = [word.partition("=") for word in config.fusion.fuse_adapters or []]
+    words = [
+        ("--model_name_or_path", config.model.model_name_or_path),
+        ("--load_adapter", config.adapter.load_adapter),
+        ("--load_lang_adapter", config.language_adapter.load_lang_adapter),
+        *((f"--fuse_adapters {name}", path) for name, _, path in fused),
+    ]
+    return {f"{option} {path}": Path(path) for option, path in words if path is not None}
+
+
+def load_whole(config: QARunConfig) -> tuple[list[Question], dict[str, Any]]:
+    """Load all questions of a cross-validation.
+
+    Returns:
+        The questions, and where they come from, for run.json.
+
+    Raises:
+        UserError: as `load_questions`.
+    """
+    return _read_split(config.all_splits()[0], config)
+
+
+def _check_best_metric(metric: str, splits: dict[str, QuestionSplit]) -> None:
+    """Raise UserError if the metric is that of questions with or without an answer, and none of "eval" is one."""
+    questions = splits["eval"].questions if "eval" in splits else []
     for prefix, answered, meaning in (("HasAns_", True, "an answer"), ("NoAns_", False, "no answer")):
-        if metric.startswith(prefix) and not any(bool(question.answer_texts) is answered for question in questions):
+        if (
+            questions
+            and metric.startswith(prefix)
+            and not any(bool(question.answer_texts) is answered for question in questions)
+        ):
             raise UserError(f"--metric_for_best_model {metric}: not computed, no evaluation question has {meaning}")
 
 
 def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
+    questions, source = _read_split(split, config)
+    if split.name == "train":
+        name, count = _origin(split, config), len(questions)
+        questions = _trainable(questions, name)
+        _note_left_out(name, count - len(questions), count)
+    return QuestionSplit(questions, {**source, "questions": len(questions)})
+
+
+def _origin(split: Split, config: QARunConfig) -> str:
+    """Return the files of a split, or the data set, for messages."""
+    return " ".join(split.files) or str(config.data.dataset_name)
+
+
+def _read_split(split: Split, config: QARunConfig) -> tuple[list[Question], dict[str, Any]]:
+    """Return the questions of a split, and where they come from, for run.json."""
     data, need_answers = config.data, split.name != "predict"
     columns = QuestionColumns.of_options(vars(data))
     source: dict[str, Any]
@@ -115,15 +251,13 @@ def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
     questions = questions[: split.limit]
     source["unaligned"] = _unaligned(questions)
     if need_answers:
-        name = " ".join(split.files) or str(data.dataset_name)
         unanswered = sum(not question.answer_texts for question in questions)
         if unanswered and not data.version_2_with_negative:
             raise UserError(
-                f"{name}: {unanswered} questions have no answer; SQuAD v2 data needs --version_2_with_negative True"
+                f"{_origin(split, config)}: {unanswered} questions have no answer; SQuAD v2 data needs "
+                "--version_2_with_negative True"
             )
-        if split.name == "train":
-            questions = _trainable(questions, name)
-    return QuestionSplit(questions, {**source, "questions": len(questions)})
+    return questions, source
 
 
 def _unaligned(questions: list[Question]) -> int:
@@ -138,14 +272,17 @@ def _trainable(questions: list[Question], name: str) -> list[Question]:
     usable = [question for question in questions if not question.answer_texts or is_aligned(question)]
     if not usable:
         raise UserError(f"{name}: no answer is found at its answer_start; run prepare_squad_pt.py on the file first")
-    if len(usable) < len(questions):
+    return usable
+
+
+def _note_left_out(name: str, left_out: int, count: int) -> None:
+    if left_out:
         log_note(
             [
-                f"{name}: {len(questions) - len(usable)} of {len(questions)} questions are left out of training, their "
-                "answers are not at answer_start; prepare_squad_pt.py realigns most"
+                f"{name}: {left_out} of {count} questions are left out of training, their answers are not at "
+                "answer_start; prepare_squad_pt.py realigns most"
             ]
         )
-    return usable
 
 
 def make_split_windows(

@@ -42,10 +42,16 @@ from adapter_qa.training.run_summary import (
 SPLIT_WORDS = {"eval": "evaluation", "predict": "prediction", "calibration": "calibration questions"}
 
 
-def print_dry_run(run: RunContext[Config], bundle: ModelBundle, data: Mapping[str, Mapping[str, Sized]]) -> None:
+def print_dry_run(
+    run: RunContext[Config],
+    bundle: ModelBundle,
+    data: Mapping[str, Mapping[str, Sized]],
+    folds: list[dict[str, Any]] | None = None,
+) -> None:
     """Print the last line of a dry run: one JSON document with parameters, setup, and counts by split.
 
-    `data` has the splits by unit, e.g. "questions" and "windows"; the last unit is that of the model's inputs.
+    `data` has the splits by unit, e.g. "questions" and "windows"; the last unit is that of the model's inputs. `folds`
+    are those of a cross-validation.
     """
     print_main(f"setup: {run.setup_name}\n{format_table(bundle.parameters)}")
     active = FULL_FINE_TUNING if run.setup is None else str(bundle.model.active_adapters)
@@ -53,6 +59,8 @@ def print_dry_run(run: RunContext[Config], bundle: ModelBundle, data: Mapping[st
     for split, count_steps in (("train", train_steps), ("eval", eval_steps)):
         counts = {unit: len(splits.get(split, ())) for unit, splits in data.items()}
         document[split] = counts | {"steps": count_steps(list(counts.values())[-1], run.args)}
+    if folds is not None:
+        document["folds"] = folds
     print_main(json.dumps(document))
 
 
@@ -138,6 +146,7 @@ def print_result(run: RunContext[Config], state: TrainerState) -> None:
     )
     sizes = {name: vars(result)[name] for name in ("saved_bytes", "folder_bytes", "memory_bytes")}
     record.update(result=sizes)
-    commands = next_commands(document["script"], result.folder) if saved is not None else []
+    is_fold = document["options"].get("fold") is not None
+    commands = next_commands(document["script"], result.folder) if saved is not None and not is_fold else []
     print_main(f"{document['script']}: finished\n{result.text(commands)}")
     log_note(score_hints(metrics.get("eval", {})))

@@ -1,10 +1,16 @@
-"""A note on files that a run trains on and evaluates or predicts as well."""
+"""Files that a run trains on and evaluates or predicts as well: a note, in a cross-validation a refusal."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from adapter_qa.core.errors import raise_if_any
+from adapter_qa.core.files import read_json
+from adapter_qa.runs.layout import RUN_FILE
+
+LANGUAGE_SCRIPT = "run_mlm_adapter.py"
 OPTIONS = {"eval": "validation_file", "predict": "test_file", "calibration": "calibration_file"}
 
 
@@ -27,4 +33,39 @@ def shared_file_notes(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[
                 f"--{option} {path}{others} also trained on (--train_file {trained[shared[0]['sha256']]}); the scores "
                 "say nothing about new text"
             )
+    return notes
+
+
+def unseen_notes(models: Mapping[str, Path], files: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Check that no saved model has trained on the files that a cross-validation scores.
+
+    What trained elsewhere, or left no run.json, is unknown.
+
+    Args:
+        models: folders of runs, or in them, by the words of the command line that name them.
+        files: fingerprints.
+
+    Returns:
+        A line for each language adapter that has read their texts; it has not seen their answers.
+
+    Raises:
+        UserError: one of the models has.
+    """
+    scored = {file["sha256"]: file["file"] for file in files}
+    problems, notes = [], []
+    for words, path in models.items():
+        record = (path.parent if path.name.startswith("adapters-") else path) / RUN_FILE
+        run = read_json(record) if record.is_file() else {}
+        data = run.get("data")
+        trained = data.get("train") if isinstance(data, dict) else None
+        seen = [file["sha256"] for file in fingerprints(trained)] if isinstance(trained, dict) else []
+        names = [scored[digest] for digest in seen if digest in scored]
+        if names and run.get("script") == LANGUAGE_SCRIPT:
+            notes.append(f"{words}: has read the texts of {names[0]}, whose questions --folds scores")
+        elif names:
+            problems.append(
+                f"{words}: was trained on {names[0]}, whose questions --folds scores; give another model, or leave "
+                "it out"
+            )
+    raise_if_any(problems)
     return notes

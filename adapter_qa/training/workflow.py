@@ -55,7 +55,15 @@ from adapter_qa.models.save import frozen_adapters, save_setup
 from adapter_qa.models.weights import check_states
 from adapter_qa.runs.checkpoints import checkpoint_steps, discard, remove_leftovers, rotate
 from adapter_qa.runs.hub import HubTarget, push_finished
-from adapter_qa.runs.layout import BASE_FOLDER, FROZEN_FILE, OPTIONS_FILE, RUN_FILE, checkpoint_path
+from adapter_qa.runs.layout import (
+    BASE_FOLDER,
+    FROZEN_FILE,
+    LOGS_FOLDER,
+    OPTIONS_FILE,
+    RUN_FILE,
+    checkpoint_path,
+    fold_folder,
+)
 from adapter_qa.runs.model_card import write_card
 from adapter_qa.runs.output_dir import derived_output_dir
 from adapter_qa.runs.provenance import versions
@@ -99,8 +107,10 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     args = resolve_training_args(config.training)
     if args.output_dir_is_derived:
         _set_derived_folder(args, config, setup)
+    if isinstance(config, QARunConfig) and config.data.fold is not None:
+        _set_fold_folder(args, config, config.data.fold)
     folder = None if args.dry_run else Path(str(args.output_dir))
-    args = _as_begun(args, config, folder)
+    args = _as_begun(args, config, _begun_folder(config, folder))
     config, setup = with_begun_head(with_begun_options(config, folder), setup, folder)
 
     def open_folder() -> RunRecord:
@@ -133,6 +143,22 @@ def _set_derived_folder(args: TrainerArguments, config: Config, setup: AdapterSe
         args.logging_dir = str(Path(args.output_dir) / "runs")
 
 
+def _set_fold_folder(args: TrainerArguments, config: QARunConfig, fold: int) -> None:
+    """Set the folder and the name of a fold's run, which are in and after those of its cross-validation."""
+    args.output_dir = str(fold_folder(Path(str(args.output_dir)), fold))
+    if config.training.logging_dir is None:
+        args.logging_dir = str(Path(args.output_dir) / LOGS_FOLDER)
+    if args.run_name is not None:
+        args.run_name = str(fold_folder(Path(args.run_name), fold))
+
+
+def _begun_folder(config: Config, folder: Path | None) -> Path | None:
+    """Return the folder whose run decides the arithmetic; of a fold that has not begun its cross-validation's."""
+    is_new = folder is not None and not (folder / RUN_FILE).is_file()
+    is_fold = isinstance(config, QARunConfig) and config.data.fold is not None
+    return folder.parent if folder is not None and is_new and is_fold else folder
+
+
 def _as_begun(args: TrainerArguments, config: Config, folder: Path | None) -> TrainerArguments:
     """Return the training arguments with the arithmetic of the begun run in the folder, where none was given."""
     begun = with_begun_arithmetic(config, folder).training
@@ -143,7 +169,7 @@ def _as_begun(args: TrainerArguments, config: Config, folder: Path | None) -> Tr
         return args
     as_begun = resolve_training_args(begun)
     as_begun.output_dir, as_begun.logging_dir = args.output_dir, args.logging_dir
-    as_begun.output_dir_is_derived = args.output_dir_is_derived
+    as_begun.output_dir_is_derived, as_begun.run_name = args.output_dir_is_derived, args.run_name
     as_begun.precision_reason = f"as the run in {folder} began"
     return as_begun
 
@@ -168,7 +194,9 @@ def is_finished(run: RunContext[Config]) -> bool:
         RunError: if the push fails.
     """
     if run.record.finished:
-        print_main(f"{run.record.folder}: this run is finished; --overwrite_output_dir does it again")
+        is_fold = isinstance(run.config, QARunConfig) and run.config.data.fold is not None
+        again = "this fold is finished" if is_fold else "this run is finished; --overwrite_output_dir does it again"
+        print_main(f"{run.record.folder}: {again}")
         if run.record.folder is not None and run.record.keeps_checkpoints is False:
             folder = run.record.folder
             on_main_process(lambda: _remove_training_state(folder))
@@ -283,14 +311,14 @@ def build_model(
     if run.setup is not None:
         build_setup(model, run.setup)
     on_main_process(run.record.begin)
-    _write_options(run)
+    write_options(run)
     parameters = parameter_table(model, run.setup, trains=bool(run.args.do_train or run.args.dry_run))
     trained_on = msgspec.to_builtins(_trained_on(options, weights, base.identity.tokenizer))
     run.record.update(setup=run.setup_name, parameters=parameters, trained_on=trained_on)
     return ModelBundle(model, base.tokenizer, parameters, {**trained_on, "versions": versions(), **task_metadata})
 
 
-def _write_options(run: RunContext[Config]) -> None:
+def write_options(run: RunContext[Config]) -> None:
     """Write the options that are not defaults to options.yaml, which a script accepts as first argument."""
     record = run.record
     if record.folder is None or not record.begun:

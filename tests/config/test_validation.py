@@ -82,6 +82,9 @@ LIMITS: dict[Any, list[tuple[str, float | None, float | None]]] = {
         *((name, 1, None) for name in ("n_best_size", "max_answer_length")),
         ("doc_stride", 0, None),
         ("temperature", 0.05, 20),
+        ("folds", 2, None),
+        ("fold", 1, None),
+        ("fold_choosing_share", 0, None),  # and below 1
     ],
     NERDataOptions: [
         *((name, 1, None) for name in ("max_train_samples", "max_eval_samples", "max_predict_samples")),

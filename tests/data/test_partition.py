@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from adapter_qa.data.partition import assign_folds, group_names, set_aside
+from adapter_qa.data.partition import FoldScheme, GroupBy, assign_folds, divide, group_names, set_aside
 from adapter_qa.data.questions import Question
 
 GROUPS = [name for name, size in zip("abcdefghij", (40, 25, 10, 9, 8, 7, 5, 3, 2, 1), strict=True) for _ in range(size)]
@@ -57,3 +57,25 @@ def test_set_aside_takes_and_leaves_a_group():
     assert set_aside(["a", "b"], 0.99, seed=1).sum() == 1
     with pytest.raises(ValueError, match="1 group cannot be divided"):
         set_aside(["a", "a"], 0.5, seed=1)
+
+
+@pytest.mark.parametrize("by", ["article", "context"])
+def test_a_group_is_in_one_part_of_a_fold_and_scored_once(by: GroupBy):
+    questions = [question(f"title {number % 20}", f"context {number % 60}") for number in range(240)]
+    folds = divide(questions, FoldScheme(4, by, 0.1, seed=3))
+    groups = np.array(group_names(questions, by))
+    for parts in folds:
+        assert (np.sum(parts, axis=0) == 1).all()
+        assert sum(len({*groups[part]}) for part in parts) == len({*groups})
+        assert abs(parts.choosing.sum() - 0.1 * (~parts.scored).sum()) <= 12 / 2  # half of an article
+    assert (np.sum([parts.scored for parts in folds], axis=0) == 1).all()
+    assert len({tuple(parts.choosing.tolist()) for parts in folds}) == 4
+    assert not any(parts.choosing.any() for parts in divide(questions, FoldScheme(4, by, 0.0, seed=3)))
+
+
+def test_what_a_fold_does_not_divide_by_default():
+    questions = [question(f"title {number % 10}", str(number)) for number in range(100)]
+    assert FoldScheme(5, None, 0.1, seed=1).decided(questions) == "article"
+    assert FoldScheme(6, None, 0.1, seed=1).decided(questions) == "context"
+    assert FoldScheme(6, "article", 0.1, seed=1).decided(questions) == "article"
+    assert FoldScheme(2, None, 0.1, seed=1).decided([question("", str(number)) for number in range(100)]) == "context"

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from adapter_qa.reporting import paired
-from adapter_qa.reporting.paired import RESAMPLES, Estimate, context_numbers, pair_rows, resampled_means
+from adapter_qa.data import bootstrap
+from adapter_qa.data.bootstrap import RESAMPLES, Estimate, context_numbers, resampled_means
+from adapter_qa.reporting.paired import pair_rows
 
 
 def make_scores(seed: int, contexts: int = 30, rows: int = 3) -> tuple[NDArray[np.float64], list[int]]:
@@ -40,7 +41,7 @@ def test_contexts_are_numbered_by_their_text() -> None:
 
 
 def test_means_are_those_of_a_loop_over_the_questions_of_drawn_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired, "RESAMPLES", 50)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 50)
     scores, contexts = make_scores(1, contexts=12)
     generator, expected = np.random.default_rng(0), []
     for _ in range(50):
@@ -69,7 +70,7 @@ def test_intervals_are_those_of_scipy() -> None:
 def test_the_number_of_draws_in_memory_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, contexts = make_scores(3)
     expected = resampled_means(scores[:, 0], contexts)
-    monkeypatch.setattr(paired, "DRAWS_AT_ONCE", 1000)
+    monkeypatch.setattr(bootstrap, "DRAWS_AT_ONCE", 1000)
     np.testing.assert_allclose(resampled_means(scores[:, 0], contexts), expected, rtol=1e-12)
 
 
@@ -121,7 +122,7 @@ def draw_answers(generator: np.random.Generator, contexts: int) -> tuple[NDArray
 
 @pytest.mark.slow
 def test_intervals_cover_the_true_difference(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(paired, "RESAMPLES", 1000)
+    monkeypatch.setattr(bootstrap, "RESAMPLES", 1000)
     generator = np.random.default_rng(1)
     many = draw_answers(generator, 1_000_000)[0][:, :, 0].mean(axis=0)
     covered = np.zeros(2)

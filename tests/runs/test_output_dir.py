@@ -69,6 +69,9 @@ OTHER_VALUES: dict[str, Any] = {
     "context_column": "texto",
     "answer_column": "resposta",
     "answer_start_column": "início",
+    "folds": 5,
+    "fold_by": "context",
+    "fold_choosing_share": 0.2,
 }
 
 

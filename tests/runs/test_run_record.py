@@ -197,7 +197,7 @@ def test_overwriting_removes_only_what_runs_make(tmp_path: Path) -> None:
     begin_run(tmp_path).finish()
     for pattern in REMOVABLE:
         path = tmp_path / pattern.replace("*", "1")
-        if pattern in ("checkpoint-*", "adapters-*", "base", "runs"):
+        if pattern in ("checkpoint-*", "fold_*", "adapters-*", "base", "runs"):
             path.mkdir()
             (path / "file").touch()
         else:

@@ -1,0 +1,321 @@
+"""Cross-validation: a run for each fold, one after the other in this process, and the scores of all answers together.
+
+A fold is a normal run in a folder of its own (`runs.layout.fold_folder`): it trains on its "train" questions, chooses
+the epoch on its "eval" questions, and answers its "predict" questions, those of the fold, after that. The folder above
+gets the answers of all folds as if one run had evaluated on all questions.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from adapter_qa.config.options import QADataOptions, QARunConfig
+from adapter_qa.core.errors import RunError, UserError
+from adapter_qa.core.files import json_lines, read_bytes, write_chunks, write_json
+from adapter_qa.core.messages import print_main
+from adapter_qa.core.process_state import restored_process
+from adapter_qa.core.readable import duration, metric_label, metrics_text, script_command
+from adapter_qa.data.bootstrap import FEW_CONTEXTS, MIN_CONTEXTS, context_numbers, estimate, resampled_means
+from adapter_qa.data.questions import Question
+from adapter_qa.data.squad_metrics import TOP_K, question_scores, squad_metrics, top_k_metrics
+from adapter_qa.runs.layout import (
+    ALL_RESULTS_FILE,
+    RUN_FILE,
+    fold_folder,
+    nbest_file,
+    null_odds_file,
+    predictions_file,
+    results_file,
+)
+from adapter_qa.runs.lock import released_locks
+from adapter_qa.training import workflow
+from adapter_qa.training.qa_data import GROUP_COUNTS, Fold, load_folds, load_whole, make_folds
+from adapter_qa.training.run_context import RunContext
+from adapter_qa.training.run_summary import aligned
+
+Content = TypeVar("Content")
+PARTS = {"train": "trains on", "eval": "chooses on", "predict": "is scored on"}
+MEASURES = ("exact", "f1")  # in the order of `question_scores`
+REMEDY = "remove that folder, and the same command runs the fold again"
+
+
+class _Source(msgspec.Struct):
+    """Where the questions of a split came from; `groups_sha256` is of the names of their articles or contexts."""
+
+    sha256: str | None = None
+    questions: int = 0
+    groups_sha256: str | None = None
+
+
+class _Best(msgspec.Struct):
+    epoch: float | None = None
+
+
+class _FoldRecord(msgspec.Struct):
+    """The part of a fold's run.json that its cross-validation needs."""
+
+    status: str
+    parameters: dict[str, Any]
+    data: dict[str, _Source]
+    metrics: dict[str, dict[str, Any]]
+    trained_on: dict[str, Any] = {}
+    best: _Best = msgspec.field(default_factory=_Best)
+
+
+class _Candidate(msgspec.Struct):
+    text: str
+
+
+@dataclass(frozen=True)
+class _FoldResult:
+    """What a finished fold has left.
+
+    Attributes:
+        answers: text by question id.
+        candidates: by question id, as the n-best file has them.
+        null_odds: by question id; empty for SQuAD v1.
+    """
+
+    fold: Fold
+    record: _FoldRecord
+    answers: dict[str, str]
+    candidates: dict[str, msgspec.Raw]
+    null_odds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Pooled:
+    """All questions, and their answers as `_FoldResult` has them."""
+
+    questions: list[Question]
+    answers: dict[str, str]
+    candidates: dict[str, msgspec.Raw]
+    null_odds: dict[str, float]
+
+
+def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Callable[[QARunConfig], object]) -> None:
+    """Run the folds that are not finished, and score all answers together.
+
+    Args:
+        run: the cross-validation, as it was begun.
+        config: its options as they were given.
+        run_fold: runs one fold; its options name the fold.
+
+    Raises:
+        ReportedError: a fold raised it. The same command continues with that fold.
+    """
+    folder = run.record.folder
+    if workflow.is_finished(run) or folder is None:
+        return
+    questions, source = load_whole(config)
+    folds = make_folds(config, questions, source)
+    training = replace(config.training, output_dir=str(folder), overwrite_output_dir=False)  # the folder is new by then
+    run.record.begin()
+    with workflow.failure_recorded(run):
+        workflow.write_options(run)
+        counted = source | {"questions": len(questions)}
+        run.record.update(setup=run.setup_name, data={"train": counted, "eval": counted})
+        print_main(f"{run.record.document['script']}\n{plan_text(config, folds, folder)}")
+        for fold in folds:
+            print_main(f"\nfold {fold.number} of {len(folds)}")
+            with released_locks(), restored_process(sys.argv[0]):
+                options = replace(config.data, fold=fold.number)
+                run_fold(replace(config, data=options, training=training, given=config.given | {"fold"}))
+                gc.collect()  # trainer and model refer to each other, and the next fold may need their memory
+        _pool(run, folds, questions, folder)
+
+
+def print_folds(config: QARunConfig) -> list[dict[str, Any]]:
+    """Print the folds, and return their counts of questions and groups by split."""
+    folds = load_folds(config)
+    print_main(plan_text(config, folds, None))
+    return [{"fold": fold.number, **fold.counts()} for fold in folds]
+
+
+def plan_text(config: QARunConfig, folds: Sequence[Fold], folder: Path | None) -> str:
+    """Return the lines that say how the questions are divided."""
+    by = folds[0].by
+    unit, other = GROUP_COUNTS[by], "context" if by == "article" else "article"
+    scored = [fold.splits["predict"].source for fold in folds]
+    questions, groups = sum(source["questions"] for source in scored), sum(source[unit] for source in scored)
+    decided = "" if config.data.fold_by is not None else f"; --fold_by {other} decides otherwise"
+    rows = {
+        "folds": f"{len(folds)} by {by}{decided}",
+        "data": f"{questions:,} questions of {groups:,} {unit}; below, {unit} are in brackets",
+    }
+    for fold in folds:
+        counts = {name: (split.source["questions"], split.source[unit]) for name, split in fold.splits.items()}
+        parts = [f"{PARTS[name]} {number:,} ({of:,})" for name, (number, of) in counts.items()]
+        rows[f"fold {fold.number}"] = ", ".join(parts)
+    return aligned(rows if folder is None else rows | {"folder": str(folder)})
+
+
+# ---------------------------------------------------------------- the answers of all folds
+
+
+def _pool(run: RunContext[QARunConfig], folds: Sequence[Fold], questions: list[Question], folder: Path) -> None:
+    """Write answers and scores of all questions, mark the run as finished, and print the result.
+
+    Raises:
+        RunError: the questions, or the folder of a fold, have changed.
+    """
+    version_2 = run.config.data.version_2_with_negative
+    results = [_read_fold(fold, fold_folder(folder, fold.number), version_2) for fold in folds]
+    pooled = _Pooled(
+        questions,
+        {key: text for result in results for key, text in result.answers.items()},
+        {key: entries for result in results for key, entries in result.candidates.items()},
+        {key: odds for result in results for key, odds in result.null_odds.items()},
+    )
+    _write_answers(pooled, folder)
+    metrics = _scores(pooled, run.config.data) | _intervals(pooled, version_2) | _over_folds(results)
+    metrics = {f"eval_{name}": value for name, value in metrics.items()} | {"eval_questions": len(questions)}
+    train = {"train_runtime": sum(result.record.metrics["train"]["train_runtime"] for result in results)}
+    for split, values in (("train", train), ("eval", metrics)):
+        write_json(folder / results_file(split), values)
+    write_json(folder / ALL_RESULTS_FILE, train | metrics)
+    run.record.document |= {
+        "parameters": results[0].record.parameters,
+        "trained_on": results[0].record.trained_on,
+        "folds": [_fold_document(result) for result in results],
+        "metrics": {"train": train, "eval": metrics},
+    }
+    run.record.finish()
+    text = _result_text(run.record.document, results, pooled, folder)
+    print_main(f"\n{run.record.document['script']}: finished\n{text}")
+
+
+def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
+    """Read what a finished fold has left.
+
+    Raises:
+        RunError: it is not of these questions.
+    """
+    record = _read(folder / RUN_FILE, _FoldRecord)
+    answered, expected = record.data.get("predict", _Source()), fold.splits["predict"]
+    found = (answered.sha256, answered.groups_sha256)
+    if record.status != "finished" or found != (expected.source.get("sha256"), expected.source["groups_sha256"]):
+        raise RunError(
+            f"{folder}: was not finished on the present questions of fold {fold.number}; --overwrite_output_dir "
+            "starts anew"
+        )
+    answers = _read(folder / predictions_file("predict"), dict[str, str])
+    candidates = _read(folder / nbest_file("predict"), dict[str, msgspec.Raw])
+    null_odds = _read(folder / null_odds_file("predict"), dict[str, float]) if version_2 else {}
+    ids = {question.id for question in expected.questions}
+    if answers.keys() != ids or candidates.keys() != ids or (version_2 and null_odds.keys() != ids):
+        raise RunError(f"{folder}: does not answer the questions of fold {fold.number}; {REMEDY}")
+    return _FoldResult(fold, record, answers, candidates, null_odds)
+
+
+def _read(path: Path, kind: type[Content]) -> Content:
+    try:
+        return msgspec.json.decode(read_bytes(path), type=kind)
+    except (UserError, msgspec.DecodeError) as error:
+        raise RunError(f"{path}: cannot be read ({error}); {REMEDY}") from error
+
+
+def _write_answers(pooled: _Pooled, folder: Path) -> None:
+    """Write the answers of all folds, in the order of the questions."""
+    files: dict[str, Mapping[str, object]] = {
+        predictions_file("eval"): pooled.answers,
+        nbest_file("eval"): pooled.candidates,
+    }
+    if pooled.null_odds:
+        files[null_odds_file("eval")] = pooled.null_odds
+    for name, by_id in files.items():
+        write_chunks(folder / name, json_lines((question.id, by_id[question.id]) for question in pooled.questions))
+
+
+def _scores(pooled: _Pooled, options: QADataOptions) -> dict[str, float]:
+    """Return the scores that an evaluation of all questions has, in percent."""
+    questions, version_2 = pooled.questions, options.version_2_with_negative
+    decoder = msgspec.json.Decoder(list[_Candidate])
+    texts = [[entry.text for entry in decoder.decode(pooled.candidates[question.id])] for question in questions]
+    scores = squad_metrics(pooled.answers, questions, version_2=version_2)
+    if version_2:
+        spans = {
+            question.id: next((text for text in entries if text), "")
+            for question, entries in zip(questions, texts, strict=True)
+        }
+        tuned = squad_metrics(spans, questions, version_2=True, null_odds=pooled.null_odds)
+        scores |= {name: value for name, value in tuned.items() if name.startswith("best_")}
+    kept = options.n_best_size
+    first = [entries[: min(kept, max(TOP_K))] for entries in texts]
+    return scores | top_k_metrics(first, questions, kept=kept, version_2=version_2)
+
+
+def _intervals(pooled: _Pooled, version_2: bool) -> dict[str, float]:
+    """Return the ends of the intervals of 95 % of the scores; empty if there are too few contexts."""
+    contexts = context_numbers([question.context for question in pooled.questions])
+    if max(contexts) + 1 < MIN_CONTEXTS:
+        return {}
+    scores = 100 * np.array(question_scores(pooled.answers, pooled.questions, version_2=version_2))
+    means = resampled_means(scores, contexts)
+    intervals = {name: estimate(0.0, means[:, column]) for column, name in enumerate(MEASURES)}
+    return {f"{name}_{end}": getattr(interval, end) for name, interval in intervals.items() for end in ("low", "high")}
+
+
+def _over_folds(results: Sequence[_FoldResult]) -> dict[str, float]:
+    """Return mean and standard deviation (n - 1) of the scores over folds, and the mean loss over their windows."""
+    folds = [result.record.metrics["predict"] for result in results]
+    values: dict[str, float] = {}
+    for name in MEASURES:
+        scores = [fold[f"predict_{name}"] for fold in folds]
+        values |= {f"{name}_fold_mean": statistics.fmean(scores), f"{name}_fold_deviation": statistics.stdev(scores)}
+    losses = [(fold["predict_loss"], fold["predict_windows"]) for fold in folds if "predict_loss" in fold]
+    if len(losses) == len(folds):
+        values["loss"] = sum(loss * windows for loss, windows in losses) / sum(windows for _, windows in losses)
+    return values
+
+
+def _fold_document(result: _FoldResult) -> dict[str, Any]:
+    """Return what run.json tells about a fold."""
+    fold, scores = result.fold, result.record.metrics["predict"]
+    parts = {
+        split: counts | {"groups_sha256": fold.splits[split].source["groups_sha256"]}
+        for split, counts in fold.counts().items()
+    }
+    return {"fold": fold.number, **parts, **{name: scores[f"predict_{name}"] for name in MEASURES}} | {
+        "best_epoch": result.record.best.epoch
+    }
+
+
+def _result_text(document: Mapping[str, Any], results: Sequence[_FoldResult], pooled: _Pooled, folder: Path) -> str:
+    """Return the lines that are printed at the end."""
+    metrics = document["metrics"]["eval"]
+    contexts = len({question.context for question in pooled.questions})
+    rows = {metric_label(name): _score_text(metrics, name) for name in reversed(MEASURES)}
+    if "eval_f1_low" in metrics:
+        few = "; with so few contexts they are too narrow" if contexts < FEW_CONTEXTS else ""
+        rows["intervals"] = f"95 %, bootstrap over {contexts:,} contexts with their questions{few}"
+    for result in results:
+        scores = {name: result.record.metrics["predict"][f"predict_{name}"] for name in MEASURES}
+        epoch = result.record.best.epoch
+        chosen = "" if epoch is None else f"  best epoch {epoch:g}"
+        rows[f"fold {result.fold.number}"] = metrics_text(scores, "f1") + chosen
+    seconds, train = document["times"]["seconds"], document["metrics"]["train"]["train_runtime"]
+    rows["questions"] = (
+        f"{len(pooled.questions):,}, each answered by a model that has not seen its {results[0].fold.by}"
+    )
+    rows["time"] = f"{duration(seconds)}; the trainings took {duration(train)}"
+    rows["folder"] = str(folder)
+    report = f"{script_command('report_qa', 'report')} {folder} --output_dir report"
+    return f"{aligned(rows)}\nnext:\n  {report}"
+
+
+def _score_text(metrics: Mapping[str, float], name: str) -> str:
+    """Return a score with its interval, and mean and deviation over folds."""
+    keys = ("", "_low", "_high", "_fold_mean", "_fold_deviation")
+    values = {key: f"{metrics[f'eval_{name}{key}']:.1f}" for key in keys if f"eval_{name}{key}" in metrics}
+    interval = f" [{values['_low']}, {values['_high']}]" if "_low" in values else ""
+    return f"{values['']}{interval}; folds {values['_fold_mean']} ± {values['_fold_deviation']}"
