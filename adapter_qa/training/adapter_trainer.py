@@ -12,6 +12,7 @@ matrices, because the names that it exempts match none of them.
 | `evaluation_loop` | mean of the batches' losses | `test_trainer.py`: loss of an evaluation |
 | `get_decay_parameter_names` | names that weight decay acts on | `test_trainer.py`: value matrices |
 | `create_optimizer` | groups of weights with one rate | `test_head_rate.py`: --head_learning_rate |
+| `_get_learning_rate`, `log` | the logged rate | `test_head_rate.py`: that of the head beside it |
 | `_get_train_sampler` | random order, --group_by_length | `test_resuming.py`: buckets resume |
 | `_get_eval_sampler` | order of an evaluation | `test_ner.py`: --group_by_length |
 """

@@ -21,6 +21,7 @@ from adapter_qa.training.training_args import TrainerArguments
 # Share of the entropy of the labels. The mean of a tenth of the losses is off by some percent, and little is learned
 # above it: a NER adapter with an F1 of 0 stood at 0.87 to 0.96.
 LEARNED_LITTLE = 0.85
+MIN_STEPS = 100  # before the note; after fewer steps every training is there
 
 
 class RunHistoryCallback(TrainerCallback):
@@ -67,7 +68,7 @@ class LabelEntropyCallback(TrainerCallback):
         """Print the note if it is due."""
         first = state.global_step - max(state.max_steps // 10, 1)
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry and entry["step"] > first]
-        if self.told or not losses or args.label_smoothing_factor:
+        if self.told or state.global_step < MIN_STEPS or not losses or args.label_smoothing_factor:
             return
         loss = sum(losses) / len(losses)
         if loss >= LEARNED_LITTLE * self.label_entropy:

@@ -123,17 +123,18 @@ def test_span_entropy_by_a_loop(tiny_bert: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("losses", "noted"), [([2.0, 0.7], False), ([0.7, 2.0], True), ([2.0, 2.0, 2.0], True), ([0.7, 1.6], False)]
+    ("losses", "noted"),
+    [([2.0], False), ([2.0, 0.7], False), ([0.7, 2.0], True), ([2.0, 2.0, 2.0], True), ([0.7, 1.6], False)],
 )
 def test_note_on_a_loss_that_stays(
     losses: list[float], noted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     callback = LabelEntropyCallback(2.0)
     args: Any = SimpleNamespace(label_smoothing_factor=0.0)
-    for step in range(1, len(losses) + 1):
-        history = [{"loss": loss, "step": number} for number, loss in enumerate(losses[:step], 1)]
-        state: Any = SimpleNamespace(global_step=step, max_steps=10, log_history=history)
-        if step == len(losses) or losses[0] == losses[-1]:
+    for end in range(1, len(losses) + 1):
+        history = [{"loss": loss, "step": 50 * number} for number, loss in enumerate(losses[:end], 1)]
+        state: Any = SimpleNamespace(global_step=50 * end, max_steps=500, log_history=history)
+        if end == len(losses) or losses[0] == losses[-1]:
             callback.on_epoch_end(args, state, TrainerControl())
     notes = capsys.readouterr().err
     assert notes == (

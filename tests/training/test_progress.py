@@ -252,6 +252,7 @@ def test_screens_of_an_interrupted_run_and_of_its_early_stop(
         "  ended       stopped early: no better F1 for 2 evaluations",
         f"  best        epoch 1/9  {best}",
         "  time        N s, N s of it training",
+        f"  memory      at most {file_size(finished['result']['memory_bytes'])}",
         f"  saved       run/adapters-qa ({saved / 1000:.1f} kB)",
         f"  folder      run ({finished['result']['folder_bytes'] / 1000:.1f} kB)",
         "next:",
