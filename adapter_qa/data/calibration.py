@@ -213,8 +213,9 @@ class FittedThreshold(NamedTuple):
 def fit_threshold(questions: Sequence[Question], answers: Answers) -> FittedThreshold:
     """Return the threshold with the best F1 as SQuAD v2.0 defines it; of equally good ones the smallest.
 
-    It is the odds of the last question that is answered, as for `best_f1_thresh`. Unlike there, questions with equal
-    odds are answered together, and if nothing is to be answered the threshold is below all odds.
+    It lies halfway between the odds of the last question that is answered and of the next one. If all questions are to
+    be answered it is not below 0, if none is, not above 0: further questions have higher and lower odds than these.
+    Unlike for `best_f1_thresh`, questions with equal odds are answered together.
 
     Raises:
         ValueError: if the answers are not those of SQuAD v2.
@@ -225,11 +226,16 @@ def fit_threshold(questions: Sequence[Question], answers: Answers) -> FittedThre
     f1 = [score for _, score in question_scores(texts, questions, version_2=True)]
     unanswered = np.array([not question.answer_texts for question in questions])
     order = np.argsort(answers.null_score_diff, kind="stable")
-    odds = answers.null_score_diff[order]
+    odds = answers.null_score_diff[order].astype(np.float64)
     totals = unanswered.sum() + np.append(0, np.cumsum(np.array(f1)[order] - unanswered[order]))
     last_of_equal = np.append(True, np.append(odds[1:] != odds[:-1], True))
     count = int(np.argmax(np.where(last_of_equal, totals, -np.inf)))  # of answered questions
-    value = odds[count - 1] if count else np.nextafter(odds[0], -np.inf)
+    if count == 0:
+        value = min(0.0, np.nextafter(odds[0], -np.inf))
+    elif count == len(odds):
+        value = max(0.0, odds[-1])
+    else:
+        value = (odds[count - 1] + odds[count]) / 2
     return FittedThreshold(float(value), 100 * float(totals[count]) / len(questions))
 
 

@@ -231,8 +231,10 @@ def test_threshold_has_the_best_f1_of_all(tiny_bert: Path, seed: int) -> None:
     official = squad_metrics(case.answers().span_texts(), case.questions, version_2=True, null_odds=null_odds)
     of_distinct = fit_threshold(case.questions, with_odds(case, distinct))
     assert of_distinct.f1 == pytest.approx(official["best_f1"], abs=1e-9)
-    if official["best_f1_thresh"] != 0.0:  # which also means that nothing is answered
-        assert of_distinct.value == official["best_f1_thresh"]
+    last = official["best_f1_thresh"]
+    if last != 0.0 and last != max(distinct):  # 0 also means that nothing is answered
+        following = min(odd for odd in distinct if odd > last)
+        assert of_distinct.value == pytest.approx((last + following) / 2, abs=1e-9)
 
 
 def test_a_threshold_below_all_odds_answers_nothing(tiny_bert: Path) -> None:
@@ -242,6 +244,19 @@ def test_a_threshold_below_all_odds_answers_nothing(tiny_bert: Path) -> None:
     fitted = fit_threshold(case.questions, with_odds(case, odds))
     assert fitted.value < -3.0
     assert fitted.f1 == f1_at(case, odds, fitted.value) == 100.0
+
+
+@pytest.mark.parametrize(("highest", "expected"), [(-10.0, 0.0), (3.0, 3.0)])
+def test_a_threshold_that_answers_everything_answers_further_questions(
+    tiny_bert: Path, highest: float, expected: float
+) -> None:
+    case = Case(tiny_bert, count=4)
+    texts = case.answers().span_texts().values()
+    case.questions = [
+        replace(question, answer_texts=(text,)) for question, text in zip(case.questions, texts, strict=True)
+    ]
+    fitted = fit_threshold(case.questions, with_odds(case, [-30.0, highest, -20.0, -12.0]))
+    assert (fitted.value, fitted.f1) == (expected, 100.0)
 
 
 @pytest.mark.parametrize("count", [7, 203, 200])
