@@ -157,10 +157,11 @@ def make_folds(config: QARunConfig, questions: list[Question], source: dict[str,
     try:
         parts = divide(questions, scheme)
     except ValueError as error:
-        count, other = len({*groups}), "context" if by == "article" else "article"
+        count = len({*groups})
+        advice = ["fewer folds"] + ["--fold_by context"] * (by == "article")
+        advice += ["--fold_choosing_share 0"] * (count >= scheme.folds)
         raise UserError(
-            f"--folds {scheme.folds}: {error}; the data have {count} {GROUP_COUNTS[by]}; give fewer folds, "
-            f"--fold_by {other}, or --fold_choosing_share 0"
+            f"--folds {scheme.folds}: {error}; the data have {count} {GROUP_COUNTS[by]}; give {' or '.join(advice)}"
         ) from error
 
     def part_of(mask: npt.NDArray[np.bool_], name: str) -> QuestionSplit:

@@ -354,7 +354,7 @@ REFUSALS: dict[str, tuple[list[str], list[str]]] = {
     "DeepSpeed": (["--deepspeed", str(ROOT / "ds_config_zero2.json")], ["--folds: DeepSpeed needs a process for each"]),
     "more folds than articles": (
         ["--folds", "10", "--fold_by", "article"],
-        ["--folds 10: 9 groups cannot make 10 folds; the data have 9 articles; give fewer folds, --fold_by context"],
+        ["--folds 10: 9 groups cannot make 10 folds; the data have 9 articles; give fewer folds or --fold_by context"],
     ),
     "a model that knows the answers": (
         ["--load_adapter", "SEEN"],
