@@ -401,7 +401,11 @@ class TrainingOptions(LibraryTrainingOptions):
     _argument_group_name = "training (transformers.TrainingArguments)"
     learning_rate: float = option(1e-4, "Initial learning rate.", limits=NOT_NEGATIVE)
     head_learning_rate: float | None = option(
-        None, "The same of the head. Without it --learning_rate.", kind="RATE", limits=NOT_NEGATIVE, before=None
+        None,
+        "The same of the head. Without it --learning_rate.",
+        kind="RATE",
+        limits=NOT_NEGATIVE,
+        before=None,
     )
     # The library's types don't allow None, which here means "decided by the other options".
     eval_strategy: str | None = option(  # type: ignore[assignment]
@@ -520,6 +524,13 @@ class TrainingOptions(LibraryTrainingOptions):
 class NERTrainingOptions(TrainingOptions):
     """The same for named entity recognition, where the library's label_names has the meaning that users give it."""
 
+    head_learning_rate: float | None = option(
+        None,
+        "The same of the head. Without it at least 1e-2 for a new head, else --learning_rate.",
+        kind="RATE",
+        limits=NOT_NEGATIVE,
+        before=None,
+    )
     label_names: list[str] | None = option(
         None, "Names of labels that are numbers in the data, in their order, e.g. O B-PER I-PER.", kind="NAME"
     )

@@ -335,7 +335,7 @@ def training_problems(training: TrainingOptions) -> list[str]:
         problems.append(f"--fast_step True: cannot be combined with {other}; leave out one of the two")
     problems += (
         _split_problems(training)
-        + _head_rate_problems(training)
+        + head_rate_problems(training)
         + _sharding_problems(training)
         + _trackio_problems(training)
     )
@@ -370,8 +370,8 @@ def _split_problems(training: TrainingOptions) -> list[str]:
     return problems
 
 
-def _head_rate_problems(training: TrainingOptions) -> list[str]:
-    """Return what --head_learning_rate cannot be combined with: optimizers that take one learning rate only."""
+def head_rate_problems(training: TrainingOptions) -> list[str]:
+    """Return why --head_learning_rate, if it is given, cannot differ from the rate of the other weights."""
     if training.head_learning_rate is None:
         return []
     if training.optim.startswith(("lomo", "adalomo", "galore", "apollo")):
@@ -379,7 +379,20 @@ def _head_rate_problems(training: TrainingOptions) -> list[str]:
             f"--head_learning_rate: --optim {training.optim} has one learning rate for all weights; leave out one of "
             "the two"
         ]
-    return []
+    if training.deepspeed is None:
+        return []
+    warmup = training.warmup_steps > 0 or training.warmup_ratio > 0
+    try:
+        config, _ = read_deepspeed(str(training.deepspeed), warmup=warmup)
+    except UserError:
+        return []  # `_sharding_problems` reports it
+    own = [name for name in ("optimizer", "scheduler") if name in config]
+    if not own:
+        return []
+    return [
+        f"--head_learning_rate: --deepspeed {training.deepspeed} has an {own[0]} of its own, with one learning rate "
+        f"for all weights; remove {' and '.join(own)} from the file, or leave out the option"
+    ]
 
 
 def _trackio_problems(training: TrainingOptions) -> list[str]:
@@ -428,18 +441,9 @@ def _sharding_problems(training: TrainingOptions) -> list[str]:
     if training.deepspeed is None:
         return problems
     try:
-        config, _ = read_deepspeed(
-            str(training.deepspeed), warmup=training.warmup_steps > 0 or training.warmup_ratio > 0
-        )
+        read_deepspeed(str(training.deepspeed), warmup=False)
     except UserError as error:
         problems += error.problems
-    else:
-        own = [name for name in ("optimizer", "scheduler") if name in config]
-        if own and training.head_learning_rate is not None:
-            problems.append(
-                f"--head_learning_rate: --deepspeed {training.deepspeed} has an {own[0]} of its own, with one learning "
-                f"rate for all weights; remove {' and '.join(own)} from the file, or leave out the option"
-            )
     if importlib.util.find_spec("deepspeed") is None:
         problems.append('--deepspeed: the package is not installed; pip install "adapter-qa[deepspeed]"')
     return problems

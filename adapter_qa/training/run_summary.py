@@ -53,6 +53,8 @@ class TrainingPlan:
         metric: decides which epoch is best; None if there is no evaluation.
         patience: evaluations without a better metric after which the training stops; None: it does not.
         resumed_from: name of the checkpoint; None for a new training.
+        learning_rate: of the weights that have none of their own.
+        head_learning_rate: of the head; None: the same.
     """
 
     batch_size: int
@@ -65,6 +67,8 @@ class TrainingPlan:
     metric: str | None
     patience: int | None
     resumed_from: str | None
+    learning_rate: float
+    head_learning_rate: float | None
 
 
 def training_plan(args: TrainerArguments, inputs: int, resumed_from: str | None) -> TrainingPlan:
@@ -82,6 +86,8 @@ def training_plan(args: TrainerArguments, inputs: int, resumed_from: str | None)
         metric=None if args.eval_strategy == "no" else str(args.metric_for_best_model).removeprefix("eval_"),
         patience=patience,
         resumed_from=resumed_from,
+        learning_rate=args.learning_rate,
+        head_learning_rate=args.head_learning_rate,
     )
 
 
@@ -181,6 +187,8 @@ class RunPlan:
         if training.tokens_per_batch is not None:
             factors += f", in parts of about {training.tokens_per_batch:,} tokens"
         rows = {"batch": factors, "steps": f"{training.steps:,} in {count(training.epochs, 'epoch')}"}
+        if training.head_learning_rate is not None:
+            rows["rates"] = f"{training.learning_rate:g}, of the head {training.head_learning_rate:g}"
         evaluation = training.evaluation
         if training.metric is not None:
             evaluation += f"; the best {metric_label(training.metric)} decides"

@@ -74,6 +74,7 @@ from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, Run
 from adapter_qa.training.run_messages import print_result, print_scores
 from adapter_qa.training.saved_options import (
     ARITHMETIC,
+    decided_head_rate,
     with_begun_arithmetic,
     with_begun_head,
     with_begun_options,
@@ -112,6 +113,7 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     folder = None if args.dry_run else Path(str(args.output_dir))
     args = _as_begun(args, config, _begun_folder(config, folder))
     config, setup = with_begun_head(with_begun_options(config, folder), setup, folder)
+    args.head_learning_rate = decided_head_rate(config, setup, folder)
 
     def open_folder() -> RunRecord:
         overwrite = bool(config.training.overwrite_output_dir)

@@ -18,7 +18,18 @@ from torch.nn.functional import cross_entropy
 from transformers import TrainerControl
 
 import run_qa_adapter
-from adapter_qa.config.options import ModelOptions
+from adapter_qa.config.options import (
+    AdapterOptions,
+    FusionOptions,
+    LanguageAdapterOptions,
+    ModelOptions,
+    NERDataOptions,
+    NERRunConfig,
+    NERTrainingOptions,
+    QADataOptions,
+    QARunConfig,
+    TrainingOptions,
+)
 from adapter_qa.data.label_entropy import class_entropy, entropy, span_entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.window_dataset import pair_tokenizer
@@ -27,6 +38,7 @@ from adapter_qa.models.base_model import load_tokenizer
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.save import trainable_state
 from adapter_qa.training.callbacks import LabelEntropyCallback
+from adapter_qa.training.saved_options import NEW_NER_HEAD_RATE, decided_head_rate
 
 
 def test_groups_have_their_rates_and_every_weight_once(tiny_bert: Path, tmp_path: Path) -> None:
@@ -143,3 +155,37 @@ def test_note_on_a_loss_that_stays(
         if noted
         else ""
     )
+
+
+def ner_config(**training: Any) -> NERRunConfig:
+    options = NERTrainingOptions(**{"do_train": True, "learning_rate": 1e-3, **training})
+    config = NERRunConfig(ModelOptions("m"), NERDataOptions(), AdapterOptions(), LanguageAdapterOptions(), options)
+    return config.resolved()
+
+
+def begun(folder: Path, options: dict[str, Any]) -> Path:
+    (folder / "run.json").write_text(json.dumps({"status": "interrupted", "options": options}))
+    return folder
+
+
+def test_rate_of_a_new_ner_head(tmp_path: Path) -> None:
+    assert decided_head_rate(ner_config(), None, tmp_path) == NEW_NER_HEAD_RATE
+    assert decided_head_rate(ner_config(head_learning_rate=1e-4), None, tmp_path) == 1e-4
+    assert decided_head_rate(ner_config(learning_rate=0.02), None, tmp_path) is None
+    assert decided_head_rate(ner_config(do_train=False, do_eval=True), None, tmp_path) is None
+    assert decided_head_rate(ner_config(optim="lomo"), None, tmp_path) is None
+    trained: Any = SimpleNamespace(loads_saved_head=True)
+    assert decided_head_rate(ner_config(), trained, tmp_path) is None
+    qa = QARunConfig(
+        ModelOptions("m"), QADataOptions(), AdapterOptions(), LanguageAdapterOptions(), FusionOptions(),
+        TrainingOptions(do_train=True),
+    )  # fmt: skip
+    assert decided_head_rate(qa, None, tmp_path) is None
+
+
+def test_a_begun_ner_run_keeps_its_rate(tmp_path: Path) -> None:
+    begun(tmp_path, {"learning_rate": 1e-3})  # of a version without the option
+    assert decided_head_rate(ner_config(), None, tmp_path) is None
+    begun(tmp_path, {"learning_rate": 1e-3, "head_learning_rate": 0.03})
+    assert decided_head_rate(ner_config(), None, tmp_path) == 0.03
+    assert decided_head_rate(ner_config(overwrite_output_dir=True), None, tmp_path) == NEW_NER_HEAD_RATE

@@ -314,6 +314,8 @@ def test_the_plan_is_in_run_json(command: list[str], tmp_path: Path) -> None:
         "metric": "f1",
         "patience": 2,
         "resumed_from": None,
+        "learning_rate": document["options"]["learning_rate"],
+        "head_learning_rate": None,
     }
     assert document["steps"] == -(-windows // 4)
 
