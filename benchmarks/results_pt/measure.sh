@@ -42,11 +42,8 @@ search() {
     "$PYTHON" "$here/settings.py" "search/$1" "settings/$1.yaml"
 }
 
-# adapters: the language adapter and the NER adapter, one of each, below and beside all QA adapters.
-adapters() {
-    run run_mlm_adapter.py "$here/mlm.yaml" --model_name_or_path "$BASE" --output_dir adapters/mlm
-    run run_ner_adapter.py "$here/ner.yaml" --model_name_or_path "$BASE" --output_dir adapters/ner
-}
+# kind SETUP: print the options for an adapter of the kind that a setup has. Adapters of one fusion have one kind.
+kind() { sed -nE 's/^(adapter_(config|reduction_factor)): /--\1 /p' "settings/$1.yaml"; }
 
 # train SETUP SEED OPTION ...: train on all questions with the settings of a setup, and answer the test questions.
 train() {
@@ -88,8 +85,10 @@ for step in $STEPS; do
         search full
         search qa
         search lora
-        adapters
+        run run_mlm_adapter.py "$here/mlm.yaml" --model_name_or_path "$BASE" --output_dir adapters/mlm
         search lang_qa
+        # shellcheck disable=SC2046  # words
+        run run_ner_adapter.py "$here/ner.yaml" $(kind lang_qa) --model_name_or_path "$BASE" --output_dir adapters/ner
         # The fusion is searched over a QA adapter of the same size of training.
         run run_qa_adapter.py settings/lang_qa.yaml --model_name_or_path "$BASE" --do_train --do_eval \
             --train_file data/train.json --validation_file data/choose.json --max_train_samples 1500 \

@@ -14,10 +14,11 @@ import yaml
 
 
 def main(sweep: str, file: str) -> None:
-    """Write the parameters of the best trial; a choice between sets of options is written as its options."""
+    """Write the adapter and the parameters of the best trial; a choice between sets of options as its options."""
     document = json.loads((Path(sweep) / "sweep.json").read_text(encoding="utf-8"))
     best = document["trials"][document["best"]]
-    options = {}
+    shared = document["settings"]["options"]
+    options = {name: value for name, value in shared.items() if name.startswith(("adapter_", "train_adapter"))}
     for name, value in best["params"].items():
         choices = document["settings"]["search"][name].get("choices")
         options |= choices[value] if isinstance(choices, dict) else {name: value}
