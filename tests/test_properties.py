@@ -14,7 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -260,8 +259,9 @@ def test_answers_have_the_text_of_their_offsets(
     batch = WindowCollator(int(tokenizer.pad_token_id), left=False)([windows[index] for index in range(len(windows))])
     torch.manual_seed(data.draw(st.integers(0, 99)))
     logits = torch.randn(2, *batch["input_ids"].shape).round()
-    arrays = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=8)
-    spans = WindowSpans(*[np.asarray(array) for array in arrays])
+    tensors = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=8)
+    arrays: list[Any] = [tensor.numpy() for tensor in tensors]
+    spans = WindowSpans(*arrays)
     version_2 = data.draw(st.booleans())
     answers = choose_answers(questions, windows, spans, n_best_size=5, version_2=version_2)
     assert set(answers.chosen) == {question.id for question in questions}

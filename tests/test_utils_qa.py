@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_window_spans_count_from_the_window_whatever_the_padding(tiny_bert: Path
     start[rows, batch["cls_positions"]] = -1.0
     end[rows, batch["cls_positions"]] = -2.0
     sizes = {"n_best_size": 3, "max_answer_length": 9}
-    spans = WindowSpans(*(tensor.numpy() for tensor in window_spans(batch, start, end, **sizes)))
+    arrays: list[Any] = [tensor.numpy() for tensor in window_spans(batch, start, end, **sizes)]
+    spans = WindowSpans(*arrays)
     assert spans.first[:, 0].tolist() == windows.start_position.tolist()
     assert spans.last[:, 0].tolist() == windows.end_position.tolist()
     assert spans.start_logits[:, 0].tolist() == [5.0] * 4
@@ -126,7 +128,8 @@ def test_answer_files_have_the_ecosystems_format(tiny_bert: Path, tmp_path: Path
     torch.manual_seed(1)
     logits = torch.randn(2, *batch["input_ids"].shape)
     tensors = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=6)
-    spans = WindowSpans(*(tensor.numpy() for tensor in tensors))
+    arrays: list[Any] = [tensor.numpy() for tensor in tensors]
+    spans = WindowSpans(*arrays)
     answers = choose_answers(questions, windows, spans, n_best_size=5, version_2=True)
     write_answers(answers, tmp_path, "eval")
     texts = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
