@@ -89,8 +89,8 @@ def test_window_spans_count_from_the_window_whatever_the_padding(tiny_bert: Path
     start[rows, batch["cls_positions"]] = -1.0
     end[rows, batch["cls_positions"]] = -2.0
     sizes = {"n_best_size": 3, "max_answer_length": 9}
-    arrays: list[Any] = [tensor.numpy() for tensor in window_spans(batch, start, end, **sizes)]
-    spans = WindowSpans(*arrays)
+    fields: list[Any] = [tensor.numpy() for tensor in window_spans(batch, start, end, **sizes)]
+    spans = WindowSpans(*fields)
     assert spans.first[:, 0].tolist() == windows.start_position.tolist()
     assert spans.last[:, 0].tolist() == windows.end_position.tolist()
     assert spans.start_logits[:, 0].tolist() == [5.0] * 4
