@@ -26,23 +26,22 @@ from transformers.trainer_utils import speed_metrics
 
 from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE, QADataOptions
 from adapter_qa.core.distributed import on_main_process
-from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import write_json
 from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.calibration import (
     Calibration,
-    GoldLikelihood,
     Trust,
+    at_temperature,
+    confidence,
     fit_temperature,
     fit_threshold,
-    gold_likelihood,
     measure_trust,
 )
 from adapter_qa.data.label_entropy import span_entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
-from adapter_qa.data.spans import Answers, WindowSpans, choose_answers, spans_to_keep
+from adapter_qa.data.spans import Answers, choose_answers, spans_to_keep
 from adapter_qa.data.squad_metrics import TOP_K, squad_metrics, top_k_metrics
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
@@ -57,7 +56,7 @@ if TYPE_CHECKING:  # tensorboard is imported by its callback, and only if it is 
 
 SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
 # Scores that a calibration changes.
-CALIBRATED = ("f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact", "ece", "brier")
+CALIBRATED = ("f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact", "ece", "brier", "log_loss")
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # token types only if the encoder has them
 
 ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
@@ -182,9 +181,6 @@ class QuestionAnsweringTrainer(AdapterTrainer):
 
         Returns:
             The metrics of these questions before, with the prefix `calibration`.
-
-        Raises:
-            UserError: no gold answer is a span.
         """
         metrics = self.answer(dataset, questions, "calibration", loader, keeps_logits=True)
         calibration = on_main_process(lambda: self._fit(dataset, questions))
@@ -206,28 +202,17 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         return self.calibration
 
     def _fit(self, dataset: WindowDataset, questions: Sequence[Question]) -> Calibration:
-        threshold = None
-        if self.options.version_2_with_negative:
-            threshold = fit_threshold(questions, self._choose(dataset, questions, self.collector.spans, self.options))
-        likelihood = self._likelihood(dataset, questions, 0.0 if threshold is None else threshold.value)
-        try:
-            temperature = fit_temperature(likelihood, (MIN_TEMPERATURE, MAX_TEMPERATURE))
-            return Calibration(temperature, threshold, self._likelihood(dataset, questions, 0.0).loss(1.0))
-        except ValueError as error:
-            raise UserError(f"the calibration questions: {error}; give others, or raise --max_answer_length") from error
+        """Fit to the questions that were just answered."""
+        options, threshold = self.options, None
+        if options.version_2_with_negative:
+            threshold = fit_threshold(questions, self._choose(dataset, questions, options))
+            options = replace(options, null_score_diff_threshold=threshold.value)
 
-    def _likelihood(self, dataset: WindowDataset, questions: Sequence[Question], threshold: float) -> GoldLikelihood:
-        """Return the likelihood of the gold answers of the questions that were just answered."""
-        if self.collector.logits is None:
-            raise ValueError("the logits were not kept")
-        return gold_likelihood(
-            questions,
-            dataset.windows,
-            self.collector.spans,
-            self.collector.logits.cpu().numpy(),
-            max_answer_length=self.options.max_answer_length,
-            threshold=threshold if self.options.version_2_with_negative else None,
-        )
+        def loss(temperature: float) -> float:
+            answers = self._choose(dataset, questions, replace(options, temperature=temperature))
+            return confidence(questions, answers, version_2=options.version_2_with_negative).log_loss()
+
+        return Calibration(fit_temperature(loss, (MIN_TEMPERATURE, MAX_TEMPERATURE)), threshold)
 
     def answer(
         self,
@@ -283,7 +268,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
 
     def _write_and_score(self, dataset: WindowDataset, questions: Sequence[Question], prefix: str) -> dict[str, float]:
         started = time.perf_counter()
-        answers = self._choose(dataset, questions, self.collector.spans, self.options)
+        answers = self._choose(dataset, questions, self.options)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_answers(answers, self.folder, prefix)
         written = time.perf_counter()
@@ -304,9 +289,13 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             writer.add_text(f"{prefix}/answers", table, self.state.global_step)
         return metrics
 
-    def _choose(
-        self, dataset: WindowDataset, questions: Sequence[Question], spans: WindowSpans, options: QADataOptions
-    ) -> Answers:
+    def _choose(self, dataset: WindowDataset, questions: Sequence[Question], options: QADataOptions) -> Answers:
+        """Choose from the spans that were just found; with another temperature, if the logits were kept."""
+        spans = self.collector.spans
+        if self.collector.logits is not None:
+            logits = self.collector.logits.cpu().numpy()
+            longest = options.max_answer_length
+            spans = at_temperature(spans, logits, options.temperature, max_answer_length=longest)
         return choose_answers(
             questions,
             dataset.windows,
@@ -317,25 +306,17 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         )
 
     def _uncalibrated(self, dataset: WindowDataset, questions: Sequence[Question]) -> Trust:
-        """Return scores and reliability without the calibration, and the loss with (`nll`) and without it."""
-        likelihood = self._likelihood(dataset, questions, QADataOptions.null_score_diff_threshold)
+        """Return scores and reliability without the calibration."""
         version_2 = self.options.version_2_with_negative
         plain = replace(
             self.options,
             temperature=QADataOptions.temperature,
             null_score_diff_threshold=QADataOptions.null_score_diff_threshold,
         )
-        spans = self.collector.spans._replace(
-            log_totals=likelihood.window_totals(plain.temperature), temperature=plain.temperature
-        )
-        answers = self._choose(dataset, questions, spans, plain)
+        answers = self._choose(dataset, questions, plain)
         trust = measure_trust(questions, answers, version_2=version_2)
         scores = squad_metrics(answers.texts(), questions, version_2=version_2) | trust.metrics
         metrics = {f"{name}_uncalibrated": scores[name] for name in CALIBRATED if name in scores}
-        if len(likelihood.losses(1.0)):
-            calibrated = self._likelihood(dataset, questions, self.options.null_score_diff_threshold)
-            metrics["nll"] = calibrated.loss(self.options.temperature)
-            metrics["nll_uncalibrated"] = likelihood.loss(plain.temperature)
         return Trust(metrics, {"reliability": trust.curves["reliability"]})
 
     def _gold_is_known(self, questions: Sequence[Question]) -> bool:

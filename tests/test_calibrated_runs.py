@@ -88,7 +88,7 @@ def test_the_fit_is_saved_recorded_and_used(runs: Runs) -> None:
     calibration, results = runs.read("share", "calibration.json"), runs.read("share", "eval_results.json")
     assert calibration == runs.read("share", "run.json")["calibration"]
     assert calibration["temperature"] != 1.0
-    assert calibration["nll"]["after"] < calibration["nll"]["before"]
+    assert calibration["log_loss"]["after"] < calibration["log_loss"]["before"]
     windows = runs.read("share", "adapters-qa", "adapter_setup.json")["trainer"]["windows"]
     fitted = {name: calibration[name] for name in ("temperature", "null_score_diff_threshold")}
     assert {name: windows[name] for name in fitted} == fitted
@@ -109,13 +109,17 @@ def test_the_fit_is_saved_recorded_and_used(runs: Runs) -> None:
     plain = QuestionAnswerer(runs.folder / "share", overrides=zero, device="cpu").answer(scored)
     assert results["eval_f1_uncalibrated"] == pytest.approx(squad_metrics(plain.texts(), scored, version_2=True)["f1"])
     assert 0 <= results["eval_ece"] <= 1
-    assert {"eval_brier", "eval_brier_uncalibrated", "eval_ece_uncalibrated", "eval_nll", "eval_nll_uncalibrated"} <= {
-        *results
-    }
+    assert {
+        "eval_brier",
+        "eval_brier_uncalibrated",
+        "eval_ece_uncalibrated",
+        "eval_log_loss",
+        "eval_log_loss_uncalibrated",
+    } <= {*results}
     curves = runs.read("share", "eval_curves.json")
     assert {"reliability", "uncalibrated", "precision_recall_exact", "precision_recall_f1"} == {*curves}
     assert sum(part["questions"] for part in curves["reliability"]) == len(scored)
-    assert f"calibration: temperature {calibration['temperature']:.2f}, loss " in runs.printed
+    assert f"calibration: temperature {calibration['temperature']:.2f}, log loss " in runs.printed
     assert "\nevaluation without -> with calibration:\n  F1 " in runs.printed
 
 

@@ -661,7 +661,7 @@ class QARunConfig(_ConfigBase):
     METRICS: ClassVar[tuple[str, ...]] = (  # that its evaluation computes
         "f1", "exact", "loss", "total", "questions", "windows", "runtime", "answers_runtime", "scores_runtime",
         "samples_per_second", "top_1_exact", "top_1_f1", "top_3_exact", "top_3_f1", "top_5_exact", "top_5_f1",
-        "top_20_exact", "top_20_f1", "ece", "brier",
+        "top_20_exact", "top_20_f1", "ece", "brier", "log_loss",
     )  # fmt: skip
     METRICS_V2: ClassVar[tuple[str, ...]] = (  # with --version_2_with_negative as well
         "HasAns_f1", "HasAns_exact", "HasAns_total", "NoAns_f1", "NoAns_exact", "NoAns_total",

@@ -2,7 +2,8 @@
 
 The threshold is fitted first, with undivided scores, for the best F1. In the softmax it is taken off the score of no
 answer, which would otherwise be improbable where it is chosen: it is one of many candidates, and the spans share the
-rest. Then the temperature, which divides all scores before the softmax (Guo et al., 2017, arXiv 1706.04599), is fitted.
+rest. Then the temperature, which divides all scores before the softmax (Guo et al., 2017, arXiv 1706.04599), is fitted,
+so that the probability of the chosen answer tells how likely it is an exact match.
 """
 
 from __future__ import annotations
@@ -14,181 +15,64 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from adapter_qa.data.questions import Question, is_aligned
+from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import Answers, WindowSpans, log_totals
 from adapter_qa.data.squad_metrics import question_scores
-from adapter_qa.data.windows import Windows, tokens_of_chars
 
 BINS = 10  # of a reliability curve, with about equally many questions
 WINDOWS_PER_BLOCK = 1024  # whose spans are summed at once; bounds memory
+EPS = 1e-12  # a smaller probability counts as this one
+GRID = 16  # temperatures
 TOLERANCE = 1e-4  # of the logarithm of the temperature
 GOLDEN = (math.sqrt(5) - 1) / 2
 
 
-@dataclass(frozen=True)
-class GoldLikelihood:
-    """The likelihood of the gold answers at any temperature.
-
-    Attributes:
-        logits: (windows, 2, length) float32, of the tokens that begin and end spans, from each window's first token
-            on; -inf elsewhere.
-        max_answer_length: tokens of the longest span.
-        owners: (windows,) int, index of each window's question, in order.
-        nulls: (questions,) float64, score of no answer minus the threshold; None for SQuAD v1.
-        gold_owners: (golds,) int, index of the question of each gold span in each window that contains it.
-        gold_scores: (golds,) float64, their scores.
-    """
-
-    logits: np.ndarray
-    max_answer_length: int
-    owners: np.ndarray
-    nulls: np.ndarray | None
-    gold_owners: np.ndarray
-    gold_scores: np.ndarray
-
-    def window_totals(self, temperature: float) -> np.ndarray:
-        """Return `WindowSpans.log_totals` of the windows, (windows,) float32."""
-        blocks = []
-        for first in range(0, len(self.logits), WINDOWS_PER_BLOCK):
-            starts, ends = self.logits[first : first + WINDOWS_PER_BLOCK].swapaxes(0, 1)
-            mask = np.isfinite(starts) | np.isfinite(ends)
-            blocks.append(log_totals(starts / temperature, ends / temperature, mask, self.max_answer_length))
-        return np.concatenate(blocks)
-
-    def losses(self, temperature: float) -> np.ndarray:
-        """Return the negative log likelihood of each question whose gold answer is a span or no answer, in nats.
-
-        It is the sum of the probabilities of all gold spans. A gold answer that is in no window, or too long, is no
-        span.
-        """
-        questions = int(self.owners[-1]) + 1
-        totals = self.window_totals(temperature).astype(np.float64)
-        mass = np.logaddexp.reduceat(totals, np.searchsorted(self.owners, np.arange(questions)))
-        gold = np.full(questions, -np.inf)
-        np.logaddexp.at(gold, self.gold_owners, self.gold_scores / temperature)
-        if self.nulls is not None:
-            mass = np.logaddexp(mass, self.nulls / temperature)
-        known = np.isfinite(gold)
-        losses: np.ndarray = (mass - gold)[known]
-        return losses
-
-    def loss(self, temperature: float) -> float:
-        """Return the mean of `losses`."""
-        return float(self.losses(temperature).mean())
-
-
-def gold_likelihood(
-    questions: Sequence[Question],
-    windows: Windows,
-    spans: WindowSpans,
-    logits: np.ndarray,
-    *,
-    max_answer_length: int,
-    threshold: float | None,
-) -> GoldLikelihood:
-    """Find the scores of the gold answers of questions.
+def at_temperature(
+    spans: WindowSpans, logits: np.ndarray, temperature: float, *, max_answer_length: int
+) -> WindowSpans:
+    """Return spans with the probabilities of another temperature.
 
     Args:
-        questions: those that `windows` was made from.
-        windows: all windows of the questions.
-        spans: of every window.
-        logits: as in `GoldLikelihood`.
+        spans: of all windows.
+        logits: (windows, 2, length) float32, of the tokens that begin and end spans, from each window's first token
+            on; -inf elsewhere.
+        temperature: divides the scores.
         max_answer_length: tokens of the longest span.
-        threshold: what is taken off the score of no answer, which is right for questions without a gold answer; None
-            for SQuAD v1.
     """
-    owners = windows.question_index
-    firsts = np.searchsorted(owners, np.arange(len(questions) + 1))
-    gold_owners: list[int] = []
-    gold_scores: list[float] = []
-    for index, (start, end) in _gold_chars(questions, windows, firsts):
-        for row in range(firsts[index], firsts[index + 1]):
-            score = _span_score(windows, row, logits[row], (start, end), max_answer_length)
-            if score is not None:
-                gold_owners.append(index)
-                gold_scores.append(score)
-    nulls = None
-    if threshold is not None:
-        nulls = np.minimum.reduceat(spans.null_starts.astype(np.float64) + spans.null_ends, firsts[:-1]) - threshold
-        without = [index for index, question in enumerate(questions) if not question.answer_texts]
-        gold_owners += without
-        gold_scores += nulls[without].tolist()
-    return GoldLikelihood(
-        logits, max_answer_length, owners, nulls, np.array(gold_owners, np.int64), np.array(gold_scores, np.float64)
-    )
-
-
-def _gold_chars(
-    questions: Sequence[Question], windows: Windows, firsts: np.ndarray
-) -> list[tuple[int, tuple[int, int]]]:
-    """Return index of the question, first character and end of each distinct gold span, in whole tokens."""
-    golds = [
-        (index, start, start + len(text))
-        for index, question in enumerate(questions)
-        for number, (text, start) in enumerate(zip(question.answer_texts, question.answer_starts, strict=True))
-        if is_aligned(question, number)
-    ]
-    if not golds:
-        return []
-    owners, starts, ends = np.array(golds).T
-    texts = windows.context_text[firsts[owners]]
-    first, last = tokens_of_chars(windows.texts, texts, starts, ends)
-    chars = windows.texts.char_spans
-    return sorted(
-        {
-            (int(owner), (int(chars[begin, 0]), int(chars[end, 1])))
-            for owner, begin, end in zip(owners, first, last, strict=True)
-            if begin >= 0
-        }
-    )
-
-
-def _span_score(
-    windows: Windows, row: int, logits: np.ndarray, chars: tuple[int, int], max_answer_length: int
-) -> float | None:
-    """Return the score of a span of characters in a window, None if it is none of the window's spans."""
-    shift = int(windows.token_shifts(np.array([row]))[0])
-    positions = np.flatnonzero(np.isfinite(logits).any(0))
-    spans = windows.texts.char_spans[positions + shift]
-    first = positions[(spans[:, 0] == chars[0]) & np.isfinite(logits[0, positions])]
-    last = positions[(spans[:, 1] == chars[1]) & np.isfinite(logits[1, positions])]
-    if len(first) == 0 or len(last) == 0 or not 0 <= last[0] - first[0] < max_answer_length:
-        return None
-    return float(logits[0, first[0]]) + float(logits[1, last[0]])
+    totals = []
+    for first in range(0, len(logits), WINDOWS_PER_BLOCK):
+        starts, ends = logits[first : first + WINDOWS_PER_BLOCK].swapaxes(0, 1)
+        mask = np.isfinite(starts) | np.isfinite(ends)
+        totals.append(log_totals(starts / temperature, ends / temperature, mask, max_answer_length))
+    return spans._replace(log_totals=np.concatenate(totals), temperature=temperature)
 
 
 class FittedTemperature(NamedTuple):
-    """A temperature, the questions that it was fitted to, and their mean negative log likelihood in nats.
-
-    Attributes:
-        value: the temperature.
-        questions: those whose gold answer is a span or no answer.
-        loss: at this temperature.
-    """
+    """A temperature, and the log loss (`Confidence.log_loss`) with it and with 1."""
 
     value: float
-    questions: int
     loss: float
+    loss_before: float
 
 
-def fit_temperature(likelihood: GoldLikelihood, limits: tuple[float, float]) -> FittedTemperature:
-    """Return the temperature with the smallest loss, between two limits.
+def fit_temperature(loss: Callable[[float], float], limits: tuple[float, float]) -> FittedTemperature:
+    """Return the temperature of the smallest loss, between two limits.
 
-    Raises:
-        ValueError: if no question has a gold answer that is a span or no answer.
+    The best of `GRID` temperatures and its neighbours bound a golden section search.
+
+    Args:
+        loss: of a temperature.
+        limits: the lowest and the highest temperature.
     """
-    questions = len(likelihood.losses(1.0))
-    if not questions:
-        raise ValueError("no gold answer is a span")
-    value = math.exp(_minimum(lambda log: likelihood.loss(math.exp(log)), math.log(limits[0]), math.log(limits[1])))
-    return FittedTemperature(value, questions, likelihood.loss(value))
+    logs = np.linspace(math.log(limits[0]), math.log(limits[1]), GRID)
+    best = int(np.argmin([loss(math.exp(log)) for log in logs]))
+    low, high = float(logs[max(best - 1, 0)]), float(logs[min(best + 1, GRID - 1)])
+    value = math.exp(_minimum(lambda log: loss(math.exp(log)), low, high))
+    return FittedTemperature(value, loss(value), loss(1.0))
 
 
 def _minimum(function: Callable[[float], float], low: float, high: float) -> float:
-    """Return where a function of the logarithm of the temperature is smallest, by golden section search.
-
-    The loss of one gold span is convex in 1 / temperature, so that it has one minimum.
-    """
+    """Return where a function with one minimum between two numbers is smallest, by golden section search."""
     points = [high - GOLDEN * (high - low), low + GOLDEN * (high - low)]
     values = [function(point) for point in points]
     while high - low > TOLERANCE:
@@ -246,12 +130,10 @@ class Calibration:
     Attributes:
         temperature: fitted with the threshold.
         threshold: None for SQuAD v1.
-        loss_before: mean negative log likelihood in nats with temperature 1 and threshold 0.
     """
 
     temperature: FittedTemperature
     threshold: FittedThreshold | None
-    loss_before: float
 
 
 class Confidence(NamedTuple):
@@ -263,6 +145,11 @@ class Confidence(NamedTuple):
     def brier(self) -> float:
         """Return the mean squared difference, 0 to 1."""
         return float(np.mean((self.probability - self.correct) ** 2))
+
+    def log_loss(self) -> float:
+        """Return the mean negative log likelihood of right and wrong, in nats."""
+        likelihood = np.where(self.correct == 1, self.probability, 1 - self.probability)
+        return float(-np.log(np.clip(likelihood, EPS, None)).mean())
 
     def reliability(self) -> list[ReliabilityBin]:
         """Return the bins of the reliability curve: `BINS` with about equally many questions, in order."""
@@ -278,7 +165,8 @@ class Trust(NamedTuple):
     """How far probabilities and odds can be trusted.
 
     Attributes:
-        metrics: `ece` and `brier`, 0 to 1; for SQuAD v2 `pr_exact_ap` and `pr_f1_ap` in percent.
+        metrics: `ece` and `brier`, 0 to 1, and `log_loss` in nats; for SQuAD v2 `pr_exact_ap` and `pr_f1_ap` in
+            percent.
         curves: for JSON, what the figures come from.
     """
 
@@ -290,7 +178,11 @@ def measure_trust(questions: Sequence[Question], answers: Answers, *, version_2:
     """Measure the trust in answers to questions whose gold answers are known."""
     sureness = confidence(questions, answers, version_2=version_2)
     bins = sureness.reliability()
-    metrics = {"ece": expected_calibration_error(bins), "brier": sureness.brier()}
+    metrics = {
+        "ece": expected_calibration_error(bins),
+        "brier": sureness.brier(),
+        "log_loss": sureness.log_loss(),
+    }
     curves: dict[str, Any] = {"reliability": [part._asdict() for part in bins]}
     if version_2 and any(question.answer_texts for question in questions):
         scores = question_scores(answers.span_texts(), questions, version_2=True)

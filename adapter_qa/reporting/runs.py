@@ -59,9 +59,8 @@ MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message 
 class Evaluation(msgspec.Struct):
     """Scores of one evaluation in percent, and its epoch and step. Other metrics in the file are ignored.
 
-    Only the final evaluation of a calibrated run has the loss of its probabilities, `eval_nll`, and the measures
-    without calibration.
-    A cross-validation has intervals of 95 %, and mean and standard deviation (n - 1) over its folds.
+    Only the final evaluation of a calibrated run has the measures without calibration. A cross-validation has intervals
+    of 95 %, and mean and standard deviation (n - 1) over its folds.
     """
 
     eval_f1: float | None = None
@@ -74,12 +73,12 @@ class Evaluation(msgspec.Struct):
     eval_perplexity: float | None = None
     eval_ece: float | None = None
     eval_brier: float | None = None
-    eval_nll: float | None = None
+    eval_log_loss: float | None = None
     eval_f1_uncalibrated: float | None = None
     eval_exact_uncalibrated: float | None = None
     eval_ece_uncalibrated: float | None = None
     eval_brier_uncalibrated: float | None = None
-    eval_nll_uncalibrated: float | None = None
+    eval_log_loss_uncalibrated: float | None = None
     epoch: float | None = None
     step: int | None = None
 

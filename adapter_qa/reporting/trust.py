@@ -17,7 +17,7 @@ from adapter_qa.runs.layout import curves_file
 MEASURES = {
     "ece": ("calibration error", 3),
     "brier": ("Brier score", 3),
-    "nll": ("loss", 2),
+    "log_loss": ("log loss", 3),
     "f1": ("F1", 1),
     "exact": ("EM", 1),
 }

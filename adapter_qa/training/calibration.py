@@ -43,8 +43,7 @@ def calibration_document(
     fitted = calibration.temperature
     document: dict[str, Any] = {
         "temperature": fitted.value,
-        "temperature_questions": fitted.questions,
-        "nll": {"before": calibration.loss_before, "after": fitted.loss},
+        "log_loss": {"before": fitted.loss_before, "after": fitted.loss},
     }
     if calibration.threshold is not None:
         document |= {
@@ -56,7 +55,7 @@ def calibration_document(
 
 def calibration_text(document: Mapping[str, Any]) -> str:
     """Return the content of calibration.json for people, a line for each fit."""
-    lines = [f"temperature {document['temperature']:.2f}, {_change('loss', document['nll'], 2)}"]
+    lines = [f"temperature {document['temperature']:.2f}, {_change('log loss', document['log_loss'], 3)}"]
     if "f1" in document:
         lines.append(f"threshold {document['null_score_diff_threshold']:.2f}, {_change('F1', document['f1'], 1)}")
     return "calibration: " + "\n             ".join(lines)
@@ -65,8 +64,8 @@ def calibration_text(document: Mapping[str, Any]) -> str:
 def gain_text(metrics: Mapping[str, float]) -> str:
     """Return what the calibration changes in the evaluation, for people."""
     lines = [
-        {"f1": ("F1", 1), "exact": ("EM", 1), "nll": ("loss", 2)},
-        {"ece": ("calibration error", 3), "brier": ("Brier score", 3)},
+        {"f1": ("F1", 1), "exact": ("EM", 1)},
+        {"ece": ("calibration error", 3), "brier": ("Brier score", 3), "log_loss": ("log loss", 3)},
     ]
     texts = []
     for names in lines:

@@ -40,7 +40,7 @@ MODEL, ADAPTER, LANGUAGE, FUSION = ModelOptions("bert"), AdapterOptions(), Langu
 QA_METRICS = (
     "f1, exact, loss, total, questions, windows, runtime, answers_runtime, scores_runtime, samples_per_second, "
     + ", ".join(f"top_{k}_{name}" for k in TOP_K for name in ("exact", "f1"))
-    + ", ece, brier"
+    + ", ece, brier, log_loss"
 )
 NOTHING_TO_DO = "nothing to do: give --do_train, --do_eval, --do_predict or --dry_run"
 

@@ -12,7 +12,7 @@ import torch
 from reference.span_search import scores_of_windows
 from scipy.optimize import minimize_scalar
 from sklearn.calibration import calibration_curve
-from sklearn.metrics import average_precision_score, brier_score_loss
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss
 from support.questions import make_questions
 from transformers import AutoTokenizer
 
@@ -21,13 +21,12 @@ from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE
 from adapter_qa.data.calibration import (
     BINS,
     Confidence,
-    GoldLikelihood,
     answering_curve,
+    at_temperature,
     confidence,
     expected_calibration_error,
     fit_temperature,
     fit_threshold,
-    gold_likelihood,
     measure_trust,
 )
 from adapter_qa.data.questions import Question
@@ -73,41 +72,38 @@ class Case:
             null_score_diff_threshold=threshold,
         )  # fmt: skip
 
-    def likelihood(self, threshold: float = 0.0) -> GoldLikelihood:
+    def at(self, temperature: float, threshold: float = 0.0) -> Answers:
+        """Return answers whose probabilities are recomputed from kept logits of spans found at temperature 1."""
         logits = torch.from_numpy(self.start), torch.from_numpy(self.end)
         length = int(self.windows.lengths().max())
-        collector = utils_qa.SpanCollector(np.arange(len(self.windows)), 5, logit_length=length)
-        spans = utils_qa.window_spans(self.batch, *logits, n_best_size=5, max_answer_length=LONGEST)
+        collector = utils_qa.SpanCollector(np.arange(len(self.windows)), 240, logit_length=length)
+        spans = utils_qa.window_spans(self.batch, *logits, n_best_size=240, max_answer_length=LONGEST)
         collector.add_batch((*spans, kept_logits(self.batch, *logits, length)))
         assert collector.logits is not None
-        return gold_likelihood(
-            self.questions, self.windows, collector.spans, collector.logits.numpy(), max_answer_length=LONGEST,
-            threshold=threshold if self.version_2 else None,
+        kept = at_temperature(collector.spans, collector.logits.numpy(), temperature, max_answer_length=LONGEST)
+        return choose_answers(
+            self.questions, self.windows, kept, n_best_size=2000, version_2=self.version_2,
+            null_score_diff_threshold=threshold,
         )  # fmt: skip
 
-    def losses(self, temperature: float, threshold: float = 0.0) -> list[float]:
-        """Return the loss of each question with a gold span or no answer, by plain loops over all spans."""
+    def probabilities(self, temperature: float, threshold: float) -> list[dict[tuple[int, int], float]]:
+        """Return the probability of each candidate of each question by its characters, by loops over all spans."""
         rows, shifts = len(self.windows), self.batch["first_token"].numpy()
         start, end = (
             np.array([np.roll(logits[row], -shifts[row]) for row in range(rows)]) for logits in (self.start, self.end)
         )
-        losses = []
-        for number, question in enumerate(self.questions):
-            windows = scores_of_windows(number, self.windows, start, end, LONGEST)
-            masses = [math.exp(score / temperature) for window in windows for score in window.values()]
-            golds = {
-                (first, first + len(text))
-                for text, first in zip(question.answer_texts, question.answer_starts, strict=True)
-            }
-            right = [math.exp(window[gold] / temperature) for gold in golds for window in windows if gold in window]
+        found = []
+        for number in range(len(self.questions)):
+            masses: dict[tuple[int, int], float] = {}
+            for window in scores_of_windows(number, self.windows, start, end, LONGEST):
+                for chars, score in window.items():
+                    masses[chars] = masses.get(chars, 0.0) + math.exp(score / temperature)
             if self.version_2:
                 of_question = np.flatnonzero(self.windows.question_index == number)
                 null = min(start[row][0] + end[row][0] for row in of_question) - threshold
-                masses.append(math.exp(null / temperature))
-                right += [] if question.answer_texts else [masses[-1]]
-            if right:
-                losses.append(math.log(math.fsum(masses)) - math.log(math.fsum(right)))
-        return losses
+                masses[0, 0] = math.exp(null / temperature)
+            found.append({chars: mass / math.fsum(masses.values()) for chars, mass in masses.items()})
+        return found
 
 
 def made_questions(count: int, *, version_2: bool) -> list[Question]:
@@ -127,60 +123,52 @@ def made_questions(count: int, *, version_2: bool) -> list[Question]:
 
 @pytest.mark.parametrize("version_2", [True, False])
 @pytest.mark.parametrize(("base", "left"), [("tiny_bert", False), ("tiny_bert", True), ("tiny_roberta", False)])
-def test_losses_equal_loops_over_all_spans(
+def test_probabilities_at_another_temperature_equal_loops_over_all_spans(
     base: str, left: bool, version_2: bool, request: pytest.FixtureRequest
 ) -> None:
     case = Case(request.getfixturevalue(base), left=left, version_2=version_2)
     assert len(case.windows) > 2 * len(case.questions)
     for temperature, threshold in ((0.3, 0.0), (1.0, -2.0), (2.7, 1.0)):
-        likelihood, expected = case.likelihood(threshold), case.losses(temperature, threshold)
-        assert 0 < len(expected) < len(case.questions)
-        assert likelihood.losses(temperature) == pytest.approx(expected, abs=1e-5)
+        expected = case.probabilities(temperature, threshold)
+        for answers in (case.at(temperature, threshold), case.answers(temperature, threshold)):
+            n_best = list(answers.n_best.values())
+            got = [{(entry.start, entry.end): entry.probability for entry in entries} for entries in n_best]
+            for mine, theirs in zip(got, expected, strict=True):
+                assert mine == pytest.approx(theirs, abs=1e-5)
+
+
+def half_right(case: Case) -> list[Question]:
+    """Return the questions of a case with changed gold answers: about half of the best spans are right."""
+    texts = case.answers().span_texts().values()
+    return [
+        replace(question, answer_texts=(text,)) if index % 4 == 0 or index % 8 == 1 else question
+        for index, (question, text) in enumerate(zip(case.questions, texts, strict=True))
+    ]
 
 
 @pytest.mark.parametrize("version_2", [True, False])
-def test_probabilities_are_those_of_the_loss(tiny_bert: Path, version_2: bool) -> None:
-    case = Case(tiny_bert, version_2=version_2)
-    likelihood = case.likelihood(-1.5)
-    n_best = case.answers(temperature=1.9, threshold=-1.5).n_best
-    losses = []
-    for question in case.questions:
-        golds = {*zip(question.answer_starts, map(len, question.answer_texts), strict=True)}
-        golds = {(start, start + length) for start, length in golds} or {(0, 0)}
-        right = [
-            candidate.probability for candidate in n_best[question.id] if (candidate.start, candidate.end) in golds
-        ]
-        losses += [-math.log(math.fsum(right))] if right else []
-        assert math.fsum(candidate.probability for candidate in n_best[question.id]) == pytest.approx(1, abs=1e-5)
-    assert likelihood.losses(1.9) == pytest.approx(losses, abs=1e-4)
-
-
-@pytest.mark.parametrize("factor", [0.2, 1.0, 4.0])
-def test_temperature_is_the_minimum_that_scipy_finds(tiny_bert: Path, factor: float) -> None:
-    case = Case(tiny_bert, count=40)
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_temperature_is_the_minimum_that_scipy_finds(tiny_bert: Path, factor: float, version_2: bool) -> None:
+    case = Case(tiny_bert, count=40, version_2=version_2)
     case.start *= factor
     case.end *= factor
-    likelihood = case.likelihood()
-    golds = likelihood.gold_scores + 6 * factor  # as if something had been learned
-    likelihood = replace(likelihood, gold_scores=golds)
+    case.questions = half_right(case)
 
-    def loss(log: float) -> float:
-        return float(np.mean(likelihood.losses(math.exp(log))))
+    def loss(temperature: float) -> float:
+        return confidence(case.questions, case.at(temperature), version_2=version_2).log_loss()
 
     bounds = (math.log(MIN_TEMPERATURE), math.log(MAX_TEMPERATURE))
-    expected = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
-    fitted = fit_temperature(likelihood, LIMITS)
-    assert fitted.value == pytest.approx(math.exp(expected.x), rel=2e-3)
-    assert fitted.loss == pytest.approx(expected.fun, abs=1e-6)
-    assert fitted.loss <= loss(0.0)
-    assert fitted.questions == len(case.losses(1.0)) < len(case.questions)
-
-
-def test_a_temperature_needs_a_gold_span(tiny_bert: Path) -> None:
-    case = Case(tiny_bert, version_2=False, count=4)
-    likelihood = replace(case.likelihood(), gold_owners=np.array([], np.int64), gold_scores=np.array([]))
-    with pytest.raises(ValueError, match="no gold answer is a span"):
-        fit_temperature(likelihood, LIMITS)
+    expected = min(  # from several beginnings
+        (
+            minimize_scalar(lambda log: loss(math.exp(log)), bounds=part, method="bounded", options={"xatol": 1e-6})
+            for part in ((bounds[0], 0.0), (-1.0, 1.0), (0.0, bounds[1]))
+        ),
+        key=lambda result: result.fun,
+    )
+    fitted = fit_temperature(loss, LIMITS)
+    assert fitted.loss == pytest.approx(expected.fun, abs=1e-5)
+    assert fitted.value == pytest.approx(math.exp(expected.x), rel=2e-2)
+    assert fitted.loss < fitted.loss_before == loss(1.0)
 
 
 def test_temperature_changes_probabilities_and_no_choice(tiny_bert: Path) -> None:
@@ -218,10 +206,7 @@ def f1_at(case: Case, odds: list[float], threshold: float) -> float:
 @pytest.mark.parametrize("seed", range(8))
 def test_threshold_has_the_best_f1_of_all(tiny_bert: Path, seed: int) -> None:
     case = Case(tiny_bert, count=16)
-    case.questions = [  # half of the best spans are right
-        replace(question, answer_texts=(text,)) if index % 4 == 0 or index % 8 == 1 else question
-        for index, (question, text) in enumerate(zip(case.questions, case.answers().span_texts().values(), strict=True))
-    ]
+    case.questions = half_right(case)
     odds = np.random.default_rng(seed).integers(-4, 5, len(case.questions)).astype(float).tolist()  # some are equal
     fitted = fit_threshold(case.questions, with_odds(case, odds))
     best = max(f1_at(case, odds, threshold) for threshold in [-9.0, *odds])
@@ -269,6 +254,7 @@ def test_reliability_equals_scikit_learn(count: int) -> None:
     assert sum(part.questions for part in bins) == count
     assert max(part.questions for part in bins) - min(part.questions for part in bins) <= 1
     assert sureness.brier() == pytest.approx(brier_score_loss(correct, probability))
+    assert sureness.log_loss() == pytest.approx(log_loss(correct, probability))
     if count % BINS == 0:
         shares, means = calibration_curve(correct, probability, n_bins=BINS, strategy="quantile")
         assert [part.correct for part in bins] == pytest.approx(shares.tolist())
@@ -321,7 +307,7 @@ def test_answering_curve_equals_the_official_loop_and_scikit_learn(tiny_bert: Pa
 def test_trust_of_v1_has_no_odds(tiny_bert: Path) -> None:
     case = Case(tiny_bert, version_2=False)
     trust = measure_trust(case.questions, case.answers(), version_2=False)
-    assert set(trust.metrics) == {"ece", "brier"}
+    assert set(trust.metrics) == {"ece", "brier", "log_loss"}
     assert set(trust.curves) == {"reliability"}
     in_v2 = Case(tiny_bert)
     scores = question_scores(in_v2.answers().span_texts(), in_v2.questions, version_2=True)

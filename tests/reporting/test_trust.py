@@ -16,9 +16,9 @@ from adapter_qa.reporting.html_report import write_report
 from adapter_qa.reporting.trust import curves_of, read_curves, trust_row
 
 MEASURES = {
-    "eval_f1": 60.0, "eval_exact": 50.0, "eval_ece": 0.04, "eval_brier": 0.2, "eval_nll": 1.5,
+    "eval_f1": 60.0, "eval_exact": 50.0, "eval_ece": 0.04, "eval_brier": 0.2, "eval_log_loss": 1.5,
     "eval_f1_uncalibrated": 55.04, "eval_exact_uncalibrated": 50.0, "eval_ece_uncalibrated": 0.125,
-    "eval_brier_uncalibrated": 0.25, "eval_nll_uncalibrated": 2.0,
+    "eval_brier_uncalibrated": 0.25, "eval_log_loss_uncalibrated": 2.0,
 }  # fmt: skip
 
 
@@ -47,7 +47,7 @@ def test_table_has_means_without_and_with_calibration(tmp_path: Path) -> None:
     assert trust_row(calibrated).cells == [
         "0.125 → 0.050",
         "0.250 → 0.200",
-        "2.00 → 1.50",
+        "2.000 → 1.500",
         "55.0 → 60.0",
         "50.0 → 50.0",
     ]
