@@ -42,7 +42,7 @@ class Snapshots(TrainerCallback):
 def test_a_metric_that_was_not_computed_ends_the_run_in_a_line(tiny_bert: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_bert, tmp_path, [1.0, 2.0], num_train_epochs=1)
     trainer.args.metric_for_best_model = "rouge"
-    with pytest.raises(RunError, match=r"^--metric_for_best_model rouge: was not computed; choose from .*f1, log_loss, loss,"):
+    with pytest.raises(RunError, match=r"^--metric_for_best_model rouge: was not computed; .* f1, log_loss, loss,"):
         trainer.train()
 
 
