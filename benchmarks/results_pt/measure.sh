@@ -89,11 +89,6 @@ for step in $STEPS; do
         search lang_qa
         # shellcheck disable=SC2046  # words
         run run_ner_adapter.py "$here/ner.yaml" $(kind lang_qa) --model_name_or_path "$BASE" --output_dir adapters/ner
-        # The fusion is searched over a QA adapter of the same size of training.
-        run run_qa_adapter.py settings/lang_qa.yaml --model_name_or_path "$BASE" --do_train --do_eval \
-            --train_file data/train.json --validation_file data/choose.json --max_train_samples 1500 \
-            --num_train_epochs 2 --eval_strategy no --per_device_train_batch_size 16 --seed 1 --report_to none \
-            --load_lang_adapter adapters/mlm --output_dir search/member
         search fusion
         ;;
     train)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Write the settings of a sweep's best trial as an options file.
+"""Write the settings of a sweep's best trial as an options file, and link the trial as SWEEP/best.
 
 Example: `python benchmarks/results_pt/settings.py search/qa settings/qa.yaml`.
 """
@@ -25,6 +25,9 @@ def main(sweep: str, file: str) -> None:
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     head = f"# Trial {best['number']} of {len(document['trials'])} in {sweep}: F1 {best['f1']:.1f}\n"
     Path(file).write_text(head + yaml.safe_dump(options, sort_keys=True), encoding="utf-8")
+    link = Path(sweep) / "best"
+    link.unlink(missing_ok=True)
+    link.symlink_to(Path("trials", f"{best['number']:04}"))
     print(f"{file}: {options}")
 
 
