@@ -49,7 +49,7 @@ kind() { sed -nE 's/^(adapter_(config|reduction_factor)): /--\1 /p' "settings/$1
 train() {
     run run_qa_adapter.py "settings/${1%%:*}.yaml" --model_name_or_path "$BASE" --do_train --do_eval --do_predict \
         --train_file data/train.json --validation_file data/choose.json --test_file data/test.json --seed "$2" \
-        --per_device_train_batch_size 16 --report_to none --output_dir "runs/${1##*:}_$2" "${@:3}"
+        --per_device_train_batch_size 8 --report_to none --output_dir "runs/${1##*:}_$2" "${@:3}"
 }
 
 train_setup() {
