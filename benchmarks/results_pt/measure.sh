@@ -5,9 +5,10 @@
 #   BASE=encoder DATA=parts NER_TRAIN=train.conll NER_DEV=dev.conll OUT=outputs/results_pt \
 #       bash benchmarks/results_pt/measure.sh
 #
-# DATA holds train.json, choose.json and test.json without a common article; parts.py makes the first two of one file.
-# Settings and the best epoch are chosen on choose.json. The same command again skips what is finished and resumes what
-# was interrupted. Several starts of the command share the searches.
+# DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
+# skips what is finished and resumes what was interrupted. Several starts of the command share the searches. STEPS may
+# also have curve (few training questions) and v2 (questions without an answer), SETUPS also lora and
+# fusion_without_language.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=../../environment.sh
@@ -23,8 +24,8 @@ PYTHON=${PYTHON:-python}
 SEEDS=${SEEDS:-1 2 3}
 STEPS=${STEPS:-search train table}
 SETUPS=${SETUPS:-untrained full qa lang_qa fusion control}
-EPOCHS=${EPOCHS:-3}                # of a single adapter and of full fine-tuning
-FUSION_EPOCHS=${FUSION_EPOCHS:-2}  # of the fusion layer; the control has both
+EPOCHS=${EPOCHS:-2}                # of a single adapter and of full fine-tuning
+FUSION_EPOCHS=${FUSION_EPOCHS:-1}  # of the fusion layer; the control has both
 
 mkdir -p "$OUT"
 link() { [ -e "$OUT/$2" ] || ln -s "$(realpath "$1")" "$OUT/$2"; }
@@ -45,38 +46,49 @@ search() {
 # kind SETUP: print the options for an adapter of the kind that a setup has. Adapters of one fusion have one kind.
 kind() { sed -nE 's/^(adapter_(config|reduction_factor)): /--\1 /p' "settings/$1.yaml"; }
 
-# train SETUP SEED OPTION ...: train on all questions with the settings of a setup, and answer the test questions.
+# train SETTINGS FOLDER SEED EPOCHS OPTION ...: train with the settings of a setup, and answer the test questions.
+parts=data
 train() {
-    run run_qa_adapter.py "settings/${1%%:*}.yaml" --model_name_or_path "$BASE" --do_train --do_eval --do_predict \
-        --train_file data/train.json --validation_file data/choose.json --test_file data/test.json --seed "$2" \
-        --per_device_train_batch_size 8 --report_to none --output_dir "runs/${1##*:}_$2" "${@:3}"
+    run run_qa_adapter.py "settings/$1.yaml" --model_name_or_path "$BASE" --do_train --do_eval --do_predict \
+        --train_file "$parts/train.json" --validation_file "$parts/choose.json" --test_file "$parts/test.json" \
+        --per_device_train_batch_size 8 --report_to none --output_dir "$2" --seed "$3" --num_train_epochs "$4" "${@:5}"
 }
 
+# train_setup SETUP SEED: train a row of the table.
 train_setup() {
-    local setup=$1 seed=$2
+    local setup=$1 seed=$2 language=(--load_lang_adapter adapters/mlm)
+    local folder=runs/${setup}_$seed
     case $setup in
     untrained)
         run run_qa_adapter.py --model_name_or_path "$BASE" --train_adapter False --do_predict \
-            --test_file data/test.json --seed "$seed" --report_to none --output_dir "runs/untrained_$seed"
+            --test_file data/test.json --report_to none --output_dir "$folder" --seed "$seed"
         ;;
-    full | qa | lora) train "$setup" "$seed" --num_train_epochs "$EPOCHS" ;;
-    lang_qa) train lang_qa "$seed" --num_train_epochs "$EPOCHS" --load_lang_adapter adapters/mlm ;;
-    control)
-        train lang_qa:control "$seed" --num_train_epochs $((EPOCHS + FUSION_EPOCHS)) --load_lang_adapter adapters/mlm
-        ;;
+    full | qa | lora) train "$setup" "$folder" "$seed" "$EPOCHS" ;;
+    lang_qa) train lang_qa "$folder" "$seed" "$EPOCHS" "${language[@]}" ;;
+    control) train lang_qa "$folder" "$seed" $((EPOCHS + FUSION_EPOCHS)) "${language[@]}" ;;
     fusion)
-        train fusion "$seed" --num_train_epochs "$FUSION_EPOCHS" --load_lang_adapter adapters/mlm \
+        train fusion "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
             --fuse_adapters "qa=runs/lang_qa_$seed" ner=adapters/ner
         ;;
     fusion_without_language)
-        train fusion:fusion_without_language "$seed" --num_train_epochs "$FUSION_EPOCHS" \
-            --fuse_adapters "qa=runs/qa_$seed" ner=adapters/ner
+        train fusion "$folder" "$seed" "$FUSION_EPOCHS" --fuse_adapters "qa=runs/qa_$seed" ner=adapters/ner
         ;;
     *)
         echo "error: SETUPS: $setup is unknown" >&2
         exit 2
         ;;
     esac
+}
+
+# train_curve QUESTIONS EPOCHS SEED: train full fine-tuning, a QA adapter and a fusion on the first questions.
+train_curve() {
+    local questions=$1 epochs=$2 seed=$3 folder=curve/$1
+    local few=(--max_train_samples "$questions") language=(--load_lang_adapter adapters/mlm)
+    train full "$folder/full_$seed" "$seed" "$epochs" "${few[@]}"
+    train qa "$folder/qa_$seed" "$seed" "$epochs" "${few[@]}"
+    train lang_qa "$folder/lang_qa_$seed" "$seed" "$epochs" "${few[@]}" "${language[@]}"
+    train fusion "$folder/fusion_$seed" "$seed" $((epochs / 2)) "${few[@]}" "${language[@]}" \
+        --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner
 }
 
 for step in $STEPS; do
@@ -96,9 +108,25 @@ for step in $STEPS; do
             for setup in $SETUPS; do train_setup "$setup" "$seed"; done
         done
         ;;
+    curve)
+        for seed in $SEEDS; do
+            train_curve 250 8 "$seed"
+            train_curve 1000 4 "$seed"
+        done
+        ;;
+    v2)
+        parts=data/v2
+        for seed in $SEEDS; do
+            for setup in full qa; do
+                train "$setup" "v2/${setup}_$seed" "$seed" "$EPOCHS" --version_2_with_negative True \
+                    --calibration_file data/v2/choose.json
+            done
+        done
+        parts=data
+        ;;
     table) run report_qa.py runs --split predict --output_dir report --overwrite ;;
     *)
-        echo "error: STEPS: $step is unknown; choose from search, train, table" >&2
+        echo "error: STEPS: $step is unknown; choose from search, train, curve, v2, table" >&2
         exit 2
         ;;
     esac

@@ -1,39 +1,86 @@
 #!/usr/bin/env python
-"""Divide a prepared training file into a part to train on and a part to choose with; no article is in both.
+"""Divide prepared files into parts to train on, to choose with and to test on; no article is in two of them.
 
-`python benchmarks/results_pt/parts.py train_pt.json PARTS` writes PARTS/train.json and PARTS/choose.json.
+    python prepare_squad_pt.py FILE --output_dir PREPARED     # for each file
+    python benchmarks/results_pt/parts.py PREPARED/pt_squad_v1_pt_sample.json PREPARED/pt_squad_v2_pt.json \
+        PREPARED/pt_faquad_train.json PARTS
+
+writes PARTS/{train,choose,test}.json, whose questions all have an answer, and the same in PARTS/v2 with the
+unanswerable questions of the same articles.
 """
 
 from __future__ import annotations
 
 import json
+import random
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from adapter_qa.data.partition import group_names, set_aside
-from adapter_qa.data.squad import read_squad
+from adapter_qa.data.partition import set_aside
 
-CHOOSING_SHARE = 0.12
-SEED = 4
+TEST_ARTICLES = frozenset({
+    *("Montana", "Spectre_(2015_film)"),  # SQuAD v1.1
+    *("Normans", "Oxygen", "Rhine", "Warsaw", "Pharmacy", "Imperialism", "Huguenot"),  # SQuAD v2.0
+    *("UFMS", "MEC", "PESQUISA", "TCC"),  # FaQuAD
+})  # fmt: skip
+CHOOSING_SHARE = 0.12  # of the questions that are not in the test part
+CHOOSING_SEED = 4
+ORDER_SEED = 0  # of the training questions; a run on fewer of them takes the first
+
+Record = dict[str, Any]
 
 
-def main(file: str, out: str) -> None:
-    """Write the two parts; their records are those of the file."""
-    questions = read_squad(file, need_answers=True)
-    chosen = set_aside(group_names(questions, "article"), CHOOSING_SHARE, SEED)
-    contexts = {question.context for question, is_chosen in zip(questions, chosen, strict=True) if is_chosen}
-    records = json.loads(Path(file).read_text(encoding="utf-8"))["data"]
-    parts = {
-        "train": [record for record in records if record["context"] not in contexts],
-        "choose": [record for record, is_chosen in zip(records, chosen, strict=True) if is_chosen],
+def main(*arguments: str) -> None:
+    """Read the files, divide their articles and write both sets of parts."""
+    *files, out = arguments
+    records = [record for file in files for record in json.loads(Path(file).read_text(encoding="utf-8"))["data"]]
+    answerable = divide([record for record in records if begins_at_its_offset(record)])
+    write(answerable, Path(out))
+    unanswerable = [record for record in records if not record["answers"]["text"]]
+    write(with_unanswerable(answerable, unanswerable), Path(out, "v2"))
+
+
+def begins_at_its_offset(record: Record) -> bool:
+    """Return whether a question has an answer whose first character stands at its offset."""
+    answers = record["answers"]
+    return bool(answers["text"]) and record["context"].startswith(answers["text"][0][0], answers["answer_start"][0])
+
+
+def divide(records: list[Record]) -> dict[str, list[Record]]:
+    """Divide questions by their article; a context that is in the test part is in no other part."""
+    test = [record for record in records if record["title"] in TEST_ARTICLES]
+    tested = {record["context"] for record in test}
+    others = [record for record in records if record["title"] not in TEST_ARTICLES and record["context"] not in tested]
+    random.Random(ORDER_SEED).shuffle(others)
+    is_chosen = set_aside([record["title"] for record in others], CHOOSING_SHARE, CHOOSING_SEED)
+    return {
+        "train": [record for record, chosen in zip(others, is_chosen, strict=True) if not chosen],
+        "choose": [record for record, chosen in zip(others, is_chosen, strict=True) if chosen],
+        "test": test,
     }
-    Path(out).mkdir(parents=True, exist_ok=True)
+
+
+def with_unanswerable(parts: dict[str, list[Record]], records: list[Record]) -> dict[str, list[Record]]:
+    """Add unanswerable questions to the parts that have their articles."""
+    extended = {}
+    for name, part in parts.items():
+        titles = {record["title"] for record in part}
+        extended[name] = part + [record for record in records if record["title"] in titles]
+        if name == "train":
+            random.Random(ORDER_SEED).shuffle(extended[name])
+    return extended
+
+
+def write(parts: dict[str, list[Record]], folder: Path) -> None:
+    """Write each part as a file and print how large it is."""
+    folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         text = json.dumps({"data": part}, ensure_ascii=False)
-        (Path(out) / f"{name}.json").write_text(text, encoding="utf-8")
-        print(f"{name}: {len(part):,} questions, {len({record['title'] for record in part})} articles")
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+        print(f"{folder / name}: {len(part):,} questions, {len({record['title'] for record in part})} articles")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,103 @@
+"""Test the scripts around the measurement on Portuguese questions; measure.sh itself is too long for a test."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks" / "results_pt"))
+parts: Any = importlib.import_module("parts")
+settings: Any = importlib.import_module("settings")
+collect: Any = importlib.import_module("collect")
+
+
+def record(title: str, context: str, answer: str | None, start: int = 0) -> dict[str, Any]:
+    answers = {"text": [answer], "answer_start": [start]} if answer else {"text": [], "answer_start": []}
+    return {
+        "id": f"{title} {context} {answer}",
+        "title": title,
+        "context": context,
+        "question": "?",
+        "answers": answers,
+    }
+
+
+def titles(file: Path) -> list[str]:
+    return [question["title"] for question in json.loads(file.read_text(encoding="utf-8"))["data"]]
+
+
+def test_parts_share_no_article_and_no_context(tmp_path: Path) -> None:
+    records = [record(f"artigo {number // 4}", f"texto {number}", "texto") for number in range(80)]
+    records += [record("Rhine", "o Reno", "Reno", 2), record("outro", "o Reno", "Reno", 2)]  # one context, two articles
+    records += [record("Rhine", "o Reno", None), record("artigo 3", "texto 12", None)]
+    records += [record("artigo 4", "texto 16", "texto", 1)]  # the answer does not stand at its offset
+    file = tmp_path / "prepared.json"
+    file.write_text(json.dumps({"data": records}), encoding="utf-8")
+    parts.main(str(file), str(tmp_path / "parts"))
+    train, choose, test = (titles(tmp_path / "parts" / f"{name}.json") for name in ("train", "choose", "test"))
+    assert test == ["Rhine"]
+    assert len(choose) == 8  # two articles of four questions are nearest to 12 % of 80
+    assert len(train) == 72
+    assert not set(train) & set(choose)
+    assert set(train) | set(choose) == {f"artigo {number}" for number in range(20)}
+    more = [titles(tmp_path / "parts" / "v2" / f"{name}.json") for name in ("train", "choose", "test")]
+    assert sorted(more[0] + more[1]) == sorted([*train, *choose, "artigo 3"])
+    assert more[2] == ["Rhine", "Rhine"]
+
+
+def test_settings_are_those_of_the_best_trial(tmp_path: Path) -> None:
+    sweep = {
+        "best": 1,
+        "settings": {
+            "options": {"adapter_non_linearity": "gelu", "seed": 1},
+            "search": {"kind": {"choices": {"a": {}, "b": {"adapter_config": "houlsby", "learning_rate": 0.001}}}},
+        },
+        "trials": [
+            {"number": 0, "f1": 10.0, "params": {"kind": "a"}},
+            {"number": 1, "f1": 12.0, "params": {"kind": "b"}},
+        ],
+    }
+    (tmp_path / "trials" / "0001").mkdir(parents=True)
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep), encoding="utf-8")
+    for _ in range(2):
+        settings.main(str(tmp_path), str(tmp_path / "settings" / "qa.yaml"))
+        written = yaml.safe_load((tmp_path / "settings" / "qa.yaml").read_text(encoding="utf-8"))
+        assert written == {"adapter_non_linearity": "gelu", "adapter_config": "houlsby", "learning_rate": 0.001}
+        assert (tmp_path / "best").resolve() == (tmp_path / "trials" / "0001").resolve()
+
+
+def test_the_copy_has_float16_weights_and_no_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured, encoder = tmp_path / "measured", tmp_path / "somewhere" / "encoder"
+    saved = measured / "runs" / "qa_1" / "adapters-qa"
+    saved.mkdir(parents=True)
+    encoder.mkdir(parents=True)
+    (measured / "base").symlink_to(encoder)
+    (measured / "runs" / "qa_1" / "run.json").write_text(json.dumps({"base": str(encoder)}), encoding="utf-8")
+    (measured / "runs" / "qa_1" / "eval_nbest_predictions.json").write_text("{}", encoding="utf-8")
+    (saved / "adapter_setup.json").write_text(json.dumps({"trained_on": str(encoder)}), encoding="utf-8")
+    tensors = {"weight": torch.tensor([0.1, 2.0]), "ids": torch.tensor([3])}
+    save_file(tensors, saved / "head.safetensors")
+    for kept in ((), ("runs/qa_1",)):
+        collect.main(str(measured), str(tmp_path / "copy"), *kept)
+        copied = {str(file.relative_to(tmp_path / "copy")) for file in (tmp_path / "copy").rglob("*") if file.is_file()}
+        weights = {f"runs/qa_1/adapters-qa/{name}" for name in ("adapter_setup.json", "head.safetensors")}
+        assert copied == {"runs/qa_1/run.json"} | (weights if kept else set())
+    assert json.loads((tmp_path / "copy/runs/qa_1/run.json").read_text(encoding="utf-8")) == {"base": "base"}
+    converted = load_file(tmp_path / "copy/runs/qa_1/adapters-qa/head.safetensors")
+    assert converted["weight"].dtype == torch.float16
+    assert torch.equal(converted["weight"], tensors["weight"].half())
+    assert torch.equal(converted["ids"], tensors["ids"])
+    assert "1 records, weights of 1 runs" in capsys.readouterr().out
+
+
+def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="no records of runs"):
+        collect.main(str(tmp_path), str(tmp_path / "copy"))
