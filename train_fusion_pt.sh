@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Train Stack(mlm, Fuse(qa, ner)) on a GPU from raw SQuAD-pt and LeNER-Br, with the reference hyperparameters as
-# defaults. Every setting below that looks like NAME=${NAME:-value} can be given in the environment:
+# Train Stack(mlm, Fuse(qa, ner)) on a GPU from raw SQuAD-pt and LeNER-Br, with the reference hyperparameters of
+# 2021 as defaults. Every setting below that looks like NAME=${NAME:-value} can be given in the environment:
 #
 #   SQUAD=squad-pt.tar.gz NER_TRAIN=train.conll NER_DEV=dev.conll bash train_fusion_pt.sh
 #   MODEL=neuralmind/bert-base-portuguese-cased QA_LR=3e-4 OUT=outputs/base bash train_fusion_pt.sh
 #
 # The same command again skips finished steps and resumes interrupted ones. Changed settings need another OUT.
-# recipes/*.yaml has the same hyperparameters for single steps.
+# recipes/reference_2021 has the same hyperparameters for single steps.
 set -euo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"

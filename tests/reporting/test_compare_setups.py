@@ -40,12 +40,28 @@ def test_all_setups_run_with_all_seeds_and_a_failure_stops_nothing(tmp_path: Pat
     assert option_values(calls, "output_dir") == [*order, f"{out}/report"]
     assert (done.returncode, done.stderr) == (1, "failed: qa_1 (exit code 1)\n")
     assert calls[-1] == f"report_qa.py {out} --output_dir {out}/report --overwrite"
-    assert "--train_adapter False --learning_rate 9e-5" in calls[0]
-    assert "--load_lang_adapter" not in calls[1]
-    assert "--load_lang_adapter L" in calls[2]
+    recipes = [f"recipes/{recipe}.yaml" for recipe in ("full", "qa", "qa", "fusion")]
+    assert [call.split()[1] for call in calls[:-1]] == recipes * 2
+    assert option_values(calls, "learning_rate") == ["9e-5"] * 2
+    assert option_values(calls, "load_lang_adapter") == ["none", "L", "L"] * 2
     assert f"--fuse_adapters qa={out}/lang_qa_2 ner=N" in calls[7]
     assert all("--max_train_samples 7" in call for call in calls[:-1])
     assert option_values(calls, "seed") == ["1"] * 4 + ["2"] * 4
+
+
+def test_settings_replace_those_of_the_recipes(tmp_path: Path) -> None:
+    settings = {
+        "EPOCHS": "2",
+        "REDUCTION": "4",
+        "QA_LR": "1e-3",
+        "FUSION_LR": "5e-4",
+        "RECIPES": "recipes/reference_2021",
+    }
+    _, calls = compare_setups(tmp_path, "nothing", SEEDS="3", **settings)
+    assert option_values(calls, "num_train_epochs") == ["2"] * 4
+    assert option_values(calls, "adapter_reduction_factor") == ["4"] * 2
+    assert option_values(calls, "learning_rate") == ["1e-3", "1e-3", "5e-4"]
+    assert all(" recipes/reference_2021/" in call for call in calls[:-1])
 
 
 def test_some_setups_without_failures(tmp_path: Path) -> None:
