@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 COPIED = ("runs", "curve", "v2", "adapters", "search", "settings")  # folders of a measurement
 RECORDS = (
-    *("run.json", "sweep.json", "eval_results.json", "predict_results.json", "predict_predictions.json"),
-    *("predict_curves.json", "calibration.json", "fusion_attention.json"),
+    *("run.json", "sweep.json", "eval_results.json", "eval_predictions.json"),
+    *("predict_results.json", "predict_predictions.json", "calibration.json", "fusion_attention.json"),
 )
 
 
