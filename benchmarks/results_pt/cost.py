@@ -34,7 +34,8 @@ VOCABULARY = 29_794  # of BERTimbau
 HEAD_SIZE = 64
 MAX_LENGTH = 384
 MEAN_LENGTH = 181  # tokens of a window of SQuAD-pt
-WINDOWS = round(87_510 * 10_917 / 10_570)  # of the training part, if it has as many a question as the evaluation part
+EVALUATION_WINDOWS = 10_917  # of 10,570 questions
+WINDOWS = round(87_510 * EVALUATION_WINDOWS / 10_570)  # of the training part, if its questions have as many
 MEASURED_WINDOWS = 173.1  # a second: fusion training, BERT-large, batch 16, bfloat16, one H200 (docs/results.md)
 SETUPS = ("full", "qa", "lang_qa", "fusion")
 
@@ -136,7 +137,7 @@ def estimate_seconds(setup: str, width: int, layers: int) -> float:
     rate = MEASURED_WINDOWS * multiply_adds("fusion", "training", lengths, 1024, 24)
     kind = {"full": "full", "fusion": "fusion"}.get(setup, "adapter")
     training = WINDOWS * multiply_adds(kind, "training", lengths, width, layers)
-    evaluation = 10_917 * multiply_adds(kind, "evaluation", lengths, width, layers)
+    evaluation = EVALUATION_WINDOWS * multiply_adds(kind, "evaluation", lengths, width, layers)
     seconds: float = (training + evaluation) / rate
     return seconds
 

@@ -33,13 +33,14 @@ if [ -d "$BASE" ]; then link "$BASE" base && BASE=base; fi
 link "$DATA" data
 link "$NER_TRAIN" ner_train.conll
 link "$NER_DEV" ner_dev.conll
+link "$here" settings_given
 cd "$OUT"  # every path in a run.json is relative to this folder
 
 run() { "$PYTHON" "$here/../../$1" "${@:2}"; }
 
 # search SETUP: search the settings of a setup on 1,500 questions, and write the best ones to settings/SETUP.yaml.
 search() {
-    run sweep_qa.py "$here/search/$1.yaml" --output_dir "search/$1"
+    run sweep_qa.py "settings_given/search/$1.yaml" --output_dir "search/$1"
     "$PYTHON" "$here/settings.py" "search/$1" "settings/$1.yaml"
 }
 
@@ -97,10 +98,10 @@ for step in $STEPS; do
         search full
         search qa
         search lora
-        run run_mlm_adapter.py "$here/mlm.yaml" --model_name_or_path "$BASE" --output_dir adapters/mlm
+        run run_mlm_adapter.py settings_given/mlm.yaml --model_name_or_path "$BASE" --output_dir adapters/mlm
         search lang_qa
         # shellcheck disable=SC2046  # words
-        run run_ner_adapter.py "$here/ner.yaml" $(kind lang_qa) --model_name_or_path "$BASE" --output_dir adapters/ner
+        run run_ner_adapter.py settings_given/ner.yaml $(kind lang_qa) --model_name_or_path "$BASE" --output_dir adapters/ner
         search fusion
         ;;
     train)
