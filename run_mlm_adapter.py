@@ -56,7 +56,7 @@ def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
     from adapter_qa.training import workflow
 
     setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)
-    run = workflow.start_run("run_mlm_adapter.py", argv, config, setup)
+    run = workflow.start_run("run_mlm_adapter.py", argv, config, setup, base_config)
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, texts)

@@ -65,7 +65,7 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     )
     check_head(setup, config.training)
     labels = known_labels(setup, splits)
-    run = workflow.start_run("run_ner_adapter.py", argv, config, setup)
+    run = workflow.start_run("run_ner_adapter.py", argv, config, setup, base_config)
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, splits, labels)

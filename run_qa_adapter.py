@@ -92,7 +92,7 @@ def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig]
         random_init=config.model.random_init,
     )
     check_head(setup, config.training)
-    return workflow.start_run(SCRIPT, argv, config, setup), splits
+    return workflow.start_run(SCRIPT, argv, config, setup, base_config), splits
 
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:

@@ -402,7 +402,7 @@ class TrainingOptions(LibraryTrainingOptions):
     learning_rate: float = option(1e-4, "Initial learning rate.", limits=NOT_NEGATIVE)
     head_learning_rate: float | None = option(
         None,
-        "The same of the head. Without it --learning_rate.",
+        "That of the head. Without it the same, for a new head ten times as much.",
         kind="RATE",
         limits=NOT_NEGATIVE,
         before=None,
@@ -540,6 +540,9 @@ class NERTrainingOptions(TrainingOptions):
 class MLMTrainingOptions(TrainingOptions):
     """The same for masked language modelling, where the evaluation loss decides which epoch is best."""
 
+    head_learning_rate: float | None = option(
+        None, "The same of the head. Without it --learning_rate.", kind="RATE", limits=NOT_NEGATIVE, before=None
+    )
     metric_for_best_model: str | None = option(
         "loss", "Metric that decides which evaluation is best: any that is printed.", kind="NAME"
     )

@@ -128,6 +128,12 @@ def holds_adapters(config: dict[str, Any]) -> bool:
     return bool(isinstance(adapters, dict) and adapters.get("adapters")) or bool(config.get("adapter_fusion_models"))
 
 
+def has_qa_head(config: dict[str, Any]) -> bool:
+    """Return whether a config.json is that of a model with a head for extractive question answering."""
+    architectures = config.get("architectures")
+    return isinstance(architectures, list) and any(str(name).endswith("ForQuestionAnswering") for name in architectures)
+
+
 def check_window(max_length: int, option: str, base_config: dict[str, Any]) -> None:
     """Check that the encoder has enough positions for a window of `max_length` tokens.
 

@@ -1,7 +1,7 @@
 """The precision of a run: given by options, or by default what the device computes fastest in training.
 
 An evaluation by itself is float32 unless asked otherwise, so that answers are the same everywhere. On a CPU with
-bfloat16 units, bfloat16 autocast with frozen matrices held in bfloat16 is the fastest (docs/results.md); on one
+bfloat16 units, bfloat16 autocast with frozen matrices held in bfloat16 is the fastest (docs/speed.md); on one
 without them it is slower than float32.
 """
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from adapter_qa.config.options import HEAD_FROM_QA, IEEE, NEW, MLMRunConfig, NERRunConfig, QARunConfig, data_options
 from adapter_qa.config.validation import head_rate_problems
 from adapter_qa.core.messages import log_note
+from adapter_qa.models.base_config import has_qa_head
 from adapter_qa.models.file_names import FULL_FILE, SETUP_FILE
 from adapter_qa.runs.layout import RUN_FILE
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 # Options that the device decides if they are not given, and how versions without them computed.
 ARITHMETIC = {"bf16": False, "fp16": False, "fp32_products": IEEE, "fast_step": False}
 FITTED = ("temperature", "null_score_diff_threshold")  # by a calibration
-# At the rate of its adapter, 1e-3, a new NER head learned nothing in 215 steps on one of two encoders; docs/results.md.
+# At the rate of its adapter, 1e-3, a new NER head learned nothing in 215 steps on one of two encoders. A new QA head
+# gained F1 on both, with adapters and without; docs/measurements.md, "The learning rate of a new head".
 NEW_NER_HEAD_RATE = 1e-2
+NEW_QA_HEAD_FACTOR = 10  # times --learning_rate
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
 
 
@@ -135,25 +138,38 @@ def with_begun_head(
     return replace(config, fusion=replace(config.fusion, fusion_head=head)), setup
 
 
-def decided_head_rate(config: Config, setup: AdapterSetup | None, folder: Path | None) -> float | None:
-    """Return --head_learning_rate: as given, as the begun run has it, or for a new NER head `NEW_NER_HEAD_RATE`.
+def decided_head_rate(
+    config: Config, setup: AdapterSetup | None, base_config: dict[str, Any], folder: Path | None
+) -> float | None:
+    """Return --head_learning_rate: as given, as the begun run has it, or for a head with random values its default.
 
-    None stands for --learning_rate.
+    None stands for --learning_rate. Optimizers with one rate for all weights have no other default.
 
     Raises:
         UserError: if the folder's run.json is damaged.
     """
     training = config.training
-    if training.head_learning_rate is not None or not isinstance(config, NERRunConfig):
+    if training.head_learning_rate is not None:
         return training.head_learning_rate
     recorded = _begun_options(config, folder)
     if recorded is not None:
-        rate: float | None = recorded.get("head_learning_rate")
-        return rate
-    has_head = setup is not None and setup.loads_saved_head
-    with_rate = replace(training, head_learning_rate=NEW_NER_HEAD_RATE)
-    is_used = training.do_train and training.learning_rate < NEW_NER_HEAD_RATE and not head_rate_problems(with_rate)
-    return NEW_NER_HEAD_RATE if is_used and not has_head else None
+        begun: float | None = recorded.get("head_learning_rate")
+        return begun
+    rate = _rate_of_new_head(config, setup, base_config)
+    if rate is None or not training.do_train or rate <= training.learning_rate:
+        return None
+    return None if head_rate_problems(replace(training, head_learning_rate=rate)) else rate
+
+
+def _rate_of_new_head(config: Config, setup: AdapterSetup | None, base_config: dict[str, Any]) -> float | None:
+    """Return the rate of a head that starts from random values; None for one that is trained already, and for MLM."""
+    if setup is not None and (setup.loads_saved_head or setup.starting_head is not None):
+        return None
+    if isinstance(config, NERRunConfig):
+        return NEW_NER_HEAD_RATE
+    if isinstance(config, MLMRunConfig) or (has_qa_head(base_config) and not config.model.random_init):
+        return None
+    return NEW_QA_HEAD_FACTOR * config.training.learning_rate
 
 
 def without_saved_options(config: Config) -> Config:

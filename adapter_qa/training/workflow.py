@@ -95,10 +95,13 @@ class _ResumedRun(msgspec.Struct):
     trained_on: TrainedOn = TrainedOn()
 
 
-def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSetup | None) -> RunContext[Config]:
+def start_run(
+    script: str, argv: Sequence[str], config: Config, setup: AdapterSetup | None, base_config: dict[str, Any]
+) -> RunContext[Config]:
     """Resolve the training arguments, choose the folder of the run, and seed all random generators.
 
-    Nothing is written yet. `script` is its file name, `argv` the command line after it.
+    Nothing is written yet. `script` is its file name, `argv` the command line after it, `base_config` the config.json
+    of the base model.
 
     Raises:
         UserError: if the folder cannot be used, or the library refuses the options.
@@ -111,9 +114,10 @@ def start_run(script: str, argv: Sequence[str], config: Config, setup: AdapterSe
     if isinstance(config, QARunConfig) and config.data.fold is not None:
         _set_fold_folder(args, config, config.data.fold)
     folder = None if args.dry_run else Path(str(args.output_dir))
-    args = _as_begun(args, config, _begun_folder(config, folder))
+    begun_folder = _begun_folder(config, folder)
+    args = _as_begun(args, config, begun_folder)
     config, setup = with_begun_head(with_begun_options(config, folder), setup, folder)
-    args.head_learning_rate = decided_head_rate(config, setup, folder)
+    args.head_learning_rate = decided_head_rate(config, setup, base_config, begun_folder)
 
     def open_folder() -> RunRecord:
         overwrite = bool(config.training.overwrite_output_dir)
@@ -155,7 +159,7 @@ def _set_fold_folder(args: TrainerArguments, config: QARunConfig, fold: int) -> 
 
 
 def _begun_folder(config: Config, folder: Path | None) -> Path | None:
-    """Return the folder whose run decides the arithmetic; of a fold that has not begun its cross-validation's."""
+    """Return the folder whose run decides arithmetic and rates; of a fold that has not begun its cross-validation's."""
     is_new = folder is not None and not (folder / RUN_FILE).is_file()
     is_fold = isinstance(config, QARunConfig) and config.data.fold is not None
     return folder.parent if folder is not None and is_new and is_fold else folder

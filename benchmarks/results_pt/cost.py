@@ -36,7 +36,7 @@ MAX_LENGTH = 384
 MEAN_LENGTH = 181  # tokens of a window of SQuAD-pt
 EVALUATION_WINDOWS = 10_917  # of 10,570 questions
 WINDOWS = round(87_510 * EVALUATION_WINDOWS / 10_570)  # of the training part, if its questions have as many
-MEASURED_WINDOWS = 173.1  # a second: fusion training, BERT-large, batch 16, bfloat16, one H200 (docs/results.md)
+MEASURED_WINDOWS = 173.1  # a second: fusion training, BERT-large, batch 16, bfloat16, one H200 (docs/speed.md)
 SETUPS = ("full", "qa", "lang_qa", "fusion")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +24,9 @@ from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
+    MLMDataOptions,
+    MLMRunConfig,
+    MLMTrainingOptions,
     ModelOptions,
     NERDataOptions,
     NERRunConfig,
@@ -38,7 +43,7 @@ from adapter_qa.models.base_model import load_tokenizer
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.save import trainable_state
 from adapter_qa.training.callbacks import LabelEntropyCallback
-from adapter_qa.training.saved_options import NEW_NER_HEAD_RATE, decided_head_rate
+from adapter_qa.training.saved_options import decided_head_rate
 
 
 def test_groups_have_their_rates_and_every_weight_once(tiny_bert: Path, tmp_path: Path) -> None:
@@ -168,24 +173,56 @@ def begun(folder: Path, options: dict[str, Any]) -> Path:
     return folder
 
 
+def qa_config(**training: Any) -> QARunConfig:
+    options = TrainingOptions(**{"do_train": True, "learning_rate": 2e-4, **training})
+    config = QARunConfig(
+        ModelOptions("m"), QADataOptions(), AdapterOptions(), LanguageAdapterOptions(), FusionOptions(), options
+    )
+    return config.resolved()
+
+
+def mlm_config() -> MLMRunConfig:
+    options = MLMTrainingOptions(do_train=True)
+    return MLMRunConfig(ModelOptions("m"), MLMDataOptions(), AdapterOptions(), options).resolved()
+
+
+ENCODER = {"architectures": ["BertModel"]}
+NEW_HEAD: Any = SimpleNamespace(loads_saved_head=False, starting_head=None)
+SAVED_HEAD: Any = SimpleNamespace(loads_saved_head=True, starting_head=None)
+STARTING_HEAD: Any = SimpleNamespace(loads_saved_head=False, starting_head="of the fused QA adapter")
+
+
 def test_rate_of_a_new_ner_head(tmp_path: Path) -> None:
-    assert decided_head_rate(ner_config(), None, tmp_path) == NEW_NER_HEAD_RATE
-    assert decided_head_rate(ner_config(head_learning_rate=1e-4), None, tmp_path) == 1e-4
-    assert decided_head_rate(ner_config(learning_rate=0.02), None, tmp_path) is None
-    assert decided_head_rate(ner_config(do_train=False, do_eval=True), None, tmp_path) is None
-    assert decided_head_rate(ner_config(optim="lomo"), None, tmp_path) is None
-    trained: Any = SimpleNamespace(loads_saved_head=True)
-    assert decided_head_rate(ner_config(), trained, tmp_path) is None
-    qa = QARunConfig(
-        ModelOptions("m"), QADataOptions(), AdapterOptions(), LanguageAdapterOptions(), FusionOptions(),
-        TrainingOptions(do_train=True),
-    )  # fmt: skip
-    assert decided_head_rate(qa, None, tmp_path) is None
+    assert decided_head_rate(ner_config(), NEW_HEAD, ENCODER, tmp_path) == 1e-2
+    assert decided_head_rate(ner_config(head_learning_rate=1e-4), NEW_HEAD, ENCODER, tmp_path) == 1e-4
+    assert decided_head_rate(ner_config(learning_rate=0.02), NEW_HEAD, ENCODER, tmp_path) is None
+    assert decided_head_rate(ner_config(do_train=False, do_eval=True), NEW_HEAD, ENCODER, tmp_path) is None
+    assert decided_head_rate(ner_config(optim="lomo"), NEW_HEAD, ENCODER, tmp_path) is None
+    assert decided_head_rate(ner_config(), SAVED_HEAD, ENCODER, tmp_path) is None
+    assert decided_head_rate(mlm_config(), NEW_HEAD, ENCODER, tmp_path) is None
 
 
-def test_a_begun_ner_run_keeps_its_rate(tmp_path: Path) -> None:
+def test_rate_of_a_new_qa_head(tmp_path: Path) -> None:
+    for setup in (NEW_HEAD, None):  # None: full fine-tuning
+        assert decided_head_rate(qa_config(), setup, ENCODER, tmp_path) == pytest.approx(2e-3)
+        assert decided_head_rate(qa_config(), setup, {}, tmp_path) == pytest.approx(2e-3)
+        assert decided_head_rate(qa_config(head_learning_rate=2e-4), setup, ENCODER, tmp_path) == 2e-4
+        assert decided_head_rate(qa_config(do_train=False, do_eval=True), setup, ENCODER, tmp_path) is None
+        assert decided_head_rate(qa_config(learning_rate=0.0), setup, ENCODER, tmp_path) is None
+        assert decided_head_rate(qa_config(optim="adalomo"), setup, ENCODER, tmp_path) is None
+        trained = {"architectures": ["RobertaForQuestionAnswering"]}
+        assert decided_head_rate(qa_config(), setup, trained, tmp_path) is None
+        random_base = replace(qa_config(), model=ModelOptions("m", random_init=True))
+        assert decided_head_rate(random_base, setup, trained, tmp_path) == pytest.approx(2e-3)
+    for setup in (SAVED_HEAD, STARTING_HEAD):
+        assert decided_head_rate(qa_config(), setup, ENCODER, tmp_path) is None
+
+
+@pytest.mark.parametrize(("config", "of_new"), [(ner_config, 1e-2), (qa_config, 2e-3)])
+def test_a_begun_run_keeps_its_rate(config: Callable[..., QARunConfig], of_new: float, tmp_path: Path) -> None:
     begun(tmp_path, {"learning_rate": 1e-3})  # of a version without the option
-    assert decided_head_rate(ner_config(), None, tmp_path) is None
+    assert decided_head_rate(config(), NEW_HEAD, ENCODER, tmp_path) is None
     begun(tmp_path, {"learning_rate": 1e-3, "head_learning_rate": 0.03})
-    assert decided_head_rate(ner_config(), None, tmp_path) == 0.03
-    assert decided_head_rate(ner_config(overwrite_output_dir=True), None, tmp_path) == NEW_NER_HEAD_RATE
+    assert decided_head_rate(config(), NEW_HEAD, ENCODER, tmp_path) == 0.03
+    again = config(overwrite_output_dir=True)
+    assert decided_head_rate(again, NEW_HEAD, ENCODER, tmp_path) == pytest.approx(of_new)
