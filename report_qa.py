@@ -24,7 +24,7 @@ from adapter_qa.reporting.layout import existing_files
 
 if TYPE_CHECKING:
     from adapter_qa.config.options import SplitName
-    from adapter_qa.reporting.runs import Group
+    from adapter_qa.reporting.groups import Group
 
 FORMATS = ("csv", "markdown", "json")
 STDOUT = "-"
@@ -62,7 +62,8 @@ def main(argv: list[str]) -> int:
     """Run the script and return its exit code."""
     options = read_options(argv)
     from adapter_qa.reporting.differences import compare_to_best  # --help does not wait for it
-    from adapter_qa.reporting.runs import find_runs, group_runs
+    from adapter_qa.reporting.groups import group_runs
+    from adapter_qa.reporting.runs import find_runs
 
     runs, unreadable = find_runs(options.runs, options.split)
     groups, repeated = group_runs(runs)

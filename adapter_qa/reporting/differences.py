@@ -18,8 +18,8 @@ from adapter_qa.reporting.error_analysis import (
     question_source,
     read_answers,
 )
+from adapter_qa.reporting.groups import Group, same_evaluation
 from adapter_qa.reporting.paired import pair_rows
-from adapter_qa.reporting.runs import Group, same_evaluation
 
 Answers = dict[int, list[RunAnswers]]  # of each run, by number of the group
 

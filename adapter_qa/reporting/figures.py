@@ -23,7 +23,8 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.reporting.error_analysis import CategoryScores, Interval
-from adapter_qa.reporting.runs import Evaluation, Group, Run, is_number, mean_std
+from adapter_qa.reporting.groups import Group, mean_std
+from adapter_qa.reporting.runs import Evaluation, Run, is_number
 from adapter_qa.reporting.trust import Curves
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from adapter_qa.reporting.error_analysis import (
     count_windows,
     sample_examples,
 )
+from adapter_qa.reporting.groups import Group, same_evaluation
 from adapter_qa.reporting.layout import PAGE, existing_files
-from adapter_qa.reporting.runs import Group, same_evaluation
 from adapter_qa.reporting.tables import NOT_COMPARABLE, Column, Table, make_tables
 from adapter_qa.reporting.trust import MEASURES, TrustRow, curves_of, trust_row
 from adapter_qa.runs.layout import ATTENTION_FILE

@@ -1,58 +1,26 @@
-"""Find runs, check their run.json, and group those that differ in their seed only.
-
-Two runs belong to one group if their options and data are the same except for the seed and for options that do not
-change the result. Adapters from other runs count as the same adapters if those other runs belong to one group. A chain
-of runs that was repeated with several seeds therefore makes one group per step.
-
-Scores are compared only among groups that were evaluated on the same questions, sentences or text (`Evaluated`).
-"""
+"""Find runs, and check and read their run.json."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
-import re
-import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from functools import cache
-from itertools import groupby
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 from tqdm.auto import tqdm
 
-from adapter_qa.config import options as options_module
 from adapter_qa.config.options import SplitName
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.data.partition import FoldScheme
-from adapter_qa.reporting.paired import PairedRow
 from adapter_qa.runs.layout import FOLD_NAME, RUN_FILE, SWEEP_FILE
 from adapter_qa.runs.lock import is_locked
-from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
 TASKS = {"run_qa_adapter.py": "qa", "run_ner_adapter.py": "ner", "run_mlm_adapter.py": "mlm"}
-SEEDS = ("seed", "data_seed")
-REFERENCES = ("load_lang_adapter", "load_adapter", "fuse_adapters")  # options whose paths may be runs
-# Options that change only what a run prints or leaves on the disk.
-UNCOMPARED = re.compile(
-    r"keep_checkpoint|save_total_limit|log_level.*|log_on_each_node|logging_.*|dataloader_(num_workers|pin_memory"
-    r"|persistent_workers|prefetch_factor)|use_cpu|no_cuda|per_device_eval_batch_size"
-)
-# What the versions before an option did without it.
-BEFORE = {
-    option.name: option.metadata["before"]
-    for group in vars(options_module).values()
-    if isinstance(group, type) and is_dataclass(group)
-    for option in fields(group)
-    if "before" in option.metadata
-}
-MAX_CHAIN = 5  # runs built on runs; a language adapter under a QA adapter under a fusion makes three
-DERIVED_NAME = re.compile(r"lr[^_]+_bs\d")  # as runs.output_dir makes it
 MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message names
 
 
@@ -358,6 +326,11 @@ class Run:
         return next((base / path for base in bases if (base / path).exists()), None)
 
 
+def is_number(value: float | None) -> TypeGuard[float]:
+    """Return whether a value is there and finite."""
+    return value is not None and math.isfinite(value)
+
+
 # Results of a run by their names in JSON; scores in percent.
 MEASURES: dict[str, Callable[[Run], float | None]] = {
     "f1": lambda run: run.evaluation().eval_f1,
@@ -369,68 +342,6 @@ MEASURES: dict[str, Callable[[Run], float | None]] = {
     "memory_bytes": lambda run: run.document.result.memory_bytes,
     "saved_bytes": lambda run: run.document.result.saved_bytes,
 }
-
-
-class MeanStd(NamedTuple):
-    """Mean, None without values, and sample standard deviation (n - 1), None for fewer than two values."""
-
-    mean: float | None
-    deviation: float | None
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ in their seed only, or one run that did not finish; a row of the table.
-
-    Attributes:
-        number: Row in the table, from 1.
-        runs: In the order of their seeds, at least one.
-        settings: `comparable_settings` of the runs.
-        name: Short name of the folder of the first run, different for each group; "+2" says that there are 2 more runs.
-        paired: What its answers say; None if they are not read, or not with the questions of the others of its table.
-        not_compared: Why not, for people; empty if its answers were read, or if it is never compared.
-    """
-
-    number: int
-    runs: list[Run]
-    settings: dict[str, Any]
-    name: str
-    paired: PairedRow | None = None
-    not_compared: str = ""
-
-    @property
-    def is_compared(self) -> bool:
-        """Whether its answers can be compared with those of the best row: finished question answering with an F1."""
-        return self.first.task == "qa" and self.first.finished and self.mean_std("f1").mean is not None
-
-    @property
-    def first(self) -> Run:
-        """A run from which to read what all of them share."""
-        return self.runs[0]
-
-    def mean_std(self, measure: str) -> MeanStd:
-        """Return mean and standard deviation of one of `MEASURES`."""
-        return mean_std([MEASURES[measure](run) for run in self.runs])
-
-    def trainable_percent(self) -> float | None:
-        """Return the trained parameters in percent of the base model with its head."""
-        parameters, trainable = self.first.document.parameters, self.first.trainable()
-        if parameters is None or trainable is None or not parameters.base:
-            return None
-        return 100 * trainable / parameters.base
-
-
-def is_number(value: float | None) -> TypeGuard[float]:
-    """Return whether a value is there and finite."""
-    return value is not None and math.isfinite(value)
-
-
-def mean_std(values: Sequence[float | None]) -> MeanStd:
-    """Return mean and standard deviation of the finite values."""
-    finite = [value for value in values if is_number(value)]
-    if not finite:
-        return MeanStd(None, None)
-    return MeanStd(statistics.fmean(finite), statistics.stdev(finite) if len(finite) > 1 else None)
 
 
 def find_runs(paths: Sequence[Path], split: SplitName = "eval") -> tuple[list[Run], list[str]]:
@@ -528,183 +439,3 @@ def _pruned_trials(folder: Path) -> list[str]:
     except (UserError, msgspec.ValidationError):
         return []  # no sweep.json, or a damaged one, which sweep_qa.py reports
     return [str(trial.get("folder")) for trial in trials if str(trial.get("state")).lower() == "pruned"]
-
-
-def comparable_settings(run: Run, depth: int = 0) -> dict[str, Any]:
-    """Return what determines a run's result apart from its seed: options, and fingerprints of the data.
-
-    Args:
-        run: The run.
-        depth: Number of runs that are built on this one.
-    """
-    options = run.document.options
-    settings = {
-        name: value
-        for name, value in (BEFORE | options).items()
-        if value is not None
-        and name not in SEEDS
-        and not NEUTRAL_OPTIONS.fullmatch(name)
-        and not UNCOMPARED.fullmatch(name)
-    }
-    for name in REFERENCES:
-        value = options.get(name)
-        if isinstance(value, list):
-            settings[name] = [_resolve_reference(run, str(word), depth) for word in value]
-        elif isinstance(value, str):
-            settings[name] = _resolve_reference(run, value, depth)
-    settings |= {f"{split}_data": source.sha256[:12] for split, source in run.document.data.items() if source.sha256}
-    return settings
-
-
-def _resolve_reference(run: Run, word: str, depth: int) -> str:
-    """Replace the path in PATH or NAME=PATH by a digest of the settings of the run there, if there is a run."""
-    name, separator, path_text = word.rpartition("=")
-    path = run.locate(path_text)
-    if path is None or depth == MAX_CHAIN:
-        return word
-    for folder in (path, path.parent):
-        if (folder / RUN_FILE).is_file():
-            try:
-                settings = comparable_settings(read_run(folder), depth + 1)
-            except UserError:
-                return word
-            return f"{name}{separator}run {_digest(settings)}"
-    return word
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
-    """Group finished runs over seeds; each unfinished run is a group of its own.
-
-    Of several runs with the same settings and seed, all but the last in the sequence are left out.
-
-    Returns:
-        The groups and a note for each run that is left out. Question answering comes first, then named entities, then
-        language adapters; within them groups with the same `Evaluated` are together, the most questions first; within
-        those the finished ones come first, sorted by F1 or perplexity.
-    """
-    # The key of a group is a digest of the settings, or the folder of an unfinished run.
-    settings: dict[str | Path, dict[str, Any]] = {}
-    repeats: dict[tuple[str | Path, str], list[Run]] = {}  # by group and seed
-    for run in runs:
-        run_settings = comparable_settings(run)
-        key = _digest(run_settings) if run.finished else run.folder
-        settings[key] = run_settings
-        repeats.setdefault((key, str(run.seed)), []).append(run)
-    notes = [
-        f"{run.folder}: left out, because {repeated[-1].folder} has the same options and seed"
-        for repeated in repeats.values()
-        for run in repeated[:-1]
-    ]
-    members: dict[str | Path, list[Run]] = {}
-    for (key, _), repeated in repeats.items():
-        members.setdefault(key, []).append(repeated[-1])
-    groups = [Group(0, sorted(members[key], key=_seed_order), settings[key], "") for key in members]
-    groups.sort(key=_rank)
-    names = short_names([group.first for group in groups])
-    return [
-        Group(number, group.runs, group.settings, name + (f" +{len(group.runs) - 1}" if len(group.runs) > 1 else ""))
-        for number, (group, name) in enumerate(zip(groups, names, strict=True), 1)
-    ], notes
-
-
-def same_evaluation(groups: Sequence[Group]) -> list[list[Group]]:
-    """Divide sorted groups into those whose scores can be compared."""
-    return [list(members) for _, members in groupby(groups, key=lambda group: group.first.evaluated)]
-
-
-def short_names(runs: Sequence[Run]) -> list[str]:
-    """Return the shortest ends of the runs' folders that differ, with derived names cut to the parts that differ."""
-    ends = shortest_ends([str(run.folder) for run in runs])
-    names = []
-    for run, end in zip(runs, ends, strict=True):
-        parent, _, name = end.rpartition("/")
-        if DERIVED_NAME.match(name):
-            siblings = [path.rpartition("/")[2] for path in ends if path != end and path.rpartition("/")[0] == parent]
-            others = [_name_parts(run, sibling) for sibling in siblings if DERIVED_NAME.match(sibling)]
-            name = _shorten_derived(_name_parts(run, name), others)
-        names.append(f"{parent}/{name}" if parent else name)
-    return names if len({*names}) == len({*ends}) else ends
-
-
-def _shorten_derived(parts: list[str], siblings: list[list[str]]) -> str:
-    """Return the first part of a name, the learning rate, and each further one that tells it from siblings."""
-
-    def has(sibling: list[str], part: str) -> bool:
-        return part in sibling or part.startswith(sibling[-2])  # a name that is too long was cut before its last part
-
-    name, end = parts[0], 0
-    siblings = [sibling for sibling in siblings if has(sibling, parts[0])]
-    for index, part in enumerate(parts):
-        if not all(has(sibling, part) for sibling in siblings):
-            name += f"_{part}" if index == end + 1 else f"…{part}"
-            end = index
-            siblings = [sibling for sibling in siblings if has(sibling, part)]
-    return name
-
-
-def _name_parts(run: Run, name: str) -> list[str]:
-    """Split a derived name into options with their values."""
-    known = sorted((option for option in run.document.options if "_" in option), key=len, reverse=True)
-    return re.findall(rf"(?:{'|'.join(map(re.escape, known))})[^_]*|[^_]+", name)
-
-
-def shortest_ends(paths: Sequence[str]) -> list[str]:
-    """Return for each path its last parts, as few as tell it from the other paths."""
-    ends = []
-    for path in paths:
-        parts = PurePath(path).parts
-        others = [PurePath(other).parts for other in set(paths) - {path}]
-        count = next((n for n in range(1, len(parts)) if not any(o[-n:] == parts[-n:] for o in others)), len(parts))
-        ends.append(str(PurePath(*parts[-count:])))
-    return ends
-
-
-def _seed_order(run: Run) -> tuple[bool, int, str]:
-    return (False, run.seed, "") if isinstance(run.seed, int) else (True, 0, str(run.seed))
-
-
-def _rank(group: Group) -> tuple[int, int, str, bool, float, float, str]:
-    f1, perplexity, evaluated = group.mean_std("f1").mean, group.mean_std("perplexity").mean, group.first.evaluated
-    return (
-        list(TASKS.values()).index(evaluated.task),
-        -(evaluated.size or 0),
-        repr(evaluated),
-        not group.first.finished,
-        -f1 if f1 is not None else math.inf,
-        perplexity if perplexity is not None else math.inf,
-        str(group.first.folder),
-    )
-
-
-# Settings that mean something only beside others. They are compared among groups whose context is the same.
-_BY_SETUP = ("train_adapter", "load_lang_adapter", "fuse_adapters", "adapter_composition", "do_train", "language")
-_OF_ADAPTERS = re.compile(r"adapter_(?!composition).*|madx2|fusion_.*")
-
-
-def _context(name: str, group: Group) -> str:
-    if name in _BY_SETUP:
-        return group.first.setup
-    if _OF_ADAPTERS.fullmatch(name):
-        return f"{group.settings.get('train_adapter')} {'fuse_adapters' in group.settings}"
-    return str(group.settings.get({"train_data": "train_file", "eval_data": "validation_file"}.get(name, "")))
-
-
-def differing_settings(groups: Sequence[Group]) -> list[str]:
-    """Return the names of the settings in which groups of one task differ, in the order of the options.
-
-    Trained runs are not compared with runs that were only evaluated, for which training options mean nothing.
-    """
-    names = dict.fromkeys(name for group in groups for name in group.settings)
-    return [name for name in names if _differs(name, groups)]
-
-
-def _differs(name: str, groups: Sequence[Group]) -> bool:
-    values: dict[tuple[str, bool, str], set[str]] = {}
-    for group in groups:
-        value = json.dumps(group.settings.get(name), sort_keys=True)
-        values.setdefault((group.first.task, group.first.trained, _context(name, group)), set()).add(value)
-    return any(len(distinct) > 1 for distinct in values.values())

@@ -18,16 +18,10 @@ from typing import Any
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.core.readable import file_size
 from adapter_qa.data.bootstrap import FEW_CONTEXTS, Estimate
+from adapter_qa.reporting.groups import REFERENCES, Group, MeanStd, differing_settings, same_evaluation
 from adapter_qa.reporting.paired import PairedRow, ToBest
-from adapter_qa.reporting.runs import (
-    MEASURES,
-    REFERENCES,
-    Group,
-    MeanStd,
-    differing_settings,
-    same_evaluation,
-    shortest_ends,
-)
+from adapter_qa.reporting.run_names import shortest_ends
+from adapter_qa.reporting.runs import MEASURES
 
 GAP = "  "  # between the columns in a terminal
 TEXT_WIDTH = 14  # characters to which a column of texts may shrink in a narrow terminal

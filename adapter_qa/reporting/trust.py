@@ -10,7 +10,8 @@ import msgspec
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
-from adapter_qa.reporting.runs import Evaluation, Group, mean_std
+from adapter_qa.reporting.groups import Group, mean_std
+from adapter_qa.reporting.runs import Evaluation
 from adapter_qa.runs.layout import curves_file
 
 # Names of the measures in `Evaluation`, their headings and digits.

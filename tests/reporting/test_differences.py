@@ -15,8 +15,8 @@ from adapter_qa.core.files import file_fingerprint
 from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.reporting.differences import compare_to_best
+from adapter_qa.reporting.groups import Group
 from adapter_qa.reporting.paired import pair_rows
-from adapter_qa.reporting.runs import Group
 from adapter_qa.reporting.tables import as_csv, as_json, as_markdown, as_terminal
 
 QUESTIONS = make_questions(40)

@@ -10,7 +10,8 @@ from support.questions import make_questions, write_squad
 
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.reporting.error_analysis import evaluated_questions, read_answers
-from adapter_qa.reporting.runs import find_runs, group_runs, read_run
+from adapter_qa.reporting.groups import group_runs
+from adapter_qa.reporting.runs import find_runs, read_run
 
 
 def test_scores_of_the_test_file(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from adapter_qa.core.files import file_fingerprint
 from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.models.fusion_attention import FusionAttentionDocument
-from adapter_qa.reporting.runs import Group, Run, find_runs, group_runs, read_run
+from adapter_qa.reporting.groups import Group, group_runs
+from adapter_qa.reporting.runs import Run, find_runs, read_run
 
 OPTIONS = {
     "model_name_or_path": "base", "train_file": "train.json", "validation_file": "dev.json", "max_eval_samples": None,
