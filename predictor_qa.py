@@ -24,7 +24,7 @@ from adapter_qa.core.files import read_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
-from adapter_qa.data.sources import Record
+from adapter_qa.data.records import Record
 from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answers, spans_to_keep
 from adapter_qa.data.squad import to_questions
 from adapter_qa.data.windows import Windows, make_windows, window_layout

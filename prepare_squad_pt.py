@@ -16,7 +16,9 @@ from typing import Any
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars
 from adapter_qa.core.files import write_bytes
-from adapter_qa.data.sources import RECORD_SUFFIXES, Record, unpacked_name
+from adapter_qa.data.compression import unpacked_name
+from adapter_qa.data.records import Record
+from adapter_qa.data.sources import RECORD_SUFFIXES
 from adapter_qa.data.squad import QuestionColumns, other_columns, read_question_content, read_question_file
 from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS, ARCHIVE_SUFFIXES, read_archive
 from adapter_qa.data.squad_preparation import flat_record, prepare_questions

@@ -10,8 +10,12 @@ from typing import NamedTuple
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import decode
+from adapter_qa.data.columnar import TABLE_SUFFIXES, read_table
 from adapter_qa.data.columns import read_columns
+from adapter_qa.data.compression import format_of, read_content
+from adapter_qa.data.dataset_library import load_dataset
 from adapter_qa.data.label_schemes import ALLOWED_LABELS, IOB2, LABEL, OUTSIDE, to_iob2
+from adapter_qa.data.records import TableRows
 from adapter_qa.data.sentence_records import (
     ParsedSentence,
     SentenceColumns,
@@ -20,18 +24,8 @@ from adapter_qa.data.sentence_records import (
     parse_records,
     with_list_cells,
 )
-from adapter_qa.data.sources import (
-    CSV_SUFFIXES,
-    LINE_SUFFIXES,
-    TABLE_SUFFIXES,
-    TableRows,
-    format_of,
-    load_dataset,
-    read_content,
-    read_records,
-    read_table,
-)
 from adapter_qa.data.squad import raise_first_problems
+from adapter_qa.data.text_records import CSV_SUFFIXES, LINE_SUFFIXES, read_records
 
 NO_WORD = re.compile(r"\A(?: |\Z)|[\t\n\r]| \Z")
 

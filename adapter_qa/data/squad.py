@@ -14,17 +14,12 @@ from typing import IO, Any, NamedTuple
 
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import is_text, kind
+from adapter_qa.data.compression import format_of
+from adapter_qa.data.dataset_library import load_dataset
 from adapter_qa.data.questions import Question
-from adapter_qa.data.sources import (
-    CSV_SUFFIXES,
-    Record,
-    format_of,
-    load_dataset,
-    read_records,
-    read_rows,
-    stream_records,
-    stream_rows,
-)
+from adapter_qa.data.records import Record
+from adapter_qa.data.sources import read_rows, stream_rows
+from adapter_qa.data.text_records import CSV_SUFFIXES, read_records, stream_records
 
 MAX_PROBLEMS = 10  # lines of one error message; further problems are only counted
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows

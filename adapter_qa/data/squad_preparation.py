@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from adapter_qa.data.alignment import UNALIGNED, AlignmentContext, MatchType, align_question, clean
 from adapter_qa.data.questions import Question
-from adapter_qa.data.sources import Record
+from adapter_qa.data.records import Record
 from adapter_qa.data.squad import STANDARD, QuestionColumns, RecordError, parse_question
 
 

@@ -10,16 +10,10 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import decode, is_text, kind, parse_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.columns import read_columns
-from adapter_qa.data.sources import (
-    ARCHIVE_SUFFIXES,
-    COMPRESSION_SUFFIXES,
-    RECORD_SUFFIXES,
-    SAVED_MARKS,
-    Record,
-    format_of,
-    read_content,
-    read_rows,
-)
+from adapter_qa.data.compression import COMPRESSION_SUFFIXES, format_of, read_content
+from adapter_qa.data.dataset_library import SAVED_MARKS
+from adapter_qa.data.records import Record
+from adapter_qa.data.sources import ARCHIVE_SUFFIXES, RECORD_SUFFIXES, read_rows
 from adapter_qa.data.squad import raise_first_problems
 
 MAX_TEXT_BYTES = 16 * 1024**3  # several times the size of the Portuguese Wikipedia

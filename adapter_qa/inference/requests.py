@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import decode, is_text, open_stdin, read_bytes, read_stdin
-from adapter_qa.data.sources import Record
+from adapter_qa.data.records import Record
 from adapter_qa.data.squad import (
     STANDARD,
     QuestionColumns,

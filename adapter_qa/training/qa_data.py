@@ -16,9 +16,9 @@ from adapter_qa.config.options import QARunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.core.messages import log_note
+from adapter_qa.data.dataset_library import dataset_source
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.sources import dataset_source
 from adapter_qa.data.squad import QuestionColumns, load_hub_squad, read_squad_files
 from adapter_qa.training.shared_files import fingerprints, shared_file_notes, unseen_notes
 

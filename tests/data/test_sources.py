@@ -1,4 +1,4 @@
-"""Where records come from (adapter_qa/data/sources.py): compressed files, tables and data sets, within bounds."""
+"""Where records come from: compressed files, tables and data sets, within bounds."""
 
 from __future__ import annotations
 
@@ -23,20 +23,12 @@ import pytest
 
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.sources import (
-    Record,
-    dataset_source,
-    format_of,
-    load_dataset,
-    read_content,
-    read_records,
-    read_rows,
-    read_table,
-    split_names,
-    stream_records,
-    stream_rows,
-    unpacked_name,
-)
+from adapter_qa.data.columnar import read_table
+from adapter_qa.data.compression import format_of, read_content, unpacked_name
+from adapter_qa.data.dataset_library import dataset_source, load_dataset, split_names
+from adapter_qa.data.records import Record
+from adapter_qa.data.sources import read_rows, stream_rows
+from adapter_qa.data.text_records import read_records, stream_records
 
 LIMIT = 64 * 1024  # bytes
 ROWS = [{"tokens": ["A", "Ana"], "tags": [0, 1], "kind": 2}, {"tokens": [], "tags": [], "kind": 0}]
