@@ -9,13 +9,10 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, Any, cast
 
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 COMPRESSION_SUFFIXES = (".gz", ".bz2", ".xz", ".zst")
 READ_STEP = 1024**2  # bytes

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
@@ -13,9 +12,6 @@ from adapter_qa.data.columnar import TABLE_SUFFIXES, read_table
 from adapter_qa.data.compression import COMPRESSION_SUFFIXES, format_of, open_any, read_content, reported_reading
 from adapter_qa.data.records import Record, TableRows
 from adapter_qa.data.text_records import CSV_SUFFIXES, LINE_SUFFIXES, read_records, stream_records
-
-if TYPE_CHECKING:
-    pass
 
 RECORD_SUFFIXES = (".json", *LINE_SUFFIXES, *CSV_SUFFIXES, *TABLE_SUFFIXES)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz")

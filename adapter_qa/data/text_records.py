@@ -8,15 +8,12 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import decode, parse_json
 from adapter_qa.data.records import Record
-
-if TYPE_CHECKING:
-    pass
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
