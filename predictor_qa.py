@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from adapter_qa.config.options import AnsweringOptions, ModelOptions, QADataOptions, answering_options
+from adapter_qa.config.options import ModelOptions, QADataOptions
+from adapter_qa.config.run_configs import AnsweringOptions, answering_options
 from adapter_qa.config.validation import field_problems
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json

@@ -23,7 +23,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.reporting.layout import existing_files
 
 if TYPE_CHECKING:
-    from adapter_qa.config.options import SplitName
+    from adapter_qa.config.run_configs import SplitName
     from adapter_qa.reporting.groups import Group
 
 FORMATS = ("csv", "markdown", "json")

@@ -11,8 +11,8 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from adapter_qa.config.options import QARunConfig, answering_options
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import QARunConfig, answering_options
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all

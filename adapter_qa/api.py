@@ -24,8 +24,8 @@ from typing import Any
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import ConfigParser
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json

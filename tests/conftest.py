@@ -23,7 +23,8 @@ from support.scripts import SHARED
 from support.tiny_encoders import save_tiny
 from transformers import AutoTokenizer
 
-from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, answering_options
+from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions
+from adapter_qa.config.run_configs import answering_options
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup

@@ -22,8 +22,9 @@ from safetensors.torch import save_file
 from support.questions import make_questions
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from adapter_qa.config.options import AdapterOptions, MLMRunConfig, ModelOptions, NERRunConfig, QARunConfig
+from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.config.parser import ConfigParser, parse_config
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
 from adapter_qa.data.conll import OUTSIDE, label_names, read_sentences
 from adapter_qa.data.labels import IGNORED

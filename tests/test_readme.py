@@ -22,8 +22,8 @@ import prepare_squad_pt
 import report_qa
 import sweep_qa
 from adapter_qa.api import TrainingResult
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import ConfigParser
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.data.spans import Candidate
 from predictor_qa import Answer, QuestionAnswerer
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from support.scripts import ROOT
 
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
 
 
 def relative_name(recipe: Path) -> str:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig, TrainingOptions
+from adapter_qa.config.options import TrainingOptions
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
 from adapter_qa.config.training_options import LibraryTrainingOptions
 
 _NOT_FSDP = "is for --fsdp, which is not supported; --deepspeed ds_config_zero3.json divides the weights as well"

@@ -25,7 +25,8 @@ from adapter_qa.config import option_help
 from adapter_qa.config.legacy_options import LEGACY_NAMES, translate_legacy_args
 from adapter_qa.config.misnamings import right_name
 from adapter_qa.config.option_effects import REFUSED, unused_notes
-from adapter_qa.config.options import SHARE, SHARE_BELOW_ONE, Limits, MLMRunConfig, NERRunConfig, QARunConfig
+from adapter_qa.config.option_fields import SHARE, SHARE_BELOW_ONE, Limits
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.config.validation import validate_config
 from adapter_qa.core.cli import CollectingArgumentParser, HelpFormatter

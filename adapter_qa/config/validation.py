@@ -23,12 +23,9 @@ from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
-    MLMRunConfig,
-    NERRunConfig,
-    QARunConfig,
-    RunConfig,
     TrainingOptions,
 )
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
 from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import is_text

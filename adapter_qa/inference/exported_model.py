@@ -39,7 +39,7 @@ class ExportedModel:
         session: the graph.
         inputs: names of its inputs.
         tokenizer: with the options that it was exported with.
-        options: those of `adapter_qa.config.options.answering_options`.
+        options: those of `adapter_qa.config.run_configs.answering_options`.
     """
 
     session: onnxruntime.InferenceSession

@@ -48,7 +48,7 @@ def write_export(
 
     The model loses its LoRA or (IA)3: they are merged into the weights, so the graph has no operators for them.
 
-    `windows` are options of `adapter_qa.config.options.answering_options`; logits of graph and model may differ by
+    `windows` are options of `adapter_qa.config.run_configs.answering_options`; logits of graph and model may differ by
     `tolerance`.
 
     Returns:

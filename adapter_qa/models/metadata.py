@@ -8,7 +8,8 @@ from typing import Annotated, TypeVar, cast
 
 import msgspec
 
-from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE, AnsweringOptions
+from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE
+from adapter_qa.config.run_configs import AnsweringOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeGuard
 import msgspec
 from tqdm.auto import tqdm
 
-from adapter_qa.config.options import SplitName
+from adapter_qa.config.run_configs import SplitName
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.data.partition import FoldScheme

@@ -22,8 +22,9 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
-from adapter_qa.config.options import QARunConfig, greatest_is_best
+from adapter_qa.config.options import greatest_is_best
 from adapter_qa.config.parser import ConfigParser
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.config.validation import validate_config
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import kind, read_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from adapter_qa.config.options import QARunConfig
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.files import write_json
 from adapter_qa.core.messages import print_main
 from adapter_qa.data.calibration import Calibration

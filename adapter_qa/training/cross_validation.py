@@ -18,7 +18,8 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
-from adapter_qa.config.options import QADataOptions, QARunConfig
+from adapter_qa.config.options import QADataOptions
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.core.files import json_lines, read_bytes, write_chunks, write_json
 from adapter_qa.core.messages import print_main

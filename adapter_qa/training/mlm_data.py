@@ -11,7 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.config.options import MLMDataOptions, MLMRunConfig, Split
+from adapter_qa.config.options import MLMDataOptions
+from adapter_qa.config.run_configs import MLMRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import file_fingerprint, join_fingerprints, joint_sha256
 from adapter_qa.core.messages import log_note

@@ -11,7 +11,7 @@ from seqeval.metrics import classification_report
 from torch.nn import functional
 from transformers import EvalPrediction
 
-from adapter_qa.config.options import LABELS_KEY
+from adapter_qa.config.run_configs import LABELS_KEY
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.label_entropy import class_entropy
 from adapter_qa.data.labels import IGNORED

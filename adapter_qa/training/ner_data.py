@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from adapter_qa.config.options import NERRunConfig, Split
+from adapter_qa.config.run_configs import NERRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import files_fingerprint
 from adapter_qa.core.messages import log_note

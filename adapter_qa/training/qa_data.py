@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from adapter_qa.config.options import QARunConfig, Split
+from adapter_qa.config.run_configs import QARunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.core.messages import log_note

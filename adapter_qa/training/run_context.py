@@ -7,7 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.identity import Base
 from adapter_qa.models.parameters import ParameterTable

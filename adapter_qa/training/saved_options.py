@@ -10,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapter_qa.config.options import HEAD_FROM_QA, IEEE, NEW, MLMRunConfig, NERRunConfig, QARunConfig, data_options
+from adapter_qa.config.options import HEAD_FROM_QA, IEEE, NEW
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, data_options
 from adapter_qa.config.validation import head_rate_problems
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.base_config import has_qa_head

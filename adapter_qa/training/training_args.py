@@ -19,7 +19,8 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.training_args import OptimizerNames
 
 from adapter_qa.config.deepspeed import read_deepspeed
-from adapter_qa.config.options import IEEE, MLMRunConfig, NERRunConfig, QARunConfig, TrainingOptions
+from adapter_qa.config.options import IEEE, TrainingOptions
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.messages import log_note

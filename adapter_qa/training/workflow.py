@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
 
-from adapter_qa.config.options import MLMRunConfig, ModelOptions, NERRunConfig, QARunConfig
+from adapter_qa.config.options import ModelOptions
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.errors import Interrupted, ReportedError, UserError, run_all
 from adapter_qa.core.files import atomic_file, write_json, write_text

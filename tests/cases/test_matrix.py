@@ -18,8 +18,8 @@ from support.scripts import SHARED, run_main
 import prepare_squad_pt
 import run_mlm_adapter
 import run_qa_adapter
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.conll import Sentence, label_names
 from adapter_qa.data.questions import Question

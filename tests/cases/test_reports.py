@@ -26,8 +26,9 @@ import prepare_squad_pt
 import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
-from adapter_qa.config.options import ModelOptions, QARunConfig
+from adapter_qa.config.options import ModelOptions
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.base_model import load_tokenizer

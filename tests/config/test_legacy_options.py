@@ -11,8 +11,8 @@ from reference.legacy_saves import LegacyModel
 from support.scripts import run_script
 
 from adapter_qa.config.legacy_options import RENAMED, UNUSED, translate_legacy_args
-from adapter_qa.config.options import QARunConfig
 from adapter_qa.config.parser import ConfigParser, parse_config
+from adapter_qa.config.run_configs import QARunConfig
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from adapter_qa.config.legacy_options import LEGACY_NAMES
 from adapter_qa.config.misnamings import ADVICE, CALLED, right_name
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.errors import UserError
 
 CONFIGS: tuple[Any, ...] = (QARunConfig, NERRunConfig, MLMRunConfig)

@@ -36,8 +36,8 @@ import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.config import parser
 from adapter_qa.config.option_effects import REFUSED
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import ConfigParser, parse_config
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS, RunRecord, open_run

@@ -1,4 +1,4 @@
-"""Options and run configurations (adapter_qa/config/options.py): limits, defaults that follow from others, splits."""
+"""Options and run configurations: limits, defaults that follow from others, splits."""
 
 from __future__ import annotations
 
@@ -11,26 +11,22 @@ import pytest
 from adapters import AdapterConfig
 from support.scripts import ROOT
 
+from adapter_qa.config.option_fields import Limits
 from adapter_qa.config.options import (
     ADAPTER_CONFIGS,
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
-    Limits,
     MLMDataOptions,
-    MLMRunConfig,
     MLMTrainingOptions,
     ModelOptions,
     NERDataOptions,
-    NERRunConfig,
     NERTrainingOptions,
     QADataOptions,
-    QARunConfig,
-    Split,
     TrainingOptions,
-    answering_options,
     resolve_training_options,
 )
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, Split, answering_options
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 

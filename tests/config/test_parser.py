@@ -17,8 +17,8 @@ import yaml
 from support.scripts import ROOT
 
 from adapter_qa.config import option_help
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import HIDDEN, ConfigParser, parse_config
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.config.validation import validate_config
 from adapter_qa.core.errors import UserError

@@ -16,18 +16,15 @@ from adapter_qa.config.options import (
     FusionOptions,
     LanguageAdapterOptions,
     MLMDataOptions,
-    MLMRunConfig,
     MLMTrainingOptions,
     ModelOptions,
     NERDataOptions,
-    NERRunConfig,
     NERTrainingOptions,
     QADataOptions,
-    QARunConfig,
-    RunConfig,
     TrainingOptions,
     resolve_training_options,
 )
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
 from adapter_qa.config.validation import (
     field_problems,
     parse_fuse_adapters,

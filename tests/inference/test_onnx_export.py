@@ -25,7 +25,8 @@ pytest.importorskip("onnxscript", reason='needs pip install "adapter-qa[export]"
 
 import ask_qa
 import export_qa
-from adapter_qa.config.options import QADataOptions, answering_options
+from adapter_qa.config.options import QADataOptions
+from adapter_qa.config.run_configs import answering_options
 from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.inference import onnx_export
 from adapter_qa.inference.answer_script import answer_script

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from adapter_qa.config.options import QADataOptions, answering_options
+from adapter_qa.config.options import QADataOptions
+from adapter_qa.config.run_configs import answering_options
 from adapter_qa.core.errors import UserError
 from adapter_qa.models.metadata import BaseModelRecord, RunMetadata, read_metadata
 

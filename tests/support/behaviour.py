@@ -17,8 +17,8 @@ from typing import Any
 
 from support.scripts import ROOT, override
 
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import ConfigParser
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.cli import run_cli
 
 FROZEN = ROOT / "tests" / "fixtures" / "behaviour.json"

@@ -10,14 +10,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from adapter_qa.config.options import (
-    AdapterOptions,
-    FusionOptions,
-    LanguageAdapterOptions,
-    ModelOptions,
-    QADataOptions,
-    answering_options,
-)
+from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions, ModelOptions, QADataOptions
+from adapter_qa.config.run_configs import answering_options
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import new_config
 from adapter_qa.models.base_config import read_base_config

@@ -9,7 +9,7 @@ import pytest
 from support.scripts import ROOT
 from support.sweeps import WriteSweep, run_worker
 
-from adapter_qa.config.options import QARunConfig
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.errors import UserError
 from adapter_qa.sweeps.search_space import Method, read_sweep
 from adapter_qa.sweeps.study import first_trials

@@ -28,8 +28,8 @@ from transformers.data.metrics.squad_metrics import squad_evaluate
 import report_qa
 import run_qa_adapter
 from adapter_qa import QuestionAnswerer, UserError
-from adapter_qa.config.options import QARunConfig
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.data.bootstrap import RESAMPLES
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting.error_analysis import evaluated_questions, question_source, read_answers

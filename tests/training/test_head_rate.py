@@ -25,16 +25,14 @@ from adapter_qa.config.options import (
     FusionOptions,
     LanguageAdapterOptions,
     MLMDataOptions,
-    MLMRunConfig,
     MLMTrainingOptions,
     ModelOptions,
     NERDataOptions,
-    NERRunConfig,
     NERTrainingOptions,
     QADataOptions,
-    QARunConfig,
     TrainingOptions,
 )
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.data.label_entropy import class_entropy, entropy, span_entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.window_dataset import pair_tokenizer

@@ -9,8 +9,8 @@ import datasets
 import pytest
 from support.problems import problem_of, problems_of
 
-from adapter_qa.config.options import MLMRunConfig
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import MLMRunConfig
 from adapter_qa.core.files import file_fingerprint, joint_sha256
 from adapter_qa.training.mlm_data import TextSplit, load_texts
 

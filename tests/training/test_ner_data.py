@@ -16,8 +16,8 @@ from support.problems import problem_of, problems_of
 from support.scripts import run_main
 
 import run_ner_adapter
-from adapter_qa.config.options import NERRunConfig
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import NERRunConfig
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.data.conll import Sentence, read_sentences
 from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences

@@ -14,8 +14,9 @@ from support.saved_runs import SavedRuns
 from support.scripts import ROOT, override, run_main
 
 import run_qa_adapter
-from adapter_qa.config.options import QADataOptions, QARunConfig
+from adapter_qa.config.options import QADataOptions
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.training.saved_options import with_saved_options, without_saved_options
 
 RECORDED = {

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from support.scripts import ROOT
 
-from adapter_qa.config.options import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.parser import parse_config
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.training.mlm_data import load_texts
 from adapter_qa.training.ner_data import load_sentences
 from adapter_qa.training.qa_data import load_questions

@@ -20,9 +20,9 @@ from adapter_qa.config.options import (
     LanguageAdapterOptions,
     ModelOptions,
     QADataOptions,
-    QARunConfig,
     TrainingOptions,
 )
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.errors import UserError
 from adapter_qa.training.precision import choose_precision
 from adapter_qa.training.training_args import (

@@ -21,9 +21,9 @@ from adapter_qa.config.options import (
     LanguageAdapterOptions,
     ModelOptions,
     QADataOptions,
-    QARunConfig,
     TrainingOptions,
 )
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.errors import Interrupted, RunError
 from adapter_qa.training import ner, workflow
 from trainer_qa import QuestionAnsweringTrainer
