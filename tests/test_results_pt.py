@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "benchmarks" / "res
 parts: Any = importlib.import_module("parts")
 settings: Any = importlib.import_module("settings")
 collect: Any = importlib.import_module("collect")
+compare: Any = importlib.import_module("compare")
 
 
 def record(title: str, context: str, answer: str | None, start: int = 0) -> dict[str, Any]:
@@ -101,3 +102,36 @@ def test_the_copy_has_float16_weights_and_no_paths(tmp_path: Path, capsys: pytes
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no records of runs"):
         collect.main(str(tmp_path), str(tmp_path / "copy"))
+
+
+def test_pairs_are_compared_on_translated_and_native_questions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [record(title, f"texto {number}", "texto") for title in ("Rhine", "MEC") for number in range(2)]
+    file = tmp_path / "test.json"
+    for number, question in enumerate(records):
+        question["context"] += f" de {question['title']}"
+        question["id"] = str(number)
+    file.write_text(json.dumps({"data": records}), encoding="utf-8")
+    answers = {
+        "full_1": "right right right wrong",
+        "qa_1": "right wrong wrong wrong",
+        "qa_2": "right right wrong wrong",
+    }
+    for run, words in answers.items():
+        folder = tmp_path / "runs" / run
+        folder.mkdir(parents=True)
+        texts = ["texto" if word == "right" else "nada" for word in words.split()]
+        (folder / "predict_predictions.json").write_text(json.dumps(dict(zip("0123", texts, strict=True))))
+    written = tmp_path / "compared.json"
+    compare.main([str(tmp_path / "runs"), str(file), "qa:full", "--json", str(written)])
+    values = {(row["setups"], row["source"]): row["f1"][0] for row in json.loads(written.read_text())}
+    assert values == {
+        ("full", "all"): 75.0, ("full", "SQuAD-pt"): 100.0, ("full", "FaQuAD"): 50.0,
+        ("qa", "all"): 37.5, ("qa", "SQuAD-pt"): 75.0, ("qa", "FaQuAD"): 0.0,
+        ("qa:full", "all"): -37.5, ("qa:full", "SQuAD-pt"): -25.0, ("qa:full", "FaQuAD"): -50.0,
+    }  # fmt: skip
+    assert "| qa:full | FaQuAD | 2 | 1 | -50.0 [-100.0, +0.0] |" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path / "runs"), str(file), "qa:fusion"])
+    assert "fusion: no finished runs" in capsys.readouterr().err

@@ -26,6 +26,7 @@ STEPS=${STEPS:-search train table}
 SETUPS=${SETUPS:-untrained full qa lang_qa fusion control}
 EPOCHS=${EPOCHS:-2}                # of a single adapter and of full fine-tuning
 FUSION_EPOCHS=${FUSION_EPOCHS:-1}  # of the fusion layer; the control has both
+PAIRS=${PAIRS:-qa:full lang_qa:qa fusion:lang_qa fusion:control}  # of setups, compared in the table
 
 mkdir -p "$OUT"
 link() { [ -e "$OUT/$2" ] || ln -s "$(realpath "$1")" "$OUT/$2"; }
@@ -125,7 +126,11 @@ for step in $STEPS; do
         done
         parts=data
         ;;
-    table) run report_qa.py runs --split predict --output_dir report --overwrite ;;
+    table)
+        run report_qa.py runs --split predict --output_dir report --overwrite
+        # shellcheck disable=SC2086  # words
+        "$PYTHON" "$here/compare.py" runs data/test.json $PAIRS --json report/compared.json
+        ;;
     *)
         echo "error: STEPS: $step is unknown; choose from search, train, curve, v2, table" >&2
         exit 2

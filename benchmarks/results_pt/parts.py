@@ -21,11 +21,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from adapter_qa.data.partition import set_aside
 
-TEST_ARTICLES = frozenset({
+FAQUAD_ARTICLES = frozenset({"UFMS", "MEC", "PESQUISA", "TCC"})
+TEST_ARTICLES = FAQUAD_ARTICLES | {
     *("Montana", "Spectre_(2015_film)"),  # SQuAD v1.1
     *("Normans", "Oxygen", "Rhine", "Warsaw", "Pharmacy", "Imperialism", "Huguenot"),  # SQuAD v2.0
-    *("UFMS", "MEC", "PESQUISA", "TCC"),  # FaQuAD
-})  # fmt: skip
+}
 CHOOSING_SHARE = 0.12  # of the questions that are not in the test part
 CHOOSING_SEED = 4
 ORDER_SEED = 0  # of the training questions; a run on fewer of them takes the first
