@@ -82,10 +82,11 @@ train_setup() {
     esac
 }
 
-# train_curve QUESTIONS EPOCHS SEED: train full fine-tuning, a QA adapter and a fusion on the first questions.
+# train_curve QUESTIONS EPOCHS SEED: train full fine-tuning, a QA adapter and a fusion on the first questions. The last
+# epoch counts: evaluating every epoch would take longer than training.
 train_curve() {
     local questions=$1 epochs=$2 seed=$3 folder=curve/$1
-    local few=(--max_train_samples "$questions") language=(--load_lang_adapter adapters/mlm)
+    local few=(--max_train_samples "$questions" --eval_strategy no) language=(--load_lang_adapter adapters/mlm)
     train full "$folder/full_$seed" "$seed" "$epochs" "${few[@]}"
     train qa "$folder/qa_$seed" "$seed" "$epochs" "${few[@]}"
     train lang_qa "$folder/lang_qa_$seed" "$seed" "$epochs" "${few[@]}" "${language[@]}"
