@@ -7,7 +7,7 @@
 #
 # DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
 # skips what is finished and resumes what was interrupted. Several starts of the command share the searches. STEPS may
-# also have curve (few training questions) and v2 (questions without an answer), SETUPS also lora and
+# also have curve (few training questions) and v2 (questions without an answer), SETUPS also head, lora and
 # fusion_without_language.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -48,10 +48,10 @@ search() {
 # kind SETUP: print the options for an adapter of the kind that a setup has. Adapters of one fusion have one kind.
 kind() { sed -nE 's/^(adapter_(config|reduction_factor)): /--\1 /p' "settings/$1.yaml"; }
 
-# train SETTINGS FOLDER SEED EPOCHS OPTION ...: train with the settings of a setup, and answer the test questions.
+# train FILE FOLDER SEED EPOCHS OPTION ...: train with the settings in a file, and answer the test questions.
 parts=data
 train() {
-    run run_qa_adapter.py "settings/$1.yaml" --model_name_or_path "$BASE" --do_train --do_eval --do_predict \
+    run run_qa_adapter.py "$1" --model_name_or_path "$BASE" --do_train --do_eval --do_predict \
         --train_file "$parts/train.json" --validation_file "$parts/choose.json" --test_file "$parts/test.json" \
         --per_device_train_batch_size 8 --report_to none --output_dir "$2" --seed "$3" --num_train_epochs "$4" "${@:5}"
 }
@@ -65,15 +65,16 @@ train_setup() {
         run run_qa_adapter.py --model_name_or_path "$BASE" --train_adapter False --do_predict \
             --test_file data/test.json --report_to none --output_dir "$folder" --seed "$seed"
         ;;
-    full | qa | lora) train "$setup" "$folder" "$seed" "$EPOCHS" ;;
-    lang_qa) train lang_qa "$folder" "$seed" "$EPOCHS" "${language[@]}" ;;
-    control) train lang_qa "$folder" "$seed" $((EPOCHS + FUSION_EPOCHS)) "${language[@]}" ;;
+    full | qa | lora) train "settings/$setup.yaml" "$folder" "$seed" "$EPOCHS" ;;
+    head) train settings_given/head.yaml "$folder" "$seed" "$EPOCHS" ;;
+    lang_qa) train settings/lang_qa.yaml "$folder" "$seed" "$EPOCHS" "${language[@]}" ;;
+    control) train settings/lang_qa.yaml "$folder" "$seed" $((EPOCHS + FUSION_EPOCHS)) "${language[@]}" ;;
     fusion)
-        train fusion "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
+        train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
             --fuse_adapters "qa=runs/lang_qa_$seed" ner=adapters/ner
         ;;
     fusion_without_language)
-        train fusion "$folder" "$seed" "$FUSION_EPOCHS" --fuse_adapters "qa=runs/qa_$seed" ner=adapters/ner
+        train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" --fuse_adapters "qa=runs/qa_$seed" ner=adapters/ner
         ;;
     *)
         echo "error: SETUPS: $setup is unknown" >&2
@@ -87,10 +88,10 @@ train_setup() {
 train_curve() {
     local questions=$1 epochs=$2 seed=$3 folder=curve/$1
     local few=(--max_train_samples "$questions" --eval_strategy no) language=(--load_lang_adapter adapters/mlm)
-    train full "$folder/full_$seed" "$seed" "$epochs" "${few[@]}"
-    train qa "$folder/qa_$seed" "$seed" "$epochs" "${few[@]}"
-    train lang_qa "$folder/lang_qa_$seed" "$seed" "$epochs" "${few[@]}" "${language[@]}"
-    train fusion "$folder/fusion_$seed" "$seed" $((epochs / 2)) "${few[@]}" "${language[@]}" \
+    train settings/full.yaml "$folder/full_$seed" "$seed" "$epochs" "${few[@]}"
+    train settings/qa.yaml "$folder/qa_$seed" "$seed" "$epochs" "${few[@]}"
+    train settings/lang_qa.yaml "$folder/lang_qa_$seed" "$seed" "$epochs" "${few[@]}" "${language[@]}"
+    train settings/fusion.yaml "$folder/fusion_$seed" "$seed" $((epochs / 2)) "${few[@]}" "${language[@]}" \
         --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner
 }
 
@@ -121,7 +122,7 @@ for step in $STEPS; do
         parts=data/v2
         for seed in $SEEDS; do
             for setup in full qa; do
-                train "$setup" "v2/${setup}_$seed" "$seed" "$EPOCHS" --version_2_with_negative True \
+                train "settings/$setup.yaml" "v2/${setup}_$seed" "$seed" "$EPOCHS" --version_2_with_negative True \
                     --calibration_file data/v2/choose.json
             done
         done
