@@ -132,6 +132,9 @@ def test_pairs_are_compared_on_translated_and_native_questions(
         ("qa:full", "all"): -37.5, ("qa:full", "SQuAD-pt"): -25.0, ("qa:full", "FaQuAD"): -50.0,
     }  # fmt: skip
     assert "| qa:full | FaQuAD | 2 | 1 | -50.0 [-100.0, +0.0] |" in capsys.readouterr().out
+    file.write_text(json.dumps({"data": records[:2]}), encoding="utf-8")  # only translated ones
+    compare.main([str(tmp_path / "runs"), str(file)])
+    assert "FaQuAD" not in capsys.readouterr().out
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path / "runs"), str(file), "qa:fusion"])
     assert "fusion: no finished runs" in capsys.readouterr().err

@@ -80,13 +80,19 @@ def read_setups(runs: Path, questions: list[Question]) -> dict[str, NDArray[np.f
 
 
 def by_source(name: str, setups: dict[str, NDArray[np.float64]], questions: list[Question]) -> list[Scores]:
-    """Return scores of a setup, or differences of a pair FIRST:SECOND, on all, translated and native questions."""
+    """Return scores of a setup, or differences of a pair FIRST:SECOND, on all, translated and native questions.
+
+    A source without questions is left out.
+    """
     first, _, second = name.partition(":")
     means = setups[first].mean(axis=0) - (setups[second].mean(axis=0) if second else 0.0)
     seeds = min(len(setups[setup]) for setup in (first, second) if setup)
     is_native = np.array([question.title in FAQUAD_ARTICLES for question in questions])
     rows = []
-    for source, mask in (("all", is_native | True), ("SQuAD-pt", ~is_native), ("FaQuAD", is_native)):
+    sources = {"all": is_native | True, "SQuAD-pt": ~is_native, "FaQuAD": is_native}
+    for source, mask in sources.items():
+        if not mask.any():
+            continue
         contexts = context_numbers([question.context for question, taken in zip(questions, mask, strict=True) if taken])
         resampled = resampled_means(means[mask], contexts)
         exact, f1 = (estimate(means[mask, score].mean(), resampled[:, score]) for score in (0, 1))
