@@ -248,7 +248,8 @@ class RunResult:
     def text(self, next_commands: list[str]) -> str:
         """Return the lines that are printed at the end of a finished run."""
         rows = {"ended": self.ended, "best": self.best}
-        training = f", {duration(self.train_seconds)} of it training" if self.train_seconds is not None else ""
+        # A resumed run may have trained for longer than this process has worked.
+        training = f"; training {duration(self.train_seconds)} in all" if self.train_seconds is not None else ""
         rows["time"] = duration(self.seconds) + training
         rows["memory"] = f"at most {file_size(self.memory_bytes)}"
         if self.saved is not None and self.saved != self.folder:

@@ -27,7 +27,12 @@ def main(measurement: str, copy: str, *with_weights: str) -> None:
     source, target = Path(measurement), Path(copy)
     base = str((source / "base").resolve())  # a link to the encoder, if it is a folder
     files = [file for folder in COPIED for name in (*RECORDS, "*.yaml") for file in (source / folder).rglob(name)]
-    saved = [file for run in with_weights for file in (source / run).glob("adapters-*/**/*") if file.is_file()]
+    saved = [
+        file
+        for run in with_weights
+        for file in (source / run).glob("adapters-*/**/*")
+        if file.is_file() and file.name != "README.md"  # the card names the base of this machine
+    ]
     if not files:
         sys.exit(f"error: {measurement}: no records of runs; give the OUT folder of measure.sh")
     for file in dict.fromkeys((*files, *saved)):

@@ -241,7 +241,7 @@ def test_screens_of_an_interrupted_run_and_of_its_early_stop(
     best, *later = (scores(metrics) for metrics in finished["history"])
     saved = folder_bytes(tmp_path / "run" / "adapters-qa")
     assert finished["result"]["saved_bytes"] == saved
-    assert re.sub(r"\d+ s, \d+ s of", "N s, N s of", ended.text).splitlines() == [
+    assert re.sub(r"\d+ s; training \d+ s", "N s; training N s", ended.text).splitlines() == [
         *plan,
         "  evaluation  every epoch; the best F1 decides; stops after 2 evaluations without a better one",
         f"  resumes     from {checkpoint}",
@@ -251,7 +251,7 @@ def test_screens_of_an_interrupted_run_and_of_its_early_stop(
         "run_qa_adapter.py: finished",
         "  ended       stopped early: no better F1 for 2 evaluations",
         f"  best        epoch 1/9  {best}",
-        "  time        N s, N s of it training",
+        "  time        N s; training N s in all",
         f"  memory      at most {file_size(finished['result']['memory_bytes'])}",
         f"  saved       run/adapters-qa ({saved / 1000:.1f} kB)",
         f"  folder      run ({finished['result']['folder_bytes'] / 1000:.1f} kB)",
