@@ -108,8 +108,9 @@ def test_in_several_windows_answers_are_the_pipelines_without_its_normalisation(
         for text, score in ours.items():
             if not any(answer["answer"].lower() in text for answer in cut):
                 assert score == pytest.approx(theirs[text]["score"] / total, abs=2e-6)
-        first, best = (next(answer for answer in found if answer["answer"]) for found in (results, answers))
-        assert first["answer"].lower() == best["answer"].lower()
+        if not cut:
+            first, best = (next(answer for answer in found if answer["answer"]) for found in (results, answers))
+            assert first["answer"].lower() == best["answer"].lower()
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
