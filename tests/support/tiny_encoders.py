@@ -14,13 +14,13 @@ from typing import Any, NamedTuple
 import torch
 from support.encoder_configs import tiny_config
 from support.questions import corpus
-from support.tokenizer_families import ALBERT, ONE_SPACE, XLMR, byte_level, unigram, wordpiece
+from support.tokenizer_families import ALBERT, ONE_SPACE, XLMR, byte_level, unigram, wordpiece, wordpiece_vocabulary
 from tokenizers import ByteLevelBPETokenizer, Tokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers.models import WordPiece
 from tokenizers.normalizers import NFC, BertNormalizer
 from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.normalizers import Strip as StripSpaces
-from tokenizers.pre_tokenizers import ByteLevel, Metaspace, Punctuation
+from tokenizers.pre_tokenizers import BertPreTokenizer, ByteLevel, Metaspace, Punctuation
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -63,9 +63,8 @@ Build = Callable[[Path], tuple[PreTrainedTokenizerFast, PreTrainedModel]]
 
 
 def _bert_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    wordpiece = BertWordPieceTokenizer(lowercase=False, strip_accents=False)
-    wordpiece.train_from_iterator(corpus(), vocab_size=150, min_frequency=1, show_progress=False)
-    wordpiece.save_model(str(folder))
+    normalizer = BertNormalizer(lowercase=False, strip_accents=False)
+    WordPiece(wordpiece_vocabulary(corpus(), 150, normalizer, BertPreTokenizer())).save(str(folder))
     return BertTokenizerFast(
         vocab_file=str(folder / "vocab.txt"), do_lower_case=False, strip_accents=False, model_max_length=LONGEST
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -41,12 +44,13 @@ from tokenizers.pre_tokenizers import (
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
 from tokenizers.processors import ByteLevel as ByteLevelProcessor
 from tokenizers.processors import RobertaProcessing, TemplateProcessing
-from tokenizers.trainers import BpeTrainer, UnigramTrainer, WordLevelTrainer, WordPieceTrainer
+from tokenizers.trainers import BpeTrainer, WordLevelTrainer, WordPieceTrainer
 
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = [*corpus(), *["São João é a capital; 1827. Ação de Pernambuco, Índio... (2010) “Recife”"] * 20]
+LONGEST_PIECE = 8  # characters, of a SentencePiece tokenizer
 ONE_SPACE = Replace(Regex(" {2,}"), " ")
 XLMR = Normalizers([Nmt(), NFKC(), ONE_SPACE])
 ALBERT = Normalizers([Replace("``", '"'), Replace("''", '"'), NFKD(), StripAccents(), Lowercase()])
@@ -63,26 +67,60 @@ def _finish(tokenizer: Tokenizer) -> Tokenizer:
 
 def wordpiece(normalizer: Normalizer | None, splitter: PreTokenizer | None = None) -> Tokenizer:
     """Return a WordPiece tokenizer; without a splitter, that of BERT."""
+    splitter = splitter or BertPreTokenizer()
+    tokenizer = Tokenizer(WordPiece(wordpiece_vocabulary(TEXTS, 250, normalizer, splitter), unk_token="[UNK]"))
+    tokenizer.add_special_tokens([*SPECIAL])
+    if normalizer is not None:
+        tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer = splitter
+    return _finish(tokenizer)
+
+
+def wordpiece_vocabulary(
+    texts: Sequence[str], size: int, normalizer: Normalizer | None, splitter: PreTokenizer
+) -> dict[str, int]:
+    """Train the pieces of a WordPiece tokenizer, the same every time.
+
+    The trainer numbers pieces inside words in the order of a hash table, unless it is given them as special tokens.
+    """
+    inside = sorted({f"##{char}" for word in _words(texts, normalizer, splitter) for char in word[1:]})
     tokenizer = Tokenizer(WordPiece(unk_token="[UNK]"))
     if normalizer is not None:
         tokenizer.normalizer = normalizer
-    tokenizer.pre_tokenizer = splitter or BertPreTokenizer()
-    trainer = WordPieceTrainer(vocab_size=250, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    return _finish(tokenizer)
+    tokenizer.pre_tokenizer = splitter
+    trainer = WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *inside], show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer.get_vocab()
 
 
 def unigram(
     normalizer: Normalizer | None, splitter: PreTokenizer, special: Sequence[str] = SPECIAL, unknown: str = "[UNK]"
 ) -> Tokenizer:
-    """Return a SentencePiece tokenizer of the kind Unigram; the special tokens get the first ids."""
-    tokenizer = Tokenizer(Unigram())
+    """Return a SentencePiece tokenizer of the kind Unigram; the special tokens get the first ids.
+
+    Its pieces are the characters and the most frequent strings inside words, since the trainer is not deterministic.
+    """
+    words = _words(TEXTS, normalizer, splitter)
+    counts: Counter[str] = Counter()
+    for word, count in words.items():
+        for start, end in itertools.combinations(range(len(word) + 1), 2):
+            if end - start <= LONGEST_PIECE:
+                counts[word[start:end]] += count
+    chars = {char for word in words for char in word}
+    long = sorted((piece for piece in counts if len(piece) > 1), key=lambda piece: (-len(piece) * counts[piece], piece))
+    pieces = [*sorted(chars), *long[: 250 - len(special) - len(chars)]]
+    scored = [(piece, math.log(counts[piece] / counts.total())) for piece in pieces]
+    tokenizer = Tokenizer(Unigram([*((token, 0.0) for token in special), *scored], unk_id=special.index(unknown)))
+    tokenizer.add_special_tokens([*special])
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer = splitter
-    trainer = UnigramTrainer(vocab_size=250, special_tokens=[*special], unk_token=unknown, show_progress=False)
-    tokenizer.train_from_iterator(TEXTS, trainer)
     return _finish(tokenizer) if "[CLS]" in special else tokenizer
+
+
+def _words(texts: Sequence[str], normalizer: Normalizer | None, splitter: PreTokenizer) -> Counter[str]:
+    normalized = [normalizer.normalize_str(text) if normalizer else text for text in texts]
+    return Counter(word for text in normalized for word, _ in splitter.pre_tokenize_str(text))
 
 
 def word_level(normalizer: Normalizer | None, splitter: PreTokenizer) -> Tokenizer:
@@ -109,15 +147,20 @@ def bpe(
         tokenizer.normalizer = normalizer
     if splitter is not None:
         tokenizer.pre_tokenizer = splitter
-    trainer = BpeTrainer(vocab_size=300, special_tokens=SPECIAL, show_progress=False, end_of_word_suffix=word_end or "")
+    last: list[str] = []  # given as special tokens for the reason that `wordpiece_vocabulary` names
+    if word_end and splitter is not None:
+        last = sorted({word[-1] + word_end for word in _words(TEXTS, normalizer, splitter)})
+    trainer = BpeTrainer(
+        vocab_size=300, special_tokens=[*SPECIAL, *last], show_progress=False, end_of_word_suffix=word_end or ""
+    )
     tokenizer.train_from_iterator(TEXTS, trainer)
+    document = json.loads(tokenizer.to_str())
+    document["added_tokens"] = [token for token in document["added_tokens"] if token["content"] in SPECIAL]
     if byte_fallback:
-        document = json.loads(tokenizer.to_str())
         vocabulary = document["model"]["vocab"]
         vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
         document["model"] |= {"byte_fallback": True, "fuse_unk": True}
-        tokenizer = Tokenizer.from_str(json.dumps(document))
-    return _finish(tokenizer)
+    return _finish(Tokenizer.from_str(json.dumps(document)))
 
 
 def byte_level(
