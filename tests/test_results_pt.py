@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -52,6 +54,16 @@ def test_parts_share_no_article_and_no_context(tmp_path: Path) -> None:
     more = [titles(tmp_path / "parts" / "v2" / f"{name}.json") for name in ("train", "choose", "test")]
     assert sorted(more[0] + more[1]) == sorted([*train, *choose, "artigo 3"])
     assert more[2] == ["Rhine", "Rhine"]
+
+
+def test_given_settings_and_a_search_exclude_each_other(tmp_path: Path) -> None:
+    given = {"BASE": "b", "DATA": "d", "NER_TRAIN": "t", "NER_DEV": "d", "SETTINGS": "s", "OUT": str(tmp_path / "out")}
+    script = Path(parts.__file__).with_name("measure.sh")
+    result = subprocess.run(["bash", script], env={**os.environ, **given}, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "SETTINGS" in result.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_settings_are_those_of_the_best_trial(tmp_path: Path) -> None:

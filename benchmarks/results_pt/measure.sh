@@ -9,6 +9,10 @@
 # skips what is finished and resumes what was interrupted. Several starts of the command share the searches. STEPS may
 # also have curve (few training questions) and v2 (questions without an answer), SETUPS also head, lora and
 # fusion_without_language.
+#
+# To use the settings that were found before, name their folder, and train the language and the NER adapter alone:
+#
+#   SETTINGS=benchmarks/results_pt/measured/settings STEPS="adapters train table" BASE=...
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=../../environment.sh
@@ -24,10 +28,15 @@ PYTHON=${PYTHON:-python}
 SEEDS=${SEEDS:-1 2 3}
 STEPS=${STEPS:-search train table}
 SETUPS=${SETUPS:-untrained full qa lang_qa fusion control}
+SETTINGS=${SETTINGS:-}             # folder with SETUP.yaml of a search that was done before
 EPOCHS=${EPOCHS:-2}                # of a single adapter and of full fine-tuning
 FUSION_EPOCHS=${FUSION_EPOCHS:-1}  # of the fusion layer; the control has both
 PAIRS=${PAIRS:-qa:full lang_qa:qa fusion:lang_qa fusion:control}  # of setups, compared in the table
 
+if [ "$SETTINGS" ] && [[ " $STEPS " == *" search "* ]]; then
+    echo "error: SETTINGS and the step search: a search writes settings of its own; leave out one of them" >&2
+    exit 2
+fi
 mkdir -p "$OUT"
 link() { [ -e "$OUT/$2" ] || ln -s "$(realpath "$1")" "$OUT/$2"; }
 if [ -d "$BASE" ]; then link "$BASE" base && BASE=base; fi
@@ -35,6 +44,7 @@ link "$DATA" data
 link "$NER_TRAIN" ner_train.conll
 link "$NER_DEV" ner_dev.conll
 link "$here" settings_given
+if [ "$SETTINGS" ]; then link "$SETTINGS" settings; fi
 cd "$OUT"  # every path in a run.json is relative to this folder
 
 run() { "$PYTHON" "$here/../../$1" "${@:2}"; }
@@ -47,6 +57,15 @@ search() {
 
 # kind SETUP: print the options for an adapter of the kind that a setup has. Adapters of one fusion have one kind.
 kind() { sed -nE 's/^(adapter_(config|reduction_factor)): /--\1 /p' "settings/$1.yaml"; }
+
+train_language_adapter() {
+    run run_mlm_adapter.py settings_given/mlm.yaml --model_name_or_path "$BASE" --output_dir adapters/mlm
+}
+
+train_ner_adapter() {
+    # shellcheck disable=SC2046  # words
+    run run_ner_adapter.py settings_given/ner.yaml $(kind lang_qa) --model_name_or_path "$BASE" --output_dir adapters/ner
+}
 
 # train FILE FOLDER SEED EPOCHS OPTION ...: train with the settings in a file, and answer the test questions.
 parts=data
@@ -101,11 +120,14 @@ for step in $STEPS; do
         search full
         search qa
         search lora
-        run run_mlm_adapter.py settings_given/mlm.yaml --model_name_or_path "$BASE" --output_dir adapters/mlm
+        train_language_adapter
         search lang_qa
-        # shellcheck disable=SC2046  # words
-        run run_ner_adapter.py settings_given/ner.yaml $(kind lang_qa) --model_name_or_path "$BASE" --output_dir adapters/ner
+        train_ner_adapter
         search fusion
+        ;;
+    adapters)
+        train_language_adapter
+        train_ner_adapter
         ;;
     train)
         for seed in $SEEDS; do
@@ -134,7 +156,7 @@ for step in $STEPS; do
         "$PYTHON" "$here/compare.py" runs data/test.json $PAIRS --json report/compared.json
         ;;
     *)
-        echo "error: STEPS: $step is unknown; choose from search, train, curve, v2, table" >&2
+        echo "error: STEPS: $step is unknown; choose from search, adapters, train, curve, v2, table" >&2
         exit 2
         ;;
     esac
