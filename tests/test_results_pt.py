@@ -59,7 +59,7 @@ def test_parts_share_no_article_and_no_context(tmp_path: Path) -> None:
 def test_given_settings_and_a_search_exclude_each_other(tmp_path: Path) -> None:
     given = {"BASE": "b", "DATA": "d", "NER_TRAIN": "t", "NER_DEV": "d", "SETTINGS": "s", "OUT": str(tmp_path / "out")}
     script = Path(parts.__file__).with_name("measure.sh")
-    result = subprocess.run(["bash", script], env={**os.environ, **given}, capture_output=True, text=True)
+    result = subprocess.run(["bash", script], check=False, env={**os.environ, **given}, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.count("\n") == 1
     assert "SETTINGS" in result.stderr
