@@ -58,8 +58,11 @@ search() {
 # kind SETUP: print the options for an adapter of the kind that a setup has. Adapters of one fusion have one kind.
 kind() { sed -nE 's/^(adapter_(config|reduction_factor)): /--\1 /p' "settings/$1.yaml"; }
 
+# The perplexity before training is that of a random masked-LM head, if the encoder has none.
 train_language_adapter() {
-    run run_mlm_adapter.py settings_given/mlm.yaml --model_name_or_path "$BASE" --output_dir adapters/mlm
+    local options=(settings_given/mlm.yaml --model_name_or_path "$BASE")
+    run run_mlm_adapter.py "${options[@]}" --do_train False --output_dir adapters/mlm_untrained
+    run run_mlm_adapter.py "${options[@]}" --output_dir adapters/mlm
 }
 
 train_ner_adapter() {
