@@ -32,9 +32,10 @@ EXTRA=${EXTRA:-}   # options for every training step, which override the others,
 MLM_LR=${MLM_LR:-1e-4} MLM_BATCH=${MLM_BATCH:-16} MLM_EPS=${MLM_EPS:-1e-4} MLM_EPOCHS=${MLM_EPOCHS:-100}
 MLM_PATIENCE=${MLM_PATIENCE:-10} MLM_REDUCTION=${MLM_REDUCTION:-2}
 QA_LR=${QA_LR:-1e-4} QA_BATCH=${QA_BATCH:-8} QA_GAS=${QA_GAS:-2} QA_EPS=${QA_EPS:-1e-7} QA_EPOCHS=${QA_EPOCHS:-15}
-QA_PATIENCE=${QA_PATIENCE:-5} QA_REDUCTION=${QA_REDUCTION:-16}
+QA_PATIENCE=${QA_PATIENCE:-5} QA_REDUCTION=${QA_REDUCTION:-16} QA_HEAD_LR=${QA_HEAD_LR:-$QA_LR}
 NER_LR=${NER_LR:-1e-4} NER_BATCH=${NER_BATCH:-4} NER_GAS=${NER_GAS:-2} NER_EPS=${NER_EPS:-1e-4}
 NER_EPOCHS=${NER_EPOCHS:-30} NER_PATIENCE=${NER_PATIENCE:-10} NER_REDUCTION=${NER_REDUCTION:-16} NER_C=${NER_C:-0.5}
+NER_HEAD_LR=${NER_HEAD_LR:-$NER_LR}            # in 2021 a head had the rate of its adapter
 FUSION_LR=${FUSION_LR:-3e-5} FUSION_BATCH=${FUSION_BATCH:-16} FUSION_GAS=${FUSION_GAS:-2}
 FUSION_EPS=${FUSION_EPS:-1e-6} FUSION_EPOCHS=${FUSION_EPOCHS:-5} FUSION_PATIENCE=${FUSION_PATIENCE:-3}
 FUSION_DECAY=${FUSION_DECAY:-0.01}
@@ -62,18 +63,18 @@ override "${common[@]}" --adapter_config pfeiffer+inv --adapter_non_linearity "$
 
 # QA adapter on the language adapter.
 override "${common[@]}" "${new_adapter[@]}" "${questions[@]}" --load_lang_adapter "$OUT/mlm" \
-    --adapter_reduction_factor "$QA_REDUCTION" --learning_rate "$QA_LR" --per_device_train_batch_size "$QA_BATCH" \
-    --gradient_accumulation_steps "$QA_GAS" --adam_epsilon "$QA_EPS" --num_train_epochs "$QA_EPOCHS" \
-    --early_stopping_patience "$QA_PATIENCE" --output_dir "$OUT/qa"
+    --adapter_reduction_factor "$QA_REDUCTION" --learning_rate "$QA_LR" --head_learning_rate "$QA_HEAD_LR" \
+    --per_device_train_batch_size "$QA_BATCH" --gradient_accumulation_steps "$QA_GAS" --adam_epsilon "$QA_EPS" \
+    --num_train_epochs "$QA_EPOCHS" --early_stopping_patience "$QA_PATIENCE" --output_dir "$OUT/qa"
 "${launcher[@]}" run_qa_adapter.py "${words[@]}"
 
 # NER adapter, without a language adapter.
 override "${common[@]}" "${new_adapter[@]}" --train_file "$NER_TRAIN" \
     --validation_file "$NER_DEV" --max_seq_length "$LENGTH" --weighted_loss True --weighted_loss_constant "$NER_C" \
     --next_sentence True \
-    --adapter_reduction_factor "$NER_REDUCTION" --learning_rate "$NER_LR" --per_device_train_batch_size "$NER_BATCH" \
-    --gradient_accumulation_steps "$NER_GAS" --adam_epsilon "$NER_EPS" --num_train_epochs "$NER_EPOCHS" \
-    --early_stopping_patience "$NER_PATIENCE" --output_dir "$OUT/ner"
+    --adapter_reduction_factor "$NER_REDUCTION" --learning_rate "$NER_LR" --head_learning_rate "$NER_HEAD_LR" \
+    --per_device_train_batch_size "$NER_BATCH" --gradient_accumulation_steps "$NER_GAS" --adam_epsilon "$NER_EPS" \
+    --num_train_epochs "$NER_EPOCHS" --early_stopping_patience "$NER_PATIENCE" --output_dir "$OUT/ner"
 "${launcher[@]}" run_ner_adapter.py "${words[@]}"
 
 # Fusion of both on the language adapter.

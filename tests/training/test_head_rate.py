@@ -220,6 +220,11 @@ def test_rate_of_a_new_qa_head(tmp_path: Path) -> None:
 def test_a_begun_run_keeps_its_rate(config: Callable[..., QARunConfig], of_new: float, tmp_path: Path) -> None:
     begun(tmp_path, {"learning_rate": 1e-3})  # of a version without the option
     assert decided_head_rate(config(), NEW_HEAD, ENCODER, tmp_path) is None
+    equal = config(learning_rate=1e-3, head_learning_rate=1e-3)
+    assert decided_head_rate(equal, NEW_HEAD, ENCODER, tmp_path) is None  # what the run does, in other words
+    assert (
+        decided_head_rate(config(learning_rate=1e-3, head_learning_rate=1e-2), NEW_HEAD, ENCODER, tmp_path) == 1e-2
+    )  # refused later
     begun(tmp_path, {"learning_rate": 1e-3, "head_learning_rate": 0.03})
     assert decided_head_rate(config(), NEW_HEAD, ENCODER, tmp_path) == 0.03
     again = config(overwrite_output_dir=True)
