@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import NERRunConfig
 from adapter_qa.core.cli import run_cli
-from adapter_qa.core.distributed import destroy_process_group_on_exit
+from adapter_qa.core.distributed import destroy_process_group_on_exit, on_main_process
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.files import write_text
 from adapter_qa.core.messages import print_main
@@ -147,7 +147,7 @@ def write_predictions(trainer: NERTrainer, sentences: list[Sentence], inputs: To
         for sentence, of_sentence in zip(sentences, labels, strict=True)
     ]
     path = trainer.folder / predictions_file("predict", ".conll")
-    write_text(path, format_sentences(predicted))
+    on_main_process(lambda: write_text(path, format_sentences(predicted)))
     print_main(f"prediction: {path}")
 
 

@@ -24,6 +24,7 @@ from adapter_qa.sweeps.search_space import TRAINER, Sweep, read_sweep
 
 SCRIPT = Path(__file__).resolve().with_name(TRAINER)
 DRY_RUN_TRIALS = 3
+MIN_LEASE = 3  # seconds; workers look at the storage every second
 EXAMPLES = """\
 examples:
   sweep_qa.py sweeps/qa.yaml --dry_run
@@ -92,8 +93,8 @@ def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
     )
     args = parser.parse_args(argv)
     problems = []
-    if not (math.isfinite(args.lease) and args.lease > 0):
-        problems.append(f"--lease {args.lease}: must be above 0 (seconds)")
+    if not (math.isfinite(args.lease) and args.lease >= MIN_LEASE):
+        problems.append(f"--lease {args.lease}: must be at least {MIN_LEASE} (seconds)")
     if importlib.util.find_spec("optuna") is None:
         problems.append('optuna is not installed; pip install "adapter-qa[sweep]"')
     if args.output_dir is not None and Path(args.output_dir).is_file():

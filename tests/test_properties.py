@@ -19,6 +19,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from support.conll_files import read_sentences
 from support.questions import make_questions
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -26,7 +27,7 @@ from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
-from adapter_qa.data.conll import OUTSIDE, label_names, read_sentences
+from adapter_qa.data.conll import OUTSIDE, label_names
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.spans import WindowSpans, choose_answers

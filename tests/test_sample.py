@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.conll_files import read_sentences
 
 import prepare_squad_pt
-from adapter_qa.data.conll import read_sentences
 from adapter_qa.data.questions import is_aligned
 from adapter_qa.data.squad import read_squad
 

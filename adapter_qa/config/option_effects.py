@@ -55,6 +55,11 @@ REFUSED = {
 }
 
 
+FUSION_OPTIONS = ("fusion_regularization", "fusion_decay_values")
+ADAPTER_OPTIONS = (
+    *("adapter_config", "adapter_non_linearity", "adapter_reduction_factor", "madx2", "houlsby_MHA_lastlayer"),
+    *("lang_adapter_config", "lang_adapter_non_linearity", "lang_adapter_reduction_factor"),
+)
 LABEL_INPUTS = {QARunConfig: ["start_positions", "end_positions"], MLMRunConfig: ["labels"]}  # of the models
 
 
@@ -91,6 +96,10 @@ def unused_notes(config: RunConfig) -> list[str]:
                 notes |= dict.fromkeys(("fold_by", "fold_choosing_share"), "it is for --folds")
             if config.fusion.fuse_adapters is None:
                 notes["fusion_head"] = "it is for --fuse_adapters"
+            if config.fusion.fuse_adapters is None and config.adapter.load_adapter is None:
+                notes |= dict.fromkeys(FUSION_OPTIONS, "it is for a fusion")
+            if not config.fusion.train_adapter:
+                notes |= dict.fromkeys(ADAPTER_OPTIONS, "full fine-tuning has no adapter")
         case NERRunConfig():
             if not config.data.weighted_loss:
                 notes["weighted_loss_constant"] = "it is for --weighted_loss"
@@ -106,12 +115,15 @@ def _conditions(options: TrainingOptions) -> list[tuple[str, bool, str]]:
     saved, logged = options.save_strategy, options.logging_strategy
     constant = schedule in ("constant", "reduce_lr_on_plateau")
     no_warmup = f"--lr_scheduler_type {schedule} has no warm-up"
+    no_evaluation = not options.do_eval and evaluation == "no"
     no_push, no_trackio = "it is for --push_to_hub", "it is for --report_to trackio"
     return [
         ("save_steps", saved != "steps", f"--save_strategy is {saved}"),
         ("eval_steps", evaluation != "steps", f"--eval_strategy is {evaluation}"),
         ("eval_delay", evaluation == "no", "there is no evaluation while training"),
         ("logging_steps", logged != "steps", f"--logging_strategy is {logged}"),
+        *((name, no_evaluation, "--do_eval is not given") for name in ("validation_file", "max_eval_samples")),
+        *((name, not options.do_predict, "--do_predict is not given") for name in ("test_file", "max_predict_samples")),
         ("num_train_epochs", options.max_steps > 0, "--max_steps ends the training"),
         ("warmup_ratio", options.warmup_steps > 0, "--warmup_steps takes its place"),
         ("warmup_ratio", constant, no_warmup),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -92,16 +93,19 @@ class WorkerInit:
         self.worker_init_fn = worker_init_fn
 
     def __call__(self, worker: int) -> None:
-        """Ignore SIGINT, and accept SIGTERM from the parent process only."""
+        """Ignore SIGINT, and accept SIGTERM from the parent process only; macOS cannot tell who sent it."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_exit_with_parent, daemon=True).start()
+        if sys.platform != "darwin":
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            threading.Thread(target=_exit_with_parent, daemon=True).start()
         if self.worker_init_fn is not None:
             self.worker_init_fn(worker)
 
 
-def _exit_with_parent() -> None:
-    """Exit at a SIGTERM of the parent process, which ends its workers this way if they do not end by themselves."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
-        pass
-    os._exit(0)
+if sys.platform != "darwin":
+
+    def _exit_with_parent() -> None:
+        """Exit at a SIGTERM of the parent process, which ends its workers this way if they do not end by themselves."""
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != os.getppid():
+            pass
+        os._exit(0)

@@ -54,15 +54,6 @@ class SentenceSource(NamedTuple):
     notes: list[str]
 
 
-def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:
-    """Return the sentences of a file, as `read_sentence_file` reads them without options.
-
-    Raises:
-        UserError: as for `read_sentence_file`.
-    """
-    return read_sentence_file(Path(path), SentenceColumns(), need_labels=need_labels).sentences
-
-
 def read_sentence_file(path: Path, columns: SentenceColumns, *, need_labels: bool) -> SentenceSource:
     """Read the sentences of a file.
 

@@ -321,12 +321,15 @@ def _draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
 
 def _draw_overlays(report: Report, groups: Sequence[Group], intervals: dict[int, Interval]) -> list[Picture]:
     pictures: list[Picture] = []
+    intervals = _beside_history(groups, intervals)
     for evaluated in same_evaluation(groups):
         members = [group for group in evaluated if any(run.document.history for run in group.runs)]
         if len(members) > 1:
             shown = members[: figures.MAX_COMPARED]
-            caption = f"Evaluated on {members[0].first.describe_evaluation()}: scores and losses by epoch"
-            caption += ", means over seeds"
+            data = f"Evaluated on {members[0].first.describe_evaluation()}"
+            if not members[0].first.history_is_of_evaluation:
+                data = "Evaluated while training, not on the questions of the table"
+            caption = f"{data}: scores and losses by epoch, means over seeds"
             if len(shown) < len(members):
                 caption += f"; the first {len(shown)} of {len(members)} rows"
             if any(group.number in intervals for group in shown):
@@ -336,8 +339,15 @@ def _draw_overlays(report: Report, groups: Sequence[Group], intervals: dict[int,
     return pictures
 
 
+def _beside_history(groups: Sequence[Group], intervals: dict[int, Interval]) -> dict[int, Interval]:
+    """Return the intervals of groups whose evaluations while training are of the same questions."""
+    shown = {group.number for group in groups if group.first.history_is_of_evaluation}
+    return {number: interval for number, interval in intervals.items() if number in shown}
+
+
 def _draw_curves(report: Report, groups: Sequence[Group], intervals: dict[int, Interval]) -> list[Picture]:
     pictures = []
+    intervals = _beside_history(groups, intervals)
     for group in tqdm(groups, desc="curves", leave=False, disable=None):
         if any(run.document.history or run.document.losses for run in group.runs):
             caption = f"{figures.group_label(group)}: scores and losses by step and epoch, a line for each seed"

@@ -220,6 +220,11 @@ class Run:
         return self.document.options.get("version_2_with_negative") is True
 
     @property
+    def history_is_of_evaluation(self) -> bool:
+        """Whether the evaluations while training are of the same questions as the scores."""
+        return self.split == "eval"
+
+    @property
     def limited_split(self) -> str:
         """The split whose file is evaluated; a cross-validation divides that of the training."""
         return self.split if self.document.options.get("folds") is None else "train"
@@ -289,7 +294,7 @@ class Run:
         """
         if self.document.metrics is not None and self.document.metrics.eval is not None:
             return self.document.metrics.eval
-        if self.split != "eval":  # the history is of other questions
+        if not self.history_is_of_evaluation:
             return Evaluation()
         with_f1 = [entry for entry in self.document.history if is_number(entry.eval_f1)]
         if with_f1:

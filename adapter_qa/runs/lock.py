@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.messages import log_note
 from adapter_qa.runs.layout import LOCK_FILE
+
+# `is_locked` of another process holds a lock for some microseconds, so a run that finds one looks again.
+ATTEMPTS = 3
+PAUSE = 0.05  # seconds
 
 # Open lock files by process and folder. A forked process does not inherit record locks, so the process is in the key.
 # Closing any descriptor of a locked file releases the lock, so the files stay open.
@@ -35,7 +40,13 @@ def lock_run_dir(folder: Path) -> None:
         return
     stream = (folder / LOCK_FILE).open("a+", encoding="utf-8")
     try:
-        fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        for _ in range(ATTEMPTS - 1):
+            with suppress(BlockingIOError, PermissionError):
+                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            time.sleep(PAUSE)
+        else:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError) as error:  # POSIX allows either
         stream.seek(0)
         holder = stream.read(200).strip()

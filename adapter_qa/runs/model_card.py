@@ -117,7 +117,9 @@ def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]
     if counts is not None:
         parameters = {"base with head": counts["base"], **counts["parts"]}
         parameters |= {"added": counts["added"], "trained": counts["trainable"]}
-    settings = {name: options[name] for name in SETTINGS if options.get(name) not in (None, False, -1)}
+    given = {name: options[name] for name in SETTINGS if name in options}
+    settings = {name: value for name, value in given.items() if value is not None and value is not False}
+    settings = {name: value for name, value in settings.items() if value != -1}
     if not options.get("fuse_adapters"):
         settings.pop("fusion_head", None)
     return {

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,15 +43,22 @@ LOG_TAIL = 64 * 1024  # bytes at the end of a log that are searched for the reas
 Stop = Literal["pruned", "stopped", "lost"] | None
 
 
+def _stop_with_parent() -> Callable[[], None] | None:
+    """Return what a new process calls to get SIGTERM when this one ends; None on macOS, which has no such call."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+
+    def ask_for_signal() -> None:
+        libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
+
+    return ask_for_signal
+
+
 class TrialProcess:
     """A process of the trainer whose output is appended to a log. Leaving its context stops the process."""
 
     def __init__(self, command: list[str], log: Path):
-        libc = ctypes.CDLL(None)
-
-        def stop_with_parent() -> None:
-            libc.prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM))
-
         self.log = log
         self._log_start = log.stat().st_size if log.exists() else 0
         with log.open("ab") as stream:
@@ -61,7 +68,7 @@ class TrialProcess:
                 stdout=stream,
                 stderr=stream,
                 start_new_session=True,  # otherwise Ctrl-C would signal it twice: by the terminal and by the worker
-                preexec_fn=stop_with_parent,  # noqa: PLW1509 - one system call, which needs no lock of another thread
+                preexec_fn=_stop_with_parent(),  # noqa: PLW1509 - one system call, which needs no lock of another thread
             )
 
     def __enter__(self) -> TrialProcess:

@@ -184,13 +184,13 @@ class ProgressLines(TrainerCallback):
         where = epoch_text(state.epoch, state.num_train_epochs)
         if not float(state.epoch or 0).is_integer():
             where += f"  step {state.global_step:,}"
-        print_main(f"{where}  {metrics_text(metrics, self.metric)}{self._verdict(metrics)}")
+        print_main(f"{where}  {metrics_text(metrics, self.metric)}{self._verdict(metrics, state.global_step)}")
         self._show_training(state)
 
-    def _verdict(self, metrics: dict[str, float]) -> str:
+    def _verdict(self, metrics: dict[str, float], step: int) -> str:
         """Return whether an evaluation is the best so far, by the rule of `Trainer`, or how much patience is used."""
         value = metrics.get(f"eval_{self.metric}")
-        if value is None:
+        if value is None or step == 0:  # `Trainer` does not count the evaluation of --eval_on_start
             return ""
         if self.best is None or (value > self.best if greatest_is_best(self.metric) else value < self.best):
             self.best = value

@@ -6,8 +6,8 @@
 #       bash benchmarks/results_pt/measure.sh
 #
 # DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
-# skips what is finished and resumes what was interrupted. Several starts of the command share the searches. STEPS may
-# also have curve (few training questions) and v2 (questions without an answer), SETUPS also head, lora and
+# skips what is finished and resumes what was interrupted. STEPS may also have curve (few training questions) and v2
+# (questions without an answer; the threshold is tuned on 30 % of choose.json), SETUPS also head, lora and
 # fusion_without_language.
 #
 # To use the settings that were found before, name their folder, and train the language and the NER adapter alone:
@@ -38,7 +38,14 @@ if [ "$SETTINGS" ] && [[ " $STEPS " == *" search "* ]]; then
     exit 2
 fi
 mkdir -p "$OUT"
-link() { [ -e "$OUT/$2" ] || ln -s "$(realpath "$1")" "$OUT/$2"; }
+# link FILE NAME: link a file or folder as $OUT/NAME; what was linked before must be the same.
+link() {
+    [ -e "$OUT/$2" ] || ln -s "$(realpath "$1")" "$OUT/$2"
+    if [ "$(realpath "$1")" != "$(realpath "$OUT/$2")" ]; then
+        echo "error: $1: $OUT began with another $2, $(realpath "$OUT/$2"); give that, or another OUT" >&2
+        exit 2
+    fi
+}
 if [ -d "$BASE" ]; then link "$BASE" base && BASE=base; fi
 link "$DATA" data
 link "$NER_TRAIN" ner_train.conll
@@ -66,8 +73,10 @@ train_language_adapter() {
 }
 
 train_ner_adapter() {
-    # shellcheck disable=SC2046  # words
-    run run_ner_adapter.py settings_given/ner.yaml $(kind lang_qa) --model_name_or_path "$BASE" --output_dir adapters/ner
+    local words
+    words=$(kind lang_qa)
+    # shellcheck disable=SC2086  # words
+    run run_ner_adapter.py settings_given/ner.yaml $words --model_name_or_path "$BASE" --output_dir adapters/ner
 }
 
 # train FILE FOLDER SEED EPOCHS OPTION ...: train with the settings in a file, and answer the test questions.
@@ -122,7 +131,7 @@ for step in $STEPS; do
     search)
         search full
         search qa
-        search lora
+        if [[ " $SETUPS " == *" lora "* ]]; then search lora; fi
         train_language_adapter
         search lang_qa
         train_ner_adapter
@@ -148,7 +157,7 @@ for step in $STEPS; do
         for seed in $SEEDS; do
             for setup in full qa; do
                 train "settings/$setup.yaml" "v2/${setup}_$seed" "$seed" "$EPOCHS" --version_2_with_negative True \
-                    --calibration_file data/v2/choose.json
+                    --calibration_share 0.3
             done
         done
         parts=data

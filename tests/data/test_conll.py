@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from support.conll_files import read_sentences
 
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.conll import (
@@ -19,7 +20,6 @@ from adapter_qa.data.conll import (
     format_sentences,
     label_names,
     read_sentence_file,
-    read_sentences,
 )
 from adapter_qa.data.label_schemes import begin_entities
 from adapter_qa.data.sentence_records import SentenceColumns

@@ -13,10 +13,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.conll_files import read_sentences
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.config.options import ModelOptions
-from adapter_qa.data.conll import Sentence, label_names, read_sentences
+from adapter_qa.data.conll import Sentence, label_names
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.token_classification import (
     EncodedInput,

@@ -50,7 +50,7 @@ from adapter_qa.data.pair_tokenizer import PairTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 TEXTS = [*corpus(), *["São João é a capital; 1827. Ação de Pernambuco, Índio... (2010) “Recife”"] * 20]
-LONGEST_PIECE = 8  # characters, of a SentencePiece tokenizer
+LONGEST_PIECE = 8  # characters
 ONE_SPACE = Replace(Regex(" {2,}"), " ")
 XLMR = Normalizers([Nmt(), NFKC(), ONE_SPACE])
 ALBERT = Normalizers([Replace("``", '"'), Replace("''", '"'), NFKD(), StripAccents(), Lowercase()])
@@ -98,7 +98,7 @@ def unigram(
 ) -> Tokenizer:
     """Return a SentencePiece tokenizer of the kind Unigram; the special tokens get the first ids.
 
-    Its pieces are the characters and the most frequent strings inside words, since the trainer is not deterministic.
+    Its pieces are the characters and frequent strings of 3 to 8 of them, since the trainer is not deterministic.
     """
     words = _words(TEXTS, normalizer, splitter)
     counts: Counter[str] = Counter()
@@ -107,7 +107,7 @@ def unigram(
             if end - start <= LONGEST_PIECE:
                 counts[word[start:end]] += count
     chars = {char for word in words for char in word}
-    long = sorted((piece for piece in counts if len(piece) > 1), key=lambda piece: (-len(piece) * counts[piece], piece))
+    long = sorted((piece for piece in counts if len(piece) > 2), key=lambda piece: (-len(piece) * counts[piece], piece))
     pieces = [*sorted(chars), *long[: 250 - len(special) - len(chars)]]
     scored = [(piece, math.log(counts[piece] / counts.total())) for piece in pieces]
     tokenizer = Tokenizer(Unigram([*((token, 0.0) for token in special), *scored], unk_id=special.index(unknown)))

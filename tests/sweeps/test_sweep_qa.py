@@ -26,7 +26,7 @@ def test_problems_of_command_line_and_file_are_reported_together(
     with pytest.raises(UserError) as caught:
         sweep_qa.main([str(file), "--lease", "0", "--output_dir", str(file)])
     assert caught.value.problems == [
-        "--lease 0.0: must be above 0 (seconds)",
+        "--lease 0.0: must be at least 3 (seconds)",
         'optuna is not installed; pip install "adapter-qa[sweep]"',
         f"--output_dir {file}: is a file; give a folder",
         f"{file}: trials -1: Expected int >= 1",

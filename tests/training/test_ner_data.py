@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import pytest
 from reference.entity_spans import counted_scores
+from support.conll_files import read_sentences
 from support.problems import problem_of, problems_of
 from support.scripts import run_main
 
@@ -19,7 +20,7 @@ import run_ner_adapter
 from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import NERRunConfig
 from adapter_qa.core.files import file_fingerprint
-from adapter_qa.data.conll import Sentence, read_sentences
+from adapter_qa.data.conll import Sentence
 from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences
 
 IOB2 = "Ana B-PER\nLima I-PER\nmora O\n\nem O\nRecife B-LOC\n"

@@ -1,0 +1,13 @@
+"""Reading files of sentences in tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from adapter_qa.data.conll import Sentence, read_sentence_file
+from adapter_qa.data.sentence_records import SentenceColumns
+
+
+def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:
+    """Return the sentences of a file, as they are read without options."""
+    return read_sentence_file(Path(path), SentenceColumns(), need_labels=need_labels).sentences
