@@ -66,6 +66,22 @@ def test_given_settings_and_a_search_exclude_each_other(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_began_with_another_encoder_is_refused(tmp_path: Path) -> None:
+    files = {name: tmp_path / name.lower() for name in ("BASE", "DATA", "NER_TRAIN", "NER_DEV")}
+    for file in (*files.values(), tmp_path / "other"):
+        file.mkdir()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "base").symlink_to(tmp_path / "other")
+    script = Path(parts.__file__).with_name("measure.sh")
+    given = {name: str(file) for name, file in files.items()}
+    result = subprocess.run(
+        ["bash", script], check=False, env={**os.environ, **given, "OUT": str(out)}, capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {files['BASE']}: {out} began with another base, {tmp_path / 'other'}; ")
+
+
 def test_settings_are_those_of_the_best_trial(tmp_path: Path) -> None:
     sweep = {
         "best": 1,

@@ -121,6 +121,15 @@ def test_the_page_is_self_contained(tmp_path: Path, tiny_bert: Path, data: tuple
     assert page.texts[page.texts.index("onde / where") + 1 :][:3] == ["10", "50.0", "10.0"]
 
 
+def test_curves_of_a_validation_file_are_not_mixed_with_scores_of_a_test_file(tmp_path: Path) -> None:
+    groups, notes = compare_to_best(group_runs(find_runs([MEASURED / "qa_1", MEASURED / "full_1"], "predict")[0]))
+    page = Page(write_report(groups, notes, [], tmp_path).read_text(encoding="utf-8"))
+    captions = [str(attributes["alt"]) for tag, attributes in page.tags if tag == "img"]
+    (overlay,) = [caption for caption in captions if "means over seeds" in caption]
+    assert overlay == "Evaluated while training, not on the questions of the table: scores and losses by epoch, means over seeds"
+    assert not [caption for caption in captions if "Bars at the right" in caption]
+
+
 def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script><img src=x onerror=alert(2)>\u202e\"'"
     question = Question("1", evil, f"{evil} fim", (evil,), (0,))

@@ -59,6 +59,18 @@ def test_locked_folder_is_refused_until_its_process_ends(tmp_path: Path, overwri
     assert (folder / LOCK_FILE).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
 
 
+def test_a_run_begins_while_another_process_only_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looking = start_holder(tmp_path)
+
+    def stop_looking(_: float) -> None:
+        looking.kill()
+        looking.wait()
+
+    monkeypatch.setattr("adapter_qa.runs.lock.time.sleep", stop_looking)
+    lock_run_dir(tmp_path)
+    assert (tmp_path / LOCK_FILE).read_text() == f"process {os.getpid()} on {socket.gethostname()}\n"
+
+
 def test_process_can_lock_its_folder_again_and_keeps_the_lock(tmp_path: Path) -> None:
     lock_run_dir(tmp_path)
     lock_run_dir(tmp_path)

@@ -133,6 +133,8 @@ def test_without_a_terminal_there_is_a_line_every_minute(lines: list[str], tmp_p
     callback = ProgressLines(trainer, 32.0, "questions", clock)
     state = TrainerState(max_steps=8, num_train_epochs=2, epoch=0.0)
     callback.on_train_begin(args, state, control)
+    callback.on_evaluate(args, state, control, metrics={"eval_f1": 45.0, "eval_loss": 2.5})
+    assert lines.pop() == "epoch 1/2  F1 45.0  loss 2.50"  # --eval_on_start: `Trainer` keeps no weights of it
 
     def step(number: int) -> None:
         clock.now += 25
