@@ -51,9 +51,22 @@ def test_parts_share_no_article_and_no_context(tmp_path: Path) -> None:
     assert len(train) == 72
     assert not set(train) & set(choose)
     assert set(train) | set(choose) == {f"artigo {number}" for number in range(20)}
+    defects = json.loads((tmp_path / "parts" / "defects.json").read_text(encoding="utf-8"))
+    assert defects["test"] == {"answers": 1, "begin_inside_a_word": 0, "punctuation_only": 0}
     more = [titles(tmp_path / "parts" / "v2" / f"{name}.json") for name in ("train", "choose", "test")]
     assert sorted(more[0] + more[1]) == sorted([*train, *choose, "artigo 3"])
     assert more[2] == ["Rhine", "Rhine"]
+
+
+def test_defects_of_answers() -> None:
+    records = [
+        record("a", "o rio Reno.", "rio", 2),
+        record("a", "o rio Reno.", "io", 3),  # begins inside a word
+        record("a", "o rio Reno.", ".", 10),
+        record("a", "o rio Reno.", "o", 0),
+        record("a", "o rio Reno.", None),
+    ]
+    assert parts.defects(records) == {"answers": 4, "begin_inside_a_word": 1, "punctuation_only": 1}
 
 
 def test_given_settings_and_a_search_exclude_each_other(tmp_path: Path) -> None:

@@ -74,13 +74,27 @@ def with_unanswerable(parts: dict[str, list[Record]], records: list[Record]) -> 
     return extended
 
 
+def defects(records: list[Record]) -> dict[str, int]:
+    """Count the answers that no reader would give: they begin inside a word, or have no letter and no digit."""
+    answered = [record for record in records if record["answers"]["text"]]
+    golds = [(record, record["answers"]["text"][0], record["answers"]["answer_start"][0]) for record in answered]
+    inside = [text for record, text, start in golds if start and (record["context"][start - 1] + text[0]).isalnum()]
+    return {
+        "answers": len(golds),
+        "begin_inside_a_word": len(inside),
+        "punctuation_only": sum(not any(char.isalnum() for char in text) for _, text, _ in golds),
+    }
+
+
 def write(parts: dict[str, list[Record]], folder: Path) -> None:
-    """Write each part as a file and print how large it is."""
+    """Write each part as a file and print how large it is; count the defects of the answers in defects.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
         text = json.dumps({"data": part}, ensure_ascii=False)
         (folder / f"{name}.json").write_text(text, encoding="utf-8")
         print(f"{folder / name}: {len(part):,} questions, {len({record['title'] for record in part})} articles")
+    counted = {name: defects(part) for name, part in parts.items()}
+    (folder / "defects.json").write_text(json.dumps(counted, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,8 +17,12 @@ from support.questions import write_squad
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.differences import compare_to_best
+from adapter_qa.reporting.groups import group_runs
 from adapter_qa.reporting.html_report import read_attention, write_report
+from adapter_qa.reporting.runs import find_runs
 from adapter_qa.reporting.tables import format_difference
+
+MEASURED = Path(__file__).parents[2] / "benchmarks" / "results_pt" / "measured" / "runs"
 
 
 class Page(HTMLParser):
@@ -122,11 +126,12 @@ def test_the_page_is_self_contained(tmp_path: Path, tiny_bert: Path, data: tuple
 
 
 def test_curves_of_a_validation_file_are_not_mixed_with_scores_of_a_test_file(tmp_path: Path) -> None:
-    groups, notes = compare_to_best(group_runs(find_runs([MEASURED / "qa_1", MEASURED / "full_1"], "predict")[0]))
-    page = Page(write_report(groups, notes, [], tmp_path).read_text(encoding="utf-8"))
+    groups, _ = group_runs(find_runs([MEASURED / "qa_1", MEASURED / "full_1"], "predict")[0])
+    page = Page(write_report(*compare_to_best(groups), [], tmp_path).read_text(encoding="utf-8"))
     captions = [str(attributes["alt"]) for tag, attributes in page.tags if tag == "img"]
     (overlay,) = [caption for caption in captions if "means over seeds" in caption]
-    assert overlay == "Evaluated while training, not on the questions of the table: scores and losses by epoch, means over seeds"
+    data = "Evaluated while training, not on the questions of the table"
+    assert overlay == f"{data}: scores and losses by epoch, means over seeds."
     assert not [caption for caption in captions if "Bars at the right" in caption]
 
 

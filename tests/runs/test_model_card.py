@@ -95,7 +95,7 @@ def metadata(folder: Path) -> Any:
 def test_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path, full: bool) -> None:
     """Scores, counts and hashes are those of run.json; the code loads the model; no folder is named."""
     more = ["--train_adapter", "False", "--learning_rate", "1e-3"] if full else []
-    run = train(tiny_bert, squad_files, tmp_path / "run", "--license", "cc-by-4.0", *more)
+    run = train(tiny_bert, squad_files, tmp_path / "run", "--license", "cc-by-4.0", "--seed", "0", *more)
     saved = tmp_path / "run" if full else tmp_path / "run" / "adapters-qa"
     text = (saved / "README.md").read_text(encoding="utf-8")
     assert not re.search(rf"{re.escape(str(tmp_path))}|{re.escape(str(tiny_bert.parent))}|/tmp", text)
@@ -111,6 +111,7 @@ def test_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path
         assert run["data"][part]["sha256"] in text
     assert f"| trained | {run['parameters']['trainable']:,} |" in text
     assert f"| learning_rate | {0.001 if full else 0.01} |" in text
+    assert "| seed | 0 |" in text
     assert f"Base model: `{tiny_bert.name}`" in text
     answerer = QuestionAnswerer(tmp_path / "run", device="cpu")
     save_outputs(answerer.model, saved)
