@@ -19,6 +19,7 @@ import torch
 
 from adapter_qa.config.options import BF16_PRODUCTS
 from adapter_qa.core.readable import count, duration, file_size, metric_label, script_command
+from adapter_qa.runs.layout import FULL_MODEL_FILES
 from adapter_qa.training.training_args import TrainerArguments
 
 MAX_COLUMNS = 100  # of a line
@@ -270,6 +271,13 @@ def peak_memory(device: torch.device) -> int:
 def folder_size(folder: Path) -> int:
     """Return the number of bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def saved_size(saved: Path, run_folder: Path) -> int:
+    """Return the number of bytes of what was trained; a full model is saved among the other files of its run."""
+    if saved != run_folder:
+        return folder_size(saved)
+    return sum(path.stat().st_size for path in {path for name in FULL_MODEL_FILES for path in saved.glob(name)})
 
 
 def next_commands(script: str, folder: str) -> list[str]:

@@ -112,6 +112,12 @@ def test_card_of_a_run(tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path
     assert f"| trained | {run['parameters']['trainable']:,} |" in text
     assert f"| learning_rate | {0.001 if full else 0.01} |" in text
     assert "| seed | 0 |" in text
+    records = ["*_predictions.json", "*_results.json", "*_curves.json", "run.*", "options.yaml", "trainer_state.json"]
+    others = [*records, "README.md"] if full else []  # beside a full model
+    listed = {path for path in saved.rglob("*") if path.is_file()} - {
+        path for name in others for path in saved.glob(name)
+    }
+    assert run["result"]["saved_bytes"] == sum(path.stat().st_size for path in listed)
     assert f"Base model: `{tiny_bert.name}`" in text
     answerer = QuestionAnswerer(tmp_path / "run", device="cpu")
     save_outputs(answerer.model, saved)
