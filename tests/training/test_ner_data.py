@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -224,3 +225,14 @@ def test_predictions_can_be_read_back(runs: Path, tiny_bert: Path) -> None:
     notes = run(runs, tiny_bert, "--do_train", "--train_file", "iob2.conll", path, "--output_dir", "again")
     assert "labels in" not in notes
     assert read(runs / "again" / "run.json")["data"]["train"]["sentences"] == 10
+
+
+def test_predictions_are_written_by_the_main_process_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer: Any = SimpleNamespace(folder=tmp_path, predict_labels=lambda _: [list(SENTENCES[1].labels)])
+    inputs: Any = None
+    monkeypatch.setattr(run_ner_adapter, "on_main_process", lambda _: None)  # as in the other processes
+    run_ner_adapter.write_predictions(trainer, [SENTENCES[1]], inputs)
+    assert not [*tmp_path.iterdir()]
+    monkeypatch.undo()
+    run_ner_adapter.write_predictions(trainer, [SENTENCES[1]], inputs)
+    assert (tmp_path / "predict_predictions.conll").read_text() == "em O\nRecife B-LOC\n"
