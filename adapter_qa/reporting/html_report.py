@@ -157,6 +157,7 @@ def _render_page(report: Report, groups: Sequence[Group], answers: Answers) -> s
     """Return the page's HTML. The template escapes all text that comes from files."""
     comparisons = _compare_groups(report, groups, answers)
     intervals = {number: interval for comparison in comparisons for number, interval in comparison.intervals.items()}
+    beside_history = _beside_history(groups, intervals)
     tables = [_with_intervals(table, intervals) for table in make_tables(groups)]
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
@@ -171,8 +172,8 @@ def _render_page(report: Report, groups: Sequence[Group], answers: Answers) -> s
         unfinished=[run for group in groups for run in group.runs if not run.finished],
         comparisons=comparisons,
         parameters=_draw_parameters(report, groups),
-        overlays=_draw_overlays(report, groups, intervals),
-        curves=_draw_curves(report, groups, intervals),
+        overlays=_draw_overlays(report, groups, beside_history),
+        curves=_draw_curves(report, groups, beside_history),
         attentions=_draw_attentions(report, groups),
         notes=report.notes,
     )
@@ -321,7 +322,6 @@ def _draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
 
 def _draw_overlays(report: Report, groups: Sequence[Group], intervals: dict[int, Interval]) -> list[Picture]:
     pictures: list[Picture] = []
-    intervals = _beside_history(groups, intervals)
     for evaluated in same_evaluation(groups):
         members = [group for group in evaluated if any(run.document.history for run in group.runs)]
         if len(members) > 1:
@@ -347,7 +347,6 @@ def _beside_history(groups: Sequence[Group], intervals: dict[int, Interval]) -> 
 
 def _draw_curves(report: Report, groups: Sequence[Group], intervals: dict[int, Interval]) -> list[Picture]:
     pictures = []
-    intervals = _beside_history(groups, intervals)
     for group in tqdm(groups, desc="curves", leave=False, disable=None):
         if any(run.document.history or run.document.losses for run in group.runs):
             caption = f"{figures.group_label(group)}: scores and losses by step and epoch, a line for each seed"

@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -15,8 +15,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.runs.layout import LOCK_FILE
 
 # `is_locked` of another process holds a lock for some microseconds, so a run that finds one looks again.
-ATTEMPTS = 3
-PAUSE = 0.05  # seconds
+PAUSES = (0.05, 0.05)  # seconds
 
 # Open lock files by process and folder. A forked process does not inherit record locks, so the process is in the key.
 # Closing any descriptor of a locked file releases the lock, so the files stay open.
@@ -33,20 +32,12 @@ def lock_run_dir(folder: Path) -> None:
         UserError: another process holds the lock.
         OSError: the lock file cannot be written.
     """
-    import fcntl  # not available on Windows, where modules must still be importable
-
     key = (os.getpid(), folder.resolve())
     if key in _HELD:
         return
     stream = (folder / LOCK_FILE).open("a+", encoding="utf-8")
     try:
-        for _ in range(ATTEMPTS - 1):
-            with suppress(BlockingIOError, PermissionError):
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            time.sleep(PAUSE)
-        else:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(stream)
     except (BlockingIOError, PermissionError) as error:  # POSIX allows either
         stream.seek(0)
         holder = stream.read(200).strip()
@@ -59,6 +50,20 @@ def lock_run_dir(folder: Path) -> None:
     stream.truncate(0)
     print(f"process {os.getpid()} on {socket.gethostname()}", file=stream, flush=True)
     _HELD[key] = stream
+
+
+def _lock(stream: IO[str]) -> None:
+    """Take the lock of an open file; raise BlockingIOError or PermissionError if another process keeps it."""
+    import fcntl  # not available on Windows, where modules must still be importable
+
+    for pause in PAUSES:
+        try:
+            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            time.sleep(pause)
+        else:
+            return
+    fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 @contextmanager

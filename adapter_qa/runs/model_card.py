@@ -117,9 +117,8 @@ def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]
     if counts is not None:
         parameters = {"base with head": counts["base"], **counts["parts"]}
         parameters |= {"added": counts["added"], "trained": counts["trainable"]}
-    given = {name: options[name] for name in SETTINGS if name in options}
-    settings = {name: value for name, value in given.items() if value is not None and value is not False}
-    settings = {name: value for name, value in settings.items() if value != -1}
+    values = {name: options.get(name) for name in SETTINGS}
+    settings = {name: value for name, value in values.items() if value not in (None, -1) and value is not False}
     if not options.get("fuse_adapters"):
         settings.pop("fusion_head", None)
     return {

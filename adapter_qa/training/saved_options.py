@@ -152,12 +152,13 @@ def decided_head_rate(
     training = config.training
     given = training.head_learning_rate
     recorded = _begun_options(config, folder)
-    begun: float | None = None if recorded is None else recorded.get("head_learning_rate")
-    # A begun run with one rate for all weights may be told so: its optimizer has no group for the head.
-    if given is not None and not (recorded is not None and begun is None and given == training.learning_rate):
-        return given
     if recorded is not None:
-        return begun
+        begun: float | None = recorded.get("head_learning_rate")
+        # A begun run with one rate for all weights may be told so: its optimizer has no group for the head.
+        if given is None or (begun is None and given == training.learning_rate):
+            return begun
+    if given is not None:
+        return given
     rate = _rate_of_new_head(config, setup, base_config)
     if rate is None or not training.do_train or rate <= training.learning_rate:
         return None
