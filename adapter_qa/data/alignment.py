@@ -116,8 +116,8 @@ def normalize(text: str) -> MappedText:
 def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> AlignedAnswer:
     """Find a cleaned answer in the cleaned context, as close as possible to its start index.
 
-    An exact match is preferred to a normalized one, however close the latter is. Without a start index the first exact
-    match that is not a part of longer words is taken, or else the first one.
+    An exact match is preferred to a normalized one, however close the latter is. Without a start index the first match
+    is taken; one that is not a part of longer words is preferred, even if it is a normalized one.
 
     Args:
         context: the cleaned context.
@@ -128,9 +128,7 @@ def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> Al
     if not answer.text:
         return AlignedAnswer("", UNALIGNED, MatchType.EMPTY)
     if raw_start == UNALIGNED:
-        starts = _occurrences(context.text, answer.text)
-        if starts:
-            return AlignedAnswer(answer.text, starts[0], MatchType.MOVED, is_ambiguous=len(starts) > 1)
+        return _first_match(context, answer.text)
     expected = bisect_left(context.cleaned.source_indices, raw_start + answer.source_indices[0])
     if context.text.startswith(answer.text, expected):
         return AlignedAnswer(answer.text, expected, MatchType.EXACT)
@@ -172,15 +170,36 @@ def align_question(
     return cleaned, aligned
 
 
+def _first_match(context: AlignmentContext, answer: str) -> AlignedAnswer:
+    """Find a clean answer that has no start index."""
+    normalized_text, pattern = context.normalized.text, _normalized_pattern(answer)
+    exact, normalized = _occurrences(context.text, answer), _occurrences(normalized_text, pattern)
+    whole_exact = _whole_words(context.text, answer, exact)
+    whole_normalized = _whole_words(normalized_text, pattern, normalized)
+    for starts, is_exact in ((whole_exact, True), (whole_normalized, False), (exact, True), (normalized, False)):
+        if starts:
+            span = (
+                slice(starts[0], starts[0] + len(answer)) if is_exact else _original_span(context, pattern, starts[0])
+            )
+            match = MatchType.MOVED if is_exact else MatchType.NORMALIZED
+            return AlignedAnswer(context.text[span], span.start, match, is_ambiguous=len(starts) > 1)
+    return AlignedAnswer(answer, UNALIGNED, MatchType.NOT_FOUND)
+
+
 def _occurrences(text: str, pattern: str) -> list[int]:
-    """Return where a pattern stands as whole words; if nowhere, where it stands at all. Occurrences do not overlap."""
+    """Return where a pattern occurs, without overlaps; nowhere if it is empty."""
     starts = []
-    start = text.find(pattern)
+    start = text.find(pattern) if pattern else -1
     while start >= 0:
         starts.append(start)
         start = text.find(pattern, start + len(pattern))
+    return starts
+
+
+def _whole_words(text: str, pattern: str, starts: list[int]) -> list[int]:
+    """Return those occurrences of a pattern that are not a part of longer words."""
     padded = f" {text} "
-    return [s for s in starts if not (padded[s].isalnum() or padded[s + len(pattern) + 1].isalnum())] or starts
+    return [start for start in starts if not (padded[start].isalnum() or padded[start + len(pattern) + 1].isalnum())]
 
 
 def _nearest_occurrence(text: str, pattern: str, index: int) -> int:
@@ -194,15 +213,23 @@ def _nearest_occurrence(text: str, pattern: str, index: int) -> int:
 
 def _nearest_normalized_match(context: AlignmentContext, answer: str, index: int) -> slice | None:
     """Return the span of `context.text` closest to `index` that equals the clean answer after normalization."""
-    normalized = context.normalized
-    pattern = normalize(answer).text.strip()
-    if not pattern:  # the answer has combining marks only
+    normalized, pattern = context.normalized, _normalized_pattern(answer)
+    if not pattern:
         return None
     start = _nearest_occurrence(normalized.text, pattern, bisect_left(normalized.source_indices, index))
-    if start < 0:
-        return None
+    return None if start < 0 else _original_span(context, pattern, start)
+
+
+def _normalized_pattern(answer: str) -> str:
+    """Return what to look for in a normalized text; nothing if the answer has combining marks only."""
+    return normalize(answer).text.strip()
+
+
+def _original_span(context: AlignmentContext, pattern: str, start: int) -> slice:
+    """Return the span of `context.text` whose normalization has `pattern` at `start`."""
     # The match extends to the next character that normalization kept. Only combining marks can stand between that
     # character and the last one of the match, which is not a space; they belong to the match.
+    normalized = context.normalized
     following = start + len(pattern)
     end = normalized.source_indices[following] if following < len(normalized.text) else len(context.text)
     return slice(normalized.source_indices[start], end)

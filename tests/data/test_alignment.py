@@ -235,3 +235,24 @@ def test_time_is_linear_in_the_text() -> None:
         align_answer(prepared, "Nada disso", 500_000)
         align_answer(prepared, unit * 100_000 + "b", UNALIGNED)
     assert time.process_time() - begin < 20  # about 3 s; hours if quadratic
+
+
+@pytest.mark.parametrize(
+    ("context", "answer", "expected", "ambiguous"),
+    [
+        ("O critério foi definido no RIO de Janeiro.", "Rio", ("RIO", 27, MatchType.NORMALIZED), False),
+        ("O critério foi escolhido no Rio de Janeiro.", "rio", ("Rio", 28, MatchType.NORMALIZED), False),
+        ("A caravana passou. Ana viu.", "ANA", ("Ana", 19, MatchType.NORMALIZED), False),
+        ("O humano viveu no Ano 1500 e no ano 1600", "ANO", ("Ano", 18, MatchType.NORMALIZED), True),
+        ("O humano viveu no Ano 1500 e no ano 1600", "ano", ("ano", 32, MatchType.MOVED), False),
+        ("caravanas", "ana", ("ana", 5, MatchType.MOVED), False),
+        ("caravanas e bananas", "ANA", ("ana", 5, MatchType.NORMALIZED), True),
+        ("caravanas", "rio", ("rio", UNALIGNED, MatchType.NOT_FOUND), False),
+    ],
+)
+def test_without_a_start_index_whole_words_come_first(
+    context: str, answer: str, expected: tuple[str, int, MatchType], ambiguous: bool
+) -> None:
+    found = align_answer(AlignmentContext(context), answer, UNALIGNED)
+    assert (found.text, found.start, found.match) == expected
+    assert found.is_ambiguous is ambiguous
