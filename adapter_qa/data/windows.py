@@ -241,8 +241,8 @@ def make_windows(
     )
     if len(too_long):
         # With space for one new token only, a question would need a window for each token of its context. So space for
-        # `doc_stride` + 1 new tokens is left, if possible.
-        most = max(1, capacity - 2 * doc_stride - 1)
+        # `doc_stride` + 1 new tokens is left; where that is more than half of what the stride leaves, half of it.
+        most = max(capacity - 2 * doc_stride - 1, (capacity - doc_stride) // 2)
         cut_texts = [cut_text(questions[index].question.lstrip(), tokenizer, most) for index in too_long.tolist()]
         question_text[too_long] = len(numbers) + np.arange(len(too_long))
         tokens = tokens.extended(tokenize(cut_texts, tokenizer))

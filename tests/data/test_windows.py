@@ -175,6 +175,15 @@ def test_question_that_is_too_long_is_cut_and_counted(tokenizer: PreTrainedToken
     assert all(character in covered for character, letter in enumerate(long.context) if letter.strip())
 
 
+@pytest.mark.parametrize(("doc_stride", "kept"), [(12, 20), (22, 11), (30, 7), (43, 1)])
+def test_a_cut_question_keeps_half_of_what_a_large_stride_leaves(tiny_bert: Path, doc_stride: int, kept: int) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    question = Question("x", "?" * 50, "Ana nasceu em Recife. " * 40, (), ())
+    windows = make_windows([question], pair_tokenizer(tokenizer), max_seq_length=48, doc_stride=doc_stride)
+    assert windows.cut_questions == 1
+    assert windows[0].input_ids.tolist().count(tokenizer.convert_tokens_to_ids("?")) == kept
+
+
 def test_long_question_that_fits_with_its_context_is_not_cut(tiny_bert: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
     questions = [Question("x", "Ana " * 60, "Ana nasceu.", (), ())]
