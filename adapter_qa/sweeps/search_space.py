@@ -28,6 +28,7 @@ from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.config.validation import validate_config
 from adapter_qa.core.errors import UserError, raise_if_any, run_all
 from adapter_qa.core.files import kind, read_text
+from adapter_qa.core.messages import log_note
 
 TRAINER = "run_qa_adapter.py"
 SET_BY_SWEEP = ("output_dir", "overwrite_output_dir", "dry_run")  # options that a sweep sets for each trial
@@ -91,7 +92,9 @@ class Choices(Struct, frozen=True):
 
 
 class Range(Struct, frozen=True, omit_defaults=True):
-    """The numbers between two ends, both included. The methods are those of `Choices`.
+    """The numbers between two ends, both included if the steps reach the upper one.
+
+    The methods are those of `Choices`.
 
     Attributes:
         low: the smallest value; the type of the numbers is the option's.
@@ -112,6 +115,14 @@ class Range(Struct, frozen=True, omit_defaults=True):
     def values_to_check(self) -> Sequence[Any]:
         """Return both ends."""
         return (self.low, self.high)
+
+    @property
+    def highest(self) -> int | float:
+        """The largest value that the steps from the lower end reach."""
+        if self.step is None:
+            return self.high
+        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))  # 3 x 0.1 exceeds 0.3
+        return type(self.low)(high - (high - low) % step)
 
     def grid_values(self) -> Sequence[Any]:
         """Return all values, at most one more than `MAX_COMBINATIONS`; empty without a step."""
@@ -336,6 +347,10 @@ def _read_range(where: str, entry: dict[Any, Any], option_type: Any) -> Range:
         raise UserError(f"{where}: step {step:g} must be above 0 and at most high - low")
     if entry_range.log and (step is not None or low <= 0):
         raise UserError(f"{where}: log: true needs low above 0 and no step")
+    if entry_range.highest != high:
+        log_note(
+            [f"{where}: steps of {step:g} from {low:g} end at {entry_range.highest:g}, so {high:g} is never tried"]
+        )
     return entry_range
 
 

@@ -274,8 +274,8 @@ def distributions(sweep: Sweep) -> dict[str, BaseDistribution]:
         if isinstance(entry, Choices):
             return CategoricalDistribution(tuple(entry.choices))
         if isinstance(entry.low, int):
-            return IntDistribution(entry.low, int(entry.high), log=entry.log, step=int(entry.step or 1))
-        return FloatDistribution(entry.low, entry.high, log=entry.log, step=entry.step)
+            return IntDistribution(entry.low, int(entry.highest), log=entry.log, step=int(entry.step or 1))
+        return FloatDistribution(entry.low, entry.highest, log=entry.log, step=entry.step)
 
     return {name: distribution(entry) for name, entry in sweep.search.items()}
 

@@ -54,6 +54,22 @@ def test_grid_has_each_combination_once(write_sweep: WriteSweep) -> None:
     assert read_sweep(write_sweep(trials=5, search=search)).trials == 5
 
 
+def test_steps_that_miss_the_upper_end(
+    write_sweep: WriteSweep, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
+) -> None:
+    search = {
+        "adapter_reduction_factor": {"low": 2, "high": 16, "step": 4},
+        "weight_decay": {"low": 0.1, "high": 0.35, "step": 0.1},
+    }
+    sweep = read_sweep(write_sweep(trials=..., search=search))
+    combinations = {(t["adapter_reduction_factor"], round(t["weight_decay"], 6)) for t in first_trials(sweep, 100)}
+    assert combinations == {(factor, decay) for factor in (2, 6, 10, 14) for decay in (0.1, 0.2, 0.3)}
+    printed = capsys.readouterr()
+    assert "adapter_reduction_factor: steps of 4 from 2 end at 14, so 16 is never tried" in printed.out + printed.err
+    assert "weight_decay: steps of 0.1 from 0.1 end at 0.3, so 0.35 is never tried" in printed.out + printed.err
+    assert not [warning for warning in recwarn if "distribution" in str(warning.message)]
+
+
 def test_kinds_with_brackets_and_commas_are_choices(write_sweep: WriteSweep) -> None:
     kinds = ["pfeiffer", "ia3", "lora[r=8,alpha=16]", "lora[r=4,alpha=8,attn_matrices=q-k-v]"]
     file = write_sweep(trials=..., search={"adapter_config": kinds})
