@@ -21,8 +21,8 @@ TEXT_SUFFIXES = (".txt", *RECORD_SUFFIXES, ".conll")
 WITHOUT_COLUMNS = (".txt", ".conll")
 LINE_ENDS = ("\r", "\f")  # besides "\n": line ends of old files, page breaks of texts that were taken out of PDF
 WIKIPEDIA = (
-    "XML, such as a dump of Wikipedia, is not read; take the text out of it, for example with WikiExtractor --json, or "
-    "give --dataset_name wikimedia/wikipedia --dataset_config_name 20231101.pt"
+    "XML, such as a dump of Wikipedia, is not read; take the text out of it, for example with WikiExtractor --json, "
+    "whose files need the ending .jsonl, or give --dataset_name wikimedia/wikipedia --dataset_config_name 20231101.pt"
 )
 ARCHIVE = "an archive is not read; unpack it and give the files in it, or the folder"
 REMEDIES = {".xml": WIKIPEDIA, **dict.fromkeys(ARCHIVE_SUFFIXES, ARCHIVE)}

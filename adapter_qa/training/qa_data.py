@@ -152,6 +152,12 @@ def make_folds(config: QARunConfig, questions: list[Question], source: dict[str,
     data = config.data
     by = cast("GroupBy | None", data.fold_by)
     scheme = FoldScheme(int(data.folds or 0), by, data.fold_choosing_share, config.training.seed)
+    untitled = sum(not question.title for question in questions)
+    if by == "article" and untitled:
+        raise UserError(
+            f"--fold_by article: {untitled} of {len(questions)} questions have no title; give --title_column, or "
+            "--fold_by context"
+        )
     by = scheme.decided(questions)
     groups = group_names(questions, by)
     try:

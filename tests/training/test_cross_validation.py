@@ -386,6 +386,12 @@ def test_several_processes_and_too_few_articles_are_refused_without_torch(comman
     )
     for changes, environment, problem in (
         ([], {"WORLD_SIZE": "2"}, "--folds: 2 processes were started, one runs all folds; start it without torchrun"),
+        (
+            ["--fold_by", "article", "--title_column", "id_of_nothing"],
+            {},
+            f"--fold_by article: {len(QUESTIONS)} of {len(QUESTIONS)} questions have no title; give --title_column, or "
+            "--fold_by context",
+        ),
         (["--folds", "40"], {}, "--folds 40: 36 groups cannot make 40 folds"),
     ):
         argv = override(command, "--output_dir", tmp_path / "cv", *changes)
