@@ -57,6 +57,7 @@ def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
 
     setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)
     run = workflow.start_run("run_mlm_adapter.py", argv, config, setup, base_config)
+    workflow.check_data_unchanged(run, {name: split.source for name, split in texts.items()})
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, texts)

@@ -66,6 +66,7 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     check_head(setup, config.training)
     labels = known_labels(setup, splits)
     run = workflow.start_run("run_ner_adapter.py", argv, config, setup, base_config)
+    workflow.check_data_unchanged(run, {name: split.source for name, split in splits.items()})
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, splits, labels)

@@ -92,7 +92,9 @@ def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig]
         random_init=config.model.random_init,
     )
     check_head(setup, config.training)
-    return workflow.start_run(SCRIPT, argv, config, setup, base_config), splits
+    run = workflow.start_run(SCRIPT, argv, config, setup, base_config)
+    workflow.check_data_unchanged(run, {name: split.source for name, split in splits.items()})
+    return run, splits
 
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:

@@ -20,6 +20,7 @@ fold_<number>/                   the runs of a cross-validation, whose folder ha
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from pathlib import Path
 
@@ -55,17 +56,21 @@ TRIALS_FOLDER = "trials"
 # Patterns of a fully fine-tuned model that is saved in the run's folder.
 FULL_MODEL_FILES = (
     FULL_FILE, "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json",
-    "special_tokens_map.json", "tokenizer*.json", "vocab.*", "merges.txt",
+    "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt",
 )  # fmt: skip
-# Patterns of what a run may remove when it replaces an earlier one. Not listed: RUN_FILE, which is removed last;
+# Names of what a run may remove when it replaces an earlier one. Not among them: RUN_FILE, which is removed last;
 # LOCK_FILE, which stays; README.md, which may be the user's and is a card only beside FULL_FILE.
-REMOVABLE = (
-    "checkpoint-*", TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT,
-    *(f"{name}{TEMPORARY_SUFFIX}" for name in ("*.json", "*.conll", CARD_FILE, FROZEN_FILE, OPTIONS_FILE)),
-    "fold_*", "adapters-*", BASE_FOLDER, LOGS_FOLDER, FROZEN_FILE, "trainer_state.json", OPTIONS_FILE,
-    "*_results.json", "*_predictions.json", "*_predictions.conll", "*_null_odds.json", "*_curves.json",
-    ATTENTION_FILE, CALIBRATION_FILE,
-    *FULL_MODEL_FILES,
+REMOVABLE = re.compile(
+    "|".join(
+        (
+            CHECKPOINT_NAME.pattern, FOLD_NAME.pattern, "adapters-(qa|ner|mlm|fusion)",
+            r"(train|eval|predict|calibration|all)_results\.json", r"predict_predictions\.conll",
+            r"(eval|predict|calibration)_((nbest_)?predictions|null_odds|curves)\.json",
+            *map(re.escape, (REMOVED_CHECKPOINT, BASE_FOLDER, LOGS_FOLDER, FROZEN_FILE, "trainer_state.json")),
+            *map(re.escape, (OPTIONS_FILE, ATTENTION_FILE, CALIBRATION_FILE)),
+            *(fnmatch.translate(pattern) for pattern in FULL_MODEL_FILES), rf".+{re.escape(TEMPORARY_SUFFIX)}",
+        )
+    )
 )  # fmt: skip
 
 

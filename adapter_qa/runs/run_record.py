@@ -215,7 +215,7 @@ def _trains_longer(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Return whether the new options ask for more training than a run with the old ones has done."""
     pairs = [(old.get(name), new.get(name)) for name in ("num_train_epochs", "max_steps")]
     numbers = (int, float)
-    return old.get("do_train") is True and any(
+    return old.get("do_train") is new.get("do_train") is True and any(
         isinstance(before, numbers) and isinstance(now, numbers) and now > before for before, now in pairs
     )
 
@@ -234,15 +234,26 @@ def _read_previous(path: Path) -> dict[str, Any]:
     return document | {"options": {"processes": 1} | options}
 
 
+def removes(folder: Path, path: Path) -> bool:
+    """Return whether a run that replaces the one in `folder` removes a file or folder, or what is in it."""
+    folder, path = folder.resolve(), path.resolve()
+    return path == folder or (folder in path.parents and _is_removed(path.relative_to(folder).parts[0]))
+
+
+def _is_removed(name: str) -> bool:
+    return REMOVABLE.fullmatch(name) is not None
+
+
 def _remove_old_run(folder: Path) -> None:
     """Remove what runs write, and nothing else.
 
     run.json is removed last: without it, the remaining files would be treated as the user's.
     """
-    card = [CARD_FILE] if (folder / FULL_FILE).is_file() else []
-    for pattern in (*card, *REMOVABLE, RUN_FILE):
-        for path in folder.glob(pattern):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    removed = [path for path in folder.iterdir() if _is_removed(path.name)]
+    if (folder / FULL_FILE).is_file():
+        removed += folder.glob(CARD_FILE)
+    for path in (*removed, folder / RUN_FILE):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -8,7 +8,7 @@ Between `build_model` and `train` a script calls `print_plan` or, in a dry run, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
@@ -68,7 +68,7 @@ from adapter_qa.runs.layout import (
 from adapter_qa.runs.model_card import write_card
 from adapter_qa.runs.output_dir import derived_output_dir
 from adapter_qa.runs.provenance import versions
-from adapter_qa.runs.run_record import RunRecord, open_run
+from adapter_qa.runs.run_record import RunRecord, open_run, removes
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import LabelEntropyCallback, best_evaluation, end_of_training, training_history
 from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, RunContext
@@ -81,6 +81,7 @@ from adapter_qa.training.saved_options import (
     with_begun_options,
     without_saved_options,
 )
+from adapter_qa.training.shared_files import fingerprints
 from adapter_qa.training.training_args import (
     TrainerArguments,
     data_and_adapter_options,
@@ -94,6 +95,7 @@ class _ResumedRun(msgspec.Struct):
     """A run.json; those of earlier versions do not tell the base model's fingerprint."""
 
     trained_on: TrainedOn = TrainedOn()
+    data: dict[str, dict[str, Any]] = {}
 
 
 def start_run(
@@ -119,6 +121,8 @@ def start_run(
     args = _as_begun(args, config, begun_folder)
     config, setup = with_begun_head(with_begun_options(config, folder), setup, folder)
     args.head_learning_rate = decided_head_rate(config, setup, base_config, begun_folder)
+    if folder is not None and config.training.overwrite_output_dir and (folder / RUN_FILE).is_file():
+        _check_sources_remain(folder, config.model, setup)
 
     def open_folder() -> RunRecord:
         overwrite = bool(config.training.overwrite_output_dir)
@@ -137,6 +141,24 @@ def start_run(
     args.run_name = args.run_name or args.output_dir  # otherwise trackio would choose a new name when the run resumes
     set_seed(args.seed)
     return RunContext(config, setup, args, record)
+
+
+def _check_sources_remain(folder: Path, options: ModelOptions, setup: AdapterSetup | None) -> None:
+    """Check that replacing the run in a folder removes nothing that the new run loads.
+
+    Raises:
+        UserError: if it would.
+    """
+    loaded = [Path(name) for name in (options.model_name_or_path, options.tokenizer_name) if name]
+    if setup is not None:
+        saved = (*setup.adapters, setup.saved, setup.starting_head)
+        loaded += [source.folder for source in saved if source is not None and source.folder is not None]
+    for path in loaded:
+        if path.exists() and removes(folder, path):
+            raise UserError(
+                f"--output_dir {folder}: --overwrite_output_dir would remove {path}, which this run loads; give "
+                "another folder"
+            )
 
 
 def _set_derived_folder(args: TrainerArguments, config: Config, setup: AdapterSetup | None) -> None:
@@ -190,6 +212,34 @@ def _data_name(config: QARunConfig | NERRunConfig | MLMRunConfig) -> str:
         return "none"
     first, *others = splits[0].paths()
     return str(first.with_stem(f"{first.stem}_and_{len(others)}_more") if others else first)
+
+
+def check_data_unchanged(run: RunContext[Config], sources: Mapping[str, Mapping[str, Any]]) -> None:
+    """Compare the files of a run with those that it began with; a finished one gets a note.
+
+    Args:
+        run: the run.
+        sources: where each split comes from, as run.json records it.
+
+    Raises:
+        UserError: the run was interrupted, and files to train on or to choose the epoch with have changed.
+    """
+    record = run.record
+    if record.folder is None or not (record.finished or record.resume_from is not None):
+        return
+    begun = read_document(record.folder / RUN_FILE, _ResumedRun).data
+    changed = []
+    for name, option in (("train", "train_file"), ("eval", "validation_file")):
+        before = [file["sha256"] for file in fingerprints(begun.get(name, {}))]
+        now_read = fingerprints(sources.get(name, {}))
+        if before and before != [file["sha256"] for file in now_read]:
+            changed.append(f"--{option} {', '.join(file['file'] for file in now_read)}")
+    if not changed:
+        return
+    problem = f"{record.folder}: {' and '.join(changed)} changed since this run began"
+    if not record.finished:
+        raise UserError(f"{problem}; give the content of then, another folder, or --overwrite_output_dir to start anew")
+    log_note([f"{problem}; --overwrite_output_dir does it again"])
 
 
 def is_finished(run: RunContext[Config]) -> bool:

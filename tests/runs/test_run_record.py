@@ -13,8 +13,8 @@ import pytest
 from support.problems import problem_of
 
 from adapter_qa.runs.checkpoints import commit, create_temporary
-from adapter_qa.runs.layout import LOCK_FILE, REMOVABLE, RUN_FILE
-from adapter_qa.runs.run_record import RunRecord, open_run
+from adapter_qa.runs.layout import LOCK_FILE, RUN_FILE
+from adapter_qa.runs.run_record import RunRecord, open_run, removes
 
 OPTIONS = {"seed": 42, "learning_rate": 1e-4, "train_file": "a.json", "madx2": True, "output_dir": "x"}
 
@@ -195,22 +195,46 @@ def test_folder_with_foreign_files_is_refused_even_to_overwrite(tmp_path: Path) 
 
 def test_overwriting_removes_only_what_runs_make(tmp_path: Path) -> None:
     begin_run(tmp_path).finish()
-    for pattern in REMOVABLE:
-        path = tmp_path / pattern.replace("*", "1")
-        if pattern in ("checkpoint-*", "fold_*", "adapters-*", "base", "runs"):
-            path.mkdir()
-            (path / "file").touch()
-        else:
-            path.touch()
-    (tmp_path / "plots").mkdir()
-    for mine in ("notes.txt", "plots/loss.png", "data.json", "checkpoints.md"):
-        (tmp_path / mine).write_text("mine")
+    for name in (
+        "checkpoint-12", "checkpoint.writing", "checkpoint.removing", "fold_1", "adapters-qa",
+        "adapters-fusion.writing", "base", "runs",
+    ):  # fmt: skip
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    for name in (
+        "train_results.json", "all_results.json", "eval_predictions.json", "predict_nbest_predictions.json",
+        "predict_predictions.conll", "eval_null_odds.json", "calibration_curves.json", "fusion_attention.json",
+        "calibration.json", "options.yaml", "trainer_state.json", "frozen.safetensors", "full_setup.json",
+        "config.json", "model.safetensors", "model-00001-of-00002.safetensors", "model.safetensors.index.json",
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json", "merges.txt",
+        "README.md", "run.json.writing",
+    ):  # fmt: skip
+        (tmp_path / name).touch()
+    mine = [
+        "adapters-qa-backup.zip", "adapters-qa.keep/weights", "checkpoint-best/weights", "checkpoints.md", "data.json",
+        "fold_assignments.csv", "human_predictions.json", "my_results.json", "notes.txt", "plots/loss.png", "vocab.md",
+    ]  # fmt: skip
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("mine")
     record = begin_run(tmp_path, {"seed": 5}, overwrite=True)
     assert (record.resume_from, record.finished) == (None, False)
     remaining = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert remaining == ["checkpoints.md", "data.json", "notes.txt", "plots/loss.png", RUN_FILE, LOCK_FILE]
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == ["plots"]
+    assert remaining == sorted([*mine, RUN_FILE, LOCK_FILE])
+    assert all(any(path.iterdir()) for path in tmp_path.iterdir() if path.is_dir())
     assert read_record(tmp_path)["options"]["seed"] == 5
+
+
+@pytest.mark.parametrize(
+    ("path", "removed"),
+    [
+        ("run", True), ("run/.", True), ("run/adapters-qa", True), ("run/adapters-qa/mlm", True), ("run/base", True),
+        ("run/mlm/adapters-mlm", False), ("run/../adapters-qa", False), ("run2", False), (".", False),
+    ],
+)  # fmt: skip
+def test_what_replacing_a_run_removes(tmp_path: Path, path: str, removed: bool) -> None:
+    (tmp_path / "run").mkdir()
+    assert removes(tmp_path / "run", tmp_path / path) is removed
 
 
 def test_opening_a_run_writes_and_removes_nothing(tmp_path: Path) -> None:

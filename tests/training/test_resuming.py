@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.scripts import override
 from support.trainers import fusion_command, make_trainer
 from transformers import EarlyStoppingCallback, TrainerCallback
 
@@ -490,3 +491,49 @@ def test_signal_handlers_are_restored(make_argv: MakeArgv, tmp_path: Path) -> No
     with pytest.raises(ReportedError):
         run_qa_adapter.main(make_argv(tmp_path / "run", "--max_seq_length", "3"))
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+@pytest.mark.parametrize(("split", "option"), [(0, "train_file"), (1, "validation_file")])
+def test_changed_data_are_refused_by_an_interrupted_run_and_noted_by_a_finished_one(
+    make_argv: MakeArgv, squad_files: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str], split: int,
+    option: str,
+) -> None:  # fmt: skip
+    folder, data = tmp_path / "run", tmp_path / "data.json"
+    content = squad_files[split].read_bytes()
+    data.write_bytes(content)
+    argv = override(make_argv(folder), f"--{option}", data)
+    report(argv, AtStep(1, terminate), Interrupted)
+    data.write_bytes(content + b"\n")
+    before = (folder / "run.json").read_bytes()
+    problem = f"{folder}: --{option} {data} changed since this run began; "
+    with pytest.raises(UserError) as caught:
+        run_qa_adapter.main(argv)
+    remedy = "give the content of then, another folder, or --overwrite_output_dir to start anew"
+    assert caught.value.problems == [problem + remedy]
+    assert (folder / "run.json").read_bytes() == before
+    data.write_bytes(content)
+    assert run_qa_adapter.main(argv) == 0
+    capfd.readouterr()
+    assert run_qa_adapter.main(argv) == 0
+    assert "changed since" not in capfd.readouterr().err
+    data.write_bytes(content + b"\n")
+    assert run_qa_adapter.main(argv) == 0
+    assert f"{problem}--overwrite_output_dir does it again" in capfd.readouterr().err
+
+
+def test_a_run_does_not_overwrite_what_it_loads(
+    make_argv: MakeArgv, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    report(make_argv(folder), AtStep(STEPS, terminate), Interrupted)
+    assert run_qa_adapter.main(make_argv(folder)) == 0
+    saved = folder / "adapters-fusion"
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    evaluation = ["--model_name_or_path", str(tiny_bert), "--do_eval", "--validation_file", str(squad_files[1])]
+    evaluation += ["--report_to", "none", "--output_dir", str(folder), "--overwrite_output_dir"]
+    evaluation += ["--max_seq_length", "64", "--doc_stride", "16"]
+    with pytest.raises(UserError) as caught:
+        run_qa_adapter.main([*evaluation, "--load_adapter", str(folder)])
+    removed = f"--overwrite_output_dir would remove {saved / 'qa'}"
+    assert caught.value.problems == [f"--output_dir {folder}: {removed}, which this run loads; give another folder"]
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == files
