@@ -256,7 +256,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         yield temporary
         fsync_tree(temporary)
-        old = folder.with_name(folder.name + ".old")
+        old = temporary_path(folder, "old")  # the suffix is ours: a folder of that name is what a killed run left
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             os.replace(folder, old)

@@ -143,6 +143,21 @@ def test_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["adapters-qa"]
 
 
+def test_only_own_folders_are_removed(tmp_path: Path) -> None:
+    """A folder with .old in its name is someone else's; what a killed run had moved aside goes, once it is replaced."""
+    folder, others, left = tmp_path / "outputs", tmp_path / "outputs.old", tmp_path / "outputs.old.writing"
+    for path in (others, left):
+        path.mkdir()
+        (path / "adapters").touch()
+    for content in ("first", "second"):
+        with atomic_folder(folder) as temporary:
+            (temporary / content).touch()
+            assert names(left) == ["adapters"] if content == "first" else not left.exists()
+        assert names(folder) == [content]
+        assert names(tmp_path) == ["outputs", "outputs.old"]
+    assert names(others) == ["adapters"]
+
+
 def test_failure_keeps_the_old_folder(tmp_path: Path) -> None:
     folder = tmp_path / "adapters-qa"
     folder.mkdir()
