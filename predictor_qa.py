@@ -10,6 +10,7 @@ Example:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,8 @@ class Overrides:
 class QuestionAnswerer(PipelineCall):
     """A saved model that answers questions, with the run's own options for windows and answers.
 
-    It can be called as the pipeline for question answering of transformers 4 was.
+    It can be called as the pipeline for question answering of transformers 4 was. Several threads may use it: their
+    questions wait for one another.
 
     Args:
         run: folder of a run with adapters or full fine-tuning, its `adapters-<task>` folder, or a folder with adapters
@@ -127,6 +129,7 @@ class QuestionAnswerer(PipelineCall):
         from adapter_qa.models.base_model import load_tokenizer, silence_library_notices
 
         silence_library_notices()
+        self._one_at_a_time = threading.Lock()  # hooks of two recordings would see each other's passes
         self.batch_size = batch_size
         self.device = _find_device(device)
         if run is not None and base is None:
@@ -249,7 +252,7 @@ class QuestionAnswerer(PipelineCall):
         is_hidden = True if len(batches) == 1 else None  # None: without a terminal
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
         mask_dimensions = encoder_of(self.saved.base_config).mask_dimensions
-        with attention.recording(), torch.inference_mode():
+        with self._one_at_a_time, attention.recording(), torch.inference_mode():
             for cpu_batch in tqdm(batches, desc="answering", delay=1, leave=False, disable=is_hidden):
                 batch = {name: tensor.to(self.device) for name, tensor in cpu_batch.items()}
                 output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names, mask_dimensions))

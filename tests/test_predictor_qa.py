@@ -11,7 +11,9 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +326,17 @@ def test_single_question_has_its_fusion_attention(saved_runs: SavedRuns) -> None
     assert all(sum(row) == pytest.approx(1, abs=1e-6) for row in attention["question"] + attention["all"])
     assert answerer.ask_many([(question, context)])[0].attention is None
     assert QuestionAnswerer(saved_runs.qa).ask("Onde?", "Ana nasceu em Belém.").attention is None
+
+
+def test_threads_get_the_answers_of_their_own_questions(saved_runs: SavedRuns) -> None:
+    """Two questions are asked at once, as two requests of the page do; each pass leaves the other thread time."""
+    answerer = QuestionAnswerer(saved_runs.fusion, batch_size=1)
+    pairs = [(record["question"], record["context"]) for record in (COVID[0], COVID[-1])]
+    expected = [answerer.ask(*pair) for pair in pairs]
+    assert expected[0] != expected[1]
+    answerer.model.get_submodule("bert.encoder").register_forward_pre_hook(lambda *_: time.sleep(0.02))
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda pair: answerer.ask(*pair), pairs)) == expected
 
 
 @pytest.mark.parametrize(
