@@ -27,9 +27,12 @@ GAP = "  "  # between the columns in a terminal
 TEXT_WIDTH = 14  # characters to which a column of texts may shrink in a narrow terminal
 LEARNING_RATE = "learning_rate"
 BASE = "model_name_or_path"
-PATHS = ("train_file", "test_file")
+PATHS = ("train_file", "validation_file", "test_file")
 LIMITS = ("max_train_samples", "max_steps")
-NAMED_BY_TITLE = ("validation_file", "eval_data", "max_eval_samples", "version_2_with_negative", "calibration_share")
+NAMED_BY_TITLE = {  # by the split whose scores are compared; its data are always the "eval_data"
+    "eval": ("validation_file", "eval_data", "max_eval_samples", "version_2_with_negative", "calibration_share"),
+    "predict": ("test_file", "eval_data", "max_predict_samples", "version_2_with_negative"),
+}
 MAX_SEEDS = 5  # that a cell lists
 NOT_DISTINGUISHABLE = "≈"
 NOT_COMPARABLE = "Scores of different tables cannot be compared: the runs were evaluated on different data."
@@ -94,7 +97,8 @@ def make_tables(groups: Sequence[Group], *, short: bool = True) -> list[Table]:
         short: Whether folders and files are shown by the part that differs, and not as paths.
     """
     options = list(dict.fromkeys([*_option_names(groups), BASE, PATHS[0]]))
-    options = [name for name in options if name not in NAMED_BY_TITLE]
+    named = {name for group in groups for name in NAMED_BY_TITLE[group.first.split]}
+    options = [name for name in options if name not in named]
     tables = []
     for members in same_evaluation(groups):
         columns = _result_columns(members, short)

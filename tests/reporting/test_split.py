@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from support.made_runs import WRONG_ANSWER, make_run, update_run
+from support.made_runs import OPTIONS, WRONG_ANSWER, make_run, update_run
 from support.questions import make_questions, write_squad
 
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.reporting.error_analysis import evaluated_questions, read_answers
 from adapter_qa.reporting.groups import group_runs
 from adapter_qa.reporting.runs import find_runs, read_run
+from adapter_qa.reporting.tables import make_tables
 
 
 def test_scores_of_the_test_file(tmp_path: Path) -> None:
@@ -39,6 +40,25 @@ def test_scores_of_the_test_file(tmp_path: Path) -> None:
     assert groups[0].first.describe_evaluation() == "4 questions of test.json"
     read = [read_answers(group.first, evaluated_questions(group.first)).scores[:, 0].mean() for group in groups]
     assert read == [75.0, 25.0]
+
+
+def test_columns_show_what_the_title_of_the_split_does_not_name(tmp_path: Path) -> None:
+    """Rows with the same test questions differ in what chose the epoch, which their title does not say."""
+    for name, choice in (("a", {"calibration_share": 0.3}), ("b", {"validation_file": "x/choose.json"}),
+                         ("c", {"max_eval_samples": 9})):  # fmt: skip
+        run = make_run(tmp_path / name, test_file=f"{name}/test.json", max_predict_samples=4, **choice)
+        document = json.loads((run / "run.json").read_text())
+        test = {"file": "test.json", "sha256": "c" * 64, "questions": 4}
+        scores = {"predict_f1": 50.0, "predict_exact": 40.0}
+        update_run(run, data=document["data"] | {"predict": test}, metrics={"predict": scores})
+    (table,) = make_tables(group_runs(find_runs([tmp_path], "predict")[0])[0])
+    assert table.title == "evaluated on 4 questions of test.json (--max_predict_samples 4)"
+    names = (*OPTIONS, "calibration_share", "test_file", "max_predict_samples")
+    assert {column.heading: column.cells for column in table.columns if column.heading in names} == {
+        "calibration_share": ["0.3", "-", "-"],
+        "validation_file": ["dev.json", "choose.json", "dev.json"],
+        "max_eval_samples": ["-", "-", "9"],
+    }
 
 
 def test_a_run_without_a_scored_test_file_has_no_scores_of_it(tmp_path: Path) -> None:
