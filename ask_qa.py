@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import math
+import os
 import re
 import sys
 import time
@@ -275,8 +276,19 @@ def question_problems(options: argparse.Namespace) -> list[str]:
             problems += error.problems
     if options.output is not None:
         options.answer_path = Path(options.output) if shard is None else shard.path(options.output)
-        problems += output_problems("--output", options.answer_path, overwrite=options.overwrite)
+        sources = [f"--{name}" for name in ("question_file", "context_file", "input") if is_output(options, name)]
+        if sources:
+            source = " and ".join(sources)
+            problems.append(f"--output {options.answer_path}: is the file of {source}; give another file")
+        else:
+            problems += output_problems("--output", options.answer_path, overwrite=options.overwrite)
     return problems
+
+
+def is_output(options: argparse.Namespace, name: str) -> bool:
+    """Return whether the file of an option is the one that --output would replace."""
+    paths = (getattr(options, name), options.answer_path)
+    return paths[0] not in (None, STDIN) and all(map(os.path.exists, paths)) and os.path.samefile(*paths)
 
 
 # ---------------------------------------------------------------- answers

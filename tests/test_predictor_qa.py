@@ -409,6 +409,23 @@ def test_missing_gradio_is_named_only_with_serve(saved_runs: SavedRuns, monkeypa
     assert "gradio" not in help_text
 
 
+@pytest.mark.parametrize("options", [["--overwrite"], []])
+def test_output_never_replaces_the_file_with_the_questions(options: list[str], tmp_path: Path) -> None:
+    """The same file under another name; reported with the other problems, and without advice to overwrite it."""
+    questions = tmp_path / "pairs.jsonl"
+    questions.write_bytes((SAMPLE / "covid.jsonl").read_bytes())
+    link = tmp_path / "link.jsonl"
+    link.symlink_to(questions)
+    for given in (["--input", questions], ["--question_file", questions, "--context", "Ana."]):
+        done = run_main(ask_qa.main, "run", *given, "--output", link, "--batch_size", "0", *options)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.splitlines() == [
+            "error: --batch_size 0: must be at least 1",
+            f"error: --output {link}: is the file of {given[0]}; give another file",
+        ]
+    assert questions.read_bytes() == (SAMPLE / "covid.jsonl").read_bytes()
+
+
 def test_invalid_options_are_refused_before_heavy_imports() -> None:
     code = (
         "import sys\nimport ask_qa\nfrom adapter_qa.core.errors import UserError\n"
