@@ -5,8 +5,9 @@ RUN is the folder of a run, of adapters or of full fine-tuning, or its adapters-
 length. In place of a file, - stands for standard input. A GPU is used if there is one. On a terminal and without a
 question, the script asks for a text and for questions.
 
-An answer is shown with its probability among the candidates that are kept, and with its place in the context:
-characters count from 0, and the second number is the first character after the answer (start and end of JSON).
+An answer is shown with its probability, a softmax over all spans of all windows of the context, and with its place in
+the context: characters count from 0, and the second number is the first character after the answer (start and end of
+JSON).
 """
 
 from __future__ import annotations

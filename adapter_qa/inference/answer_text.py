@@ -10,7 +10,7 @@ from adapter_qa.core.errors import escape_control_chars
 
 
 def probability_text(probability: float) -> str:
-    """Return the probability of an answer among the candidates that are kept, such as "probability 0.71"."""
+    """Return the probability of an answer among all spans of all windows of its context: "probability 0.71"."""
     return f"probability {probability:.2f}"
 
 
