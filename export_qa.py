@@ -163,6 +163,9 @@ def read_options(argv: list[str]) -> argparse.Namespace:
 
 def check_output(out: Path, *, overwrite: bool) -> list[str]:
     """Return why the output folder cannot be used; empty if it can."""
+    current = Path.cwd()
+    if out.resolve() in (current, *current.parents):
+        return [f"OUT {out}: is the current folder or holds it, and cannot be replaced; give another folder"]
     if out.exists() and not out.is_dir():
         return [f"OUT {out}: is a file; give a folder"]
     if out.is_dir() and any(out.iterdir()):

@@ -442,6 +442,14 @@ def test_output_that_is_no_export_is_never_replaced(tmp_path: Path) -> None:
     assert refusal("run", below) == [f"OUT {below}: {tmp_path / 'file'} is a file; give another folder"]
 
 
+def test_current_folder_and_those_around_it_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for out in (".", "..", "../empty", str(tmp_path / "empty")):
+        message = f"OUT {out}: is the current folder or holds it, and cannot be replaced; give another folder"
+        assert refusal("run", out) == [message]
+
+
 def test_all_problems_are_reported_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(export_qa, "PACKAGES", ("onnx", "no_such_package"))
     (tmp_path / "file").touch()
