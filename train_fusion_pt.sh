@@ -3,7 +3,8 @@
 # 2021 as defaults. Every setting below that looks like NAME=${NAME:-value} can be given in the environment:
 #
 #   SQUAD=squad-pt.tar.gz NER_TRAIN=train.conll NER_DEV=dev.conll bash train_fusion_pt.sh
-#   MODEL=neuralmind/bert-base-portuguese-cased QA_LR=3e-4 OUT=outputs/base bash train_fusion_pt.sh
+#   SQUAD=squad-pt.tar.gz NER_TRAIN=train.conll NER_DEV=dev.conll MODEL=neuralmind/bert-base-portuguese-cased \
+#       QA_LR=3e-4 OUT=outputs/base bash train_fusion_pt.sh
 #
 # The same command again skips finished steps and resumes interrupted ones. Changed settings need another OUT.
 # recipes/reference_2021 has the same hyperparameters for single steps.
@@ -21,7 +22,7 @@ OUT=${OUT:-outputs/fusion_pt}
 DATA=${DATA:-$OUT/data}
 TEXT=${TEXT:-$DATA/pt_squad-train-v1.1.json}   # the language adapter's text: .txt, SQuAD contexts or CoNLL
 PYTHON=${PYTHON:-python}
-LAUNCHER=${LAUNCHER:-$PYTHON}                  # of the training steps: "torchrun --nproc_per_node 4" for four GPUs
+LAUNCHER=${LAUNCHER:-}   # of the training steps, in place of PYTHON: "torchrun --nproc_per_node 4" for four GPUs
 SEED=${SEED:-42}
 FP16=${FP16:-True}
 MADX2=${MADX2:-True}
@@ -46,7 +47,8 @@ new_adapter=(--adapter_config "$ADAPTER" --adapter_non_linearity "$ACTIVATION")
 questions=(--train_file "$DATA/pt_squad-train-v1.1.json" --validation_file "$DATA/pt_squad-dev-v1.1.json"
     --max_seq_length "$LENGTH" --doc_stride "$STRIDE" --n_best_size "$N_BEST" --max_answer_length "$LONGEST")
 read -r -a extra <<<"$EXTRA"
-read -r -a launcher <<<"$LAUNCHER"
+launcher=("$PYTHON")
+if [ "$LAUNCHER" ]; then read -r -a launcher <<<"$LAUNCHER"; fi
 
 # Clean, flat files from the raw archive.
 if [ ! -f "$DATA/pt_squad-dev-v1.1.json" ]; then

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
+from subprocess import PIPE
 
 import pytest
 from support.scripts import ROOT
@@ -41,6 +44,40 @@ def test_unknown_argument_is_rejected(script: Path, tmp_path: Path) -> None:
     assert process.stderr == (
         f"error: --sedes: unknown argument; settings come from the environment, see bash {script} --help\n"
     )
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_examples_give_every_setting_that_has_no_default(script: Path) -> None:
+    text = script.read_text(encoding="utf-8")
+    required = re.findall(r"^([A-Z_]+)=\$\{\1:\?", text, re.MULTILINE)
+    examples = [line for line in text.replace("\\\n#", "").splitlines() if re.match(r"#  .*\bbash [a-z_/]+\.sh", line)]
+    assert examples
+    assert [f"{name}= in {line}" for line in examples for name in required if f" {name}=" not in line] == []
+
+
+def test_path_of_python_may_have_a_space_and_a_launcher_has_several_words(tmp_path: Path) -> None:
+    """A recorder stands in for Python and for the launcher."""
+    recorder, log = tmp_path / "my env" / "python", tmp_path / "calls"
+    recorder.parent.mkdir()
+    recorder.write_text(f'#!/bin/sh\necho "$0 $1 $2 $3" >> {log}\n')
+    recorder.chmod(0o700)
+    (tmp_path / "torchrun").symlink_to(recorder)
+    settings = {"SQUAD": "s", "NER_TRAIN": "t", "NER_DEV": "d", "OUT": str(tmp_path), "PYTHON": str(recorder)}
+    launcher = f"{tmp_path}/torchrun --nproc_per_node 4"
+    steps = ["run_mlm_adapter.py", "run_qa_adapter.py", "run_ner_adapter.py", "run_qa_adapter.py"]
+    for given, expected in (
+        ({}, [f"{recorder} {step} --model_name_or_path neuralmind/bert-large-portuguese-cased" for step in steps]),
+        ({"LAUNCHER": launcher}, [f"{launcher} {step}" for step in steps]),
+    ):
+        environment = {**os.environ, **settings, **given}
+        process = subprocess.run(
+            ["bash", ROOT / "train_fusion_pt.sh"], env=environment, text=True, stderr=PIPE, check=False
+        )
+        assert (process.returncode, process.stderr) == (0, "")
+        prepared, *trained = log.read_text().splitlines()
+        assert prepared == f"{recorder} prepare_squad_pt.py s --output_dir"
+        assert [line.removesuffix(" ") for line in trained] == expected
+        log.unlink()
 
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
