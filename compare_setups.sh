@@ -70,7 +70,7 @@ train() {
     local recipe=$1 name=$2 code=0
     printf '\n=== %s\n' "$name"
     override --model_name_or_path "$MODEL" --train_file "$TRAIN" --validation_file "$DEV" --save_total_limit 1 \
-        "${common[@]}" "${@:3}" --output_dir "$OUT/$name"
+        ${common[@]+"${common[@]}"} "${@:3}" --output_dir "$OUT/$name"
     "$PYTHON" run_qa_adapter.py "$RECIPES/$recipe.yaml" "${words[@]}" || code=$?
     if [ "$code" -gt 128 ]; then exit "$code"; fi
     if [ "$code" -ne 0 ]; then failed+=("$name (exit code $code)"); fi
@@ -81,8 +81,9 @@ for seed in $SEEDS; do
         # shellcheck disable=SC2046  # words
         case $setup in
         full) train full "full_$seed" --seed "$seed" $(given learning_rate "$FULL_LR") ;;
-        qa) train qa "qa_$seed" --seed "$seed" "${new_adapter[@]}" --load_lang_adapter none ;;
-        lang_qa) train qa "lang_qa_$seed" --seed "$seed" "${new_adapter[@]}" --load_lang_adapter "$LANG_ADAPTER" ;;
+        qa) train qa "qa_$seed" --seed "$seed" ${new_adapter[@]+"${new_adapter[@]}"} --load_lang_adapter none ;;
+        lang_qa) train qa "lang_qa_$seed" --seed "$seed" ${new_adapter[@]+"${new_adapter[@]}"} \
+            --load_lang_adapter "$LANG_ADAPTER" ;;
         fusion) train fusion "fusion_$seed" --seed "$seed" $(given learning_rate "$FUSION_LR") \
             --load_lang_adapter "$LANG_ADAPTER" --fuse_adapters qa="$OUT/lang_qa_$seed" ner="$NER_ADAPTER" ;;
         esac
@@ -91,5 +92,5 @@ done
 
 printf '\n=== report\n'
 "$PYTHON" report_qa.py "$OUT" --output_dir "$REPORT" --overwrite || exit
-for name in "${failed[@]}"; do echo "failed: $name" >&2; done
+for name in ${failed[@]+"${failed[@]}"}; do echo "failed: $name" >&2; done
 [ "${#failed[@]}" -eq 0 ]

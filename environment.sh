@@ -24,7 +24,9 @@ help_if_asked() {
 # by `extra`. The Python scripts refuse an option that is given twice.
 override() {
     local word names=" " keep=1
-    for word in "${extra[@]}"; do
+    # The + is for bash before 4.4 (macOS has 3.2), which calls an empty array unbound.
+    # shellcheck disable=SC2154  # the caller's
+    for word in ${extra[@]+"${extra[@]}"}; do
         if [[ $word == --* ]]; then names+="$(option_name "$word") "; fi
     done
     words=()
@@ -35,7 +37,7 @@ override() {
         fi
         if [ "$keep" ]; then words+=("$word"); fi
     done
-    words+=("${extra[@]}")
+    words+=(${extra[@]+"${extra[@]}"})
 }
 
 # option_name WORD: print the name of an option, the same for --a_b, --a-b, --a_b=VALUE and --no_a_b.

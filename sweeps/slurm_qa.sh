@@ -18,13 +18,13 @@ help_or_no_arguments "$@"
 cd "$project" || exit
 
 trials=$(bash sweeps/sweep_qa.sh --dry_run) || exit
-mapfile -t commands <<<"$trials"
-last=$((${#commands[@]} - 1))
+count=$(($(wc -l <<<"$trials")))
+last=$((count - 1))
 if [ -z "${SLURM_ARRAY_TASK_ID:-}" ]; then
-    echo "${#commands[@]} trials: sbatch --array=0-$last sweeps/slurm_qa.sh"
+    echo "$count trials: sbatch --array=0-$last sweeps/slurm_qa.sh"
 elif ((SLURM_ARRAY_TASK_ID > last)); then
-    echo "error: task $SLURM_ARRAY_TASK_ID: there are ${#commands[@]} trials; give --array=0-$last" >&2
+    echo "error: task $SLURM_ARRAY_TASK_ID: there are $count trials; give --array=0-$last" >&2
     exit 2
 else
-    eval "exec ${commands[$SLURM_ARRAY_TASK_ID]}" # exec: SLURM's signal reaches the trainer itself
+    eval "exec $(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" <<<"$trials")" # exec: SLURM's signal reaches the trainer itself
 fi

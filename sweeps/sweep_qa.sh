@@ -46,8 +46,8 @@ for setup in $SETUPS; do
     esac
     for lr in $LRS; do for reduction in $reductions; do for seed in $SEEDS; do
         trial=(--model_name_or_path "$MODEL" --do_train --do_eval --train_file "$TRAIN" --validation_file "$DEV"
-            --num_train_epochs "$EPOCHS" --early_stopping_patience "$PATIENCE" "${options[@]}" --learning_rate "$lr"
-            --seed "$seed")
+            --num_train_epochs "$EPOCHS" --early_stopping_patience "$PATIENCE" ${options[@]+"${options[@]}"}
+            --learning_rate "$lr" --seed "$seed")
         if [ "$reduction" != none ]; then trial+=(--adapter_reduction_factor "$reduction"); fi
         override "${trial[@]}"
         commands+=("$(printf '%q ' "$PYTHON" run_qa_adapter.py "${words[@]}")")

@@ -95,6 +95,16 @@ def test_a_folder_that_began_with_another_encoder_is_refused(tmp_path: Path) -> 
     assert result.stderr.startswith(f"error: {files['BASE']}: {out} began with another base, {tmp_path / 'other'}; ")
 
 
+def test_a_file_that_does_not_exist_is_refused(tmp_path: Path) -> None:
+    given = {"BASE": "encoder", "DATA": str(tmp_path / "parts"), "NER_TRAIN": "t", "NER_DEV": "d"}
+    script = Path(parts.__file__).with_name("measure.sh")
+    environment = {**os.environ, **given, "OUT": str(tmp_path / "out")}
+    result = subprocess.run(["bash", script], check=False, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr == f"error: {tmp_path / 'parts'}: no such file or folder; give one that exists\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_settings_are_those_of_the_best_trial(tmp_path: Path) -> None:
     sweep = {
         "best": 1,

@@ -55,6 +55,22 @@ def test_examples_give_every_setting_that_has_no_default(script: Path) -> None:
     assert [f"{name}= in {line}" for line in examples for name in required if f" {name}=" not in line] == []
 
 
+# Arrays that always have a value where they are expanded.
+NEVER_EMPTY = {"words", "commands", "launcher"}
+
+
+@pytest.mark.parametrize(
+    "script", [*SCRIPTS, ROOT / "environment.sh", ROOT / "benchmarks/results_pt/measure.sh"], ids=lambda path: path.name
+)
+def test_scripts_run_in_bash_3(script: Path) -> None:
+    """That is the bash of macOS. It calls an empty array unbound under `set -u`, and lacks what came with bash 4."""
+    text = script.read_text(encoding="utf-8")
+    arrays = {"extra", *re.findall(r"(\w+)=\(\)", text), *re.findall(r"read .*-a (\w+)", text)} - NEVER_EMPTY
+    assert [name for name in re.findall(r'(?<!\+)"\$\{(\w+)\[@\]\}"', text) if name in arrays] == []
+    newer = r"mapfile|readarray|realpath|(?:declare|local) -[An]|wait -n|\$\{\w+(?:,|\^|@)|\|&|&>>"
+    assert re.findall(newer, text) == []
+
+
 def test_path_of_python_may_have_a_space_and_a_launcher_has_several_words(tmp_path: Path) -> None:
     """A recorder stands in for Python and for the launcher."""
     recorder, log = tmp_path / "my env" / "python", tmp_path / "calls"

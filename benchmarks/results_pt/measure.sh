@@ -40,9 +40,10 @@ fi
 mkdir -p "$OUT"
 # link FILE NAME: link a file or folder as $OUT/NAME; what was linked before must be the same.
 link() {
-    [ -e "$OUT/$2" ] || ln -s "$(realpath "$1")" "$OUT/$2"
-    if [ "$(realpath "$1")" != "$(realpath "$OUT/$2")" ]; then
-        echo "error: $1: $OUT began with another $2, $(realpath "$OUT/$2"); give that, or another OUT" >&2
+    if [ ! -e "$1" ]; then echo "error: $1: no such file or folder; give one that exists" >&2; exit 2; fi
+    [ -e "$OUT/$2" ] || ln -s "$(cd "$(dirname "$1")" && pwd -P)/$(basename "$1")" "$OUT/$2"
+    if ! [ "$1" -ef "$OUT/$2" ]; then
+        echo "error: $1: $OUT began with another $2, $(readlink "$OUT/$2"); give that, or another OUT" >&2
         exit 2
     fi
 }
