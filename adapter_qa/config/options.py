@@ -343,7 +343,7 @@ class TrainingOptions(LibraryTrainingOptions):
     eval_strategy: str | None = option(  # type: ignore[assignment]
         None, "When to evaluate while training. Without it epoch, if --do_eval.", choices=STRATEGIES
     )
-    save_strategy: str = option("epoch", "When a checkpoint is saved.", choices=STRATEGIES)
+    save_strategy: str = option("epoch", "When a checkpoint is saved; if not given, as evaluated.", choices=STRATEGIES)
     logging_strategy: str = option("steps", "When loss is logged.", choices=STRATEGIES)
     logging_steps: float = option(0.01, "Steps, or a share of all.", kind="STEPS", limits=Limits(above=0))
     load_best_model_at_end: bool | None = option(  # type: ignore[assignment]
@@ -396,7 +396,7 @@ class TrainingOptions(LibraryTrainingOptions):
     )
     early_stopping_patience: int | None = option(
         None,
-        "Stop after N evaluations without a better one. Without it never.",
+        "Stop after N evaluations without a better one.",
         kind="N",
         limits=AT_LEAST_ONE,
     )
@@ -442,6 +442,13 @@ class TrainingOptions(LibraryTrainingOptions):
         return self.eval_strategy or ("epoch" if self.do_train and self.do_eval else "no")
 
     @property
+    def keeps_best(self) -> bool:
+        """Whether the weights of the best evaluation are kept; otherwise those of the last step are."""
+        if self.load_best_model_at_end is not None:
+            return self.load_best_model_at_end
+        return self.effective_eval_strategy == self.save_strategy != "no"
+
+    @property
     def best_metric(self) -> str:
         """The metric that decides which epoch is best, without the library's prefix."""
         return str(self.metric_for_best_model).removeprefix("eval_")
@@ -483,15 +490,24 @@ class MLMTrainingOptions(TrainingOptions):
 Training = TypeVar("Training", bound=TrainingOptions)
 
 
-def resolve_training_options(options: Training, *, labels_key: str | None = None) -> Training:
+def resolve_training_options(
+    options: Training, given: frozenset[str] = frozenset(), *, labels_key: str | None = None
+) -> Training:
     """Return the options with those decided that follow from others.
 
-    `labels_key` is the model's input that holds the labels; None leaves it to the library.
+    Args:
+        options: as they were given.
+        given: names of those that were.
+        labels_key: the model's input that holds the labels; None leaves it to the library.
     """
-    greater = options.greater_is_better
+    greater, evaluation = options.greater_is_better, options.effective_eval_strategy
+    if evaluation != "no" and "save_strategy" not in given:  # the best weights can be kept only if both come together
+        options = replace(options, save_strategy=evaluation)
+    if evaluation == options.save_strategy == "steps" and "save_steps" not in given:
+        options = replace(options, save_steps=options.eval_steps or options.logging_steps)
     return replace(
         options,
-        do_eval=options.do_eval or options.effective_eval_strategy != "no",
+        do_eval=options.do_eval or evaluation != "no",
         greater_is_better=options.best_is_greatest if greater is None else greater,
         label_names=options.label_names if labels_key is None else [labels_key],
     )

@@ -144,7 +144,7 @@ class QARunConfig(_ConfigBase):
         training = self.training
         if self.data.folds is not None:
             training = replace(training, do_eval=self.data.fold_choosing_share > 0, do_predict=True)
-        return replace(self, training=resolve_training_options(training))
+        return replace(self, training=resolve_training_options(training, self.given))
 
     def all_splits(self) -> tuple[Split, ...]:
         """Return every part that the data may have; of a cross-validation the one that is divided."""
@@ -182,7 +182,7 @@ class NERRunConfig(_ConfigBase):
     def resolved(self) -> NERRunConfig:
         """Return the configuration with those options decided that follow from others."""
         labels_key = None if self.training.label_names else LABELS_KEY
-        return replace(self, training=resolve_training_options(self.training, labels_key=labels_key))
+        return replace(self, training=resolve_training_options(self.training, self.given, labels_key=labels_key))
 
     def class_names(self) -> tuple[str, ...]:
         """Return the names of labels that are numbers; empty if the user gives none."""
@@ -206,7 +206,7 @@ class MLMRunConfig(_ConfigBase):
     def resolved(self) -> MLMRunConfig:
         """Return the configuration with those options decided that follow from others."""
         labels_key = None if self.training.label_names else LABELS_KEY
-        training = resolve_training_options(self.training, labels_key=labels_key)
+        training = resolve_training_options(self.training, self.given, labels_key=labels_key)
         # Logits over the vocabulary would fill the memory, and no metric needs them.
         return replace(self, training=replace(training, prediction_loss_only=True))
 

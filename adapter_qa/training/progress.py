@@ -70,6 +70,7 @@ class ProgressLines(TrainerCallback):
         args = trainer.args
         self.early_stopping = early_stopping(trainer)
         self.items_per_step, self.unit, self.clock = items_per_step, unit, clock
+        self.keeps_best = bool(args.load_best_model_at_end)
         self.metric = str(args.metric_for_best_model).removeprefix("eval_")
         self.has_bar = args.process_index == 0 and not args.disable_tqdm and sys.stderr.isatty()
         self.logs_steps = args.get_process_log_level() <= logging.INFO
@@ -194,7 +195,7 @@ class ProgressLines(TrainerCallback):
             return ""
         if self.best is None or (value > self.best if greatest_is_best(self.metric) else value < self.best):
             self.best = value
-            return "  best"
+            return "  best" if self.keeps_best else "  best so far, not kept"
         if self.early_stopping is None:
             return ""
         counter = self.early_stopping.early_stopping_patience_counter

@@ -95,6 +95,13 @@ def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
     print_main(f"{document['script']}\n{plan.text()}")
     if args.get_process_log_level() <= logging.INFO:
         print_main(format_table(parameters))
+    if training is not None and training.metric is None and args.eval_strategy != "no":
+        log_note(
+            [
+                "the last weights are kept, not those of the best evaluation; a new run without "
+                "--load_best_model_at_end and --save_strategy keeps the best"
+            ]
+        )
     run.record.update(plan={key: value for key, value in asdict(plan).items() if key != "data"})
 
 
@@ -133,7 +140,8 @@ def print_result(run: RunContext[Config], state: TrainerState) -> None:
     if record.folder is None or not record.begun:
         return
     metric = run.config.training.best_metric
-    best, metrics, saved = best_evaluation(state), document.get("metrics", {}), document.get("saved")
+    best = best_evaluation(state) if run.args.load_best_model_at_end else None
+    metrics, saved = document.get("metrics", {}), document.get("saved")
     result = RunResult(
         ended=document.get("ended"),
         best=f"{epoch_text(best['epoch'], state.num_train_epochs)}  {metrics_text(best, metric)}" if best else None,

@@ -50,8 +50,8 @@ class TrainingPlan:
         effective_batch_size: inputs of one optimizer step, of all processes.
         steps: optimizer steps of the whole training.
         epochs: epochs of the whole training.
-        evaluation: when the model is evaluated during training.
-        metric: decides which epoch is best; None if there is no evaluation.
+        evaluation: when the model is evaluated during training; and that this decides nothing, if so.
+        metric: decides which evaluation's weights are kept; None if those of the last step are.
         patience: evaluations without a better metric after which the training stops; None: it does not.
         resumed_from: name of the checkpoint; None for a new training.
         learning_rate: of the weights that have none of their own.
@@ -84,7 +84,7 @@ def training_plan(args: TrainerArguments, inputs: int, resumed_from: str | None)
         steps=steps,
         epochs=round(steps / _steps_of_epoch(inputs, args), 2) if args.max_steps > 0 else args.num_train_epochs,
         evaluation=_evaluation_text(args, steps),
-        metric=None if args.eval_strategy == "no" else str(args.metric_for_best_model).removeprefix("eval_"),
+        metric=str(args.metric_for_best_model).removeprefix("eval_") if args.load_best_model_at_end else None,
         patience=patience,
         resumed_from=resumed_from,
         learning_rate=args.learning_rate,
@@ -95,8 +95,10 @@ def training_plan(args: TrainerArguments, inputs: int, resumed_from: str | None)
 def _evaluation_text(args: TrainerArguments, steps: int) -> str:
     if args.eval_strategy == "steps" and args.eval_steps is not None:
         interval = args.eval_steps if args.eval_steps >= 1 else math.ceil(steps * args.eval_steps)
-        return f"every {count(interval, 'step')}"
-    return "every epoch" if args.eval_strategy == "epoch" else "none while training"
+        text = f"every {count(interval, 'step')}"
+    else:
+        text = "every epoch" if args.eval_strategy == "epoch" else "none while training"
+    return text + ("" if args.load_best_model_at_end or args.eval_strategy == "no" else "; the last weights are kept")
 
 
 def train_steps(inputs: int, args: TrainerArguments) -> int:
@@ -226,7 +228,7 @@ class RunResult:
 
     Attributes:
         ended: why the training ended; None for a run that does not train.
-        best: the best epoch and its metrics in words; None without evaluations during training.
+        best: the epoch of the weights and its metrics in words; None if these are the last weights.
         seconds: of this process.
         train_seconds: of the training, before an interruption too; None for a run that does not train.
         saved: folder of what was trained; None for a run that does not train.

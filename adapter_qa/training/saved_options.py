@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from adapter_qa.config.options import HEAD_FROM_QA, IEEE, NEW
+from adapter_qa.config.options import HEAD_FROM_QA, IEEE, NEW, TrainingOptions
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, data_options
 from adapter_qa.config.validation import head_rate_problems
 from adapter_qa.core.messages import log_note
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Options that the device decides if they are not given, and how versions without them computed.
 ARITHMETIC = {"bf16": False, "fp16": False, "fp32_products": IEEE, "fast_step": False}
+# Options that follow the evaluation if they are not given; in versions before, they had these values then.
+SAVING: dict[str, Any] = {"save_strategy": TrainingOptions.save_strategy, "save_steps": TrainingOptions.save_steps}
 FITTED = ("temperature", "null_score_diff_threshold")  # by a calibration
 # At the rate of its adapter, 1e-3, a new NER head learned nothing in 215 steps on one of two encoders. A new QA head
 # gained F1 on both, with adapters and without; docs/measurements.md, "The learning rate of a new head".
@@ -118,6 +120,23 @@ def with_begun_arithmetic(config: Config, folder: Path | None) -> Config:
         given |= {"bf16", "fp16"}
     begun = {name: recorded.get(name, value) for name, value in ARITHMETIC.items() if name not in given}
     return replace(config, training=replace(config.training, **begun))
+
+
+def with_earlier_saving(config: Config) -> Config:
+    """Return the options of a run, with those of `SAVING` that were not given as versions before had them."""
+    values = {name: value for name, value in SAVING.items() if name not in config.given}
+    return replace(config, training=replace(config.training, **values))
+
+
+def with_begun_saving(config: Config, folder: Path | None) -> Config:
+    """Return the options of a run, saving as a version before did if it began the run in the folder.
+
+    Raises:
+        UserError: if the folder's run.json is damaged.
+    """
+    recorded, earlier = _begun_options(config, folder), with_earlier_saving(config)
+    is_earlier = recorded is not None and all(recorded.get(name) == vars(earlier.training)[name] for name in SAVING)
+    return earlier if is_earlier else config
 
 
 def with_begun_head(

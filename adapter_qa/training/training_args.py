@@ -85,9 +85,8 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
         UserError: if the library refuses the options.
     """
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    eval_strategy = values["eval_strategy"] = options.effective_eval_strategy
-    if options.load_best_model_at_end is None:
-        values["load_best_model_at_end"] = eval_strategy != "no" and options.save_strategy == eval_strategy
+    values["eval_strategy"] = options.effective_eval_strategy
+    values["load_best_model_at_end"] = options.keeps_best
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
     if options.keep_checkpoint is None:
         values["keep_checkpoint"] = options.save_total_limit is None or options.save_total_limit > 1

@@ -21,6 +21,7 @@ import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerFast, set_seed
+from transformers.trainer_utils import SaveStrategy
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
@@ -79,6 +80,8 @@ from adapter_qa.training.saved_options import (
     with_begun_arithmetic,
     with_begun_head,
     with_begun_options,
+    with_begun_saving,
+    with_earlier_saving,
     without_saved_options,
 )
 from adapter_qa.training.shared_files import fingerprints
@@ -119,6 +122,10 @@ def start_run(
     folder = None if args.dry_run else Path(str(args.output_dir))
     begun_folder = _begun_folder(config, folder)
     args = _as_begun(args, config, begun_folder)
+    begun = with_begun_saving(config, begun_folder)
+    if begun is not config:
+        args.save_strategy, args.save_steps = SaveStrategy(begun.training.save_strategy), begun.training.save_steps
+        args.load_best_model_at_end = begun.training.keeps_best
     config, setup = with_begun_head(with_begun_options(config, folder), setup, folder)
     args.head_learning_rate = decided_head_rate(config, setup, base_config, begun_folder)
     if folder is not None and config.training.overwrite_output_dir and (folder / RUN_FILE).is_file():
@@ -166,8 +173,15 @@ def _set_derived_folder(args: TrainerArguments, config: Config, setup: AdapterSe
     named = copy(args)
     if args.device.type == "cpu":
         named.bf16 = bool(config.training.bf16)
-    options = [named, config.model, *data_and_adapter_options(without_saved_options(config))]
-    args.output_dir = str(derived_output_dir(config.model.model_name_or_path, _data_name(config), setup, options))
+    groups: list[Any] = [named, config.model, *data_and_adapter_options(without_saved_options(config))]
+
+    def folder() -> Path:
+        return derived_output_dir(config.model.model_name_or_path, _data_name(config), setup, groups)
+
+    new = folder()
+    named.load_best_model_at_end = with_earlier_saving(config).training.keeps_best
+    earlier = folder()
+    args.output_dir = str(earlier if (earlier / RUN_FILE).is_file() else new)
     if config.training.logging_dir is None:
         args.logging_dir = str(Path(args.output_dir) / "runs")
 

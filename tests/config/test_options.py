@@ -136,6 +136,32 @@ def test_less_loss_is_better(metric: str, greater: bool) -> None:
     assert resolved.best_metric == metric.removeprefix("eval_")
 
 
+@pytest.mark.parametrize(
+    ("values", "saving", "keeps_best"),
+    [
+        ({"do_train": True}, ("epoch", 500), False),
+        ({"do_train": True, "do_eval": True}, ("epoch", 500), True),
+        ({"do_train": True, "do_eval": True, "save_strategy": "no"}, ("no", 500), False),
+        ({"do_train": True, "eval_strategy": "steps", "eval_steps": 7}, ("steps", 7), True),
+        ({"do_train": True, "eval_strategy": "steps"}, ("steps", 0.01), True),
+        ({"do_train": True, "eval_strategy": "steps", "eval_steps": 7, "save_steps": 14}, ("steps", 14), True),
+        (
+            {"do_train": True, "eval_strategy": "steps", "eval_steps": 7, "save_strategy": "epoch"},
+            ("epoch", 500),
+            False,
+        ),
+        ({"do_train": True, "eval_strategy": "epoch", "load_best_model_at_end": False}, ("epoch", 500), False),
+        ({"do_train": True, "eval_strategy": "no", "save_strategy": "no"}, ("no", 500), False),
+    ],
+)
+def test_checkpoints_come_with_evaluations_unless_they_are_given(
+    values: dict[str, Any], saving: tuple[str, float], keeps_best: bool
+) -> None:
+    resolved = resolve_training_options(TrainingOptions(**values), frozenset(values))
+    assert (resolved.save_strategy, resolved.save_steps) == saving
+    assert resolved.keeps_best is keeps_best
+
+
 def test_a_given_direction_is_kept_for_validation() -> None:
     assert resolve_training_options(TrainingOptions(greater_is_better=False)).greater_is_better is False
 

@@ -127,7 +127,10 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_without_a_terminal_there_is_a_line_every_minute(lines: list[str], tmp_path: Path) -> None:
     """Steps of 25 s, each of 32 questions; the evaluation between the second and third step takes 100 s."""
-    args = TrainingArguments(str(tmp_path), metric_for_best_model="f1", use_cpu=True, report_to="none")
+    args = TrainingArguments(
+        str(tmp_path), metric_for_best_model="f1", use_cpu=True, report_to="none", load_best_model_at_end=True,
+        eval_strategy="steps", save_strategy="steps", eval_steps=2, save_steps=2,
+    )  # fmt: skip
     trainer: Any = SimpleNamespace(args=args, callback_handler=SimpleNamespace(callbacks=[]))
     clock, control = Clock(), TrainerControl()
     callback = ProgressLines(trainer, 32.0, "questions", clock)
@@ -320,6 +323,54 @@ def test_the_plan_is_in_run_json(command: list[str], tmp_path: Path) -> None:
         "head_learning_rate": None,
     }
     assert document["steps"] == -(-windows // 4)
+
+
+def trained(process: subprocess.CompletedProcess[str]) -> list[str]:
+    """Return the lines on what an evaluation decides, and on which weights are kept."""
+    words = ("  evaluation", "epoch ", "  best", "note: the last weights")
+    return [line for line in (process.stdout + process.stderr).splitlines() if line.startswith(words)]
+
+
+def test_the_best_of_the_evaluations_between_epochs_is_kept(command: list[str], tmp_path: Path) -> None:
+    """F1 stays the same, so the first evaluation is best."""
+    words = override(
+        command,
+        "--num_train_epochs",
+        "1",
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        "1",
+        "--early_stopping_patience",
+        "9",
+    )
+    process = run_main(run_qa_adapter.main, *words, "--output_dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    document = read(tmp_path)
+    names = ("save_strategy", "save_steps", "load_best_model_at_end")
+    assert [document["options"][name] for name in names] == ["steps", 1, True]
+    assert (document["best"]["step"], document["metrics"]["eval"]["step"]) == (1, 1)
+    assert document["steps"] > 1
+
+
+@pytest.mark.parametrize("options", [("--load_best_model_at_end", "False"), ("--save_strategy", "no")])
+def test_where_the_last_weights_are_kept_nothing_else_is_said(
+    options: tuple[str, str], command: list[str], tmp_path: Path
+) -> None:
+    words = override(command, "--num_train_epochs", "2", "--early_stopping_patience", "9", *options)
+    process = run_main(run_qa_adapter.main, *words, "--output_dir", tmp_path)
+    assert process.returncode == 0, process.stderr
+    document = read(tmp_path)
+    first, last = map(scores, document["history"])
+    assert trained(process) == [
+        "  evaluation  every epoch; the last weights are kept; stops after 9 evaluations",
+        f"epoch 1/2  {first}  best so far, not kept",
+        f"epoch 2/2  {last}  not better (1 of 9)",
+        "note: the last weights are kept, not those of the best evaluation; a new run without "
+        "--load_best_model_at_end and --save_strategy keeps the best",
+    ]
+    assert document["plan"]["training"]["metric"] is None
+    assert document["metrics"]["eval"]["step"] == document["steps"]
 
 
 # ---------------------------------------------------------------- disk

@@ -191,3 +191,38 @@ def test_a_run_records_where_its_fusion_head_starts_and_a_begun_run_keeps_it(
     )
     done = run_main(run_qa_adapter.main, *argv, "--fusion_head", "new", "--dry_run")
     assert "note: --fusion_head is not used: it is for --fuse_adapters" in done.stderr.splitlines()
+
+
+@pytest.mark.parametrize("folder", ["run", None])
+def test_a_begun_run_saves_as_it_began(
+    folder: str | None, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Versions before saved after each epoch, however the model was evaluated; so does this run, in its first part."""
+    argv = [
+        "--model_name_or_path", tiny_bert, "--do_train", "--train_file", squad_files[0], "--report_to", "none",
+        "--do_eval", "--validation_file", squad_files[1], "--max_steps", 2, "--max_seq_length", 64, "--doc_stride", 16,
+        "--eval_strategy", "steps", "--eval_steps", 1, *(["--output_dir", folder] if folder else []),
+    ]  # fmt: skip
+    done = run_main(run_qa_adapter.main, *argv, "--save_strategy", "epoch", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (file,) = tmp_path.rglob("run.json")
+    assert folder is not None or "_bestFalse_" in file.parent.name
+    earlier = json.loads(file.read_text(encoding="utf-8"))
+    names = ("save_strategy", "save_steps", "load_best_model_at_end")
+    assert [earlier["options"][name] for name in names] == ["epoch", 500, False]
+    done = run_main(run_qa_adapter.main, *argv, cwd=tmp_path)
+    assert (done.returncode, "this run is finished" in done.stdout) == (0, True), done.stderr
+
+    file.write_text(json.dumps(earlier | {"status": "interrupted"}), encoding="utf-8")
+    done = run_main(run_qa_adapter.main, *argv, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    again = json.loads(file.read_text(encoding="utf-8"))
+    assert (again["status"], [again["options"][name] for name in names]) == ("finished", ["epoch", 500, False])
+    assert [*tmp_path.rglob("run.json")] == [file]
+
+    other = ["--output_dir", folder, "--overwrite_output_dir"] if folder else ["--seed", 5]
+    done = run_main(run_qa_adapter.main, *override(argv, *other), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    newest = max(tmp_path.rglob("run.json"), key=lambda path: path.stat().st_mtime)
+    new = json.loads(newest.read_text(encoding="utf-8"))
+    assert [new["options"][name] for name in names] == ["steps", 1, True]
