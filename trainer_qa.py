@@ -237,9 +237,9 @@ class QuestionAnsweringTrainer(AdapterTrainer):
                 the answers without it.
 
         Returns:
-            Metrics with the prefix, the same in all processes. They include scores if all questions have gold answers
-            or the data are SQuAD v2. `answers_runtime` is the time in seconds to choose and write the answers,
-            `scores_runtime` the time to score them.
+            Metrics with the prefix, the same in all processes. They include loss and scores if the gold answers of all
+            questions are known; in SQuAD v1 every question needs one. `answers_runtime` is the time in seconds to
+            choose and write the answers, `scores_runtime` the time to score them.
         """
         check_setup(self.model, self.setup)
         started = time.time()
@@ -256,7 +256,8 @@ class QuestionAnsweringTrainer(AdapterTrainer):
                 loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix
             )
         metrics = on_main_process(lambda: self._write_and_score(dataset, questions, prefix))
-        metrics |= {name: value for name, value in (output.metrics or {}).items() if name == f"{prefix}_loss"}
+        if self._gold_is_known(questions):
+            metrics[f"{prefix}_loss"] = (output.metrics or {})[f"{prefix}_loss"]
         metrics[f"{prefix}_questions"] = len(questions)
         metrics[f"{prefix}_windows"] = len(dataset)
         metrics.update(speed_metrics(prefix, started, num_samples=len(dataset)))
@@ -320,10 +321,11 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         return Trust(metrics, {"reliability": trust.curves["reliability"]})
 
     def _gold_is_known(self, questions: Sequence[Question]) -> bool:
-        return self.options.version_2_with_negative or all(question.answer_texts for question in questions)
+        version_2 = self.options.version_2_with_negative
+        return all(question.answers_known and (version_2 or question.answer_texts) for question in questions)
 
     def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
-        """Return the SQuAD metrics in percent; none if a question of SQuAD v1 has no gold answer.
+        """Return the SQuAD metrics in percent; none unless all gold answers are known.
 
         They include the scores of the best of the first k candidates (`top_k_metrics`). For v2 the scores use
         --null_score_diff_threshold. `best_f1` and `best_exact` use the thresholds that are best for these questions.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NotRequired, TypedDict
 
@@ -84,7 +85,7 @@ class _ConfigBase:
         Secrets are left out, and what must not be repeated: to replace the folder.
         """
         return {
-            option.name: value
+            option.name: _plain(value)
             for group in self.groups()
             for option in fields(group)
             if option.name in self.given and option.name not in NOT_REPEATED and not option.name.endswith("token")
@@ -220,6 +221,13 @@ class MLMRunConfig(_ConfigBase):
         With a data set these are both parts, though it may lack one.
         """
         return tuple(split for split in self.all_splits() if split.files or self.data.dataset_name is not None)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of the library's enums as text, also in a list; others as they are."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
 
 
 RunConfig = QARunConfig | NERRunConfig | MLMRunConfig

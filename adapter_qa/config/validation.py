@@ -155,6 +155,12 @@ def _calibration_problems(config: QARunConfig) -> list[str]:
         problems.append(f"{' and '.join(given)} exclude each other; give one")
     if not (training.do_eval or training.dry_run):
         problems.append(f"{given[0]}: needs --do_eval, which says how well the calibration does")
+    problems += [  # `evaluation_loop` casts the model itself, and the calibration comes before it is saved
+        f"--{name}: with {given[0]} the weights would be rounded before they are saved; leave out the option, and give "
+        "--bf16 True to compute in bfloat16"
+        for name in ("bf16_full_eval", "fp16_full_eval")
+        if getattr(training, name)
+    ]
     fitted = {"temperature": True, "null_score_diff_threshold": data.version_2_with_negative}
     return problems + [
         f"--{name} {vars(data)[name]:g}: {given[0]} fits it; leave out one of the two"

@@ -13,6 +13,7 @@ class Question:
         answer_texts: gold answers; empty if the question is unanswerable (v2) or its answers are not known.
         answer_starts: index in `context` of the first character of each gold answer. Published data contains wrong
             indices; -1 marks an answer that the context does not contain. See `is_aligned`.
+        answers_known: whether the data says what the answers are, also that there are none.
     """
 
     id: str
@@ -21,6 +22,7 @@ class Question:
     answer_texts: tuple[str, ...]
     answer_starts: tuple[int, ...]
     title: str = ""
+    answers_known: bool = True
 
 
 def is_aligned(question: Question, index: int = 0) -> bool:

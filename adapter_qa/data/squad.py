@@ -186,6 +186,7 @@ def parse_question(
         answer_texts=tuple(answers.texts),
         answer_starts=tuple(answers.starts),
         title=fields.get(columns.title) or "",
+        answers_known=answers.known,
     )
 
 
@@ -342,11 +343,12 @@ def _text_problem(fields: dict[str, Any], key: str) -> str:
 
 
 class _Answers(NamedTuple):
-    """The answers of a record: texts, their start indices, and why they are not valid; empty if they are."""
+    """The answers of a record: texts, their start indices, why they are not valid, and whether the record has any."""
 
     texts: list[Any]
     starts: list[Any]
     problem: str = ""
+    known: bool = True
 
 
 def _read_answers(
@@ -363,7 +365,7 @@ def _read_answers(
     if impossible or answers == [] or (has_start and _is_gap(answers) and _is_gap(start)):
         return _Answers([], [])
     if answers is None and not has_start:
-        return _Answers([], [], f"no {columns.answer!r}" if need_answers else "")
+        return _Answers([], [], f"no {columns.answer!r}" if need_answers else "", known=False)
     texts: Any
     starts: Any
     if isinstance(answers, dict):

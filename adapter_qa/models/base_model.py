@@ -144,7 +144,7 @@ def load_model(
         attention = {"attn_implementation": implementation} if implementation else {}
         if shapes_only or options.random_init:
             with torch.device("meta") if shapes_only else nullcontext():
-                empty: PreTrainedModel = model_class.from_config(config, **attention)
+                empty: PreTrainedModel = model_class.from_config(config, dtype=torch.float32, **attention)
             return empty
     if Path(name).is_dir():
         weight_files(options)

@@ -11,6 +11,8 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from adapter_qa.config.options import MLMDataOptions
 from adapter_qa.config.run_configs import MLMRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
@@ -19,6 +21,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.data.compression import format_of
 from adapter_qa.data.dataset_library import dataset_source, load_dataset, split_names
 from adapter_qa.data.text import WITHOUT_COLUMNS, read_texts, text_files, texts_of_records
+from adapter_qa.runs.layout import RUN_FILE
 from adapter_qa.training.shared_files import shared_file_notes
 
 if TYPE_CHECKING:
@@ -26,6 +29,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from adapter_qa.runs.run_record import RunRecord
+
+
+class _Source(msgspec.Struct):
+    held_out_of: str | None = None
+
+
+class _BegunRun(msgspec.Struct):
+    """The part of a run.json that says where the blocks of each split came from."""
+
+    data: dict[str, _Source] = {}
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ def make_split_blocks(
 ) -> dict[str, np.ndarray]:
     """Cut the texts of every split into blocks and record counts.
 
-    Without evaluation text, the last blocks of the training text become the evaluation blocks.
+    With --do_eval and no evaluation text, the last blocks of the training text become the evaluation blocks.
 
     Returns:
         (blocks, block_size) int64 token ids by split.
@@ -127,10 +140,13 @@ def make_split_blocks(
     """
     from adapter_qa.data.masked_lm import split_into_blocks
 
-    data = config.data
+    data, sources = config.data, record.document["data"]
+    evaluates, dry_run = config.training.do_eval, config.training.dry_run
+    if not (evaluates or dry_run):
+        splits = {name: split for name, split in splits.items() if name != "eval"}
+        sources.pop("eval", None)
     blocks = {name: split_into_blocks(split.texts, tokenizer, data.block_size) for name, split in splits.items()}
-    sources = record.document["data"]
-    if "eval" not in blocks:
+    if "eval" not in blocks and (evaluates or _held_out_before(record)):
         origin = _name(config.all_splits()[0], data)
         held_out = max(1, round(len(blocks["train"]) * data.validation_split_percentage / 100))
         if held_out >= len(blocks["train"]):
@@ -142,3 +158,12 @@ def make_split_blocks(
         blocks[name] = blocks[name][: limits[name]]
         sources[name]["blocks"] = len(blocks[name])
     return blocks
+
+
+def _held_out_before(record: RunRecord) -> bool:
+    """Return whether the begun run in the folder held blocks out; versions before did so without --do_eval, too."""
+    from adapter_qa.models.metadata import read_document
+
+    if record.folder is None or record.replaces or not (record.folder / RUN_FILE).is_file():
+        return False
+    return read_document(record.folder / RUN_FILE, _BegunRun).data.get("eval", _Source()).held_out_of is not None

@@ -156,7 +156,8 @@ class ResumableTrainer(Trainer):
         """Log; the time of a resumed training includes the time before it was interrupted."""
         if "train_runtime" in logs:
             seconds = logs["train_runtime"] + self.seconds_before
-            for rate in ("train_samples_per_second", "train_steps_per_second"):
+            rates = ("train_samples_per_second", "train_steps_per_second", "train_tokens_per_second")
+            for rate in logs.keys() & rates:
                 logs[rate] = round(logs[rate] * logs["train_runtime"] / seconds, 3)
             logs["train_runtime"] = round(seconds, 4)
         super().log(logs, start_time)
@@ -201,6 +202,11 @@ class ResumableTrainer(Trainer):
         step = int(self.nan_step)
         if step:
             raise self._nan_error(step)
+
+    def raise_if_not_finite(self, weights: dict[str, torch.Tensor]) -> None:
+        """Raise RunError if a weight that trains is NaN or infinite, which a finite loss may lead to."""
+        if not all(bool(weight.isfinite().all()) for weight in weights.values()):
+            raise self._nan_error(self.state.global_step)
 
     def _nan_error(self, step: int) -> RunError:
         args = self.args
@@ -305,8 +311,7 @@ class ResumableTrainer(Trainer):
         temporary = self.folder / TEMPORARY_CHECKPOINT
         state = self.trained_weights()
         if self.args.should_save:
-            if not all(bool(weight.isfinite().all()) for weight in state.values()):
-                raise self._nan_error(step)
+            self.raise_if_not_finite(state)
             save_file(state, temporary / TRAINED_FILE, metadata={"format": "pt"})
         self._save_optimizer_and_scheduler(str(temporary))
         self._save_scaler(str(temporary))

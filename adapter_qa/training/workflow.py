@@ -74,6 +74,7 @@ from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import LabelEntropyCallback, best_evaluation, end_of_training, training_history
 from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, RunContext
 from adapter_qa.training.run_messages import print_result, print_scores
+from adapter_qa.training.run_summary import units
 from adapter_qa.training.saved_options import (
     ARITHMETIC,
     decided_head_rate,
@@ -355,8 +356,10 @@ def build_model(
     are the class names of NER.
 
     Raises:
-        UserError: if the base model cannot be loaded, or lacks a fast step or checkpointing that is asked for.
+        UserError: if the base model cannot be loaded, or lacks a fast step or checkpointing that is asked for; or
+            --dataloader_drop_last leaves no batch.
     """
+    _check_drop_last(run)
     options, weights = base.identity.options, base.identity.weights
     model = load_model(options, task, labels, shapes_only=run.args.dry_run)
     if run.config.training.fast_step and not has_fast_step(model.config):
@@ -387,6 +390,20 @@ def build_model(
     trained_on = msgspec.to_builtins(_trained_on(options, weights, base.identity.tokenizer))
     run.record.update(setup=run.setup_name, parameters=parameters, trained_on=trained_on)
     return ModelBundle(model, base.tokenizer, parameters, {**trained_on, "versions": versions(), **task_metadata})
+
+
+def _check_drop_last(run: RunContext[Config]) -> None:
+    """Raise UserError if --dataloader_drop_last would drop the only batch."""
+    args, counts = run.args, run.record.document["data"].get("train")
+    if counts is None or not args.dataloader_drop_last:
+        return
+    unit, _ = units(counts)
+    batch = args.train_batch_size * args.world_size
+    if counts[unit] < batch:
+        raise UserError(
+            f"--dataloader_drop_last True: {counts[unit]} {unit} are fewer than one batch of {batch}, so all would be "
+            "dropped; leave it out or lower --per_device_train_batch_size"
+        )
 
 
 def write_options(run: RunContext[Config]) -> None:
@@ -435,7 +452,7 @@ def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
 
     Raises:
         UserError: if the frozen adapters of a resumed run have changed.
-        RunError: if the disk is full, or a loss is NaN.
+        RunError: if the disk is full, or a loss or a weight is NaN.
         Interrupted: if a signal came; a checkpoint is saved.
     """
     check_setup(trainer.model, run.setup)
@@ -454,6 +471,8 @@ def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     if checkpoint is not None:
         on_main_process(lambda: check_states(checkpoint))
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    trainer.raise_if_nan()  # without evaluations, logs and checkpoints nothing has looked
+    trainer.raise_if_not_finite(trainer.trained_weights())
     trainer.save_state()
     if trainer.is_world_process_zero():
         record.update(**training_history(trainer.state), ended=end_of_training(trainer))

@@ -395,6 +395,17 @@ def test_a_calibration_needs_an_evaluation_and_fits_what_is_not_given() -> None:
     assert not [problem for problem in validate_config(fitted) if "calibration" in problem]
 
 
+@pytest.mark.parametrize("name", ["bf16_full_eval", "fp16_full_eval"])
+def test_a_calibration_must_not_round_the_weights_before_they_are_saved(name: str) -> None:
+    training: dict[str, Any] = {"do_eval": True, name: True}
+    config = qa_config(QADataOptions(calibration_share=0.1), **training)
+    assert [problem for problem in validate_config(config) if name in problem] == [
+        f"--{name}: with --calibration_share the weights would be rounded before they are saved; leave out the option, "
+        "and give --bf16 True to compute in bfloat16"
+    ]
+    assert not [problem for problem in validate_config(replace(config, data=QADataOptions())) if name in problem]
+
+
 def test_top_k_needs_as_many_candidates() -> None:
     config = qa_config(QADataOptions(n_best_size=4), metric_for_best_model="top_5_f1")
     assert "--metric_for_best_model top_5_f1: needs --n_best_size 5 or more" in validate_config(config)

@@ -185,11 +185,19 @@ def test_long_csv_field(tmp_path: Path) -> None:
 
 def test_answers_may_be_missing_when_not_needed(tmp_path: Path) -> None:
     record = {key: value for key, value in flat(ANSWERED).items() if key not in ("answers", "title")}
-    expected = [Question("q1", "Onde fica?", CONTEXT, (), ())]
+    expected = [Question("q1", "Onde fica?", CONTEXT, (), (), answers_known=False)]
     assert read_squad(write(tmp_path / "q.json", [record]), need_answers=False) == expected
     assert read_squad(write(tmp_path / "q.json", [record | {"answers": None}]), need_answers=False) == expected
     assert read_squad(write_csv(tmp_path / "q.csv", [record]), need_answers=False) == expected
     assert read_squad(write_csv(tmp_path / "q.csv", [record | {"answers": ""}]), need_answers=False) == expected
+    empty: list[dict[str, Any]] = [
+        {"answers": []},
+        {"answers": {"text": [], "answer_start": []}},
+        {"is_impossible": True},
+    ]
+    for none in empty:
+        (question,) = read_squad(write(tmp_path / "q.json", [record | none]), need_answers=False)
+        assert question == Question("q1", "Onde fica?", CONTEXT, (), ())
 
 
 # --- other forms that people have ----------------------------------------------------------------------------

@@ -399,3 +399,12 @@ def test_only_two_library_notices_are_silenced(library_loggers: list[logging.Log
         ]
     ]
     assert shown == [False, True, False, True]
+
+
+def test_random_weights_are_float32_whatever_the_configuration_says(tiny_bert: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "half"
+    shutil.copytree(tiny_bert, folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}), encoding="utf-8")
+    model = load_model(ModelOptions(str(folder), random_init=True), "qa")
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}

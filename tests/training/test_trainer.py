@@ -186,7 +186,8 @@ def test_padding_counts_in_the_loss_only_without_an_attention_mask(tiny_bert: Pa
 
 def test_train_runtime_of_a_resumed_run_includes_the_steps_before(tiny_bert: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"eval_strategy": "epoch", "save_strategy": "epoch", "save_total_limit": 3}
-    make_trainer(tiny_bert, tmp_path, [1.0, 2.0, 3.0], **options).train()
+    options["include_tokens_per_second"] = True
+    whole = make_trainer(tiny_bert, tmp_path, [1.0, 2.0, 3.0], **options).train().metrics
     before = read_progress(tmp_path / "checkpoint-6").seconds
     assert 0 < read_progress(tmp_path / "checkpoint-3").seconds < before
     trainer = make_trainer(tiny_bert, tmp_path, [3.0], **options)
@@ -194,6 +195,8 @@ def test_train_runtime_of_a_resumed_run_includes_the_steps_before(tiny_bert: Pat
     assert before < metrics["train_runtime"] < before + time.time() - trainer.started_at
     assert metrics["train_samples_per_second"] == pytest.approx(36 / metrics["train_runtime"], rel=0.02)
     assert metrics["train_steps_per_second"] == pytest.approx(9 / metrics["train_runtime"], rel=0.02)
+    tokens = whole["train_tokens_per_second"] * whole["train_runtime"]
+    assert metrics["train_tokens_per_second"] == pytest.approx(tokens / metrics["train_runtime"], rel=0.02)
     assert trainer.state.log_history[-1]["train_runtime"] == metrics["train_runtime"]
 
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from support.problems import problems_of
 from support.scripts import override, run_main
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -238,3 +242,118 @@ def test_derived_folders_name_the_first_file(data: QADataOptions, name: str, tmp
     groups = ModelOptions("base"), replace(data, **files), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
     config = QARunConfig(*groups, TrainingOptions(report_to=[]))
     assert Path(workflow._data_name(config)).stem == name
+
+
+# ---------------------------------------------------------------- options of the library
+
+
+def test_options_with_values_of_the_library_are_repeated_as_text(commands: Commands, tmp_path: Path) -> None:
+    argv = override(commands["qa"], "--num_train_epochs", "1", "--debug", "underflow_overflow")
+    assert run_qa_adapter.main([*argv, "--output_dir", str(tmp_path)]) == 0
+    options = yaml.safe_load((tmp_path / "options.yaml").read_text(encoding="utf-8"))
+    assert options["debug"] == ["underflow_overflow"]
+
+
+@pytest.mark.parametrize(("script", "unit"), [("qa", "windows"), ("ner", "inputs"), ("mlm", "blocks")])
+def test_dropping_the_only_batch_is_refused(script: str, unit: str, commands: Commands, tmp_path: Path) -> None:
+    argv = override(commands[script], "--per_device_train_batch_size", "500", "--dataloader_drop_last", "True")
+    (problem,) = problems_of(SCRIPTS[script], [*argv, "--output_dir", str(tmp_path / "run")])
+    assert re.fullmatch(
+        rf"--dataloader_drop_last True: \d+ {unit} are fewer than one batch of 500, so all would be dropped; leave it "
+        "out or lower --per_device_train_batch_size",
+        problem,
+    )
+    assert not (tmp_path / "run").exists()
+
+
+# ---------------------------------------------------------------- weights that are not finite
+
+
+@pytest.mark.parametrize("of_loss", [True, False])
+def test_a_training_that_ends_with_nan_is_not_finished(
+    of_loss: bool, commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is logged, evaluated or saved before the end."""
+    forward_and_backward = QuestionAnsweringTrainer.forward_and_backward
+
+    def broken(trainer: QuestionAnsweringTrainer, *args: Any) -> torch.Tensor:
+        loss = forward_and_backward(trainer, *args)
+        if of_loss:
+            return loss * float("nan")
+        for weight in trainer.model.parameters():
+            if weight.grad is not None:
+                weight.grad *= float("nan")
+        return loss
+
+    monkeypatch.setattr(QuestionAnsweringTrainer, "forward_and_backward", broken)
+    argv = override(commands["qa"], "--max_steps", "2", "--eval_strategy", "no", "--save_strategy", "no")
+    with pytest.raises(RunError, match=rf"^step {1 if of_loss else 2}: the loss is infinite or NaN"):
+        run_qa_adapter.main([*argv, "--logging_strategy", "no", "--output_dir", str(tmp_path)])
+    assert read_run(tmp_path)["status"] == "failed"
+    assert not (tmp_path / "adapters-qa").exists()
+
+
+# ---------------------------------------------------------------- blocks that are held out
+
+
+def test_text_is_held_out_for_an_evaluation_only(commands: Commands, tmp_path: Path) -> None:
+    """A run that a version before began goes on with the blocks that it began with."""
+    argv = [word for word in commands["mlm"] if word != "--do_eval"]
+    argv = override(argv, "--num_train_epochs", "1", "--save_strategy", "no", "--output_dir", tmp_path / "run")
+    split = [argv.index(name) for name in ("--validation_file", "--max_train_samples", "--max_eval_samples")]
+    argv = [word for number, word in enumerate(argv) if not any(number in (at, at + 1) for at in split)]
+    assert run_mlm_adapter.main(argv) == 0
+    run = read_run(tmp_path / "run")
+    assert run["data"].keys() == {"train"}
+    blocks = run["data"]["train"]["blocks"]
+
+    def resumed(**changes: Any) -> dict[str, Any]:
+        (tmp_path / "run" / "run.json").write_text(json.dumps(run | changes), encoding="utf-8")
+        assert run_mlm_adapter.main(argv) == 0
+        return read_run(tmp_path / "run")["data"]
+
+    held_out = max(1, round(blocks * 0.05))
+    begun = run["data"] | {"eval": {"held_out_of": "train.json", "blocks": held_out}}
+    data = resumed(status="interrupted", data=begun)
+    assert (data["train"]["blocks"], data["eval"]["blocks"]) == (blocks - held_out, held_out)
+    data = resumed(status="interrupted")
+    assert (data.keys(), data["train"]["blocks"]) == ({"train"}, blocks)
+    argv.append("--overwrite_output_dir")
+    assert resumed(status="interrupted", data=begun).keys() == {"train"}
+
+
+def test_text_that_is_not_evaluated_on_is_in_no_plan(
+    commands: Commands, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [word for word in commands["mlm"] if word != "--do_eval"]
+    assert run_mlm_adapter.main([*argv, "--output_dir", str(tmp_path)]) == 0
+    assert read_run(tmp_path)["data"].keys() == {"train"}
+    assert "evaluate on" not in capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- questions without gold answers
+
+
+@pytest.mark.parametrize("version_2", [True, False])
+@pytest.mark.parametrize(
+    ("answers", "known"),
+    [({}, False), ({"answers": None}, False), ({"answers": []}, True), ({"is_impossible": True}, True)],
+)
+def test_predictions_are_scored_if_gold_answers_are_given(
+    answers: dict[str, Any], known: bool, version_2: bool, commands: Commands, tmp_path: Path
+) -> None:
+    """A question of SQuAD v1 that is said to have no answer is not scored either."""
+    record = {"question": "Quem?", "context": "Ana nasceu em Recife.", **answers}
+    test = tmp_path / "test.json"
+    test.write_text(json.dumps([{"id": str(number), **record} for number in range(3)]), encoding="utf-8")
+    argv = override(commands["qa"], "--max_steps", "1", "--eval_strategy", "no", "--save_strategy", "no")
+    argv += ["--version_2_with_negative", str(version_2), "--do_predict", "--test_file", str(test)]
+    assert run_qa_adapter.main([*argv, "--output_dir", str(tmp_path / "run")]) == 0
+    metrics = read_run(tmp_path / "run")["metrics"]["predict"]
+    scored = known and version_2
+    names = ("predict_f1", "predict_loss", "predict_ece")
+    assert [name in metrics for name in names] == [scored] * 3
+    assert ("predict_NoAns_f1" in metrics) is scored
+    assert metrics["predict_questions"] == 3
+    assert (tmp_path / "run" / "predict_curves.json").is_file() is scored
+    assert len(json.loads((tmp_path / "run" / "predict_predictions.json").read_text(encoding="utf-8"))) == 3
