@@ -7,8 +7,8 @@
 #
 # DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
 # skips what is finished and resumes what was interrupted. STEPS may also have curve (few training questions) and v2
-# (questions without an answer; the threshold is tuned on 30 % of choose.json), SETUPS also head, lora and
-# fusion_without_language.
+# (questions without an answer; the threshold is tuned on 30 % of choose.json), SETUPS also head, lora,
+# fusion_without_language and, after the step v2, fusion_qa_qa.
 #
 # To use the settings that were found before, name their folder, and train the language and the NER adapter alone:
 #
@@ -108,6 +108,10 @@ train_setup() {
     fusion_without_language)
         train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" --fuse_adapters "qa=runs/qa_$seed" ner=adapters/ner
         ;;
+    fusion_qa_qa)
+        train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
+            --fuse_adapters "qa=runs/lang_qa_$seed" "qa_v2=v2/lang_qa_$seed"
+        ;;
     *)
         echo "error: SETUPS: $setup is unknown" >&2
         exit 2
@@ -156,10 +160,10 @@ for step in $STEPS; do
     v2)
         parts=data/v2
         for seed in $SEEDS; do
-            for setup in full qa; do
-                train "settings/$setup.yaml" "v2/${setup}_$seed" "$seed" "$EPOCHS" --version_2_with_negative True \
-                    --calibration_share 0.3
-            done
+            version_2=(--version_2_with_negative True --calibration_share 0.3)
+            train settings/full.yaml "v2/full_$seed" "$seed" "$EPOCHS" "${version_2[@]}"
+            train settings/lang_qa.yaml "v2/lang_qa_$seed" "$seed" "$EPOCHS" "${version_2[@]}" \
+                --load_lang_adapter adapters/mlm
         done
         parts=data
         ;;
