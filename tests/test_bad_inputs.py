@@ -681,7 +681,8 @@ OPTIONS = [
     Case("best model without evaluation", "qa", "--load_best_model_at_end True",
         ("--load_best_model_at_end: evaluation (no) and checkp",)),
     Case("best model with different evaluation and save steps", "qa",
-        "--do_eval --validation_file {fixtures}/dev.json --load_best_model_at_end --eval_strategy steps --eval_steps 2",
+        "--do_eval --validation_file {fixtures}/dev.json --load_best_model_at_end --eval_strategy steps --eval_steps 2 "
+        "--save_strategy epoch",
         ("--load_best_model_at_end: evaluation (steps) and checkpoints (epoch) must come together",)),
     Case("patience without evaluation", "qa", "--early_stopping_patience 2",
         ("--early_stopping_patience needs evaluation while",)),
