@@ -13,9 +13,6 @@ use_environment dev
 
 ruff format --check .
 ruff check .
-mypy --no-error-summary . &  # at the same time as the tests' types: each uses one core for more than a minute
-program=$!
-mypy --no-error-summary --cache-dir .mypy_cache/tests --config-file tests/mypy.ini tests
-wait "$program"
+mypy --no-error-summary .
 export HF_HUB_OFFLINE=1
 exec pytest --numprocesses 2 --dist loadfile "$@"

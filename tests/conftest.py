@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+# ruff: noqa: E402
+import gc
+
+gc.disable()  # until all is imported, see `pytest_collection_finish`
+
 import logging
 import os
 import signal
@@ -49,6 +54,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="takes minutes; run with --slow"))
+
+
+def pytest_collection_finish() -> None:
+    """Look for no garbage among what is imported. Each look there takes half a second, and each training takes some."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

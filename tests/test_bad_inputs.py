@@ -31,7 +31,8 @@ import run_mlm_adapter
 import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions, ModelOptions
-from adapter_qa.models.base_model import load_model, read_base_config
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.setup_decisions import resolve_setup

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import math
@@ -174,7 +175,7 @@ def test_page_lists_as_many_candidates_as_asked_for(saved_runs: SavedRuns, monke
         listener.close()
         pages.append(answerers)
 
-    monkeypatch.setattr(ask_qa.importlib.util, "find_spec", lambda name: name)  # gradio
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)  # gradio
     monkeypatch.setattr(web_demo, "serve_page", serve_page)
     question = make_questions(1, 3)[0]
     for words in (["--n_best", "30", "--max_answer_length", "2"], []):
@@ -400,7 +401,7 @@ def test_problems_of_standard_input_are_reported_by_line(
 
 
 def test_missing_gradio_is_named_only_with_serve(saved_runs: SavedRuns, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ask_qa.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     process = run_main(ask_qa.main, saved_runs.qa, "--serve")
     assert (process.returncode, process.stdout) == (2, "")
     assert process.stderr == ('error: --serve needs gradio, which is not installed: pip install "adapter-qa[serve]"\n')

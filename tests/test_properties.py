@@ -27,7 +27,8 @@ from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
-from adapter_qa.data.conll import OUTSIDE, label_names
+from adapter_qa.data.conll import label_names
+from adapter_qa.data.label_schemes import OUTSIDE
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.spans import WindowSpans, choose_answers
@@ -116,7 +117,8 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 @pytest.fixture(scope="module", params=["bert", "roberta"])
 def tokenizer(request: pytest.FixtureRequest, tiny_bert: Path, tiny_roberta: Path) -> PreTrainedTokenizerFast:
     base = tiny_bert if request.param == "bert" else tiny_roberta
-    return AutoTokenizer.from_pretrained(base, add_prefix_space=True)
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base, add_prefix_space=True)
+    return tokenizer
 
 
 def attempt(call: Any, *args: Any, **kwargs: Any) -> Any:

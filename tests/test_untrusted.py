@@ -32,7 +32,8 @@ from adapter_qa.core.errors import CONTROL_CHARS, MAX_PROBLEM_CHARS, UserError, 
 from adapter_qa.core.messages import log_note
 from adapter_qa.data import squad_archive
 from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS
-from adapter_qa.models.base_model import load_model, load_tokenizer, read_base_config
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.saved_adapters import read_setup

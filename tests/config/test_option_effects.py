@@ -204,7 +204,7 @@ def precision_on_a_gpu(case: Case) -> str:
 def tf32_on_a_gpu(case: Case) -> bool:
     case.patch.setattr(training_args, "is_torch_tf32_available", lambda: True)
     assert case.trainer
-    return torch.backends.cuda.matmul.allow_tf32
+    return bool(torch.backends.cuda.matmul.allow_tf32)
 
 
 def process_group(case: Case) -> dict[str, Any]:
@@ -226,14 +226,14 @@ def process_group(case: Case) -> dict[str, Any]:
 def verbosity_of_other_processes(case: Case) -> int:
     args = case.trainer.args
     case.patch.setattr(type(args), "should_log", False)
-    return args.get_process_log_level()
+    return int(args.get_process_log_level())
 
 
 def logs_on_a_second_machine(case: Case) -> bool:
     args = case.trainer.args
     case.patch.setattr(type(args), "local_process_index", 0)
     case.patch.setattr(type(args), "process_index", 1)
-    return args.should_log
+    return bool(args.should_log)
 
 
 def watched_for_overflows(case: Case) -> bool:
@@ -280,7 +280,7 @@ def stage_of_zero(case: Case) -> int | None:
 def ddp(case: Case) -> dict[str, Any]:
     case.patch.setattr(type(case.trainer.args), "parallel_mode", ParallelMode.DISTRIBUTED)
     case.trainer._wrap_model(case.trainer.model)
-    return vars(case.trainer.accelerator.ddp_handler)
+    return dict(vars(case.trainer.accelerator.ddp_handler))
 
 
 def pushed(case: Case) -> tuple[Any, ...] | None:

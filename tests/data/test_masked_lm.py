@@ -32,7 +32,8 @@ def roberta(tiny_roberta: Path) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(params=["bert", "roberta"])
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
-    return request.getfixturevalue(request.param)
+    tokenizer: PreTrainedTokenizerFast = request.getfixturevalue(request.param)
+    return tokenizer
 
 
 # ---------------------------------------------------------------- blocks
@@ -80,7 +81,8 @@ def test_long_texts_are_tokenized_a_few_at_a_time(
 
     def counting(batch: list[str], **options: bool) -> BatchEncoding:
         calls.append(batch)
-        return tokenize(batch, **options)
+        encoded: BatchEncoding = tokenize(batch, **options)
+        return encoded
 
     tokenize = bert.__class__.__call__.__get__(bert)
     monkeypatch.setattr(masked_lm, "CHARACTERS_PER_CALL", 20)

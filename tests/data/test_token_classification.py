@@ -47,7 +47,8 @@ def roberta(tiny_roberta: Path) -> PreTrainedTokenizerFast:
 
 @pytest.fixture(params=["bert", "roberta"])
 def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
-    return request.getfixturevalue(request.param)
+    tokenizer: PreTrainedTokenizerFast = request.getfixturevalue(request.param)
+    return tokenizer
 
 
 # ---------------------------------------------------------------- words to tokens

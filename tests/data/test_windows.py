@@ -53,7 +53,9 @@ assert choose_answers(questions, windows, spans, n_best_size=3).texts()["1"] in 
 
 @pytest.fixture(scope="module", params=["bert", "roberta"])
 def tokenizer(request: pytest.FixtureRequest, tiny_bert: Path, tiny_roberta: Path) -> PreTrainedTokenizerFast:
-    return AutoTokenizer.from_pretrained(tiny_bert if request.param == "bert" else tiny_roberta)
+    base = tiny_bert if request.param == "bert" else tiny_roberta
+    tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(base)
+    return tokenizer
 
 
 def labelled_text(windows: Windows, index: int, question: Question) -> str:

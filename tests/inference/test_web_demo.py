@@ -218,7 +218,8 @@ class Browser:
         WebDriverWait(driver, 60).until(lambda _: len(self.all("textarea")) == 2)
 
     def all(self, selector: str) -> list[Any]:
-        return self.driver.find_elements(self.by, selector)
+        elements: list[Any] = self.driver.find_elements(self.by, selector)
+        return elements
 
     def texts(self, selector: str) -> list[str]:
         return [element.text for element in self.all(selector)]
@@ -245,7 +246,9 @@ class Browser:
         """Set the width of the window; return the widths of its content and of itself."""
         size = {"width": pixels, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        return self.driver.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+        script = "return [document.documentElement.scrollWidth, window.innerWidth]"
+        widths: list[int] = self.driver.execute_script(script)
+        return widths
 
 
 @pytest.fixture(scope="module")

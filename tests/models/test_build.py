@@ -249,10 +249,10 @@ def test_the_check_leaves_everything_as_it_was(bert: Maker, mlm: str) -> None:
     modes = [module.training for module in model.modules()]
     assert True in modes
     assert False in modes
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index, union-attr]
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()  # type: ignore[index]
     check_effect(model, setup)
     assert torch.equal(states[0], torch.get_rng_state())
-    assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # type: ignore[index, union-attr]
+    assert states[1:] == (np.random.get_state()[1].tolist(), random.getstate())  # type: ignore[index]
     for name, weight in model.named_parameters():
         assert weight.data_ptr() == weights[name][0]
         assert torch.equal(weight, weights[name][1])

@@ -139,7 +139,8 @@ def library_model(maker: Maker, setup: AdapterSetup, weights: dict[str, torch.Te
         place, _, rest = name.partition(".adapter_fusion_layer.")
         assert rest, name
         assert place not in with_adapters
-    return model.eval()
+    library: PreTrainedModel = model.eval()
+    return library
 
 
 @pytest.mark.parametrize(
@@ -223,7 +224,7 @@ def test_adapters_by_hooks_equal_the_librarys_own_in_a_bert(
     for norm in native.modules():
         if isinstance(norm, torch.nn.LayerNorm):
             torch.nn.init.normal_(norm.weight)
-    monkeypatch.setitem(encoder_adapters.CUSTOM_INTERFACES, "bert", BERT_INTERFACE)
+    monkeypatch.setitem(CUSTOM_INTERFACES, "bert", BERT_INTERFACE)
     hooked = load_model(maker.options, "qa")
     encoder_adapters.init_adapters(hooked)
     for source in setup.adapters:

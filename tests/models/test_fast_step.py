@@ -42,7 +42,7 @@ ENCODERS = [*SELF_ATTENTION, *DROPOUT_ONLY]
 def bert(*, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
     """Return a model for questions with random weights, in training mode."""
     torch.manual_seed(0)
-    config = BertConfig(vocab_size=200, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **SIZES)  # type: ignore[arg-type]
+    config = BertConfig(vocab_size=200, hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **SIZES)
     model: PreTrainedModel = BertForQuestionAnswering(config)
     if adapters:
         setup = resolve_setup(
@@ -54,7 +54,8 @@ def bert(*, adapters: bool = True, dropout: float = 0.1) -> PreTrainedModel:
         )
         assert setup is not None
         build_setup(model, setup)
-    return model.train()
+    model.train()
+    return model
 
 
 def encoder(name: str, *, adapters: bool = True, dropout: float = 0.1, attention: str = "sdpa") -> PreTrainedModel:
@@ -70,7 +71,8 @@ def encoder(name: str, *, adapters: bool = True, dropout: float = 0.1, attention
         init_adapters(model)
         as_adapter_model(model).add_adapter("qa", AdapterConfig.load("double_seq_bn", reduction_factor=4))
         as_adapter_model(model).train_adapter("qa")
-    return model.train()
+    model.train()
+    return model
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -327,7 +329,7 @@ def test_attention_without_a_kernel_of_pytorch_has_the_same_outputs(name: str) -
 def test_relative_positions_and_other_encoders_have_none() -> None:
     for other in (BertConfig(position_embedding_type="relative_key"), PretrainedConfig()):
         assert not has_fast_step(other)
-    config = BertConfig(vocab_size=9, position_embedding_type="relative_key", **SIZES)  # type: ignore[arg-type]
+    config = BertConfig(vocab_size=9, position_embedding_type="relative_key", **SIZES)
     with pytest.raises(ValueError, match="has no fast step"):
         use_fast_step(BertForQuestionAnswering(config))
 

@@ -51,7 +51,8 @@ def randomize_adapters(model: PreTrainedModel) -> PreTrainedModel:
     for name, weight in model.named_parameters():
         if "adapter" in name:
             torch.nn.init.normal_(weight, std=0.3)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def make_model(

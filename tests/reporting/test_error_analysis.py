@@ -172,5 +172,5 @@ def test_windows_are_counted_with_the_options_of_the_run(
 )
 def test_interval_from_the_number_of_questions(f1: float, questions: int, low: float, high: float) -> None:
     interval = count_interval(f1, questions)
-    assert (interval.low, interval.high) == (pytest.approx(low, abs=0.01), pytest.approx(high, abs=0.01))
+    assert (interval.low, interval.high) == pytest.approx((low, high), abs=0.01)
     assert not interval.from_answers

@@ -58,7 +58,8 @@ def run_code(folder: Path) -> dict[str, float]:
         [sys.executable, "-c", RUN_CODE], cwd=folder, capture_output=True, text=True, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    printed: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return printed
 
 
 @pytest.mark.parametrize("base", ["bert", "roberta"])
@@ -84,7 +85,8 @@ def train(base: Path, files: tuple[Path, Path], folder: Path, *more: str) -> dic
     words += ["none", "--max_seq_length", "64", "--doc_stride", "16", "--learning_rate", "1e-2", "--language", "pt"]
     words += ["--train_file", str(files[0]), "--validation_file", str(files[1]), "--output_dir", str(folder)]
     assert run_qa_adapter.main(override(words, *more)) == 0
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return record
 
 
 def metadata(folder: Path) -> Any:

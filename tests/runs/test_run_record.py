@@ -32,7 +32,8 @@ def refusal(folder: Path, changed: dict[str, Any] | None = None, *, overwrite: b
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    return record
 
 
 # ---------------------------------------------------------------- folders

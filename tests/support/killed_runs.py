@@ -94,7 +94,7 @@ class OperationCounter:
 
     def install(self) -> None:
         """Count all operations from now on; this cannot be undone."""
-        serialize_file, save, fsync = safetensors.torch.serialize_file, torch.save, os.fsync
+        serialize_file, save, fsync = safetensors.serialize_file, torch.save, os.fsync
 
         def counted_serialize_file(tensors: Any, filename: Any, *args: Any, **kwargs: Any) -> Any:
             return self.run("safetensors", str(filename), lambda: serialize_file(tensors, filename, *args, **kwargs))

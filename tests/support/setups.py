@@ -63,7 +63,8 @@ class Maker:
         """Build a setup in a new model."""
         model = load_model(self.options, setup.task, ["O", "B-X", "I-X"] if setup.task == "ner" else None)
         build_setup(model, setup)
-        return model.eval()
+        model.eval()
+        return model
 
     def make(self, name: str, task: str, *options: Any) -> tuple[PreTrainedModel, AdapterSetup, Path]:
         """Build a setup with random trainable weights and save it under `name`; return model, setup and folder."""

@@ -90,7 +90,8 @@ def wordpiece_vocabulary(
     tokenizer.pre_tokenizer = splitter
     trainer = WordPieceTrainer(vocab_size=size, special_tokens=[*SPECIAL, *inside], show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    return tokenizer.get_vocab()
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return vocabulary
 
 
 def unigram(

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from adapter_qa.core.errors import RunError
 from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.window_dataset import WindowDataset
 from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values
 from adapter_qa.models.save import trainable_state
@@ -32,7 +33,9 @@ def base(tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_batch(trainer: QuestionAnsweringTrainer, rows: int = 8) -> dict[str, torch.Tensor]:
     """Return a batch of windows of different lengths; two gold spans are unknown, so parts have different weights."""
-    batch = next(iter(DataLoader(trainer.train_dataset, rows, collate_fn=trainer.data_collator)))  # type: ignore[arg-type]
+    assert isinstance(trainer.train_dataset, WindowDataset)
+    loader = DataLoader(trainer.train_dataset, rows, collate_fn=trainer.data_collator)
+    batch: dict[str, torch.Tensor] = next(iter(loader))
     for name in trainer.label_names:
         batch[name][1:3] = IGNORED
     assert len(batch["attention_mask"].sum(1).unique()) > 2

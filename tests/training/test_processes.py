@@ -82,7 +82,8 @@ def run_two_processes(argv: list[str], script: str = "run_qa_adapter.py") -> str
 
 
 def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record: dict[str, Any] = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    return record
 
 
 def losses(folder: Path) -> list[float]:

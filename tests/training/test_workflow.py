@@ -310,14 +310,15 @@ def test_text_is_held_out_for_an_evaluation_only(commands: Commands, tmp_path: P
     def resumed(**changes: Any) -> dict[str, Any]:
         (tmp_path / "run" / "run.json").write_text(json.dumps(run | changes), encoding="utf-8")
         assert run_mlm_adapter.main(argv) == 0
-        return read_run(tmp_path / "run")["data"]
+        data: dict[str, Any] = read_run(tmp_path / "run")["data"]
+        return data
 
     held_out = max(1, round(blocks * 0.05))
     begun = run["data"] | {"eval": {"held_out_of": "train.json", "blocks": held_out}}
     data = resumed(status="interrupted", data=begun)
     assert (data["train"]["blocks"], data["eval"]["blocks"]) == (blocks - held_out, held_out)
     data = resumed(status="interrupted")
-    assert (data.keys(), data["train"]["blocks"]) == ({"train"}, blocks)
+    assert (set(data), data["train"]["blocks"]) == ({"train"}, blocks)
     argv.append("--overwrite_output_dir")
     assert resumed(status="interrupted", data=begun).keys() == {"train"}
 
