@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
 from adapter_qa.core.errors import RunError, UserError, raise_if_any
 from adapter_qa.core.files import sha256
+from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.squad import QuestionColumns
 from adapter_qa.inference.answer_files import (
@@ -41,7 +42,7 @@ from adapter_qa.inference.answer_files import (
 )
 from adapter_qa.inference.answer_text import answer_line, candidate_lines, one_line, print_json, print_text
 from adapter_qa.inference.conversation import converse
-from adapter_qa.inference.light_imports import light_imports, no_garbage_collection
+from adapter_qa.inference.light_imports import light_imports
 from adapter_qa.inference.requests import (
     STDIN,
     Request,

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import RunError, UserError, escape_control_chars, raise_if_any
 from adapter_qa.core.files import atomic_folder, expand_paths, files_fingerprint, write_json
+from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.inference.export_layout import ANSWER_FILE, EXPORT_FILE, GRAPH_FILE
 from adapter_qa.runs.layout import RUN_FILE
 
@@ -50,9 +51,10 @@ def main(argv: list[str]) -> int:
     out = Path(options.out)
     evaluation = evaluation_questions(options) if options.int8 else None
 
-    from adapter_qa.inference.onnx_export import file_sizes, write_export
-    from adapter_qa.runs.provenance import now, versions
-    from predictor_qa import Overrides, QuestionAnswerer
+    with no_garbage_collection():
+        from adapter_qa.inference.onnx_export import file_sizes, write_export
+        from adapter_qa.runs.provenance import now, versions
+        from predictor_qa import Overrides, QuestionAnswerer
 
     overrides = Overrides(base_model=options.model_name_or_path, language_adapter=options.load_lang_adapter)
     answerer = QuestionAnswerer(options.run, overrides=overrides, device="cpu")

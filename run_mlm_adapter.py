@@ -14,6 +14,7 @@ from adapter_qa.config.run_configs import MLMRunConfig
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
+from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
@@ -52,8 +53,9 @@ def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
     base_config, texts = run_all([lambda: read_base_config(config.model), lambda: load_texts(config)])
     check_window(config.data.block_size, "--block_size", base_config)
 
-    from adapter_qa.models.setup_decisions import resolve_setup
-    from adapter_qa.training import workflow
+    with no_garbage_collection():
+        from adapter_qa.models.setup_decisions import resolve_setup
+        from adapter_qa.training import workflow
 
     setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)
     run = workflow.start_run("run_mlm_adapter.py", argv, config, setup, base_config)

@@ -15,6 +15,7 @@ from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit, on_main_process
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.files import write_text
+from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.messages import print_main
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
@@ -57,8 +58,9 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_sentences(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
-    from adapter_qa.models.setup_decisions import check_head, resolve_setup
-    from adapter_qa.training import workflow
+    with no_garbage_collection():
+        from adapter_qa.models.setup_decisions import check_head, resolve_setup
+        from adapter_qa.training import workflow
 
     setup = resolve_setup(
         "ner", base_config, config.adapter, config.language_adapter, random_init=config.model.random_init

@@ -16,6 +16,7 @@ from adapter_qa.config.run_configs import QARunConfig, answering_options
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
+from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.messages import print_main
 from adapter_qa.core.process_state import restored_process
 from adapter_qa.core.resource_errors import report_resource_errors
@@ -80,8 +81,9 @@ def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig]
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_questions(config)])
     check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
-    from adapter_qa.models.setup_decisions import check_head, resolve_setup
-    from adapter_qa.training import workflow
+    with no_garbage_collection():
+        from adapter_qa.models.setup_decisions import check_head, resolve_setup
+        from adapter_qa.training import workflow
 
     setup = resolve_setup(
         "qa",

@@ -1,8 +1,7 @@
-"""Load a model for answering in less time: without parts of libraries that it does not use, nor garbage collection."""
+"""Load a model for answering in less time: without parts of libraries that it does not use."""
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -62,21 +61,3 @@ def light_imports() -> Iterator[None]:
         del torch._dynamo  # noqa: SLF001
         for name in stand_ins:
             del sys.modules[name]
-
-
-@contextmanager
-def no_garbage_collection() -> Iterator[None]:
-    """Collect no garbage in the block, and never look again at the objects that it leaves, which live to the end.
-
-    Importing the libraries makes a million objects. Looking for garbage among them takes half a second while they are
-    made and half a second when the process ends. Nothing happens if transformers is imported already.
-    """
-    if "transformers" in sys.modules:
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
