@@ -337,7 +337,7 @@ def attention_figure(document: FusionAttentionDocument) -> Figure:
     for axes, part in zip(panels, parts, strict=True):
         # The lightness of cividis grows with the weight, for grey prints and for colour-blind people.
         image = axes.imshow(weights[part], cmap="cividis", vmin=0, vmax=1, aspect="auto")
-        axes.set(title=f"{part} tokens", xlabel="adapter", xticks=range(len(adapters)), yticks=range(len(sites)))
+        axes.set(title=f"{part}\ntokens", xlabel="adapter", xticks=range(len(adapters)), yticks=range(len(sites)))
         axes.set_xticklabels([label_text(name, 16) for name in adapters], rotation=0 if len(adapters) < 4 else 30)
         axes.set_yticklabels([label_text(site, 16) for site in sites])
         for row, site_weights in enumerate(weights[part] if has_texts else []):

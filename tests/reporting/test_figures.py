@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,7 @@ def test_parameters_are_in_percent_of_the_base(tmp_path: Path) -> None:
 
 def test_attention_has_a_heat_map_for_each_kind_of_token() -> None:
     figure = figures.attention_figure(ATTENTION)
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["question tokens", "context tokens", "all tokens"]
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["question\ntokens", "context\ntokens", "all\ntokens"]
     weights = [ATTENTION["question"], ATTENTION["context"], ATTENTION["all"]]
     for axes, expected in zip(figure.axes, weights, strict=False):
         assert np.asarray(axes.images[0].get_array()).tolist() == expected
@@ -172,6 +173,14 @@ def test_attention_has_a_heat_map_for_each_kind_of_token() -> None:
         assert annotation_texts(axes) == [f"{weight:.2f}" for row in expected for weight in row]
         assert [text.get_text() for text in axes.get_xticklabels()] == ["qa", "ner"]
     assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ["0", "1", "2"]
+
+
+def test_titles_of_heat_maps_of_two_adapters_are_apart() -> None:
+    figure = figures.attention_figure({**ATTENTION, "places": ["0 attention", "0 output", "1 output"]})
+    figure.canvas.draw()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes[:3]]
+    for left, right in pairwise(boxes):
+        assert left.x1 < right.x0
 
 
 def test_attention_of_many_layers_has_no_numbers() -> None:
@@ -187,7 +196,7 @@ def test_attention_of_many_layers_has_no_numbers() -> None:
 
 def test_attention_without_question_tokens_has_no_panel_for_them() -> None:
     figure = figures.attention_figure({**ATTENTION, "question": []})
-    assert [axes.get_title() for axes in figure.axes][:2] == ["context tokens", "all tokens"]
+    assert [axes.get_title() for axes in figure.axes][:2] == ["context\ntokens", "all\ntokens"]
 
 
 def test_every_colour_has_its_own_marker_and_hatch() -> None:
