@@ -168,6 +168,7 @@ def test_pairs_are_compared_on_translated_and_native_questions(
         "full_1": "right right right wrong",
         "qa_1": "right wrong wrong wrong",
         "qa_2": "right right wrong wrong",
+        "fusion_2": "right right right wrong",
     }
     for run, words in answers.items():
         folder = tmp_path / "runs" / run
@@ -175,17 +176,27 @@ def test_pairs_are_compared_on_translated_and_native_questions(
         texts = ["texto" if word == "right" else "nada" for word in words.split()]
         (folder / "predict_predictions.json").write_text(json.dumps(dict(zip("0123", texts, strict=True))))
     written = tmp_path / "compared.json"
-    compare.main([str(tmp_path / "runs"), str(file), "qa:full", "--json", str(written)])
+    compare.main([str(tmp_path / "runs"), str(file), "qa:full", "fusion:qa", "--json", str(written)])
     values = {(row["setups"], row["source"]): row["f1"][0] for row in json.loads(written.read_text())}
     assert values == {
         ("full", "all"): 75.0, ("full", "SQuAD-pt"): 100.0, ("full", "FaQuAD"): 50.0,
         ("qa", "all"): 37.5, ("qa", "SQuAD-pt"): 75.0, ("qa", "FaQuAD"): 0.0,
-        ("qa:full", "all"): -37.5, ("qa:full", "SQuAD-pt"): -25.0, ("qa:full", "FaQuAD"): -50.0,
+        ("fusion", "all"): 75.0, ("fusion", "SQuAD-pt"): 100.0, ("fusion", "FaQuAD"): 50.0,
+        ("qa:full", "all"): -50.0, ("qa:full", "SQuAD-pt"): -50.0, ("qa:full", "FaQuAD"): -50.0,  # of seed 1
+        ("fusion:qa", "all"): 25.0, ("fusion:qa", "SQuAD-pt"): 0.0, ("fusion:qa", "FaQuAD"): 50.0,  # of seed 2
     }  # fmt: skip
-    assert "| qa:full | FaQuAD | 2 | 1 | -50.0 [-100.0, +0.0] |" in capsys.readouterr().out
+    table = capsys.readouterr().out
+    assert "| qa:full | FaQuAD | 2 | 1 | -50.0 [-100.0, +0.0] |  | -50.0 [-100.0, +0.0] |  |" in table
+    # 25 * sqrt(2) is the deviation of 50 and 100
+    assert (
+        "| qa | SQuAD-pt | 2 | 1 2 | 75.0 [50.0, 100.0] | 35.4 | 75.0 [50.0, 100.0] | 35.4 |" in table
+    )  # 25 * sqrt(2)
     file.write_text(json.dumps({"data": records[:2]}), encoding="utf-8")  # only translated ones
     compare.main([str(tmp_path / "runs"), str(file)])
     assert "FaQuAD" not in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        compare.main([str(tmp_path / "runs"), str(file), "qa:fusion"])
-    assert "fusion: no finished runs" in capsys.readouterr().err
+        compare.main([str(tmp_path / "runs"), str(file), "qa:head"])
+    assert "head: no finished runs" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path / "runs"), str(file), "fusion:full"])
+    assert "fusion:full: no seed of which both have finished runs" in capsys.readouterr().err

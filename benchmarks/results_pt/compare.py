@@ -3,8 +3,9 @@
 
     python benchmarks/results_pt/compare.py outputs/results_pt/runs TEST.json fusion:control qa:full --json FILE
 
-A setup is all runs SETUP_SEED in the folder of runs; its scores are means over seeds. The intervals resample contexts,
-for both setups of a pair the same ones.
+A setup is all runs SETUP_SEED in the folder of runs; its scores are means over seeds. A pair is compared on the seeds
+that both have. The intervals resample contexts, for both setups of a pair the same ones; how far the seeds are apart is
+the standard deviation over seeds, which the intervals do not have in them.
 """
 
 from __future__ import annotations
@@ -31,22 +32,35 @@ from adapter_qa.data.squad_metrics import question_scores
 RUN_NAME = re.compile(r"(.+)_(\d+)")
 
 
+Setups = dict[str, dict[int, NDArray[np.float64]]]
+
+
 class Scores(msgspec.Struct):
-    """Scores of a setup, or differences of a pair, on the questions of one source."""
+    """Scores of a setup, or differences of a pair, on the questions of one source.
+
+    Attributes:
+        f1_deviation: sample standard deviation of F1, or of its difference, over seeds; None for one seed.
+        exact_deviation: that of EM.
+    """
 
     setups: str
     source: str
     questions: int
     contexts: int
-    seeds: int
+    seeds: list[int]
     f1: Estimate
+    f1_deviation: float | None
     exact: Estimate
+    exact_deviation: float | None
 
     def row(self) -> str:
         """Return the scores as a row of a Markdown table."""
         sign = "+" if ":" in self.setups else ""
-        cells = [f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]" for value, low, high in (self.f1, self.exact)]
-        return f"| {self.setups} | {self.source} | {self.questions} | {self.seeds} | {' | '.join(cells)} |"
+        cells = [self.setups, self.source, str(self.questions), " ".join(map(str, self.seeds))]
+        for (value, low, high), deviation in ((self.f1, self.f1_deviation), (self.exact, self.exact_deviation)):
+            cells += [f"{value:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"]
+            cells += ["" if deviation is None else f"{deviation:.1f}"]
+        return f"| {' | '.join(cells)} |"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -62,31 +76,41 @@ def main(argv: Sequence[str]) -> None:
     unknown = {setup for pair in options.pairs for setup in pair.split(":")} - {*setups}
     if unknown:
         parser.error(f"{', '.join(sorted(unknown))}: no finished runs in {options.runs}; found: {', '.join(setups)}")
+    apart = [pair for pair in options.pairs if not seeds_of(pair, setups)]
+    if apart:
+        parser.error(f"{', '.join(apart)}: no seed of which both have finished runs in {options.runs}")
     scores = [row for name in (*setups, *options.pairs) for row in by_source(name, setups, questions)]
-    print("| setup | questions of | number | seeds | F1 | EM |\n|---|---|---|---|---|---|")
+    print("| setup | questions of | number | seeds | F1 | deviation | EM | deviation |")
+    print("|---|---|---|---|---|---|---|---|")
     print(*[row.row() for row in scores], sep="\n")
     if options.json is not None:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(scores)))
 
 
-def read_setups(runs: Path, questions: list[Question]) -> dict[str, NDArray[np.float64]]:
-    """Return EM and F1 in percent of each setup, by seed and question: (seeds, questions, 2)."""
-    setups: dict[str, list[NDArray[np.float64]]] = {}
+def read_setups(runs: Path, questions: list[Question]) -> Setups:
+    """Return EM and F1 in percent of each setup, by seed: (questions, 2)."""
+    setups: Setups = {}
     for file in sorted(runs.glob("*/predict_predictions.json")):
         if name := RUN_NAME.fullmatch(file.parent.name):
             answers = json.loads(file.read_text(encoding="utf-8"))
-            setups.setdefault(name[1], []).append(100.0 * np.array(question_scores(answers, questions)))
-    return {name: np.stack(scores) for name, scores in setups.items()}
+            setups.setdefault(name[1], {})[int(name[2])] = 100.0 * np.array(question_scores(answers, questions))
+    return setups
 
 
-def by_source(name: str, setups: dict[str, NDArray[np.float64]], questions: list[Question]) -> list[Scores]:
+def seeds_of(name: str, setups: Setups) -> list[int]:
+    """Return the seeds of a setup, or those that both setups of a pair FIRST:SECOND have."""
+    return sorted(set.intersection(*({*setups[setup]} for setup in name.split(":"))))
+
+
+def by_source(name: str, setups: Setups, questions: list[Question]) -> list[Scores]:
     """Return scores of a setup, or differences of a pair FIRST:SECOND, on all, translated and native questions.
 
     A source without questions is left out.
     """
     first, _, second = name.partition(":")
-    means = setups[first].mean(axis=0) - (setups[second].mean(axis=0) if second else 0.0)
-    seeds = min(len(setups[setup]) for setup in (first, second) if setup)
+    seeds = seeds_of(name, setups)
+    scores = np.stack([setups[first][seed] - (setups[second][seed] if second else 0.0) for seed in seeds])
+    means = scores.mean(axis=0)
     is_native = np.array([question.title in FAQUAD_ARTICLES for question in questions])
     rows = []
     sources = {"all": is_native | True, "SQuAD-pt": ~is_native, "FaQuAD": is_native}
@@ -96,7 +120,12 @@ def by_source(name: str, setups: dict[str, NDArray[np.float64]], questions: list
         contexts = context_numbers([question.context for question, taken in zip(questions, mask, strict=True) if taken])
         resampled = resampled_means(means[mask], contexts)
         exact, f1 = (estimate(means[mask, score].mean(), resampled[:, score]) for score in (0, 1))
-        rows.append(Scores(name, source, int(mask.sum()), max(contexts) + 1, seeds, f1, exact))
+        by_seed = scores[:, mask].mean(axis=1)
+        deviations = by_seed.std(axis=0, ddof=1).tolist() if len(seeds) > 1 else [None, None]
+        contexts_taken = max(contexts) + 1
+        rows.append(
+            Scores(name, source, int(mask.sum()), contexts_taken, seeds, f1, deviations[1], exact, deviations[0])
+        )
     return rows
 
 
