@@ -7,8 +7,9 @@
 #
 # DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
 # skips what is finished and resumes what was interrupted. STEPS may also have curve (few training questions) and v2
-# (questions without an answer; the threshold is tuned on 30 % of choose.json), SETUPS also head, lora,
-# fusion_without_language and, after the step v2, fusion_qa_qa.
+# (questions without an answer; the threshold is tuned on 30 % of choose.json) and, after it and two seeds of lang_qa,
+# untrained_fusion (fusions as they begin); SETUPS also head, lora, fusion_without_language and, after the step v2,
+# fusion_qa_qa.
 #
 # To use the settings that were found before, name their folder, and train the language and the NER adapter alone:
 #
@@ -131,6 +132,15 @@ train_curve() {
         --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner
 }
 
+# evaluate_untrained_fusion NAME ADAPTER ...: evaluate a fusion as it begins. Its head is that of the first adapter, which
+# only a training takes over; so it has one step, at a rate too small to change a score.
+evaluate_untrained_fusion() {
+    run run_qa_adapter.py settings/fusion.yaml --model_name_or_path "$BASE" --do_train --do_eval \
+        --train_file data/train.json --max_train_samples 8 --learning_rate 1e-9 --validation_file data/choose.json \
+        --per_device_train_batch_size 8 --report_to none --output_dir "untrained_fusion/$1" --seed 1 \
+        --num_train_epochs 1 --load_lang_adapter adapters/mlm --fuse_adapters "${@:2}"
+}
+
 for step in $STEPS; do
     case $step in
     search)
@@ -167,13 +177,21 @@ for step in $STEPS; do
         done
         parts=data
         ;;
+    untrained_fusion)
+        evaluate_untrained_fusion qa_ner qa=runs/lang_qa_1 ner=adapters/ner
+        evaluate_untrained_fusion qa_qa_v2 qa=runs/lang_qa_1 qa_v2=v2/lang_qa_1
+        evaluate_untrained_fusion qa_qa_2 qa=runs/lang_qa_1 qa_2=runs/lang_qa_2
+        run run_qa_adapter.py --model_name_or_path "$BASE" --load_adapter v2/lang_qa_1 --do_eval \
+            --validation_file data/choose.json --max_seq_length 384 --doc_stride 128 --version_2_with_negative False \
+            --bf16 True --report_to none --output_dir untrained_fusion/qa_v2_alone
+        ;;
     table)
         run report_qa.py runs --split predict --output_dir report --overwrite
         # shellcheck disable=SC2086  # words
         "$PYTHON" "$here/compare.py" runs data/test.json $PAIRS --json report/compared.json
         ;;
     *)
-        echo "error: STEPS: $step is unknown; choose from search, adapters, train, curve, v2, table" >&2
+        echo "error: STEPS: $step is unknown; choose from search, adapters, train, curve, v2, untrained_fusion, table" >&2
         exit 2
         ;;
     esac
