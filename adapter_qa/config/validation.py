@@ -19,6 +19,7 @@ from adapter_qa.config.options import (
     ADAPTER_CONFIGS,
     ADAPTER_NAME,
     HEAD_FROM_QA,
+    NEW,
     NO_LANGUAGE_ADAPTER,
     AdapterOptions,
     FusionOptions,
@@ -137,11 +138,20 @@ def _problems_of_one_process(training: TrainingOptions) -> list[str]:
 
 def _head_problems(config: QARunConfig) -> list[str]:
     fusion, training = config.fusion, config.training
-    trains_fusion = fusion.fuse_adapters is not None and (training.do_train or training.dry_run)
-    if fusion.fusion_head != HEAD_FROM_QA or trains_fusion:
-        return []
+    given = {"--fusion_head": fusion.fusion_head, "--fusion_start": fusion.fusion_start}
+    if fusion.fuse_adapters is not None and (training.do_train or training.dry_run):
+        if fusion.fusion_start != HEAD_FROM_QA or fusion.fusion_head != NEW:
+            return []
+        return [
+            f"--fusion_start {HEAD_FROM_QA} and --fusion_head {NEW}: the fusion starts with the adapter that its head "
+            "is from; leave out one of them"
+        ]
     remedy = "add --fuse_adapters and --do_train, or leave the option out"
-    return [f"--fusion_head {HEAD_FROM_QA}: no new fusion is trained; {remedy}"]
+    return [
+        f"{option} {HEAD_FROM_QA}: no new fusion is trained; {remedy}"
+        for option, value in given.items()
+        if value == HEAD_FROM_QA
+    ]
 
 
 def _calibration_problems(config: QARunConfig) -> list[str]:

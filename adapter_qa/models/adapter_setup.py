@@ -9,6 +9,7 @@ from adapters import Fuse, Stack
 
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
 from adapter_qa.models.adapter_source import AdapterSite, AdapterSource, new_config
+from adapter_qa.models.fusion import START_SHARE
 from adapter_qa.models.metadata import LanguageSwap
 from adapter_qa.models.saved_adapters import SavedAdapterSetup, SavedHead
 
@@ -25,6 +26,7 @@ class AdapterSetup:
         layers: number of layers of the encoder.
         saved: the saved folder whose fusion and head are loaded.
         starting_head: the head from which that of a new fusion starts; None for random values.
+        starting_adapter: the adapter that a new fusion starts with; None if it starts with equal shares of all.
         replaced: the saved language adapter whose place `language` takes; None without a language swap.
     """
 
@@ -35,6 +37,7 @@ class AdapterSetup:
     layers: int
     saved: SavedAdapterSetup | None = None
     starting_head: SavedHead | None = None
+    starting_adapter: str | None = None
     replaced: AdapterSource | None = None
 
     @property
@@ -113,7 +116,8 @@ class AdapterSetup:
         names = [source.name for source in self.sources_of_head]
         if self.starting_head is not None:
             unused = f"; {', '.join(names[1:])} comes later and has one, too" if names[1:] else ""
-            return f"fusion: the head starts from that of {names[0]}, {self.starting_head.folder}{unused}"
+            start = f"; the attention starts with {100 * START_SHARE:g} % for it" if self.starting_adapter else ""
+            return f"fusion: the head starts from that of {names[0]}, {self.starting_head.folder}{unused}{start}"
         fused = ", ".join(source.name for source in self.tasks)
         reason = "" if names else f", because none of {fused} was saved with a head for it"
         return f"fusion: the head starts from random values{reason}"
