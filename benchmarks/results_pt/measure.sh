@@ -8,8 +8,8 @@
 # DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
 # skips what is finished and resumes what was interrupted. STEPS may also have curve (few training questions) and v2
 # (questions without an answer; the threshold is tuned on 30 % of choose.json) and, after it and two seeds of lang_qa,
-# untrained_fusion (fusions as they begin); SETUPS also head, lora, fusion_without_language and, after the step v2,
-# fusion_qa_qa.
+# untrained_fusion (fusions as they begin); SETUPS also head, lora, fusion_start,
+# fusion_without_language and, after the step v2, fusion_qa_qa.
 #
 # To use the settings that were found before, name their folder, and train the language and the NER adapter alone:
 #
@@ -106,6 +106,10 @@ train_setup() {
         train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
             --fuse_adapters "qa=runs/lang_qa_$seed" ner=adapters/ner
         ;;
+    fusion_start)
+        train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
+            --fuse_adapters "qa=runs/lang_qa_$seed" ner=adapters/ner --fusion_start from_qa
+        ;;
     fusion_without_language)
         train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" --fuse_adapters "qa=runs/qa_$seed" ner=adapters/ner
         ;;
@@ -179,6 +183,7 @@ for step in $STEPS; do
         ;;
     untrained_fusion)
         evaluate_untrained_fusion qa_ner qa=runs/lang_qa_1 ner=adapters/ner
+        evaluate_untrained_fusion qa_ner_from_qa qa=runs/lang_qa_1 ner=adapters/ner --fusion_start from_qa
         evaluate_untrained_fusion qa_qa_v2 qa=runs/lang_qa_1 qa_v2=v2/lang_qa_1
         evaluate_untrained_fusion qa_qa_2 qa=runs/lang_qa_1 qa_2=runs/lang_qa_2
         run run_qa_adapter.py --model_name_or_path "$BASE" --load_adapter v2/lang_qa_1 --do_eval \
