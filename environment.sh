@@ -56,9 +56,8 @@ use_environment() {
         "${PYTHON:-python3}" -m venv .venv
     fi
     if ! cmp --silent <(cat "${pins[@]}") "$installed"; then
-        # Python compiles a module when it is first imported; compiling all of them takes half of pip's time.
-        .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-compile \
-            --requirement requirements.txt --editable ".[$1]"
+        .venv/bin/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt \
+            --editable ".[$1]"
         cat "${pins[@]}" >"$installed"
     fi
     PATH=$PWD/.venv/bin:$PATH
