@@ -69,8 +69,10 @@ def start_with(site: BottleneckLayer, fusion_name: str, name: str) -> None:
         if torch.linalg.matrix_rank(products) < len(others):
             raise ValueError("the biases of the adapters do not differ")
         row = directions @ torch.linalg.solve(products, torch.full((len(others),), margin, dtype=products.dtype))
-        layer.key.weight[0], layer.key.bias[0] = row.to(layer.key.weight), 0
         layer.query.weight[0], layer.query.bias[0] = 0, 1
+        layer.key.weight[0] = row.to(layer.key.weight)
+        # Scores are margin / 2 and -margin / 2: dropout, which sets scores to 0, then shifts the least attention.
+        layer.key.bias[0] = margin / 2 - row @ bias
 
 
 def _scaled(adapters: Sequence[Adapter]) -> list[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import adapters
@@ -169,6 +170,11 @@ def test_a_fusion_that_starts_with_an_adapter_gives_it_nearly_all_attention(coun
     for weights in fusion_weights(model):
         assert weights[..., 1].min() > 0.9
         assert weights[..., 1].mean() == pytest.approx(START_SHARE, abs=0.04)
+    for site, name in fusion_sites(model):
+        layer, names = site.adapter_fusion_layer[name], name.split(",")
+        scores = [float(layer.key(site.adapters[other].adapter_up.bias)[0]) for other in names]
+        margin = math.log(START_SHARE / (1 - START_SHARE) * (count - 1))
+        assert scores == pytest.approx([margin / 2 if other == "a1" else -margin / 2 for other in names], abs=1e-6)
     for name, weight in model.named_parameters():
         is_changed = "fusion" in name and ("key" in name or "query" in name)
         assert torch.equal(weight[1:], before[name][1:])
