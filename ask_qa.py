@@ -31,6 +31,7 @@ from adapter_qa.core.errors import RunError, UserError, raise_if_any
 from adapter_qa.core.files import sha256
 from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.signals import raise_on_signal
+from adapter_qa.data.spans import ANSWER_FIELDS
 from adapter_qa.data.squad import QuestionColumns
 from adapter_qa.inference.answer_files import (
     PARQUET,
@@ -41,6 +42,7 @@ from adapter_qa.inference.answer_files import (
     schema_of,
 )
 from adapter_qa.inference.answer_text import answer_line, candidate_lines, one_line, print_json, print_text
+from adapter_qa.inference.ask_settings import BATCH_SIZE
 from adapter_qa.inference.conversation import converse
 from adapter_qa.inference.light_imports import light_imports
 from adapter_qa.inference.requests import (
@@ -95,7 +97,10 @@ def main(argv: list[str]) -> int:
 
 
 def read_options(argv: list[str]) -> argparse.Namespace:
-    """Read the command line; `models` are its runs and its base.
+    """Read the command line.
+
+    Besides the options, the result has `models`, its runs and its base; `part`, the parsed --shard; and `answer_path`,
+    the file that --output and --shard name.
 
     Raises:
         UserError: if options are invalid or contradict each other.
@@ -105,7 +110,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     add_question_options(parser)
     options: argparse.Namespace = parser.parse_intermixed_args(argv)
     options.models = [*options.runs, *([options.base] if options.base is not None else [])]
-    raise_if_any(model_problems(options) + (page_problems(options) if options.serve else question_problems(options)))
+    problems = model_problems(options)
+    if options.serve:
+        problems += page_problems(options)
+    else:
+        problems += question_problems(options) + take_shard(options) + take_output(options)
+    raise_if_any(problems)
     return options
 
 
@@ -146,7 +156,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--max_seq_length", metavar="N", type=int, help="tokens of a window, question included")
     group.add_argument("--doc_stride", metavar="N", type=int, help="tokens that neighbouring windows share")
     group.add_argument("--device", metavar="NAME", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
-    group.add_argument("--batch_size", metavar="N", type=int, default=16, help="windows at once (default: 16)")
+    group.add_argument(
+        "--batch_size", metavar="N", type=int, default=BATCH_SIZE, help="windows at once (default: %(default)s)"
+    )
     group = parser.add_argument_group("web page")
     group.add_argument(
         "--serve",
@@ -268,23 +280,37 @@ def question_problems(options: argparse.Namespace) -> list[str]:
         problems += [f"{', '.join(columns)}: names columns of --input, which is not given"] if columns else []
     if options.port is not None:
         problems.append("--port goes with --serve; leave it out")
-    shard = None
-    if options.shard is not None:
-        if options.input in (None, STDIN):
-            problems.append("--shard takes a part of --input, which must be a file; leave it out")
-        try:
-            shard = Shard.parse(options.shard)
-        except UserError as error:
-            problems += error.problems
-    if options.output is not None:
-        options.answer_path = Path(options.output) if shard is None else shard.path(options.output)
-        sources = [f"--{name}" for name in ("question_file", "context_file", "input") if is_output(options, name)]
-        if sources:
-            source = " and ".join(sources)
-            problems.append(f"--output {options.answer_path}: is the file of {source}; give another file")
-        else:
-            problems += output_problems("--output", options.answer_path, overwrite=options.overwrite)
     return problems
+
+
+def take_shard(options: argparse.Namespace) -> list[str]:
+    """Set `part` and return what is wrong with it."""
+    options.part = None
+    if options.shard is None:
+        return []
+    problems = []
+    if options.input in (None, STDIN):
+        problems.append("--shard takes a part of --input, which must be a file; leave it out")
+    try:
+        options.part = Shard.parse(options.shard)
+    except UserError as error:
+        problems += error.problems
+    return problems
+
+
+def take_output(options: argparse.Namespace) -> list[str]:
+    """Set `answer_path` and return what is wrong with it."""
+    options.answer_path = None
+    if options.output is None:
+        return []
+    path = Path(options.output)
+    if options.part is not None and path.name:
+        path = options.part.path(path)
+    options.answer_path = path.resolve() if path.is_symlink() else path  # a link stays; its file is replaced
+    sources = [f"--{name}" for name in ("question_file", "context_file", "input") if is_output(options, name)]
+    if sources:
+        return [f"--output {options.answer_path}: is the file of {' and '.join(sources)}; give another file"]
+    return output_problems("--output", options.answer_path, overwrite=options.overwrite)
 
 
 def is_output(options: argparse.Namespace, name: str) -> bool:
@@ -336,10 +362,10 @@ def answer_questions(options: argparse.Namespace) -> None:
     if options.output is not None:
         write_answers(options, requests)
         return
-    part = requests if options.shard is None else Shard.parse(options.shard).of(requests)
+    part = requests if options.part is None else options.part.of(requests)
     answerer = load_answerer(options, options.models[0])
     tally = Tally()
-    has_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on the same terminal answers would tear the bar
+    has_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on one terminal the bar and the answers would mix
     with AnswerProgress(0, part.count, has_bar=has_bar) as progress:
         for documents in answer_blocks(answerer, part.read(), options, tally):
             print_answers(documents, as_json=options.json, are_several=tally.count > 1)
@@ -356,8 +382,8 @@ def write_answers(options: argparse.Namespace, requests: Requests) -> None:
     if not options.overwrite:
         check_settings(output, settings)
     is_known = output.suffix.lower() == PARQUET and requests.count is not None
-    schema = schema_of(requests.read(), options.input or "the questions") if is_known else None
-    part = requests if options.shard is None else Shard.parse(options.shard).of(requests)
+    schema = schema_of(map(without_answer, requests.read()), options.input or "the questions") if is_known else None
+    part = requests if options.part is None else options.part.of(requests)
     answerer = load_answerer(options, options.models[0])
     settings |= answerer.fingerprint()
     if not options.overwrite:
@@ -377,6 +403,11 @@ def write_answers(options: argparse.Namespace, requests: Requests) -> None:
                 answers.write(documents)
                 progress.update(len(documents))
     print(f"{tally.text()}, written to {output}", file=sys.stderr)
+
+
+def without_answer(request: Request) -> Request:
+    """Return a request without the fields that its answer has."""
+    return {name: value for name, value in request.items() if name not in ANSWER_FIELDS}
 
 
 def input_settings(options: argparse.Namespace, file: Path | None) -> Settings:

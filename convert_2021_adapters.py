@@ -95,12 +95,12 @@ def describe(save: LegacySave) -> list[str]:
 
 def base_model_record(base: ModelOptions) -> BaseModelRecord:
     """Return the base model of the command line, as converted folders record it."""
-    from adapter_qa.models.identity import files_fingerprint
+    from adapter_qa.models.identity import base_files_fingerprint
     from adapter_qa.models.metadata import BaseModelRecord
 
     folder = Path(base.model_name_or_path)
     name = str(folder.resolve()) if folder.is_dir() else base.model_name_or_path
-    return BaseModelRecord(name, "main", *files_fingerprint(base))
+    return BaseModelRecord(name, "main", *base_files_fingerprint(base))
 
 
 def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None) -> None:
@@ -111,14 +111,14 @@ def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None
     """
     from adapter_qa.models.legacy_2021 import convert
     from adapter_qa.models.metadata import BaseModelRecord
-    from adapter_qa.runs.model_card import TASKS, write_card
+    from adapter_qa.runs.model_card import TASK_NAMES, write_card
 
     try:
         with atomic_folder(new) as temporary:
             for save in saves:
                 folder = temporary / save.path
                 convert(save, folder, base or BaseModelRecord(save.base_model_name(), "main"))
-                if save.setup.task in TASKS:
+                if save.setup.task in TASK_NAMES:
                     write_card(folder, {})
     except OSError as error:
         raise UserError(f"NEW {new}: cannot be written ({error.strerror or error})") from error

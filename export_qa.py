@@ -82,10 +82,8 @@ def main(argv: list[str]) -> int:
                 write_json(folder / EXPORT_FILE, document)
     except OSError as error:
         raise RunError(f"OUT {out}: cannot be written ({error.strerror or error}); give another folder") from error
-    size, difference = (
-        document["bytes"][GRAPH_FILE] / 1e6,
-        f"logits within {export['largest_difference']:.1e} of the run's",
-    )
+    size = document["bytes"][GRAPH_FILE] / 1e6
+    difference = f"logits within {export['largest_difference']:.1e} of the run's"
     if evaluation is None:
         print(escape_control_chars(f"{out / GRAPH_FILE}: {size:.1f} MB, {difference}"))
     else:

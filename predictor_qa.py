@@ -30,9 +30,9 @@ from adapter_qa.data.records import Record
 from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answers, spans_to_keep
 from adapter_qa.data.squad import to_questions
 from adapter_qa.data.windows import Windows, make_windows, window_layout
-from adapter_qa.inference.ask_settings import AskSettings
+from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings
 from adapter_qa.inference.pipeline_call import PipelineCall
-from adapter_qa.models.base_config import check_window, read_base_config
+from adapter_qa.models.base_config import check_window, has_qa_head, read_base_config
 from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.metadata import RunMetadata, read_metadata
@@ -122,7 +122,7 @@ class QuestionAnswerer(PipelineCall):
         *,
         base: str | None = None,
         overrides: Overrides = Overrides(),
-        batch_size: int = 16,
+        batch_size: int = BATCH_SIZE,
         device: str | None = None,
     ):
         from adapter_qa.data.window_dataset import pair_tokenizer
@@ -147,7 +147,7 @@ class QuestionAnswerer(PipelineCall):
         self.model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps the method without its type
 
     @staticmethod
-    def from_onnx(folder: str | Path, *, batch_size: int = 16) -> ExportedAnswerer:
+    def from_onnx(folder: str | Path, *, batch_size: int = BATCH_SIZE) -> ExportedAnswerer:
         """Return a model that `export_qa.py` wrote, which is called in the same way, without torch and transformers.
 
         Raises:
@@ -313,7 +313,7 @@ def _find_run(run: Path, base_model: str | None) -> SavedModel:
     from adapter_qa.models.saved_adapters import find_folder, read_setup
 
     has_adapters = not (run / FULL_FILE).is_file()
-    if has_adapters and (run / "config.json").is_file() and _is_for_questions(read_json(run / "config.json")):
+    if has_adapters and (run / "config.json").is_file() and has_qa_head(read_json(run / "config.json")):
         raise UserError(f"RUN {run}: is a fully fine-tuned model but not from a run; give it as --base {run}")
     if has_adapters and (run / RUN_FILE).is_file() and not any(run.glob("adapters-*")):
         document = read_json(run / RUN_FILE)
@@ -359,18 +359,12 @@ def _find_full_model(name: str) -> SavedModel:
     metadata = read_metadata(folder / FULL_FILE) if (folder / FULL_FILE).is_file() else RunMetadata()
     base = ModelOptions(name)
     config = read_base_config(base, "--base")
-    if not _is_for_questions(config):
+    if not has_qa_head(config):
         raise UserError(
             f"--base {name}: was not trained to answer questions (architectures in its config.json: "
             f"{config.get('architectures')}); give a model fine-tuned on questions, or a run as RUN"
         )
     return SavedModel(folder, metadata, base, config, has_adapters=False)
-
-
-def _is_for_questions(config: dict[str, Any]) -> bool:
-    """Return whether a config.json is that of a model with a head for questions."""
-    names = config.get("architectures")
-    return isinstance(names, list) and any(str(name).endswith("ForQuestionAnswering") for name in names)
 
 
 def _find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSetup | None:

@@ -19,7 +19,7 @@ from adapter_qa.core.files import write_bytes
 from adapter_qa.data.compression import unpacked_name
 from adapter_qa.data.records import Record
 from adapter_qa.data.sources import RECORD_SUFFIXES
-from adapter_qa.data.squad import QuestionColumns, other_columns, read_question_content, read_question_file
+from adapter_qa.data.squad import QuestionColumns, other_columns, read_question_file, read_question_json
 from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS, ARCHIVE_SUFFIXES, read_archive
 from adapter_qa.data.squad_preparation import flat_record, prepare_questions
 
@@ -126,9 +126,7 @@ def read_input(path: Path, columns: QuestionColumns) -> dict[str, list[Record]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):
-        return {
-            name: read_question_content(name, content, ".json", columns) for name, content in read_archive(path).items()
-        }
+        return {name: read_question_json(name, content, columns) for name, content in read_archive(path).items()}
     return {path.name: read_question_file(path, columns)}
 
 

@@ -56,10 +56,11 @@ def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
     with no_garbage_collection():
         from adapter_qa.models.setup_decisions import resolve_setup
         from adapter_qa.training import workflow
+        from adapter_qa.training.run_start import check_data_unchanged, start_run
 
     setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)
-    run = workflow.start_run("run_mlm_adapter.py", argv, config, setup, base_config)
-    workflow.check_data_unchanged(run, {name: split.source for name, split in texts.items()})
+    run = start_run("run_mlm_adapter.py", argv, config, setup, base_config)
+    check_data_unchanged(run, {name: split.source for name, split in texts.items()})
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, texts)

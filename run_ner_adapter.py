@@ -61,14 +61,15 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     with no_garbage_collection():
         from adapter_qa.models.setup_decisions import check_head, resolve_setup
         from adapter_qa.training import workflow
+        from adapter_qa.training.run_start import check_data_unchanged, start_run
 
     setup = resolve_setup(
         "ner", base_config, config.adapter, config.language_adapter, random_init=config.model.random_init
     )
     check_head(setup, config.training)
     labels = known_labels(setup, splits)
-    run = workflow.start_run("run_ner_adapter.py", argv, config, setup, base_config)
-    workflow.check_data_unchanged(run, {name: split.source for name, split in splits.items()})
+    run = start_run("run_ner_adapter.py", argv, config, setup, base_config)
+    check_data_unchanged(run, {name: split.source for name, split in splits.items()})
     if not workflow.is_finished(run):
         with workflow.failure_recorded(run):
             train_and_evaluate(run, splits, labels)

@@ -83,7 +83,7 @@ def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig]
 
     with no_garbage_collection():
         from adapter_qa.models.setup_decisions import check_head, resolve_setup
-        from adapter_qa.training import workflow
+        from adapter_qa.training.run_start import check_data_unchanged, start_run
 
     setup = resolve_setup(
         "qa",
@@ -94,8 +94,8 @@ def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig]
         random_init=config.model.random_init,
     )
     check_head(setup, config.training)
-    run = workflow.start_run(SCRIPT, argv, config, setup, base_config)
-    workflow.check_data_unchanged(run, {name: split.source for name, split in splits.items()})
+    run = start_run(SCRIPT, argv, config, setup, base_config)
+    check_data_unchanged(run, {name: split.source for name, split in splits.items()})
     return run, splits
 
 

@@ -12,7 +12,7 @@ The best spans of each batch are found on the device. The spans of all batches b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -59,8 +59,6 @@ SHOWN_ANSWERS = 8  # in TensorBoard, after every evaluation
 CALIBRATED = ("f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exact", "ece", "brier", "log_loss")
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # token types only if the encoder has them
 
-ScoreAnswers = Callable[[Sequence[Question], Answers], dict[str, float]]
-
 
 class QuestionAnsweringTrainer(AdapterTrainer):
     """`AdapterTrainer` for extractive question answering.
@@ -71,22 +69,13 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         options: how spans are chosen, and whether padding is a possible answer in the loss (--pad_to_max_length, as
             in the reference scripts).
         eval_questions: the questions of `eval_dataset`; empty if there is no evaluation.
-        score_answers: scores of answers; None: the official SQuAD scores.
         kwargs: as for `AdapterTrainer`.
     """
 
-    def __init__(
-        self,
-        *,
-        options: QADataOptions,
-        eval_questions: Sequence[Question],
-        score_answers: ScoreAnswers | None = None,
-        **kwargs: Any,
-    ):
+    def __init__(self, *, options: QADataOptions, eval_questions: Sequence[Question], **kwargs: Any):
         super().__init__(**kwargs)
         self.options = options
         self.eval_questions = eval_questions
-        self.score_answers = score_answers or self.official_scores
         self.calibration: Calibration | None = None
         self.collector: SpanCollector
         self.attention: FusionAttention
@@ -273,7 +262,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         self.folder.mkdir(parents=True, exist_ok=True)
         write_answers(answers, self.folder, prefix)
         written = time.perf_counter()
-        scores = self.score_answers(questions, answers)
+        scores = self.official_scores(questions, answers)
         if self._gold_is_known(questions):
             trust = measure_trust(questions, answers, version_2=self.options.version_2_with_negative)
             scores |= trust.metrics

@@ -68,7 +68,10 @@ def log_totals(
 def span_logits(
     batch: dict[str, torch.Tensor], start_logits: torch.Tensor, end_logits: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the float32 logits of the tokens that can begin and end a span; -inf for tokens that others stand for."""
+    """Return the float32 logits of tokens as the begin and the end of a span.
+
+    Of several tokens with the same characters, one has the highest of their logits, the others have -inf.
+    """
     starts, ends = start_logits.float(), end_logits.float()
     if "span_starts" in batch:
         none = torch.full_like(starts, -torch.inf)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import transformers
 from data_path import LENGTH, LONGEST_ANSWER, STRIDE, load_questions, make_standard_windows
-from measuring import median_seconds, speed_rows
+from measuring import bert_config, median_seconds, speed_rows
 from transformers.pipelines import question_answering
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +25,7 @@ QUESTION, CONTEXT = "Onde fica o Pantanal?", "O Pantanal fica no Centro-Oeste do
 
 
 def measure_asking(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the seconds of both for --run on the CPU, and of the first also those of the CPU."""
+    """Return the seconds of the script and of a warm answer for --run on the CPU; of the script also its CPU time."""
     from predictor_qa import QuestionAnswerer
 
     command = [sys.executable, str(ROOT / "ask_qa.py"), options.run, "--question", QUESTION, "--context", CONTEXT]
@@ -60,13 +60,7 @@ def measure_batches(options: argparse.Namespace) -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         if options.model is None:
             torch.manual_seed(0)
-            config = transformers.BertConfig(
-                vocab_size=len(tokenizer),
-                hidden_size=options.hidden_size,
-                num_hidden_layers=options.layers,
-                num_attention_heads=options.hidden_size // 64,
-                intermediate_size=4 * options.hidden_size,
-            )
+            config = bert_config(len(tokenizer), options.hidden_size, options.layers)
             transformers.BertForQuestionAnswering(config).save_pretrained(folder)
             tokenizer.save_pretrained(folder)
         lengths = Overrides(max_seq_length=LENGTH, doc_stride=STRIDE, max_answer_length=LONGEST_ANSWER)

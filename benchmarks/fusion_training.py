@@ -13,9 +13,9 @@ import torch
 from adapters import AdapterFusionConfig
 from adapters.methods.bottleneck import BottleneckLayer
 from adapters.methods.modeling import BertFusion
-from measuring import OperatorCounter, matrix_rate, median_seconds, speed_rows
+from measuring import OperatorCounter, bert_config, matrix_rate, median_seconds, speed_rows
 from torch.profiler import ProfilerActivity, profile
-from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
+from transformers import BertForQuestionAnswering, PreTrainedModel
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions
@@ -166,10 +166,7 @@ def typical_rows(order: list[int], lengths: np.ndarray, options: argparse.Namesp
 def make_training(options: argparse.Namespace, *, fast: bool) -> FusionTraining:
     """Make a model with random weights for fusion training, with our or the library's fusion layers."""
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=29_794, hidden_size=options.hidden_size, num_hidden_layers=options.layers,
-        num_attention_heads=options.hidden_size // 64, intermediate_size=4 * options.hidden_size,
-    )  # fmt: skip
+    config = bert_config(29_794, options.hidden_size, options.layers)
     model: PreTrainedModel = BertForQuestionAnswering(config)
     setup = resolve_setup(
         "qa",

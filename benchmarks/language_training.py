@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from data_path import tiny_tokenizer
-from measuring import median_seconds, speed_rows
+from measuring import bert_config, median_seconds, speed_rows
 from torch.nn import functional
-from transformers import BertConfig, BertForMaskedLM, PreTrainedModel
+from transformers import BertForMaskedLM, PreTrainedModel
 
 from adapter_qa.config.options import AdapterOptions
 from adapter_qa.data.labels import IGNORED
@@ -49,10 +49,7 @@ def measure_language(options: argparse.Namespace) -> list[dict[str, Any]]:
 def make_trainer(options: argparse.Namespace, blocks: MaskedLMDataset) -> MLMTrainer:
     """Make the trainer of a language adapter in a model with random weights."""
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=VOCAB_SIZE, hidden_size=options.hidden_size, num_hidden_layers=options.layers,
-        num_attention_heads=options.hidden_size // 64, intermediate_size=4 * options.hidden_size,
-    )  # fmt: skip
+    config = bert_config(VOCAB_SIZE, options.hidden_size, options.layers)
     model: PreTrainedModel = BertForMaskedLM(config)
     adapter = AdapterOptions(adapter_config="pfeiffer+inv", adapter_reduction_factor=2, madx2=True)
     setup = resolve_setup("mlm", config.to_dict(), adapter)

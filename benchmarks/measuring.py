@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import BertConfig
 
+ROUNDS = 5  # of a matrix product; the best one counts
 SQUARE = {"cpu": 2048, "cuda": 8192}  # rows of square matrices whose product reaches a device's rate
 BF16_PRODUCTS = "float32 with bfloat16 products"  # on CPUs, of --fp32_products bf16; beside "float32" and "bfloat16"
 
@@ -96,7 +98,18 @@ def matrix_rate(device: str, arithmetic: str, width: int, tokens: int) -> Matrix
     return MatrixRate(best, arithmetic, rates[best], torch.get_num_threads())
 
 
-def product_rate(device: str, arithmetic: str, shape: tuple[int, int, int], rounds: int = 5) -> float:
+def bert_config(vocab_size: int, width: int, layers: int) -> BertConfig:
+    """Return the config of a BERT with attention heads of 64 and feed-forward blocks of four times the width."""
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+    )
+
+
+def product_rate(device: str, arithmetic: str, shape: tuple[int, int, int]) -> float:
     """Return the multiply-adds per second of a matrix product, the best of several rounds."""
     rows, inner, columns = shape
     dtype = torch.bfloat16 if arithmetic == "bfloat16" else torch.float32
@@ -107,7 +120,7 @@ def product_rate(device: str, arithmetic: str, shape: tuple[int, int, int], roun
     if arithmetic == BF16_PRODUCTS:
         matmul.fp32_precision = "bf16"
     best = float("inf")
-    for _ in range(rounds + 1):  # the first round warms up
+    for _ in range(ROUNDS + 1):  # the first round warms up
         start = time.perf_counter()
         torch.nn.functional.linear(left, right)
         if device.startswith("cuda"):

@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from fusion_training import useful_multiply_adds
-from measuring import BF16_PRODUCTS, matrix_rate
-from transformers import AutoConfig, AutoTokenizer, BertConfig, BertForMaskedLM
+from measuring import BF16_PRODUCTS, bert_config, matrix_rate
+from transformers import AutoConfig, AutoTokenizer, BertForMaskedLM
 
 BENCHMARKS = Path(__file__).resolve().parent
 SCRIPT = BENCHMARKS.parent / "run_qa_adapter.py"
@@ -312,10 +312,7 @@ def random_model(folder: Path, options: argparse.Namespace) -> str:
     tokenizer.model_max_length = 512
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=options.hidden_size, num_hidden_layers=options.layers,
-        num_attention_heads=options.hidden_size // 64, intermediate_size=4 * options.hidden_size,
-    )  # fmt: skip
+    config = bert_config(len(tokenizer), options.hidden_size, options.layers)
     BertForMaskedLM(config).save_pretrained(folder)
     return str(folder)
 

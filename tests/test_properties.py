@@ -32,7 +32,7 @@ from adapter_qa.data.label_schemes import OUTSIDE
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.spans import WindowSpans, choose_answers
-from adapter_qa.data.squad import read_question_content, read_squad
+from adapter_qa.data.squad import read_question_json, read_squad
 from adapter_qa.data.squad_preparation import prepare_questions
 from adapter_qa.data.text import read_texts
 from adapter_qa.data.token_classification import tokenize_and_align_labels
@@ -237,7 +237,7 @@ def test_any_bytes_give_valid_objects_or_are_refused(name: str, data: st.DataObj
 @given(st.data(), st.booleans())
 def test_prepared_questions_are_counted_and_aligned(data: st.DataObject, keep_unaligned: bool) -> None:
     document = data.draw(changed(data.draw(st.sampled_from(DOCUMENTS))))
-    records = attempt(read_question_content, "a.json", json.dumps(document).encode(), ".json")
+    records = attempt(read_question_json, "a.json", json.dumps(document).encode())
     if records is None:
         return
     prepared = prepare_questions(records, keep_unaligned=keep_unaligned)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, error_line
 
 # Before DeepSpeed 0.3.16 offloading was a boolean; since then it is an object.
 OFFLOAD_KEYS = {
@@ -33,12 +33,15 @@ def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str
     try:
         config = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise UserError(f"--deepspeed {path}: cannot be read as JSON ({' '.join(str(error).split())})") from error
+        raise UserError(f"--deepspeed {path}: cannot be read as JSON ({error_line(error)})") from error
     zero = config.get("zero_optimization", {}) if isinstance(config, dict) else None
     if not isinstance(zero, dict):
         raise UserError(f"--deepspeed {path}: is not a DeepSpeed configuration, an object with zero_optimization in it")
     if zero.get("stage", 0) not in (1, 2, 3):
         raise UserError(f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}; it must be 1, 2 or 3")
+    others = [name for name in ("fp16", "bf16", "scheduler") if not isinstance(config.get(name, {}), dict)]
+    if others:
+        raise UserError(f'--deepspeed {path}: {", ".join(others)} must be an object, such as {{"enabled": "auto"}}')
     notes = _rename_legacy_keys(zero)
     for name in AUTO_KEYS:
         config.setdefault(name, "auto")

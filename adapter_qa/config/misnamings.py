@@ -10,7 +10,7 @@ from collections.abc import Collection
 from functools import cache
 from typing import Any
 
-# What is called otherwise here: other names. Of several entries with a name, the first whose option the script has.
+# Our option: its names in other programs. Of several entries with one name, the first that the script has counts.
 CALLED = {
     "--learning_rate": "lr initial_lr base_lr max_lr peak_lr",
     "--head_learning_rate": "head_lr lr_head classifier_learning_rate classifier_lr",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field
+from collections.abc import Iterable
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
 from adapter_qa.config.training_options import LibraryTrainingOptions
@@ -67,6 +68,12 @@ def option(
     entries = {"help": help_text, "metavar": kind, "limits": limits, "choices": choices}
     metadata = {key: entry for key, entry in entries.items() if entry is not None}
     return field(default=default, metadata=metadata if before is MISSING else {**metadata, "before": before})
+
+
+def values_before(groups: Iterable[Any]) -> dict[str, Any]:
+    """Return, for each option of some dataclasses that an earlier version lacks, the value by which it trained."""
+    options = [option for group in groups for option in fields(group)]
+    return {option.name: option.metadata["before"] for option in options if "before" in option.metadata}
 
 
 def library_option(name: str, *, kind: str | None = None, limits: Limits) -> Any:

@@ -30,7 +30,7 @@ from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfi
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.config.validation import validate_config
 from adapter_qa.core.cli import CollectingArgumentParser, HelpFormatter
-from adapter_qa.core.errors import UserError, raise_if_any
+from adapter_qa.core.errors import UserError, error_line, raise_if_any
 from adapter_qa.core.files import kind, parse_json, read_text
 from adapter_qa.core.messages import log_note
 
@@ -265,7 +265,7 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
             values = parse_json(text) if path.suffix == ".json" else yaml.safe_load(text)
             repeated = _repeated_keys(text, path.suffix)
         except (ValueError, RecursionError, yaml.YAMLError) as error:
-            raise UserError(f"{path}: cannot be read as options: {' '.join(str(error).split())}") from error
+            raise UserError(f"{path}: cannot be read as options: {error_line(error)}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: holds {kind(values)}; options are a mapping such as 'seed: 42'")
         words, problems = self._words_and_problems(values, str(path))

@@ -242,7 +242,7 @@ class AnsweringOptions(TypedDict):
     max_answer_length: int
     version_2: bool
     null_score_diff_threshold: float
-    temperature: NotRequired[float]  # of calibrated runs; versions before it refuse folders with this key
+    temperature: NotRequired[float]  # of calibrated runs; versions without calibration refuse folders with this key
 
 
 def data_options(options: AnsweringOptions) -> dict[str, Any]:

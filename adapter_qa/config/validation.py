@@ -55,7 +55,7 @@ def validate_config(config: RunConfig) -> list[str]:
     match config:
         case QARunConfig():
             problems += setup_problems(config.adapter, config.language_adapter, config.fusion)
-            problems += _missing_files(config) + _dataset_problems(config) + _head_problems(config)
+            problems += _missing_files(config) + _dataset_problems(config) + _new_fusion_problems(config)
             return problems + _calibration_problems(config) + _fold_problems(config)
         case NERRunConfig():
             problems += setup_problems(config.adapter, config.language_adapter, FusionOptions())
@@ -136,7 +136,7 @@ def _problems_of_one_process(training: TrainingOptions) -> list[str]:
     return problems
 
 
-def _head_problems(config: QARunConfig) -> list[str]:
+def _new_fusion_problems(config: QARunConfig) -> list[str]:
     fusion, training = config.fusion, config.training
     given = {"--fusion_head": fusion.fusion_head, "--fusion_start": fusion.fusion_start}
     if fusion.fuse_adapters is not None and (training.do_train or training.dry_run):

@@ -14,10 +14,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from adapter_qa import __version__
 from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, ReportedError, UserError, raise_if_any
 from adapter_qa.core.messages import print_error
 
-# Words that belong to an option by its argparse `nargs`, its name included; without an entry all up to the next option.
+# Words that an option takes by its argparse `nargs`, its name included. Others take all words up to the next option.
 MAX_WORDS: dict[int | str | None, int] = {None: 2, "?": 2, 0: 1}
 LIBRARY_DEBUG_VALUES = ("underflow_overflow", "tpu_metrics_debug")  # of TrainingArguments' option `debug`
 
@@ -51,8 +52,6 @@ class CollectingArgumentParser(argparse.ArgumentParser):
         super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
         self.problems: list[str] = []
         self._met: set[argparse.Action] = set()  # on the command line
-        from adapter_qa import __version__  # late: the package imports modules that import this one
-
         self.add_argument(
             "--version", action="version", version=f"%(prog)s {__version__}", help="show the version and exit"
         )
@@ -147,6 +146,8 @@ def output_problems(option: str, path: Path, *, overwrite: bool) -> list[str]:
     """Return why a script cannot write the file that an option names, as far as this can be known in advance."""
     if path.is_dir():
         return [f"{option} {path}: is a folder; give a file"]
+    if path.exists() and not path.is_file():  # a device or a pipe, which would be replaced
+        return [f"{option} {path}: is no regular file; give a file"]
     if not path.parent.is_dir():
         return [f"{option} {path}: there is no folder {path.parent}; make it first"]
     if path.exists() and not overwrite:

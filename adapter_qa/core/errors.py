@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 EXIT_BAD_INPUT = 2
+MAX_PROBLEMS = 10  # records of one file that an error names; further ones are only counted
 MAX_PROBLEM_CHARS = 2000  # ids and names in messages come from files and may have any length
 # Control characters, line separators, changes of direction, lone surrogates.
 CONTROL_CHARS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -60,10 +61,21 @@ class Interrupted(ReportedError):  # noqa: N818  (the run has not failed)
         self.exit_code = 128 + signal_number
 
 
+def error_line(error: BaseException, limit: int = MAX_PROBLEM_CHARS) -> str:
+    """Return at most `limit` characters of the text of an error, on one line; without a text its type."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:limit]
+
+
 def raise_if_any(problems: list[str]) -> None:
     """Raise `UserError` if `problems` is not empty."""
     if problems:
         raise UserError(problems)
+
+
+def first_problems(problems: list[str], source: str = "") -> list[str]:
+    """Return at most `MAX_PROBLEMS` problems, and a line that counts the others, which begins with `source`."""
+    more = len(problems) - MAX_PROBLEMS
+    return problems if more <= 0 else [*problems[:MAX_PROBLEMS], f"{source}and {more} more problems"]
 
 
 def run_all(steps: Iterable[Callable[[], Any]]) -> list[Any]:

@@ -147,13 +147,13 @@ def _likely_content(content: bytes, position: int) -> str:
     return f"it seems to be {encoding}; save the file as UTF-8"
 
 
-def read_text(path: str | Path, max_bytes: int | None = None) -> str:
-    """Return the text of a UTF-8 file of at most `max_bytes`; None: `MAX_BYTES`.
+def read_text(path: str | Path) -> str:
+    """Return the text of a UTF-8 file of at most `MAX_BYTES`.
 
     Raises:
         UserError: the file cannot be read, is too large, empty or not UTF-8.
     """
-    return decode(path, read_bytes(path, max_bytes))
+    return decode(path, read_bytes(path))
 
 
 def parse_json(text: str, *, one_line: bool = False) -> Any:
@@ -231,8 +231,9 @@ def atomic_file(path: Path, writer: str = "") -> Iterator[Path]:
     """Yield a temporary path; the file written there replaces `path` if the block ends without an error.
 
     `path` is never half written: the content is on the disk before the file is renamed. After an error the temporary
-    file is removed.
+    file is removed. Of a link the file that it points to is replaced.
     """
+    path = path.resolve() if path.is_symlink() else path
     temporary = temporary_path(path, writer)
     try:
         yield temporary

@@ -265,10 +265,10 @@ def _normalize_character(character: str) -> str:
     """
     if character.isspace():
         return " "
-    base = _without_marks(_PLAIN_PUNCTUATION.get(character, character))
-    normalized = _without_marks(base.casefold())
+    base = _without_accents(_PLAIN_PUNCTUATION.get(character, character))
+    normalized = _without_accents(base.casefold())
     return normalized if len(normalized) <= 1 else character
 
 
-def _without_marks(text: str) -> str:
+def _without_accents(text: str) -> str:
     return "".join(char for char in unicodedata.normalize("NFD", text) if not unicodedata.combining(char))

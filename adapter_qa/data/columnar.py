@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from adapter_qa.core import files
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, error_line
 from adapter_qa.data.compression import COMPRESSION_SUFFIXES, READ_STEP, format_of, read_content
-from adapter_qa.data.records import Record, TableRows, class_names, one_line
+from adapter_qa.data.records import Record, TableRows, class_names
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +42,7 @@ def read_table(path: Path, max_bytes: int | None = None, *, is_stream: bool = Fa
         source = pa.BufferReader(content) if packed else pa.OSFile(str(path))
         table = _open_parquet(source, is_stream) if format_of(path) == ".parquet" else _open_arrow(source)
     except (pa.ArrowException, OSError, ValueError, struct.error) as error:
-        raise UserError(f"{path}: not a readable {format_of(path)} table: {one_line(error)}") from error
+        raise UserError(f"{path}: not a readable {format_of(path)} table: {error_line(error)}") from error
     if table.bytes > limit and not is_stream:
         raise _too_large(path, limit)
     return TableRows(_table_records(path, table.batches, limit, is_stream=is_stream), _classes_in_schema(table.schema))
@@ -130,15 +130,25 @@ def _table_records(path: Path, batches: Iterator[pa.RecordBatch], limit: int, *,
     size = number = 0
     try:
         for batch in batches:
+            batch.validate(full=True)  # wrong offsets in a damaged file would end the process
             size = sum(map(_plain_bytes, batch.columns)) + (0 if is_stream else size)
             if size > limit:
                 raise _too_large(path, limit)
-            columns = [pc.dictionary_decode(column) for column in batch.columns]
+            columns = [_as_json_type(pc.dictionary_decode(column)) for column in batch.columns]
             for fields in pa.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist():
                 yield Record(f"row {number}", fields)
                 number += 1
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read after row {number}: {one_line(error)}") from error
+        raise UserError(f"{path}: cannot be read after row {number}: {error_line(error)}") from error
+
+
+def _as_json_type(column: pa.Array) -> pa.Array:
+    """Return dates, times and decimals as text, which JSON has no type for; any other column as it is."""
+    import pyarrow as pa
+
+    types, kind = pa.types, column.type
+    is_time = types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind)
+    return column.cast(pa.string()) if is_time or types.is_decimal(kind) else column
 
 
 def _plain_bytes(array: pa.Array) -> int:

@@ -97,7 +97,7 @@ def read_sentence_file(path: Path, columns: SentenceColumns, *, need_labels: boo
 def load_sentence_dataset(
     name: str, config: str | None, split: str, columns: SentenceColumns, *, need_labels: bool
 ) -> SentenceSource:
-    """Load the sentences of a data set's split; see `sources.load_dataset` and `read_sentence_file`.
+    """Load the sentences of a data set's split; see `dataset_library.load_dataset` and `read_sentence_file`.
 
     Raises:
         UserError: as for these.

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from adapter_qa.core.errors import UserError
-from adapter_qa.data.records import Record, TableRows, class_names, one_line
+from adapter_qa.core.errors import UserError, error_line
+from adapter_qa.data.columnar import ROWS_AT_ONCE
+from adapter_qa.data.records import Record, TableRows, class_names
 
 if TYPE_CHECKING:
     import datasets
 
 SAVED_MARKS = ("dataset_dict.json", "state.json")  # in a folder of `datasets.save_to_disk`
-ROWS_AT_ONCE = 1000  # of a table; more do not make reading faster
 
 
 def load_dataset(name: str, config: str | None, split: str) -> TableRows:
@@ -62,7 +62,7 @@ def _reported_load(what: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # the library documents no closed set: network, hub, parser and value errors
-        raise UserError(f"{what}: cannot be loaded: {type(error).__name__}: {one_line(error)}") from error
+        raise UserError(f"{what}: cannot be loaded: {type(error).__name__}: {error_line(error)}") from error
 
 
 def _saved_splits(name: str) -> dict[str, datasets.Dataset]:

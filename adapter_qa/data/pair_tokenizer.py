@@ -24,13 +24,14 @@ from tokenizers.models import BPE, WordLevel, WordPiece
 
 from adapter_qa.core.errors import UserError
 
+MAX_JOINED = 16  # characters before another one that a normalizer may join with it; longer ones take quadratic time
 TABLE_SIZE = 0x10000  # code points with an entry of their own in a table of blanks; no blank is above
 # What tokenizers write in place of a space: SentencePiece, byte-level ones, and the former within the latter.
 SPACE_MARKS = ("▁", "Ġ", "âĸģ")
+UNKNOWN = "?"  # in place of a token whose characters are not in the vocabulary
 # Tokenizers are compared with these texts when they are loaded: words at the beginning and behind spaces, line breaks,
 # punctuation, digits and letters of other scripts; accents as characters of their own; characters of several bytes; and
 # each letter at the beginning.
-UNKNOWN = "?"  # in place of a token whose characters are not in the vocabulary
 PROBE_TEXTS = (
     "Recife é a capital de Pernambuco desde 1827, e tem 1.653.461 habitantes (censo de 2010).",
     " São Paulo  foi fundada em\n25 de janeiro de 1554; a D'Ávila\u00a0não. iPhone15 a1b2 R$ 3,50",
@@ -108,7 +109,7 @@ class PairTokenizer:
         blanks[ord(" ")] = True  # the only printable one
         for code, char in enumerate(map(chr, range(TABLE_SIZE - 1))):
             if not char.isprintable() and unicodedata.category(char) in ("Cc", "Cf", "Zs", "Zl", "Zp"):
-                blanks[code] = char.isspace() or not _without_marks(self._normalized(char))
+                blanks[code] = char.isspace() or not _without_space_marks(self._normalized(char))
         return blanks
 
     def _empty_inserted_marks(self, start: np.ndarray, end: np.ndarray, ids: np.ndarray) -> None:
@@ -120,7 +121,7 @@ class PairTokenizer:
         rows = np.flatnonzero(shared)
         if len(rows):
             of_rows = np.unique(ids[rows]).tolist()
-            marks = [index for index in of_rows if not _without_marks(self.tokenizer.id_to_token(index))]
+            marks = [index for index in of_rows if not _without_space_marks(self.tokenizer.id_to_token(index))]
             rows = rows[np.isin(ids[rows], marks)]
             end[rows] = start[rows]
 
@@ -138,7 +139,7 @@ class PairTokenizer:
                 continue
             text_end = text_starts[np.searchsorted(text_starts, left, side="left")]
             for index in range(left, min(right, text_end) if gap else left):
-                if self._joins(text[starts[gap - 1] : index], text[index]):
+                if self._joins(text[max(starts[gap - 1], index - MAX_JOINED) : index], text[index]):
                     left = index + 1
                 elif self._normalized(text[index]):  # what the tokenizer removes may stand between
                     break
@@ -153,7 +154,7 @@ class PairTokenizer:
         """Return whether the normalizer makes one text of two, or the second is an accent or a similar mark."""
         if unicodedata.category(right[0]).startswith("M"):
             return True
-        joined, *parts = (_without_marks(self._normalized(part)) for part in (left + right, left, right))
+        joined, *parts = (_without_space_marks(self._normalized(part)) for part in (left + right, left, right))
         return joined != "".join(parts)
 
     def _normalized(self, text: str) -> str:
@@ -238,7 +239,7 @@ def _trim(start: np.ndarray, end: np.ndarray, blank: np.ndarray) -> None:
         rows = rows[blank[end[rows] - 1] & (start[rows] < end[rows])]
 
 
-def _without_marks(token: str) -> str:
+def _without_space_marks(token: str) -> str:
     """Return a token without marks for spaces and without white space at its ends."""
     for mark in SPACE_MARKS:
         token = token.replace(mark, "")

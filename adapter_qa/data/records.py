@@ -44,8 +44,3 @@ def class_names(features: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
         if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" and isinstance(inner.get("names"), list):
             names[column] = tuple(map(str, inner["names"]))
     return names
-
-
-def one_line(error: Exception) -> str:
-    """Return the text of an error on one line; without a text its type."""
-    return " ".join(str(error).split()) or type(error).__name__

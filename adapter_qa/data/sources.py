@@ -14,7 +14,7 @@ from adapter_qa.data.records import Record, TableRows
 from adapter_qa.data.text_records import CSV_SUFFIXES, LINE_SUFFIXES, read_records, stream_records
 
 RECORD_SUFFIXES = (".json", *LINE_SUFFIXES, *CSV_SUFFIXES, *TABLE_SUFFIXES)
-ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz")
+UNREAD_ARCHIVES = (".zip", ".tar", ".tgz")
 
 
 def read_rows(path: Path, needed: Mapping[str, str] | None = None, max_bytes: int | None = None) -> TableRows:
@@ -56,7 +56,7 @@ def stream_rows(path: Path, needed: Mapping[str, str] | None = None) -> Iterator
 def _record_suffix(path: Path) -> str:
     """Return the format of a file of records; UserError if it is none of `RECORD_SUFFIXES`."""
     suffix = format_of(path)
-    if suffix in ARCHIVE_SUFFIXES:
+    if suffix in UNREAD_ARCHIVES:
         raise UserError(f"{path}: is an archive; unpack it and give the file in it")
     if suffix not in RECORD_SUFFIXES:
         raise UserError(

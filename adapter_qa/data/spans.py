@@ -69,7 +69,7 @@ def best_spans(
 def log_totals(
     start_logits: np.ndarray, end_logits: np.ndarray, context_mask: np.ndarray, max_answer_length: int
 ) -> np.ndarray:
-    """Return log Σ exp(score) over all spans among which `best_spans` chooses; its arguments.
+    """Return log Σ exp(score) over all spans that `best_spans` can choose; the arguments are those of `best_spans`.
 
     The end logits that a start can have are summed in a binary decomposition of their number, so that a window takes
     O(length · log(max_answer_length)) additions of positive terms, and none is lost by cancellation.
@@ -190,6 +190,10 @@ class Candidate:
     start_logit: float
     end_logit: float
     probability: float
+
+
+# What `PlainAnswer.document` may have.
+ANSWER_FIELDS = ("answer", "score", "start", "end", "no_answer_score", "null_odds", "n_best")
 
 
 @dataclass(frozen=True)
@@ -390,22 +394,20 @@ def choose_answers(
         blocks.append(_merge(candidates, nulls, totals, threshold))
     columns = [list(parts) for parts in zip(*blocks, strict=True)]
     del blocks
-    merged = []
-    while columns:  # column after column, so that only one of them is in memory twice
-        merged.append(np.concatenate(columns.pop(0)))
-    sizes, start, end, scores, start_logits, probabilities, best, selected, null_score_diff = merged
-    ends = np.cumsum(sizes)
+    # Column after column, so that only one of them is in memory twice.
+    merged = _Merged._make(np.concatenate(columns.pop(0)) for _ in _Merged._fields)
+    ends = np.cumsum(merged.sizes)
     return Answers(
         questions,
-        np.append(0, ends),
-        start,
-        end,
-        scores,
-        start_logits,
-        probabilities,
-        ends - sizes + best,
-        ends - sizes + selected,
-        null_score_diff if version_2 else None,
+        offsets=np.append(0, ends),
+        start=merged.start,
+        end=merged.end,
+        scores=merged.scores,
+        start_logits=merged.start_logits,
+        probabilities=merged.probabilities,
+        best=ends - merged.sizes + merged.best,
+        selected=ends - merged.sizes + merged.selected,
+        null_score_diff=merged.null_score_diff if version_2 else None,
     )
 
 
@@ -468,9 +470,25 @@ def _question_totals(log_totals: np.ndarray, owners: np.ndarray, numbers: np.nda
     return _Totals(numbers, np.logaddexp.reduceat(log_totals.astype(np.float64), np.searchsorted(owners, numbers)))
 
 
-def _merge(
-    candidates: _Candidates, nulls: _Candidates, totals: _Totals, threshold: float | None
-) -> tuple[np.ndarray, ...]:
+class _Merged(NamedTuple):
+    """The n-best lists of consecutive questions.
+
+    `sizes` is the number of candidates of each question, `best` and `selected` are ranks in its list; the others are
+    columns of `Answers`.
+    """
+
+    sizes: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    scores: np.ndarray
+    start_logits: np.ndarray
+    probabilities: np.ndarray
+    best: np.ndarray
+    selected: np.ndarray
+    null_score_diff: np.ndarray
+
+
+def _merge(candidates: _Candidates, nulls: _Candidates, totals: _Totals, threshold: float | None) -> _Merged:
     """Merge spans and "no answer" into the n-best lists of consecutive questions, and choose their answers.
 
     Args:
@@ -478,10 +496,6 @@ def _merge(
         nulls: "no answer" as a candidate.
         totals: all spans of the questions.
         threshold: of the score difference; None for SQuAD v1.
-
-    Returns:
-        Number of candidates of each question, then the columns of `Answers` from `start` on; `best` and `selected` are
-        ranks in the question's list.
     """
     both = _Candidates(*(np.concatenate(columns) for columns in zip(candidates, nulls, strict=True)))
     both = both.take(np.lexsort((both.end == 0, -both.score, both.question)))  # of equal scores, spans come first
@@ -502,14 +516,15 @@ def _merge(
         difference = both.score[null_row] - both.score[best]
         null_score_diff = np.where(is_span[best], difference, NULL_SCORE_DIFF_WITHOUT_SPAN)
         selected = np.where(null_score_diff > threshold, null_row, best)
-    return (
-        np.diff(offsets),
-        both.start.astype(np.int32),
-        both.end.astype(np.int32),
-        both.score.astype(np.float32),
-        both.start_logit.astype(np.float32),
-        np.exp(np.minimum(both.mass - np.repeat(mass, np.diff(offsets)), 0.0)).astype(np.float32),
-        best - starts,
-        selected - starts,
-        null_score_diff,
+    sizes = np.diff(offsets)
+    return _Merged(
+        sizes,
+        start=both.start.astype(np.int32),
+        end=both.end.astype(np.int32),
+        scores=both.score.astype(np.float32),
+        start_logits=both.start_logit.astype(np.float32),
+        probabilities=np.exp(np.minimum(both.mass - np.repeat(mass, sizes), 0.0)).astype(np.float32),
+        best=best - starts,
+        selected=selected - starts,
+        null_score_diff=null_score_diff,
     )

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from adapter_qa.core.errors import UserError, raise_if_any, run_all
+from adapter_qa.core.errors import UserError, first_problems, raise_if_any, run_all
 from adapter_qa.core.files import is_text, kind
 from adapter_qa.data.compression import format_of
 from adapter_qa.data.dataset_library import load_dataset
@@ -21,10 +21,10 @@ from adapter_qa.data.records import Record
 from adapter_qa.data.sources import read_rows, stream_rows
 from adapter_qa.data.text_records import CSV_SUFFIXES, read_records, stream_records
 
-MAX_PROBLEMS = 10  # lines of one error message; further problems are only counted
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
 NO_START = -1
-WHOLE_NUMBER = re.compile(r"(-?[0-9]+)([.,]0+)?")  # pandas writes 12.0 in columns with gaps; some locales have a comma
+# pandas writes 12.0 in columns with gaps, and some locales have a comma; but 1,000 is not 1.
+WHOLE_NUMBER = re.compile(r"(-?[0-9]+)([.,]0{1,2})?")
 SEARCH = "prepare_squad_pt.py finds the start of answers without one"
 
 
@@ -109,7 +109,7 @@ def read_squad_files(
 def load_hub_squad(
     name: str, config: str | None, split: str, *, need_answers: bool, columns: QuestionColumns = STANDARD
 ) -> list[Question]:
-    """Load the questions of a data set in SQuAD format with `sources.load_dataset`.
+    """Load the questions of a data set in SQuAD format with `dataset_library.load_dataset`.
 
     Raises:
         UserError: the data set cannot be loaded, or records are invalid.
@@ -119,8 +119,8 @@ def load_hub_squad(
     return to_questions(records, f"{name} ({split})", need_answers=need_answers, columns=columns)
 
 
-def read_question_file(path: Path, columns: QuestionColumns = STANDARD, *, need_ids: bool = True) -> list[Record]:
-    """Read the records of a question file without checking them; without `need_ids`, CSV may lack that column.
+def read_question_file(path: Path, columns: QuestionColumns = STANDARD) -> list[Record]:
+    """Read the records of a question file without checking them.
 
     The file has one of `sources.RECORD_SUFFIXES`. Records are flat, or nested as in SQuAD: articles with "paragraphs",
     or paragraphs with "qas". CSV holds answers as JSON, as the Python literal that pandas and datasets write, or as
@@ -129,27 +129,28 @@ def read_question_file(path: Path, columns: QuestionColumns = STANDARD, *, need_
     Raises:
         UserError: the extension is unknown, the file cannot be read, or its content does not fit the extension.
     """
-    rows = read_rows(path, columns.needed(ids=need_ids))
+    rows = read_rows(path, columns.needed())
     return list(_flatten(rows.records, columns, cells=format_of(path) in CSV_SUFFIXES))
 
 
 def stream_question_file(path: Path, columns: QuestionColumns = STANDARD, *, need_ids: bool = True) -> Iterator[Record]:
-    """Yield the records of such a file, of any size, while it is read; see `sources.stream_rows`."""
+    """Yield the records of a question file of any size while it is read, for questions without answers.
+
+    A row of CSV has all its cells, as text; without `need_ids`, CSV may lack the column of the id. See
+    `sources.stream_rows`.
+    """
     rows = stream_rows(path, columns.needed(ids=need_ids))
-    return _flatten(rows, columns, cells=format_of(path) in CSV_SUFFIXES)
+    return rows if format_of(path) in CSV_SUFFIXES else _flatten(rows, columns)
 
 
 def stream_question_lines(name: str, stream: IO[bytes], columns: QuestionColumns = STANDARD) -> Iterator[Record]:
-    """Yield the records of JSON lines while they are read; see `sources.stream_records`."""
+    """Yield the records of JSON lines while they are read; see `text_records.stream_records`."""
     return _flatten(stream_records(name, stream, ".jsonl"), columns)
 
 
-def read_question_content(
-    name: str, content: bytes, suffix: str, columns: QuestionColumns = STANDARD, *, need_ids: bool = True
-) -> list[Record]:
-    """Do the same for the content of a text file that is called `name` in messages; see `sources.read_records`."""
-    records = read_records(name, content, suffix, columns.needed(ids=need_ids))
-    return list(_flatten(records, columns, cells=suffix in CSV_SUFFIXES))
+def read_question_json(name: str, content: bytes, columns: QuestionColumns = STANDARD) -> list[Record]:
+    """Read the records of JSON content that messages call `name`, without checking them."""
+    return list(_flatten(read_records(name, content, ".json"), columns))
 
 
 def parse_question(
@@ -232,8 +233,7 @@ def other_columns(record: Record, source: str, columns: QuestionColumns, need_an
 
 def raise_first_problems(problems: list[str], source: object) -> None:
     """Raise UserError if there are problems; at most `MAX_PROBLEMS` are listed."""
-    more = len(problems) - MAX_PROBLEMS
-    raise_if_any([*problems[:MAX_PROBLEMS], *([f"{source}: and {more} more problems"] if more > 0 else [])])
+    raise_if_any(first_problems(problems, f"{source}: "))
 
 
 def _flatten(records: Iterable[Record], columns: QuestionColumns, *, cells: bool = False) -> Iterator[Record]:
@@ -280,7 +280,8 @@ def _typed_cells(record: Record, columns: QuestionColumns) -> Record:
     if impossible not in ("", "true", "false"):
         problem = f"'is_impossible' is {row['is_impossible']!r}; allowed: true, false or empty"
         return Record(record.where, row, problem)
-    fields["is_impossible"] = impossible == "true"
+    if impossible:
+        fields["is_impossible"] = impossible == "true"
     key = columns.answer_in(row)
     has_start = columns.answer_start in row
     if has_start:
@@ -291,11 +292,21 @@ def _typed_cells(record: Record, columns: QuestionColumns) -> Record:
         fields[key] = cell
     if cell.lstrip().startswith(("[", "{")):
         try:
-            fields[key] = _parse_literal(cell)
+            literal = _parse_literal(cell)
         except ValueError:
-            if not has_start:
-                return Record(record.where, row, f"{key!r} is neither JSON nor a Python literal")
+            literal = None
+        if not has_start and literal is None:
+            return Record(record.where, row, f"{key!r} is neither JSON nor a Python literal")
+        if not has_start or _are_answers(literal):  # beside a start, "[1]" is a text
+            fields[key] = literal
     return Record(record.where, fields)
+
+
+def _are_answers(literal: Any) -> bool:
+    """Return whether the literal of a cell has the form of answers: an object, or a list of objects or texts."""
+    return isinstance(literal, dict) or (
+        isinstance(literal, list) and all(isinstance(answer, dict | str) for answer in literal)
+    )
 
 
 class _ArraysToLists(ast.NodeTransformer):
@@ -378,7 +389,10 @@ def _read_answers(
         texts = texts if isinstance(texts, list) else [texts]
         starts = starts if isinstance(starts, list) else [starts]
         starts = [_lenient_start(start) for start in starts] if len(starts) == len(texts) else [NO_START] * len(texts)
-    return _check_answers(key, texts, starts)
+    answers = _check_answers(key, texts, starts)
+    if impossible is None and answers.texts and not any(map(str.strip, answers.texts)) and {*answers.starts} == {-1}:
+        return _Answers([], [])  # what some programs write for an unanswerable question; others say `is_impossible`
+    return answers
 
 
 def _check_answers(key: str, texts: Any, starts: Any) -> _Answers:

@@ -13,7 +13,7 @@ from adapter_qa.data.columns import read_columns
 from adapter_qa.data.compression import COMPRESSION_SUFFIXES, format_of, read_content
 from adapter_qa.data.dataset_library import SAVED_MARKS
 from adapter_qa.data.records import Record
-from adapter_qa.data.sources import ARCHIVE_SUFFIXES, RECORD_SUFFIXES, read_rows
+from adapter_qa.data.sources import RECORD_SUFFIXES, UNREAD_ARCHIVES, read_rows
 from adapter_qa.data.squad import raise_first_problems
 
 MAX_TEXT_BYTES = 16 * 1024**3  # several times the size of the Portuguese Wikipedia
@@ -25,7 +25,7 @@ WIKIPEDIA = (
     "whose files need the ending .jsonl, or give --dataset_name wikimedia/wikipedia --dataset_config_name 20231101.pt"
 )
 ARCHIVE = "an archive is not read; unpack it and give the files in it, or the folder"
-REMEDIES = {".xml": WIKIPEDIA, **dict.fromkeys(ARCHIVE_SUFFIXES, ARCHIVE)}
+REMEDIES = {".xml": WIKIPEDIA, **dict.fromkeys(UNREAD_ARCHIVES, ARCHIVE)}
 TEXT, CONTEXT = "text", "context"
 
 

@@ -148,10 +148,11 @@ def _csv_records(name: str, text: Iterable[str], needed: Mapping[str, str]) -> I
         line = rows.line_num + skipped
         for row in rows:
             line = rows.line_num + skipped
-            if row:
+            if any(map(str.strip, row)):  # spreadsheets write rows and columns without values
                 fits = len(row) == len(header)
                 problem = "" if fits else f"the number of values is not {len(header)}, the number of columns"
-                yield Record(f"line {line}", dict(zip(header, row, strict=False)), problem)
+                cells = {column: cell for column, cell in zip(header, row, strict=False) if column}
+                yield Record(f"line {line}", cells, problem)
     except csv.Error as error:
         raise UserError(f"{name}: not CSV after line {line}: {error}") from error
 
@@ -180,10 +181,12 @@ def _delimiter(header: str, needed: set[str]) -> str:
 
 
 def _check_header(name: str, header: Sequence[str], needed: Mapping[str, str]) -> None:
-    repeated = [column for column, count in Counter(header).items() if count > 1]
+    repeated = [column for column, count in Counter(header).items() if column and count > 1]
     if repeated:
         raise UserError(f"{name}: more than one column {', '.join(repeated)}; each needs its own name")
     missing = {option: column for option, column in needed.items() if column not in header}
     if missing:
         columns, options = ", ".join(missing.values()), ", ".join(f"--{option}" for option in missing)
-        raise UserError(f"{name}: no column {columns}; found: {', '.join(header)}; name others with {options}")
+        raise UserError(
+            f"{name}: no column {columns}; found: {', '.join(filter(None, header))}; name others with {options}"
+        )

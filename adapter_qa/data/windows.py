@@ -283,12 +283,19 @@ def window_layout(tokenizer: PairTokenizer, max_seq_length: int, doc_stride: int
         UserError: the stride leaves no space for new context tokens, or the tokenizer joins texts in an unknown way.
     """
     layout = pair_layout(tokenizer)
-    most = max_seq_length - layout.special_tokens - 2
-    if doc_stride > most:
-        remedy = f"a stride of at most {most}" if most >= 0 else f"a length of at least {max_seq_length - most}"
+    remedy = stride_remedy(layout, max_seq_length, doc_stride)
+    if remedy is not None:
         problem = f"--doc_stride {doc_stride} leaves no space in --max_seq_length {max_seq_length}"
         raise UserError(f"{problem}; give {remedy}")
     return layout
+
+
+def stride_remedy(layout: PairLayout, max_seq_length: int, doc_stride: int) -> str | None:
+    """Return which stride or length leaves space for new context tokens in every window; None if these do."""
+    most = max_seq_length - layout.special_tokens - 2
+    if doc_stride <= most:
+        return None
+    return f"a stride of at most {most}" if most >= 0 else f"a length of at least {max_seq_length - most}"
 
 
 def pair_layout(tokenizer: PairTokenizer) -> PairLayout:
@@ -413,9 +420,9 @@ def _span_borders(char_spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _first_of_equal(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return, for each position, the first of the run of equal values that it belongs to; (windows, length) int64.
+    """Return, for each position, the first position of its run of equal values; (windows, length) int64.
 
-    Positions that do not count, by `counts`, (windows, length) bool, neither begin nor break a run.
+    Positions where `counts`, (windows, length) bool, is False are skipped: they neither begin nor break a run.
     """
     position = np.arange(values.shape[1])
     seen = np.maximum.accumulate(np.where(counts, position + 1, 0), axis=1)  # the last one that counts, from 1; 0: none

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Never
 
-from adapter_qa.core.errors import RunError, UserError
+from adapter_qa.core.errors import RunError, UserError, error_line
 from adapter_qa.core.files import atomic_file, fsync_path, read_json, write_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.core.readable import duration
@@ -31,7 +31,7 @@ PARQUET = ".parquet"
 PARTIAL_SUFFIX = ".partial"
 ANSWERS_NAME = "answers.jsonl"
 SETTINGS_NAME = "settings.json"
-ROWS_AT_ONCE = 10_000  # of a Parquet file: in memory, and in one of its row groups
+ROWS_PER_GROUP = 10_000  # of a Parquet file: in memory, and in one of its row groups
 LONGEST_SHOWN = 40  # characters of a setting in a message; hashes are longer
 SECONDS_BETWEEN_LINES = 60.0  # of progress, without a terminal
 
@@ -199,17 +199,19 @@ def schema_of(documents: Iterable[Document], source: object) -> pa.Schema:
         UserError: a column has values of types that Parquet cannot hold together.
     """
     import pyarrow as pa  # imported here because it is slow
+    from pyarrow import parquet
 
     schema = pa.schema([])
-    for rows in _groups(documents):
-        try:
+    try:
+        for rows in _groups(documents):
             struct = pa.array(rows).type
             names = dict.fromkeys(name for row in rows for name in row)  # pyarrow sorts them
             found = pa.schema([struct.field(name) for name in names])
             schema = pa.unify_schemas([schema, found], promote_options="permissive")
-        except (pa.ArrowException, OverflowError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{source}: {reason}, which a Parquet file cannot hold; write JSON lines") from error
+        parquet.ParquetWriter(pa.BufferOutputStream(), schema).close()  # refuses objects that are always empty
+    except (pa.ArrowException, OverflowError) as error:
+        reason = error_line(error)
+        raise UserError(f"{source}: {reason}, which a Parquet file cannot hold; write JSON lines") from error
     return schema
 
 
@@ -229,7 +231,7 @@ def write_parquet(path: Path, output: Path, schema: pa.Schema | None) -> None:
             for rows in _groups(_documents(path)):
                 writer.write_batch(pa.RecordBatch.from_struct_array(pa.array(rows, pa.struct(columns))))
     except (UserError, pa.ArrowException, OverflowError, OSError) as error:
-        reason = " ".join(str(error).split())
+        reason = error_line(error)
         raise RunError(f"{output}: cannot be written ({reason}); {path} has all answers as JSON lines") from error
 
 
@@ -240,7 +242,7 @@ def _documents(path: Path) -> Iterator[Document]:
 
 def _groups(documents: Iterable[Document]) -> Iterator[list[Document]]:
     iterator = iter(documents)
-    while rows := [*islice(iterator, ROWS_AT_ONCE)]:
+    while rows := [*islice(iterator, ROWS_PER_GROUP)]:
         yield rows
 
 

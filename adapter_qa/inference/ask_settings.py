@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+BATCH_SIZE = 16  # windows per forward pass, if none is given
+
 
 class AskSettings(NamedTuple):
     """How the questions of one call are answered.

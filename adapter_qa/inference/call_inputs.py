@@ -6,10 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import GeneratorType
 from typing import Any, NamedTuple
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, first_problems
 from adapter_qa.core.files import is_text, kind
 
-MAX_PROBLEMS = 10  # questions whose problems are listed
 FORMS = "give question and context, a dictionary of both, or a list of such dictionaries"
 
 
@@ -110,6 +109,5 @@ def checked(items: list[Item]) -> list[Item]:
             elif not is_text(text):
                 problems.append(f"{where}{name} has a lone surrogate, which is not valid text")
     if problems:
-        more = len(problems) - MAX_PROBLEMS
-        raise CallError(problems[:MAX_PROBLEMS] + ([f"and {more} more problems"] if more > 0 else []))
+        raise CallError(first_problems(problems))
     return items

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import io
+import sys
 from collections.abc import Callable
 
 from adapter_qa.core.errors import ReportedError
@@ -26,7 +28,7 @@ def converse(ask: Ask, context: str | None) -> None:
     Raises:
         KeyboardInterrupt: after Ctrl-C.
     """
-    _use_line_editing()
+    _prepare_input()
     try:
         while True:
             text = context or _read_context()
@@ -70,7 +72,9 @@ def _read_context() -> str:
     return "\n".join(lines)
 
 
-def _use_line_editing() -> None:
-    """Let `input` edit lines and remember them, if this Python has readline."""
+def _prepare_input() -> None:
+    """Let `input` edit lines and remember them, if this Python has readline, and read bytes that are not UTF-8."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # whoever checks the text reports them
     with contextlib.suppress(ImportError):
         importlib.import_module("readline")

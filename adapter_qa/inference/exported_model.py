@@ -18,17 +18,16 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from adapter_qa.core.errors import ReportedError, UserError, raise_if_any
+from adapter_qa.core.errors import ReportedError, UserError, error_line, raise_if_any
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import Answers, PlainAnswer, choose_answers, join_spans, spans_to_keep, window_spans
 from adapter_qa.data.windows import OnProgress, make_windows, pad_windows
 from adapter_qa.inference.answer_text import candidate_lines, one_line, print_json, print_text
-from adapter_qa.inference.ask_settings import AskSettings
+from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings
 from adapter_qa.inference.export_layout import EXPORT_FILE, GRAPH_FILE, TOKENIZER_FILE
 
 OUTPUTS = ["start_logits", "end_logits"]
-BATCH_SIZE = 16  # windows; the default of ask_qa.py
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class ExportedModel:
             path = folder / GRAPH_FILE
             session = open_session(path)
         except Exception as error:  # tokenizers and onnxruntime raise that class itself
-            raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); export the run again") from error
+            raise UserError(f"{path}: cannot be read ({error_line(error)}); export the run again") from error
         return cls(session, inputs, tokenizer.checked(), options)
 
     def answer(self, question: str, context: str, n_best: int | None = None) -> PlainAnswer:

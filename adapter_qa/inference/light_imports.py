@@ -36,7 +36,7 @@ def light_imports() -> Iterator[None]:
 
     transformers imports what it finds installed, and has no switch for it. In the block, scipy and sklearn cannot be
     found, `torch.distributed` is reported as not available, and a stand-in takes the place of `torch._dynamo`.
-    Afterwards all of them can be imported as ever. Nothing happens if transformers is imported already.
+    Afterwards all of them can be imported as usual. Nothing happens if transformers is imported already.
 
     This is for a script that answers and does nothing else: transformers remembers what it did not find.
     """

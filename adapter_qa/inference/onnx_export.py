@@ -21,7 +21,7 @@ from torch import nn
 from torch.onnx.errors import OnnxExporterError
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from adapter_qa.core.errors import RunError
+from adapter_qa.core.errors import RunError, error_line
 from adapter_qa.core.files import write_json, write_text
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.inference.answer_script import answer_script
@@ -144,7 +144,7 @@ def export_graph(model: PreTrainedModel, names: Sequence[str], path: Path, *, op
                 DeduplicateInitializersPass(size_limit=2**40)(program.model)
             program.save(path, external_data=False)
     except OnnxExporterError as error:
-        raise RunError(f"the model cannot be exported: {' '.join(str(error).split())[:500]}") from error
+        raise RunError(f"the model cannot be exported: {error_line(error, 500)}") from error
 
 
 def example_inputs(model: PreTrainedModel, names: Sequence[str], longest: int) -> Iterator[Inputs]:

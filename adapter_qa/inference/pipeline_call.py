@@ -18,7 +18,7 @@ from adapter_qa.core.files import kind
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import Answers
-from adapter_qa.data.windows import TEXTS_PER_CALL, cut_text, pair_layout
+from adapter_qa.data.windows import TEXTS_PER_CALL, cut_text, pair_layout, stride_remedy
 from adapter_qa.inference.ask_settings import AskSettings
 from adapter_qa.inference.call_inputs import CallError, Item, flat, is_stream, read_items, read_stream
 
@@ -174,11 +174,11 @@ class PipelineCall(ABC):
 
     def _check_window(self, length: int, stride: int) -> None:
         """Raise CallError if the model reads no windows of that length, or the stride leaves no space in them."""
-        limit, most = self._longest_window(), length - pair_layout(self.pair_tokenizer).special_tokens - 2
+        limit = self._longest_window()
         if length > limit:
             raise CallError(f"max_seq_len {length}: the model reads at most {limit} tokens")
-        if stride > most:
-            remedy = f"a stride of at most {most}" if most >= 0 else f"a length of at least {length - most}"
+        remedy = stride_remedy(pair_layout(self.pair_tokenizer), length, stride)
+        if remedy is not None:
             raise CallError(f"doc_stride {stride} leaves no space in max_seq_len {length}; give {remedy}")
 
     def _stream(self, items: Iterator[Item], options: CallOptions, block_size: int) -> Iterator[Any]:

@@ -80,11 +80,10 @@ class Shard(NamedTuple):
         first, end = count * (self.number - 1) // self.total, count * self.number // self.total
         return replace(requests, read=lambda: islice(requests.read(), first, end), count=end - first)
 
-    def path(self, output: str) -> Path:
+    def path(self, output: Path) -> Path:
         """Return the file for the answers to this part: answers-3-of-8.jsonl; sorted names are in order."""
-        path = Path(output)
         number = str(self.number).zfill(len(str(self.total)))
-        return path.with_name(f"{path.stem}-{number}-of-{self.total}{path.suffix}")
+        return output.with_name(f"{output.stem}-{number}-of-{self.total}{output.suffix}")
 
 
 def blocks(requests: Iterable[Request]) -> Iterator[list[Request]]:
@@ -263,7 +262,7 @@ class _Checker(NamedTuple):
             json.dumps(plain.fields, ensure_ascii=False, allow_nan=False).encode("utf-8")
         except RecordError as error:
             return f"{self.name}: {error}"
-        except (ValueError, RecursionError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             return f"{self.name}: {record.where}: has a value that JSON cannot represent ({error})"
         return ""
 

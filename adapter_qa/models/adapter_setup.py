@@ -27,7 +27,7 @@ class AdapterSetup:
         saved: the saved folder whose fusion and head are loaded.
         starting_head: the head from which that of a new fusion starts; None for random values.
         starting_adapter: the adapter that a new fusion starts with; None if it starts with equal shares of all.
-        replaced: the saved language adapter whose place `language` takes; None without a language swap.
+        swapped_out: the saved language adapter whose place `language` takes; None without a language swap.
     """
 
     task: str
@@ -38,7 +38,7 @@ class AdapterSetup:
     saved: SavedAdapterSetup | None = None
     starting_head: SavedHead | None = None
     starting_adapter: str | None = None
-    replaced: AdapterSource | None = None
+    swapped_out: AdapterSource | None = None
 
     @property
     def fused(self) -> bool:
@@ -66,7 +66,7 @@ class AdapterSetup:
         return Stack(*([self.language.name] if self.language else []), fusion or self.tasks[0].name)
 
     @property
-    def replaced_sites(self) -> set[AdapterSite]:
+    def overridden_sites(self) -> set[AdapterSite]:
         """The sites where a parallel adapter and another one are stacked.
 
         A parallel adapter takes the input of the block. So the module below a parallel task adapter has no effect, and
@@ -80,14 +80,14 @@ class AdapterSetup:
     @property
     def is_saved_composition(self) -> bool:
         """Whether the adapters are composed as in the saved folder, without a language adapter from elsewhere."""
-        if self.saved is None or self.replaced is not None:
+        if self.saved is None or self.swapped_out is not None:
             return False
         return self.language is None or self.saved.language is not None
 
     @property
     def language_swap(self) -> LanguageSwap | None:
         """The record of the language swap, with absolute folders; None if there is none."""
-        new, old = self.language, self.replaced
+        new, old = self.language, self.swapped_out
         if new is None or old is None:
             return None
         return LanguageSwap(_run_folder(new), _run_folder(old), new.language, old.language)
@@ -125,10 +125,10 @@ class AdapterSetup:
     @property
     def notes(self) -> list[str]:
         """For the user: assumptions that were made to read the saved folders."""
-        assumed = self.saved.note if self.saved and self.language and self.replaced is None else None
+        assumed = self.saved.note if self.saved and self.language and self.swapped_out is None else None
         notes = [assumed, self._swap_note, *[source.note for source in self.adapters]]
         notes += self._notes_on_heads
-        if self.replaced_sites:
+        if self.overridden_sites:
             notes.append(f"{self.block}: one of the adapters is parallel, and the other has no effect where it stands")
         ignored = {"use_gating": "gate", "ln_after": "layer norm after the bottleneck"} if self.fused else {}
         notes += [
@@ -157,7 +157,7 @@ class AdapterSetup:
     @property
     def _swap_note(self) -> str | None:
         """Which language adapter replaces which, and where one of them has a part that the other lacks."""
-        new, old = self.language, self.replaced
+        new, old = self.language, self.swapped_out
         if new is None or old is None:
             return None
         names = [f"{source.folder}{f' ({source.language})' if source.language else ''}" for source in (new, old)]

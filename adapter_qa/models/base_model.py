@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils.hub import cached_file
 
 from adapter_qa.config.options import ModelOptions
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, error_line
 from adapter_qa.core.files import read_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.base_config import WEIGHT_FILES, read_base_config
@@ -285,7 +285,7 @@ def _library_errors(problem: str, advice: str = "") -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = error_line(error, 300)
         raise UserError(f"{problem} ({type(error).__name__}: {reason}){advice}") from error
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from adapter_qa.config.options import EQUAL, HEAD_FROM_QA, NEW
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, error_line
 from adapter_qa.core.files import read_json
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
@@ -103,7 +103,7 @@ def _load_adapter(model: PreTrainedModel, source: AdapterSource, folder: Path) -
     try:
         loader.load_from_state_dict(state, source.name, loading_info=loading_info)
     except Exception as error:  # names and shapes in the file can cause any exception
-        reason = " ".join(str(error).split())[:200]
+        reason = error_line(error, 200)
         raise UserError(f"{folder}: the adapter's weights cannot be loaded ({reason})") from error
     missing: list[str] = loading_info["missing_keys"]
     if missing:
@@ -251,7 +251,7 @@ def _marks_of_parts(setup: AdapterSetup) -> dict[str, str]:
     marks = {"fusion": FUSION_MARK} if setup.fused else {}
     for source in setup.adapters:
         # Earlier versions accepted a parallel adapter on a language adapter; their runs can still be used.
-        is_replaced = source is setup.language and setup.is_saved_composition and bool(setup.replaced_sites)
+        is_replaced = source is setup.language and setup.is_saved_composition and bool(setup.overridden_sites)
         if source.has_modules(setup.layers) and not is_replaced:
             marks[source.name] = "." + adapter_mark(source)
         if source.is_invertible:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-TASKS = {"question_answering": "qa", "tagging": "ner"}  # by type of head
+TASK_OF_HEAD = {"question_answering": "qa", "tagging": "ner"}  # by type of head
 LAYERS = {"qa": "qa_outputs", "ner": "classifier"}  # the only layer of our head
 IOB_LABEL = re.compile(r"O|[BI]-[\w.:/&+-]{1,100}")
 
@@ -64,7 +64,7 @@ def read_flexible_head(document: Mapping[str, Any]) -> FlexibleHead | None:
     if not isinstance(config, dict):
         return None
     head_type, layers = str(config.get("head_type")), config.get("layers")
-    purpose = TASKS.get(head_type)
+    purpose = TASK_OF_HEAD.get(head_type)
     labels = _labels(config.get("label2id"))
     problem = None
     if purpose is None:

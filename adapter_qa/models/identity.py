@@ -48,7 +48,7 @@ def model_fingerprint(model: PreTrainedModel) -> str:
     return _fingerprint(dict(model.named_parameters())).float32
 
 
-def files_fingerprint(options: ModelOptions) -> WeightsFingerprint:
+def base_files_fingerprint(options: ModelOptions) -> WeightsFingerprint:
     """Return the fingerprint that the base model will have, from its files, before it is built.
 
     Raises:
@@ -107,7 +107,7 @@ def origins_of(setup: AdapterSetup | None) -> dict[Origin, str]:
 
 def swapped_origin(setup: AdapterSetup | None) -> Origin | None:
     """Return where the language adapter of a language swap comes from; None without one, or if it is not recorded."""
-    if setup is None or setup.replaced is None or setup.language is None:
+    if setup is None or setup.swapped_out is None or setup.language is None:
         return None
     return setup.language.origin
 

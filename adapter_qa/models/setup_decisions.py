@@ -204,7 +204,7 @@ def _with_language_swap(
     check_language_adapter("--load_lang_adapter", path)
     if is_same_adapter(given, current):
         return replace(setup, language=current.with_note(f"{option}: the same language adapter as {current.folder}"))
-    return replace(setup, language=given, replaced=current)
+    return replace(setup, language=given, swapped_out=current)
 
 
 def _with_one_inverse(setup: AdapterSetup) -> AdapterSetup:

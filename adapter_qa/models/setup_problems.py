@@ -117,7 +117,7 @@ def _composition_problems(setup: AdapterSetup) -> list[str]:
                 "layers (leave_out, --madx2)"
             )
     language = setup.language
-    if language is not None and setup.replaced_sites and not setup.is_saved_composition:
+    if language is not None and setup.overridden_sites and not setup.is_saved_composition:
         parallel, replaced = (
             (language.name, "the block itself")
             if language.is_parallel
@@ -125,7 +125,7 @@ def _composition_problems(setup: AdapterSetup) -> list[str]:
         )
         problems.append(
             f"{setup.block}: {parallel} is parallel, and would leave {replaced} without effect at "
-            f"{min(setup.replaced_sites)}; give an adapter that is not parallel, such as pfeiffer or houlsby, or no "
+            f"{min(setup.overridden_sites)}; give an adapter that is not parallel, such as pfeiffer or houlsby, or no "
             "language adapter"
         )
     return problems

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, error_line
 
 TRAINER_STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")  # what `Trainer` unpickles
 
@@ -93,7 +93,7 @@ def _unpickle(path: Path) -> Any:
             "harmful"
         ) from error
     except Exception as error:  # for a damaged file the unpickler raises nearly every type
-        reason = " ".join(str(error).split())[:200]
+        reason = error_line(error, 200)
         raise UserError(f"{path}: cannot be read ({reason}); the file is damaged") from error
 
 

@@ -21,10 +21,10 @@ from adapter_qa.reporting.error_analysis import (
 from adapter_qa.reporting.groups import Group, same_evaluation
 from adapter_qa.reporting.paired import pair_rows
 
-Answers = dict[int, list[RunAnswers]]  # of each run, by number of the group
+AnswersByGroup = dict[int, list[RunAnswers]]  # of each run, by number of the group
 
 
-def compare_to_best(groups: Sequence[Group]) -> tuple[list[Group], Answers]:
+def compare_to_best(groups: Sequence[Group]) -> tuple[list[Group], AnswersByGroup]:
     """Compare the finished question answering groups of each table with the best one, by their answers.
 
     Returns:
@@ -32,7 +32,7 @@ def compare_to_best(groups: Sequence[Group]) -> tuple[list[Group], Answers]:
         one table have the same questions.
     """
     tables = [[group for group in members if group.is_compared] for members in same_evaluation(groups)]
-    answers: Answers = {}
+    answers: AnswersByGroup = {}
     compared: dict[int, Group] = {}
     for members in tables:
         read, problems = _read_members(members)
@@ -41,11 +41,11 @@ def compare_to_best(groups: Sequence[Group]) -> tuple[list[Group], Answers]:
     return [compared.get(group.number, group) for group in groups], answers
 
 
-def _read_members(members: Sequence[Group]) -> tuple[Answers, dict[int, str]]:
+def _read_members(members: Sequence[Group]) -> tuple[AnswersByGroup, dict[int, str]]:
     """Return the answers of groups to the questions of the first that can be read, and why others have none."""
     sources = _read_questions(members)
     reference: list[Question] = []
-    read: Answers = {}
+    read: AnswersByGroup = {}
     problems: dict[int, str] = {}
     for group in tqdm(members, desc="answers", leave=False, disable=None):
         try:
@@ -81,7 +81,7 @@ def _contents(questions: Iterable[Question]) -> dict[str, tuple[str, str, frozen
     }
 
 
-def _compare_members(members: Sequence[Group], read: Answers, problems: dict[int, str]) -> list[Group]:
+def _compare_members(members: Sequence[Group], read: AnswersByGroup, problems: dict[int, str]) -> list[Group]:
     """Return groups of one table, the best first, with the comparison or the reason why there is none."""
     if not read:
         return [replace(group, not_compared=problems[group.number]) for group in members]

@@ -15,16 +15,17 @@ import math
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, is_dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from adapter_qa.config import options as options_module
+from adapter_qa.config.option_fields import values_before
 from adapter_qa.core.errors import UserError
 from adapter_qa.reporting.paired import PairedRow
 from adapter_qa.reporting.run_names import short_names
-from adapter_qa.reporting.runs import MEASURES, TASKS, Run, is_number, read_run
+from adapter_qa.reporting.runs import SEED_MEASURES, TASK_OF_SCRIPT, Run, is_number, read_run
 from adapter_qa.runs.layout import RUN_FILE
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
@@ -35,14 +36,10 @@ UNCOMPARED = re.compile(
     r"keep_checkpoint|save_total_limit|log_level.*|log_on_each_node|logging_.*|dataloader_(num_workers|pin_memory"
     r"|persistent_workers|prefetch_factor)|use_cpu|no_cuda|per_device_eval_batch_size"
 )
-# What the versions before an option did without it.
-BEFORE = {
-    option.name: option.metadata["before"]
-    for group in vars(options_module).values()
-    if isinstance(group, type) and is_dataclass(group)
-    for option in fields(group)
-    if "before" in option.metadata
-}
+# The values by which versions without an option trained.
+BEFORE = values_before(
+    group for group in vars(options_module).values() if isinstance(group, type) and is_dataclass(group)
+)
 MAX_CHAIN = 5  # runs built on runs; a language adapter under a QA adapter under a fusion makes three
 
 
@@ -84,8 +81,8 @@ class Group:
         return self.runs[0]
 
     def mean_std(self, measure: str) -> MeanStd:
-        """Return mean and standard deviation of one of `MEASURES`."""
-        return mean_std([MEASURES[measure](run) for run in self.runs])
+        """Return mean and standard deviation of one of `SEED_MEASURES`."""
+        return mean_std([SEED_MEASURES[measure](run) for run in self.runs])
 
     def trainable_percent(self) -> float | None:
         """Return the trained parameters in percent of the base model with its head."""
@@ -196,7 +193,7 @@ def _seed_order(run: Run) -> tuple[bool, int, str]:
 def _rank(group: Group) -> tuple[int, int, str, bool, float, float, str]:
     f1, perplexity, evaluated = group.mean_std("f1").mean, group.mean_std("perplexity").mean, group.first.evaluated
     return (
-        list(TASKS.values()).index(evaluated.task),
+        list(TASK_OF_SCRIPT.values()).index(evaluated.task),
         -(evaluated.size or 0),
         repr(evaluated),
         not group.first.finished,

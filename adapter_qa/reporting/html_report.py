@@ -14,12 +14,13 @@ from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import read_json, write_bytes
+from adapter_qa.core.files import write_bytes
 from adapter_qa.data.bootstrap import RESAMPLES
 from adapter_qa.data.calibration import BINS
 from adapter_qa.data.questions import Question
+from adapter_qa.models.metadata import read_document
 from adapter_qa.reporting import figures
-from adapter_qa.reporting.differences import Answers
+from adapter_qa.reporting.differences import AnswersByGroup
 from adapter_qa.reporting.error_analysis import (
     CategoryScores,
     Examples,
@@ -33,11 +34,19 @@ from adapter_qa.reporting.error_analysis import (
 from adapter_qa.reporting.groups import Group, same_evaluation
 from adapter_qa.reporting.layout import PAGE, existing_files
 from adapter_qa.reporting.tables import NOT_COMPARABLE, Column, Table, make_tables
-from adapter_qa.reporting.trust import MEASURES, TrustRow, curves_of, trust_row
+from adapter_qa.reporting.trust import TRUST_MEASURES, TrustRow, curves_of, trust_row
 from adapter_qa.runs.layout import ATTENTION_FILE
 from adapter_qa.runs.provenance import now
 
 TEMPLATE = "report.html.jinja"
+RELIABILITY = (
+    f"Probability of the answers and share that is right (exact match), in {BINS} bins with equally many questions; on "
+    "the diagonal a probability means what it says. Lines with open markers are without calibration"
+)
+PRECISION_RECALL = (
+    ". Below, F1 of the answers and share of the answerable questions that they find, if only those with the lowest "
+    "odds of no answer are answered"
+)
 INTERVAL_BARS = "Bars at the right are final results with their intervals of 95 %"
 RIGHT_EXAMPLES, WRONG_EXAMPLES = 4, 8  # of a group
 
@@ -99,7 +108,7 @@ class Comparison:
         intervals: Interval of F1 by number of the group, of those whose number of questions is known.
         interval_caption: What the intervals are.
         cost: None if no run was trained.
-        trust: None if no run recorded its curves, as versions before them.
+        trust: None if no run recorded its curves; earlier versions did not.
         errors: None if no answers could be read.
     """
 
@@ -129,7 +138,7 @@ class Report:
         self.notes += [f"{problem}; {consequence}" for problem in error.problems]
 
 
-def write_report(groups: Sequence[Group], answers: Answers, notes: Sequence[str], folder: Path) -> Path:
+def write_report(groups: Sequence[Group], answers: AnswersByGroup, notes: Sequence[str], folder: Path) -> Path:
     """Write the page, which shows the notes, and its pictures. Return the page's path.
 
     An earlier report in the folder is removed once everything is drawn. Groups and answers are those of
@@ -153,7 +162,7 @@ def write_report(groups: Sequence[Group], answers: Answers, notes: Sequence[str]
     return folder / PAGE
 
 
-def _render_page(report: Report, groups: Sequence[Group], answers: Answers) -> str:
+def _render_page(report: Report, groups: Sequence[Group], answers: AnswersByGroup) -> str:
     """Return the page's HTML. The template escapes all text that comes from files."""
     comparisons = _compare_groups(report, groups, answers)
     intervals = {number: interval for comparison in comparisons for number, interval in comparison.intervals.items()}
@@ -190,7 +199,7 @@ def _with_intervals(table: Table, intervals: dict[int, Interval]) -> Table:
     return replace(table, columns=columns)
 
 
-def _compare_groups(report: Report, groups: Sequence[Group], answers: Answers) -> list[Comparison]:
+def _compare_groups(report: Report, groups: Sequence[Group], answers: AnswersByGroup) -> list[Comparison]:
     comparisons: list[Comparison] = []
     for evaluated in same_evaluation(groups):
         first = evaluated[0].first
@@ -221,27 +230,20 @@ def _draw_trust(report: Report, groups: Sequence[Group], number: int) -> Trustwo
     shown = [group for group in groups if group.number in curves]
     if not shown:
         return None
-    caption = (
-        f"Probability of the answers and share that is right (exact match), in {BINS} bins with equally many "
-        "questions; on the diagonal a probability means what it says. Lines with open markers are without calibration"
-    )
-    if any(entry.precision_recall_f1 is not None for entry in curves.values()):
-        caption += (
-            ". Below, F1 of the answers and share of the answerable questions that they find, if only those with "
-        )
-        caption += "the lowest odds of no answer are answered"
-    caption += "; of the first seed"
+    has_unanswerable = any(entry.precision_recall_f1 is not None for entry in curves.values())
+    caption = RELIABILITY + (PRECISION_RECALL if has_unanswerable else "") + "; of the first seed"
     picture = report.add_picture(f"trust_{number}", figures.trust_figure(shown, curves), caption)
     return Trustworthiness(
-        picture, [heading for heading, _ in MEASURES.values()], [trust_row(group) for group in shown]
+        picture, [heading for heading, _ in TRUST_MEASURES.values()], [trust_row(group) for group in shown]
     )
 
 
-def _answered_groups(report: Report, groups: Sequence[Group], answers: Answers) -> list[AnsweredGroup]:
+def _answered_groups(report: Report, groups: Sequence[Group], answers: AnswersByGroup) -> list[AnsweredGroup]:
     """Return the groups whose answers could be read; note why the others have none."""
-    consequence = "left out of the error analysis" if any(group.number in answers for group in groups) else ""
+    has_answers = any(group.number in answers for group in groups)
+    consequence = "left out of the error analysis" if has_answers else "no error analysis"
     problems = dict.fromkeys(group.not_compared for group in groups if group.number not in answers)
-    report.notes += [f"{problem}; {consequence or 'no error analysis'}" for problem in problems]
+    report.notes += [f"{problem}; {consequence}" for problem in problems]
     return [
         AnsweredGroup(
             figures.group_label(group),
@@ -383,10 +385,7 @@ def read_attention(path: Path) -> Attention:
     Raises:
         UserError: if the file cannot be read, or its weights do not have the shape (places, adapters).
     """
-    try:
-        attention = msgspec.convert(read_json(path), Attention)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path}: does not come from the trainer: {error}") from error
+    attention = read_document(path, Attention)
     row_lengths = [len(attention.adapters)] * len(attention.places)
     parts = [part for part in (attention.question, attention.context) if part] + [attention.all]
     if not row_lengths or not all([len(row) for row in part] == row_lengths for part in parts):

@@ -20,7 +20,7 @@ from adapter_qa.data.partition import FoldScheme
 from adapter_qa.runs.layout import FOLD_NAME, RUN_FILE, SWEEP_FILE
 from adapter_qa.runs.lock import is_locked
 
-TASKS = {"run_qa_adapter.py": "qa", "run_ner_adapter.py": "ner", "run_mlm_adapter.py": "mlm"}
+TASK_OF_SCRIPT = {"run_qa_adapter.py": "qa", "run_ner_adapter.py": "ner", "run_mlm_adapter.py": "mlm"}
 MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message names
 
 
@@ -180,7 +180,7 @@ class Run:
     @property
     def task(self) -> str:
         """The task: "qa", "ner" or "mlm"."""
-        return TASKS[self.document.script]
+        return TASK_OF_SCRIPT[self.document.script]
 
     @property
     def trained(self) -> bool:
@@ -337,7 +337,7 @@ def is_number(value: float | None) -> TypeGuard[float]:
 
 
 # Results of a run by their names in JSON; scores in percent.
-MEASURES: dict[str, Callable[[Run], float | None]] = {
+SEED_MEASURES: dict[str, Callable[[Run], float | None]] = {
     "f1": lambda run: run.evaluation().eval_f1,
     "exact": lambda run: run.evaluation().eval_exact,
     "perplexity": lambda run: run.evaluation().eval_perplexity,
@@ -396,6 +396,13 @@ def _run_files(path: Path) -> Iterator[Path]:
             subfolders[:] = [name for name in subfolders if not FOLD_NAME.fullmatch(name)]
 
 
+class _Splits(msgspec.Struct):
+    """Data and scores in a run.json by split."""
+
+    data: dict[str, Any] | None = None
+    metrics: dict[str, dict[str, Any]] | None = None
+
+
 def read_run(folder: Path, split: SplitName = "eval") -> Run:
     """Read the run in a folder, with the scores of a split.
 
@@ -405,17 +412,19 @@ def read_run(folder: Path, split: SplitName = "eval") -> Run:
     path = folder / RUN_FILE
     try:
         content = read_json(path)
-        document = msgspec.convert(content if split == "eval" else _with_evaluation_of(split, content), RunDocument)
-    except msgspec.ValidationError as error:
+        if split != "eval":
+            content = _with_evaluation_of(split, content, msgspec.convert(content, _Splits))
+        document = msgspec.convert(content, RunDocument)
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise UserError(f"{path}: does not come from a training script: {error}") from error
-    if document.script not in TASKS:
-        raise UserError(f"{path}: script is {document.script!r}; must be one of {', '.join(TASKS)}")
+    if document.script not in TASK_OF_SCRIPT:
+        raise UserError(f"{path}: script is {document.script!r}; must be one of {', '.join(TASK_OF_SCRIPT)}")
     return Run(folder, _status(folder, document.status), document, split)
 
 
-def _with_evaluation_of(split: SplitName, content: dict[str, Any]) -> dict[str, Any]:
+def _with_evaluation_of(split: SplitName, content: dict[str, Any], splits: _Splits) -> dict[str, Any]:
     """Return the content of a run.json with data and scores of a split in place of those of the evaluation."""
-    data, metrics = ({**(content.get(name) or {})} for name in ("data", "metrics"))
+    data, metrics = {**(splits.data or {})}, {**(splits.metrics or {})}
     for section in (data, metrics):
         section.pop("eval", None)
     if split in data:

@@ -12,7 +12,7 @@ import json
 import re
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from adapter_qa.core.errors import escape_control_chars
@@ -21,7 +21,7 @@ from adapter_qa.data.bootstrap import FEW_CONTEXTS, Estimate
 from adapter_qa.reporting.groups import REFERENCES, Group, MeanStd, differing_settings, same_evaluation
 from adapter_qa.reporting.paired import PairedRow, ToBest
 from adapter_qa.reporting.run_names import shortest_ends
-from adapter_qa.reporting.runs import MEASURES
+from adapter_qa.reporting.runs import SEED_MEASURES
 
 GAP = "  "  # between the columns in a terminal
 TEXT_WIDTH = 14  # characters to which a column of texts may shrink in a narrow terminal
@@ -45,16 +45,17 @@ class Column:
     Attributes:
         heading: A terminal breaks it at underscores and spaces.
         cells: Text of each row.
-        is_number: Whether it is aligned to the right.
         priority: A narrow terminal omits the columns of the lowest priority first.
+        is_number: Whether it is aligned to the right.
         min_width: Characters into which a narrow terminal may wrap the texts; 0 if they are never wrapped.
         is_result: Whether it is shown even if all rows have the same text.
     """
 
     heading: str
     cells: list[str]
-    is_number: bool = True
+    _: KW_ONLY
     priority: int = 0
+    is_number: bool = True
     min_width: int = 0
     is_result: bool = False
 
@@ -143,8 +144,8 @@ def _difference_columns(groups: Sequence[Group]) -> tuple[dict[str, Column], lis
     if any(group.paired for group in others):
         footnotes.insert(0, _explain_differences(best.paired))
     return {
-        "F1": Column("F1 to best", cells(lambda to_best: to_best.f1), True, 91, is_result=True),
-        "EM": Column("EM to best", cells(lambda to_best: to_best.exact), True, 60, is_result=True),
+        "F1": Column("F1 to best", cells(lambda to_best: to_best.f1), priority=91, is_result=True),
+        "EM": Column("EM to best", cells(lambda to_best: to_best.exact), priority=60, is_result=True),
     }, [escape_control_chars(footnote) for footnote in footnotes]
 
 
@@ -176,22 +177,41 @@ def _result_columns(groups: Sequence[Group], short: bool) -> list[Column]:
 
     statuses = cells(lambda group: group.first.status)
     return [
-        Column("setup", cells(lambda group: group.first.setup), False, 100, TEXT_WIDTH, is_result=True),
-        Column("F1", cells(lambda group: format_score(group.mean_std("f1"))), True, 99, is_result=True),
-        Column("EM", cells(lambda group: format_score(group.mean_std("exact"))), True, 70, is_result=True),
-        Column("perplexity", cells(lambda group: format_score(group.mean_std("perplexity"))), True, 99, is_result=True),
-        Column("seed", cells(_format_seeds), True, 82),
-        Column("best epoch", cells(_format_best_epoch), True, 40, is_result=True),
-        Column("trainable", cells(lambda group: _format(group.first.trainable(), ",")), True, 45),
-        Column("% of base", cells(lambda group: _format(group.trainable_percent(), ".2f")), True, 20),
-        Column("train time", cells(lambda group: format_duration(group.mean_std("train_seconds").mean)), True, 30,
-               is_result=True),
-        Column("memory", cells(lambda group: _format_bytes(group.mean_std("memory_bytes").mean)), True, 15),
-        Column("saved", cells(lambda group: _format_bytes(group.mean_std("saved_bytes").mean)), True, 16),
-        Column("status", statuses if {*statuses} != {"finished"} else [], False, 98),
-        Column("folder", cells(lambda group: group.name if short else _format_folder(group)), False, 90, TEXT_WIDTH,
-               is_result=True),
-    ]  # fmt: skip
+        Column(
+            "setup",
+            cells(lambda group: group.first.setup),
+            priority=100,
+            is_number=False,
+            min_width=TEXT_WIDTH,
+            is_result=True,
+        ),
+        Column("F1", cells(lambda group: format_score(group.mean_std("f1"))), priority=99, is_result=True),
+        Column("EM", cells(lambda group: format_score(group.mean_std("exact"))), priority=70, is_result=True),
+        Column(
+            "perplexity", cells(lambda group: format_score(group.mean_std("perplexity"))), priority=99, is_result=True
+        ),
+        Column("seed", cells(_format_seeds), priority=82),
+        Column("best epoch", cells(_format_best_epoch), priority=40, is_result=True),
+        Column("trainable", cells(lambda group: _format(group.first.trainable(), ",")), priority=45),
+        Column("% of base", cells(lambda group: _format(group.trainable_percent(), ".2f")), priority=20),
+        Column(
+            "train time",
+            cells(lambda group: format_duration(group.mean_std("train_seconds").mean)),
+            priority=30,
+            is_result=True,
+        ),
+        Column("memory", cells(lambda group: _format_bytes(group.mean_std("memory_bytes").mean)), priority=15),
+        Column("saved", cells(lambda group: _format_bytes(group.mean_std("saved_bytes").mean)), priority=16),
+        Column("status", statuses if {*statuses} != {"finished"} else [], priority=98, is_number=False),
+        Column(
+            "folder",
+            cells(lambda group: group.name if short else _format_folder(group)),
+            priority=90,
+            is_number=False,
+            min_width=TEXT_WIDTH,
+            is_result=True,
+        ),
+    ]
 
 
 def _option_column(name: str, members: Sequence[Group], groups: Sequence[Group], short: bool) -> Column:
@@ -210,7 +230,7 @@ def _option_column(name: str, members: Sequence[Group], groups: Sequence[Group],
         cells = [cell or "-" for cell in cells]
     # Adapters are named by the setup too; an option with many values says more than one with two.
     priority = 92 if name in (LEARNING_RATE, *LIMITS) else 50 if name in REFERENCES else 80 + min(len({*cells}), 9)
-    return Column("base" if name == BASE else name, cells, False, priority, TEXT_WIDTH)
+    return Column("base" if name == BASE else name, cells, priority=priority, is_number=False, min_width=TEXT_WIDTH)
 
 
 def _option_value(group: Group, name: str) -> Any:
@@ -426,7 +446,7 @@ def as_json(groups: Sequence[Group]) -> str:
     for group in groups:
         runs = [
             {"folder": str(run.folder), "seed": run.seed, "status": run.status, "why": run.document.why}
-            | {name: measure(run) for name, measure in MEASURES.items()}
+            | {name: measure(run) for name, measure in SEED_MEASURES.items()}
             for run in group.runs
         ]
         options = {name: _option_value(group, name) for name in names}

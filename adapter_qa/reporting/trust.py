@@ -9,13 +9,13 @@ from typing import NamedTuple
 import msgspec
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import read_json
+from adapter_qa.models.metadata import read_document
 from adapter_qa.reporting.groups import Group, mean_std
 from adapter_qa.reporting.runs import Evaluation
 from adapter_qa.runs.layout import curves_file
 
 # Names of the measures in `Evaluation`, their headings and digits.
-MEASURES = {
+TRUST_MEASURES = {
     "ece": ("calibration error", 3),
     "brier": ("Brier score", 3),
     "log_loss": ("log loss", 3),
@@ -54,7 +54,7 @@ class Curves(msgspec.Struct):
 
 
 class TrustRow(NamedTuple):
-    """A row of the table: the group, and for each of `MEASURES` what it is with and without calibration, as text."""
+    """A row of the table: the group, and each of `TRUST_MEASURES` with and without calibration as text."""
 
     group: Group
     cells: list[str]
@@ -66,10 +66,7 @@ def read_curves(path: Path) -> Curves:
     Raises:
         UserError: if the file cannot be read.
     """
-    try:
-        return msgspec.convert(read_json(path), Curves)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{path}: does not come from the trainer: {error}") from error
+    return read_document(path, Curves)
 
 
 def curves_of(groups: Sequence[Group]) -> tuple[dict[int, Curves], list[str]]:
@@ -92,7 +89,7 @@ def curves_of(groups: Sequence[Group]) -> tuple[dict[int, Curves], list[str]]:
 def trust_row(group: Group) -> TrustRow:
     """Return the measures of a group, means over seeds; two numbers are without and with calibration."""
     evaluations = [run.evaluation() for run in group.runs]
-    return TrustRow(group, [_cell(evaluations, name, digits) for name, (_, digits) in MEASURES.items()])
+    return TrustRow(group, [_cell(evaluations, name, digits) for name, (_, digits) in TRUST_MEASURES.items()])
 
 
 def _cell(evaluations: Sequence[Evaluation], name: str, digits: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from adapter_qa.core.distributed import is_main_process
-from adapter_qa.core.errors import RunError
+from adapter_qa.core.errors import RunError, error_line
 from adapter_qa.core.files import read_json, write_json
 from adapter_qa.core.messages import print_main
 from adapter_qa.models.file_names import FULL_FILE
@@ -48,7 +48,7 @@ def push_finished(record: RunRecord, target: HubTarget) -> None:
     try:
         commit_url = _push(saved, target)
     except (OSError, ValueError) as error:  # no network, or the hub's answer
-        reason = " ".join(str(error).split())[:300]
+        reason = error_line(error, 300)
         raise RunError(
             f"{saved}: the run is finished and saved, but not pushed to {target.repository} ({reason}); "
             "the same command tries again"

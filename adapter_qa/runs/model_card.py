@@ -32,7 +32,7 @@ class HubTask:
     metrics: dict[str, str]
 
 
-TASKS = {
+TASK_NAMES = {
     "qa": HubTask("AutoModelForQuestionAnswering", "question-answering", {"f1": "f1", "exact": "exact_match"}),
     "ner": HubTask(
         "AutoModelForTokenClassification",
@@ -78,7 +78,7 @@ def write_card(folder: Path, run: dict[str, Any]) -> None:
         title=title,
         full=full,
         task=metadata.task,
-        hub_task=TASKS[str(metadata.task)],
+        hub_task=TASK_NAMES[str(metadata.task)],
         setup=metadata.setup,
         trained_from=public_name(_trained_from(metadata)),
         **_usage_values(folder, metadata, title, full=full),
@@ -122,7 +122,7 @@ def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]
     if not options.get("fuse_adapters"):
         settings = {name: value for name, value in settings.items() if name not in ("fusion_head", "fusion_start")}
     return {
-        "scores": _scores(TASKS[str(metadata.task)], run),
+        "scores": _scores(TASK_NAMES[str(metadata.task)], run),
         "score_notes": _score_notes(run),
         "parameters": parameters,
         "settings": settings if options else None,
@@ -138,7 +138,7 @@ def _trained_from(metadata: RunMetadata) -> str | None:
 
 def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, title: str) -> str:
     """Return the YAML that the hub reads."""
-    task = TASKS[str(metadata.task)]
+    task = TASK_NAMES[str(metadata.task)]
     data = run.get("data", {})
     evaluated = data.get("eval", {})
     file = evaluated.get("files", [evaluated])[0].get("file")

@@ -81,7 +81,7 @@ def _hyperparameters(setup: AdapterSetup | None, options: Sequence[DataclassInst
     ]
     if setup is not None and setup.fused:
         parts += [f"ad{number}{source.name.replace('_', '')}" for number, source in enumerate(setup.tasks, 1)]
-    if setup is not None and setup.replaced is not None and setup.language is not None:
+    if setup is not None and setup.swapped_out is not None and setup.language is not None:
         parts.append(f"swap{str(setup.language.folder).replace('/', '-')}")
     return parts
 

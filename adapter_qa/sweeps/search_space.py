@@ -26,7 +26,7 @@ from adapter_qa.config.options import greatest_is_best
 from adapter_qa.config.parser import ConfigParser
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.config.validation import validate_config
-from adapter_qa.core.errors import UserError, raise_if_any, run_all
+from adapter_qa.core.errors import UserError, error_line, raise_if_any, run_all
 from adapter_qa.core.files import kind, read_text
 from adapter_qa.core.messages import log_note
 
@@ -91,6 +91,11 @@ class Choices(Struct, frozen=True):
         return ", ".join(map(str, self.choices))
 
 
+def _decimals(*numbers: float) -> list[Decimal]:
+    """Return numbers as they are written; as floats, 3 x 0.1 exceeds 0.3."""
+    return [Decimal(str(number)) for number in numbers]
+
+
 class Range(Struct, frozen=True, omit_defaults=True):
     """The numbers between two ends, both included if the steps reach the upper one.
 
@@ -121,14 +126,14 @@ class Range(Struct, frozen=True, omit_defaults=True):
         """The largest value that the steps from the lower end reach."""
         if self.step is None:
             return self.high
-        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))  # 3 x 0.1 exceeds 0.3
+        low, high, step = _decimals(self.low, self.high, self.step)
         return type(self.low)(high - (high - low) % step)
 
     def grid_values(self) -> Sequence[Any]:
         """Return all values, at most one more than `MAX_COMBINATIONS`; empty without a step."""
         if self.step is None:
             return ()
-        low, high, step = (Decimal(str(number)) for number in (self.low, self.high, self.step))  # 3 x 0.1 exceeds 0.3
+        low, high, step = _decimals(self.low, self.high, self.step)
         count = min(int((high - low) / step) + 1, MAX_COMBINATIONS + 1)
         return [type(self.low)(low + number * step) for number in range(count)]
 
@@ -204,7 +209,7 @@ def read_sweep(path: Path) -> Sweep:
     try:
         document = yaml.safe_load(text)  # msgspec.yaml would use the C parser, which crashes on deep nesting
     except (ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"{path}: cannot be read as a sweep: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: cannot be read as a sweep: {error_line(error)}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: holds {kind(document)}; a sweep is a mapping with the entries {', '.join(ENTRIES)}")
     *entries, _ = run_all(

@@ -21,7 +21,7 @@ from adapter_qa.training.training_args import TrainerArguments
 # Share of the entropy of the labels. The mean of a tenth of the losses is off by some percent, and little is learned
 # above it: a NER adapter with an F1 of 0 stood at 0.87 to 0.96.
 LEARNED_LITTLE = 0.85
-MIN_STEPS = 100  # before the note; after fewer steps every training is there
+MIN_STEPS = 100  # no note earlier: a training that has just begun has not learned yet
 
 
 class RunHistoryCallback(TrainerCallback):
@@ -60,7 +60,7 @@ class LabelEntropyCallback(TrainerCallback):
 
     def __init__(self, label_entropy: float):
         self.label_entropy = label_entropy
-        self.told = False
+        self.has_noted = False
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -68,11 +68,11 @@ class LabelEntropyCallback(TrainerCallback):
         """Print the note if it is due."""
         first = state.global_step - max(state.max_steps // 10, 1)
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry and entry["step"] > first]
-        if self.told or state.global_step < MIN_STEPS or not losses or args.label_smoothing_factor:
+        if self.has_noted or state.global_step < MIN_STEPS or not losses or args.label_smoothing_factor:
             return
         loss = sum(losses) / len(losses)
         if loss >= LEARNED_LITTLE * self.label_entropy:
-            self.told = True
+            self.has_noted = True
             log_note(
                 [
                     f"the loss is {loss:.2f}, and a model that ignores its input reaches {self.label_entropy:.2f} (the "

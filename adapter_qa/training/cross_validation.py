@@ -39,13 +39,13 @@ from adapter_qa.runs.layout import (
 )
 from adapter_qa.runs.lock import released_locks
 from adapter_qa.training import workflow
-from adapter_qa.training.qa_data import GROUP_COUNTS, Fold, load_folds, load_whole, make_folds
+from adapter_qa.training.qa_data import GROUP_COUNTS, Fold, load_all_questions, load_folds, make_folds
 from adapter_qa.training.run_context import RunContext
 from adapter_qa.training.run_summary import aligned
 
 Content = TypeVar("Content")
 PARTS = {"train": "trains on", "eval": "chooses on", "predict": "is scored on"}
-MEASURES = ("exact", "f1")  # in the order of `question_scores`
+FOLD_MEASURES = ("exact", "f1")  # in the order of `question_scores`
 REMEDY = "remove that folder, and the same command runs the fold again"
 
 
@@ -117,7 +117,7 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
     folder = run.record.folder
     if workflow.is_finished(run) or folder is None:
         return
-    questions, source = load_whole(config)
+    questions, source = load_all_questions(config)
     folds = make_folds(config, questions, source)
     training = replace(config.training, output_dir=str(folder), overwrite_output_dir=False)  # the folder is new by then
     run.record.begin()
@@ -262,7 +262,7 @@ def _intervals(pooled: _Pooled, version_2: bool) -> dict[str, float]:
         return {}
     scores = 100 * np.array(question_scores(pooled.answers, pooled.questions, version_2=version_2))
     means = resampled_means(scores, contexts)
-    intervals = {name: estimate(0.0, means[:, column]) for column, name in enumerate(MEASURES)}
+    intervals = {name: estimate(0.0, means[:, column]) for column, name in enumerate(FOLD_MEASURES)}
     return {f"{name}_{end}": getattr(interval, end) for name, interval in intervals.items() for end in ("low", "high")}
 
 
@@ -270,7 +270,7 @@ def _over_folds(results: Sequence[_FoldResult]) -> dict[str, float]:
     """Return mean and standard deviation (n - 1) of the scores over folds, and the mean loss over their windows."""
     folds = [result.record.metrics["predict"] for result in results]
     values: dict[str, float] = {}
-    for name in MEASURES:
+    for name in FOLD_MEASURES:
         scores = [fold[f"predict_{name}"] for fold in folds]
         values |= {f"{name}_fold_mean": statistics.fmean(scores), f"{name}_fold_deviation": statistics.stdev(scores)}
     losses = [(fold["predict_loss"], fold["predict_windows"]) for fold in folds if "predict_loss" in fold]
@@ -286,7 +286,7 @@ def _fold_document(result: _FoldResult) -> dict[str, Any]:
         split: counts | {"groups_sha256": fold.splits[split].source["groups_sha256"]}
         for split, counts in fold.counts().items()
     }
-    return {"fold": fold.number, **parts, **{name: scores[f"predict_{name}"] for name in MEASURES}} | {
+    return {"fold": fold.number, **parts, **{name: scores[f"predict_{name}"] for name in FOLD_MEASURES}} | {
         "best_epoch": result.record.best.epoch
     }
 
@@ -295,12 +295,12 @@ def _result_text(document: Mapping[str, Any], results: Sequence[_FoldResult], po
     """Return the lines that are printed at the end."""
     metrics = document["metrics"]["eval"]
     contexts = len({question.context for question in pooled.questions})
-    rows = {metric_label(name): _score_text(metrics, name) for name in reversed(MEASURES)}
+    rows = {metric_label(name): _score_text(metrics, name) for name in reversed(FOLD_MEASURES)}
     if "eval_f1_low" in metrics:
         few = "; with so few contexts they are too narrow" if contexts < FEW_CONTEXTS else ""
         rows["intervals"] = f"95 %, bootstrap over {contexts:,} contexts with their questions{few}"
     for result in results:
-        scores = {name: result.record.metrics["predict"][f"predict_{name}"] for name in MEASURES}
+        scores = {name: result.record.metrics["predict"][f"predict_{name}"] for name in FOLD_MEASURES}
         epoch = result.record.best.epoch
         chosen = "" if epoch is None else f"  best epoch {epoch:g}"
         rows[f"fold {result.fold.number}"] = metrics_text(scores, "f1") + chosen

@@ -161,7 +161,7 @@ def make_split_blocks(
 
 
 def _held_out_before(record: RunRecord) -> bool:
-    """Return whether the begun run in the folder held blocks out; versions before did so without --do_eval, too."""
+    """Return whether the begun run in the folder held blocks out; earlier versions did so without --do_eval, too."""
     from adapter_qa.models.metadata import read_document
 
     if record.folder is None or record.replaces or not (record.folder / RUN_FILE).is_file():

@@ -137,8 +137,8 @@ GROUP_COUNTS: dict[GroupBy, str] = {"article": "articles", "context": "contexts"
 
 
 def load_folds(config: QARunConfig) -> list[Fold]:
-    """Load the questions of a cross-validation with `load_whole`, and divide them with `make_folds`."""
-    return make_folds(config, *load_whole(config))
+    """Load the questions of a cross-validation with `load_all_questions`, and divide them with `make_folds`."""
+    return make_folds(config, *load_all_questions(config))
 
 
 def make_folds(config: QARunConfig, questions: list[Question], source: dict[str, Any]) -> list[Fold]:
@@ -204,7 +204,7 @@ def _saved_models(config: QARunConfig) -> dict[str, Path]:
     return {f"{option} {path}": Path(path) for option, path in words if path is not None}
 
 
-def load_whole(config: QARunConfig) -> tuple[list[Question], dict[str, Any]]:
+def load_all_questions(config: QARunConfig) -> tuple[list[Question], dict[str, Any]]:
     """Load all questions of a cross-validation.
 
     Returns:

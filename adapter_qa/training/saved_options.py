@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 # Options that the device decides if they are not given, and how versions without them computed.
 ARITHMETIC = {"bf16": False, "fp16": False, "fp32_products": IEEE, "fast_step": False}
-# Options that follow the evaluation if they are not given; in versions before, they had these values then.
+# Options that follow the evaluation if they are not given. Earlier versions used these values instead.
 SAVING: dict[str, Any] = {"save_strategy": TrainingOptions.save_strategy, "save_steps": TrainingOptions.save_steps}
 FITTED = ("temperature", "null_score_diff_threshold")  # by a calibration
 # At the rate of its adapter, 1e-3, a new NER head learned nothing in 215 steps on one of two encoders. A new QA head
@@ -123,13 +123,13 @@ def with_begun_arithmetic(config: Config, folder: Path | None) -> Config:
 
 
 def with_earlier_saving(config: Config) -> Config:
-    """Return the options of a run, with those of `SAVING` that were not given as versions before had them."""
+    """Return the options of a run; those of `SAVING` that were not given have the values of earlier versions."""
     values = {name: value for name, value in SAVING.items() if name not in config.given}
     return replace(config, training=replace(config.training, **values))
 
 
 def with_begun_saving(config: Config, folder: Path | None) -> Config:
-    """Return the options of a run, saving as a version before did if it began the run in the folder.
+    """Return the options of a run. If an earlier version began it in the folder, it saves as that version did.
 
     Raises:
         UserError: if the folder's run.json is damaged.

@@ -22,10 +22,16 @@ from adapter_qa.config.deepspeed import read_deepspeed
 from adapter_qa.config.options import IEEE, TrainingOptions
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.distributed import process_count
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, error_line
 from adapter_qa.core.messages import log_note
 from adapter_qa.training.deepspeed_weights import disable_zero3_init
-from adapter_qa.training.precision import choose_fast_step, choose_precision, cpu_bf16_units, use_fp32_products
+from adapter_qa.training.precision import (
+    Precision,
+    choose_fast_step,
+    choose_precision,
+    cpu_bf16_units,
+    use_fp32_products,
+)
 
 # Optimizers that cannot be built without the model, by the beginning of their names, and the packages that they need.
 OPTIMIZERS_WITH_MODEL = {
@@ -84,35 +90,65 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
     Raises:
         UserError: if the library refuses the options.
     """
+    if torch.backends.mps.is_available() and not options.use_cpu:
+        options = replace(options, use_cpu=True)
+        log_note(["Apple's MPS lacks float64, which fusion needs; the run is on the CPU"])
+    precision = choose_precision(options, cpu_bf16_units())
+    values = _decided_values(options, precision)
+    _note_unused_options(options, on_cpu=bool(values["use_cpu"]))
+    _check_report_to(options.report_to or [])
+    use_fp32_products(precision.fp32_products)
+    # transformers obeys this variable, which an earlier run of this process may have set.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision.bf16 else "fp16" if precision.fp16 else "no"
+    _prepare_environment(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
+    args = _library_args(values)
+    args.precision_reason = precision.reason
+    if args.idle_gpus:
+        gpus = args.idle_gpus + 1
+        log_note(
+            [
+                f"{gpus} GPUs are available and this run uses one; torchrun --nproc_per_node {gpus} in place of python "
+                "uses all, CUDA_VISIBLE_DEVICES chooses"
+            ]
+        )
+    return args
+
+
+def _decided_values(options: TrainingOptions, precision: Precision) -> dict[str, Any]:
+    """Return the values of `TrainerArguments` by name; None stands for the library's own default."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
+    values |= {"bf16": precision.bf16, "fp16": precision.fp16, "fp32_products": precision.fp32_products}
+    values["fast_step"] = choose_fast_step(options)
     values["eval_strategy"] = options.effective_eval_strategy
     values["load_best_model_at_end"] = options.keeps_best
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
     if options.keep_checkpoint is None:
         values["keep_checkpoint"] = options.save_total_limit is None or options.save_total_limit > 1
-    if torch.backends.mps.is_available() and not options.use_cpu:
-        options = replace(options, use_cpu=True)
-        values["use_cpu"] = True
-        log_note(["Apple's MPS lacks float64, which fusion needs; the run is on the CPU"])
-    precision = choose_precision(options, cpu_bf16_units())
-    values |= {"bf16": precision.bf16, "fp16": precision.fp16, "fp32_products": precision.fp32_products}
-    values["fast_step"] = choose_fast_step(options)
-    # transformers obeys this variable, which an earlier run of this process may have set.
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision.bf16 else "fp16" if precision.fp16 else "no"
-    use_fp32_products(precision.fp32_products)
     if not torch.accelerator.is_available() and (precision.bf16 or process_count() > 1):
         # Without use_cpu the library refuses bfloat16 on the CPU, and takes several processes for separate runs.
         values["use_cpu"] = True
-    if options.ddp_backend is not None and process_count() == 1:
+    if process_count() == 1:
         values["ddp_backend"] = None
-        log_note(["--ddp_backend is not used: it is for several processes"])
-    if options.ddp_timeout != TrainingOptions.ddp_timeout and values["use_cpu"] and process_count() > 1:
-        log_note(["--ddp_timeout is not used: the library sets it for GPUs only"])
     if options.deepspeed is not None:
         values["deepspeed"] = _deepspeed_config(options)
-    _prepare_environment(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
-    _check_report_to(options.report_to or [])
-    try:  # None stands for the library's own default
+    return values
+
+
+def _note_unused_options(options: TrainingOptions, *, on_cpu: bool) -> None:
+    """Note given options of several processes that have no effect."""
+    if options.ddp_backend is not None and process_count() == 1:
+        log_note(["--ddp_backend is not used: it is for several processes"])
+    if options.ddp_timeout != TrainingOptions.ddp_timeout and on_cpu and process_count() > 1:
+        log_note(["--ddp_timeout is not used: the library sets it for GPUs only"])
+
+
+def _library_args(values: dict[str, Any]) -> TrainerArguments:
+    """Return the training arguments with values that are not None, checked by what they stand for in the libraries.
+
+    Raises:
+        UserError: if one of the libraries refuses them.
+    """
+    try:
         args = TrainerArguments(**{name: value for name, value in values.items() if value is not None})
         log_note(check_optimizer_and_schedule(args))
         _check_compilation_and_checkpointing(args)
@@ -125,16 +161,7 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
         if args.world_size != process_count():
             raise RuntimeError(f"{process_count()} processes were started, but the library sees {args.world_size}")
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
-        raise UserError(" ".join(str(error).split())) from error
-    args.precision_reason = precision.reason
-    if args.idle_gpus:
-        gpus = args.idle_gpus + 1
-        log_note(
-            [
-                f"{gpus} GPUs are available and this run uses one; torchrun --nproc_per_node {gpus} in place of python "
-                "uses all, CUDA_VISIBLE_DEVICES chooses"
-            ]
-        )
+        raise UserError(error_line(error)) from error
     return args
 
 
@@ -260,9 +287,3 @@ def options_record(config: QARunConfig | NERRunConfig | MLMRunConfig, args: Trai
             record[split.option] = split.files[0]
     plain: dict[str, Any] = json.loads(json.dumps(record | args.to_dict(), default=str))
     return plain
-
-
-def options_of_earlier_versions(config: QARunConfig | NERRunConfig | MLMRunConfig) -> dict[str, Any]:
-    """Return, for each option that an earlier version lacks, the value by which that version trained."""
-    options = [option for group in config.groups() for option in fields(group)]
-    return {option.name: option.metadata["before"] for option in options if "before" in option.metadata}

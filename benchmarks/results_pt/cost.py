@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from transformers import BertConfig, BertForQuestionAnswering, PreTrainedModel
+from transformers import BertForQuestionAnswering, PreTrainedModel
 
 sys.path += [str(Path(__file__).resolve().parents[level]) for level in (1, 2)]
 
+from measuring import bert_config
 from whole_runs import multiply_adds
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions
@@ -31,7 +32,6 @@ from adapter_qa.models.build import build_setup, cast_frozen_weights
 from adapter_qa.models.setup_decisions import resolve_setup
 
 VOCABULARY = 29_794  # of BERTimbau
-HEAD_SIZE = 64
 MAX_LENGTH = 384
 MEAN_LENGTH = 181  # tokens of a window of SQuAD-pt
 EVALUATION_WINDOWS = 10_917  # of 10,570 questions
@@ -83,10 +83,7 @@ def estimate_memory(setup: str, width: int, layers: int, batch: int) -> Memory:
 
 def make_model(setup: str, width: int, layers: int) -> PreTrainedModel:
     """Make a BERT with random weights for the training of a setup with MAD-X 2.0 and adapters as in 2021."""
-    config = BertConfig(
-        vocab_size=VOCABULARY, hidden_size=width, num_hidden_layers=layers,
-        num_attention_heads=width // HEAD_SIZE, intermediate_size=4 * width,
-    )  # fmt: skip
+    config = bert_config(VOCABULARY, width, layers)
     model: PreTrainedModel = BertForQuestionAnswering(config)
     model.train()
     if setup == "full":

@@ -74,8 +74,9 @@ def test_offload_booleans_become_objects(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["[]", "{", '{"zero_optimization": 2}', "{}", '{"zero_optimization": {"stage": 0}}', None]
-)
+    "content", ["[]", "{", '{"zero_optimization": 2}', "{}", '{"zero_optimization": {"stage": 0}}', None,
+     '{"zero_optimization": {"stage": 2}, "fp16": true}', '{"zero_optimization": {"stage": 2}, "scheduler": []}'],
+)  # fmt: skip
 def test_other_files_are_refused(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "ds.json"
     if content is not None:

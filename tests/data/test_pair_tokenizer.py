@@ -326,3 +326,24 @@ def test_answer_of_one_character_that_several_tokens_share(name: str) -> None:
         assert decoded(windows, text) == char
         count = sum(first <= start < last for _, first, last in spans_of(tokenizer, text))
         assert windows.end_position[0] - windows.start_position[0] + 1 == windows.answer_tokens[0] == count
+
+
+def test_long_runs_of_removed_characters_take_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Text of a PDF may have thousands of characters of the private use area, which BERT removes."""
+    tokenizer = unchecked(FAMILIES["BERT cased"]())
+    lengths: list[int] = []
+    normalized = PairTokenizer._normalized
+
+    def counted(self: PairTokenizer, text: str) -> str:
+        lengths.append(len(text))
+        return normalized(self, text)
+
+    monkeypatch.setattr(PairTokenizer, "_normalized", counted)
+    texts = ["Recife" + "\uf0b7" * count + " fim" for count in (500, 1000)]
+    totals = []
+    for text in texts:
+        lengths.clear()
+        spans = spans_of(tokenizer, text)
+        assert spans[0][1:] == (0, 6)
+        totals.append(sum(lengths))
+    assert totals[1] < 2.2 * totals[0]

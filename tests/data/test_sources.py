@@ -12,6 +12,8 @@ import random
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -403,3 +405,20 @@ def test_names_that_are_no_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     )
     for name in ("pandas", "json"):  # `datasets` would read files of the current folder
         assert problem_of(split_names, name, None).startswith(f"--dataset_name {name}: is a format of files; give a ")
+
+
+def test_dates_and_decimals_are_text(tmp_path: Path) -> None:
+    values = [date(2026, 11, 27), datetime(2026, 11, 27, 8, 30), Decimal("1.50"), time(8, 30)]
+    table = pyarrow.table({str(number): [value] for number, value in enumerate(values)})
+    pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
+    (fields,) = fields_of(tmp_path / "a.parquet")
+    assert fields == {"0": "2026-11-27", "1": "2026-11-27 08:30:00.000000", "2": "1.50", "3": "08:30:00.000000"}
+
+
+def test_damaged_offsets_of_arrow_files_are_reported(tmp_path: Path) -> None:
+    """Offsets of texts that point behind their bytes would end the process when the texts are read."""
+    texts = pyarrow.array(["abc", "de"])
+    offsets = pyarrow.py_buffer(np.array([0, 2**30, 5], np.int32))
+    damaged = pyarrow.Array.from_buffers(pyarrow.string(), 2, [None, offsets, texts.buffers()[2]])
+    path = write_arrow(tmp_path / "a.arrow", pyarrow.table({"c": damaged}))
+    assert problem_of(fields_of, path).startswith(f"{path}: cannot be read after row 0: ")

@@ -19,15 +19,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import MAX_PROBLEMS, UserError
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.squad import (
-    MAX_PROBLEMS,
     QuestionColumns,
     RecordError,
     load_hub_squad,
     parse_question,
-    read_question_content,
+    read_question_json,
     read_squad,
     read_squad_files,
 )
@@ -599,7 +598,7 @@ def test_nothing_in_a_csv_cell_is_executed(tmp_path: Path) -> None:
 
 def test_a_record_is_parsed_alone() -> None:
     """The preparation script reads valid records although others are invalid."""
-    records = read_question_content("q.json", json.dumps([flat(ANSWERED), {"id": "x"}]).encode(), ".json")
+    records = read_question_json("q.json", json.dumps([flat(ANSWERED), {"id": "x"}]).encode())
     assert parse_question(records[0], need_answers=True) == ANSWERED
     with pytest.raises(RecordError, match=r"^data\[1\] \(id 'x'\): no 'question'; no 'context'; no 'answers'$"):
         parse_question(records[1], need_answers=True)
@@ -663,3 +662,40 @@ def test_published_files(name: str, questions: int, answers: int, aligned: int) 
     all_answers = [(question, index) for question in read for index in range(len(question.answer_texts))]
     assert (len(read), len(all_answers)) == (questions, answers)
     assert sum(is_aligned(question, index) for question, index in all_answers) == aligned
+
+
+@pytest.mark.parametrize("name", ["q.json", "q.csv"])
+def test_blank_answers_at_minus_one_are_unanswerable_unless_the_record_says_otherwise(
+    name: str, tmp_path: Path
+) -> None:
+    """SQuAD-pt v2 has such answers of answerable questions, whose translation got lost; they stay answerable."""
+    record = flat(ANSWERED) | {"answers": {"text": [""], "answer_start": [-1]}}
+    record["answers"] = json.dumps(record["answers"]) if name == "q.csv" else record["answers"]
+
+    def read(record: dict[str, Any]) -> Question:
+        path = tmp_path / name
+        content = write_csv(path, [record]) if name == "q.csv" else write(path, [record])
+        return read_squad(content, need_answers=True)[0]
+
+    assert read(record).answer_texts == ()
+    assert read(record | {"is_impossible": "false" if name == "q.csv" else False}).answer_texts == ("",)
+
+
+def test_blank_answer_beside_a_start_of_minus_one_is_unanswerable(tmp_path: Path) -> None:
+    path = write(tmp_path / "q.csv", "id,question,context,answer_text,answer_start\n1,?,Em Recife.,,-1\n")
+    assert read_squad(path, need_answers=True)[0].answer_texts == ()
+
+
+def test_tables_of_spreadsheets_may_have_blank_rows_and_columns(tmp_path: Path) -> None:
+    content = "id;question;context;answers;;\n1;?;Em Recife.;[];;\n;;;;;\n"
+    (question,) = read_squad(write(tmp_path / "q.csv", content), need_answers=True)
+    assert (question.id, question.answer_texts) == ("1", ())
+
+
+def test_texts_that_look_like_lists_beside_a_start(tmp_path: Path) -> None:
+    head = "id;question;context;answer_text;answer_start\n"
+    (question,) = read_squad(write(tmp_path / "q.csv", head + "1;?;O intervalo é [0, 1] aqui.;[0, 1];14\n"),
+                             need_answers=True)  # fmt: skip
+    assert (question.answer_texts, question.answer_starts) == (("[0, 1]",), (14,))
+    (problem,) = problems(write(tmp_path / "q.csv", head + "1;?;Em Recife.;Recife;1,000\n"))
+    assert "an 'answer_start' is text; it must be a whole number" in problem

@@ -20,7 +20,9 @@ from support.saved_runs import SavedRuns
 from support.scripts import run_main
 
 import ask_qa
+from adapter_qa.core.cli import output_problems
 from adapter_qa.core.errors import RunError
+from adapter_qa.core.files import atomic_file
 from adapter_qa.inference import answer_files, requests
 from adapter_qa.inference.answer_files import AnswerFile, AnswerProgress, open_answers, partial_folder, schema_of
 from adapter_qa.inference.requests import Requests, Shard, blocks, read_requests
@@ -95,7 +97,7 @@ def test_shards_hold_every_question_once_and_in_order(total: int) -> None:
         assert [len(part) for part in taken] == [part.count for part in parts]
         assert [*chain.from_iterable(taken)] == records
         assert max(map(len, taken)) - min(map(len, taken)) <= 1
-    paths = [str(shard.path("a.b/answers.jsonl")) for shard in shards]
+    paths = [str(shard.path(Path("a.b/answers.jsonl"))) for shard in shards]
     assert sorted(paths) == paths
     assert paths[0] == ("a.b/answers-01-of-12.jsonl" if total == 12 else f"a.b/answers-1-of-{total}.jsonl")
 
@@ -297,9 +299,44 @@ def test_types_that_a_table_cannot_hold_are_refused_before_a_model_is_loaded(tmp
     assert done.stderr.endswith(", which a Parquet file cannot hold; write JSON lines\n")
 
 
+def test_objects_without_keys_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in.jsonl", [record | {"meta": {}} for record in RECORDS])
+    done = run_main(ask_qa.main, "run", "--input", path, "--output", tmp_path / "out.parquet")
+    assert done.returncode == 2
+    assert "meta" in done.stderr
+    assert done.stderr.endswith(", which a Parquet file cannot hold; write JSON lines\n")
+
+
+def test_answers_replace_fields_of_another_type(saved_runs: SavedRuns, tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "in.jsonl", [record | {"answer": {"text": ["x"]}} for record in RECORDS])
+    output = tmp_path / "out.parquet"
+    assert ask_qa.main([str(saved_runs.qa), "--device", "cpu", "--input", str(path), "--output", str(output)]) == 0
+    assert {type(row["answer"]) for row in pyarrow.parquet.read_table(output).to_pylist()} == {str}
+
+
+def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
+    """A pipe stays what it is; of a link the file behind it is written."""
+    os.mkfifo(tmp_path / "pipe")
+    assert output_problems("--output", tmp_path / "pipe", overwrite=True) == [
+        f"--output {tmp_path}/pipe: is no regular file; give a file"
+    ]
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    with atomic_file(tmp_path / "link") as temporary:
+        temporary.write_text("x")
+    assert ((tmp_path / "link").is_symlink(), (tmp_path / "file").read_text()) == (True, "x")
+    words = ["run", "--input", "q", "--output", str(tmp_path / "link"), "--overwrite"]
+    assert ask_qa.read_options(words).answer_path == tmp_path / "file"
+
+
+@pytest.mark.parametrize("output", ["", "/"])
+def test_a_part_needs_the_name_of_a_file(output: str) -> None:
+    problems = problems_of(ask_qa.read_options, ["run", "--input", "q", "--shard", "1/2", "--output", output])
+    assert problems == [f"--output {Path(output)}: is a folder; give a file"]
+
+
 def test_schema_of_all_documents(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of those that come after the first group: new columns, values where there were none, fractions."""
-    monkeypatch.setattr(answer_files, "ROWS_AT_ONCE", 1)
+    monkeypatch.setattr(answer_files, "ROWS_PER_GROUP", 1)
     documents: list[dict[str, Any]] = [{"b": None, "a": 1}, {"b": "x", "a": 2.5, "c": [{"d": 1}]}]
     schema = schema_of(iter(documents), "q")
     assert schema.names == ["b", "a", "c"]

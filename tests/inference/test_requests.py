@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -91,3 +92,18 @@ def test_a_named_id_column_must_be_there(tmp_path: Path) -> None:
     assert problems_of(ask_qa.read_records, options) == [
         f"{path}: no column qid; found: question, context; name others with --id_column"
     ]
+
+
+def test_rows_of_csv_keep_all_their_cells_and_answers_are_not_read(tmp_path: Path) -> None:
+    """The cells of a row are those of the same record in JSON lines."""
+    names = ["id", "question", "context", "source", "answers", "is_impossible"]
+    cells = ["1", "Onde?", "Em Recife.", "7", "['abc' 'x']", "1"]
+    path = tmp_path / "a.csv"
+    path.write_text(f"{','.join(names)}\n{','.join(cells)}\n", encoding="utf-8")
+    assert read(str(path)) == [{"id": "1", "question": "Onde?", "context": "Em Recife.", "source": "7"}]
+
+
+def test_values_of_a_table_that_json_cannot_represent_are_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", RECORD | {"made": [date(2026, 11, 27)]})
+    (problem,) = problems_of(read_requests, path)
+    assert problem.startswith(f"{path}: row 0: has a value that JSON cannot represent (")

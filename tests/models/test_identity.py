@@ -25,7 +25,7 @@ import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.models.base_model import has_local_weights, load_model
-from adapter_qa.models.identity import files_fingerprint, weights_fingerprint
+from adapter_qa.models.identity import base_files_fingerprint, weights_fingerprint
 from predictor_qa import QuestionAnswerer
 
 CONLL = "Ana B-PER\nnasceu O\nem O\nRecife B-LOC\n. O\n\n" * 4
@@ -80,7 +80,7 @@ SAME: dict[str, Callable[[State], State]] = {
 def test_the_same_weights_under_other_names_have_one_fingerprint(name: str, tiny_bert: Path, tmp_path: Path) -> None:
     expected = weights_fingerprint(load_model(ModelOptions(str(tiny_bert)), "qa"))
     options = ModelOptions(str(write_base(tmp_path / "base", tiny_bert, SAME[name])))
-    assert files_fingerprint(options) == expected
+    assert base_files_fingerprint(options) == expected
     assert weights_fingerprint(load_model(options, "qa")) == expected
 
 
@@ -95,8 +95,8 @@ def test_the_format_of_the_files_has_no_influence(tiny_bert: Path, tmp_path: Pat
     torch.save(state, tmp_path / "old_bin" / "pytorch_model.bin", _use_new_zipfile_serialization=False)
     assert len(list((tmp_path / "sharded").glob("*.safetensors"))) > 1
     for name in ("sharded", "bin", "sharded_bin", "old_bin"):
-        assert files_fingerprint(ModelOptions(str(tmp_path / name))) == expected
-    assert files_fingerprint(ModelOptions(str(tiny_bert))) == expected
+        assert base_files_fingerprint(ModelOptions(str(tmp_path / name))) == expected
+    assert base_files_fingerprint(ModelOptions(str(tiny_bert))) == expected
 
 
 def test_any_weight_and_the_number_of_layers_change_the_fingerprint(tiny_bert: Path, tmp_path: Path) -> None:
@@ -104,10 +104,10 @@ def test_any_weight_and_the_number_of_layers_change_the_fingerprint(tiny_bert: P
         state["bert.encoder.layer.1.output.LayerNorm.bias"][3] += 1e-3
         return state
 
-    expected = files_fingerprint(ModelOptions(str(tiny_bert)))
+    expected = base_files_fingerprint(ModelOptions(str(tiny_bert)))
     for name, change, config in (("nudged", nudged, {}), ("shorter", dict, {"num_hidden_layers": 3})):
         options = ModelOptions(str(write_base(tmp_path / name, tiny_bert, change, **config)))
-        fingerprint = files_fingerprint(options)
+        fingerprint = base_files_fingerprint(options)
         assert not {*fingerprint} & {*expected}
         assert weights_fingerprint(load_model(options, "qa")) == fingerprint
 
@@ -117,7 +117,7 @@ def test_a_copy_in_half_precision_has_the_rounded_fingerprint(
     dtype: torch.dtype, tiny_bert: Path, tmp_path: Path
 ) -> None:
     half = write_base(tmp_path / "half", tiny_bert, lambda state: {name: w.to(dtype) for name, w in state.items()})
-    original, copy = (files_fingerprint(ModelOptions(str(base))) for base in (tiny_bert, half))
+    original, copy = (base_files_fingerprint(ModelOptions(str(base))) for base in (tiny_bert, half))
     assert copy.float32 != original.float32
     assert copy.float32 == (original.float16 if dtype == torch.float16 else original.bfloat16)
 
@@ -133,7 +133,7 @@ def test_a_hub_id_in_the_cache_has_the_fingerprint_of_its_files(safe: bool, tiny
         repository / "snapshots" / "0123", max_shard_size="20KB", safe_serialization=safe
     )
     assert has_local_weights(options)
-    assert files_fingerprint(options) == files_fingerprint(ModelOptions(str(tiny_bert)))
+    assert base_files_fingerprint(options) == base_files_fingerprint(ModelOptions(str(tiny_bert)))
 
 
 # ---------------------------------------------------------------- runs

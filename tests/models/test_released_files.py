@@ -23,7 +23,7 @@ from transformers import AutoModelForMaskedLM, PretrainedConfig
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.models.base_model import check_masked_lm_head, load_model
 from adapter_qa.models.encoders import ENCODERS
-from adapter_qa.models.identity import WeightsFingerprint, files_fingerprint, weights_fingerprint
+from adapter_qa.models.identity import WeightsFingerprint, base_files_fingerprint, weights_fingerprint
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 State = dict[str, torch.Tensor]
@@ -205,7 +205,7 @@ def test_every_form_gives_the_same_model(model_type: str, form: str, tmp_path: P
         torch.testing.assert_close(loaded.base_model(IDS).last_hidden_state, model.hidden, rtol=0, atol=1e-6)
         if has_head:
             torch.testing.assert_close(loaded(IDS).logits, model.logits, rtol=0, atol=1e-6)
-    assert weights_fingerprint(loaded) == files_fingerprint(options) == model.fingerprint
+    assert weights_fingerprint(loaded) == base_files_fingerprint(options) == model.fingerprint
     note = check_masked_lm_head(options, loaded)
     assert note is None if has_head else note is not None and "; if there is a checkpoint of this base" in note
 
@@ -231,8 +231,8 @@ def test_a_base_in_half_precision_is_trained_in_float32(model_type: str, dtype: 
     change_config(options, torch_dtype=name, dtype=name)
     loaded = load_model(options, "mlm")
     assert {weight.dtype for weight in loaded.parameters()} == {torch.float32}
-    assert weights_fingerprint(loaded).float32 == files_fingerprint(options).float32
-    assert files_fingerprint(options).float32 == model.fingerprint._asdict()[name]
+    assert weights_fingerprint(loaded).float32 == base_files_fingerprint(options).float32
+    assert base_files_fingerprint(options).float32 == model.fingerprint._asdict()[name]
 
 
 # ---------------------------------------------------------------- heads of releases
@@ -258,7 +258,7 @@ def test_the_head_of_a_released_deberta_is_used(prefix: str, legacy: bool | None
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS).logits, model.logits, rtol=0, atol=1e-6)
     assert check_masked_lm_head(options, loaded) is None
-    assert files_fingerprint(options) == weights_fingerprint(loaded) == model.fingerprint
+    assert base_files_fingerprint(options) == weights_fingerprint(loaded) == model.fingerprint
 
 
 DISCRIMINATORS: dict[str, Callable[[Released], State]] = {
@@ -283,7 +283,7 @@ def test_a_discriminator_has_no_head_that_predicts_tokens(model_type: str, tmp_p
     loaded: Any = load_model(options, "mlm").eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded.base_model(IDS).last_hidden_state, model.hidden, rtol=0, atol=1e-6)
-    assert files_fingerprint(options) == weights_fingerprint(loaded) == model.fingerprint
+    assert base_files_fingerprint(options) == weights_fingerprint(loaded) == model.fingerprint
     first = {
         "deberta-v2": "cls.predictions.transform.LayerNorm.bias",
         "electra": "generator_predictions.LayerNorm.bias",

@@ -155,7 +155,7 @@ def test_what_cannot_be_shown_is_noted(tmp_path: Path, data: tuple[Path, list[Qu
     write_attention(tmp_path / "a", {})
     page = make_page(tmp_path / "report", tmp_path / "a")
     assert f"{data[0]}: no longer exists; {tmp_path}/a was evaluated on it; no error analysis" in page.texts
-    assert any(text.startswith(f"{tmp_path}/a/fusion_attention.json: does not come from") for text in page.texts)
+    assert any(text.startswith(f"{tmp_path}/a/fusion_attention.json: not written by") for text in page.texts)
     assert "Learning curves" in page.texts
     assert not {"Errors", "Fusion attention"} & set(page.texts)
     assert "23.7 to 76.3" in page.texts  # Wilson's interval of 5 of 10

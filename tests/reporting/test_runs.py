@@ -119,6 +119,9 @@ def test_a_run_that_only_evaluated_trained_nothing(tmp_path: Path) -> None:
          "script is 'x.py'; must be one of run_qa_adapter.py, run_ner_adapter.py, run_mlm_adapter.py"),
         ('{"status": "finished", "script": "run_qa_adapter.py", "options": {}, "metrics": {"eval": {"eval_f1": "9"}}}',
          "does not come from a training script: Expected `float | null`, got `str` - at `$.metrics.eval.eval_f1`"),
+        ('{"status": "finished", "script": "run_qa_adapter.py", "options": {}, "\\ud83d": 1}',
+         "does not come from a training script: 'utf-8' codec can't encode character '\\ud83d' in position 0: "
+         "surrogates not allowed"),
     ],
 )  # fmt: skip
 def test_a_damaged_run_is_reported_and_the_others_are_read(tmp_path: Path, content: str, reason: str) -> None:
@@ -129,6 +132,18 @@ def test_a_damaged_run_is_reported_and_the_others_are_read(tmp_path: Path, conte
     assert [run.folder.name for run in runs] == ["good"]
     assert problems == [f"{tmp_path}/bad/run.json: {reason}"]
     assert problems_of(find_runs, [tmp_path / "bad"]) == problems
+
+
+@pytest.mark.parametrize("metrics", ["[1]", '{"predict": "x"}'])
+def test_scores_of_a_split_that_are_damaged_are_reported(tmp_path: Path, metrics: str) -> None:
+    make_run(tmp_path / "good")
+    (tmp_path / "bad").mkdir()
+    document = f'{{"status": "finished", "script": "run_qa_adapter.py", "options": {{}}, "metrics": {metrics}}}'
+    (tmp_path / "bad" / "run.json").write_text(document, encoding="utf-8")
+    runs, problems = find_runs([tmp_path], "predict")
+    assert [run.folder.name for run in runs] == ["good"]
+    assert len(problems) == 1
+    assert problems[0].startswith(f"{tmp_path}/bad/run.json: does not come from a training script: Expected `object")
 
 
 def test_all_folders_without_runs_are_named(tmp_path: Path) -> None:

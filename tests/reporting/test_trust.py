@@ -85,4 +85,4 @@ def test_page_has_the_section(tmp_path: Path) -> None:
 def test_curves_of_another_program_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "eval_curves.json"
     path.write_text('{"reliability": 3}', encoding="utf-8")
-    assert "does not come from the trainer" in problems_of(read_curves, path)[0]
+    assert "not written by this trainer" in problems_of(read_curves, path)[0]

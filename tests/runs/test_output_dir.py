@@ -172,7 +172,7 @@ def test_a_language_swap_names_the_adapter() -> None:
     assert setup.language is not None
     kept = derived_output_dir("m", "d", setup, [run_options()])
     new = replace(setup.language, folder=Path("outputs/mlm_pt/adapters-mlm/mlm"))
-    swapped = derived_output_dir("m", "d", replace(setup, language=new, replaced=setup.language), [run_options()])
+    swapped = derived_output_dir("m", "d", replace(setup, language=new, swapped_out=setup.language), [run_options()])
     assert swapped == kept.with_name(f"{kept.name}_swapoutputs-mlm_pt-adapters-mlm-mlm")
 
 

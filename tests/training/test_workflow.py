@@ -29,7 +29,7 @@ from adapter_qa.config.options import (
 )
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.errors import Interrupted, RunError
-from adapter_qa.training import ner, workflow
+from adapter_qa.training import ner, run_start, workflow
 from trainer_qa import QuestionAnsweringTrainer
 
 SCRIPTS = {"qa": run_qa_adapter.main, "ner": run_ner_adapter.main, "mlm": run_mlm_adapter.main}
@@ -241,7 +241,7 @@ def test_derived_folders_name_the_first_file(data: QADataOptions, name: str, tmp
     }
     groups = ModelOptions("base"), replace(data, **files), AdapterOptions(), LanguageAdapterOptions(), FusionOptions()
     config = QARunConfig(*groups, TrainingOptions(report_to=[]))
-    assert Path(workflow._data_name(config)).stem == name
+    assert Path(run_start._data_name(config)).stem == name
 
 
 # ---------------------------------------------------------------- options of the library
