@@ -448,6 +448,11 @@ class TrainingOptions(LibraryTrainingOptions):
         return self.eval_strategy or ("epoch" if self.do_train and self.do_eval else "no")
 
     @property
+    def compiles(self) -> bool:
+        """Whether the model is compiled: backend and mode ask for it, too."""
+        return self.torch_compile or self.torch_compile_backend is not None or self.torch_compile_mode is not None
+
+    @property
     def keeps_best(self) -> bool:
         """Whether the weights of the best evaluation are kept; otherwise those of the last step are."""
         if self.load_best_model_at_end is not None:

@@ -343,7 +343,7 @@ def training_problems(training: TrainingOptions) -> list[str]:
             f"accelerate's mixed precision ({of_accelerate}): give --bf16 True or --fp16 True instead, so that the run "
             "records it"
         )
-    if training.fast_step and (training.deepspeed is not None or training.torch_compile):
+    if training.fast_step and (training.deepspeed is not None or training.compiles):
         other = "--deepspeed" if training.deepspeed is not None else "--torch_compile"
         problems.append(f"--fast_step True: cannot be combined with {other}; leave out one of the two")
     problems += (

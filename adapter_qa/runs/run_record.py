@@ -27,6 +27,7 @@ from adapter_qa.runs.provenance import device_name, hide_secrets, now, source_co
 NEUTRAL_OPTIONS = re.compile(
     r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
     r"|local_rank|push_to_hub.*|push_at_end|hub_.*|license|project|trackio_space_id|keep_checkpoint|fast_step"
+    r"|use_cpu|dataloader_pin_memory"  # the device decides about them
     # Earlier versions accepted these, without effect.
     r"|accelerator_config|auto_find_batch_size|average_tokens_across_devices|batch_eval_metrics|eval_do_concat_batches"
     r"|eval_use_gather_object|fsdp_.*|half_precision_backend|include_for_metrics|include_inputs_for_metrics"

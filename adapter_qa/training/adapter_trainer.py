@@ -208,13 +208,19 @@ class AdapterTrainer(ResumableTrainer):
         accelerate gives the batches to the processes in turn. It repeats rows from the beginning of the data so that
         every process gets a full last batch (`batch_size` rows).
         """
+        own_rows = self.own_rows(batch_size)
+        if own_rows is not None:
+            for name in self.label_names:
+                if name in batch:
+                    batch[name][own_rows:] = IGNORED
+
+    def own_rows(self, batch_size: int) -> int | None:
+        """Return the rows of the current batch that accelerate has not repeated; None: all."""
         gradient_state = self.accelerator.gradient_state
         if self.args.world_size == 1 or not gradient_state.end_of_dataloader or gradient_state.remainder <= 0:
-            return
-        own_rows = max(gradient_state.remainder - self.args.process_index * batch_size, 0)
-        for name in self.label_names:
-            if name in batch:
-                batch[name][own_rows:] = IGNORED
+            return None
+        own_rows: int = max(gradient_state.remainder - self.args.process_index * batch_size, 0)
+        return own_rows
 
     def prediction_step(
         self,
@@ -265,6 +271,8 @@ class AdapterTrainer(ResumableTrainer):
                 weights = [weight for weight in group["params"] if id(weight) in head]
                 group["params"] = [weight for weight in group["params"] if id(weight) not in head]
                 optimizer.add_param_group(group | {"params": weights, "lr": self.args.head_learning_rate})
+            if self.is_deepspeed_enabled:  # it removes empty groups after the schedule has counted them
+                optimizer.param_groups[:] = [group for group in optimizer.param_groups if group["params"]]
         return optimizer
 
     def _get_learning_rate(self) -> float:

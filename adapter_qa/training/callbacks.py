@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from transformers import (
@@ -86,7 +87,7 @@ def training_history(state: TrainerState) -> dict[str, Any]:
     best = best_evaluation(state)
     return {
         "history": _evaluations(state),
-        "losses": [entry for entry in state.log_history if "loss" in entry],
+        "losses": [_finite(entry) for entry in state.log_history if "loss" in entry],
         "best": {
             "step": state.best_global_step,
             "epoch": None if best is None else best["epoch"],
@@ -95,6 +96,11 @@ def training_history(state: TrainerState) -> dict[str, Any]:
         "steps": state.global_step,
         "epochs": state.epoch,
     }
+
+
+def _finite(entry: dict[str, float]) -> dict[str, float | None]:
+    """Return a logged step as JSON can hold it: the norm of gradients that overflowed is None."""
+    return {name: value if math.isfinite(value) else None for name, value in entry.items()}
 
 
 def best_evaluation(state: TrainerState) -> dict[str, Any] | None:

@@ -28,6 +28,7 @@ from adapter_qa.core.readable import duration, metric_label, metrics_text, scrip
 from adapter_qa.data.bootstrap import FEW_CONTEXTS, MIN_CONTEXTS, context_numbers, estimate, resampled_means
 from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import TOP_K, question_scores, squad_metrics, top_k_metrics
+from adapter_qa.models.metadata import read_document
 from adapter_qa.runs.layout import (
     ALL_RESULTS_FILE,
     RUN_FILE,
@@ -201,7 +202,7 @@ def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
     Raises:
         RunError: it is not of these questions.
     """
-    record = _read(folder / RUN_FILE, _FoldRecord)
+    record = _read_record(folder / RUN_FILE)
     answered, expected = record.data.get("predict", _Source()), fold.splits["predict"]
     found = (answered.sha256, answered.groups_sha256)
     if record.status != "finished" or found != (expected.source.get("sha256"), expected.source["groups_sha256"]):
@@ -216,6 +217,13 @@ def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
     if answers.keys() != ids or candidates.keys() != ids or (version_2 and null_odds.keys() != ids):
         raise RunError(f"{folder}: does not answer the questions of fold {fold.number}; {REMEDY}")
     return _FoldResult(fold, record, answers, candidates, null_odds)
+
+
+def _read_record(path: Path) -> _FoldRecord:
+    try:
+        return read_document(path, _FoldRecord)  # earlier versions wrote NaN, which `_read` refuses
+    except UserError as error:
+        raise RunError(f"{path}: cannot be read ({error}); {REMEDY}") from error
 
 
 def _read(path: Path, kind: type[Content]) -> Content:

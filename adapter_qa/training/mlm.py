@@ -59,11 +59,21 @@ class MLMTrainer(AdapterTrainer):
         )
         return TaskLoss(total, self.loss_weight(inputs), outputs)
 
+    def _mask_duplicate_rows(self, batch: dict[str, torch.Tensor], batch_size: int) -> None:
+        """Mark the repeated rows of a batch for training, whose labels are drawn later."""
+        own_rows = self.own_rows(batch_size)
+        if "labels" not in batch and own_rows is not None:
+            ids = batch["input_ids"]
+            batch["is_repeated"] = torch.arange(len(ids), device=ids.device) >= own_rows
+        super()._mask_duplicate_rows(batch, batch_size)
+
     def with_labels(self, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Return a batch with its labels; blocks for training are masked for it."""
         if "labels" in inputs:
             return inputs
         ids, labels = mask_tokens(inputs["input_ids"], self.block_tokenizer, self.mlm_probability)
+        if "is_repeated" in inputs:
+            labels[inputs["is_repeated"]] = IGNORED
         return {"input_ids": ids, "labels": labels}
 
     def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:

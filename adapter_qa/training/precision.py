@@ -100,7 +100,7 @@ def choose_fast_step(options: TrainingOptions) -> bool:
             raise UserError("--fast_step True: is for CPUs; leave it out, or give --use_cpu True")
         return False
     if options.fast_step is None:
-        return options.deepspeed is None and not options.torch_compile
+        return options.deepspeed is None and not options.compiles
     return options.fast_step
 
 

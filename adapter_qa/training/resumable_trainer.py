@@ -272,6 +272,8 @@ class ResumableTrainer(Trainer):
             names = ", ".join(sorted(name.removeprefix("eval_") for name in metrics if name.startswith("eval_")))
             raise RunError(f"--metric_for_best_model {metric}: was not computed; choose from {names}")
         is_best: bool = super()._determine_best_metric(metrics, trial)
+        if is_best:  # the library sets the step only if checkpoints are saved
+            self.state.best_global_step = self.state.global_step
         return is_best
 
     # ---------------------------------------------------------------- checkpoints

@@ -102,6 +102,8 @@ def test_interrupted_run_without_checkpoint_starts_again(tmp_path: Path) -> None
         "disable_tqdm",
         "resume_from_checkpoint",
         "local_rank",
+        "use_cpu",
+        "dataloader_pin_memory",
     ],
 )
 def test_neutral_options_may_differ(tmp_path: Path, name: str) -> None:

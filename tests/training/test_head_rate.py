@@ -17,7 +17,7 @@ import torch
 from support.questions import make_questions
 from support.trainers import fusion_command, make_trainer
 from torch.nn.functional import cross_entropy
-from transformers import TrainerControl
+from transformers import PreTrainedModel, TrainerControl, TrainerState
 
 import run_qa_adapter
 from adapter_qa.config.options import (
@@ -37,10 +37,14 @@ from adapter_qa.data.label_entropy import class_entropy, entropy, span_entropy
 from adapter_qa.data.labels import IGNORED
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import make_windows
-from adapter_qa.models.base_model import load_tokenizer
+from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.models.base_model import load_model, load_tokenizer
+from adapter_qa.models.build import build_setup
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.save import trainable_state
-from adapter_qa.training.callbacks import LabelEntropyCallback
+from adapter_qa.models.setup_decisions import resolve_setup
+from adapter_qa.training.callbacks import LabelEntropyCallback, training_history
 from adapter_qa.training.saved_options import decided_head_rate
 
 
@@ -55,6 +59,29 @@ def test_groups_have_their_rates_and_every_weight_once(tiny_bert: Path, tmp_path
     assert rates == {name: 0.2 if name in head else 1e-2 for name in trainable_state(trainer.model)}
     assert sum(len(group["params"]) for group in groups) == len(rates)
     assert (decays["qa_outputs.weight"], decays["qa_outputs.bias"]) == (0.1, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3"])
+def test_no_group_is_empty_under_deepspeed(
+    kind: str, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DeepSpeed removes empty groups, whose rates the schedule would have. All weights of LoRA decay."""
+    monkeypatch.setattr("support.trainers.make_fused_model", lambda base: make_single_model(base, kind))
+    trainer = make_trainer(tiny_bert, tmp_path, [], head_learning_rate=0.2)
+    monkeypatch.setattr(trainer, "is_deepspeed_enabled", True)
+    groups = trainer.create_optimizer().param_groups
+    assert [bool(group["params"]) for group in groups] == [True] * 3
+    assert sum(len(group["params"]) for group in groups) == len(trainable_state(trainer.model))
+    assert {group["lr"] for group in groups[1:]} == {0.2}
+
+
+def make_single_model(base: Path, kind: str) -> tuple[PreTrainedModel, AdapterSetup]:
+    options = ModelOptions(str(base), random_init=True)
+    setup = resolve_setup("qa", read_base_config(options), AdapterOptions(adapter_config=kind), random_init=True)
+    assert setup is not None
+    model = load_model(options, "qa")
+    build_setup(model, setup)
+    return model, setup
 
 
 def train(tiny_bert: Path, folder: Path, head_rate: float | None) -> dict[str, torch.Tensor]:
@@ -94,6 +121,13 @@ def test_it_is_recorded_logged_and_in_the_derived_name(
     logged = [(entry["learning_rate"], entry["head_learning_rate"]) for entry in document["losses"]]
     assert logged
     assert all(head == pytest.approx(10 * rate) for rate, head in logged)
+
+
+def test_norms_of_gradients_that_overflow_are_no_numbers_in_json() -> None:
+    steps = [{"loss": 1.5, "grad_norm": norm, "step": 1} for norm in (0.5, math.inf, math.nan)]
+    losses = training_history(TrainerState(log_history=steps))["losses"]
+    assert [entry["grad_norm"] for entry in losses] == [0.5, None, None]
+    json.dumps(losses, allow_nan=False)
 
 
 def test_entropy_is_the_least_loss_of_one_distribution() -> None:

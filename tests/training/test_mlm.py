@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -87,6 +88,23 @@ def test_training_batches_get_a_new_mask_each_time(trainer: MLMTrainer) -> None:
     assert torch.equal(batch["input_ids"], before)
     assert list(batch) == ["input_ids"]
     assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(("process", "own"), [(0, 4), (1, 1), (2, 0)])
+def test_rows_that_processes_repeat_in_the_last_batch_are_not_predicted(
+    process: int, own: int, trainer: MLMTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 5 blocks in batches of 4, the second process has one of its own."""
+    monkeypatch.setattr(type(trainer.args), "world_size", 3)
+    monkeypatch.setattr(type(trainer.args), "process_index", process)
+    state = SimpleNamespace(end_of_dataloader=True, remainder=5)
+    monkeypatch.setattr(trainer.accelerator, "gradient_state", state)
+    trainer.mlm_probability = 0.9
+    assert isinstance(trainer.train_dataset, MaskedLMDataset)
+    batch = {"input_ids": torch.from_numpy(trainer.train_dataset.ids[:4])}
+    trainer._mask_duplicate_rows(batch, 4)
+    labels = trainer.with_labels(batch)["labels"]
+    assert ((labels != IGNORED).sum(1) > 0).tolist() == [True] * own + [False] * (4 - own)
 
 
 @pytest.mark.parametrize("trains", [True, False])

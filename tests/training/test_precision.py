@@ -61,7 +61,8 @@ def test_fast_step_is_the_default_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> N
     assert choose_fast_step(options())
     assert not choose_fast_step(options(fast_step=False))
     assert not choose_fast_step(options(deepspeed="ds_config_zero2.json"))
-    assert not choose_fast_step(options(torch_compile=True))
+    for compiled in ({"torch_compile": True}, {"torch_compile_backend": "inductor"}, {"torch_compile_mode": "default"}):
+        assert not choose_fast_step(options(**compiled))
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     assert choose_fast_step(options())
     assert not choose_fast_step(options(use_cpu=False))

@@ -163,11 +163,12 @@ def test_results_of_the_best_weights_carry_their_epoch_and_step(
     assert "  best        epoch 2/3  F1 30.0" in process.stdout
 
 
+@pytest.mark.parametrize("option", [("--load_best_model_at_end", "False"), ("--save_strategy", "no")])
 def test_the_last_weights_carry_the_last_epoch(
-    commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    option: tuple[str, str], commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(QuestionAnsweringTrainer, "official_scores", scores_of([10.0, 30.0, 20.0, 20.0]))
-    argv = override(commands["qa"], "--load_best_model_at_end", "False", "--output_dir", tmp_path)
+    argv = override(commands["qa"], *option, "--output_dir", tmp_path)
     assert run_qa_adapter.main(argv) == 0
     run = read_run(tmp_path)
     assert run["best"] == {"step": 4, "epoch": 2.0, "metric": 30.0}
