@@ -31,7 +31,6 @@ from adapter_qa.core.errors import RunError, UserError, raise_if_any
 from adapter_qa.core.files import sha256
 from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.signals import raise_on_signal
-from adapter_qa.data.spans import ANSWER_FIELDS
 from adapter_qa.data.squad import QuestionColumns
 from adapter_qa.inference.answer_files import (
     PARQUET,
@@ -302,7 +301,7 @@ def take_output(options: argparse.Namespace) -> list[str]:
     """Set `answer_path` and return what is wrong with it."""
     options.answer_path = None
     if options.output is None:
-        return []
+        return ["--overwrite: replaces --output, which is not given; leave it out"] if options.overwrite else []
     path = Path(options.output)
     if options.part is not None and path.name:
         path = options.part.path(path)
@@ -382,7 +381,7 @@ def write_answers(options: argparse.Namespace, requests: Requests) -> None:
     if not options.overwrite:
         check_settings(output, settings)
     is_known = output.suffix.lower() == PARQUET and requests.count is not None
-    schema = schema_of(map(without_answer, requests.read()), options.input or "the questions") if is_known else None
+    schema = schema_of(_without_answers(requests.read()), options.input or "the questions") if is_known else None
     part = requests if options.part is None else options.part.of(requests)
     answerer = load_answerer(options, options.models[0])
     settings |= answerer.fingerprint()
@@ -405,9 +404,12 @@ def write_answers(options: argparse.Namespace, requests: Requests) -> None:
     print(f"{tally.text()}, written to {output}", file=sys.stderr)
 
 
-def without_answer(request: Request) -> Request:
-    """Return a request without the fields that its answer has."""
-    return {name: value for name, value in request.items() if name not in ANSWER_FIELDS}
+def _without_answers(requests: Iterator[Request]) -> Iterator[Request]:
+    """Yield requests without fields that answers have, too."""
+    from adapter_qa.data.spans import ANSWER_FIELDS  # imports numpy
+
+    for request in requests:
+        yield {name: value for name, value in request.items() if name not in ANSWER_FIELDS}
 
 
 def input_settings(options: argparse.Namespace, file: Path | None) -> Settings:

@@ -69,7 +69,10 @@ def main(argv: list[str]) -> int:
             raise UserError([problem, *(other_columns(records[0], name, columns, True) if records else [])])
         write_output(data_path, {"data": [flat_record(question) for question in preparation.questions]})
         written = data_path if args.output_dir else data_path.absolute()
-        print(f"written: {escape_control_chars(written)}\n")
+        print(f"written: {escape_control_chars(written)}")
+        if preparation.rejects:
+            print(f"rejected: {escape_control_chars(written.with_name(rejects_path.name))} says why")
+        print()
     return 0
 
 
@@ -123,6 +126,8 @@ def output_paths(name: str, output_dir: Path) -> tuple[Path, Path, Path]:
 
 def read_input(path: Path, columns: QuestionColumns) -> dict[str, list[Record]]:
     """Read the records of a question file or of all files of an archive, by file name."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give one of its files")
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.name.lower().endswith(ARCHIVE_SUFFIXES):

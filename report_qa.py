@@ -66,6 +66,8 @@ def main(argv: list[str]) -> int:
     from adapter_qa.reporting.runs import find_runs
 
     runs, unreadable = find_runs(options.runs, options.split)
+    if options.split == "predict" and all("eval" not in run.document.data for run in runs):
+        raise UserError("--split predict: no run has scores on --test_file; give runs with --do_predict and that file")
     groups, repeated = group_runs(runs)
     notes = [*unreadable, *repeated]
     log_note(notes)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # torch and transformers are imported inside functions: --hel
     import numpy as np
 
     from adapter_qa.data.token_classification import TokenClassificationDataset
+    from adapter_qa.models.adapter_setup import AdapterSetup
     from adapter_qa.training.ner import NERTrainer
     from adapter_qa.training.run_context import ModelBundle, RunContext
 
@@ -56,16 +57,18 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(NERRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_sentences(config)])
-    check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
     with no_garbage_collection():
         from adapter_qa.models.setup_decisions import check_head, resolve_setup
         from adapter_qa.training import workflow
         from adapter_qa.training.run_start import check_data_unchanged, start_run
 
-    setup = resolve_setup(
-        "ner", base_config, config.adapter, config.language_adapter, random_init=config.model.random_init
-    )
+    def decide() -> AdapterSetup | None:
+        random_init = config.model.random_init
+        return resolve_setup("ner", base_config, config.adapter, config.language_adapter, random_init=random_init)
+
+    length = config.data.max_seq_length
+    setup, _ = run_all([decide, lambda: check_window(length, "--max_seq_length", base_config)])
     check_head(setup, config.training)
     labels = known_labels(setup, splits)
     run = start_run("run_ner_adapter.py", argv, config, setup, base_config)

@@ -27,6 +27,7 @@ from adapter_qa.training.saved_options import with_saved_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     from adapter_qa.data.window_dataset import WindowDataset
+    from adapter_qa.models.adapter_setup import AdapterSetup
     from adapter_qa.training.run_context import ModelBundle, RunContext
     from trainer_qa import QuestionAnsweringTrainer
 
@@ -79,20 +80,19 @@ def execute_once(argv: list[str], config: QARunConfig) -> RunContext[QARunConfig
 def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig], dict[str, QuestionSplit]]:
     """Load the data, decide the setup, and open the folder of the run."""
     base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_questions(config)])
-    check_window(config.data.max_seq_length, "--max_seq_length", base_config)
 
     with no_garbage_collection():
         from adapter_qa.models.setup_decisions import check_head, resolve_setup
         from adapter_qa.training.run_start import check_data_unchanged, start_run
 
-    setup = resolve_setup(
-        "qa",
-        base_config,
-        config.adapter,
-        config.language_adapter,
-        config.fusion,
-        random_init=config.model.random_init,
-    )
+    def decide() -> AdapterSetup | None:
+        random_init = config.model.random_init
+        return resolve_setup(
+            "qa", base_config, config.adapter, config.language_adapter, config.fusion, random_init=random_init
+        )
+
+    length = config.data.max_seq_length
+    setup, _ = run_all([decide, lambda: check_window(length, "--max_seq_length", base_config)])
     check_head(setup, config.training)
     run = start_run(SCRIPT, argv, config, setup, base_config)
     check_data_unchanged(run, {name: split.source for name, split in splits.items()})

@@ -89,7 +89,9 @@ def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
         "value (default: 120)",
     )
     parser.add_argument(
-        "--dry_run", action="store_true", help=f"print the commands of {DRY_RUN_TRIALS} trials, run nothing"
+        "--dry_run",
+        action="store_true",
+        help=f"print the commands of {DRY_RUN_TRIALS} trials; paths are not checked",
     )
     args = parser.parse_args(argv)
     problems = []

@@ -248,6 +248,9 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
             elif unknown and unknown[-1][1] is None:
                 unknown[-1] = (unknown[-1][0], word)
         if words and not unknown:
+            if Path(words[0]).exists():
+                what = "folder" if Path(words[0]).is_dir() else "file"
+                return [f"{words[0]}: is a {what}; the first word may be an options file (.yaml, .yml or .json)"]
             return [f"stray words on the command line: {' '.join(words)}; options look like --name value"]
         return [self._unknown(name, value, "command line") for name, value in unknown]
 

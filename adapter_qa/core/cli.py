@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adapter_qa import __version__
-from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, ReportedError, UserError, raise_if_any
+from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, ReportedError, RunError, UserError, raise_if_any
 from adapter_qa.core.messages import print_error
 
 # Words that an option takes by its argparse `nargs`, its name included. Others take all words up to the next option.
 MAX_WORDS: dict[int | str | None, int] = {None: 2, "?": 2, 0: 1}
+TEXT_OPTIONS = ("question", "context")  # they may hold any text
 LIBRARY_DEBUG_VALUES = ("underflow_overflow", "tpu_metrics_debug")  # of TrainingArguments' option `debug`
 
 
@@ -83,7 +84,7 @@ class CollectingArgumentParser(argparse.ArgumentParser):
                 action.required = True
         missing = [action for action in required if action not in self._met]
         if missing:
-            names = ", ".join([*action.option_strings, str(action.metavar or action.dest)][0] for action in missing)
+            names = ", ".join(map(_name, missing))
             self.problems.append(self._problem(f"the following arguments are required: {names}"))
         return parsed
 
@@ -133,6 +134,9 @@ class CollectingArgumentParser(argparse.ArgumentParser):
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         self._met.add(action)
+        if "" in arg_strings and action.dest not in TEXT_OPTIONS:  # "" as a path would be the current folder
+            self.problems.append(f"{_name(action)} is empty; give a value, or leave it out")
+            return action.default
         if action.nargs in (None, "+") and not arg_strings:  # `_match_argument` has reported it
             return action.default
         try:
@@ -140,6 +144,11 @@ class CollectingArgumentParser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             self.problems.append(self._problem(str(error)))
             return action.default
+
+
+def _name(action: argparse.Action) -> str:
+    """Return how an argument is called on the command line."""
+    return str([*action.option_strings, action.metavar or action.dest][0])
 
 
 def output_problems(option: str, path: Path, *, overwrite: bool) -> list[str]:
@@ -187,9 +196,12 @@ def run_cli(main: Callable[[list[str]], int]) -> int:
     except KeyboardInterrupt:
         return report(Interrupted(signal.SIGINT, "interrupted"))
     except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
+        if error.errno == errno.ENAMETOOLONG:
+            return report(UserError(f"{error.filename}: {error.strerror}; give a shorter path"))
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        return report(UserError(f"{error.filename}: {error.strerror}; give a shorter path"))
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
+        return report(RunError(f"{error.filename or 'standard output'}: {error.strerror}; make space there"))
 
 
 def _take_debug(argv: list[str]) -> tuple[list[str], bool]:

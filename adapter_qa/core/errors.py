@@ -78,6 +78,13 @@ def first_problems(problems: list[str], source: str = "") -> list[str]:
     return problems if more <= 0 else [*problems[:MAX_PROBLEMS], f"{source}and {more} more problems"]
 
 
+def first_names(names: Iterable[object]) -> str:
+    """Return at most `MAX_PROBLEMS` names with commas between them, and how many more there are."""
+    shown = [str(name) for name in names]
+    more = len(shown) - MAX_PROBLEMS
+    return ", ".join(shown[:MAX_PROBLEMS]) + (f" and {more} more" if more > 0 else "")
+
+
 def run_all(steps: Iterable[Callable[[], Any]]) -> list[Any]:
     """Run independent steps and return their results.
 

@@ -15,8 +15,11 @@ MAX_REASON_CHARS = 200
 
 
 @contextmanager
-def report_resource_errors() -> Iterator[None]:
+def report_resource_errors(folder: Path | None = None) -> Iterator[None]:
     """Turn errors of memory and of the operating system into `RunError`; also a decorator.
+
+    Args:
+        folder: where files are written, for errors of the system that do not name a file.
 
     Raises:
         RunError: memory or a file operation failed; the message names the options that help.
@@ -36,7 +39,7 @@ def report_resource_errors() -> Iterator[None]:
     except OSError as error:
         if error.strerror is None or error.errno == errno.ENAMETOOLONG:  # a library's own error; the user's mistake
             raise
-        place = error.filename or "a file could not be read or written"
+        place = error.filename or folder or "a file could not be read or written"
         raise RunError(f"{place}: {error.strerror}; fix that and give the same command, it resumes") from error
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, first_names
 from adapter_qa.core.files import is_text, kind, parse_json
 from adapter_qa.data.label_schemes import LABEL
 from adapter_qa.data.records import Record, TableRows
@@ -80,7 +80,7 @@ def _record(
     words_key = columns.words or next((key for key in WORD_KEYS if key in fields), None)
     if words_key not in fields:
         wanted = repr(words_key) if words_key else " or ".join(map(repr, WORD_KEYS))
-        raise ValueError(f"no {wanted}; found: {', '.join(map(str, fields))}; --word_column names another key")
+        raise ValueError(f"no {wanted}; found: {first_names(fields)}; --word_column names another key")
     labels_key = _labels_key(fields, columns.labels) if need_labels else None
     words, labels = fields[words_key], [] if labels_key is None else fields[labels_key]
     if not isinstance(words, list) or not all(map(is_text, words)):

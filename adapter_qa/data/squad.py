@@ -274,15 +274,15 @@ def _paragraph_records(paragraph: Any, where: str, title: Any, columns: Question
 def _typed_cells(record: Record, columns: QuestionColumns) -> Record:
     """Return a row of CSV with the values of its cells, or with its first problem."""
     row: dict[str, str] = record.fields
-    texts = (columns.id, columns.title, columns.question, columns.context)
-    fields: dict[str, Any] = {key: row[key] for key in texts if key in row}
+    key = columns.answer_in(row)
+    typed = (key, columns.answer_start, "is_impossible")
+    fields: dict[str, Any] = {name: cell for name, cell in row.items() if name not in typed}
     impossible = row.get("is_impossible", "").strip().lower()
     if impossible not in ("", "true", "false"):
         problem = f"'is_impossible' is {row['is_impossible']!r}; allowed: true, false or empty"
         return Record(record.where, row, problem)
     if impossible:
         fields["is_impossible"] = impossible == "true"
-    key = columns.answer_in(row)
     has_start = columns.answer_start in row
     if has_start:
         number = WHOLE_NUMBER.fullmatch(row[columns.answer_start].strip())
@@ -377,6 +377,8 @@ def _read_answers(
         return _Answers([], [])
     if answers is None and not has_start:
         return _Answers([], [], f"no {columns.answer!r}" if need_answers else "", known=False)
+    if key == "answer_text" and not has_start and need_starts:
+        return _Answers([], [], f"no {columns.answer_start!r} beside {key!r}; {SEARCH}")
     texts: Any
     starts: Any
     if isinstance(answers, dict):
@@ -408,7 +410,7 @@ def _check_answers(key: str, texts: Any, starts: Any) -> _Answers:
         starts = [int(start) if isinstance(start, float) and start.is_integer() else start for start in starts]
     for start in starts:
         if type(start) is not int or abs(start) >= ANSWER_START_LIMIT:  # isinstance counts bool as int
-            shown = kind(start) if type(start) is not int else "out of range"
+            shown = "out of range" if type(start) is int else "empty" if start == "" else kind(start)
             whole = "it must be a whole number, the index of a character"
             return _Answers([], [], f"an 'answer_start' is {shown}; {whole}; {SEARCH}")
     return _Answers(texts, starts)

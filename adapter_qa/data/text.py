@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, first_names
 from adapter_qa.core.files import decode, is_text, kind, parse_json
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.columns import read_columns
@@ -159,7 +159,7 @@ def _text_of(record: Record, column: str | None) -> tuple[str | None, str]:
         key = column or (TEXT if TEXT in value else CONTEXT)
         if key not in value:
             wanted = repr(column) if column else f"{TEXT!r} or {CONTEXT!r}"
-            raise _NoKeyError(f"no {wanted}; found: {', '.join(map(str, value))}; --text_column chooses another")
+            raise _NoKeyError(f"no {wanted}; found: {first_names(value)}; --text_column chooses another")
         value = value[key]
     if value is None:
         return key, ""

@@ -11,8 +11,9 @@ from itertools import chain
 from typing import IO, Any
 
 from adapter_qa.core import files
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, first_names
 from adapter_qa.core.files import decode, parse_json
+from adapter_qa.core.readable import count
 from adapter_qa.data.records import Record
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
@@ -87,7 +88,7 @@ def _json_records(name: str, text: str, needed: Mapping[str, str]) -> Iterator[R
     columns = items if isinstance(items, dict) else {}
     columns = {key: value for key, value in columns.items() if isinstance(value, (list, dict))}
     if not columns or (needed and not {*needed.values()} & {*columns}):
-        found = f"; found: {', '.join(document)}" if isinstance(document, dict) else ""
+        found = f"; found: {first_names(document)}" if isinstance(document, dict) else ""
         raise UserError(f"{name}: the top level must be a list or an object whose 'data' is a list{found}")
     yield from _column_records(name, columns)
 
@@ -149,8 +150,10 @@ def _csv_records(name: str, text: Iterable[str], needed: Mapping[str, str]) -> I
         for row in rows:
             line = rows.line_num + skipped
             if any(map(str.strip, row)):  # spreadsheets write rows and columns without values
-                fits = len(row) == len(header)
-                problem = "" if fits else f"the number of values is not {len(header)}, the number of columns"
+                problem = ""
+                if len(row) != len(header):
+                    advice = f"; quote values that contain {delimiter!r}" if len(row) > len(header) else ""
+                    problem = f"{count(len(row), 'value')} for {count(len(header), 'column')}{advice}"
                 cells = {column: cell for column, cell in zip(header, row, strict=False) if column}
                 yield Record(f"line {line}", cells, problem)
     except csv.Error as error:
@@ -188,5 +191,5 @@ def _check_header(name: str, header: Sequence[str], needed: Mapping[str, str]) -
     if missing:
         columns, options = ", ".join(missing.values()), ", ".join(f"--{option}" for option in missing)
         raise UserError(
-            f"{name}: no column {columns}; found: {', '.join(filter(None, header))}; name others with {options}"
+            f"{name}: no column {columns}; found: {first_names(filter(None, header))}; name others with {options}"
         )

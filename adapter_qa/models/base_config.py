@@ -39,6 +39,8 @@ def read_base_config(options: ModelOptions, option: str = "--model_name_or_path"
     if options.config_name is not None:
         option, name = "--config_name", options.config_name
     folder = Path(name)
+    if folder.is_file():
+        raise UserError(f"{option} {name}: is a file; give the folder of a model")
     if not folder.is_dir() and not HUB_ID.fullmatch(name):
         raise UserError(f"{option} {name}: no such folder; give a model folder or a hub id such as org/name")
     try:

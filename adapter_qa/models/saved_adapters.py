@@ -183,6 +183,8 @@ def find_folder(option: str, path: str) -> Path:
 
 
 def _download(option: str, hub_id: str) -> Path:
+    if Path(hub_id).is_file():
+        raise UserError(f"{option} {hub_id}: is a file; give its folder")
     if not HUB_ID.fullmatch(hub_id) or "/" not in hub_id:
         raise UserError(
             f"{option} {hub_id}: no such folder; give an adapters-<task> folder or a hub id such as org/name"

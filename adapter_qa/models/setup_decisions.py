@@ -87,7 +87,7 @@ def resolve_setup(
         setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, adapter_layers(base_config))
     setup = _with_language_adapter(setup, base_config, lang, random_init=random_init)
     setup = _with_layer_options(_with_one_inverse(setup), adapter)
-    setup = _with_starting_head(setup, fusion)
+    setup = _with_starting_head(_with_notes_on_language(setup, fusion, base_config), fusion)
     new = [source for source in setup.adapters if source.folder is None]
     raise_if_any(
         [problem for source in new for problem in size_problems(source, base_config)]
@@ -205,6 +205,34 @@ def _with_language_swap(
     if is_same_adapter(given, current):
         return replace(setup, language=current.with_note(f"{option}: the same language adapter as {current.folder}"))
     return replace(setup, language=given, swapped_out=current)
+
+
+def _with_notes_on_language(setup: AdapterSetup, fusion: FusionOptions, base_config: dict[str, Any]) -> AdapterSetup:
+    """Return a new fusion with notes on adapters that were trained on another language adapter than is under them."""
+    if fusion.fuse_adapters is None or setup.composition == "fuse":
+        return setup
+    paths, _ = parse_fuse_adapters(fusion.fuse_adapters)
+
+    def noted(source: AdapterSource) -> AdapterSource:
+        note = None if source.folder is None else _language_note(paths[source.name], setup.language, base_config)
+        return source if note is None else source.with_note(f"{source.name}: was trained {note}")
+
+    return replace(setup, tasks=tuple(map(noted, setup.tasks)))
+
+
+def _language_note(path: str, language: AdapterSource | None, base_config: dict[str, Any]) -> str | None:
+    """Return how the language adapter under a fused adapter differs from that of its own run; None if it does not."""
+    saved = read_setup(find_folder("--fuse_adapters", path))
+    if not saved.metadata.tasks:  # another program's folder does not tell
+        return None
+    if saved.language is None:
+        return None if language is None else f"without a language adapter; here {language.name} is under it"
+    current = read_adapter(saved.adapters[saved.language], saved.language, base_config)
+    if language is None:
+        return f"on the language adapter {current.folder}; here none is under it"
+    if is_same_adapter(language, current):
+        return None
+    return f"on the language adapter {current.folder}; here {language.folder or 'a new one'} is under it"
 
 
 def _with_one_inverse(setup: AdapterSetup) -> AdapterSetup:

@@ -8,6 +8,7 @@ gets the answers of all folds as if one run had evaluated on all questions.
 from __future__ import annotations
 
 import gc
+import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -318,7 +319,7 @@ def _result_text(document: Mapping[str, Any], results: Sequence[_FoldResult], po
     )
     rows["time"] = f"{duration(seconds)}; the trainings took {duration(train)}"
     rows["folder"] = str(folder)
-    report = f"{script_command('report_qa', 'report')} {folder} --output_dir report"
+    report = f"{script_command('report_qa', 'report')} {shlex.quote(str(folder))} --output_dir report"
     return f"{aligned(rows)}\nnext:\n  {report}"
 
 

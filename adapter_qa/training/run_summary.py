@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import resource
+import shlex
 import shutil
 import sys
 import textwrap
@@ -284,6 +285,7 @@ def saved_size(saved: Path, run_folder: Path) -> int:
 
 def next_commands(script: str, folder: str) -> list[str]:
     """Return command lines for what people do with a finished run that has trained something."""
+    folder = shlex.quote(folder)
     if script == "run_mlm_adapter.py":
         return [f"{script_command('run_qa_adapter', 'train')} --load_lang_adapter {folder} ..."]
     if script == "run_ner_adapter.py":

@@ -151,7 +151,7 @@ def failure_recorded(run: RunContext[Config]) -> Iterator[None]:
     """
     record = run.record
     try:
-        with report_resource_errors():
+        with report_resource_errors(record.folder):
             yield
     except BaseException as error:
         if record.begun and record.document["status"] != "finished":

@@ -75,3 +75,9 @@ def test_advice_for_a_nan_loss() -> None:
         assert "--learning_rate (now 0.1)" in problem
         assert "--max_grad_norm (now 1.0)" in problem
     assert ["--bf16" in problem for problem in problems] == [False, True]
+
+
+def test_an_error_without_a_file_names_the_folder(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught, report_resource_errors(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.problems[0].startswith(f"{tmp_path}: No space left on device; ")

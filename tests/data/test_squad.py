@@ -575,8 +575,8 @@ def test_defects_of_csv_rows(tmp_path: Path) -> None:
         "id,question,context,answers\n1,Onde?,Lá,[]\n2,Onde?\n3,Onde?,Lá,[],x\n4,Onde?,Lá,[Lá\n5,Onde?,Lá,\n6,Onde?,Lá,Lá\n",
     )
     assert problems(path) == [
-        "line 3: the number of values is not 4, the number of columns",
-        "line 4: the number of values is not 4, the number of columns",
+        "line 3: 2 values for 4 columns",
+        "line 4: 5 values for 4 columns; quote values that contain ','",
         "line 5: 'answers' is neither JSON nor a Python literal",
         "line 6 (id '5'): no 'answers'",
         f"line 7 (id '6'): {ANSWER_FORMS}",
@@ -699,3 +699,18 @@ def test_texts_that_look_like_lists_beside_a_start(tmp_path: Path) -> None:
     assert (question.answer_texts, question.answer_starts) == (("[0, 1]",), (14,))
     (problem,) = problems(write(tmp_path / "q.csv", head + "1;?;Em Recife.;Recife;1,000\n"))
     assert "an 'answer_start' is text; it must be a whole number" in problem
+
+
+def test_other_names_of_answers_are_shown(tmp_path: Path) -> None:
+    lines = problems(write(tmp_path / "q.csv", "id,question,context,answer\n1,?,Em Recife.,Recife\n"))
+    assert lines[0] == "line 2 has no answers, but answer; name the right ones with --answer_column"
+    lines = problems(write(tmp_path / "q.csv", "id,question,context,answer_text\n1,?,Em Recife.,Recife\n"))
+    assert lines[0].startswith("line 2 (id '1'): no 'answer_start' beside 'answer_text'; prepare_squad_pt.py finds")
+    head = "id,question,context,answer_text,answer_start\n"
+    (line,) = problems(write(tmp_path / "q.csv", head + "1,?,Em Recife.,Recife,\n"))
+    assert "an 'answer_start' is empty; it must be a whole number" in line
+
+
+def test_only_the_first_names_are_shown(tmp_path: Path) -> None:
+    (line,) = problems(write(tmp_path / "q.json", dict.fromkeys(map(str, range(30)), 1)))
+    assert line.endswith("found: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 20 more")

@@ -102,7 +102,7 @@ def test_shards_hold_every_question_once_and_in_order(total: int) -> None:
     assert paths[0] == ("a.b/answers-01-of-12.jsonl" if total == 12 else f"a.b/answers-1-of-{total}.jsonl")
 
 
-@pytest.mark.parametrize("text", ["0/8", "9/8", "3", "3/0", "-1/8", "1.5/8", "a/b", "", "1/8/2", "٣/٨"])
+@pytest.mark.parametrize("text", ["0/8", "9/8", "3", "3/0", "-1/8", "1.5/8", "a/b", "1/8/2", "٣/٨"])
 def test_shards_that_cannot_be(text: str) -> None:
     message = f"--shard {text}: give I/N with I from 1 to N, such as 3/8 for the third of eight parts"
     assert problems_of(ask_qa.read_options, ["run", "--input", "a.jsonl", f"--shard={text}"]) == [message]
@@ -328,10 +328,9 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
     assert ask_qa.read_options(words).answer_path == tmp_path / "file"
 
 
-@pytest.mark.parametrize("output", ["", "/"])
-def test_a_part_needs_the_name_of_a_file(output: str) -> None:
-    problems = problems_of(ask_qa.read_options, ["run", "--input", "q", "--shard", "1/2", "--output", output])
-    assert problems == [f"--output {Path(output)}: is a folder; give a file"]
+def test_a_part_needs_the_name_of_a_file() -> None:
+    problems = problems_of(ask_qa.read_options, ["run", "--input", "q", "--shard", "1/2", "--output", "/"])
+    assert problems == ["--output /: is a folder; give a file"]
 
 
 def test_schema_of_all_documents(monkeypatch: pytest.MonkeyPatch) -> None:

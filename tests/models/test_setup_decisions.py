@@ -38,7 +38,7 @@ def test_setups_have_their_composition(maker: Maker, saved: dict[str, Path], nam
     assert str(setup.block) == composition
     assert {source.name for source in setup.adapters} == setup.block.flatten()
     assert setup.folder_name == ("adapters-fusion" if "Fuse" in composition else f"adapters-{setup.task}")
-    assert not setup.notes
+    assert all(": was trained " in note for note in setup.notes)  # on another language adapter or none
 
 
 def test_full_fine_tuning_has_no_setup(maker: Maker) -> None:
@@ -429,3 +429,19 @@ def test_the_head_of_a_fusion_starts_from_the_first_saved_one(maker: Maker, save
         "folder of a run, or give --fusion_start equal"
     ]
     assert maker.setup("qa").head_note is None
+
+
+def test_fused_adapters_of_another_language_adapter_are_noted(maker: Maker, saved: dict[str, Path]) -> None:
+    """Nothing is noted about those whose language adapter is the same, or not recorded."""
+    _, _, on_language = maker.make("qa on mlm", "qa", A(), L(load_lang_adapter=str(saved["mlm"])))
+    _, _, alone = maker.make("qa alone", "qa", A())
+    words = [f"qa={on_language}", f"ner={alone}"]
+
+    def notes(lang: L | None) -> list[str]:
+        return maker.setup("qa", A(), lang, F(fuse_adapters=words)).notes
+
+    without = f"qa: was trained on the language adapter {on_language / 'mlm'}; here none is under it"
+    assert notes(None) == [without]
+    assert notes(L(load_lang_adapter=str(saved["mlm"]))) == [
+        "ner: was trained without a language adapter; here mlm is under it"
+    ]

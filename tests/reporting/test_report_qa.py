@@ -172,3 +172,19 @@ def test_a_missing_package_is_refused_with_its_remedy(tmp_path: Path, monkeypatc
     with pytest.raises(SystemExit) as stopped:
         report_qa.main(["--help"])
     assert stopped.value.code == 0
+
+
+def test_test_scores_that_there_are_not(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 50.0)
+    assert problems_of(report_qa.main, ["--table", str(tmp_path), "--split", "predict"]) == [
+        "--split predict: no run has scores on --test_file; give runs with --do_predict and that file"
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_a_full_disk_behind_the_output_is_one_line(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 50.0)
+    command = [sys.executable, str(ROOT / "report_qa.py"), "--table", str(tmp_path)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: standard output: No space left on device; make space there\n")
