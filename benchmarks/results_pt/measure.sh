@@ -8,7 +8,7 @@
 # DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
 # skips what is finished and resumes what was interrupted. STEPS may also have curve (few training questions) and v2
 # (questions without an answer; the threshold is tuned on 30 % of choose.json) and, after it and two seeds of lang_qa,
-# untrained_fusion (fusions as they begin); SETUPS also head, lora, fusion_start,
+# untrained_fusion (fusions as they begin); SETUPS also head, lora, fusion_start, fusion_ner_lang,
 # fusion_without_language and, after the step v2, fusion_qa_qa.
 #
 # To use the settings that were found before, name their folder, and train the language and the NER adapter alone:
@@ -74,11 +74,12 @@ train_language_adapter() {
     run run_mlm_adapter.py "${options[@]}" --output_dir adapters/mlm
 }
 
+# train_ner_adapter NAME OPTION ...: train adapters/NAME.
 train_ner_adapter() {
     local words
     words=$(kind lang_qa)
     # shellcheck disable=SC2086  # words
-    run run_ner_adapter.py settings_given/ner.yaml $words --model_name_or_path "$BASE" --output_dir adapters/ner
+    run run_ner_adapter.py settings_given/ner.yaml $words --model_name_or_path "$BASE" --output_dir "adapters/$1" "${@:2}"
 }
 
 # train FILE FOLDER SEED EPOCHS OPTION ...: train with the settings in a file, and answer the test questions.
@@ -110,6 +111,11 @@ train_setup() {
         train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
             --fuse_adapters "qa=runs/lang_qa_$seed" ner=adapters/ner --fusion_start from_qa
         ;;
+    fusion_ner_lang)  # the NER adapter is trained on the language adapter, too
+        train_ner_adapter ner_lang "${language[@]}"
+        train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
+            --fuse_adapters "qa=runs/lang_qa_$seed" ner=adapters/ner_lang
+        ;;
     fusion_without_language)
         train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" --fuse_adapters "qa=runs/qa_$seed" ner=adapters/ner
         ;;
@@ -132,8 +138,11 @@ train_curve() {
     train settings/full.yaml "$folder/full_$seed" "$seed" "$epochs" "${few[@]}"
     train settings/qa.yaml "$folder/qa_$seed" "$seed" "$epochs" "${few[@]}"
     train settings/lang_qa.yaml "$folder/lang_qa_$seed" "$seed" "$epochs" "${few[@]}" "${language[@]}"
-    train settings/fusion.yaml "$folder/fusion_$seed" "$seed" $((epochs / 2)) "${few[@]}" "${language[@]}" \
-        --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner
+    local start
+    for start in equal from_qa; do
+        train settings/fusion.yaml "$folder/fusion_${start}_$seed" "$seed" $((epochs / 2)) "${few[@]}" "${language[@]}" \
+            --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner --fusion_start "$start"
+    done
 }
 
 # evaluate_untrained_fusion NAME ADAPTER ...: evaluate a fusion as it begins. Its head is that of the first adapter, which
@@ -153,12 +162,12 @@ for step in $STEPS; do
         if [[ " $SETUPS " == *" lora "* ]]; then search lora; fi
         train_language_adapter
         search lang_qa
-        train_ner_adapter
+        train_ner_adapter ner
         search fusion
         ;;
     adapters)
         train_language_adapter
-        train_ner_adapter
+        train_ner_adapter ner
         ;;
     train)
         for seed in $SEEDS; do
