@@ -305,11 +305,13 @@ def take_output(options: argparse.Namespace) -> list[str]:
     path = Path(options.output)
     if options.part is not None and path.name:
         path = options.part.path(path)
-    options.answer_path = path.resolve() if path.is_symlink() else path  # a link stays; its file is replaced
+    options.answer_path = path
     sources = [f"--{name}" for name in ("question_file", "context_file", "input") if is_output(options, name)]
     if sources:
         return [f"--output {options.answer_path}: is the file of {' and '.join(sources)}; give another file"]
-    return output_problems("--output", options.answer_path, overwrite=options.overwrite)
+    if path.is_symlink():
+        options.answer_path = path.resolve()  # the link stays, its file is replaced
+    return output_problems("--output", path, overwrite=options.overwrite)
 
 
 def is_output(options: argparse.Namespace, name: str) -> bool:

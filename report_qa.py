@@ -159,7 +159,7 @@ def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
             sys.stdout.write(text)
             continue
         try:
-            write_text(Path(file), text)
+            write_text(Path(file).resolve(), text)  # a link stays; its file is replaced
         except OSError as error:
             raise UserError(f"--{name} {file}: cannot be written ({error.strerror}); give another file") from error
     if STDOUT not in files.values():

@@ -82,7 +82,7 @@ def test_operators_are_grouped_by_the_parts_of_a_step() -> None:
 
 def test_rate_leaves_the_precision_as_it_was() -> None:
     before = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]  # made at run time
-    rate = measuring.product_rate("cpu", measuring.BF16_PRODUCTS, (4, 4, 4), rounds=1)
+    rate = measuring.product_rate("cpu", measuring.BF16_PRODUCTS, (4, 4, 4))
     assert rate > 0
     assert torch.backends.mkldnn.matmul.fp32_precision == before  # type: ignore[attr-defined]
 

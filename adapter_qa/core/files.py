@@ -231,9 +231,8 @@ def atomic_file(path: Path, writer: str = "") -> Iterator[Path]:
     """Yield a temporary path; the file written there replaces `path` if the block ends without an error.
 
     `path` is never half written: the content is on the disk before the file is renamed. After an error the temporary
-    file is removed. Of a link the file that it points to is replaced.
+    file is removed.
     """
-    path = path.resolve() if path.is_symlink() else path
     temporary = temporary_path(path, writer)
     try:
         yield temporary

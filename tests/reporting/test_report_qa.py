@@ -174,6 +174,14 @@ def test_a_missing_package_is_refused_with_its_remedy(tmp_path: Path, monkeypatc
     assert stopped.value.code == 0
 
 
+def test_a_link_stays_and_its_file_is_written(tmp_path: Path) -> None:
+    make_run(tmp_path / "a", 50.0)
+    (tmp_path / "link.csv").symlink_to(tmp_path / "table.csv")
+    assert report_qa.main(["--table", str(tmp_path / "a"), "--csv", str(tmp_path / "link.csv")]) == 0
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "table.csv").read_text(encoding="utf-8").startswith("task,setup,")
+
+
 def test_test_scores_that_there_are_not(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 50.0)
     assert problems_of(report_qa.main, ["--table", str(tmp_path), "--split", "predict"]) == [
