@@ -41,13 +41,14 @@ def main(argv: list[str]) -> int:
 
     from adapter_qa.models.base_model import silence_library_notices
     from adapter_qa.models.legacy_2021 import find_legacy_saves
+    from adapter_qa.models.setup_notes import setup_notes
 
     silence_library_notices()
     saves = find_legacy_saves(Path(options.old), base_config)
     for save in saves:
         for line in describe(save):
             print(escape_control_chars(line))
-        log_note(save.setup.notes)
+        log_note(setup_notes(save.setup))
     if not options.dry_run:
         convert_all(saves, Path(options.new), base_model_record(base) if base else None)
         print(escape_control_chars(f"written: {options.new}"))

@@ -370,6 +370,7 @@ def _find_full_model(name: str) -> SavedModel:
 def _find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSetup | None:
     """Return the adapters of a saved model; None after full fine-tuning."""
     from adapter_qa.models.setup_decisions import setup_for_inference
+    from adapter_qa.models.setup_notes import setup_notes
 
     if not saved.has_adapters:
         if language_adapter is not None:
@@ -387,7 +388,7 @@ def _find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSe
             )
         content = f"a head of {head.model_class}" if head is not None else "no head"
         raise UserError(f"{saved.folder}: was not trained to answer questions; it holds {content}")
-    log_note(setup.notes)
+    log_note(setup_notes(setup))
     return setup
 
 

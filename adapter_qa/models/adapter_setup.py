@@ -9,7 +9,6 @@ from adapters import Fuse, Stack
 
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
 from adapter_qa.models.adapter_source import AdapterSite, AdapterSource, new_config
-from adapter_qa.models.fusion import START_SHARE
 from adapter_qa.models.metadata import LanguageSwap
 from adapter_qa.models.saved_adapters import SavedAdapterSetup, SavedHead
 
@@ -107,71 +106,6 @@ class AdapterSetup:
     def sources_of_head(self) -> list[AdapterSource]:
         """The fused adapters that were saved with a head for this task."""
         return [source for source in self.tasks if source.head is not None and source.head.task == self.task]
-
-    @property
-    def head_note(self) -> str | None:
-        """For the user: where the head of a new fusion starts."""
-        if not self.fused or self.saved is not None:
-            return None
-        names = [source.name for source in self.sources_of_head]
-        if self.starting_head is not None:
-            unused = f"; {', '.join(names[1:])} comes later and has one, too" if names[1:] else ""
-            start = f"; the attention starts with {100 * START_SHARE:g} % for it" if self.starting_adapter else ""
-            return f"fusion: the head starts from that of {names[0]}, {self.starting_head.folder}{unused}{start}"
-        fused = ", ".join(source.name for source in self.tasks)
-        reason = "" if names else f", because none of {fused} was saved with a head for it"
-        return f"fusion: the head starts from random values{reason}"
-
-    @property
-    def notes(self) -> list[str]:
-        """For the user: assumptions that were made to read the saved folders."""
-        assumed = self.saved.note if self.saved and self.language and self.swapped_out is None else None
-        notes = [assumed, self._swap_note, *[source.note for source in self.adapters]]
-        notes += self._notes_on_heads
-        if self.overridden_sites:
-            notes.append(f"{self.block}: one of the adapters is parallel, and the other has no effect where it stands")
-        ignored = {"use_gating": "gate", "ln_after": "layer norm after the bottleneck"} if self.fused else {}
-        notes += [
-            f"{source.name}: its {part} ({key}) is left out by the fusion, which mixes the up-projections"
-            for source in self.adapters
-            if self.fusion is not None and source.name in self.fusion.children
-            for key, part in ignored.items()
-            if source.config[key]
-        ]
-        return [note for note in notes if note is not None]
-
-    @property
-    def _notes_on_heads(self) -> list[str | None]:
-        """What becomes of the named heads in the saved folders.
-
-        Of the heads of fused adapters, those for other tasks need no word.
-        """
-        if self.saved is not None:
-            return [self.saved.head.note(self.task)] if self.saved.head is not None else []
-        notes: list[str | None] = [self.starting_head.note(self.task)] if self.starting_head is not None else []
-        for head in [source.head for source in self.tasks if source.head is not None]:
-            if head.flexible is not None and head.flexible.purpose == self.task and head.task is None:
-                notes.append(f"{head.folder}: {head.why_not_used}; it is left out")
-        return notes
-
-    @property
-    def _swap_note(self) -> str | None:
-        """Which language adapter replaces which, and where one of them has a part that the other lacks."""
-        new, old = self.language, self.swapped_out
-        if new is None or old is None:
-            return None
-        names = [f"{source.folder}{f' ({source.language})' if source.language else ''}" for source in (new, old)]
-        note = f"language swap: {names[0]} replaces {names[1]} under {self.fusion or self.tasks[0].name}"
-        for which, one, other in (("new", new, old), ("old", old, new)):
-            parts = []
-            sites = sorted(one.sites(self.layers) - other.sites(self.layers))
-            if sites:
-                more = f" and {len(sites) - 1} more" if sites[1:] else ""
-                parts.append(f"a module at {sites[0]}{more}")
-            if one.is_invertible and not other.is_invertible:
-                parts.append("an invertible adapter")
-            note += f"; only the {which} one has {' and '.join(parts)}" if parts else ""
-        return note
 
     @property
     def folder_name(self) -> str:

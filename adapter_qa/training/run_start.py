@@ -21,6 +21,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import silence_library_notices
 from adapter_qa.models.metadata import read_document
+from adapter_qa.models.setup_notes import head_note, setup_notes
 from adapter_qa.runs.layout import LOGS_FOLDER, RUN_FILE, fold_folder
 from adapter_qa.runs.output_dir import derived_output_dir
 from adapter_qa.runs.run_record import RunRecord, open_run, removes
@@ -62,7 +63,7 @@ def start_run(
         UserError: if the folder cannot be used, or the library refuses the options.
     """
     silence_library_notices()
-    log_note(setup.notes if setup is not None else [])
+    log_note(setup_notes(setup) if setup is not None else [])
     args = resolve_training_args(config.training)
     _choose_folder(args, config, setup)
     folder = None if args.dry_run else Path(str(args.output_dir))
@@ -105,8 +106,9 @@ def _record_setup(record: RunRecord, setup: AdapterSetup) -> None:
         record.document["head_from"] = str(setup.starting_head.folder)
     if setup.language_swap is not None:
         record.document["language_swap"] = msgspec.to_builtins(setup.language_swap)
-    if setup.head_note is not None and record.resume_from is None and not record.finished:
-        log_note([setup.head_note])
+    note = head_note(setup)
+    if note is not None and record.resume_from is None and not record.finished:
+        log_note([note])
 
 
 def _check_sources_remain(folder: Path, options: ModelOptions, setup: AdapterSetup | None) -> None:

@@ -30,6 +30,7 @@ from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values, parameter_table
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.setup_decisions import setup_for_inference, setup_from_saved
+from adapter_qa.models.setup_notes import setup_notes
 
 HEADS = (None, "new")  # of a fusion
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
@@ -167,7 +168,9 @@ def test_a_configuration_trains_and_comes_back_bit_equal(bert: Maker, mlm: str, 
 
     shutil.copytree(tmp_path / "qa", tmp_path / "copy")
     fused = bert.setup("qa", A(), None, F(fuse_adapters=[f"qa={tmp_path / 'qa'}", f"copy={tmp_path / 'copy'}"]))
-    assert len(fused.notes) == 2 * bool(changes.keys() & {"use_gating", "ln_after"}) + bool(changes.get("inv_adapter"))
+    assert len(setup_notes(fused)) == 2 * bool(changes.keys() & {"use_gating", "ln_after"}) + bool(
+        changes.get("inv_adapter")
+    )
     fusion = bert.model(fused)
     torch.nn.init.normal_(fusion.get_submodule("qa_outputs").get_parameter("weight"))
     assert largest_change(fusion, ".adapters.copy.") > 1e-3
@@ -300,7 +303,7 @@ def test_a_saved_parallel_adapter_on_a_language_adapter_still_answers(
         setup_for_inference("RUN", str(tmp_path / "adapters-qa"), bert.config, None),
         bert.setup("qa", A(load_adapter=str(tmp_path / "adapters-qa"))),
     ):
-        assert again.notes == [
+        assert setup_notes(again) == [
             "Stack[mlm, qa]: one of the adapters is parallel, and the other has no effect where it stands"
         ]
         assert torch.equal(bert.model(again)(IDS).start_logits, model(IDS).start_logits)
@@ -316,7 +319,7 @@ def test_a_saved_inverse_without_effect_is_left_out(
     monkeypatch.undo()
     plain = parameter_table(bert.model(bert.setup("qa", A(), L(load_lang_adapter=mlm))), setup)["parts"]["qa"]
     again = bert.setup("qa", A(load_adapter=str(folder)))
-    assert again.notes == [
+    assert setup_notes(again) == [
         f"{folder / 'qa'}: its invertible adapter is left out; only that of the first adapter, mlm, is used"
     ]
     loaded = bert.model(again)
@@ -325,12 +328,12 @@ def test_a_saved_inverse_without_effect_is_left_out(
     # Saved again, it has neither the weights nor the configuration of one.
     save_setup(loaded, again, tmp_path / "adapters-again", bert.metadata)
     third = setup_from_saved("--load_adapter", str(tmp_path / "adapters-again"), "qa", bert.config)
-    assert not third.notes
+    assert not setup_notes(third)
     assert torch.equal(bert.model(third)(IDS).start_logits, model(IDS).start_logits)
     # As the first adapter of a fusion, it would begin to act, with weights that were never trained.
     other = bert.make("other", "ner", A())[2]
     fusion = bert.setup("qa", A(), None, F(fuse_adapters=[f"qa={folder}", f"ner={other}"]))
-    assert fusion.notes == [f"{folder / 'qa'}: its invertible adapter is left out; {folder} did not use it"]
+    assert setup_notes(fusion) == [f"{folder / 'qa'}: its invertible adapter is left out; {folder} did not use it"]
     assert not any("invertible" in name for name, _ in bert.model(fusion).named_parameters())
 
 

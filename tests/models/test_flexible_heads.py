@@ -34,6 +34,7 @@ from adapter_qa.models.build import build_setup
 from adapter_qa.models.file_names import ADAPTER_CONFIG, HEAD_CONFIG
 from adapter_qa.models.saved_adapters import read_head
 from adapter_qa.models.setup_decisions import check_head, resolve_setup, setup_from_saved
+from adapter_qa.models.setup_notes import head_note, setup_notes
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 LABELS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}
@@ -113,7 +114,7 @@ def test_question_answering_and_tagging_heads_compute_the_same(model_type: str, 
     assert setup.saved is not None
     assert setup.saved.head is not None
     assert setup.saved.head.labels == ("O", "B-PER", "I-PER", "B-LOC")
-    assert setup.notes == [
+    assert setup_notes(setup) == [
         f"{made.save('ner/conll@ukp')}: its head ner/conll@ukp of a {MODELS[model_type]}AdapterModel has one layer, "
         "which is used as the head for named entity recognition"
     ]
@@ -175,12 +176,12 @@ def test_a_new_fusion_starts_from_the_head_of_its_question_answering_adapter(hub
     model: Any = load_model(ModelOptions(str(hub.base)), "qa")
     build_setup(model, setup)
     assert torch.equal(model.qa_outputs.weight, hub.model.heads["squad"][1].weight)
-    assert setup.notes == [
+    assert setup_notes(setup) == [
         f"{folders['qa']}: its head squad of a BertAdapterModel has one layer, which is used as the head for question "
         "answering",
         f"{folders['deep']}: its head deep has 2 layers, and only one can be taken over; it is left out",
     ]
-    assert setup.head_note == f"fusion: the head starts from that of qa, {folders['qa']}"
+    assert head_note(setup) == f"fusion: the head starts from that of qa, {folders['qa']}"
 
 
 def test_a_file_with_several_heads_gives_the_named_one(hub: Hub, tmp_path: Path) -> None:
@@ -215,7 +216,7 @@ def test_other_heads_are_left_out_and_a_new_one_is_trained(name: str, hub: Hub, 
     setup = resolve_setup("qa", hub.config, AdapterOptions(load_adapter=str(folder)))
     assert setup is not None
     assert not setup.loads_saved_head
-    assert setup.notes == [f"{folder}: {reason}; it is left out, and a new one starts from random values"]
+    assert setup_notes(setup) == [f"{folder}: {reason}; it is left out, and a new one starts from random values"]
     model: Any = load_model(ModelOptions(str(hub.base)), "qa")
     build_setup(model, setup)
     site = "bert.encoder.layer.1.output.adapters.{}.adapter_up.weight"

@@ -29,6 +29,7 @@ from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.saved_adapters import find_folder, read_setup
 from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
+from adapter_qa.models.setup_notes import setup_notes
 
 # README of the real folders: another version of torch differs by 4e-5, the exact GELU by more than 1e-3.
 TOLERANCE = 1e-4
@@ -196,7 +197,7 @@ def test_legacy_gelu_differs_from_the_current_one(tiny_bert: Path, tmp_path: Pat
 def test_every_assumption_is_noted_in_one_line(tiny_bert: Path, tmp_path: Path) -> None:
     old = LegacyModel(tiny_bert, **KINDS["houlsby, attention only in the last layer"])
     folder = old.save_all(tmp_path / "script", ("mlm", "qa_squad"))
-    notes = saved_setup(tiny_bert, folder).notes
+    notes = setup_notes(saved_setup(tiny_bert, folder))
     assert notes == [
         f"{folder}: the language adapter mlm is stacked under qa_squad; the scripts for adapter-transformers 2.x "
         "unintentionally trained without it, but answered with it; --load_lang_adapter none leaves it out",
@@ -206,7 +207,7 @@ def test_every_assumption_is_noted_in_one_line(tiny_bert: Path, tmp_path: Path) 
             for name in ("mlm", "qa_squad")
         ),
     ]
-    assert len(saved_setup(tiny_bert, folder, "none").notes) == 1
+    assert len(setup_notes(saved_setup(tiny_bert, folder, "none"))) == 1
 
 
 def test_a_head_of_another_task_is_not_loaded(tiny_bert: Path, tmp_path: Path) -> None:
@@ -243,7 +244,7 @@ def test_converted_folders_give_bit_identical_logits(tiny_bert: Path, tmp_path: 
     for folder, block in [("fusion", COMPOSITION), ("script", Stack("mlm", "qa_squad"))]:
         setup = saved_setup(tiny_bert, tmp_path / "new" / folder)
         assert str(setup.block) == str(block)
-        assert not setup.notes  # the assumptions are recorded now
+        assert not setup_notes(setup)  # the assumptions are recorded now
         unconverted = logits_of(tiny_bert, saved_setup(tiny_bert, tmp_path / "old" / folder))
         assert torch.equal(logits_of(tiny_bert, setup), unconverted)
         torch.testing.assert_close(logits_of(tiny_bert, setup), old.logits(block, IDS), **TOLERANCES)

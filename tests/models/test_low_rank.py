@@ -45,6 +45,7 @@ from adapter_qa.models.fast_step import use_fast_step
 from adapter_qa.models.low_rank import merge_low_rank
 from adapter_qa.models.parameters import parameter_table
 from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
+from adapter_qa.models.setup_notes import setup_notes
 from adapter_qa.training import callbacks
 from predictor_qa import QuestionAnswerer
 
@@ -539,7 +540,7 @@ def test_the_scaling_of_the_first_versions_of_the_library_is_kept(maker: Maker, 
     document = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(document | {"version": "adapters.1.0.1"}), encoding="utf-8")
     setup = setup_from_saved("--load_adapter", str(folder), "qa", maker.config)
-    assert setup.notes == [f"{folder / 'qa'}: adapters.1.0.1 left out the factor alpha / r; alpha is taken as 4"]
+    assert setup_notes(setup) == [f"{folder / 'qa'}: adapters.1.0.1 left out the factor alpha / r; alpha is taken as 4"]
     plain = AutoModelForQuestionAnswering.from_pretrained(maker.options.model_name_or_path)
     adapters.init(plain)
     plain.load_adapter_setup(str(folder), set_active=True, use_safetensors=True)

@@ -14,6 +14,7 @@ from support.setups import INVERTIBLE, PARALLEL, SETUPS, A, F, L, Maker, write_c
 from adapter_qa.core.errors import UserError
 from adapter_qa.models.metadata import LanguageSwap, read_metadata
 from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
+from adapter_qa.models.setup_notes import head_note, setup_notes
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def test_setups_have_their_composition(maker: Maker, saved: dict[str, Path], nam
     assert str(setup.block) == composition
     assert {source.name for source in setup.adapters} == setup.block.flatten()
     assert setup.folder_name == ("adapters-fusion" if "Fuse" in composition else f"adapters-{setup.task}")
-    assert all(": was trained " in note for note in setup.notes)  # on another language adapter or none
+    assert all(": was trained " in note for note in setup_notes(setup))  # on another language adapter or none
 
 
 def test_full_fine_tuning_has_no_setup(maker: Maker) -> None:
@@ -217,7 +218,9 @@ def test_another_language_adapter_takes_the_place_of_the_saved_one(
         assert [source.folder for source in setup.adapters] == [
             others["en"] / "mlm", *(run / source.name for source in setup.tasks),
         ]  # fmt: skip
-        assert setup.notes == [f"language swap: {others['en'] / 'mlm'} (en) replaces {run / 'mlm'} (pt) under {under}"]
+        assert setup_notes(setup) == [
+            f"language swap: {others['en'] / 'mlm'} (en) replaces {run / 'mlm'} (pt) under {under}"
+        ]
         assert setup.language_swaps == (LanguageSwap(str(others["en"]), str(run), "en", "pt"),)
         assert setup.loads_saved_head
 
@@ -238,25 +241,27 @@ def test_the_same_language_adapter_is_no_swap(maker: Maker, saved: dict[str, Pat
     for path in (saved["mlm"], saved["mlm"] / "mlm", saved["qa"] / "mlm"):
         setup = setup_for_inference("RUN", str(saved["qa"]), maker.config, str(path))
         note = f"--load_lang_adapter {path}: the same language adapter as {saved['qa'] / 'mlm'}"
-        assert (setup.notes, setup.language_swaps, setup.is_saved_composition) == ([note], (), True)
+        assert (setup_notes(setup), setup.language_swaps, setup.is_saved_composition) == ([note], (), True)
 
 
 def test_a_swap_tells_the_parts_that_only_one_language_adapter_has(
     maker: Maker, saved: dict[str, Path], others: dict[str, Path]
 ) -> None:
-    note = setup_for_inference("RUN", str(saved["qa"]), maker.config, str(others["no inverse"])).notes[0]
+    note = setup_notes(setup_for_inference("RUN", str(saved["qa"]), maker.config, str(others["no inverse"])))[0]
     assert note.endswith(
         " (pt) under qa; only the new one has a module at layer 3 (output_adapter); "
         "only the old one has an invertible adapter"
     )
     back = maker.make("without", "qa", A(), L(load_lang_adapter=str(others["no inverse"])))[2]
-    note = setup_for_inference("RUN", str(back), maker.config, str(saved["mlm"])).notes[0]
+    note = setup_notes(setup_for_inference("RUN", str(back), maker.config, str(saved["mlm"])))[0]
     assert note.endswith(
         "under qa; only the new one has an invertible adapter; "
         "only the old one has a module at layer 3 (output_adapter)"
     )
     madx2 = maker.setup("qa", A(load_adapter=str(saved["qa"]), madx2=True), L(load_lang_adapter=str(others["all"])))
-    assert madx2.notes == [f"language swap: {others['all'] / 'mlm'} replaces {saved['qa'] / 'mlm'} (pt) under qa"]
+    assert setup_notes(madx2) == [
+        f"language swap: {others['all'] / 'mlm'} replaces {saved['qa'] / 'mlm'} (pt) under qa"
+    ]
 
 
 def test_swaps_that_cannot_work_are_refused(
@@ -323,11 +328,11 @@ def test_an_inverse_that_is_not_first_is_refused_or_left_out(bert: Maker, kinds:
     ]
     note = f"{kinds['inverse'] / 'qa'}: its invertible adapter is left out; only that of the first adapter, "
     stacked = bert.setup("qa", A(load_adapter=str(kinds["inverse"])), lang)
-    assert (stacked.notes, stacked.tasks[0].config["inv_adapter"]) == ([note + "mlm, is used"], None)
+    assert (setup_notes(stacked), stacked.tasks[0].config["inv_adapter"]) == ([note + "mlm, is used"], None)
     last = bert.setup("qa", A(), None, F(fuse_adapters=[f"a={kinds['plain']}", f"b={kinds['inverse']}"]))
-    assert (last.notes, last.tasks[1].config["inv_adapter"]) == ([note + "a, is used"], None)
+    assert (setup_notes(last), last.tasks[1].config["inv_adapter"]) == ([note + "a, is used"], None)
     first = bert.setup("qa", A(), None, F(fuse_adapters=[f"b={kinds['inverse']}", f"a={kinds['plain']}"]))
-    assert (first.notes, first.tasks[0].config["inv_adapter"]) == ([], "nice")
+    assert (setup_notes(first), first.tasks[0].config["inv_adapter"]) == ([], "nice")
 
 
 @pytest.mark.parametrize(
@@ -400,7 +405,7 @@ def test_the_head_of_a_fusion_starts_from_the_first_saved_one(maker: Maker, save
     def starting_head(*words: str, head: str | None = None, start: str = "equal") -> tuple[Path | None, str | None]:
         setup = maker.setup("qa", A(), None, F(fuse_adapters=[*words], fusion_head=head, fusion_start=start))
         assert (setup.starting_adapter is None) == (start == "equal")
-        return setup.starting_head.folder if setup.starting_head else None, setup.head_note
+        return setup.starting_head.folder if setup.starting_head else None, head_note(setup)
 
     note = f"fusion: the head starts from that of qa, {saved['qa_all']}"
     for head in (None, "from_qa"):
@@ -428,7 +433,7 @@ def test_the_head_of_a_fusion_starts_from_the_first_saved_one(maker: Maker, save
         "--fusion_start from_qa: none of ner2, ner was saved with a question answering head; fuse the adapters-qa "
         "folder of a run, or give --fusion_start equal"
     ]
-    assert maker.setup("qa").head_note is None
+    assert head_note(maker.setup("qa")) is None
 
 
 def test_fused_adapters_of_another_language_adapter_are_noted(maker: Maker, saved: dict[str, Path]) -> None:
@@ -438,7 +443,7 @@ def test_fused_adapters_of_another_language_adapter_are_noted(maker: Maker, save
     words = [f"qa={on_language}", f"ner={alone}"]
 
     def notes(lang: L | None) -> list[str]:
-        return maker.setup("qa", A(), lang, F(fuse_adapters=words)).notes
+        return setup_notes(maker.setup("qa", A(), lang, F(fuse_adapters=words)))
 
     without = f"qa: was trained on the language adapter {on_language / 'mlm'}; here none is under it"
     assert notes(None) == [without]
