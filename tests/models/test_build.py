@@ -334,8 +334,8 @@ def test_a_saved_inverse_without_effect_is_left_out(
     other = bert.make("other", "ner", A())[2]
     fusion = bert.setup("qa", A(), None, F(fuse_adapters=[f"qa={folder}", f"ner={other}"]))
     assert setup_notes(fusion) == [
-        f"{folder / 'qa'}: its invertible adapter is left out; {folder} did not use it; qa: was trained on the language "
-        f"adapter {folder / 'mlm'}; here none is under it"
+        f"{folder / 'qa'}: its invertible adapter is left out; {folder} did not use it; qa: was trained on the "
+        f"language adapter {folder / 'mlm'}; here none is under it"
     ]
     assert not any("invertible" in name for name, _ in bert.model(fusion).named_parameters())
 
