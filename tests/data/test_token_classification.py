@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.conll_files import read_sentences
+from support.sentences import ANA, BOTH, DAVI, NAMES
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.config.options import ModelOptions
@@ -28,11 +29,6 @@ from adapter_qa.data.token_classification import (
     tokenize_and_align_labels,
 )
 from adapter_qa.models.base_model import load_tokenizer
-
-NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-ANA = Sentence(("Ana", "Lima", "nasceu", "em", "Recife"), ("B-PER", "I-PER", "O", "O", "B-LOC"))
-DAVI = Sentence(("Davi", "é", "de", "São", "Luís", "."), ("B-PER", "O", "O", "B-LOC", "I-LOC", "O"))
-BOTH = [ANA, DAVI]
 
 
 @pytest.fixture(scope="module")

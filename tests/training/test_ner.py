@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from reference.entity_spans import counted_scores
 from seqeval.metrics import classification_report
 from support.device_reads import DeviceReadCounter
+from support.sentences import ANA, BOTH, DAVI, NAMES
 from support.split_batches import assert_same_step, train_on
 from support.trainers import copy_without_dropout
 from transformers import EvalPrediction, PreTrainedTokenizerFast
@@ -35,11 +36,6 @@ from adapter_qa.models.build import build_setup
 from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.training.ner import NERTrainer, entity_scores
 from adapter_qa.training.training_args import resolve_training_args
-
-NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
-ANA = Sentence(("Ana", "Lima", "nasceu", "em", "Recife"), ("B-PER", "I-PER", "O", "O", "B-LOC"))
-DAVI = Sentence(("Davi", "é", "de", "São", "Luís", "."), ("B-PER", "O", "O", "B-LOC", "I-LOC", "O"))
-BOTH = [ANA, DAVI]
 
 
 @pytest.fixture(scope="module")
