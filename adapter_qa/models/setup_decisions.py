@@ -208,7 +208,7 @@ def _with_language_swap(
 
 
 def _with_notes_on_language(setup: AdapterSetup, fusion: FusionOptions, base_config: dict[str, Any]) -> AdapterSetup:
-    """Return a new fusion with notes on adapters that were trained on another language adapter than is under them."""
+    """Return a new fusion with notes on adapters whose language adapter is missing or another one."""
     if fusion.fuse_adapters is None or setup.composition == "fuse":
         return setup
     paths, _ = parse_fuse_adapters(fusion.fuse_adapters)
@@ -221,12 +221,14 @@ def _with_notes_on_language(setup: AdapterSetup, fusion: FusionOptions, base_con
 
 
 def _language_note(path: str, language: AdapterSource | None, base_config: dict[str, Any]) -> str | None:
-    """Return how the language adapter under a fused adapter differs from that of its own run; None if it does not."""
+    """Return how the language adapter under a fused adapter differs from that of its own run.
+
+    None if it does not, or if that run had none: a NER adapter is as good on a language adapter that it was not trained
+    on (docs/results.md).
+    """
     saved = read_setup(find_folder("--fuse_adapters", path))
-    if not saved.metadata.tasks:  # another program's folder does not tell
+    if saved.language is None or not saved.metadata.tasks:  # other programs do not record it
         return None
-    if saved.language is None:
-        return None if language is None else f"without a language adapter; here {language.name} is under it"
     current = read_adapter(saved.adapters[saved.language], saved.language, base_config)
     if language is None:
         return f"on the language adapter {current.folder}; here none is under it"

@@ -437,7 +437,7 @@ def test_the_head_of_a_fusion_starts_from_the_first_saved_one(maker: Maker, save
 
 
 def test_fused_adapters_of_another_language_adapter_are_noted(maker: Maker, saved: dict[str, Path]) -> None:
-    """Nothing is noted about those whose language adapter is the same, or not recorded."""
+    """Nothing is noted about those whose language adapter is the same, or that had none."""
     _, _, on_language = maker.make("qa on mlm", "qa", A(), L(load_lang_adapter=str(saved["mlm"])))
     _, _, alone = maker.make("qa alone", "qa", A())
     words = [f"qa={on_language}", f"ner={alone}"]
@@ -447,6 +447,8 @@ def test_fused_adapters_of_another_language_adapter_are_noted(maker: Maker, save
 
     without = f"qa: was trained on the language adapter {on_language / 'mlm'}; here none is under it"
     assert notes(None) == [without]
-    assert notes(L(load_lang_adapter=str(saved["mlm"]))) == [
-        "ner: was trained without a language adapter; here mlm is under it"
+    assert notes(L(load_lang_adapter=str(saved["mlm"]))) == []
+    other = maker.make("another mlm", "mlm", A())[2]
+    assert notes(L(load_lang_adapter=str(other))) == [
+        f"qa: was trained on the language adapter {on_language / 'mlm'}; here {other / 'mlm'} is under it"
     ]
