@@ -214,7 +214,7 @@ def test_screens_of_an_interrupted_run_and_of_its_early_stop(
 
     def interrupt(text: str, process: subprocess.Popen[bytes]) -> None:
         bars.extend(line for line in text.splitlines() if " left" in line)
-        if "epoch 1/9  F1" in text and not sent:
+        if re.search(r"epoch 1/9  F1.*best\s*\n", text) and not sent:  # the whole line, with its end
             sent.append(signal.SIGINT)
             process.send_signal(signal.SIGINT)
 
