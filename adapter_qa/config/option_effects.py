@@ -95,7 +95,7 @@ def unused_notes(config: RunConfig) -> list[str]:
             if config.data.folds is None:
                 notes |= dict.fromkeys(("fold_by", "fold_choosing_share"), "it is for --folds")
             if config.fusion.fuse_adapters is None:
-                notes |= dict.fromkeys(("fusion_head", "fusion_start"), "it is for --fuse_adapters")
+                notes["fusion_head"] = "it is for --fuse_adapters"
             if config.fusion.fuse_adapters is None and config.adapter.load_adapter is None:
                 notes |= dict.fromkeys(FUSION_OPTIONS, "it is for a fusion")
             if not config.fusion.train_adapter:

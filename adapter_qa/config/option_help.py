@@ -20,7 +20,7 @@ SECTIONS = {
     "adapter": "train_adapter adapter_config adapter_reduction_factor adapter_non_linearity madx2 "
     "houlsby_MHA_lastlayer language load_adapter",
     "language adapter": "load_lang_adapter",
-    "fusion": "fuse_adapters adapter_composition fusion_head fusion_start fusion_regularization fusion_decay_values",
+    "fusion": "fuse_adapters adapter_composition fusion_head fusion_regularization fusion_decay_values",
     "training": "learning_rate head_learning_rate num_train_epochs max_steps per_device_train_batch_size "
     "gradient_accumulation_steps warmup_ratio warmup_steps weight_decay max_grad_norm label_smoothing_factor "
     "lr_scheduler_type optim seed bucket_by_length",

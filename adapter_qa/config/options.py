@@ -44,7 +44,6 @@ NEW = "new"  # stands for a fresh adapter where a path is expected, with --rando
 HEAD_FROM_QA = "from_qa"
 IEEE, BF16_PRODUCTS = "ieee", "bf16"  # how a CPU multiplies float32 matrices
 FUSION_HEADS = (HEAD_FROM_QA, NEW)
-EQUAL = "equal"
 # Names become module names and folder names, two of them in a fusion's.
 ADAPTER_NAME = re.compile(r"[A-Za-z0-9_\-]{1,120}")
 MIN_INPUT_LENGTH = 8  # tokens
@@ -147,23 +146,18 @@ class FusionOptions:
     )
     fusion_head: str | None = option(
         None,
-        "Head of a new fusion: from_qa, the first saved one, if there is any; new, random.",
+        "Head of a new fusion: from_qa, that of the first fused adapter with one; new, random. Without it from_qa if "
+        "there is one.",
         choices=FUSION_HEADS,
         before=NEW,
     )
-    fusion_start: str = option(
-        EQUAL,
-        "Attention at first: equal shares, or nearly all for the head's adapter.",
-        choices=(EQUAL, HEAD_FROM_QA),
-        before=EQUAL,
-    )
     adapter_composition: str = option(
         "stack",
-        "The language adapter stands under the fusion (stack) or in it (fuse).",
+        "stack: the language adapter stands under the fusion; fuse: it is one more member of it.",
         choices=("stack", "fuse"),
     )
     fusion_regularization: bool = option(True, "Keep value matrices near the identity.")
-    fusion_decay_values: bool = option(False, "Apply --weight_decay to them, too.")
+    fusion_decay_values: bool = option(False, "Apply --weight_decay to the value matrices too.")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from adapter_qa.config.options import (
     ADAPTER_CONFIGS,
     ADAPTER_NAME,
     HEAD_FROM_QA,
-    NEW,
     NO_LANGUAGE_ADAPTER,
     AdapterOptions,
     FusionOptions,
@@ -138,20 +137,11 @@ def _problems_of_one_process(training: TrainingOptions) -> list[str]:
 
 def _new_fusion_problems(config: QARunConfig) -> list[str]:
     fusion, training = config.fusion, config.training
-    given = {"--fusion_head": fusion.fusion_head, "--fusion_start": fusion.fusion_start}
-    if fusion.fuse_adapters is not None and (training.do_train or training.dry_run):
-        if fusion.fusion_start != HEAD_FROM_QA or fusion.fusion_head != NEW:
-            return []
-        return [
-            f"--fusion_start {HEAD_FROM_QA} and --fusion_head {NEW}: the fusion starts with the adapter that its head "
-            "is from; leave out one of them"
-        ]
+    trains_fusion = fusion.fuse_adapters is not None and (training.do_train or training.dry_run)
+    if fusion.fusion_head != HEAD_FROM_QA or trains_fusion:
+        return []
     remedy = "add --fuse_adapters and --do_train, or leave the option out"
-    return [
-        f"{option} {HEAD_FROM_QA}: no new fusion is trained; {remedy}"
-        for option, value in given.items()
-        if value == HEAD_FROM_QA
-    ]
+    return [f"--fusion_head {HEAD_FROM_QA}: no new fusion is trained; {remedy}"]
 
 
 def _calibration_problems(config: QARunConfig) -> list[str]:

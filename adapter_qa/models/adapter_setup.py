@@ -25,7 +25,6 @@ class AdapterSetup:
         layers: number of layers of the encoder.
         saved: the saved folder whose fusion and head are loaded.
         starting_head: the head from which that of a new fusion starts; None for random values.
-        starting_adapter: the adapter that a new fusion starts with; None if it starts with equal shares of all.
         swapped_out: the saved language adapter whose place `language` takes; None without a language swap.
     """
 
@@ -36,7 +35,6 @@ class AdapterSetup:
     layers: int
     saved: SavedAdapterSetup | None = None
     starting_head: SavedHead | None = None
-    starting_adapter: str | None = None
     swapped_out: AdapterSource | None = None
 
     @property

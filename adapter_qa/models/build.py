@@ -13,7 +13,7 @@ from adapters.methods.bottleneck import BottleneckLayer
 from torch import nn
 from transformers import PreTrainedModel
 
-from adapter_qa.config.options import EQUAL, HEAD_FROM_QA, NEW
+from adapter_qa.config.options import NEW
 from adapter_qa.core.errors import UserError, error_line
 from adapter_qa.core.files import read_json
 from adapter_qa.models.adapter_model import as_adapter_model
@@ -21,7 +21,7 @@ from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import AdapterSource
 from adapter_qa.models.encoder_adapters import init_adapters
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FUSION_CONFIG, FUSION_WEIGHTS, HEAD_WEIGHTS
-from adapter_qa.models.fusion import start_with, use_fast_fusion
+from adapter_qa.models.fusion import use_fast_fusion
 from adapter_qa.models.low_rank import keep_autocast_dtype
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
 from adapter_qa.models.saved_adapters import SavedHead
@@ -43,8 +43,6 @@ def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
             _load_adapter(model, source, source.folder)
     if setup.fusion is not None:
         _add_fusion(model, setup.fusion, setup.saved.fusion if setup.saved is not None else None)
-        if setup.starting_adapter is not None:
-            _start_fusion(model, setup.fusion.name, setup.starting_adapter)
     if setup.starting_head is not None:
         try:
             _load_head(model, setup.starting_head)
@@ -126,16 +124,6 @@ def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> Non
         names = {name for name, _ in model.named_parameters() if FUSION_MARK in name}
         path = weights_file(saved, *FUSION_WEIGHTS)
         _load_weights(model, path, read_weights(path), names)
-
-
-def _start_fusion(model: PreTrainedModel, fusion: str, adapter: str) -> None:
-    for site in _adapter_sites(model):
-        try:
-            start_with(site, fusion, adapter)
-        except ValueError as error:
-            raise UserError(
-                f"--fusion_start {HEAD_FROM_QA}: {error}; give --fusion_start {EQUAL}, or fuse other adapters"
-            ) from error
 
 
 def _saved_fusion_config(folder: Path) -> AdapterFusionConfig:

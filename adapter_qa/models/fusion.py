@@ -15,7 +15,6 @@ saved as well.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Sequence
 from types import MethodType
 from typing import Any
@@ -27,8 +26,6 @@ from adapters.methods.bottleneck import BottleneckLayer, BottleneckState
 from adapters.methods.modeling import Adapter, BertFusion
 from torch import nn
 
-START_SHARE = 0.95  # of the attention, for the adapter that a fusion starts with
-RIDGE = 0.01  # of the mean squared length of a row of the up-projections
 REGULARIZATION = 0.01  # weight of `fusion_regularization`; from AdapterFusion's reference implementation
 
 
@@ -38,47 +35,6 @@ def use_fast_fusion(site: BottleneckLayer, fusion_name: str) -> None:
     if FusionLayer.can_replace(layer, _fused_adapters(site, fusion_name.split(","))):
         site.adapter_fusion_layer[fusion_name] = FusionLayer(layer)
         site.compose_fuse = MethodType(compose_fuse, site)
-
-
-def start_with(site: BottleneckLayer, fusion_name: str, name: str) -> None:
-    """Let a new fusion give `START_SHARE` of its attention at a site to one adapter, whatever the token.
-
-    An adapter's output is u = U z + b. A vector w is found that all U have nearly no part in, and whose product with b
-    is larger by a margin for the adapter than for the others (ridge regression with linear constraints, in float64). It
-    becomes the first row of the key matrix, and the first query is always 1. So w · u is added to the score of each
-    adapter. All of it can be trained.
-
-    Raises:
-        ValueError: if the fusion layer is not a `FusionLayer`, or the biases do not differ.
-    """
-    names = [other for other in fusion_name.split(",") if other in site.adapters]
-    if name not in names or len(names) == 1:
-        return
-    layer = site.adapter_fusion_layer[fusion_name]
-    if not isinstance(layer, FusionLayer):
-        raise ValueError("the output of an adapter is not linear in its bottleneck")
-    others = [site.adapters[other] for other in names if other != name]
-    margin = math.log(START_SHARE / (1 - START_SHARE) * len(others))
-    with torch.no_grad():
-        ups, bias, *other_biases = _scaled([site.adapters[name], *others])
-        penalty = ups @ ups.T
-        penalty.diagonal().add_(RIDGE * penalty.diagonal().mean())
-        differences = torch.stack([bias - other for other in other_biases], 1)
-        directions = torch.linalg.solve(penalty, differences)
-        products = differences.T @ directions
-        if torch.linalg.matrix_rank(products) < len(others):
-            raise ValueError("the biases of the adapters do not differ")
-        row = directions @ torch.linalg.solve(products, torch.full((len(others),), margin, dtype=products.dtype))
-        layer.query.weight[0], layer.query.bias[0] = 0, 1
-        layer.key.weight[0] = row.to(layer.key.weight)
-        # Scores are margin / 2 and -margin / 2: dropout, which sets scores to 0, then shifts the least attention.
-        layer.key.bias[0] = margin / 2 - row @ bias
-
-
-def _scaled(adapters: Sequence[Adapter]) -> list[torch.Tensor]:
-    """Return the up-projections of all adapters side by side, (h, bottlenecks), and the bias of each, (h,), float64."""
-    ups = [adapter.adapter_up.weight.double() * adapter.scaling for adapter in adapters]
-    return [torch.cat(ups, 1), *[adapter.adapter_up.bias.double() * adapter.scaling for adapter in adapters]]
 
 
 def use_inference_fusion(model: nn.Module) -> None:

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any
 
 from adapter_qa.config.options import (
-    EQUAL,
     HEAD_FROM_QA,
     NEW,
     NO_LANGUAGE_ADAPTER,
@@ -250,26 +249,19 @@ def _with_one_inverse(setup: AdapterSetup) -> AdapterSetup:
 
 
 def _with_starting_head(setup: AdapterSetup, fusion: FusionOptions) -> AdapterSetup:
-    """Return the setup with the head and the adapter that a new fusion starts with.
-
-    They are as --fusion_head and --fusion_start say.
-    """
+    """Return the setup with the head from which that of a new fusion starts, as --fusion_head says."""
     if fusion.fuse_adapters is None or fusion.fusion_head == NEW:
         return setup
     sources = setup.sources_of_head
     if sources and (head := sources[0].head) is not None:
         weight_names(weights_file(head.folder, *HEAD_WEIGHTS))
-        adapter = sources[0].name if fusion.fusion_start == HEAD_FROM_QA else None
-        return replace(setup, starting_head=head, starting_adapter=adapter)
-    names = ", ".join(source.name for source in setup.tasks)
-    remedy = "fuse the adapters-qa folder of a run, or give"
-    given = {"--fusion_head": (fusion.fusion_head, NEW), "--fusion_start": (fusion.fusion_start, EQUAL)}
-    problems = [
-        f"{option} {value}: none of {names} was saved with a question answering head; {remedy} {option} {other}"
-        for option, (value, other) in given.items()
-        if value == HEAD_FROM_QA
-    ]
-    raise_if_any(problems)
+        return replace(setup, starting_head=head)
+    if fusion.fusion_head == HEAD_FROM_QA:
+        names = ", ".join(source.name for source in setup.tasks)
+        raise UserError(
+            f"--fusion_head {HEAD_FROM_QA}: none of {names} was saved with a question answering head; fuse the "
+            f"adapters-qa folder of a run, or give --fusion_head {NEW}"
+        )
     return setup
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.fusion import START_SHARE
 
 
 def setup_notes(setup: AdapterSetup) -> list[str]:
@@ -31,8 +30,7 @@ def head_note(setup: AdapterSetup) -> str | None:
     names = [source.name for source in setup.sources_of_head]
     if setup.starting_head is not None:
         unused = f"; {', '.join(names[1:])} comes later and has one, too" if names[1:] else ""
-        start = f"; the attention starts with {100 * START_SHARE:g} % for it" if setup.starting_adapter else ""
-        return f"fusion: the head starts from that of {names[0]}, {setup.starting_head.folder}{unused}{start}"
+        return f"fusion: the head starts from that of {names[0]}, {setup.starting_head.folder}{unused}"
     fused = ", ".join(source.name for source in setup.tasks)
     reason = "" if names else f", because none of {fused} was saved with a head for it"
     return f"fusion: the head starts from random values{reason}"

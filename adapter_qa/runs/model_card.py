@@ -45,7 +45,7 @@ SETTINGS = (  # options that affect the result; those without a value are left o
     "learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
     "gradient_accumulation_steps", "processes", "seed", "weight_decay", "warmup_ratio", "warmup_steps",
     "lr_scheduler_type", "early_stopping_patience", "bf16", "fp16", "max_seq_length", "doc_stride", "block_size",
-    "version_2_with_negative", "fusion_regularization", "fusion_head", "fusion_start",
+    "version_2_with_negative", "fusion_regularization", "fusion_head",
 )  # fmt: skip
 EXAMPLE_KINDS = ("questions", "windows", "sentences", "inputs", "blocks")
 
@@ -120,7 +120,7 @@ def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]
     values = {name: options.get(name) for name in SETTINGS}
     settings = {name: value for name, value in values.items() if value not in (None, -1) and value is not False}
     if not options.get("fuse_adapters"):
-        settings = {name: value for name, value in settings.items() if name not in ("fusion_head", "fusion_start")}
+        settings.pop("fusion_head", None)
     return {
         "scores": _scores(TASK_NAMES[str(metadata.task)], run),
         "score_notes": _score_notes(run),

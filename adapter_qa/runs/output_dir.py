@@ -23,8 +23,8 @@ APPENDED = (
     "max_train_samples", "fusion_regularization", "fusion_decay_values", "weighted_loss", "weighted_loss_constant",
     "next_sentence", "label_all_tokens", "bucket_by_length", "label_smoothing_factor", "text_column", "word_column",
     "label_column", "question_column", "context_column", "answer_column", "answer_start_column", "do_lower_case",
-    "strip_accents", "fusion_head", "fusion_start", "fp32_products", "head_learning_rate", "calibration_share",
-    "folds", "fold_by", "fold_choosing_share",
+    "strip_accents", "fusion_head", "fp32_products", "head_learning_rate", "calibration_share", "folds", "fold_by",
+    "fold_choosing_share",
 )  # fmt: skip
 MAX_NAME = 240  # characters; file systems allow 255 bytes
 WITHOUT_BRACKETS = str.maketrans({"[": "-", ",": "-", "=": None, "]": None})  # which shells take for patterns

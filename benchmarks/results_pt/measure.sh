@@ -8,8 +8,8 @@
 # DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
 # skips what is finished and resumes what was interrupted. STEPS may also have curve (few training questions) and v2
 # (questions without an answer; the threshold is tuned on 30 % of choose.json) and, after it and two seeds of lang_qa,
-# untrained_fusion (fusions as they begin); SETUPS also head, lora, fusion_start, fusion_ner_lang,
-# fusion_without_language and, after the step v2, fusion_qa_qa.
+# untrained_fusion (fusions as they begin); SETUPS also head, lora, fusion_ner_lang, fusion_without_language and, after
+# the step v2, fusion_qa_qa.
 #
 # To use the settings that were found before, name their folder, and train the language and the NER adapter alone:
 #
@@ -107,10 +107,6 @@ train_setup() {
         train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
             --fuse_adapters "qa=runs/lang_qa_$seed" ner=adapters/ner
         ;;
-    fusion_start)
-        train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
-            --fuse_adapters "qa=runs/lang_qa_$seed" ner=adapters/ner --fusion_start from_qa
-        ;;
     fusion_ner_lang)  # the NER adapter is trained on the language adapter, too
         train_ner_adapter ner_lang "${language[@]}"
         train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
@@ -130,19 +126,17 @@ train_setup() {
     esac
 }
 
-# train_curve QUESTIONS EPOCHS SEED: train full fine-tuning, a QA adapter and a fusion on the first questions. The last
-# epoch counts: evaluating every epoch would take longer than training.
+# train_curve QUESTIONS EPOCHS SEED: train full fine-tuning, QA adapters, a fusion and its control on the first questions.
+# The last epoch counts: evaluating every epoch would take longer than training.
 train_curve() {
     local questions=$1 epochs=$2 seed=$3 folder=curve/$1
     local few=(--max_train_samples "$questions" --eval_strategy no) language=(--load_lang_adapter adapters/mlm)
     train settings/full.yaml "$folder/full_$seed" "$seed" "$epochs" "${few[@]}"
     train settings/qa.yaml "$folder/qa_$seed" "$seed" "$epochs" "${few[@]}"
     train settings/lang_qa.yaml "$folder/lang_qa_$seed" "$seed" "$epochs" "${few[@]}" "${language[@]}"
-    local start
-    for start in equal from_qa; do
-        train settings/fusion.yaml "$folder/fusion_${start}_$seed" "$seed" $((epochs / 2)) "${few[@]}" "${language[@]}" \
-            --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner --fusion_start "$start"
-    done
+    train settings/lang_qa.yaml "$folder/control_$seed" "$seed" $((epochs + epochs / 2)) "${few[@]}" "${language[@]}"
+    train settings/fusion.yaml "$folder/fusion_$seed" "$seed" $((epochs / 2)) "${few[@]}" "${language[@]}" \
+        --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner
 }
 
 # evaluate_untrained_fusion NAME ADAPTER ...: evaluate a fusion as it begins. Its head is that of the first adapter, which
@@ -192,7 +186,6 @@ for step in $STEPS; do
         ;;
     untrained_fusion)
         evaluate_untrained_fusion qa_ner qa=runs/lang_qa_1 ner=adapters/ner
-        evaluate_untrained_fusion qa_ner_from_qa qa=runs/lang_qa_1 ner=adapters/ner --fusion_start from_qa
         evaluate_untrained_fusion qa_qa_v2 qa=runs/lang_qa_1 qa_v2=v2/lang_qa_1
         evaluate_untrained_fusion qa_qa_2 qa=runs/lang_qa_1 qa_2=runs/lang_qa_2
         run run_qa_adapter.py --model_name_or_path "$BASE" --load_adapter v2/lang_qa_1 --do_eval \

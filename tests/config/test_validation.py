@@ -443,7 +443,7 @@ def test_metrics_of_squad_v2_need_its_option(metric: str) -> None:
         ),
         (qa_config(), {"null_score_diff_threshold"}, ["null_score_diff_threshold"]),
         (qa_config(QADataOptions(version_2_with_negative=True)), {"null_score_diff_threshold"}, []),
-        (qa_config(), {"fusion_head", "fusion_start", "fusion_regularization", "fusion_decay_values"}, None),
+        (qa_config(), {"fusion_head", "fusion_regularization", "fusion_decay_values"}, None),
         (replace(qa_config(), adapter=AdapterOptions(load_adapter="a")), {"fusion_regularization"}, []),
         (qa_config(), {"adapter_config", "madx2"}, []),
         (replace(qa_config(), fusion=FusionOptions(train_adapter=False)), {"adapter_config", "madx2"}, None),

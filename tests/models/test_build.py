@@ -386,30 +386,6 @@ def test_damaged_weights_are_refused(
         maker.model(setup_from_saved("--load_adapter", str(folder), "qa", maker.config))
 
 
-def test_a_fusion_that_starts_with_the_qa_adapter_answers_as_it_does(
-    maker: Maker, saved: dict[str, Path], tmp_path: Path
-) -> None:
-    """Nearly: 5 % of the attention are for the other adapter."""
-    words = [f"ner={saved['ner_all']}", f"qa={saved['qa_all']}"]
-    alone = maker.model(setup_from_saved("--load_adapter", str(saved["qa_all"]), "qa", maker.config))
-    inputs = {"input_ids": torch.arange(5, 25).view(2, 10)}
-    distances = []
-    for start in ("equal", "from_qa"):
-        model = maker.model(maker.setup("qa", A(), None, F(fuse_adapters=words, fusion_start=start)))
-        logits = model(**inputs).start_logits - alone(**inputs).start_logits
-        distances.append(logits.norm() / alone(**inputs).start_logits.norm())
-    assert distances[1] < 0.25 < 0.5 < distances[0]
-    shutil.copytree(saved["qa_all"], tmp_path / "copy")
-    (file,) = (tmp_path / "copy").glob("qa/*adapter.safetensors")
-    save_file({name: weight * (2 if "down" in name else 1) for name, weight in load_file(file).items()}, file)
-    twice = [f"qa={saved['qa_all']}", f"copy={tmp_path / 'copy'}"]
-    setup = maker.setup("qa", A(), None, F(fuse_adapters=twice, fusion_start="from_qa"))
-    assert problem_of(maker.model, setup) == (
-        "--fusion_start from_qa: the biases of the adapters do not differ; give --fusion_start equal, or fuse other "
-        "adapters"
-    )
-
-
 def test_the_head_of_a_fusion_has_the_weights_of_the_saved_one(
     maker: Maker, saved: dict[str, Path], tmp_path: Path
 ) -> None:

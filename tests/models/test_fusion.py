@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import adapters
@@ -15,11 +14,9 @@ from torch import nn
 from transformers import BertConfig, BertModel
 
 from adapter_qa.models.fusion import (
-    START_SHARE,
     FusionLayer,
     InferenceFusion,
     fusion_regularization,
-    start_with,
     use_fast_fusion,
     use_inference_fusion,
 )
@@ -157,52 +154,6 @@ def test_parameters_keep_names_and_values() -> None:
     state = with_fast_fusion(make_encoder(configs, fusion)).state_dict()
     assert state.keys() == expected.keys()
     assert all(torch.equal(weight, expected[name]) for name, weight in state.items())
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_a_fusion_that_starts_with_an_adapter_gives_it_nearly_all_attention(count: int) -> None:
-    """At every site and token, and the query and key matrices keep all other rows."""
-    configs = [adapter(HOULSBY, reduction_factor=8) for _ in range(count)]
-    model = with_fast_fusion(make_encoder(configs, AdapterFusionConfig.load("dynamic")))
-    before = {name: weight.clone() for name, weight in model.named_parameters()}
-    for site, name in fusion_sites(model):
-        start_with(site, name, "a1")
-    for weights in fusion_weights(model):
-        assert weights[..., 1].min() > 0.9
-        assert weights[..., 1].mean() == pytest.approx(START_SHARE, abs=0.04)
-    for site, name in fusion_sites(model):
-        layer, names = site.adapter_fusion_layer[name], name.split(",")
-        scores = [float(layer.key(site.adapters[other].adapter_up.bias)[0]) for other in names]
-        margin = math.log(START_SHARE / (1 - START_SHARE) * (count - 1))
-        assert scores == pytest.approx([margin / 2 if other == "a1" else -margin / 2 for other in names], abs=1e-6)
-    for name, weight in model.named_parameters():
-        is_changed = "fusion" in name and ("key" in name or "query" in name)
-        assert torch.equal(weight[1:], before[name][1:])
-        assert torch.equal(weight[:1], before[name][:1]) != is_changed
-    _, gradients = output_and_gradients(model)
-    assert all(gradient.abs().max() > 0 for name, gradient in gradients.items() if "fusion" in name)
-
-
-def test_a_site_without_the_adapter_or_without_others_is_left_alone() -> None:
-    model = with_fast_fusion(make_encoder([adapter(PFEIFFER)] * 2, AdapterFusionConfig.load("dynamic")))
-    before = {name: weight.clone() for name, weight in model.named_parameters()}
-    (site, name), (other_site, _) = fusion_sites(model)
-    site.delete_adapter("a0")
-    other_site.delete_adapter("a1")
-    start_with(site, name, "a0")
-    start_with(other_site, name, "a0")
-    assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
-
-
-def test_a_fusion_cannot_start_with_an_adapter_that_does_not_differ() -> None:
-    model = with_fast_fusion(make_encoder([adapter(PFEIFFER)] * 2, AdapterFusionConfig.load("dynamic")))
-    site, name = fusion_sites(model)[0]
-    site.adapters["a0"].adapter_up.bias.data.copy_(site.adapters["a1"].adapter_up.bias)
-    with pytest.raises(ValueError, match="the biases of the adapters do not differ"):
-        start_with(site, name, "a0")
-    model = make_encoder([adapter(PFEIFFER)] * 2, AdapterFusionConfig.load("dynamic"))
-    with pytest.raises(ValueError, match="is not linear in its bottleneck"):
-        start_with(*fusion_sites(model)[0], "a0")
 
 
 @pytest.mark.parametrize(

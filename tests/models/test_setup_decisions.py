@@ -402,18 +402,13 @@ def test_options_without_an_adapter_that_they_describe_are_refused(bert: Maker, 
 def test_the_head_of_a_fusion_starts_from_the_first_saved_one(maker: Maker, saved: dict[str, Path]) -> None:
     qa, ner = f"qa={saved['qa_all']}", f"ner={saved['ner_all']}"
 
-    def starting_head(*words: str, head: str | None = None, start: str = "equal") -> tuple[Path | None, str | None]:
-        setup = maker.setup("qa", A(), None, F(fuse_adapters=[*words], fusion_head=head, fusion_start=start))
-        assert (setup.starting_adapter is None) == (start == "equal")
+    def starting_head(*words: str, head: str | None = None) -> tuple[Path | None, str | None]:
+        setup = maker.setup("qa", A(), None, F(fuse_adapters=[*words], fusion_head=head))
         return setup.starting_head.folder if setup.starting_head else None, head_note(setup)
 
     note = f"fusion: the head starts from that of qa, {saved['qa_all']}"
     for head in (None, "from_qa"):
         assert starting_head(ner, qa, head=head) == (saved["qa_all"], note)
-    assert starting_head(ner, qa, start="from_qa") == (
-        saved["qa_all"],
-        f"{note}; the attention starts with 95 % for it",
-    )
     assert starting_head(qa, ner, head="new") == (None, "fusion: the head starts from random values")
     second = f"qa2={saved['qa']}"
     assert starting_head(second, qa) == (
@@ -428,10 +423,6 @@ def test_the_head_of_a_fusion_starts_from_the_first_saved_one(maker: Maker, save
     assert option_problems(maker, A(), None, F(fuse_adapters=[other, ner], fusion_head="from_qa")) == [
         "--fusion_head from_qa: none of ner2, ner was saved with a question answering head; fuse the adapters-qa "
         "folder of a run, or give --fusion_head new"
-    ]
-    assert option_problems(maker, A(), None, F(fuse_adapters=[other, ner], fusion_start="from_qa")) == [
-        "--fusion_start from_qa: none of ner2, ner was saved with a question answering head; fuse the adapters-qa "
-        "folder of a run, or give --fusion_start equal"
     ]
     assert head_note(maker.setup("qa")) is None
 

@@ -53,7 +53,6 @@ OTHER_VALUES: dict[str, Any] = {
     "fusion_regularization": False,
     "fusion_decay_values": True,
     "fusion_head": "new",
-    "fusion_start": "from_qa",
     "head_learning_rate": 0.01,
     "fp32_products": "bf16",
     "weighted_loss": True,

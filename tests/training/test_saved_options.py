@@ -189,13 +189,6 @@ def test_a_run_records_where_its_fusion_head_starts_and_a_begun_run_keeps_it(
         "error: --fusion_head from_qa: no new fusion is trained; add --fuse_adapters and --do_train, or leave the "
         "option out\n"
     )
-    done = run_main(run_qa_adapter.main, *argv, "--fusion_start", "from_qa")
-    assert "--fusion_start from_qa: no new fusion is trained; add --fuse_adapters and" in done.stderr
-    done = run_main(run_qa_adapter.main, *argv, *fused, "--fusion_start", "from_qa", "--fusion_head", "new")
-    assert done.stderr == (
-        "error: --fusion_start from_qa and --fusion_head new: the fusion starts with the adapter that its head is "
-        "from; leave out one of them\n"
-    )
     done = run_main(run_qa_adapter.main, *argv, "--fusion_head", "new", "--dry_run")
     assert "note: --fusion_head is not used: it is for --fuse_adapters" in done.stderr.splitlines()
 
