@@ -543,7 +543,7 @@ ADAPTERS = [
         make=copied("qa", with_json("head_config.json", label2id={"A": "one"}))),
     Case("a language adapter to evaluate", "qa",
         "--do_eval --validation_file {fixtures}/dev.json --do_train False --load_adapter {mlm}",
-        ("comes without a question answering head",)),
+        ("is a language adapter; give it as --load_lang_adapter, which puts an adapter for question answering on it",)),
     Case("fusion in place of an adapter", "qa", "--fuse_adapters a={fusion} b={qa}",
         ("holds a fusion; give one of its adapters",)),
     Case("adapters of different kinds", "qa", "--fuse_adapters a={qa} b={houlsby}",

@@ -82,16 +82,16 @@ class SavedHead:
         return f"its head {self.flexible.name} {what}"
 
     def note(self, task: str) -> str | None:
-        """Return a line for the user about what becomes of a named head in a run for a task; None for a usual head."""
+        """Return a line for the user about what becomes of the head in a run for a task; None if nothing is special."""
+        if self.task != task:
+            instead = "that of the base model is used" if task == "mlm" else "a new one starts from random values"
+            return f"{self.folder}: {self.why_not_used}; it is left out, and {instead}"
         if self.flexible is None:
             return None
-        if self.task == task:
-            return (
-                f"{self.folder}: its head {self.flexible.name} of a {self.model_class} has one layer, which is used as "
-                f"the head for {TASK_NAMES[task]}"
-            )
-        instead = "that of the base model is used" if task == "mlm" else "a new one starts from random values"
-        return f"{self.folder}: {self.why_not_used}; it is left out, and {instead}"
+        return (
+            f"{self.folder}: its head {self.flexible.name} of a {self.model_class} has one layer, which is used as the "
+            f"head for {TASK_NAMES[task]}"
+        )
 
 
 @dataclass(frozen=True)

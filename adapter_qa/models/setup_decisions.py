@@ -79,12 +79,18 @@ def resolve_setup(
     raise_if_any(setup_problems(adapter, lang, fusion) + values + shared_layer_problems(adapter, base_config))
     if not fusion.train_adapter:
         return None
-    if adapter.load_adapter is not None:
-        setup = setup_from_saved("--load_adapter", adapter.load_adapter, task, base_config)
-    else:
+
+    def without_language_option() -> AdapterSetup:
+        if adapter.load_adapter is not None:
+            check_task(adapter.load_adapter, task)
+            return setup_from_saved("--load_adapter", adapter.load_adapter, task, base_config)
         tasks = _task_adapters(task, base_config, adapter, fusion, random_init=random_init)
-        setup = AdapterSetup(task, None, tasks, fusion.adapter_composition, adapter_layers(base_config))
-    setup = _with_language_adapter(setup, base_config, lang, random_init=random_init)
+        return AdapterSetup(task, None, tasks, fusion.adapter_composition, adapter_layers(base_config))
+
+    setup, language = run_all(
+        [without_language_option, lambda: _given_language_adapter(lang, base_config, random_init=random_init)]
+    )
+    setup = _with_language_adapter(setup, language, lang)
     setup = _with_layer_options(_with_one_inverse(setup), adapter)
     setup = _with_starting_head(_with_notes_on_language(setup, fusion, base_config), fusion)
     new = [source for source in setup.adapters if source.folder is None]
@@ -102,6 +108,30 @@ def setup_from_saved(option: str, path: str, task: str, base_config: dict[str, A
         UserError: if there is no such folder, or it is damaged, or belongs to another encoder.
     """
     return setup_of_folder(read_setup(find_folder(option, path)), task, base_config)
+
+
+def check_task(path: str, task: str) -> None:
+    """Refuse to train a language adapter for another task, or another adapter for masked language modelling.
+
+    Raises:
+        UserError: if --load_adapter asks for that, or there is no such folder.
+    """
+    option = "--load_adapter"
+    saved = read_setup(find_folder(option, path))
+    trained_for = saved.metadata.task
+    if task != "mlm":
+        if trained_for == "mlm" or (saved.head is not None and saved.head.task == "mlm"):
+            raise UserError(
+                f"{option} {path}: is a language adapter; give it as --load_lang_adapter, which puts an adapter for "
+                f"{TASK_NAMES[task]} on it"
+            )
+        return
+    if saved.language is None and trained_for in (None, "mlm"):
+        check_language_adapter(option, path)
+        return
+    others = " and ".join(saved.tasks)
+    advice = saved.adapters[saved.language] if saved.language is not None else "the folder of a language adapter"
+    raise UserError(f"{option} {path}: would train {others}, which is not a language adapter; give {advice}")
 
 
 def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, Any]) -> AdapterSetup:
@@ -125,8 +155,10 @@ def setup_for_inference(option: str, path: str, base_config: dict[str, Any], lan
         UserError: as in `setup_from_saved`, or if the adapters cannot be used together.
     """
     lang = LanguageAdapterOptions(load_lang_adapter=language)
-    setup = _with_language_adapter(setup_from_saved(option, path, "qa", base_config), base_config, lang)
-    setup = _with_one_inverse(setup)
+    setup, given = run_all(
+        [lambda: setup_from_saved(option, path, "qa", base_config), lambda: _given_language_adapter(lang, base_config)]
+    )
+    setup = _with_one_inverse(_with_language_adapter(setup, given, lang))
     raise_if_any(adapter_problems(setup, AdapterOptions(), lang))
     return setup
 
@@ -167,43 +199,41 @@ def _task_adapters(
     return tuple(run_all(reader(name, path) for name, path in paths.items()))
 
 
-def _with_language_adapter(
-    setup: AdapterSetup, base_config: dict[str, Any], lang: LanguageAdapterOptions, *, random_init: bool = False
-) -> AdapterSetup:
-    """Return the setup with the language adapter of --load_lang_adapter, or without one."""
-    path, option = lang.load_lang_adapter, f"--load_lang_adapter {lang.load_lang_adapter}"
-    if path is None:
-        return setup
-    if path == NO_LANGUAGE_ADAPTER:
-        if setup.language is not None and setup.composition == "fuse":
-            raise UserError(f"{option}: {setup.language.name} is part of the fusion; leave the option out")
-        return replace(setup, language=None)
-    if setup.language is not None and setup.saved is not None:
-        return _with_language_swap(setup, setup.language, path, base_config)
-    config = ConfigOptions.of(lang).new_config("pfeiffer+inv", LANGUAGE_REDUCTION)
-    new = AdapterSource(LANGUAGE_ADAPTER, config)
+def _given_language_adapter(
+    lang: LanguageAdapterOptions, base_config: dict[str, Any], *, random_init: bool = False
+) -> AdapterSource | None:
+    """Return the adapter that --load_lang_adapter names; None if it is not given or "none"."""
+    path = lang.load_lang_adapter
+    if path in (None, NO_LANGUAGE_ADAPTER):
+        return None
+    new = AdapterSource(LANGUAGE_ADAPTER, ConfigOptions.of(lang).new_config("pfeiffer+inv", LANGUAGE_REDUCTION))
     language = _saved_or_new("--load_lang_adapter", path, new, base_config, random_init=random_init)
     if language.folder is not None:
         check_language_adapter("--load_lang_adapter", path)
-    return replace(setup, language=language)
+    return language
 
 
-def _with_language_swap(
-    setup: AdapterSetup, current: AdapterSource, path: str, base_config: dict[str, Any]
+def _with_language_adapter(
+    setup: AdapterSetup, language: AdapterSource | None, lang: LanguageAdapterOptions
 ) -> AdapterSetup:
-    """Return a saved setup with another language adapter in place of its current one; unchanged if it is the same."""
-    option = f"--load_lang_adapter {path}"
+    """Return the setup with the given language adapter, or without one, as --load_lang_adapter says.
+
+    In a saved setup it takes the place of the current one, unless it is the same.
+    """
+    current, option = setup.language, f"--load_lang_adapter {lang.load_lang_adapter}"
+    if lang.load_lang_adapter is None:
+        return setup
+    if current is None:
+        return replace(setup, language=language)
     if setup.composition == "fuse":
-        raise UserError(
-            f"{option}: {current.name} is part of the fusion, which cannot take another one; leave the option out"
-        )
-    if path == NEW:
+        raise UserError(f"{option}: {current.name} is part of the saved fusion, and stays; leave it out")
+    if language is None:
+        return replace(setup, language=None)
+    if language.folder is None:
         raise UserError(f"{option}: only a saved language adapter can replace {current.folder}; give its folder")
-    given = find_adapter("--load_lang_adapter", path, LANGUAGE_ADAPTER, base_config)
-    check_language_adapter("--load_lang_adapter", path)
-    if is_same_adapter(given, current):
+    if is_same_adapter(language, current):
         return replace(setup, language=current.with_note(f"{option}: the same language adapter as {current.folder}"))
-    return replace(setup, language=given, swapped_out=current)
+    return replace(setup, language=language, swapped_out=current)
 
 
 def _with_notes_on_language(setup: AdapterSetup, fusion: FusionOptions, base_config: dict[str, Any]) -> AdapterSetup:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.problems import problems_of
+from support.problems import problem_of, problems_of
 from support.setups import INVERTIBLE, PARALLEL, SETUPS, A, F, L, Maker, write_config
 
-from adapter_qa.core.errors import UserError
 from adapter_qa.models.metadata import LanguageSwap, read_metadata
+from adapter_qa.models.saved_adapters import TASK_NAMES
 from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
 from adapter_qa.models.setup_notes import head_note, setup_notes
 
@@ -28,8 +28,8 @@ def others(maker: Maker, saved: dict[str, Path]) -> dict[str, Path]:
     }
 
 
-def option_problems(maker: Maker, *options: Any) -> list[str]:
-    return problems_of(resolve_setup, "qa", maker.config, *options)
+def option_problems(maker: Maker, *options: Any, task: str = "qa") -> list[str]:
+    return problems_of(resolve_setup, task, maker.config, *options)
 
 
 @pytest.mark.parametrize("name", SETUPS)
@@ -65,8 +65,38 @@ def test_the_word_none_leaves_out_the_language_adapter(maker: Maker, saved: dict
     setup = setup_for_inference("RUN", str(saved["qa"]), maker.config, "none")
     assert str(setup.block) == "Stack[qa]"
     folder = maker.make("mlm in fusion", *SETUPS["lang in fusion"][1](saved))[2]
-    with pytest.raises(UserError, match="--load_lang_adapter none: mlm is part of the fusion; leave the option out"):
-        setup_for_inference("RUN", str(folder), maker.config, "none")
+    assert problem_of(setup_for_inference, "RUN", str(folder), maker.config, "none") == (
+        "--load_lang_adapter none: mlm is part of the saved fusion, and stays; leave it out"
+    )
+
+
+def test_a_saved_adapter_is_trained_further_for_its_own_task(maker: Maker, saved: dict[str, Path]) -> None:
+    """A task adapter also for another task, which is noted; a language adapter for none, and nothing else as one."""
+    qa, ner, mlm = (str(saved[name]) for name in ("qa", "ner", "mlm"))
+    for task in ("qa", "ner"):
+        assert option_problems(maker, A(load_adapter=mlm), task=task) == [
+            f"--load_adapter {mlm}: is a language adapter; give it as --load_lang_adapter, which puts an adapter for "
+            f"{TASK_NAMES[task]} on it"
+        ]
+    assert option_problems(maker, A(load_adapter=qa), task="mlm") == [
+        f"--load_adapter {qa}: would train qa, which is not a language adapter; give {saved['qa'] / 'mlm'}"
+    ]
+    assert option_problems(maker, A(load_adapter=ner), task="mlm") == [
+        f"--load_adapter {ner}: would train ner, which is not a language adapter; give the folder of a language adapter"
+    ]
+    assert maker.setup("mlm", A(load_adapter=mlm)).saved
+    assert setup_notes(maker.setup("ner", A(load_adapter=ner))) == []
+    (note,) = setup_notes(maker.setup("qa", A(load_adapter=ner)))
+    assert note.startswith(f"{ner}: its head belongs to ")
+    assert note.endswith("ForTokenClassification; it is left out, and a new one starts from random values")
+
+
+def test_problems_of_all_saved_adapters_are_reported_together(maker: Maker) -> None:
+    given = [L(load_lang_adapter="./c"), F(fuse_adapters=["a=./a", "b=./b"])]
+    assert option_problems(maker, A(), *given) == [
+        f"{option}: no such folder; give an adapters-<task> folder or a hub id such as org/name"
+        for option in ("--fuse_adapters a ./a", "--fuse_adapters b ./b", "--load_lang_adapter ./c")
+    ]
 
 
 def test_option_conflicts_are_reported_together(maker: Maker) -> None:
@@ -275,9 +305,7 @@ def test_swaps_that_cannot_work_are_refused(
 
     inside = maker.make("inside", *SETUPS["lang in fusion"][1](saved))[2]
     option = f"--load_lang_adapter {others['en']}"
-    assert problems(inside, others["en"]) == [
-        f"{option}: mlm is part of the fusion, which cannot take another one; leave the option out"
-    ]
+    assert problems(inside, others["en"]) == [f"{option}: mlm is part of the saved fusion, and stays; leave it out"]
     (problem,) = problems(saved["qa"], saved["qa_all"])
     assert f"--load_lang_adapter {saved['qa_all']}: holds qa, the adapter of a " in problem
     fusion = maker.make("fewer layers", *SETUPS["lang+fusion"][1](saved))[2]
@@ -287,7 +315,7 @@ def test_swaps_that_cannot_work_are_refused(
     ]
     assert maker.setup("qa", A(load_adapter=str(fusion), madx2=True), L(load_lang_adapter=str(others["all"])))
     assert problems(saved["qa"], "new") == [
-        f"--load_lang_adapter new: only a saved language adapter can replace {saved['qa'] / 'mlm'}; give its folder"
+        "--load_lang_adapter new: a new adapter can replace a saved one only with --random_init True"
     ]
     document = json.loads((others["en"] / "mlm" / "adapter_config.json").read_text(encoding="utf-8"))
     wide = Path(shutil.copytree(others["en"] / "mlm", tmp_path / "wide"))
