@@ -8,6 +8,7 @@ Units and limits stand in the fields. `config.run_configs` groups them by script
 from __future__ import annotations
 
 import re
+from argparse import SUPPRESS
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -90,7 +91,7 @@ class AdapterOptions:
     adapter_config: str | None = option(
         None,
         "Kind of a new adapter: pfeiffer, houlsby, the same with +inv, lora, ia3, lora[r=8,alpha=16], or an "
-        "adapter_config.json. Without it pfeiffer, for a language adapter pfeiffer+inv.",
+        "adapter_config.json. Without it pfeiffer.",
         kind="KIND",
     )
     adapter_non_linearity: str | None = option(
@@ -100,7 +101,7 @@ class AdapterOptions:
     )
     adapter_reduction_factor: float | None = option(
         None,
-        "Hidden size divided by bottleneck size. Without it 16, for a language adapter 2.",
+        "Hidden size divided by bottleneck size. Without it 16.",
         limits=Limits(minimum=SMALLEST_REDUCTION),
     )
     load_adapter: str | None = option(
@@ -115,6 +116,24 @@ class AdapterOptions:
     houlsby_MHA_lastlayer: bool = option(  # noqa: N815 - the name of adapter-transformers 2.x
         False, "In the last layer, the houlsby adapter after the attention block only."
     )
+
+
+@dataclass(frozen=True)
+class MLMAdapterOptions(AdapterOptions):
+    """The language adapter that is trained."""
+
+    adapter_config: str | None = option(
+        None,
+        "Kind of a new adapter: pfeiffer, houlsby, the same with +inv, or an adapter_config.json. Without it "
+        "pfeiffer+inv.",
+        kind="KIND",
+    )
+    adapter_reduction_factor: float | None = option(
+        None,
+        "Hidden size divided by bottleneck size. Without it 2.",
+        limits=Limits(minimum=SMALLEST_REDUCTION),
+    )
+    load_adapter: str | None = option(None, "Saved language adapter to evaluate or train further.", kind="RUN")
 
 
 @dataclass(frozen=True)
@@ -484,6 +503,7 @@ class NERTrainingOptions(TrainingOptions):
 class MLMTrainingOptions(TrainingOptions):
     """The same for masked language modelling, where the evaluation loss decides which epoch is best."""
 
+    do_predict: bool = option(False, SUPPRESS)  # refused: a language adapter predicts nothing
     head_learning_rate: float | None = option(
         None, "The same of the head. Without it --learning_rate.", kind="RATE", limits=NOT_NEGATIVE, before=None
     )

@@ -40,6 +40,7 @@ OPTION_NAME = re.compile(r"(?:--|did you mean )(\w+)")
 # Not in --help_all either, unless this project gives them a meaning.
 HIDDEN = {*REFUSED, *LEGACY_NAMES, "adafactor", "fsdp", "hub_strategy", "label_names"}
 OPTION_FILE_SUFFIXES = (".yaml", ".yml", ".json")
+DATA_FILES = ("train_file", "validation_file", "test_file")
 
 Config = TypeVar("Config", QARunConfig, NERRunConfig, MLMRunConfig)
 
@@ -154,7 +155,7 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
             hidden = field.name in HIDDEN
             metadata["help"] = argparse.SUPPRESS if hidden else option_help.HELP.get(field.name, metadata["help"])
         if limits is not None and field.name not in option_help.SHOWN:
-            metadata["help"] = f"{metadata['help'].rstrip('.')}. Allowed: {limits}."
+            metadata["help"] = f"{metadata['help'].rstrip('. ')}. Allowed: {limits}."
         if metadata["help"] is not argparse.SUPPRESS:
             metadata["help"] = metadata["help"].replace("%", "%%")  # argparse's format character
         if field.name in option_help.METAVARS:
@@ -219,8 +220,10 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         from_file: list[str] = []
         self.problems = []
         if argv and not argv[0].startswith("-") and Path(argv[0]).suffix in OPTION_FILE_SUFFIXES:
-            from_file, self.problems = self._file_to_argv(Path(argv[0]))
-            argv = argv[1:]
+            options_file, *argv = argv
+            # A data set on the command line overrides the files that a recipe names.
+            overridden = DATA_FILES if "dataset_name" in self._names_in(argv) else ()
+            from_file, self.problems = self._file_to_argv(Path(options_file), overridden)
         parts = [translate_legacy_args(part) for part in (from_file, argv)]
         words = [word for part, _ in parts for word in part]
         notes = list(dict.fromkeys(note for _, lines in parts for note in lines))
@@ -235,8 +238,11 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         *groups, rest = self.parse_args_into_dataclasses(words, return_remaining_strings=True)
         self.problems += self._left_over(rest)
         config: Config = self.config_class(*groups)
-        given = frozenset(action.dest for action, _ in self.occurrences(words))
-        return replace(config, given=given).resolved(), self.problems
+        return replace(config, given=self._names_in(words)).resolved(), self.problems
+
+    def _names_in(self, words: Sequence[str]) -> frozenset[str]:
+        """Return the names of the options in the words of a command line."""
+        return frozenset(action.dest for action, _ in self.occurrences(words))
 
     def _left_over(self, words: list[str]) -> list[str]:
         """Return the problems of the words of a command line that belong to no option."""
@@ -261,8 +267,11 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         hint = right_name(bare.lower().replace("-", "_"), value, shown) or f"see {self.prog} --help_all"
         return f"{where}: unknown option {bare}; {hint}"
 
-    def _file_to_argv(self, path: Path) -> tuple[list[str], list[str]]:
-        """Return an options file as command-line words, so that both get the same type checks, and its problems."""
+    def _file_to_argv(self, path: Path, overridden: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return an options file as command-line words, so that both get the same type checks, and its problems.
+
+        The options that are `overridden` are left out, which is noted.
+        """
         text = read_text(path)
         try:
             values = parse_json(text) if path.suffix == ".json" else yaml.safe_load(text)
@@ -271,6 +280,9 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
             raise UserError(f"{path}: cannot be read as options: {error_line(error)}") from error
         if not isinstance(values, dict):
             raise UserError(f"{path}: holds {kind(values)}; options are a mapping such as 'seed: 42'")
+        left_out = [name for name in values if str(name).replace("-", "_") in overridden]
+        log_note([f"--dataset_name: {', '.join(left_out)} of {path} are not used"] if left_out else [])
+        values = {name: value for name, value in values.items() if name not in left_out}
         words, problems = self._words_and_problems(values, str(path))
         twice = [f"{path}: {name} is given {count} times; give it once" for name, count in repeated.items()]
         return words, twice + problems

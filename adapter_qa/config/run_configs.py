@@ -11,6 +11,7 @@ from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
+    MLMAdapterOptions,
     MLMDataOptions,
     MLMTrainingOptions,
     ModelOptions,
@@ -200,7 +201,7 @@ class MLMRunConfig(_ConfigBase):
     )  # fmt: skip
     model: ModelOptions
     data: MLMDataOptions
-    adapter: AdapterOptions
+    adapter: MLMAdapterOptions
     training: MLMTrainingOptions
     given: frozenset[str] = frozenset()
 

@@ -119,8 +119,9 @@ def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]
         parameters |= {"added": counts["added"], "trained": counts["trainable"]}
     values = {name: options.get(name) for name in SETTINGS}
     settings = {name: value for name, value in values.items() if value not in (None, -1) and value is not False}
-    if not options.get("fuse_adapters"):
-        settings.pop("fusion_head", None)
+    for name, applies in (("fusion_head", options.get("fuse_adapters")), ("fusion_regularization", metadata.fused)):
+        if not applies:
+            settings.pop(name, None)
     return {
         "scores": _scores(TASK_NAMES[str(metadata.task)], run),
         "score_notes": _score_notes(run),

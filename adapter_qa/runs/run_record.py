@@ -31,7 +31,8 @@ NEUTRAL_OPTIONS = re.compile(
     # Earlier versions accepted these, without effect.
     r"|accelerator_config|auto_find_batch_size|average_tokens_across_devices|batch_eval_metrics|eval_do_concat_batches"
     r"|eval_use_gather_object|fsdp_.*|half_precision_backend|include_for_metrics|include_inputs_for_metrics"
-    r"|jit_mode_eval|length_column_name|liger_kernel_config|mp_parameters|past_index|prediction_loss_only|ray_scope"
+    r"|jit_mode_eval|length_column_name|liger_kernel_config|logging_nan_inf_filter|mp_parameters|past_index"
+    r"|prediction_loss_only|ray_scope|remove_unused_columns"
     r"|restore_callback_states_from_checkpoint|save_on_each_node|save_only_model|save_safetensors|tpu_.*"
     r"|use_legacy_prediction_loop|use_liger_kernel|use_mps_device|torchdynamo"
 )  # options that do not change what is trained

@@ -134,7 +134,7 @@ EFFECTS: dict[str, Row | Rows] = {
     "logging_strategy": Effect("--logging_strategy no", "logged steps", []),
     "logging_first_step": Effect("--logging_first_step | --logging_steps 3", "logged steps", [1, 3]),
     "logging_steps": Effect("--logging_steps 2", "logged steps", [2, 4]),
-    "logging_nan_inf_filter": Nothing("a NaN loss ends the run, so there is nothing to filter"),
+    "logging_nan_inf_filter": refused("logging_nan_inf_filter", "False"),
     "save_strategy": Effect("--save_strategy epoch", "checkpoints", ["4"]),
     "save_steps": Effect("--save_steps 2 | --save_strategy steps --save_total_limit 9",
                          "checkpoints", ["2", "4"]),
@@ -174,7 +174,7 @@ EFFECTS: dict[str, Row | Rows] = {
     "past_index": refused("past_index", "1"),
     "run_name": Nothing("a label that wandb and other reporters show; TensorBoard and the run's files have none"),
     "disable_tqdm": Effect("--disable_tqdm False", "shows progress", True),
-    "remove_unused_columns": Nothing("inputs are arrays made by this project and have no further columns"),
+    "remove_unused_columns": refused("remove_unused_columns", "False"),
     "label_names": Rows(
         qa=Refused("--label_names a b", "--label_names a b: is start_positions end_positions here; leave it out"),
         ner=Effect("--label_names O B-X", "names of numbered labels", ("O", "B-X")),

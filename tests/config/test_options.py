@@ -17,6 +17,7 @@ from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
+    MLMAdapterOptions,
     MLMDataOptions,
     MLMTrainingOptions,
     ModelOptions,
@@ -42,7 +43,7 @@ def ner_config(data: NERDataOptions, **training: Any) -> NERRunConfig:
 
 
 def mlm_config(data: MLMDataOptions, **training: Any) -> MLMRunConfig:
-    return MLMRunConfig(MODEL, data, ADAPTER, MLMTrainingOptions(**training)).resolved()
+    return MLMRunConfig(MODEL, data, MLMAdapterOptions(), MLMTrainingOptions(**training)).resolved()
 
 
 # ---------------------------------------------------------------- limits

@@ -319,6 +319,22 @@ def test_the_command_line_overrides_every_option_of_a_file(tmp_path: Path) -> No
     assert (options["train_adapter"], options["seed"], options["fuse_adapters"]) == (False, 2, ["e=f", "g=h"])
 
 
+def test_a_data_set_on_the_command_line_overrides_the_files_of_an_options_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "ner.yaml"
+    path.write_text("model_name_or_path: m\ntrain-file: a.conll\nvalidation_file: [b.conll]\nseed: 7\n")
+    ner = make_parser("run_ner_adapter.py")
+    config = ner.parse([str(path), "--dataset_name", "org/data", "--do_train"])
+    assert (config.data.train_file, config.data.validation_file, config.training.seed) == (None, None, 7)
+    assert config.given == {"model_name_or_path", "dataset_name", "seed", "do_train"}
+    assert capsys.readouterr().err == f"note: --dataset_name: train-file, validation_file of {path} are not used\n"
+    both = ner.parse([str(path), "--dataset_name", "org/data", "--train_file", "c.conll"])
+    assert (both.data.train_file, both.data.validation_file) == (["c.conll"], None)
+    path.write_text("model_name_or_path: m\ndataset_name: org/data\ntrain_file: a.conll\n")
+    assert ner.parse([str(path)]).data.train_file == ["a.conll"]
+
+
 def test_a_wrong_boolean_names_the_option() -> None:
     (problem,) = problems_of(*NEEDED, "--do_train", "perhaps")
     assert problem.startswith("argument --do_train: ")
@@ -438,11 +454,17 @@ def test_help_shows_the_options_of_this_project_and_the_most_used_of_the_library
     assert "VALUE" not in text
 
 
+def test_help_of_a_language_adapter_offers_nothing_that_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    text = " ".join(help_text("run_mlm_adapter.py", "--help_all", capsys, columns=200).split())
+    assert not re.search("do_predict|test_file|lora|fusion if", text)
+
+
 @pytest.mark.parametrize("script", CONFIGS)
 def test_help_all_shows_every_option_that_is_accepted(script: str, capsys: pytest.CaptureFixture[str]) -> None:
     first, everything = (help_text(script, option, capsys) for option in ("--help", "--help_all"))
     own = {"label_names"} if script == "run_ner_adapter.py" else set()
-    assert set(named_in(everything)) == set(options_of(script)) - (HIDDEN - own)
+    refused_here = {"do_predict"} if script == "run_mlm_adapter.py" else set()
+    assert set(named_in(everything)) == set(options_of(script)) - (HIDDEN - own) - refused_here
     (count,) = re.findall(r"--help_all +show (\d+) more options", first)
     assert int(count) == len(named_in(everything)) - len(named_in(first))
     assert named_in(everything)[: len(named_in(first))] == named_in(first)

@@ -15,6 +15,7 @@ from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
+    MLMAdapterOptions,
     MLMDataOptions,
     MLMTrainingOptions,
     ModelOptions,
@@ -52,7 +53,7 @@ def ner_config(data: NERDataOptions | None = None, **training: Any) -> NERRunCon
 
 
 def mlm_config(data: MLMDataOptions | None = None, **training: Any) -> MLMRunConfig:
-    return MLMRunConfig(MODEL, data or MLMDataOptions(), ADAPTER, MLMTrainingOptions(**training)).resolved()
+    return MLMRunConfig(MODEL, data or MLMDataOptions(), MLMAdapterOptions(), MLMTrainingOptions(**training)).resolved()
 
 
 # ---------------------------------------------------------------- single values

@@ -24,6 +24,7 @@ from adapter_qa.config.options import (
     AdapterOptions,
     FusionOptions,
     LanguageAdapterOptions,
+    MLMAdapterOptions,
     MLMDataOptions,
     MLMTrainingOptions,
     ModelOptions,
@@ -215,7 +216,7 @@ def qa_config(**training: Any) -> QARunConfig:
 
 def mlm_config() -> MLMRunConfig:
     options = MLMTrainingOptions(do_train=True)
-    return MLMRunConfig(ModelOptions("m"), MLMDataOptions(), AdapterOptions(), options).resolved()
+    return MLMRunConfig(ModelOptions("m"), MLMDataOptions(), MLMAdapterOptions(), options).resolved()
 
 
 ENCODER = {"architectures": ["BertModel"]}
