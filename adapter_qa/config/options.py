@@ -408,7 +408,7 @@ class TrainingOptions(LibraryTrainingOptions):
     bucket_by_length: bool = option(True, "Train on batches of similar length, drawn anew in each epoch.")
     tokens_per_batch: int | None = option(
         None,
-        "Compute the batch of a device in parts of about so many tokens: the same training in less memory.",
+        "Compute the batch of a device in parts of at most so many tokens: the same training in less memory.",
         kind="TOKENS",
         limits=AT_LEAST_ONE,
         before=None,

@@ -189,7 +189,7 @@ class RunPlan:
         if training.effective_batch_size != training.batch_size:
             factors += f" = {training.effective_batch_size}"
         if training.tokens_per_batch is not None:
-            factors += f", in parts of about {training.tokens_per_batch:,} tokens"
+            factors += f", in parts of at most {training.tokens_per_batch:,} tokens"
         rows = {"batch": factors, "steps": f"{training.steps:,} in {count(training.epochs, 'epoch')}"}
         if training.head_learning_rate is not None:
             rows["rates"] = f"{training.learning_rate:g}, of the head {training.head_learning_rate:g}"

@@ -191,7 +191,7 @@ def plan_lines(document: dict[str, Any], base: Path) -> list[str]:
         f"  parameters  {total:,}, of which {trainable:,} train ({100 * trainable / total:.2f} %)",
         f"  train on    8 questions in {data['train']['windows']} windows",
         f"  evaluate on  4 questions in {data['eval']['windows']} windows",
-        "  batch       2 windows x 2 accumulated = 4, in parts of about 10,000 tokens",
+        "  batch       2 windows x 2 accumulated = 4, in parts of at most 10,000 tokens",
         f"  steps       {9 * -(-data['train']['windows'] // 4)} in 9 epochs",
     ]
 
