@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         worker.check_first_trial(sweep, SCRIPT)
     with study.report_storage_errors():
         storage = study.open_storage(folder, args.storage)
-        store = study.TrialStore(sweep, folder, storage, folder.resolve().name, args.lease)
+        store = study.TrialStore(sweep, folder, storage, study.study_name(storage, folder), args.lease)
         with DeferredSignal() as interruption, live_display.LiveDisplay(store) as display:
             worker.Worker(store, SCRIPT, interruption, display).work()
         summary.print_summary(store, SCRIPT)
@@ -73,7 +73,8 @@ def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
     parser.add_argument(
         "--output_dir",
         metavar="FOLDER",
-        help="folder of the sweep; its last part names the study (default: outputs/sweeps/<name of the file>)",
+        help="folder of the sweep; with --storage its last part names the study (default: outputs/sweeps/<name of the "
+        "file>)",
     )
     parser.add_argument(
         "--storage",

@@ -189,6 +189,14 @@ class Sweep(Struct, frozen=True):
             settings[name] = {"kind": method.kind, **method.settings}
         return dict(json.loads(json.dumps(settings, default=str)))  # YAML has dates, and keys that are not text
 
+    def in_order_of(self, search: Mapping[str, Any]) -> Sweep:
+        """Return this sweep with its entries and named sets in the order of the `search` of equal `settings`."""
+        ordered = {name: self.search[name] for name in search}
+        for name, entry in ordered.items():
+            if isinstance(entry, Choices) and isinstance(entry.choices, dict):
+                ordered[name] = Choices({label: entry.choices[label] for label in search[name]["choices"]})
+        return msgspec.structs.replace(self, search=ordered)
+
     def combinations(self) -> list[dict[str, Any]]:
         """Return all sets of parameters of a grid."""
         values = [entry.grid_values() for entry in self.search.values()]

@@ -29,7 +29,6 @@ import sqlalchemy
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, PartialFixedSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from adapter_qa.core.errors import RunError, UserError
@@ -38,6 +37,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.core.resource_errors import first_line
 from adapter_qa.runs.layout import JOURNAL_FILE, SWEEP_FILE, TRIALS_FOLDER, trial_folder
 from adapter_qa.sweeps.analysis import importance
+from adapter_qa.sweeps.journal import Journal, damaged
 from adapter_qa.sweeps.search_space import Choices, SearchEntry, Sweep
 
 CONNECTION_ATTEMPTS = 5  # one second apart, while other workers create the tables of a database
@@ -97,6 +97,7 @@ class TrialStore:
     The settings of a new sweep are stored. UserError is raised if an existing sweep has other settings.
 
     Attributes:
+        sweep: the sweep, in the order in which its first worker read it.
         folder: the sweep's folder.
         lease: seconds without a renewed lease after which another worker takes a trial over.
         worker: unique name of this worker.
@@ -104,7 +105,6 @@ class TrialStore:
     """
 
     def __init__(self, sweep: Sweep, folder: Path, storage: BaseStorage, name: str, lease: float):
-        self.sweep = sweep
         self.folder = folder
         self.storage = storage
         self.lease = lease
@@ -112,7 +112,6 @@ class TrialStore:
         self.worker = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.study = create_study(sweep, storage, name)
         self._study_id = storage.get_study_id_from_name(name)
-        self._distributions = distributions(sweep)
         self._renewals = 0
         self._next_renewal = 0.0
         self._leases_seen: dict[int, tuple[Any, float]] = {}  # other workers' leases, and when each was first seen
@@ -121,11 +120,16 @@ class TrialStore:
         stored = self.study.user_attrs.get("settings")
         if stored is None:
             self.study.set_user_attr("settings", settings)
+            stored = settings
         elif stored != settings:
             differing = [entry for entry in settings if stored.get(entry) != settings[entry]]
             raise UserError(
                 f"sweep {name}: was started with other settings ({', '.join(differing)}); give another --output_dir"
             )
+        # The parameters of a trial depend on the order of the search.
+        self.sweep = sweep.in_order_of(stored["search"])
+        self.study.sampler = NumberedSampler(self.sweep)
+        self._distributions = distributions(self.sweep)
 
     def trials(self) -> list[FrozenTrial]:
         """Return the sweep's trials so far, ordered by number."""
@@ -310,12 +314,11 @@ def open_storage(folder: Path, url: str | None) -> BaseStorage:
     try:
         (folder / TRIALS_FOLDER).mkdir(parents=True, exist_ok=True)
         if url is None:
-            # The journal's lock is a symbolic link to the journal, so its path must be absolute.
-            return JournalStorage(JournalFileBackend(str((folder / JOURNAL_FILE).absolute())))
+            return JournalStorage(Journal(folder / JOURNAL_FILE))
     except OSError as error:
         raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); give another folder") from error
     except (ValueError, KeyError) as error:
-        raise UserError(f"{folder / JOURNAL_FILE}: is damaged ({error}); give another --output_dir") from error
+        raise damaged(folder / JOURNAL_FILE, error) from error
     try:
         return _open_database(url)
     except ImportError as error:
@@ -339,6 +342,18 @@ def _open_database(url: str) -> RDBStorage:
             if not exists or attempts > CONNECTION_ATTEMPTS:
                 raise
             time.sleep(1)
+
+
+def study_name(storage: BaseStorage, folder: Path) -> str:
+    """Return the name of the study of a sweep, that of its folder.
+
+    A journal lies in the folder and keeps the name of its first study when the folder is renamed or copied.
+    """
+    name = folder.resolve().name
+    if isinstance(storage, JournalStorage):
+        names = [study.study_name for study in storage.get_all_studies()]
+        return name if name in names or not names else names[0]
+    return name
 
 
 @contextmanager

@@ -14,7 +14,7 @@ import sweep_qa
 from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.sweeps import study
 from adapter_qa.sweeps.search_space import read_sweep
-from adapter_qa.sweeps.study import TrialStore, first_trials, open_storage
+from adapter_qa.sweeps.study import TrialStore, first_trials, open_storage, study_name
 
 MakeStores = Callable[[int], list[TrialStore]]
 
@@ -178,3 +178,19 @@ def test_trial_without_a_lease_is_requeued(stores: MakeStores, clock: list[float
     claimed = second.claim()
     assert claimed is not None
     assert (claimed.number, claimed.params) == (unsigned.number, {"seed": 1})
+
+
+def test_name_of_the_study(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    sweep = read_sweep(write_sweep())
+    folder, renamed = tmp_path / "first", tmp_path / "renamed"
+    journal = open_storage(folder, None)
+    assert study_name(journal, folder) == "first"
+    TrialStore(sweep, folder, journal, "first", 60)
+    assert study_name(journal, renamed) == "first"
+    assert study_name(journal, tmp_path / "first") == "first"
+    TrialStore(sweep, renamed, journal, "renamed", 60)  # as earlier versions did after a folder was renamed
+    assert study_name(journal, renamed) == "renamed"
+    assert study_name(journal, tmp_path / "other") == "first"
+    database = open_storage(folder, f"sqlite:///{tmp_path / 'sweeps.db'}")
+    TrialStore(sweep, folder, database, "first", 60)
+    assert study_name(database, renamed) == "renamed"  # it holds the studies of many folders

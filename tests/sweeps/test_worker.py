@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 import signal
@@ -19,6 +20,7 @@ from support import fake_trainer
 from support.scripts import ROOT
 from support.sweeps import FAKE, WriteSweep, read_lines_until, read_report, read_starts, run_worker, start_worker
 
+import sweep_qa
 from adapter_qa.core.errors import Interrupted, RunError, UserError
 from adapter_qa.runs.layout import LOCK_FILE
 from adapter_qa.runs.lock import is_locked
@@ -104,6 +106,32 @@ def test_number_of_trials_may_grow_and_nothing_else_may_change(write_sweep: Writ
         run_worker(write_sweep(trials=2, seed=1, options={"language": "pt"}))
     assert caught.value.problems == [
         "sweep sweep: was started with other settings (seed, options); give another --output_dir"
+    ]
+
+
+def test_renamed_folder_continues_its_sweep(write_sweep: WriteSweep) -> None:
+    assert run_worker(write_sweep(trials=1)) == 0
+    file = write_sweep(trials=2)
+    renamed = (file.parent / "sweep").rename(file.parent / "renamed")
+    assert sweep_qa.main([str(file), "--output_dir", str(renamed)]) == 0
+    report = json.loads((renamed / "sweep.json").read_text(encoding="utf-8"))
+    assert report["study"] == "sweep"
+    assert [trial["f1"] for trial in report["trials"]] == [41.0, 42.0]
+    assert (renamed / "trials" / "starts.txt").read_text(encoding="utf-8").split("\n") == ["0000 0", "0001 0", ""]
+
+
+def test_order_of_the_search_may_change(write_sweep: WriteSweep) -> None:
+    sets = {"plain": {}, "pt": {"language": "pt"}}
+    search = {"seed": [1, 2], "setup": {"choices": sets}}
+    assert run_worker(write_sweep(trials=1, search=search)) == 0
+    reordered = {"setup": {"choices": dict(reversed(sets.items()))}, "seed": [1, 2]}
+    file = write_sweep(trials=4, search=reordered)
+    assert run_worker(file) == 0
+    assert [trial["params"] for trial in read_report(file)["trials"]] == [
+        {"seed": 1, "setup": "plain"},
+        {"seed": 1, "setup": "pt"},
+        {"seed": 2, "setup": "plain"},
+        {"seed": 2, "setup": "pt"},
     ]
 
 
