@@ -29,6 +29,7 @@ from adapter_qa.config.option_fields import SHARE, SHARE_BELOW_ONE, Limits
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.config.validation import validate_config
+from adapter_qa.config.yaml_keys import repeated_keys
 from adapter_qa.core.cli import CollectingArgumentParser, HelpFormatter
 from adapter_qa.core.errors import UserError, error_line, raise_if_any
 from adapter_qa.core.files import kind, parse_json, read_text
@@ -348,10 +349,8 @@ def _repeated_keys(text: str, suffix: str) -> dict[str, int]:
     if suffix == ".json":
         pairs = json.loads(text, object_pairs_hook=lambda pairs: pairs)
         names = [pair[0] for pair in pairs if isinstance(pair, tuple)] if isinstance(pairs, list) else []
-    else:
-        document = yaml.compose(text, yaml.SafeLoader)
-        names = [key.value for key, _ in document.value] if isinstance(document, yaml.MappingNode) else []
-    return {name: count for name, count in Counter(map(str, names)).items() if count > 1}
+        return {name: count for name, count in Counter(map(str, names)).items() if count > 1}
+    return repeated_keys(text)
 
 
 def _yaml_problem(value: Any, action: argparse.Action) -> str | None:

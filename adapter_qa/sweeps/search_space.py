@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import shlex
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache, partial
@@ -26,6 +27,7 @@ from adapter_qa.config.options import greatest_is_best
 from adapter_qa.config.parser import ConfigParser
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.config.validation import validate_config
+from adapter_qa.config.yaml_keys import repeated_keys
 from adapter_qa.core.errors import UserError, error_line, raise_if_any, run_all
 from adapter_qa.core.files import kind, read_text
 from adapter_qa.core.messages import log_note
@@ -216,11 +218,12 @@ def read_sweep(path: Path) -> Sweep:
     text = read_text(path)
     try:
         document = yaml.safe_load(text)  # msgspec.yaml would use the C parser, which crashes on deep nesting
+        repeated = repeated_keys(text)
     except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise UserError(f"{path}: cannot be read as a sweep: {error_line(error)}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: holds {kind(document)}; a sweep is a mapping with the entries {', '.join(ENTRIES)}")
-    *entries, _ = run_all(
+    *entries, _, _ = run_all(
         [
             lambda: _convert(f"{path}: trials", document.get("trials"), Count | None) or 0,
             lambda: _read_metric(path, document.get("metric", "f1")),
@@ -231,6 +234,7 @@ def read_sweep(path: Path) -> Sweep:
             lambda: _read_options(f"{path}: options", document.get("options")),
             lambda: _read_search(path, document.get("search")),
             lambda: raise_if_any(_unknown_entries(str(path), document, ENTRIES)),
+            lambda: raise_if_any([_given_often(f"{path}: {name}", count) for name, count in repeated.items()]),
         ]
     )
     sweep = Sweep(*entries)
@@ -294,12 +298,26 @@ def _read_options(where: str, options: Any) -> dict[str, Any]:
     problems = [f"{where}: {name} is set by the sweep for each trial; leave it out" for name in set_by_sweep]
     problems += [f"{where}: {name} would be recorded; give it in the environment (HF_TOKEN)" for name in secrets]
     allowed = {name: value for name, value in options.items() if name not in (*set_by_sweep, *secrets)}
-    run_all([lambda: raise_if_any(problems), lambda: trainer_parser().words_of(allowed, where)])
-    return _with_underscores(options)
+    *_, underscored = run_all(
+        [
+            lambda: raise_if_any(problems),
+            lambda: trainer_parser().words_of(allowed, where),
+            lambda: _with_underscores(where, options),
+        ]
+    )
+    return dict(underscored)
 
 
-def _with_underscores(mapping: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(name).replace("-", "_"): value for name, value in mapping.items()}
+def _with_underscores(where: str, mapping: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return a mapping with underscores in its names, or raise UserError if two names are one option."""
+    names = [str(name).replace("-", "_") for name in mapping]
+    counts = Counter(names)
+    raise_if_any([_given_often(f"{where}: {name}", count) for name, count in counts.items() if count > 1])
+    return dict(zip(names, mapping.values(), strict=True))
+
+
+def _given_often(name: str, count: int) -> str:
+    return f"{name} is given {count} times; give it once"
 
 
 def _read_search(path: Path, search: Any) -> dict[str, SearchEntry]:
@@ -309,7 +327,7 @@ def _read_search(path: Path, search: Any) -> dict[str, SearchEntry]:
             f"{path}: search is {content}; give a mapping such as 'learning_rate: {{low: 1e-5, high: 1e-3}}'"
         )
     entries = run_all([partial(_read_entry, f"{path}: search", str(name), entry) for name, entry in search.items()])
-    return _with_underscores(dict(zip(search, entries, strict=True)))
+    return _with_underscores(f"{path}: search", dict(zip(search, entries, strict=True)))
 
 
 def _read_entry(section: str, name: str, entry: Any) -> SearchEntry:

@@ -298,6 +298,11 @@ def test_an_option_that_is_given_twice_is_refused(words: str, problem: str, tmp_
         ("o.json", '{"seed": 1, "bf16": true, "seed": 2}', "o.json: seed is given 2 times; give it once"),
         (
             "o.yaml",
+            "lr_scheduler_kwargs: {min_lr: 1, min_lr: 2}\n",
+            "o.yaml: lr_scheduler_kwargs: min_lr is given 2 times; give it once",
+        ),
+        (
+            "o.yaml",
             "eval_steps: 1\neval-steps: 2\n",
             "--eval_steps is given 2 times (--eval_steps=1; --eval-steps=2); g",
         ),

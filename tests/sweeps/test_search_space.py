@@ -221,6 +221,43 @@ def test_file_that_is_not_a_sweep(tmp_path: Path, text: str, problem: str) -> No
     assert caught.value.problems == [f"{file}: {problem}"]
 
 
+def test_what_is_given_twice_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "sweep.yaml"
+    file.write_text(
+        "trials: 3\ntrials: 5\n"
+        "options: {seed: 1, seed: 2, num-train-epochs: 1, num_train_epochs: 2}\n"
+        "search:\n  learning-rate: [1e-4]\n  learning_rate: [1e-3]\n  weight_decay: {low: 0, high: 1, high: 2}\n"
+        "  setup: {choices: {a: {}, a: {language: pt}}}\n",
+        encoding="utf-8",
+    )
+    with pytest.raises(UserError) as caught:
+        read_sweep(file)
+    assert caught.value.problems == [
+        f"{file}: {name} is given 2 times; give it once"
+        for name in (
+            "options: num_train_epochs",
+            "search: learning_rate",
+            "trials",
+            "options: seed",
+            "search: weight_decay: high",
+            "search: setup: choices: a",
+        )
+    ]
+
+
+def test_aliases_give_nothing_twice(write_sweep: WriteSweep) -> None:
+    file = write_sweep()
+    text = file.read_text(encoding="utf-8")
+    file.write_text(
+        text + "  weight_decay: &ends {low: 0, high: 1, step: 1}\n  warmup_ratio: *ends\n", encoding="utf-8"
+    )
+    assert list(read_sweep(file).search) == ["seed", "weight_decay", "warmup_ratio"]
+    file.write_text(text + "metric: &own [*own]\n", encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_sweep(file)
+    assert caught.value.problems[0].startswith(f"{file}: metric [[...]]: trials are not compared by it")
+
+
 def test_deep_nesting_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "sweep.yaml"
     file.write_text("[" * 100_000, encoding="utf-8")
