@@ -38,9 +38,9 @@ STOP_CODES = {code for number in SIGNALS for code in (128 + number, -number)}
 MAX_REFUSALS_IN_A_ROW = 3
 LOG_TAIL = 64 * 1024  # bytes at the end of a log that are searched for the reason of a failure
 
-# Why this worker stopped a trial's process: the trial was pruned, the worker was stopped, or another worker took the
-# trial over. None: the process ended by itself.
-Stop = Literal["pruned", "stopped", "lost"] | None
+# Why a trial's process was stopped. This worker stopped it: the trial was pruned, the worker was stopped, or another
+# worker took the trial over. Or somebody else did. None: the process ended by itself.
+Stop = Literal["pruned", "stopped", "lost", "by somebody else"] | None
 
 
 def _stop_with_parent() -> Callable[[], None] | None:
@@ -165,9 +165,12 @@ class Worker:
         self.display.print_event(
             f"trial {trial.number} of {self.sweep.trials}: {describe_params(trial.params)} (log: {log})"
         )
+        before = read_run(folder)
         with TrialProcess(trial_command(self.sweep, self.script, folder, trial.params), log) as process:
             started = time.monotonic()
             code, stop = self._follow(trial, process, folder)
+        if stop is None and was_stopped(code, before, read_run(folder)):
+            stop = "by somebody else"
         seconds = trial.user_attrs.get("seconds", 0.0) + time.monotonic() - started
         return self._record(trial, process, code, stop, round(seconds, 1))
 
@@ -230,7 +233,7 @@ class Worker:
             result = "pruned"
         elif stop == "stopped":
             return code
-        elif code in STOP_CODES or (code not in (0, EXIT_BAD_INPUT) and run.get("status") == "interrupted"):
+        elif stop == "by somebody else":
             raise Interrupted(signal.SIGTERM, f"trial {number}: its process was stopped; the same command resumes it")
         else:
             reasons = process.failure_reasons() if code else [f"{folder / RUN_FILE}: has no eval_{self.sweep.metric}"]
@@ -242,6 +245,20 @@ class Worker:
             f"trial {number}: {describe_params(trial.params)}: {result}, {evaluations}, {duration(seconds)}{state}"
         )
         return code
+
+
+def was_stopped(code: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    """Return whether a process was stopped by a signal.
+
+    A launcher has an exit code of its own, but the trainer says so in run.json.
+
+    Args:
+        code: exit code of the process.
+        before: run.json before the process started. One that did not change is of an earlier process.
+        after: run.json now.
+    """
+    says_so = after != before and after.get("status") == "interrupted"
+    return code in STOP_CODES or (code not in (0, EXIT_BAD_INPUT) and says_so)
 
 
 def trial_command(sweep: Sweep, script: Path, folder: Path | None, params: Mapping[str, Any]) -> list[str]:

@@ -27,6 +27,7 @@ EVALUATIONS = 4
 REFUSED = "refused"  # values of --run_name, each a way in which a run ends
 CRASHES = "crashes"
 BROKEN = "broken"
+UNLOADABLE = "unloadable"
 KILLED = "killed"
 STOPPED = "stopped"
 
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> int:
         raise UserError(["--run_name refused: is refused", "--seed: too"])
     if "--dry_run" in argv:
         return 0
+    if how == UNLOADABLE:
+        raise ReportedError("out of memory")
     folder = Path(str(option(argv, "output_dir")))
     folder.mkdir(exist_ok=True)
     lock_run_dir(folder)

@@ -27,6 +27,7 @@ from adapter_qa.runs.lock import is_locked
 from adapter_qa.sweeps import analysis, summary
 from adapter_qa.sweeps.search_space import read_sweep
 from adapter_qa.sweeps.study import first_trials
+from adapter_qa.sweeps.worker import was_stopped
 
 
 def test_output_and_files_of_a_sweep(
@@ -195,6 +196,30 @@ def test_trial_stopped_by_somebody_else_is_resumed(write_sweep: WriteSweep) -> N
         assert trial["state"] == "waiting"
         assert len(trial["evaluations"]) == evaluated
     assert read_starts(file) == {"0000 0": 1, "0000 1": 1}
+
+
+def test_interrupted_trial_that_fails_before_it_resumes(write_sweep: WriteSweep) -> None:
+    file = write_sweep(trials=..., search={"run_name": ["fine", fake_trainer.UNLOADABLE]})
+    interrupted = file.parent / "sweep" / "trials" / "0001" / "run.json"
+    interrupted.parent.mkdir(parents=True)
+    interrupted.write_text('{"status": "interrupted"}', encoding="utf-8")
+    assert run_worker(file) == 0
+    assert [(trial["state"], trial["exit_code"], trial["why"]) for trial in read_report(file)["trials"]] == [
+        ("finished", 0, None),
+        ("failed", 1, ["out of memory"]),
+    ]
+
+
+def test_trial_that_its_launcher_reports_as_failed_was_interrupted() -> None:
+    before, after = (
+        {"status": "interrupted", "times": {"seconds": 1}},
+        {"status": "interrupted", "times": {"seconds": 2}},
+    )
+    assert was_stopped(1, before, after)
+    assert was_stopped(1, {}, after)
+    assert not was_stopped(1, before, before)
+    assert not was_stopped(2, before, after)
+    assert was_stopped(143, before, before)
 
 
 def test_poor_trials_are_pruned(write_sweep: WriteSweep, monkeypatch: pytest.MonkeyPatch) -> None:
