@@ -17,6 +17,7 @@ from adapter_qa.sweeps.study import TrialStore
 REFRESH = 1.0  # seconds between two readings of the storage
 ERASE = "\x1b[J"  # from the cursor to the end of the screen
 UP = "\x1b[{}A\r"
+COLUMNS, LINES = 80, 24  # of a terminal that does not know its size
 
 
 class LiveDisplay:
@@ -87,7 +88,8 @@ class LiveDisplay:
             return
         self._next_refresh = time.monotonic() + REFRESH
         if self.on_terminal and _lock(self._terminal):
-            size = os.get_terminal_size(self._terminal)
+            columns, rows = os.get_terminal_size(self._terminal)
+            size = os.terminal_size((columns or COLUMNS, rows or LINES))
             lines = state_table(self.store.trials(), self.store.sweep, datetime.now(), size)
             print(ERASE + "".join(f"\n{line}" for line in lines) + UP.format(len(lines)), end="", flush=True)
 
@@ -97,10 +99,13 @@ class LiveDisplay:
 
 
 def _open_terminal() -> int | None:
-    """Return a descriptor of the terminal that stdout is; None if it is none, or one that cannot erase."""
+    """Return a descriptor of the terminal that stdout is; None if it is none, or one that cannot erase or be opened."""
     if not sys.stdout.isatty() or os.environ.get("TERM", "dumb") == "dumb":
         return None
-    return os.open(os.ttyname(sys.stdout.fileno()), os.O_RDWR | os.O_NOCTTY)
+    try:
+        return os.open(os.ttyname(sys.stdout.fileno()), os.O_RDWR | os.O_NOCTTY)
+    except OSError:  # it is another user's, as after su, or its device is not in this container
+        return None
 
 
 def _lock(terminal: int) -> bool:

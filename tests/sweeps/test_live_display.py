@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import io
 import os
@@ -12,6 +13,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyte
 import pytest
@@ -145,6 +147,32 @@ def test_screen_that_cannot_erase_shows_lines(
         display.print_line("two")
         display.refresh(now=True)
     assert terminal.lines() == ["one", "two"]
+
+
+@pytest.mark.parametrize("call", ["ttyname", "open"])
+def test_terminal_that_cannot_be_opened_shows_lines(
+    store: TrialStore, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(f"os.{call}", Mock(side_effect=PermissionError(errno.EACCES, "Permission denied")))
+        with terminal:
+            display = LiveDisplay(store)
+    with terminal, display:
+        display.print_event("one")
+        display.print_line("two")
+        display.refresh(now=True)
+    assert terminal.lines() == ["one", "two"]
+
+
+def test_terminal_of_unknown_size_has_24_lines_of_80(store: TrialStore, terminal: Terminal) -> None:
+    fcntl.ioctl(terminal.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+    with terminal, LiveDisplay(store) as display:
+        assert store.claim() is not None
+        display.refresh(now=True)
+        head, row, totals = terminal.lines()[1:]
+    assert head == "trial  state    evals  F1   time  seed"
+    assert row.startswith("    0  running      0   -  00:0")
+    assert totals == "0 of 3 done, 1 running"
 
 
 def test_background_process_leaves_the_terminal_alone(
