@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from adapter_qa.core.readable import metric_label
 from adapter_qa.sweeps.search_space import Sweep
 
 EVALUATOR = "PED-ANOVA"  # of Optuna's evaluators the one that needs no other package
+BEST_SHARE = 0.1  # of the trials, whose parameters it compares with those of all
 MIN_TRIALS = 5  # finished ones; with fewer the importance says nothing
 INCHES_PER_AXIS, INCHES_HIGH, DPI = 2.2, 5.0, 110
 
@@ -27,15 +29,19 @@ def importance(trials: Sequence[FrozenTrial], sweep: Sweep) -> dict[str, Any] | 
     Only parameters that differ between trials count.
 
     Returns:
-        None if fewer than `MIN_TRIALS` trials finished, fewer than two parameters differ, or all metrics are equal.
+        None if fewer than `MIN_TRIALS` trials finished, fewer than two parameters differ, or the worst trial is as good
+        as one of the best `BEST_SHARE`, so that these are all trials.
     """
     finished = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     varying = [name for name in sweep.search if len({str(trial.params[name]) for trial in finished}) > 1]
-    if len(finished) < MIN_TRIALS or len(varying) < 2 or len({trial.value for trial in finished}) == 1:
+    if len(finished) < MIN_TRIALS or len(varying) < 2:
         return None
-    study = _study(finished, sweep)
-    values = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=varying)
-    return {"evaluator": EVALUATOR, "trials": len(finished), "parameters": values}
+    values = sorted((trial.value or 0.0 for trial in finished), reverse=sweep.maximize)
+    if values[math.ceil(BEST_SHARE * len(values)) - 1] == values[-1]:
+        return None
+    evaluator = PedAnovaImportanceEvaluator(target_quantile=BEST_SHARE)
+    weights = get_param_importances(_study(finished, sweep), evaluator=evaluator, params=varying)
+    return {"evaluator": EVALUATOR, "trials": len(finished), "parameters": weights}
 
 
 def _study(finished: Sequence[FrozenTrial], sweep: Sweep) -> optuna.Study:

@@ -52,6 +52,21 @@ def test_no_importance_without_evidence(write_sweep: WriteSweep, count: int, wei
     assert analysis.importance(store.trials(), store.sweep) is None
 
 
+@pytest.mark.parametrize(("metric", "bad", "good"), [("f1", 0.0, 70.0), ("loss", 9.0, 1.0)])
+def test_no_importance_if_the_best_tenth_is_as_good_as_all(
+    write_sweep: WriteSweep, recwarn: pytest.WarningsRecorder, metric: str, bad: float, good: float
+) -> None:
+    sweep = read_sweep(write_sweep(trials=30, sampler="random", metric=metric, search=SEARCH))
+    store = TrialStore(sweep, Path("unused"), InMemoryStorage(), "sweep", 60)
+    for number in range(30):
+        trial = store.claim()
+        assert trial is not None
+        assert store.record_outcome(trial.number, TrialState.COMPLETE, good if number < 2 else bad)
+    recwarn.clear()
+    assert analysis.importance(store.trials(), sweep) is None  # the third of the best is as bad as the others
+    assert list(recwarn) == []
+
+
 def test_no_importance_of_a_single_parameter(write_sweep: WriteSweep) -> None:
     store = run_trials(write_sweep, 9)
     one = read_sweep(write_sweep(trials=9, sampler="random", search={"learning_rate": SEARCH["learning_rate"]}))
