@@ -36,6 +36,8 @@ def report_resource_errors(folder: Path | None = None) -> Iterator[None]:
             "--bf16 True or --fp16 True; a run with other options needs another --output_dir, or "
             "--overwrite_output_dir"
         ) from error
+    except BrokenPipeError:  # the reader of the output closed it; `run_cli` knows
+        raise
     except OSError as error:
         if error.strerror is None or error.errno == errno.ENAMETOOLONG:  # a library's own error; the user's mistake
             raise

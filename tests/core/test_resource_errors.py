@@ -52,7 +52,14 @@ def test_errors_of_the_operating_system_name_the_file() -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [RuntimeError("size mismatch"), OSError("a library's own"), ValueError("x"), UserError("x"), KeyboardInterrupt()],
+    [
+        RuntimeError("size mismatch"),
+        OSError("a library's own"),
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+        ValueError("x"),
+        UserError("x"),
+        KeyboardInterrupt(),
+    ],
 )
 def test_other_errors_are_not_changed(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught, report_resource_errors():

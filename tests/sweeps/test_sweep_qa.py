@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,16 @@ def test_dry_run_prints_commands_and_writes_nothing(
         f"{shared} --learning_rate=0.0003 --fuse_adapters x=1 y=2 --output_dir {folder}/trials/0002",
     ]
     assert not folder.exists()
+
+
+def test_reader_that_closes_the_pipe(write_sweep: WriteSweep) -> None:
+    """As in `sweep_qa.py ... --dry_run | head -1`."""
+    command = [sys.executable, str(ROOT / "sweep_qa.py"), str(write_sweep()), "--dry_run"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, stderr = process.communicate()
+    assert (process.returncode, stderr) == (128 + signal.SIGPIPE, b"")
 
 
 def test_screen_of_a_sweep(write_sweep: WriteSweep) -> None:
