@@ -65,15 +65,18 @@ for setup in $SETUPS; do
     exit 2
 done
 
-# train RECIPE NAME OPTION ...: train into $OUT/NAME. Ctrl-C and SIGTERM stop the whole comparison.
+# train RECIPE NAME OPTION ...: train into $OUT/NAME. Ctrl-C, SIGTERM and SIGHUP stop the whole comparison.
 train() {
     local recipe=$1 name=$2 code=0
     printf '\n=== %s\n' "$name"
     override --model_name_or_path "$MODEL" --train_file "$TRAIN" --validation_file "$DEV" --save_total_limit 1 \
         ${common[@]+"${common[@]}"} "${@:3}" --output_dir "$OUT/$name"
     "$PYTHON" run_qa_adapter.py "$RECIPES/$recipe.yaml" "${words[@]}" || code=$?
-    if [ "$code" -gt 128 ]; then exit "$code"; fi
-    if [ "$code" -ne 0 ]; then failed+=("$name (exit code $code)"); fi
+    case $code in
+    0) ;;
+    129 | 130 | 143) exit "$code" ;; # SIGHUP, Ctrl-C or SIGTERM
+    *) failed+=("$name (exit code $code)") ;;
+    esac
 }
 
 for seed in $SEEDS; do

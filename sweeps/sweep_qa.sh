@@ -7,7 +7,8 @@
 #
 # The trainer names a trial's folder (under outputs/) by its options. The same command again skips finished trials,
 # resumes interrupted ones and repeats failed ones. A failed trial does not stop the others; Ctrl-C does. For several
-# GPUs use sweep_qa.py or slurm_qa.sh. Exit code: 0; 1 if a trial failed; 2 for bad input; 130 or 143 if interrupted.
+# GPUs use sweep_qa.py or slurm_qa.sh. Exit code: 0; 1 if a trial failed; 2 for bad input; 129, 130 or 143 if
+# interrupted.
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=../environment.sh
 source "$(dirname "$0")/../environment.sh"

@@ -7,22 +7,27 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from support.scripts import ROOT
 
 STUB = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >>"$CALLS"
-case "$*" in *"$FAILS"*) exit 1 ;; esac
+case "$*" in *"$FAILS"*) if [ "$SIGNAL" ]; then kill -"$SIGNAL" $$; fi; exit 1 ;; esac
 """
 
 
 def compare_setups(folder: Path, fails: str, **settings: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run the script, in which Python calls that contain `fails` fail, and return it with the calls' arguments."""
+    """Run the script, in which Python calls that contain `fails` fail, and return it with the calls' arguments.
+
+    With SIGNAL among the settings these calls are ended by that signal.
+    """
     stub = folder / "stub"
     stub.write_text(STUB, encoding="utf-8")
     stub.chmod(0o755)
     required = {"TRAIN": "t.json", "DEV": "d.json", "LANG_ADAPTER": "L", "NER_ADAPTER": "N", "OUT": str(folder / "out")}
     calls = folder / "calls"
-    environment = {**os.environ, **required, "PYTHON": str(stub), "CALLS": str(calls), "FAILS": fails, **settings}
+    stand_in = {"PYTHON": str(stub), "CALLS": str(calls), "FAILS": fails, "SIGNAL": ""}
+    environment = {**os.environ, **required, **stand_in, **settings}
     done = subprocess.run(
         ["bash", ROOT / "compare_setups.sh"], env=environment, capture_output=True, text=True, check=False, cwd=folder
     )
@@ -47,6 +52,18 @@ def test_all_setups_run_with_all_seeds_and_a_failure_stops_nothing(tmp_path: Pat
     assert f"--fuse_adapters qa={out}/lang_qa_2 ner=N" in calls[7]
     assert all("--max_train_samples 7" in call for call in calls[:-1])
     assert option_values(calls, "seed") == ["1"] * 4 + ["2"] * 4
+
+
+def test_a_run_that_the_system_kills_stops_nothing(tmp_path: Path) -> None:
+    done, calls = compare_setups(tmp_path, "out/full_1", SEEDS="1 2", SETUPS="full", SIGNAL="KILL")
+    assert len(calls) == 3
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "failed: full_1 (exit code 137)")
+
+
+@pytest.mark.parametrize(("name", "code"), [("HUP", 129), ("INT", 130), ("TERM", 143)])
+def test_a_run_that_is_stopped_ends_the_comparison(tmp_path: Path, name: str, code: int) -> None:
+    done, calls = compare_setups(tmp_path, "out/full_1", SEEDS="1 2", SETUPS="full", SIGNAL=name)
+    assert (done.returncode, len(calls)) == (code, 1)
 
 
 def test_settings_replace_those_of_the_recipes(tmp_path: Path) -> None:
