@@ -122,9 +122,14 @@ def table_problems(files: dict[str, str], overwrite: bool) -> list[str]:
     problems = []
     if list(files.values()).count(STDOUT) > 1:
         problems.append(f"only one of --{', --'.join(FORMATS)} can be printed ({STDOUT}); give files for the others")
+    option_of: dict[Path, str] = {}
     for name, file in files.items():
-        if file != STDOUT:
-            problems += output_problems(f"--{name}", Path(file), overwrite=overwrite)
+        if file == STDOUT:
+            continue
+        problems += output_problems(f"--{name}", Path(file), overwrite=overwrite)
+        first = option_of.setdefault(Path(file).resolve(), name)
+        if first != name:
+            problems.append(f"--{name} {file}: is the file of --{first}; give another file")
     return problems
 
 

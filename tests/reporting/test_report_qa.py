@@ -118,6 +118,15 @@ def test_all_table_files_that_cannot_be_written_are_named(tmp_path: Path) -> Non
     ]
 
 
+def test_one_file_for_two_tables_is_refused(tmp_path: Path) -> None:
+    make_run(tmp_path / "a")
+    (tmp_path / "link").symlink_to(tmp_path)
+    file, same = tmp_path / "t.out", tmp_path / "link" / "t.out"
+    argv = ["--table", str(tmp_path), "--csv", str(file), "--json", str(same)]
+    assert problems_of(report_qa.main, argv) == [f"--json {same}: is the file of --csv; give another file"]
+    assert not file.exists()
+
+
 def test_table_needs_neither_matplotlib_nor_jinja_nor_torch(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     blocked = "import sys; sys.modules.update(dict.fromkeys(['matplotlib', 'jinja2', 'torch', 'transformers']))"
