@@ -266,6 +266,14 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def remove_path(path: Path) -> None:
+    """Remove a file, a link, or a folder with its content, if there is one. What a link points to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def write_chunks(path: Path, chunks: Iterable[bytes], writer: str = "") -> None:
     """Write a file from consecutive chunks, as `atomic_file` does."""
     with atomic_file(path, writer) as temporary, temporary.open("wb") as stream:

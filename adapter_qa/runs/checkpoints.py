@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import msgspec
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import fsync_path, fsync_tree, sha256
+from adapter_qa.core.files import fsync_path, fsync_tree, remove_path, sha256
 from adapter_qa.core.messages import log_note
 from adapter_qa.runs.layout import (
     CHECKPOINT_NAME,
@@ -72,12 +71,7 @@ def create_temporary(folder: Path) -> Path:
 def remove_leftovers(folder: Path) -> None:
     """Remove what was being written or removed when a run was killed."""
     for name in (TEMPORARY_CHECKPOINT, REMOVED_CHECKPOINT):
-        _remove(folder / name)
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+        remove_path(folder / name)
 
 
 def commit(temporary: Path, step: int, best: int | None) -> Path:
@@ -102,11 +96,11 @@ def commit(temporary: Path, step: int, best: int | None) -> Path:
 
 def discard(path: Path) -> None:
     """Remove a checkpoint if it exists. It is renamed first, so that a partly removed one is never read."""
-    if path.exists():
+    if os.path.lexists(path):
         removed = path.with_name(REMOVED_CHECKPOINT)
-        _remove(removed)
+        remove_path(removed)
         os.rename(path, removed)
-        _remove(removed)
+        remove_path(removed)
 
 
 def rotate(folder: Path, step: int, best: int | None, limit: int | None) -> None:

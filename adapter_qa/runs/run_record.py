@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 from adapter_qa.core.distributed import is_main_process, process_count
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import kind, read_json, temporary_path, write_json
+from adapter_qa.core.files import kind, read_json, remove_path, temporary_path, write_json
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.runs.checkpoints import newest_checkpoint
 from adapter_qa.runs.layout import CARD_FILE, FOLD_NAME, LOCK_FILE, REMOVABLE, RUN_FILE
@@ -255,7 +254,4 @@ def _remove_old_run(folder: Path) -> None:
     if (folder / FULL_FILE).is_file():
         removed += folder.glob(CARD_FILE)
     for path in (*removed, folder / RUN_FILE):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+        remove_path(path)

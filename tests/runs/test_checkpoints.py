@@ -205,6 +205,20 @@ def test_discard_removes_the_checkpoint_and_leftovers(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_checkpoint_that_is_a_link_is_replaced_and_discarded(tmp_path: Path) -> None:
+    run, scratch = tmp_path / "run", tmp_path / "scratch"
+    save(scratch, 1).rename(scratch / "moved")
+    run.mkdir()
+    for name, target in (("checkpoint-1", "moved"), ("checkpoint-2", "gone"), ("checkpoint.removing", "moved")):
+        (run / name).symlink_to(scratch / target)
+    for step in (1, 2):
+        assert not save(run, step).is_symlink()
+    (run / "checkpoint-3").symlink_to(scratch / "moved")
+    discard(run / "checkpoint-3")
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoint-1", "checkpoint-2"]
+    assert checkpoint_error(scratch / "moved") is None
+
+
 @pytest.mark.parametrize(
     ("step", "best", "limit", "expected"),
     [

@@ -30,3 +30,18 @@ def test_overwriting_removes_everything_that_a_run_wrote(
     assert {path.name for path in tmp_path.iterdir()} > {RUN_FILE, LOCK_FILE, "predict_null_odds.json"}
     open_run(tmp_path, [], "run_qa_adapter.py", {}, overwrite=True).begin()
     assert {path.name for path in tmp_path.iterdir()} == {RUN_FILE, LOCK_FILE}
+
+
+def test_overwriting_removes_links_and_leaves_what_they_point_to(tmp_path: Path) -> None:
+    run, scratch = tmp_path / "run", tmp_path / "scratch"
+    names = ("runs", "checkpoint-5", "adapters-qa", "all_results.json")
+    for name in names[:3]:
+        (scratch / name).mkdir(parents=True)
+        (scratch / name / "file").write_text("kept", encoding="utf-8")
+    run.mkdir()
+    for name in names:  # the last one points to nothing
+        (run / name).symlink_to(scratch / name)
+    (run / RUN_FILE).write_text("{}", encoding="utf-8")
+    open_run(run, [], "run_qa_adapter.py", {}, overwrite=True).begin()
+    assert {path.name for path in run.iterdir()} == {RUN_FILE, LOCK_FILE}
+    assert [(scratch / name / "file").read_text(encoding="utf-8") for name in names[:3]] == ["kept"] * 3
