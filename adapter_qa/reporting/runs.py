@@ -384,16 +384,25 @@ def find_runs(paths: Sequence[Path], split: SplitName = "eval") -> tuple[list[Ru
 
 
 def _run_files(path: Path) -> Iterator[Path]:
-    """Yield the run.json files in and under a folder, sorted by folder."""
+    """Yield the run.json files in and under a folder, sorted by folder; those in linked folders come last."""
     if path.name == RUN_FILE and path.is_file():
         yield path
         return
-    for folder, subfolders, files in os.walk(path):
-        subfolders.sort()
-        if RUN_FILE in files:
-            yield Path(folder) / RUN_FILE
-            # The run is all of its folds.
-            subfolders[:] = [name for name in subfolders if not FOLD_NAME.fullmatch(name)]
+    seen = set(path.resolve().parents)  # a link to one of these would leave the folder
+    linked = [path]
+    while linked:
+        for folder, subfolders, files in os.walk(linked.pop(0)):
+            resolved = Path(folder).resolve()
+            if resolved in seen:
+                subfolders.clear()
+                continue
+            seen.add(resolved)
+            subfolders.sort()
+            if RUN_FILE in files:
+                yield Path(folder) / RUN_FILE
+                # The run is all of its folds.
+                subfolders[:] = [name for name in subfolders if not FOLD_NAME.fullmatch(name)]
+            linked += [Path(folder) / name for name in subfolders if (Path(folder) / name).is_symlink()]
 
 
 class _Splits(msgspec.Struct):

@@ -159,3 +159,26 @@ def test_a_run_that_is_given_in_several_ways_is_read_once(tmp_path: Path) -> Non
     make_run(tmp_path / "a")
     runs, _ = find_runs([tmp_path, tmp_path / "a", tmp_path / "a" / "run.json"])
     assert len(runs) == 1
+
+
+def test_linked_runs_are_found_once(tmp_path: Path) -> None:
+    outputs, scratch = tmp_path / "outputs", tmp_path / "scratch"
+    make_run(outputs / "a")
+    make_run(outputs / "b" / "deep")
+    make_run(scratch / "x" / "c")
+    make_run(scratch / "d")
+    make_run(tmp_path / "beside")
+    (scratch / "d" / "back").symlink_to(outputs)
+    for name, target in (
+        ("0", outputs / "a"),  # found under its own name
+        ("1", scratch / "x"),
+        ("2", scratch / "d"),
+        ("3", scratch / "d"),
+        ("circle", outputs),
+        ("up", tmp_path),  # would leave the folder
+        ("gone", tmp_path / "none"),
+    ):
+        (outputs / name).symlink_to(target)
+    runs, problems = find_runs([outputs])
+    assert [str(run.folder.relative_to(outputs)) for run in runs] == ["a", "b/deep", "1/c", "2"]
+    assert problems == []
