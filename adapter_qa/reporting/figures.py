@@ -101,14 +101,14 @@ def curves_figure(group: Group, interval: Interval | None = None) -> Figure:
     scores, losses = figure.subplots(2, 1)
     style = group_style(group)
     ends: list[tuple[float, str]] = []  # score and name of each seed
-    for run in group.runs:
+    for run, seed in zip(group.runs, group.seeds, strict=True):
         points = _points(run, _score_of(group))
         _draw_line(scores, points, **style)
         training = [(entry.step, entry.loss) for entry in run.document.losses]
         _draw_line(losses, training, **style | {"marker": None, "linewidth": 0.8, "alpha": 0.7})
         _draw_line(losses, _points(run, lambda evaluation: evaluation.eval_loss), **style)
         finite = [point for point in points if is_number(point[1])]
-        ends += [(finite[-1][1], label_text(f"seed {run.seed}"))] if finite and len(group.runs) > 1 else []
+        ends += [(finite[-1][1], label_text(f"seed {seed}"))] if finite and len(group.runs) > 1 else []
         best = [point for point in finite if run.document.best and point[0] == run.document.best.step]
         _draw_line(scores, best, linestyle="none", marker="o", markersize=12, mfc="none", mec="#000000", label="best")
     last = max((point for axes in (scores, losses) for line in axes.lines for point in line.get_xdata()), default=1)

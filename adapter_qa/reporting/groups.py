@@ -1,6 +1,6 @@
-"""Group runs that differ in their seed only, and compare the settings of groups.
+"""Group runs that differ in their seeds only, and compare the settings of groups.
 
-Two runs belong to one group if their options and data are the same except for the seed and for options that do not
+Two runs belong to one group if their options and data are the same except for the seeds and for options that do not
 change the result. Adapters from other runs count as the same adapters if those other runs belong to one group. A chain
 of runs that was repeated with several seeds therefore makes one group per step.
 
@@ -15,7 +15,7 @@ import math
 import re
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import dataclass, is_dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,11 +52,12 @@ class MeanStd(NamedTuple):
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in their seed only, or one run that did not finish; a row of the table.
+    """Runs that differ in their seeds only, or one run that did not finish; a row of the table.
 
     Attributes:
         number: Row in the table, from 1.
         runs: In the order of their seeds, at least one.
+        seeds: A name of each run: its seed, and if several have the same one, the other seeds that differ, as in 42/1.
         settings: `comparable_settings` of the runs.
         name: Short name of the folder of the first run, different for each group; "+2" says that there are 2 more runs.
         paired: What its answers say; None if they are not read, or not with the questions of the others of its table.
@@ -65,6 +66,7 @@ class Group:
 
     number: int
     runs: list[Run]
+    seeds: list[str]
     settings: dict[str, Any]
     name: str
     paired: PairedRow | None = None
@@ -128,18 +130,44 @@ def comparable_settings(run: Run, depth: int = 0) -> dict[str, Any]:
 
 def _resolve_reference(run: Run, word: str, depth: int) -> str:
     """Replace the path in PATH or NAME=PATH by a digest of the settings of the run there, if there is a run."""
-    name, separator, path_text = word.rpartition("=")
-    path = run.locate(path_text)
-    if path is None or depth == MAX_CHAIN:
+    name, separator, _ = word.rpartition("=")
+    referenced = _referenced_run(run, word, depth)
+    if referenced is None:
         return word
+    return f"{name}{separator}run {_digest(comparable_settings(referenced, depth + 1))}"
+
+
+def _referenced_run(run: Run, word: str, depth: int) -> Run | None:
+    """Return the run at the path in PATH or NAME=PATH; None if there is none that can be read."""
+    path = run.locate(word.rpartition("=")[2])
+    if path is None or depth == MAX_CHAIN:
+        return None
     for folder in (path, path.parent):
         if (folder / RUN_FILE).is_file():
             try:
-                settings = comparable_settings(read_run(folder), depth + 1)
+                return read_run(folder)
             except UserError:
-                return word
-            return f"{name}{separator}run {_digest(settings)}"
-    return word
+                return None
+    return None
+
+
+def chain_seeds(run: Run, depth: int = 0) -> tuple[str, ...]:
+    """Return the seed and the data seed of a run, followed by those of the runs on which it is built.
+
+    Args:
+        run: The run.
+        depth: Number of runs that are built on this one.
+    """
+    options = run.document.options
+    data_seed = options.get("data_seed")
+    seeds: tuple[str, ...] = (str(run.seed), str(run.seed if data_seed is None else data_seed))
+    for name in REFERENCES:
+        value = options.get(name)
+        for word in value if isinstance(value, list) else [value]:
+            referenced = _referenced_run(run, word, depth) if isinstance(word, str) else None
+            if referenced is not None:
+                seeds += chain_seeds(referenced, depth + 1)
+    return seeds
 
 
 def _digest(settings: dict[str, Any]) -> str:
@@ -149,7 +177,7 @@ def _digest(settings: dict[str, Any]) -> str:
 def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     """Group finished runs over seeds; each unfinished run is a group of its own.
 
-    Of several runs with the same settings and seed, all but the last in the sequence are left out.
+    Of several runs with the same settings and `chain_seeds`, all but the last in the sequence are left out.
 
     Returns:
         The groups and a note for each run that is left out. Question answering comes first, then named entities, then
@@ -158,25 +186,28 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
     """
     # The key of a group is a digest of the settings, or the folder of an unfinished run.
     settings: dict[str | Path, dict[str, Any]] = {}
-    repeats: dict[tuple[str | Path, str], list[Run]] = {}  # by group and seed
+    repeats: dict[tuple[str | Path, tuple[str, ...]], list[Run]] = {}  # by group and seeds
     for run in runs:
         run_settings = comparable_settings(run)
         key = _digest(run_settings) if run.finished else run.folder
         settings[key] = run_settings
-        repeats.setdefault((key, str(run.seed)), []).append(run)
+        repeats.setdefault((key, chain_seeds(run)), []).append(run)
     notes = [
         f"{run.folder}: left out, because {repeated[-1].folder} has the same options and seed"
         for repeated in repeats.values()
         for run in repeated[:-1]
     ]
-    members: dict[str | Path, list[Run]] = {}
-    for (key, _), repeated in repeats.items():
-        members.setdefault(key, []).append(repeated[-1])
-    groups = [Group(0, sorted(members[key], key=_seed_order), settings[key], "") for key in members]
+    members: dict[str | Path, dict[tuple[str, ...], Run]] = {}
+    for (key, seeds), repeated in repeats.items():
+        members.setdefault(key, {})[seeds] = repeated[-1]
+    groups = []
+    for key, by_seeds in members.items():
+        chains = sorted(by_seeds, key=_seed_order)
+        groups.append(Group(0, [by_seeds[seeds] for seeds in chains], _seed_names(chains), settings[key], ""))
     groups.sort(key=_rank)
     names = short_names([group.first for group in groups])
     return [
-        Group(number, group.runs, group.settings, name + (f" +{len(group.runs) - 1}" if len(group.runs) > 1 else ""))
+        replace(group, number=number, name=name + (f" +{len(group.runs) - 1}" if len(group.runs) > 1 else ""))
         for number, (group, name) in enumerate(zip(groups, names, strict=True), 1)
     ], notes
 
@@ -186,8 +217,17 @@ def same_evaluation(groups: Sequence[Group]) -> list[list[Group]]:
     return [list(members) for _, members in groupby(groups, key=lambda group: group.first.evaluated)]
 
 
-def _seed_order(run: Run) -> tuple[bool, int, str]:
-    return (False, run.seed, "") if isinstance(run.seed, int) else (True, 0, str(run.seed))
+def _seed_order(seeds: tuple[str, ...]) -> list[tuple[bool, int, str]]:
+    return [(False, int(seed), "") if seed.isdecimal() else (True, 0, seed) for seed in seeds]
+
+
+def _seed_names(chains: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return the names of runs with these `chain_seeds`; see `Group`."""
+    own, *others = zip(*chains, strict=True)
+    if len(set(own)) == len(own):
+        return list(own)
+    differing = dict.fromkeys(seeds for seeds in others if len(set(seeds)) > 1)
+    return ["/".join(seeds) for seeds in zip(own, *differing, strict=True)]
 
 
 def _rank(group: Group) -> tuple[int, int, str, bool, float, float, str]:

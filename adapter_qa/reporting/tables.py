@@ -164,7 +164,7 @@ def _explain_folds(group: Group) -> str:
     text = f"{group.name}: {first.folds} folds, all answers together"
     if scores.eval_f1 is None or scores.eval_f1_fold_mean is None or scores.eval_f1_fold_deviation is None:
         return text
-    of_seed = f" of seed {first.seed}" if len(group.runs) > 1 else ""
+    of_seed = f" of seed {group.seeds[0]}" if len(group.runs) > 1 else ""
     text += f"; F1{of_seed} {scores.eval_f1:.1f}"
     if scores.eval_f1_low is not None and scores.eval_f1_high is not None:
         text += f" [{scores.eval_f1_low:.1f}, {scores.eval_f1_high:.1f}]"
@@ -258,8 +258,7 @@ def format_difference(difference: Estimate) -> str:
 
 
 def _format_seeds(group: Group) -> str:
-    seeds = [str(run.seed) for run in group.runs]
-    return " ".join(seeds) if len(seeds) <= MAX_SEEDS else f"{len(seeds)} seeds"
+    return " ".join(group.seeds) if len(group.seeds) <= MAX_SEEDS else f"{len(group.seeds)} seeds"
 
 
 def _format_best_epoch(group: Group) -> str:
@@ -399,7 +398,7 @@ def as_csv(groups: Sequence[Group]) -> str:
     rows = [
         {
             **_raw_values(group),
-            "seeds": " ".join(str(run.seed) for run in group.runs),
+            "seeds": " ".join(group.seeds),
             "folders": " ".join(str(run.folder) for run in group.runs),
             **{name: _option_value(group, name) for name in names},
         }

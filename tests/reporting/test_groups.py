@@ -11,6 +11,7 @@ from support.made_runs import groups_in, make_run, update_run
 
 from adapter_qa.reporting.groups import differing_settings, group_runs, mean_std, same_evaluation
 from adapter_qa.reporting.runs import find_runs
+from adapter_qa.reporting.tables import as_csv
 
 
 def test_runs_that_differ_in_their_seed_only_are_one_group(tmp_path: Path) -> None:
@@ -71,6 +72,29 @@ def test_a_repeated_run_counts_once(tmp_path: Path) -> None:
     groups, notes = group_runs(find_runs([tmp_path])[0])
     assert [group.mean_std("f1").mean for group in groups] == [52.0]
     assert notes == [f"{tmp_path}/a: left out, because {tmp_path}/b has the same options and seed"]
+
+
+def test_runs_with_one_seed_and_several_data_seeds_are_one_group(tmp_path: Path) -> None:
+    for data_seed, f1 in ((10, 50.0), (2, 52.0)):
+        make_run(tmp_path / f"shuffle_{data_seed}", f1, data_seed=data_seed)
+    make_run(tmp_path / "usual", 54.0)
+    (group,) = groups_in(tmp_path)
+    assert [run.folder.name for run in group.runs] == ["shuffle_2", "shuffle_10", "usual"]
+    assert group.seeds == ["42/2", "42/10", "42/42"]
+    assert group.mean_std("f1").mean == 52
+    assert ",42/2 42/10 42/42," in as_csv([group])
+    make_run(tmp_path / "explicit", 54.0, data_seed=42)  # the default
+    _, notes = group_runs(find_runs([tmp_path])[0])
+    assert notes == [f"{tmp_path}/explicit: left out, because {tmp_path}/usual has the same options and seed"]
+
+
+def test_runs_with_one_seed_on_runs_of_several_seeds_are_one_group(tmp_path: Path) -> None:
+    for seed in (1, 2):
+        make_run(tmp_path / f"qa_{seed}", 40.0, seed=seed)
+        make_run(tmp_path / f"fusion_{seed}", 60.0, fuse_adapters=[f"qa={tmp_path}/qa_{seed}", "ner=none"])
+    fusion, qa = groups_in(tmp_path)
+    assert (qa.seeds, fusion.seeds) == (["1", "2"], ["42/1", "42/2"])
+    assert fusion.name == "fusion_1 +1"
 
 
 def test_options_that_did_not_exist_or_only_print_make_no_other_group(tmp_path: Path) -> None:
