@@ -11,6 +11,7 @@ picture without reducing its text.
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +44,7 @@ MAX_NUMBERED = 14  # points of a panel that show their number, and entries of it
 MAX_CELL_TEXTS = 240  # cells of a heat map that leave space for their value
 MIN_F1_SPAN = 5  # percent; the F1 axis spans at least this much, so that small changes look small
 LOG_MARGIN = 2.2  # factor beyond the points of a logarithmic axis: any such range has two of 1, 2, 5, 10, ...
-DODGE = 1.08  # factor between points with the same place on a logarithmic axis
+DODGE = 1.08  # factor between points with the same place on a logarithmic axis; less between many
 WIDTH = 4.9  # inches
 DPI = 144
 STYLE: dict[RcKeyType, Any] = {
@@ -85,7 +86,9 @@ def group_style(group: Group) -> dict[str, Any]:
 def as_png(figure: Figure) -> bytes:
     """Return a figure as PNG; the same figure gives the same bytes."""
     stream = io.BytesIO()
-    figure.savefig(stream, dpi=DPI, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # names come from files, and the font may lack their characters
+        figure.savefig(stream, dpi=DPI, format="png", metadata={"Software": None})
     return stream.getvalue()
 
 
@@ -237,9 +240,10 @@ def cost_figure(groups: Sequence[Group], intervals: Mapping[int, Interval]) -> F
     counts = [group.first.trainable() or 0 for group in trained]
     for index, (group, count) in enumerate(zip(trained, counts, strict=True)):
         label = group_label(group) if index < MAX_NUMBERED else None
-        # Groups with the same number of parameters stand side by side.
-        offset = counts[:index].count(count) - (counts.count(count) - 1) / 2
-        x = count * DODGE ** (offset if counts.count(count) <= MAX_COMPARED else 0)
+        # Groups with the same number of parameters stand side by side, and closer if there are many.
+        same = counts.count(count)
+        offset = counts[:index].count(count) - (same - 1) / 2
+        x = count * DODGE ** (offset * min(1, MAX_COMPARED / same))
         _draw_group(by_size, group, [x] * len(group.runs), intervals, label)
         _draw_group(by_time, group, [run.train_seconds() for run in group.runs], intervals, label)
     by_size.set(xscale="log", xlabel="trained parameters", ylabel="F1 (%)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,10 +11,11 @@ from pathlib import Path
 
 import jinja2
 import msgspec
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, escape_control_chars
 from adapter_qa.core.files import write_bytes
 from adapter_qa.data.bootstrap import RESAMPLES
 from adapter_qa.data.calibration import BINS
@@ -39,6 +41,7 @@ from adapter_qa.runs.layout import ATTENTION_FILE
 from adapter_qa.runs.provenance import now
 
 TEMPLATE = "report.html.jinja"
+WHITE_SPACE = re.compile(r"[\t\n\r]")  # the control characters of usual text, which a browser shows as spaces
 RELIABILITY = (
     f"Probability of the answers and share that is right (exact match), in {BINS} bins with equally many questions; on "
     "the diagonal a probability means what it says. Lines with open markers are without calibration"
@@ -163,13 +166,16 @@ def write_report(groups: Sequence[Group], answers: AnswersByGroup, notes: Sequen
 
 
 def _render_page(report: Report, groups: Sequence[Group], answers: AnswersByGroup) -> str:
-    """Return the page's HTML. The template escapes all text that comes from files."""
+    """Return the page's HTML, in which all text that comes from files is escaped."""
     comparisons = _compare_groups(report, groups, answers)
     intervals = {number: interval for comparison in comparisons for number, interval in comparison.intervals.items()}
     beside_history = _beside_history(groups, intervals)
     tables = [_with_intervals(table, intervals) for table in make_tables(groups)]
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=_shown,
     )
     return environment.get_template(TEMPLATE).render(
         created=now(),
@@ -186,6 +192,13 @@ def _render_page(report: Report, groups: Sequence[Group], answers: AnswersByGrou
         attentions=_draw_attentions(report, groups),
         notes=report.notes,
     )
+
+
+def _shown(value: object) -> object:
+    """Return what the template writes in place of a value: markup unchanged, other text without control characters."""
+    if isinstance(value, Markup):
+        return value
+    return escape_control_chars(WHITE_SPACE.sub(" ", str(value)))
 
 
 def _with_intervals(table: Table, intervals: dict[int, Interval]) -> Table:

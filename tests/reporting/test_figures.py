@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -136,6 +137,23 @@ def test_a_logarithmic_axis_has_numbers_and_nothing_on_its_frame(tmp_path: Path)
     assert len(set(xs)) == 3
     assert all(left * 1.5 < x < right / 1.5 for x in xs)
     np.testing.assert_allclose(np.median(xs), 120)
+
+
+def test_many_groups_with_the_same_number_of_parameters_are_side_by_side(tmp_path: Path) -> None:
+    for number in range(16):
+        make_run(tmp_path / f"{number:02d}", 50.0 - number, weight_decay=number)
+    axes = figures.cost_figure(groups_in(tmp_path), {}).axes[0]
+    xs = [line.get_xydata().tolist()[0][0] for line in axes.lines]
+    assert xs == sorted(set(xs))
+    assert len(xs) == 16
+    left, right = axes.get_xlim()
+    assert all(left * 1.5 < x < right / 1.5 for x in xs)
+
+
+def test_characters_that_the_font_lacks_are_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    update_run(make_run(tmp_path / "a"), setup="日本")
+    figures.as_png(figures.cost_figure(groups_in(tmp_path), {}))
+    assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []
 
 
 def test_dollar_signs_are_not_mathematics(tmp_path: Path) -> None:

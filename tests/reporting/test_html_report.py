@@ -145,8 +145,19 @@ def test_text_from_files_is_escaped(tmp_path: Path) -> None:
     page = make_page(tmp_path / "report", tmp_path)
     assert page.count("script") == 0
     assert all("onerror" not in attributes for tag, attributes in page.tags if tag == "img")
-    assert page.texts.count(evil) >= 3
+    assert page.texts.count(evil.replace("\u202e", "\\u202e")) >= 3
     assert any("number of windows is left out" in text for text in page.texts)
+
+
+def test_control_characters_of_questions_are_escaped(tmp_path: Path) -> None:
+    answer = "a\x00\x1b[31m"
+    question = Question("1", "O quê\x07\u202e?", f"linha\n\tuma\x85 {answer}", (answer,), (12,))
+    path = write_squad(tmp_path / "dev.json", [question])
+    make_answered_run(tmp_path / "a", path, [question], wrong=0)
+    texts = make_page(tmp_path / "report", tmp_path).texts
+    first = texts.index(r"O quê\u0007\u202e?")
+    gold = r"a\u0000\u001b[31m"
+    assert texts[first + 1 : first + 6] == [gold, gold, "100", r"linha  uma\u0085", gold]
 
 
 def test_what_cannot_be_shown_is_noted(tmp_path: Path, data: tuple[Path, list[Question]]) -> None:
