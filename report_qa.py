@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Compare runs by their run.json: a table, and a report of one HTML page with its pictures as PNG files beside it.
 
-RUN is the folder of a run, or a folder that holds runs at any depth. Runs that differ in their seed only are one row,
+RUN is the folder of a run, or a folder that holds runs at any depth. Runs that differ in their seeds only are one row,
 with mean and standard deviation (n - 1). Runs that failed, were stopped, killed or pruned come last, one row each.
 """
 

@@ -92,7 +92,8 @@ def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
     parser.add_argument(
         "--dry_run",
         action="store_true",
-        help=f"print the commands of {DRY_RUN_TRIALS} trials; paths are not checked",
+        help=f"print the commands of {DRY_RUN_TRIALS} trials; missing data files are noted, models and adapters are "
+        "not looked for",
     )
     args = parser.parse_args(argv)
     problems = []
@@ -102,7 +103,7 @@ def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
         problems.append('optuna is not installed; pip install "adapter-qa[sweep]"')
     if args.output_dir is not None and Path(args.output_dir).is_file():
         problems.append(f"--output_dir {args.output_dir}: is a file; give a folder")
-    _, sweep = run_all([lambda: raise_if_any(problems), lambda: read_sweep(Path(args.sweep))])
+    _, sweep = run_all([lambda: raise_if_any(problems), lambda: read_sweep(Path(args.sweep), dry_run=args.dry_run)])
     return args, sweep
 
 

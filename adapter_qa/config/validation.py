@@ -50,7 +50,7 @@ def validate_config(config: RunConfig) -> list[str]:
     """Return the problems of a script's options, resolved as `ConfigParser.parse` returns them."""
     problems = field_problems(config.groups())
     problems += training_problems(config.training) + _metric_problems(config) + refused_problems(config)
-    problems += _problems_of_files(config)
+    problems += problems_of_files(config)
     match config:
         case QARunConfig():
             problems += setup_problems(config.adapter, config.language_adapter, config.fusion)
@@ -66,7 +66,8 @@ def validate_config(config: RunConfig) -> list[str]:
             return problems + _mlm_problems(config)
 
 
-def _problems_of_files(config: RunConfig) -> list[str]:
+def problems_of_files(config: RunConfig) -> list[str]:
+    """Return the problems with the paths of data files, such as files that do not exist."""
     try:
         run_all(split.paths for split in config.all_splits())
     except UserError as error:

@@ -26,7 +26,7 @@ from msgspec import Meta, Struct
 from adapter_qa.config.options import greatest_is_best
 from adapter_qa.config.parser import ConfigParser
 from adapter_qa.config.run_configs import QARunConfig
-from adapter_qa.config.validation import validate_config
+from adapter_qa.config.validation import problems_of_files, validate_config
 from adapter_qa.config.yaml_keys import repeated_keys
 from adapter_qa.core.errors import UserError, error_line, raise_if_any, run_all
 from adapter_qa.core.files import kind, read_text
@@ -208,8 +208,12 @@ class Sweep(Struct, frozen=True):
 ENTRIES = Sweep.__struct_fields__
 
 
-def read_sweep(path: Path) -> Sweep:
+def read_sweep(path: Path, *, dry_run: bool = False) -> Sweep:
     """Read the YAML file of a sweep.
+
+    Args:
+        path: of the file.
+        dry_run: whether problems with data files, such as missing ones, are only noted.
 
     Raises:
         UserError: if the file is not YAML, has unknown entries or options, or values that a sweep or the trainer's
@@ -238,7 +242,7 @@ def read_sweep(path: Path) -> Sweep:
         ]
     )
     sweep = Sweep(*entries)
-    _, trials = run_all([lambda: _check_with_trainer(path, sweep), lambda: _count_trials(path, sweep)])
+    _, trials = run_all([lambda: _check_with_trainer(path, sweep, dry_run=dry_run), lambda: _count_trials(path, sweep)])
     return msgspec.structs.replace(sweep, trials=trials)
 
 
@@ -409,11 +413,12 @@ def trainer_parser() -> ConfigParser[QARunConfig]:
     return parser
 
 
-def _check_with_trainer(path: Path, sweep: Sweep) -> None:
+def _check_with_trainer(path: Path, sweep: Sweep, *, dry_run: bool) -> None:
     """Check the shared options together with every choice and both ends of every range.
 
     Raises:
-        UserError: if an option is given in two places, or the trainer would refuse a value.
+        UserError: if an option is given in two places, or the trainer would refuse a value. In a dry run, problems with
+            data files are notes.
     """
     candidates = {name: entry.values_to_check() for name, entry in sweep.search.items()}
     sources: dict[str, list[str]] = {option: ["options"] for option in sweep.options}
@@ -427,21 +432,28 @@ def _check_with_trainer(path: Path, sweep: Sweep) -> None:
     )
     first = {name: values[0] for name, values in candidates.items()}
     trials = [first | {name: value} for name, values in candidates.items() for value in values]
-    problems = dict.fromkeys(problem for params in trials for problem in _trainer_problems(sweep, params))
+    problems: dict[str, None] = {}
+    of_files: dict[str, None] = {}
+    for params in trials:
+        try:
+            config = _trial_config(sweep, params)
+        except UserError as error:
+            problems |= dict.fromkeys(error.problems)
+            continue
+        of_files |= dict.fromkeys(problems_of_files(config))
+        problems |= dict.fromkeys(validate_config(config))
+        if not config.training.do_eval and config.data.folds is None:
+            problems[f"options: do_eval is not true; trials are compared by the evaluation's {sweep.metric}"] = None
+    if dry_run:
+        log_note(f"{path}: {problem}" for problem in of_files)
+        problems = {problem: None for problem in problems if problem not in of_files}
     raise_if_any([f"{path}: {problem}" for problem in problems])
 
 
-def _trainer_problems(sweep: Sweep, params: dict[str, Any]) -> list[str]:
-    """Return the problems that the trainer finds in the options before it reads data."""
-    try:
-        with contextlib.redirect_stderr(io.StringIO()):  # every trial prints the notes itself
-            config = trainer_parser().parse(sweep.trainer_args(params))
-    except UserError as error:
-        return error.problems
-    problems = validate_config(config)
-    if not config.training.do_eval and config.data.folds is None:
-        problems.append(f"options: do_eval is not true; trials are compared by the evaluation's {sweep.metric}")
-    return problems
+def _trial_config(sweep: Sweep, params: dict[str, Any]) -> QARunConfig:
+    """Return what the trainer reads from the options of a trial, or raise UserError with what it cannot parse."""
+    with contextlib.redirect_stderr(io.StringIO()):  # every trial prints the notes itself
+        return trainer_parser().parse(sweep.trainer_args(params))
 
 
 def _count_trials(path: Path, sweep: Sweep) -> int:

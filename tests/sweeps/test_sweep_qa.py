@@ -59,6 +59,32 @@ def test_dry_run_prints_commands_and_writes_nothing(
     assert not folder.exists()
 
 
+def test_dry_run_notes_missing_data_and_a_start_refuses_it(
+    write_sweep: WriteSweep, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_sweep(options={"train_file": "none.json", "validation_file": "no/dev_*.json"})
+    problems = [
+        f"{file}: --train_file none.json: no such file; give the path of a file",
+        f"{file}: --validation_file no/dev_*.json: no file matches; give a path, or a pattern that matches",
+    ]
+    assert run_worker(file, "--dry_run") == 0
+    output = capsys.readouterr()
+    assert output.err.splitlines() == [f"note: {problem}" for problem in problems]
+    assert output.out.count(" --train_file=none.json ") == 3
+    with pytest.raises(UserError) as caught:
+        run_worker(file)
+    assert caught.value.problems == problems
+    wrong = write_sweep(options={"train_file": "none.json", "warmup_ratio": 7})
+    with pytest.raises(UserError) as caught:
+        run_worker(wrong, "--dry_run")
+    assert caught.value.problems == [f"{file}: --warmup_ratio 7: must be between 0 and 1"]
+
+
+def test_dry_run_of_the_example(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)  # without data, as a fresh clone is
+    assert sweep_qa.main([str(ROOT / "sweeps" / "qa.yaml"), "--dry_run"]) == 0
+
+
 def test_reader_that_closes_the_pipe(write_sweep: WriteSweep) -> None:
     """As in `sweep_qa.py ... --dry_run | head -1`."""
     command = [sys.executable, str(ROOT / "sweep_qa.py"), str(write_sweep()), "--dry_run"]
