@@ -10,6 +10,7 @@ import json
 import mmap
 import os
 from collections.abc import Generator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,10 @@ class JournalLock(JournalFileSymlinkLock):
     def acquire(self) -> bool:
         """Wait for the lock and take it."""
         acquired = super().acquire()
-        try:
+        with ExitStack() as after_error:
+            after_error.callback(self.release)
             _remove_half_record(self.journal)
-        except BaseException:
-            self.release()
-            raise
+            after_error.pop_all()
         return acquired
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import resource
 from pathlib import Path
 
 import pytest
 from support.sweeps import WriteSweep, read_report, read_starts, run_worker
 
 from adapter_qa.core.errors import UserError
+from adapter_qa.sweeps.journal import JournalLock
 from adapter_qa.sweeps.search_space import read_sweep
 from adapter_qa.sweeps.study import TrialStore, open_storage
 
@@ -45,6 +48,31 @@ def test_workers_go_on_after_half_a_record_of_another(write_sweep: WriteSweep, t
         stream.write(b'{"op_code":4,')
     claimed = [store.claim() for store in (first, second)]
     assert [trial.number for trial in claimed if trial is not None] == [0, 1]
+
+
+def test_a_worker_whose_write_is_cut_can_go_on(write_sweep: WriteSweep, tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    store = TrialStore(read_sweep(write_sweep()), folder, open_storage(folder, None), "sweep", 60)
+    journal = folder / "journal.log"
+    whole = journal.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 10, hard))  # as a disk with 10 bytes left
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            store.claim()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len(journal.read_bytes()) == len(whole) + 10
+    trial = store.claim()
+    assert trial is not None
+    assert trial.number == 0
+    assert all(json.loads(line) for line in journal.read_bytes().splitlines())
+
+
+def test_lock_is_released_if_the_journal_cannot_be_opened(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        JournalLock(tmp_path / "journal.log").acquire()
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
