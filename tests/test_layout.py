@@ -34,7 +34,7 @@ BROAD_HANDLERS = [
     "adapter_qa/inference/exported_model.py",
     "adapter_qa/models/base_model.py",
     "adapter_qa/models/build.py",
-    "adapter_qa/models/build.py",
+    "adapter_qa/models/saved_fusion.py",
     "adapter_qa/models/weights.py",
     "adapter_qa/training/workflow.py",
 ]

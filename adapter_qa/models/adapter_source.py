@@ -33,6 +33,7 @@ from adapter_qa.models.saved_adapters import (
     SavedHead,
     find_folder,
     is_for_language,
+    is_legacy,
     read_origin,
     read_setup,
     task_of_class,
@@ -256,11 +257,13 @@ def _is_valid(key: str, value: Any) -> bool:
         return value in LEARNED.get(key, ())
     if key in ("phm_dim", "phm_rank"):
         return type(value) is int and value > 0
+    if key == "init_weights_seed":
+        return value is None or (type(value) is int and 0 <= value < 2**64)
     if type(value) in (int, float) and not (0 <= value < 1 if key == "dropout" else math.isfinite(value)):
         return False
     default = BnConfig.__dataclass_fields__[key].default
     types = {bool: (bool,), float: (int, float), int: (int,), str: (str,)}.get(type(default), (bool, type(None)))
-    return type(value) in types or (key, value) == ("init_weights_seed", None)
+    return type(value) in types
 
 
 def is_valid_reduction(factor: Any) -> bool:
@@ -314,11 +317,6 @@ def kind_of(config: dict[str, Any]) -> str:
     if is_low_rank_config(config):
         return low_rank_name(config)
     return ("houlsby" if config["mh_adapter"] else "pfeiffer") + ("+inv" if config["inv_adapter"] else "")
-
-
-def is_legacy(document: dict[str, Any]) -> bool:
-    """Return whether adapter-transformers 2.x, which recorded no version, wrote an adapter_config.json."""
-    return "version" not in document
 
 
 # ---------------------------------------------------------------- saved adapters

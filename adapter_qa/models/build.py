@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from adapters import AdapterConfig, AdapterFusionConfig, Fuse
+from adapters import AdapterConfig, Fuse
 from adapters.loading import AdapterLoader
 from adapters.methods.bottleneck import BottleneckLayer
 from torch import nn
@@ -20,11 +20,12 @@ from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import AdapterSource
 from adapter_qa.models.encoder_adapters import init_adapters
-from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FUSION_CONFIG, FUSION_WEIGHTS, HEAD_WEIGHTS
+from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FUSION_WEIGHTS, HEAD_WEIGHTS
 from adapter_qa.models.fusion import use_fast_fusion
 from adapter_qa.models.low_rank import keep_autocast_dtype
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
 from adapter_qa.models.saved_adapters import SavedHead
+from adapter_qa.models.saved_fusion import read_fusion_config
 from adapter_qa.models.weights import read_weights, weights_file
 
 CHECKED_TOKENS = 4  # of the input on which `check_effect` compares outputs
@@ -114,7 +115,7 @@ def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> Non
     The library adds it at every site of every layer. At a site without a fused adapter, its 3h² + 2h parameters never
     get a gradient, and DistributedDataParallel stops with an error.
     """
-    as_adapter_model(model).add_adapter_fusion(fusion, None if saved is None else _saved_fusion_config(saved))
+    as_adapter_model(model).add_adapter_fusion(fusion, None if saved is None else read_fusion_config(saved))
     for site in _adapter_sites(model):
         if any(name in site.adapters for name in fusion.children):
             use_fast_fusion(site, fusion.name)
@@ -124,16 +125,6 @@ def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> Non
         names = {name for name, _ in model.named_parameters() if FUSION_MARK in name}
         path = weights_file(saved, *FUSION_WEIGHTS)
         _load_weights(model, path, read_weights(path), names)
-
-
-def _saved_fusion_config(folder: Path) -> AdapterFusionConfig:
-    path = folder / FUSION_CONFIG
-    config = read_json(path).get("config") or {}
-    try:
-        # adapter-transformers 2.x did not save the dropout. With None, the library uses the encoder's, as 2.x did.
-        return AdapterFusionConfig.load({"dropout_prob": None, **config})
-    except Exception as error:  # the values in the file can cause any exception
-        raise UserError(f"{path}: holds no configuration of a fusion ({error})") from error
 
 
 def _load_head(model: PreTrainedModel, head: SavedHead) -> None:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json, write_json
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.adapter_source import current_config, is_legacy, kind_of, sites_in_weights
+from adapter_qa.models.adapter_source import current_config, kind_of, sites_in_weights
 from adapter_qa.models.file_names import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -27,7 +27,13 @@ from adapter_qa.models.file_names import (
 )
 from adapter_qa.models.metadata import BaseModelRecord
 from adapter_qa.models.save import setup_document
-from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER, SavedAdapterSetup, is_adapter_dir, read_setup
+from adapter_qa.models.saved_adapters import (
+    ATTENTION_ONLY_LAST_LAYER,
+    SavedAdapterSetup,
+    is_adapter_dir,
+    is_legacy,
+    read_setup,
+)
 from adapter_qa.models.setup_decisions import setup_of_folder
 from adapter_qa.models.weights import read_weights, weights_file
 

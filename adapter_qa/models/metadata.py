@@ -12,6 +12,7 @@ from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE
 from adapter_qa.config.run_configs import AnsweringOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
+from adapter_qa.models.file_names import SETUP_FILE
 
 Count = Annotated[int, msgspec.Meta(ge=1, lt=2**20)]
 Document = TypeVar("Document")
@@ -136,8 +137,12 @@ class RunMetadata(TrainedOn, frozen=True):
         return ((self.language_adapter,) if self.language_adapter else ()) + self.tasks
 
 
-class _MetadataDocument(msgspec.Struct):
+class _FullDocument(msgspec.Struct):
     trainer: RunMetadata
+
+
+class _SetupDocument(msgspec.Struct):
+    trainer: RunMetadata = RunMetadata()
 
 
 def read_document(path: Path, kind: type[Document]) -> Document:
@@ -153,5 +158,10 @@ def read_document(path: Path, kind: type[Document]) -> Document:
 
 
 def read_metadata(path: Path) -> RunMetadata:
-    """Read the metadata in an adapter_setup.json or full_setup.json; errors as in `read_document`."""
-    return read_document(path, _MetadataDocument).trainer
+    """Read the metadata in an adapter_setup.json or full_setup.json; errors as in `read_document`.
+
+    An adapter_setup.json that the library wrote has none.
+    """
+    if path.name == SETUP_FILE:
+        return read_document(path, _SetupDocument).trainer
+    return read_document(path, _FullDocument).trainer

@@ -28,7 +28,7 @@ from huggingface_hub import snapshot_download
 
 from adapter_qa.config.options import ADAPTER_NAME
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import read_json
+from adapter_qa.core.files import TEMPORARY_SUFFIX, read_json
 from adapter_qa.models.base_config import HUB_ID, holds_adapters
 from adapter_qa.models.file_names import (
     ADAPTER_CONFIG,
@@ -40,6 +40,7 @@ from adapter_qa.models.file_names import (
 )
 from adapter_qa.models.flexible_heads import FlexibleHead, read_flexible_head
 from adapter_qa.models.metadata import Origin, RunMetadata, TrainedOn, read_document, read_metadata
+from adapter_qa.models.saved_fusion import read_fusion_config
 from adapter_qa.models.weights import weight_names, weights_file
 
 # Key in adapter_config.json: in the last layer the adapter has no module after the feed-forward block.
@@ -104,7 +105,7 @@ class SavedAdapterSetup:
         tasks: names of the task adapters, in the order of the fusion if they are fused.
         composition: "stack" or "fuse", how the language adapter joins the fusion.
         fusion: folder of the fusion's files.
-        metadata: what this trainer recorded; all defaults for folders of other programs.
+        metadata: what this trainer recorded; of folders of other programs at most the composition.
         note: for the user: an assumption that was made to read the folder.
     """
 
@@ -119,7 +120,7 @@ class SavedAdapterSetup:
     note: str | None = None
 
 
-# Compositions in the library's JSON form, as far as this trainer writes them.
+# Compositions in the library's JSON form, as far as this trainer can use them.
 class _Single(msgspec.Struct, tag_field="type", tag="single"):
     children: tuple[str]
 
@@ -134,7 +135,7 @@ class _Stack(msgspec.Struct, tag_field="type", tag="Stack"):
 
 class _SetupDocument(msgspec.Struct):
     adapter_setup: _Single | _Fuse | _Stack
-    trainer: RunMetadata
+    trainer: RunMetadata | None = None  # the library's own `save_adapter_setup` writes none
 
 
 class _AdapterDocument(msgspec.Struct):
@@ -165,7 +166,11 @@ def find_folder(option: str, path: str) -> Path:
         folder = _download(option, path)
     if is_adapter_dir(folder):
         return folder
-    matches = sorted(match for match in folder.glob("adapters-*") if is_adapter_dir(match))
+    matches = sorted(
+        match  # a killed run leaves half-written folders behind
+        for match in folder.glob("adapters-*")
+        if is_adapter_dir(match) and not match.name.endswith(TEMPORARY_SUFFIX)
+    )
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -216,7 +221,8 @@ def read_setup(folder: Path) -> SavedAdapterSetup:
 def _read_setup_file(folder: Path) -> SavedAdapterSetup:
     path = folder / SETUP_FILE
     document = read_document(path, _SetupDocument)
-    names, metadata = _adapter_names(document.adapter_setup), document.trainer
+    names = _adapter_names(document.adapter_setup)
+    metadata = document.trainer or _composed(path, document.adapter_setup)
     composition, tasks, adapters = metadata.composition, metadata.tasks, list(metadata.adapters)
     is_consistent = composition in ("stack", "fuse") and metadata.fused == (len(tasks) > 1) and len(tasks) > 0
     if adapters != names or not is_consistent or not all(map(ADAPTER_NAME.fullmatch, names)):
@@ -225,6 +231,19 @@ def _read_setup_file(folder: Path) -> SavedAdapterSetup:
     paths = {name: folder / name for name in names}
     language, head = metadata.language_adapter, read_head(folder)
     return SavedAdapterSetup(folder, paths, language, tasks, composition, fusion, head, metadata)
+
+
+def _composed(path: Path, block: _Single | _Fuse | _Stack) -> RunMetadata:
+    """Return which adapters of a composition are for language and task, where only the composition is recorded."""
+    blocks = block.children if isinstance(block, _Stack) else (block,)
+    names = [_adapter_names(part) for part in blocks]
+    if not 1 <= len(blocks) <= 2 or any(isinstance(part, _Fuse) for part in blocks[:-1]):
+        raise UserError(
+            f"{path}: its composition {names} cannot be used; only a task adapter or a fusion can, alone or on one "
+            "language adapter"
+        )
+    language = names[0][0] if len(blocks) == 2 else None
+    return RunMetadata(language_adapter=language, tasks=tuple(names[-1]), fused=isinstance(blocks[-1], _Fuse))
 
 
 def _adapter_names(block: _Single | _Fuse | _Stack) -> list[str]:
@@ -279,7 +298,7 @@ def check_saved_files(saved: SavedAdapterSetup) -> None:
         UserError: if a file is missing or damaged.
     """
     if saved.fusion is not None:
-        read_json(saved.fusion / FUSION_CONFIG)
+        read_fusion_config(saved.fusion)
         weight_names(weights_file(saved.fusion, *FUSION_WEIGHTS))
     if saved.head is not None:
         weight_names(weights_file(saved.head.folder, *HEAD_WEIGHTS))
@@ -309,9 +328,13 @@ def _read_legacy_setup(folder: Path) -> SavedAdapterSetup:
     language = languages[0] if languages else None
     note = None
     if language is not None:
+        trained_without = (
+            "the scripts for adapter-transformers 2.x unintentionally trained without it, but answered with it; "
+            if is_legacy(documents[adapters[language]])
+            else ""
+        )
         note = (
-            f"{folder}: the language adapter {language} is stacked under {' and '.join(tasks)}; the scripts for "
-            "adapter-transformers 2.x unintentionally trained without it, but answered with it; "
+            f"{folder}: the language adapter {language} is stacked under {' and '.join(tasks)}; {trained_without}"
             "--load_lang_adapter none leaves it out"
         )
     head = read_head(folder) or read_head(adapters[tasks[0]])
@@ -330,6 +353,11 @@ def _legacy_adapters(folder: Path, documents: dict[Path, dict[str, Any]]) -> dic
             f"{folder}: has adapters with the names {', '.join(invalid)}; only letters, digits, - and _ are allowed"
         )
     return adapters
+
+
+def is_legacy(document: dict[str, Any]) -> bool:
+    """Return whether adapter-transformers 2.x, which recorded no version, wrote an adapter_config.json."""
+    return "version" not in document
 
 
 def is_for_language(document: dict[str, Any]) -> bool:

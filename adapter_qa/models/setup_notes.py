@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.saved_fusion import fusion_notes
 
 
 def setup_notes(setup: AdapterSetup) -> list[str]:
     """Return notes on assumptions that were made to read the saved folders, and on parts that have no effect."""
     assumed = setup.saved.note if setup.saved and setup.language and setup.swapped_out is None else None
     notes = [assumed, _swap_note(setup), *[source.note for source in setup.adapters]]
+    if setup.saved is not None and setup.saved.fusion is not None:
+        notes += fusion_notes(setup.saved.fusion)
     notes += _notes_on_heads(setup)
     if setup.overridden_sites:
         notes.append(f"{setup.block}: one of the adapters is parallel, and the other has no effect where it stands")
-    ignored = {"use_gating": "gate", "ln_after": "layer norm after the bottleneck"} if setup.fused else {}
+    fused = setup.fusion.children if setup.fusion is not None else ()
     notes += [
         f"{source.name}: its {part} ({key}) is left out by the fusion, which mixes the up-projections"
         for source in setup.adapters
-        if setup.fusion is not None and source.name in setup.fusion.children
-        for key, part in ignored.items()
+        if source.name in fused
+        for key, part in {"use_gating": "gate", "ln_after": "layer norm after the bottleneck"}.items()
         if source.config[key]
+    ]
+    notes += [
+        f"{source.name}: its gate (use_gating) is a mean over all tokens of a window, padding included, so that an "
+        "answer depends on the length to which its batch is padded"
+        for source in setup.adapters
+        if source.name not in fused and not source.is_low_rank and source.config["use_gating"]
     ]
     return [note for note in notes if note is not None]
 

@@ -142,6 +142,8 @@ def test_the_first_versions_of_the_library_recorded_an_inverse_that_task_adapter
         ({"inv_adapter": "nice", "inv_adapter_reduction_factor": {"0": 2}}, "inv_adapter_reduction_factor {'0': 2}"),
         ({"phm_dim": 0, "phm_rank": 1.5}, "phm_dim 0, phm_rank 1.5"),
         ({"phm_c_init": "zeros"}, "phm_c_init 'zeros'"),
+        ({"init_weights_seed": True}, "init_weights_seed True"),
+        ({"init_weights_seed": 2**64}, f"init_weights_seed {2**64}"),
     ],
 )
 def test_what_the_library_cannot_train_is_refused(tmp_path: Path, changes: dict[str, Any], problem: str) -> None:

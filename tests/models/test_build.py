@@ -340,6 +340,27 @@ def test_a_saved_inverse_without_effect_is_left_out(
     assert not any("invertible" in name for name, _ in bert.model(fusion).named_parameters())
 
 
+# ---------------------------------------------------------------- folders of the library
+
+
+@pytest.mark.parametrize("block", ["mlm", Stack("mlm", "qa"), Stack("mlm", Fuse("qa", "ner"))], ids=str)
+def test_a_setup_that_the_library_saved_gives_its_logits(bert: Maker, tmp_path: Path, block: Any) -> None:
+    library = load_model(bert.options, "qa").eval()
+    adapters.init(library)
+    for name in ("mlm", "qa", "ner"):
+        library.add_adapter(name, "seq_bn_inv" if name == "mlm" else "seq_bn")
+    library.add_adapter_fusion(Fuse("qa", "ner"))
+    for name, weight in library.named_parameters():
+        if "adapter" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    library.set_active_adapters(block)
+    library.save_adapter_setup(str(tmp_path), block, head_setup=True, use_safetensors=True)
+    setup = setup_for_inference("RUN", str(tmp_path), bert.config, None)
+    assert setup_notes(setup) == []
+    with torch.no_grad():
+        torch.testing.assert_close(bert.model(setup)(IDS).start_logits, library(IDS).start_logits)
+
+
 # ---------------------------------------------------------------- refusals
 
 

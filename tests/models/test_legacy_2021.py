@@ -208,6 +208,12 @@ def test_every_assumption_is_noted_in_one_line(tiny_bert: Path, tmp_path: Path) 
         ),
     ]
     assert len(setup_notes(saved_setup(tiny_bert, folder, "none"))) == 1
+    for name in ("mlm", "qa_squad"):  # as `save_all_adapters` of today's library writes it
+        path = folder / name / "adapter_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"version": "adapters.1.3.0"}))
+    assert setup_notes(saved_setup(tiny_bert, folder))[0] == (
+        f"{folder}: the language adapter mlm is stacked under qa_squad; --load_lang_adapter none leaves it out"
+    )
 
 
 def test_a_head_of_another_task_is_not_loaded(tiny_bert: Path, tmp_path: Path) -> None:

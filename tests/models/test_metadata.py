@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.problems import problem_of
 
 from adapter_qa.config.options import QADataOptions
 from adapter_qa.config.run_configs import answering_options
@@ -33,7 +34,13 @@ def test_recorded_values_are_read(tmp_path: Path) -> None:
 
 
 def test_missing_values_have_defaults(tmp_path: Path) -> None:
-    assert read_metadata(write(tmp_path, {"a key of a later version": 3})) == RunMetadata()
+    path = write(tmp_path, {"a key of a later version": 3})
+    assert read_metadata(path) == RunMetadata()
+    path.write_text("{}", encoding="utf-8")
+    assert problem_of(read_metadata, path).startswith(f"{path}: not written by this trainer, or damaged (")
+    of_library = tmp_path / "adapter_setup.json"
+    of_library.write_text('{"version": "adapters.1.3.0"}', encoding="utf-8")
+    assert read_metadata(of_library) == RunMetadata()
 
 
 def test_the_language_adapter_comes_first() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import adapters.utils
 import pytest
 from adapters import Fuse, Stack
-from adapters.composition import AdapterCompositionBlock
+from adapters.composition import AdapterCompositionBlock, parse_composition
 from support.problems import problem_of
 from support.saved_folders import write_adapter, write_setup
 
@@ -41,6 +41,8 @@ def test_a_saved_folder_is_found_by_its_own_path(tmp_path: Path) -> None:
 
 def test_a_saved_folder_is_found_by_the_folder_of_its_run(tmp_path: Path) -> None:
     setup = write_setup(tmp_path / "adapters-fusion", Fuse("qa", "ner"), None, ["qa", "ner"])
+    for leftover in ("adapters-fusion.writing", "adapters-fusion.old.writing"):  # of a killed run
+        write_setup(tmp_path / leftover, Stack("qa"), None, ["qa"])
     (tmp_path / "checkpoint-3").mkdir()
     (tmp_path / "adapters-incomplete").mkdir()
     (tmp_path / "run.json").touch()
@@ -129,15 +131,58 @@ def test_a_composition_that_contradicts_the_adapters_is_refused(
         {"adapter_setup": None, "trainer": {}},
         {"adapter_setup": {"type": "single", "children": []}, "trainer": {}},
         {"adapter_setup": {"type": "Stack"}, "trainer": {}},
-        {"adapter_setup": Stack("qa").to_dict()},  # saved without this trainer
         {"adapter_setup": Stack("qa").to_dict(), "trainer": {"language_adapter": None, "tasks": None}},
         {"adapter_setup": Stack("qa").to_dict(), "trainer": []},
     ],
 )
-def test_a_setup_of_another_program_is_refused(tmp_path: Path, document: dict[str, Any]) -> None:
+def test_a_damaged_setup_is_refused(tmp_path: Path, document: dict[str, Any]) -> None:
     (tmp_path / SETUP_FILE).write_text(json.dumps(document), encoding="utf-8")
     problem = problem_of(read_setup, tmp_path)
     assert problem.startswith(f"{tmp_path / SETUP_FILE}: not written by this trainer, or damaged (")
+
+
+def write_composition(folder: Path, block: AdapterCompositionBlock) -> Path:
+    """Write an adapter_setup.json as the library does, without metadata; return its path."""
+    path = folder / SETUP_FILE
+    path.write_text(json.dumps({"adapter_setup": block.to_dict(), "version": "adapters.1.3.0"}), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("block", "language", "tasks"),
+    [
+        (parse_composition("qa"), None, ("qa",)),
+        (Stack("pt", "qa"), "pt", ("qa",)),
+        (Fuse("qa", "ner"), None, ("qa", "ner")),
+        (Stack(Fuse("qa", "ner")), None, ("qa", "ner")),
+        (Stack("pt", Fuse("qa", "ner")), "pt", ("qa", "ner")),
+    ],
+)
+def test_a_setup_of_the_library_is_read(
+    tmp_path: Path, block: AdapterCompositionBlock, language: str | None, tasks: tuple[str, ...]
+) -> None:
+    write_composition(tmp_path, block)
+    setup = read_setup(tmp_path)
+    assert (setup.language, setup.tasks, setup.composition) == (language, tasks, "stack")
+    assert setup.fusion == (tmp_path / "qa,ner" if len(tasks) == 2 else None)
+    assert setup.metadata.base_model.name_or_path is None
+
+
+@pytest.mark.parametrize(
+    ("block", "names"),
+    [
+        (Stack("a", "b", "c"), [["a"], ["b"], ["c"]]),
+        (Stack(Fuse("a", "b"), "c"), [["a", "b"], ["c"]]),
+    ],
+)
+def test_other_setups_of_the_library_are_refused(
+    tmp_path: Path, block: AdapterCompositionBlock, names: list[list[str]]
+) -> None:
+    path = write_composition(tmp_path, block)
+    assert problem_of(read_setup, tmp_path) == (
+        f"{path}: its composition {names} cannot be used; only a task adapter or a fusion can, alone or on one "
+        "language adapter"
+    )
 
 
 @pytest.mark.parametrize("depth", [10, 400, 100_000])

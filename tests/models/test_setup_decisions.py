@@ -455,6 +455,15 @@ def test_the_head_of_a_fusion_starts_from_the_first_saved_one(maker: Maker, save
     assert head_note(maker.setup("qa")) is None
 
 
+def test_a_gate_outside_of_a_fusion_is_noted(bert: Maker, tmp_path: Path) -> None:
+    config = write_config(tmp_path / "adapter_config.json", use_gating=True)
+    setup = bert.setup("qa", A(adapter_config=config))
+    assert setup_notes(setup) == [
+        "qa: its gate (use_gating) is a mean over all tokens of a window, padding included, so that an answer depends "
+        "on the length to which its batch is padded"
+    ]
+
+
 def test_fused_adapters_of_another_language_adapter_are_noted(maker: Maker, saved: dict[str, Path]) -> None:
     """Nothing is noted about those whose language adapter is the same, or that had none."""
     _, _, on_language = maker.make("qa on mlm", "qa", A(), L(load_lang_adapter=str(saved["mlm"])))

@@ -114,6 +114,7 @@ WORKING_CONFIGS: dict[str, dict[str, Any]] = {
     "cross": {"cross_adapter": True},
     "dropout": {"dropout": 0.1},
     "gating": {"use_gating": True},
+    "seed of its own": {"init_weights_seed": 42},
     "identity at first": {"init_weights": "mam_adapter"},
     "init as houlsby": {"init_weights": "houlsby"},
     "left out of a layer": {"leave_out": [0]},
