@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,9 +16,9 @@ from transformers.activations import ACT2FN
 
 from adapter_qa.config.low_rank import is_low_rank
 from adapter_qa.config.options import ADAPTER_CONFIGS, SMALLEST_REDUCTION
-from adapter_qa.core.errors import UserError, raise_if_any
+from adapter_qa.core.errors import UserError, first_names, raise_if_any
 from adapter_qa.core.files import read_json
-from adapter_qa.models.encoders import ADAPTER_SITE, adapter_layers, library_model_type
+from adapter_qa.models.encoders import ADAPTER_SITE, adapter_layers, encoder_of, library_model_type
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from adapter_qa.models.low_rank import (
     current_low_rank_config,
@@ -298,6 +299,12 @@ def size_problems(source: AdapterSource, base_config: dict[str, Any]) -> list[st
             for size in sorted(sizes)
             if size % config["phm_dim"]
         ]
+    adds_after_sum = config["residual_before_ln"] == "post_add" and not source.is_parallel
+    if adds_after_sum and config["output_adapter"] and not encoder_of(base_config).norm_after_output:
+        problems.append(
+            f"{source.name}: residual_before_ln post_add needs a layer norm after the feed-forward block, which "
+            f"{base_config['model_type']} has not; give true or false"
+        )
     smallest = int(base_config.get("embedding_size") or hidden_size) // 2
     if config["inv_adapter"] and config["inv_adapter_reduction_factor"] > smallest:
         problems.append(
@@ -361,7 +368,7 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
     layers = adapter_layers(base_config)
     if source.is_low_rank:
         return _compare_low_rank(source, document, layers)
-    return _compare_with_weights(source, sites_in_weights(folder, str(document.get("name"))), layers)
+    return _compare_with_weights(source, folder, sites_in_weights(folder, str(document.get("name"))), layers)
 
 
 def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
@@ -387,40 +394,55 @@ def _has_inverse(folder: Path) -> bool:
     return any("invertible" in name for name in weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
 
 
-def _compare_with_weights(source: AdapterSource, sites: set[AdapterSite], layers: int) -> AdapterSource:
+def _compare_with_weights(source: AdapterSource, folder: Path, sites: set[AdapterSite], layers: int) -> AdapterSource:
     """Check that an adapter has weights for all its sites; return it with `attention_only_last_layer` as they show it.
 
-    adapter-transformers 2.x did not record whether an adapter has no module after the last feed-forward block.
+    adapter-transformers 2.x did not record whether an adapter has no module after the last feed-forward block. A note
+    names weights that are not used.
     """
     saved_layers = 1 + max((site.layer for site in sites), default=-1)
     if saved_layers > layers:
-        raise UserError(f"{source.folder}: has weights for {saved_layers} layers, the base model has {layers}")
+        raise UserError(f"{folder}: has weights for {saved_layers} layers, the base model has {layers}")
     missing = sorted(source.sites(layers) - sites)
     if missing == [AdapterSite(layers - 1, "output_adapter")] and source.config["mh_adapter"]:
-        note = (
-            f"{source.folder}: has no weights after the last feed-forward block; it was trained with "
+        source = replace(source, attention_only_last_layer=True).with_note(
+            f"{folder}: has no weights after the last feed-forward block; it was trained with "
             "--houlsby_MHA_lastlayer True and is used in the same way"
         )
-        return replace(source, attention_only_last_layer=True, note=note)
-    if missing:
+    elif missing:
         listed = ", ".join(map(str, missing[:3])) + (" ..." if len(missing) > 3 else "")
         raise UserError(
-            f"{source.folder}: weights are missing for {listed}; the file is damaged, or was saved from an encoder "
+            f"{folder}: weights are missing for {listed}; the file is damaged, or was saved from an encoder "
             f"with fewer layers than the {layers} of the base model"
         )
-    return source
+    unused = list(map(str, sorted(sites - source.sites(layers))))
+    if not source.is_invertible and _has_inverse(folder):
+        unused.append("an invertible adapter")
+    return _with_unused(source, unused)
+
+
+def _with_unused(source: AdapterSource, unused: Sequence[str]) -> AdapterSource:
+    """Return the adapter with a note on the weights of its file for which its configuration has no module."""
+    if not unused:
+        return source
+    return source.with_note(
+        f"{source.folder}: its weights for {first_names(unused)} are left out; its {ADAPTER_CONFIG} has no module there"
+    )
 
 
 def _compare_low_rank(source: AdapterSource, document: dict[str, Any], layers: int) -> AdapterSource:
-    """Check that LoRA or (IA)3 has weights for all its layers, and return it, with a note if its alpha was corrected.
+    """Check that LoRA or (IA)3 has weights for all its layers, and return it.
 
+    A note says if its alpha was corrected, or if weights are not used.
     `build_setup` finds out whether all weights of a layer are there.
     """
     folder = source.folder or Path()
     saved = layers_of_names(weight_names(weights_file(folder, *ADAPTER_WEIGHTS)), str(document.get("name")))
     if max(saved, default=0) >= layers:
         raise UserError(f"{folder}: has weights for {max(saved) + 1} layers, the base model has {layers}")
-    missing = sorted(set(range(layers)) - set(source.config["leave_out"]) - saved)
+    used = set(range(layers)) - set(source.config["leave_out"])
+    source = _with_unused(source, [f"layer {layer}" for layer in sorted(saved - used)])
+    missing = sorted(used - saved)
     if missing:
         listed = ", ".join(map(str, missing[:3])) + (" ..." if len(missing) > 3 else "")
         raise UserError(
@@ -430,9 +452,7 @@ def _compare_low_rank(source: AdapterSource, document: dict[str, Any], layers: i
     alpha = source.config["alpha"]
     if document["config"].get("alpha", alpha) == alpha:
         return source
-    return replace(
-        source, note=f"{folder}: {document['version']} left out the factor alpha / r; alpha is taken as {alpha}"
-    )
+    return source.with_note(f"{folder}: {document['version']} left out the factor alpha / r; alpha is taken as {alpha}")
 
 
 def is_same_adapter(first: AdapterSource, second: AdapterSource) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -37,9 +38,18 @@ from adapter_qa.models.base_tokenizer import (
     sentencepiece_options,
     tokenizer_fingerprint,
 )
-from adapter_qa.models.encoders import ENCODERS, WORD_EMBEDDINGS, Encoder, encoder_of, takes_token_types
+from adapter_qa.models.encoders import (
+    ENCODERS,
+    LAYER,
+    WORD_EMBEDDINGS,
+    Encoder,
+    adapter_layers,
+    encoder_of,
+    takes_token_types,
+    with_sizes,
+)
 from adapter_qa.models.parameters import head_names
-from adapter_qa.models.weights import read_weights, weight_names, weights_file
+from adapter_qa.models.weights import check_finite, check_precision, read_weights, weight_names, weights_file
 
 MODEL_CLASSES = {
     "qa": AutoModelForQuestionAnswering,
@@ -47,6 +57,7 @@ MODEL_CLASSES = {
     "ner": AutoModelForTokenClassification,
 }
 DEFAULT_LABELS = ("LABEL_0", "LABEL_1")  # the library's
+CHECKED_TOKENS = 4  # of the input on which a new model is checked
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
 OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # of TensorFlow
 
@@ -145,12 +156,13 @@ def load_model(
         if shapes_only or options.random_init:
             with torch.device("meta") if shapes_only else nullcontext():
                 empty: PreTrainedModel = model_class.from_config(config, dtype=torch.float32, **attention)
+            _check_forward(empty, f"{options.config_name or name}")
             return empty
     if Path(name).is_dir():
         weight_files(options)
 
-    def load(loader: Any, source: str | None, **options: Any) -> tuple[PreTrainedModel, list[str]]:
-        """Return the model, and the names of weights that it needs and that the library made up."""
+    def load(loader: Any, source: str | None, **options: Any) -> tuple[PreTrainedModel, list[str], list[str]]:
+        """Return the model, the names of weights that the library made up for it, and those that it left out."""
         with _library_errors(f"{name}: the weights cannot be loaded"):
             model, loading_info = loader.from_pretrained(
                 source,
@@ -163,20 +175,64 @@ def load_model(
             )
         prefix = "" if require_head else base_prefix(config)
         missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
-        return model, [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
+        missing = [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
+        return model, missing, loading_info["unexpected_keys"]
 
-    model, missing = load(model_class, name, **_source_options(options))
+    model, missing, unexpected = load(model_class, name, **_source_options(options))
     has_old_names = task == "mlm" and bool(ENCODERS[config.model_type].old_head)
     renamed = _with_usual_names(options, config) if missing or has_old_names else None
     if renamed is not None:
-        model, missing = load(type(model), None, state_dict=renamed)
+        model, missing, unexpected = load(type(model), None, state_dict=renamed)
         model.name_or_path = config.name_or_path = name
     if missing:
         raise UserError(
             f"{name}: {len(missing)} weights are missing or of another shape, e.g. {missing[0]}; its weights and its "
             "config.json do not belong together"
         )
+    log_note(_notes_on_layers(name, model, unexpected))
+    weights = dict(model.named_parameters())
+    check_precision(name, weights)  # the library leaves some, such as float8, as they are stored
+    check_finite(name, weights)
+    _check_forward(model, name)
     return model
+
+
+def _notes_on_layers(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> list[str]:
+    """Return a note if layers of the base model's files are left out, because config.json says that it has fewer."""
+    prefix = base_prefix(model.config)
+    known = {weight.removeprefix(prefix) for weight, _ in model.named_parameters()}
+    saved = [
+        int(match["layer"])
+        for match in map(re.compile(LAYER).search, unexpected)
+        if match is not None
+        and (match.string[: match.start("layer")] + "0" + match.string[match.end("layer") :]).removeprefix(prefix)
+        in known
+    ]
+    layers = adapter_layers(with_sizes(model.config.to_dict()))
+    if max(saved, default=0) < layers:
+        return []
+    return [
+        f"{name}: its weights have {1 + max(saved)} layers, its config.json {layers}; the other "
+        f"{1 + max(saved) - layers} are left out"
+    ]
+
+
+@torch.no_grad()
+def _check_forward(model: PreTrainedModel, name: str) -> None:
+    """Check that the encoder of a new model can compute: some values in config.json are first used there.
+
+    Modes and random states stay as they are. A model of shapes only is not checked.
+
+    Raises:
+        UserError: if it cannot.
+    """
+    if model.device.type == "meta":
+        return
+    training = model.training
+    tokens = torch.arange(CHECKED_TOKENS)[None] % model.config.vocab_size
+    with _library_errors(f"{name}: the model cannot compute with the values in its config.json"):
+        model.eval().base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    model.train(training)
 
 
 def read_base_weights(options: ModelOptions) -> dict[str, torch.Tensor]:
@@ -188,7 +244,7 @@ def read_base_weights(options: ModelOptions) -> dict[str, torch.Tensor]:
     return {
         name: weight
         for path in weight_files(options)
-        for name, weight in read_weights(path, only_tensors=False).items()
+        for name, weight in read_weights(path, only_weights=False).items()
     }
 
 

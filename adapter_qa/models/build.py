@@ -19,6 +19,7 @@ from adapter_qa.core.files import read_json
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import AdapterSource
+from adapter_qa.models.base_model import CHECKED_TOKENS
 from adapter_qa.models.encoder_adapters import init_adapters
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS, FUSION_WEIGHTS, HEAD_WEIGHTS
 from adapter_qa.models.fusion import use_fast_fusion
@@ -26,9 +27,7 @@ from adapter_qa.models.low_rank import keep_autocast_dtype
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
 from adapter_qa.models.saved_adapters import SavedHead
 from adapter_qa.models.saved_fusion import read_fusion_config
-from adapter_qa.models.weights import read_weights, weights_file
-
-CHECKED_TOKENS = 4  # of the input on which `check_effect` compares outputs
+from adapter_qa.models.weights import check_finite, read_weights, weights_file
 
 
 def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
@@ -107,6 +106,8 @@ def _load_adapter(model: PreTrainedModel, source: AdapterSource, folder: Path) -
     missing: list[str] = loading_info["missing_keys"]
     if missing:
         raise UserError(f"{folder}: {len(missing)} weights are missing, e.g. {missing[0]}; the file is damaged")
+    mark = adapter_mark(source)
+    check_finite(str(folder), {name: weight for name, weight in model.named_parameters() if mark in name})
 
 
 def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> None:
@@ -139,15 +140,18 @@ def _load_head(model: PreTrainedModel, head: SavedHead) -> None:
 
 def _load_weights(model: PreTrainedModel, path: Path, state: Mapping[str, torch.Tensor], names: Set[str]) -> None:
     """Load the named weights, and no others, from the content of a file."""
-    shapes = {name: weight.shape for name, weight in model.named_parameters() if name in names}
-    mismatched = sorted(name for name, shape in shapes.items() if name not in state or state[name].shape != shape)
+    weights = {name: weight for name, weight in model.named_parameters() if name in names}
+    mismatched = sorted(
+        name for name, weight in weights.items() if name not in state or state[name].shape != weight.shape
+    )
     if mismatched:
         raise UserError(
-            f"{path}: {len(mismatched)} of {len(shapes)} weights are missing or of another shape, e.g. "
+            f"{path}: {len(mismatched)} of {len(weights)} weights are missing or of another shape, e.g. "
             f"{mismatched[0]}; the file is damaged or belongs to another model"
         )
     if model.device.type != "meta":  # in a dry run, which only checks them
-        model.load_state_dict({name: state[name] for name in shapes}, strict=False)
+        model.load_state_dict({name: state[name] for name in weights}, strict=False)
+    check_finite(str(path), weights)
 
 
 def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:

@@ -37,6 +37,7 @@ class Encoder:
         mask_dimensions: of the attention mask that it takes: 3, (batch, 1, tokens), if possible, otherwise 2. For two
             dimensions transformers checks whether it contains padding, and that check waits for the GPU in every step.
         rotates_positions: whether queries and keys are rotated by their positions, in place of position embeddings.
+        norm_after_output: whether a layer norm follows the feed-forward block.
         shares_layers: whether all layers have the same weights, and so the same adapter.
         old_head: names of a masked-LM head in released files that its class does not know, each with the present one;
             parts of names, tried in this order.
@@ -54,6 +55,7 @@ class Encoder:
     token_types: int = 2
     mask_dimensions: int = 3
     rotates_positions: bool = False
+    norm_after_output: bool = True
     shares_layers: bool = False
     old_head: Mapping[str, str] = field(default_factory=dict)
     discriminator_head: str | None = None
@@ -98,6 +100,7 @@ ENCODERS = {
         takes_token_types=False,
         mask_dimensions=2,
         rotates_positions=True,
+        norm_after_output=False,
         default_attention="sdpa",  # the library's is flash attention, whose batches have a form that adapters lack
         settings={"reference_compile": False},  # on a GPU it would compile parts of the model that adapters change
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from adapter_qa.core.errors import UserError, error_line
+from adapter_qa.core.errors import UserError, error_line, first_names
 
+PRECISIONS = {"float32", "float16", "bfloat16", "float64"}  # in which weights may be stored
 TRAINER_STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")  # what `Trainer` unpickles
 
 
@@ -28,26 +30,37 @@ def weights_file(folder: Path, *names: str) -> Path:
     raise UserError(f"{folder}: holds no {' or '.join(names)}; the folder is damaged or incomplete")
 
 
-def read_weights(path: Path, *, only_tensors: bool = True) -> dict[str, torch.Tensor]:
+def read_weights(path: Path, *, only_weights: bool = True) -> dict[str, torch.Tensor]:
     """Return all weights of a file by name, on the CPU; their values are read from the disk where they are used.
 
     A `.bin` file in the format before torch 1.6 is read at once.
 
     Args:
         path: the file.
-        only_tensors: refuse other values beside the tensors, such as the number of an epoch; else leave them out.
+        only_weights: refuse other values beside the weights, such as the number of an epoch; else leave them out, and
+            accept tensors of whole numbers.
 
     Raises:
-        UserError: if the file cannot be read, or holds anything other than tensors.
+        UserError: if the file cannot be read, or holds anything other than weights.
     """
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            tensors = load_file(path)
         except (OSError, SafetensorError) as error:
             raise _unreadable(path, error) from error
+    else:
+        tensors = _unpickle_tensors(path, only_tensors=only_weights)
+    if only_weights:
+        check_precision(str(path), tensors)
+    return tensors
+
+
+def _unpickle_tensors(path: Path, *, only_tensors: bool) -> dict[str, torch.Tensor]:
     state = _unpickle(path)
     values = state if isinstance(state, dict) else {}
-    tensors = {name: value for name, value in values.items() if isinstance(value, torch.Tensor)}
+    tensors = {
+        name: value for name, value in values.items() if isinstance(name, str) and isinstance(value, torch.Tensor)
+    }
     if not tensors or (only_tensors and len(tensors) < len(values)):
         names = [str(name) for name in values if name not in tensors]
         found = f" ({', '.join(names[:3])})" if names else ""
@@ -60,12 +73,44 @@ def read_weights(path: Path, *, only_tensors: bool = True) -> dict[str, torch.Te
 def weight_names(path: Path) -> list[str]:
     """Return the names of the weights in a file; of safetensors, from the header; errors as in `read_weights`."""
     if path.suffix != ".safetensors":
-        return list(read_weights(path, only_tensors=False))
+        return list(read_weights(path, only_weights=False))
     try:
         with safe_open(path, "pt") as file:
             return list(file.keys())
     except (OSError, SafetensorError) as error:
         raise _unreadable(path, error) from error
+
+
+def check_precision(source: str, weights: Mapping[str, torch.Tensor]) -> None:
+    """Check that weights are stored as floating-point numbers of at least 16 bits.
+
+    Raises:
+        UserError: if they are not; `source` is the file or folder that they are from.
+    """
+    others = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()} - PRECISIONS)
+    if others:
+        raise UserError(
+            f"{source}: stores weights as {first_names(others)}; give them as float32, float16, bfloat16 or float64"
+        )
+
+
+def check_finite(source: str, weights: Mapping[str, torch.Tensor]) -> None:
+    """Check that no weight is NaN or infinite; on the meta device they have no values.
+
+    Raises:
+        UserError: if one is; `source` is the file or folder that they are from.
+    """
+    # A sum is finite only if all values are, and takes less time than `isfinite` of each.
+    broken = [
+        name
+        for name, weight in weights.items()
+        if not weight.is_meta and not weight.sum().isfinite() and not weight.isfinite().all()
+    ]
+    if broken:
+        raise UserError(
+            f"{source}: {len(broken)} of {len(weights)} weights are NaN or infinite ({first_names(broken)}); the "
+            "training that saved them failed, or the file is damaged"
+        )
 
 
 def check_states(checkpoint: Path) -> None:

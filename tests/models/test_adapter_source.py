@@ -9,7 +9,9 @@ from typing import Any
 
 import adapters
 import pytest
+import torch
 from adapters import Fuse, Stack
+from safetensors.torch import load_file, save_file
 from support.problems import problems_of
 from support.saved_folders import BASE_CONFIG, write_adapter, write_setup
 from support.setups import write_config
@@ -102,6 +104,33 @@ def test_sites_follow_from_the_configuration(
 ) -> None:
     source = AdapterSource("qa", {**new_config(kind), "leave_out": leave_out})
     assert replace(source, attention_only_last_layer=attention_only_last_layer).sites(3) == sites
+
+
+@pytest.mark.parametrize(
+    ("changes", "sites", "unused"),
+    [
+        ({}, [], None),
+        ({"leave_out": [3]}, [], "layer 3 (output_adapter)"),
+        ({}, ["0.attention.output", "2.attention.output"], "layer 0 (mh_adapter), layer 2 (mh_adapter)"),
+    ],
+)
+def test_weights_that_the_configuration_does_not_use_are_noted(
+    tmp_path: Path, changes: dict[str, Any], sites: list[str], unused: str | None
+) -> None:
+    sites = [*[f"{layer}.output" for layer in range(4)], *sites]
+    folder = write_adapter(tmp_path, sites=sites, config={**new_config("pfeiffer"), **changes})
+    assert read_adapter(folder, "qa", BASE_CONFIG).note == (
+        unused and f"{folder}: its weights for {unused} are left out; its adapter_config.json has no module there"
+    )
+
+
+def test_an_inverse_that_the_configuration_does_not_have_is_noted(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path)
+    path = folder / "adapter.safetensors"
+    save_file(load_file(path) | {"bert.invertible_adapters.qa.F.0.weight": torch.ones(8, 16)}, path)
+    assert read_adapter(folder, "qa", BASE_CONFIG).note == (
+        f"{folder}: its weights for an invertible adapter are left out; its adapter_config.json has no module there"
+    )
 
 
 @pytest.mark.parametrize(("kind", "inverse"), [("text_task", None), ("text_lang", "nice"), (None, "nice")])

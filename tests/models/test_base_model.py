@@ -171,6 +171,47 @@ def test_truncated_weights_are_refused(copied: Path, size: int) -> None:
     assert "\n" not in problem
 
 
+def test_weights_that_cannot_be_used_are_refused(copied: Path) -> None:
+    name = "bert.encoder.layer.1.output.dense.weight"
+    change_weights(copied, lambda state: state | {name: state[name] / 0})
+    options = ModelOptions(str(copied))
+    assert problem_of(load_model, options, "qa") == (
+        f"{copied}: 1 of 71 weights are NaN or infinite ({name}); the training that saved them failed, or the file is "
+        "damaged"
+    )
+    load_model(options, "qa", shapes_only=True)
+    change_weights(copied, lambda state: {key: torch.ones_like(w).to(torch.float8_e4m3fn) for key, w in state.items()})
+    assert problem_of(load_model, options, "qa") == (
+        f"{copied}: stores weights as float8_e4m3fn; give them as float32, float16, bfloat16 or float64"
+    )
+
+
+def test_layers_that_the_configuration_leaves_out_are_noted(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def notes() -> list[str]:
+        load_model(ModelOptions(str(copied)), "qa")
+        return [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+
+    assert notes() == []
+    change_weights(copied, lambda state: state | {"bert.decoder.layer.9.output.dense.weight": torch.ones(32, 64)})
+    assert notes() == []
+    change(copied, num_hidden_layers=1)
+    expected = [f"note: {copied}: its weights have 4 layers, its config.json 1; the other 3 are left out"]
+    assert notes() == expected
+    change_weights(copied, lambda state: {name.removeprefix("bert."): weight for name, weight in state.items()})
+    assert notes() == expected
+
+
+@pytest.mark.parametrize("random_init", [False, True])
+def test_a_value_that_the_first_computation_rejects_is_refused(copied: Path, random_init: bool) -> None:
+    options = ModelOptions(str(copied), random_init=random_init)
+    state = torch.get_rng_state()
+    assert load_model(options, "mlm").training is random_init  # as without this check
+    assert torch.equal(torch.get_rng_state(), state) is not random_init
+    change(copied, layer_norm_eps="x")
+    problem = problem_of(load_model, options, "qa")
+    assert problem.startswith(f"{copied}: the model cannot compute with the values in its config.json (TypeError: ")
+
+
 # ---------------------------------------------------------------- bases as people have them
 
 

@@ -25,7 +25,7 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.models import build
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_model import load_model
-from adapter_qa.models.build import check_effect, check_setup, trained_names
+from adapter_qa.models.build import build_setup, check_effect, check_setup, trained_names
 from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values, parameter_table
 from adapter_qa.models.save import save_setup
@@ -405,6 +405,25 @@ def test_damaged_weights_are_refused(
         save_file(state, path)
     with pytest.raises(UserError, match=message):
         maker.model(setup_from_saved("--load_adapter", str(folder), "qa", maker.config))
+
+
+@pytest.mark.parametrize("file", ["qa/adapter", "qa,ner/model_adapter_fusion", "model_head"])
+def test_saved_weights_that_are_nan_are_refused(
+    maker: Maker, saved: dict[str, Path], tmp_path: Path, file: str
+) -> None:
+    folder = Path(shutil.copytree(maker.make("nan", *SETUPS["fusion"][1](saved))[2], tmp_path / "fusion"))
+    path = folder / f"{file}.safetensors"
+    state = load_file(path)
+    name = sorted(state)[0]
+    save_file(state | {name: state[name] * torch.nan}, path)
+    setup = setup_from_saved("--load_adapter", str(folder), "qa", maker.config)
+    source = path.parent if file == "qa/adapter" else path
+    assert problem_of(maker.model, setup) == (
+        f"{source}: 1 of {len(state)} weights are NaN or infinite ({name}); the training that saved them failed, or "
+        "the file is damaged"
+    )
+    if source != path.parent:  # a dry run loads adapters only
+        build_setup(load_model(maker.options, "qa", shapes_only=True), setup)
 
 
 def test_the_head_of_a_fusion_has_the_weights_of_the_saved_one(

@@ -498,6 +498,17 @@ def change_weights(folder: Path, change: Any) -> None:
     save_file(change(load_file(path)), path)
 
 
+def test_weights_of_a_layer_that_is_left_out_are_noted(maker: Maker, tmp_path: Path) -> None:
+    folder = shutil.copytree(maker.make("all layers", "qa", A(adapter_config="lora"))[2], tmp_path / "qa") / "qa"
+    path = folder / "adapter_config.json"
+    document = json.loads(path.read_text())
+    document["config"]["leave_out"] = [1]
+    path.write_text(json.dumps(document))
+    assert setup_notes(setup_from_saved("--load_adapter", str(folder.parent), "qa", maker.config)) == [
+        f"{folder}: its weights for layer 1 are left out; its adapter_config.json has no module there"
+    ]
+
+
 def test_damaged_weights_are_refused(maker: Maker, tmp_path: Path) -> None:
     folder = maker.make("damaged", "qa", A(adapter_config="lora"))[2]
 

@@ -387,6 +387,22 @@ def test_a_configuration_that_does_not_fit_the_encoder_is_refused(
     assert problem in message
 
 
+@pytest.mark.parametrize("changes", [{"mh_adapter": True, "output_adapter": False}, PARALLEL, {}])
+def test_post_add_needs_a_norm_after_the_feed_forward_block(
+    bert: Maker, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    config = write_config(tmp_path / "adapter_config.json", **{"residual_before_ln": "post_add", **changes})
+    resolve_setup("qa", bert.config, A(adapter_config=config))
+    modernbert = {**bert.config, "model_type": "modernbert"}
+    if changes:
+        resolve_setup("qa", modernbert, A(adapter_config=config))
+    else:
+        assert problems_of(resolve_setup, "qa", modernbert, A(adapter_config=config)) == [
+            "qa: residual_before_ln post_add needs a layer norm after the feed-forward block, which modernbert has "
+            "not; give true or false"
+        ]
+
+
 def test_an_inverse_alone_is_enough_for_a_single_adapter(bert: Maker, kinds: dict[str, Path], tmp_path: Path) -> None:
     config = write_config(tmp_path / "adapter_config.json", **INVERTIBLE, leave_out=[0, 1, 2, 3])
     alone = bert.make("inverse alone", "qa", A(adapter_config=config))[2]
