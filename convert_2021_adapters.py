@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     """Convert the folders that the command line names; return the exit code."""
     options = read_options(argv)
     base = ModelOptions(options.model_name_or_path) if options.model_name_or_path else None
-    base_config = read_base_config(base) if base else None
+    base_config = read_base_config(base, can_be_random=False) if base else None
 
     from adapter_qa.models.base_model import silence_library_notices
     from adapter_qa.models.legacy_2021 import find_legacy_saves

@@ -10,9 +10,11 @@ Example:
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +32,8 @@ from adapter_qa.data.records import Record
 from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answers, spans_to_keep
 from adapter_qa.data.squad import to_questions
 from adapter_qa.data.windows import Windows, make_windows, window_layout
-from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings
+from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings, number_problems, shown
+from adapter_qa.inference.export_layout import EXPORT_FILE
 from adapter_qa.inference.pipeline_call import PipelineCall
 from adapter_qa.models.base_config import check_window, has_qa_head, read_base_config
 from adapter_qa.models.encoders import encoder_of, window_limit
@@ -90,6 +93,15 @@ class Overrides:
     doc_stride: int | None = None
     max_answer_length: int | None = None
 
+    def problems(self) -> list[str]:
+        """Return what is wrong with the numbers by themselves; empty if nothing is."""
+        names = ("max_seq_length", "doc_stride", "max_answer_length")
+        problems = number_problems({name: value for name in names if (value := vars(self)[name]) is not None})
+        threshold = self.null_score_diff_threshold
+        if threshold is not None and not (isinstance(threshold, Real) and math.isfinite(threshold)):
+            problems.append(f"null_score_diff_threshold is {shown(threshold)}; it must be a finite number")
+        return problems
+
 
 class QuestionAnswerer(PipelineCall):
     """A saved model that answers questions, with the run's own options for windows and answers.
@@ -103,7 +115,7 @@ class QuestionAnswerer(PipelineCall):
         base: instead of a run: folder or hub id of any model that was fully fine-tuned on questions.
         overrides: changes to what the run recorded.
         batch_size: windows per forward pass.
-        device: "cpu", "cuda" or "cuda:0"; None takes a GPU if there is one.
+        device: "cpu", "cuda" or "cuda:0", as text or as a device of torch; None takes a GPU if there is one.
 
     Attributes:
         saved: its files and metadata.
@@ -112,8 +124,8 @@ class QuestionAnswerer(PipelineCall):
         model: the model with its adapters, in evaluation mode.
 
     Raises:
-        UserError: if the folder holds no model that answers questions, an override or the device cannot be used, or
-            `run` and `base` are both given or both missing.
+        UserError: if the folder holds no model that answers questions, an override, the batch size or the device cannot
+            be used, or `run` and `base` are both given or both missing.
     """
 
     def __init__(
@@ -123,13 +135,14 @@ class QuestionAnswerer(PipelineCall):
         base: str | None = None,
         overrides: Overrides = Overrides(),
         batch_size: int = BATCH_SIZE,
-        device: str | None = None,
+        device: str | torch.device | None = None,
     ):
         from adapter_qa.data.window_dataset import pair_tokenizer
         from adapter_qa.models.base_model import load_tokenizer, silence_library_notices
 
         silence_library_notices()
         self._one_at_a_time = threading.Lock()  # hooks of two recordings would see each other's passes
+        raise_if_any(overrides.problems() + number_problems({"batch_size": batch_size}))
         self.batch_size = batch_size
         self.device = _find_device(device)
         if run is not None and base is None:
@@ -161,23 +174,28 @@ class QuestionAnswerer(PipelineCall):
         """Answer one question, with its `n_best` candidates; None: with as many as the run keeps.
 
         Raises:
-            UserError: if a text is empty or not valid.
+            UserError: if a text is empty or not valid, or `n_best` is not a whole number of at least 1.
         """
         answers, attention, counts = self._answer(read_pairs([(question, context)]), self._settings(n_best))
         document = attention.document() if attention.sites else None
         return Answer(**vars(answers.plain(n_best)[0]), attention=document, windows=counts[0])
 
-    def ask_many(self, pairs: Iterable[tuple[str, str]], n_best: int | None = None) -> list[Answer]:
-        """Answer pairs of question and context; `n_best` as for `ask`.
+    def ask_many(self, pairs: Iterable[tuple[str, str] | Mapping[str, str]], n_best: int | None = None) -> list[Answer]:
+        """Answer pairs of question and context, or dictionaries of both; `n_best` as for `ask`.
 
         Raises:
-            UserError: if there is no pair, or a text is empty or not valid.
+            UserError: if there is no pair, one is not a pair, a text is empty or not valid, or `n_best` is not a whole
+                number of at least 1.
         """
         answers, _, counts = self._answer(read_pairs(pairs), self._settings(n_best))
         return [Answer(**vars(a), windows=count) for a, count in zip(answers.plain(n_best), counts, strict=True)]
 
     def answer(self, questions: Sequence[Question], n_best: int | None = None) -> Answers:
-        """Answer questions with distinct ids; their gold answers are not used. `n_best` as for `ask`."""
+        """Answer questions with distinct ids; their gold answers are not used. `n_best` as for `ask`.
+
+        Raises:
+            UserError: if there is no question, or `n_best` is not a whole number of at least 1.
+        """
         return self.answer_with(questions, self._settings(n_best))
 
     def answer_with(self, questions: Sequence[Question], settings: AskSettings) -> Answers:
@@ -273,17 +291,33 @@ class QuestionAnswerer(PipelineCall):
 # ---------------------------------------------------------------- questions and answers
 
 
-def read_pairs(pairs: Iterable[tuple[str, str]]) -> list[Question]:
-    """Return pairs of question and context as questions with the ids "1", "2", ...
+def read_pairs(pairs: Iterable[tuple[str, str] | Mapping[str, str]]) -> list[Question]:
+    """Return pairs of question and context, or dictionaries of both, as questions with the ids "1", "2", ...
 
     Raises:
-        UserError: if there is no pair, or a text is empty or not valid.
+        UserError: if there is no pair, one is not a pair, or a text is empty or not valid.
     """
     records = [
-        Record(f"pair {number}", {"id": str(number), "question": question, "context": context})
-        for number, (question, context) in enumerate(pairs, start=1)
+        Record(f"pair {number}", {"id": str(number), **_texts_of(pair, number)})
+        for number, pair in enumerate(pairs, start=1)
     ]
     return to_questions(records, "ask", need_answers=False)
+
+
+def _texts_of(pair: object, number: int) -> dict[str, object]:
+    """Return question and context of a pair by name."""
+    names = ("question", "context")
+    if isinstance(pair, Mapping):
+        if pair.keys() >= {*names}:
+            return {name: pair[name] for name in names}
+    elif isinstance(pair, Iterable) and not isinstance(pair, (str, Set)):
+        texts = [*pair]
+        if len(texts) == len(names):
+            return dict(zip(names, texts, strict=True))
+    raise UserError(
+        f"ask: pair {number} ({type(pair).__name__}) is not a question and its context; give a tuple of these two, or "
+        "a dictionary with both"
+    )
 
 
 # ---------------------------------------------------------------- find the saved model
@@ -312,9 +346,16 @@ def _find_run(run: Path, base_model: str | None) -> SavedModel:
     """Find the model that a run saved, with the given base model or the recorded one."""
     from adapter_qa.models.saved_adapters import find_folder, read_setup
 
+    _refuse_export("RUN", run)
     has_adapters = not (run / FULL_FILE).is_file()
+    if not has_adapters and base_model is not None:
+        raise UserError(
+            f"--model_name_or_path {base_model}: {run} is fully fine-tuned and has its own weights; leave it out"
+        )
     if has_adapters and (run / "config.json").is_file() and has_qa_head(read_json(run / "config.json")):
-        raise UserError(f"RUN {run}: is a fully fine-tuned model but not from a run; give it as --base {run}")
+        raise UserError(
+            f"RUN {run}: is a fully fine-tuned model but not from a run; only ask_qa.py takes it, as --base {run}"
+        )
     if has_adapters and (run / RUN_FILE).is_file() and not any(run.glob("adapters-*")):
         document = read_json(run / RUN_FILE)
         status = document.get("status")
@@ -325,7 +366,12 @@ def _find_run(run: Path, base_model: str | None) -> SavedModel:
     folder = find_folder("RUN", str(run)) if has_adapters else run
     metadata = read_setup(folder).metadata if has_adapters else read_metadata(folder / FULL_FILE)
     base = _find_base(folder, metadata, base_model)
-    return SavedModel(folder, metadata, base, read_base_config(base), has_adapters)
+    return SavedModel(folder, metadata, base, read_base_config(base, can_be_random=False), has_adapters)
+
+
+def _refuse_export(option: str, folder: Path) -> None:
+    if (folder / EXPORT_FILE).is_file():
+        raise UserError(f"{option} {folder}: is an ONNX export; use its answer.py or QuestionAnswerer.from_onnx")
 
 
 def _find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> ModelOptions:
@@ -354,11 +400,12 @@ def _find_full_model(name: str) -> SavedModel:
     from adapter_qa.models.saved_adapters import is_adapter_dir
 
     folder = Path(name)
+    _refuse_export("--base", folder)
     if is_adapter_dir(folder) or any(is_adapter_dir(path) for path in folder.glob("adapters-*")):
         raise UserError(f"--base {name}: holds adapters; give it as RUN, without --base")
     metadata = read_metadata(folder / FULL_FILE) if (folder / FULL_FILE).is_file() else RunMetadata()
     base = ModelOptions(name)
-    config = read_base_config(base, "--base")
+    config = read_base_config(base, "--base", can_be_random=False)
     if not has_qa_head(config):
         raise UserError(
             f"--base {name}: was not trained to answer questions (architectures in its config.json: "
@@ -429,14 +476,14 @@ def _find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
 # ---------------------------------------------------------------- load the model
 
 
-def _find_device(name: str | None) -> torch.device:
+def _find_device(device: str | torch.device | None) -> torch.device:
     """Return the device with a name; for None, a GPU if there is one."""
     import torch
 
     count = torch.cuda.device_count()
     known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{index}" for index in range(count))]
-    if name is None:
-        name = "cuda" if count else "cpu"
+    default = "cuda" if count else "cpu"
+    name = default if device is None else str(device)
     if name not in known:
         raise UserError(f"--device {name}: no such device here; give {' or '.join(known)}")
     return torch.device(name)

@@ -352,7 +352,7 @@ FILES = [
         "--base {base} --model_name_or_path x --load_lang_adapter y --question a --context b",
         ("--model_name_or_path goes with RUN, not with --base; leave it out", "--load_lang_adapter goes with RUN")),
     Case("ask, fine-tuned model given as run", "ask", "copy --question a --context b",
-        ("copy: is a fully fine-tuned model but not from a run; give it as --base copy",),
+        ("copy: is a fully fine-tuned model but not from a run; only ask_qa.py takes it, as --base copy",),
         make=copied("base", with_json("config.json", architectures=["BertForQuestionAnswering"]))),
     Case("ask, base whose head weights are missing", "ask", "--base copy --question a --context b",
         ("2 weights are missing or of another shape, e.g. qa_outputs.bias",), late=True,

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -31,6 +32,7 @@ import predictor_qa
 from adapter_qa.core.errors import UserError
 from adapter_qa.inference import web_demo
 from adapter_qa.models import base_model
+from adapter_qa.models.file_names import FULL_FILE
 from predictor_qa import Overrides, QuestionAnswerer, read_pairs
 
 SAMPLE = ROOT / "examples" / "sample"
@@ -290,11 +292,23 @@ def test_fully_fine_tuned_model_of_another_program(saved_runs: SavedRuns, capsys
     assert (result.attention, result.no_answer) == (None, None)
 
 
+def test_no_other_model_answers_in_the_name_of_a_fully_fine_tuned_run(saved_runs: SavedRuns, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(saved_runs.full, run)
+    (run / FULL_FILE).write_text(json.dumps({"trainer": {"base_model": {"name_or_path": "."}}}), encoding="utf-8")
+    assert QuestionAnswerer(run).ask("Onde?", "Ana nasceu em Belém.").text
+    other = str(saved_runs.full)
+    assert problems_of(QuestionAnswerer, run, overrides=Overrides(base_model=other)) == [
+        f"--model_name_or_path {other}: {run} is fully fine-tuned and has its own weights; leave it out"
+    ]
+
+
 def test_invalid_arguments_are_refused(saved_runs: SavedRuns) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({}, "run is None and base is None; give exactly one of them"),
         ({"run": saved_runs.qa, "base": "x"}, "and base is 'x'; give exactly one of them"),
         ({"run": saved_runs.qa, "device": "gpu"}, "--device gpu: no such device here; give cpu"),
+        ({"run": saved_runs.qa, "device": torch.device("mps")}, "--device mps: no such device here; give cpu"),
         (
             {"base": str(saved_runs.full), "overrides": Overrides(language_adapter="none")},
             f"--load_lang_adapter none: {saved_runs.full} is fully fine-tuned and takes no adapters",
@@ -309,9 +323,70 @@ def test_invalid_arguments_are_refused(saved_runs: SavedRuns) -> None:
     assert refused.value.problems == [
         "ask: pair 2 (id '2'): 'question' is empty; 'context' has a lone surrogate, which is not valid text"
     ]
-    with pytest.raises(UserError) as refused:
-        read_pairs([])
-    assert refused.value.problems == ["ask: holds no questions"]
+    assert problems_of(read_pairs, []) == ["ask: holds no questions"]
+
+
+def test_models_that_a_run_or_a_base_cannot_be(saved_runs: SavedRuns, tmp_path: Path) -> None:
+    """The advice names what exists: no --base for a script that has none, and no --random_init."""
+    full, export, empty = (tmp_path / name for name in ("full", "export", "empty"))
+    for folder in (full, export, empty):
+        folder.mkdir()
+        shutil.copy(saved_runs.full / "config.json", folder)
+    (export / "export.json").write_text("{}", encoding="utf-8")
+    advice = "is an ONNX export; use its answer.py or QuestionAnswerer.from_onnx"
+    assert problems_of(QuestionAnswerer, export) == [f"RUN {export}: {advice}"]
+    assert problems_of(QuestionAnswerer, base=str(export)) == [f"--base {export}: {advice}"]
+    assert problems_of(QuestionAnswerer, full) == [
+        f"RUN {full}: is a fully fine-tuned model but not from a run; only ask_qa.py takes it, as --base {full}"
+    ]
+    lost = "holds no weights (model.safetensors); give a trained model"
+    assert problems_of(QuestionAnswerer, base=str(empty)) == [f"{empty}: {lost}"]
+    overrides = Overrides(base_model=str(empty))
+    assert problems_of(QuestionAnswerer, saved_runs.qa, overrides=overrides) == [f"{empty}: {lost}"]
+
+
+def test_numbers_that_cannot_be_used_are_refused(saved_runs: SavedRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line refuses them before; here all of a call come together, and before a model is loaded."""
+    overrides: list[tuple[dict[str, Any], str]] = [
+        ({"max_seq_length": "64"}, "max_seq_length is '64'; it must be a whole number of at least 1"),
+        ({"max_seq_length": 64.5}, "max_seq_length is 64.5; it must be a whole number of at least 1"),
+        ({"doc_stride": -1}, "doc_stride is -1; it must be a whole number of at least 0"),
+        ({"max_answer_length": True}, "max_answer_length is True; it must be a whole number of at least 1"),
+        ({"null_score_diff_threshold": math.nan}, "null_score_diff_threshold is nan; it must be a finite number"),
+        ({"null_score_diff_threshold": "1"}, "null_score_diff_threshold is '1'; it must be a finite number"),
+    ]
+    answerer = QuestionAnswerer(saved_runs.qa, device=torch.device("cpu"))
+    monkeypatch.setattr(base_model, "load_model", lambda *args, **kwargs: pytest.fail("the model is loaded"))
+    for fields, problem in overrides:
+        assert problems_of(QuestionAnswerer, saved_runs.qa, overrides=Overrides(**fields), batch_size=0) == [
+            problem,
+            "batch_size is 0; it must be a whole number of at least 1",
+        ]
+    pair = ("Onde?", "Ana.")
+    for n_best, problem in (
+        (0, "n_best is 0; it must be a whole number of at least 1"),
+        ("3", "n_best is '3'; it must be a whole number of at least 1"),
+        ([3], "n_best is a list; it must be a whole number of at least 1"),
+    ):
+        assert problems_of(answerer.ask, *pair, n_best=n_best) == [problem]
+        assert problems_of(answerer.ask_many, [pair], n_best=n_best) == [problem]
+        assert problems_of(answerer.answer, make_questions(1, 3), n_best=n_best) == [problem]
+    assert problems_of(answerer.answer, []) == ["there are no questions; give at least one"]
+
+
+def test_pairs_are_tuples_or_dictionaries_with_both_texts() -> None:
+    """A dictionary is not unpacked to its keys, and a text of two characters not to these."""
+    pair = {"question": "Onde?", "context": "Ana nasceu em Belém."}
+    pairs: list[Any] = [pair | {"id": "7"}, (*pair.values(),), [*pair.values()]]
+    questions = read_pairs(pairs)
+    assert [(question.id, question.question, question.context) for question in questions] == [
+        (number, *pair.values()) for number in ("1", "2", "3")
+    ]
+    for other in ("ab", ("a",), ("a", "b", "c"), {"question": "a"}, {"a", "b"}, 3, None):
+        assert problems_of(read_pairs, [pair, other]) == [
+            f"ask: pair 2 ({type(other).__name__}) is not a question and its context; give a tuple of these two, or a "
+            "dictionary with both"
+        ]
 
 
 def test_single_question_has_its_fusion_attention(saved_runs: SavedRuns) -> None:

@@ -224,8 +224,10 @@ def make_windows(
         on_progress: called after every `TEXTS_PER_CALL` texts.
 
     Raises:
-        UserError: as in `window_layout`.
+        UserError: there are no questions, or as in `window_layout`.
     """
+    if not questions:
+        raise UserError("there are no questions; give at least one")
     layout = window_layout(tokenizer, max_seq_length, doc_stride)
     capacity = max_seq_length - layout.special_tokens
     texts = [question.context for question in questions] + [question.question.lstrip() for question in questions]

@@ -1,11 +1,30 @@
-"""What one call may choose about answering. It needs the standard library only."""
+"""What one call may choose about answering, and the check of its numbers. It needs the standard library only."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
+from adapter_qa.core.errors import raise_if_any
+
 BATCH_SIZE = 16  # windows per forward pass, if none is given
+LOWEST = {"doc_stride": 0}  # 1 for other numbers
+
+
+def number_problems(numbers: Mapping[str, Any]) -> list[str]:
+    """Return a problem for each value that is not a whole number of at least 1, of doc_stride at least 0."""
+    problems = []
+    for name, value in numbers.items():
+        lowest = LOWEST.get(name, 1)
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < lowest:
+            problems.append(f"{name} is {shown(value)}; it must be a whole number of at least {lowest}")
+    return problems
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it; of what may be long only the type."""
+    return repr(value) if value is None or isinstance(value, (int, float, str)) else f"a {type(value).__name__}"
 
 
 class AskSettings(NamedTuple):
@@ -33,6 +52,11 @@ class AskSettings(NamedTuple):
 
     @classmethod
     def of_model(cls, options: Mapping[str, Any], batch_size: int, n_best: int | None = None) -> AskSettings:
-        """Return the settings of a model's `answering_options`, with at least `n_best` candidates."""
+        """Return the settings of a model's `answering_options`, with at least `n_best` candidates.
+
+        Raises:
+            UserError: `n_best` is not a whole number of at least 1.
+        """
+        raise_if_any(number_problems({"n_best": n_best} if n_best is not None else {}))
         settings = cls(**options, batch_size=batch_size)
         return settings._replace(n_best_size=max(settings.n_best_size, n_best or 0))

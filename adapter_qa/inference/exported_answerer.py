@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from adapter_qa.core.errors import raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import Answers
-from adapter_qa.inference.ask_settings import AskSettings
+from adapter_qa.inference.ask_settings import AskSettings, number_problems
 from adapter_qa.inference.export_layout import CONFIG_FILE
 from adapter_qa.inference.exported_model import ExportedModel
 from adapter_qa.inference.pipeline_call import PipelineCall
@@ -26,10 +27,11 @@ class ExportedAnswerer(PipelineCall):
         model: graph, tokenizer and options; answers too, as `answer.py` does.
 
     Raises:
-        UserError: a file of the folder is missing or damaged.
+        UserError: a file of the folder is missing or damaged, or the batch size is not a whole number of at least 1.
     """
 
     def __init__(self, folder: Path, batch_size: int):
+        raise_if_any(number_problems({"batch_size": batch_size}))
         self.model = ExportedModel.load(folder)
         self.pair_tokenizer = self.model.tokenizer
         self.batch_size = batch_size

@@ -14,17 +14,15 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
-from adapter_qa.core.files import kind
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import Answers
 from adapter_qa.data.windows import TEXTS_PER_CALL, cut_text, pair_layout, stride_remedy
-from adapter_qa.inference.ask_settings import AskSettings
+from adapter_qa.inference.ask_settings import AskSettings, number_problems, shown
 from adapter_qa.inference.call_inputs import CallError, Item, flat, is_stream, read_items, read_stream
 
 DEPRECATED_INPUTS = ("X", "data")  # other names of the first argument
 WITHOUT_EFFECT = ("padding", "num_workers")  # on answers; the pipeline took them
-LOWEST = {"doc_stride": 0}  # 1 for other numbers
 
 
 class CallAnswer(TypedDict):
@@ -144,15 +142,15 @@ class PipelineCall(ABC):
         Raises:
             CallError: a value cannot be used.
         """
-        problems = [_number_problem(name, value) for name, value in numbers.items()]
+        given = {name: value for name, value in numbers.items() if value is not None}
+        problems = number_problems(given)
         for name, value in switches.items():
             if value not in (None, False, True):
-                problems.append(f"{name} is {_shown(value)}; it must be True or False")
-        problems = [problem for problem in problems if problem]
+                problems.append(f"{name} is {shown(value)}; it must be True or False")
         if problems:
             raise CallError(problems)
         own = self._settings()
-        given = {name: int(value) for name, value in numbers.items() if value is not None}
+        given = {name: int(value) for name, value in given.items()}
         length = given.get("max_seq_len", own.max_seq_length)
         default_stride = min(own.doc_stride, length // 2) if "max_seq_len" in given else own.doc_stride
         stride = given.get("doc_stride", default_stride)
@@ -221,17 +219,6 @@ def _read_deprecated(names: Mapping[str, Any]) -> dict[str, Any]:
     if "topk" in given:
         warnings.warn("topk parameter is deprecated, use top_k instead", UserWarning, stacklevel=3)
     return given
-
-
-def _number_problem(name: str, value: Any) -> str:
-    lowest = LOWEST.get(name, 1)
-    if value is None or (isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= lowest):
-        return ""
-    return f"{name} is {_shown(value)}; it must be a whole number of at least {lowest}"
-
-
-def _shown(value: Any) -> str:
-    return repr(value) if isinstance(value, int | float | str) else kind(value)
 
 
 def shorten_questions(questions: Sequence[Question], tokenizer: PairTokenizer, most: int) -> list[Question]:

@@ -22,8 +22,10 @@ LARGEST_SIZE = 2**24  # a larger one is a mistake or an attack
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
-def read_base_config(options: ModelOptions, option: str = "--model_name_or_path") -> dict[str, Any]:
-    """Read and check config.json of the base model.
+def read_base_config(
+    options: ModelOptions, option: str = "--model_name_or_path", *, can_be_random: bool = True
+) -> dict[str, Any]:
+    """Read and check config.json of the base model. A script for which `can_be_random` has the option --random_init.
 
     A crafted `_attn_implementation_internal` or `_attn_implementation` makes transformers 4.57 run code from the hub
     (CVE-2026-4372), so keys with such a name are rejected.
@@ -53,7 +55,8 @@ def read_base_config(options: ModelOptions, option: str = "--model_name_or_path"
     problems += _attention_problems(options.attn_implementation, config)
     model = Path(options.model_name_or_path)
     if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in WEIGHT_FILES):
-        problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model or --random_init True")
+        random = " or --random_init True" if can_be_random else ""
+        problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model{random}")
     raise_if_any(problems)
     return config
 

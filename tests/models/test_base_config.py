@@ -165,6 +165,9 @@ def test_missing_weights_are_refused_unless_they_are_random(folder: Path) -> Non
     assert problems_of(read_base_config, ModelOptions(str(folder))) == [
         f"{folder}: holds no weights (model.safetensors); give a trained model or --random_init True"
     ]
+    assert problems_of(read_base_config, ModelOptions(str(folder)), can_be_random=False) == [
+        f"{folder}: holds no weights (model.safetensors); give a trained model"
+    ]
     assert read_base_config(ModelOptions(str(folder), random_init=True))["model_type"] == "bert"
 
 
