@@ -20,7 +20,7 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -33,10 +33,13 @@ from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.squad import QuestionColumns
 from adapter_qa.inference.answer_files import (
+    INPUT_SETTING,
     PARQUET,
     AnswerProgress,
     Settings,
+    answer_schema,
     check_settings,
+    join_schemas,
     open_answers,
     schema_of,
 )
@@ -376,7 +379,10 @@ def answer_questions(options: argparse.Namespace) -> None:
 
 
 def write_answers(options: argparse.Namespace, requests: Requests) -> None:
-    """Answer all questions of the options into --output, after those that an interrupted run has answered."""
+    """Answer all questions of the options into --output, after those that an interrupted run has answered.
+
+    Only a file of questions can be read again, so no other run resumes.
+    """
     output: Path = options.answer_path
     resumes = requests.file is not None
     settings = input_settings(options, requests.file)
@@ -389,9 +395,12 @@ def write_answers(options: argparse.Namespace, requests: Requests) -> None:
     settings |= answerer.fingerprint()
     if not options.overwrite:
         check_settings(output, settings)
+    if schema is not None:
+        answer_columns = answer_schema(version_2=answerer.options["version_2"], n_best=options.n_best)
+        schema = join_schemas(schema, answer_columns)
     tally = Tally()
     with (
-        raise_on_signal() if resumes else nullcontext(),
+        raise_on_signal(resumes=resumes),
         open_answers(output, settings, resumes=resumes, schema=schema) as answers,
     ):
         before = answers.done
@@ -418,14 +427,14 @@ def input_settings(options: argparse.Namespace, file: Path | None) -> Settings:
     """Return what the answers depend on, as far as it is known before the model is loaded."""
     columns = {f"--{name}": getattr(options, name) for name in INPUT_COLUMNS}
     content = sha256(file) if file is not None else None
-    return {"--input": content, **columns, "--n_best": options.n_best, "--shard": options.shard}
+    return {INPUT_SETTING: content, **columns, "--n_best": options.n_best, "--shard": options.shard}
 
 
 def answer_blocks(
     answerer: QuestionAnswerer, requests: Iterator[Request], options: argparse.Namespace, tally: Tally
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yield requests with their answers, block by block, and count them."""
-    for block in blocks(requests):
+    """Yield requests with their answers, in place of earlier ones, block by block, and count them."""
+    for block in blocks(_without_answers(requests)):
         with report_out_of_memory(options.batch_size):
             answers = answerer.ask_many([(one["question"], one["context"]) for one in block], options.n_best or 1)
         tally.add(block, answers)

@@ -34,21 +34,22 @@ def _handle_signals(handler: Callable[[int, FrameType | None], object]) -> Itera
 
 
 @contextmanager
-def raise_on_signal() -> Iterator[None]:
+def raise_on_signal(*, resumes: bool = True) -> Iterator[None]:
     """Raise `Interrupted` when one of `SIGNALS` comes; also a decorator.
 
     Raises:
-        Interrupted: a signal came; the message says how to resume.
+        Interrupted: a signal came; the message says how to resume, if the work `resumes`.
     """
     owner = os.getpid()
-    with _handle_signals(lambda number, frame: _raise_interrupted(number, owner)):
+    with _handle_signals(lambda number, frame: _raise_interrupted(number, owner, resumes=resumes)):
         yield
 
 
-def _raise_interrupted(number: int, owner: int) -> None:
+def _raise_interrupted(number: int, owner: int, *, resumes: bool = True) -> None:
     """Raise `Interrupted` in the process `owner`; forked processes return, because their owner ends them."""
     if os.getpid() == owner:
-        raise Interrupted(number, f"by {signal.Signals(number).name}; the same command resumes from what is done")
+        advice = "; the same command resumes from what is done" if resumes else ""
+        raise Interrupted(number, f"by {signal.Signals(number).name}{advice}")
 
 
 class DeferredSignal:

@@ -31,6 +31,7 @@ PARQUET = ".parquet"
 PARTIAL_SUFFIX = ".partial"
 ANSWERS_NAME = "answers.jsonl"
 SETTINGS_NAME = "settings.json"
+INPUT_SETTING = "--input"  # None for standard input and for texts of the command line: such a run cannot be resumed
 ROWS_PER_GROUP = 10_000  # of a Parquet file: in memory, and in one of its row groups
 LONGEST_SHOWN = 40  # characters of a setting in a message; hashes are longer
 SECONDS_BETWEEN_LINES = 60.0  # of progress, without a terminal
@@ -48,7 +49,7 @@ def partial_folder(output: Path) -> Path:
 
 
 def check_settings(output: Path, settings: Settings) -> None:
-    """Compare some or all settings with those of the answers that an earlier run left.
+    """Compare some or all settings with those of the answers that an earlier run left, if these can be resumed.
 
     Raises:
         UserError: they differ.
@@ -57,6 +58,8 @@ def check_settings(output: Path, settings: Settings) -> None:
     if not (folder / SETTINGS_NAME).is_file():
         return
     earlier = read_json(folder / SETTINGS_NAME)
+    if earlier.get(INPUT_SETTING) is None:
+        return
     differing = [name for name, value in settings.items() if earlier.get(name) != value]
     if differing:
         shown = ", ".join(_difference(name, earlier.get(name), settings[name]) for name in differing)
@@ -80,12 +83,14 @@ class AnswerFile:
     Attributes:
         folder: its folder.
         stream: the file, open for appending.
+        resumes: whether the same command continues after the last answer.
         done: number of answers in it.
         last_id: id of the last of them.
     """
 
     folder: Path
     stream: IO[bytes]
+    resumes: bool = True
     done: int = 0
     last_id: Any = None
 
@@ -128,7 +133,7 @@ class AnswerFile:
             self.stream.flush()
             os.fsync(self.stream.fileno())
         except OSError as error:
-            advice = "fix that and give the same command, it resumes"
+            advice = "fix that and give the same command" + (", it resumes" if self.resumes else "")
             raise RunError(f"{self.folder}: {error.strerror}; {advice}") from error
         self.done += len(lines)
 
@@ -139,11 +144,13 @@ def open_answers(
 ) -> Iterator[AnswerFile]:
     """Open the answers to `output`, which becomes a complete file if the block ends without an error.
 
+    After an error answers stay beside it if they can be resumed, or if they are complete and only `output` failed.
+
     Args:
         output: Parquet if its name ends in .parquet, and JSON lines otherwise.
         settings: what the answers depend on.
         resumes: keep what a run with the same settings has answered; what else there is, is removed.
-        schema: of the questions, for Parquet; None if it is not known before they are read.
+        schema: of questions and answers, for Parquet; None if it is not known before the questions are read.
 
     Raises:
         UserError: the file cannot be written, or another process writes it.
@@ -156,25 +163,25 @@ def open_answers(
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); give another file") from error
     with stream:
         _lock(stream, output)
-        answers = AnswerFile(folder, stream)
+        answers = AnswerFile(folder, stream, resumes)
         path = folder / SETTINGS_NAME
         if resumes and path.is_file() and read_json(path) == settings:
             answers.find_complete_lines()
         else:
             stream.truncate(0)
             write_json(path, settings)  # before the first answer
-        is_unfinished = True
         try:
             yield answers
-            if output.suffix.lower() == PARQUET:
-                write_parquet(folder / ANSWERS_NAME, output, schema)
-            else:
-                os.replace(folder / ANSWERS_NAME, output)
-                fsync_path(output.parent)
-            is_unfinished = False
-        finally:
-            if not (is_unfinished and answers.done):
+        except BaseException:
+            if not (resumes and answers.done):
                 shutil.rmtree(folder)
+            raise
+        if output.suffix.lower() == PARQUET:
+            write_parquet(folder / ANSWERS_NAME, output, schema)
+        else:
+            os.replace(folder / ANSWERS_NAME, output)
+            fsync_path(output.parent)
+        shutil.rmtree(folder)
 
 
 def _lock(stream: IO[bytes], output: Path) -> None:
@@ -206,13 +213,29 @@ def schema_of(documents: Iterable[Document], source: object) -> pa.Schema:
         for rows in _groups(documents):
             struct = pa.array(rows).type
             names = dict.fromkeys(name for row in rows for name in row)  # pyarrow sorts them
-            found = pa.schema([struct.field(name) for name in names])
-            schema = pa.unify_schemas([schema, found], promote_options="permissive")
+            schema = join_schemas(schema, pa.schema([struct.field(name) for name in names]))
         parquet.ParquetWriter(pa.BufferOutputStream(), schema).close()  # refuses objects that are always empty
     except (pa.ArrowException, OverflowError) as error:
         reason = error_line(error)
         raise UserError(f"{source}: {reason}, which a Parquet file cannot hold; write JSON lines") from error
     return schema
+
+
+def join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:
+    """Return the columns of both, each with a type for the values of both."""
+    import pyarrow as pa
+
+    return pa.unify_schemas([first, second], promote_options="permissive")
+
+
+def answer_schema(*, version_2: bool, n_best: int | None) -> pa.Schema:
+    """Return the columns that every answer has, so that a shard without questions has them, too."""
+    from adapter_qa.data.spans import Candidate, PlainAnswer  # imports numpy
+
+    no_answer = 0.0 if version_2 else None
+    candidate = Candidate("a", 0, 1, 0.0, 0.0, 1.0)
+    answer = PlainAnswer("a", 1.0, 0, 1, (candidate,), no_answer, no_answer)
+    return schema_of([answer.document(n_best)], "an answer")
 
 
 def write_parquet(path: Path, output: Path, schema: pa.Schema | None) -> None:
@@ -226,7 +249,7 @@ def write_parquet(path: Path, output: Path, schema: pa.Schema | None) -> None:
 
     try:
         found = schema_of(_documents(path), path)
-        columns = pa.unify_schemas([found if schema is None else schema, found], promote_options="permissive")
+        columns = found if schema is None else join_schemas(schema, found)
         with atomic_file(output) as temporary, parquet.ParquetWriter(temporary, columns) as writer:
             for rows in _groups(_documents(path)):
                 writer.write_batch(pa.RecordBatch.from_struct_array(pa.array(rows, pa.struct(columns))))

@@ -23,7 +23,14 @@ import ask_qa
 from adapter_qa.core.cli import output_problems
 from adapter_qa.core.errors import RunError
 from adapter_qa.inference import answer_files, requests
-from adapter_qa.inference.answer_files import AnswerFile, AnswerProgress, open_answers, partial_folder, schema_of
+from adapter_qa.inference.answer_files import (
+    AnswerFile,
+    AnswerProgress,
+    check_settings,
+    open_answers,
+    partial_folder,
+    schema_of,
+)
 from adapter_qa.inference.requests import Requests, Shard, blocks, read_requests
 
 NAMES = ("Ana", "Rui", "Eva")
@@ -169,6 +176,42 @@ def test_a_stop_before_the_first_answer_leaves_nothing(tmp_path: Path) -> None:
     assert len(read_lines(partial_folder(output) / "answers.jsonl")) == 2
 
 
+def test_a_stop_of_what_cannot_be_resumed_leaves_nothing(tmp_path: Path) -> None:
+    output = tmp_path / "a.jsonl"
+    with pytest.raises(ZeroDivisionError):
+        answer_all(output, (record | {"id": 1 // (2 - n)} for n, record in enumerate(RECORDS)), resumes=False)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_answers_that_only_the_table_cannot_hold_stay(tmp_path: Path) -> None:
+    """Also those to standard input: the message names their file."""
+    output = tmp_path / "a.parquet"
+    with pytest.raises(RunError, match=r"answers\.jsonl has all answers as JSON lines"):
+        answer_all(output, [{"id": 1}, {"id": "a"}], resumes=False)
+    assert read_lines(partial_folder(output) / "answers.jsonl") == [{"id": 1}, {"id": "a"}]
+
+
+def test_settings_are_compared_with_those_of_answers_that_can_be_resumed(tmp_path: Path) -> None:
+    """A killed run leaves its folder; that of a file of questions is kept from one that reads standard input."""
+    output = tmp_path / "a.jsonl"
+    partial_folder(output).mkdir()
+    for earlier, problems in (
+        ({"--input": None, "--n_best": 2}, []),
+        (
+            {"--input": "a" * 64, "--n_best": 2},
+            [
+                f"--output {output}: {output}.partial holds answers of an unfinished run with other settings: another "
+                "--input, --n_best 2 then and not given now; give those of then, another file, or --overwrite"
+            ],
+        ),
+    ):
+        (partial_folder(output) / "settings.json").write_text(json.dumps(earlier), encoding="utf-8")
+        if problems:
+            assert problems_of(check_settings, output, {"--input": None, "--n_best": None}) == problems
+        else:
+            check_settings(output, {"--input": None, "--n_best": None})
+
+
 def test_answers_of_other_questions_are_refused(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     answers = AnswerFile(folder, io.BytesIO(), done=2, last_id="q7")
@@ -192,7 +235,10 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
     assert read_lines(output) == RECORDS[:2]
 
 
-def test_full_disk_is_reported_and_the_answers_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("resumes", [True, False])
+def test_full_disk_is_reported_and_the_answers_stay_if_they_can_be_resumed(
+    resumes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -204,13 +250,13 @@ def test_full_disk_is_reported_and_the_answers_stay(tmp_path: Path, monkeypatch:
         yield from RECORDS[3:]
 
     with pytest.raises(RunError) as failed:
-        answer_all(output, records())
+        answer_all(output, records(), resumes=resumes)
     folder = partial_folder(output)
     assert failed.value.problems == [
-        f"{folder}: No space left on device; fix that and give the same command, it resumes"
+        f"{folder}: No space left on device; fix that and give the same command{', it resumes' if resumes else ''}"
     ]
     monkeypatch.undo()
-    assert answer_all(output, RECORDS) == 4
+    assert answer_all(output, RECORDS, resumes=resumes) == (4 if resumes else 0)
     assert read_lines(output) == RECORDS
 
 
@@ -290,6 +336,30 @@ def test_parquet_in_and_out(saved_runs: SavedRuns, tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir() if file.suffix == ".partial"] == []
 
 
+def test_a_part_without_questions_has_the_columns_of_answers(saved_runs: SavedRuns, tmp_path: Path) -> None:
+    """Readers of all parts take the columns of the first one."""
+    path = write_lines(tmp_path / "in.jsonl", RECORDS[:1])
+    words = ["--n_best", "2", "--version_2_with_negative", "--output", str(tmp_path / "out.parquet"), "--shard"]
+    for shard in ("1/2", "2/2"):
+        assert ask_qa.main([str(saved_runs.qa), "--device", "cpu", "--input", str(path), *words, shard]) == 0
+    empty, full = (pyarrow.parquet.read_table(tmp_path / f"out-{number}-of-2.parquet") for number in (1, 2))
+    assert (len(empty), len(full)) == (0, 1)
+    assert empty.schema == full.schema
+    answers = ["answer", "score", "start", "end", "no_answer_score", "null_odds", "n_best"]
+    assert empty.column_names == [*RECORDS[0], *answers]
+
+
+def test_fields_of_an_earlier_answer_are_not_carried_over(saved_runs: SavedRuns, tmp_path: Path) -> None:
+    """As in the output of a run of SQuAD v2 with --n_best that is the input of another one."""
+    argv = [str(saved_runs.qa), "--device", "cpu", "--input"]
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    words = ["--n_best", "2", "--version_2_with_negative", "--output", str(first)]
+    assert ask_qa.main([*argv, str(write_lines(tmp_path / "in.jsonl", RECORDS[:1])), *words]) == 0
+    assert {"no_answer_score", "null_odds", "n_best"} < {*read_lines(first)[0]}
+    assert ask_qa.main([*argv, str(first), "--output", str(second)]) == 0
+    assert [*read_lines(second)[0]] == [*RECORDS[0], "answer", "score", "start", "end"]
+
+
 def test_types_that_a_table_cannot_hold_are_refused_before_a_model_is_loaded(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "in.jsonl", [RECORDS[0], RECORDS[1] | {"n": "one"}])
     done = run_main(ask_qa.main, "run", "--input", path, "--output", tmp_path / "out.parquet")
@@ -361,6 +431,30 @@ def test_standard_input_is_checked_and_answered_block_by_block(
     stream = io.TextIOWrapper(io.BytesIO("\n".join(lines).encode()))
     monkeypatch.setattr(sys, "stdin", stream)
     assert [record["id"] for record in read_requests("-").read()] == ["q0", "q1", "q2", "q3"]
+
+
+@pytest.mark.usefixtures("small_blocks")
+def test_a_stopped_run_on_standard_input_does_not_stop_the_next_one(
+    saved_runs: SavedRuns, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lines = "".join(json.dumps(record) + "\n" for record in RECORDS[:6]).encode()
+    output = tmp_path / "out.jsonl"
+    argv = [saved_runs.qa, "--device", "cpu", "--input", "-", "--output", output]
+    write = AnswerFile.write
+
+    def write_and_stop(answers: AnswerFile, documents: list[dict[str, Any]]) -> None:
+        write(answers, documents)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+        patch.setattr(AnswerFile, "write", write_and_stop)
+        stopped = run_main(ask_qa.main, *argv)
+    assert (stopped.returncode, stopped.stderr) == (128 + signal.SIGINT, "stopped: by SIGINT\n")
+    assert [*tmp_path.iterdir()] == []
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    assert run_main(ask_qa.main, *argv, "--n_best", 2).returncode == 0
+    assert [len(answer["n_best"]) for answer in read_lines(output)] == [2] * 6
 
 
 def test_lines_tell_the_progress_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
