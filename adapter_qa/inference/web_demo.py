@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from adapter_qa.core.errors import ReportedError, UserError
+from adapter_qa.core.errors import Interrupted, ReportedError, UserError
 from adapter_qa.core.files import is_text
+from adapter_qa.core.messages import print_error
+from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.inference.web_demo_html import STYLE, DemoAnswer, answers_html, problems_html
 
 if TYPE_CHECKING:
@@ -61,7 +65,7 @@ def listen(port: int) -> socket.socket:
 
 
 def serve_page(answerers: Mapping[str, AnswerQuestion], listener: socket.socket) -> None:
-    """Serve the page until Ctrl-C or SIGTERM.
+    """Serve the page until Ctrl-C or SIGTERM, which end the process at once, with a line on stderr.
 
     Args:
         answerers: Functions that answer a question, by the name that the page shows.
@@ -73,7 +77,16 @@ def serve_page(answerers: Mapping[str, AnswerQuestion], listener: socket.socket)
     app = make_app(answerers)
     listener.listen()  # a browser that is faster than the server waits
     print(f"http://{HOST}:{listener.getsockname()[1]}   (Ctrl-C ends)", flush=True)
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listener])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    try:
+        with raise_on_signal(resumes=False):
+            thread.start()
+            thread.join()
+    except Interrupted as error:
+        print_error(error)
+        sys.stderr.flush()
+        os._exit(error.exit_code)  # uvicorn and Python would wait for a question that is being answered
 
 
 def make_app(answerers: Mapping[str, AnswerQuestion]) -> FastAPI:

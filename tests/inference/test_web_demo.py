@@ -156,6 +156,40 @@ def test_a_port_in_use_is_refused() -> None:
         assert free.getsockname()[0] == "127.0.0.1"
 
 
+SERVER = """\
+import time
+from adapter_qa.inference.web_demo import listen, serve_page
+
+def answer(question, context):
+    print("asked", flush=True)
+    time.sleep(600)  # as a long context takes
+
+serve_page({"a": answer}, listen(0))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_page_while_it_answers_and_streams(number: signal.Signals) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed (the extra `serve`)")
+    import httpx
+
+    command = [sys.executable, "-c", SERVER]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    assert process.stdout is not None
+    with httpx.Client() as client:
+        try:
+            api = process.stdout.readline().split()[0] + "/gradio_api"
+            with client.stream("GET", f"{api}/heartbeat/abc"):
+                question = {"data": ["Ana.", "Onde?", ["a"]], "fn_index": 0, "session_hash": "abc"}
+                assert client.post(f"{api}/queue/join", json=question).status_code == 200
+                assert process.stdout.readline() == "asked\n"
+                process.send_signal(number)
+                stdout, stderr = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, stdout, stderr) == (128 + number, "", f"stopped: by {number.name}\n")
+
+
 # ---------------------------------------------------------------- in a browser
 
 
@@ -185,7 +219,7 @@ def url(saved_runs: SavedRuns) -> Iterator[str]:
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
-    assert stderr.endswith("stopped: interrupted\n")
+    assert stderr.endswith("stopped: by SIGINT\n")
     assert "Warning" not in stderr
     assert "Traceback" not in stderr
 
