@@ -39,11 +39,9 @@ def main(argv: list[str]) -> int:
     base = ModelOptions(options.model_name_or_path) if options.model_name_or_path else None
     base_config = read_base_config(base, can_be_random=False) if base else None
 
-    from adapter_qa.models.base_model import silence_library_notices
     from adapter_qa.models.legacy_2021 import find_legacy_saves
     from adapter_qa.models.setup_notes import setup_notes
 
-    silence_library_notices()
     saves = find_legacy_saves(Path(options.old), base_config)
     for save in saves:
         for line in describe(save):

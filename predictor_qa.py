@@ -25,6 +25,7 @@ from adapter_qa.config.run_configs import AnsweringOptions, answering_options
 from adapter_qa.config.validation import field_problems
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
+from adapter_qa.core.library_notices import silenced_loading
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
@@ -138,9 +139,8 @@ class QuestionAnswerer(PipelineCall):
         device: str | torch.device | None = None,
     ):
         from adapter_qa.data.window_dataset import pair_tokenizer
-        from adapter_qa.models.base_model import load_tokenizer, silence_library_notices
+        from adapter_qa.models.base_model import load_tokenizer
 
-        silence_library_notices()
         self._one_at_a_time = threading.Lock()  # hooks of two recordings would see each other's passes
         raise_if_any(overrides.problems() + number_problems({"batch_size": batch_size}))
         self.batch_size = batch_size
@@ -156,7 +156,8 @@ class QuestionAnswerer(PipelineCall):
         self.tokenizer = load_tokenizer(self.saved.base)
         self.pair_tokenizer = pair_tokenizer(self.tokenizer)
         window_layout(self.pair_tokenizer, self.options["max_seq_length"], self.options["doc_stride"])
-        self.model = _load_saved_model(self.saved, self.setup, self.tokenizer)
+        with silenced_loading():
+            self.model = _load_saved_model(self.saved, self.setup, self.tokenizer)
         self.model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps the method without its type
 
     @staticmethod

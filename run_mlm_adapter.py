@@ -15,6 +15,7 @@ from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.garbage_collection import no_garbage_collection
+from adapter_qa.core.library_notices import silenced_training
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
@@ -47,6 +48,7 @@ def main(argv: list[str]) -> int:
 @destroy_process_group_on_exit()
 @raise_on_signal()
 @report_resource_errors()
+@silenced_training()
 def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(MLMRunConfig, argv, description=str(__doc__), examples=EXAMPLES)

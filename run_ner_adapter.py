@@ -16,6 +16,7 @@ from adapter_qa.core.distributed import destroy_process_group_on_exit, on_main_p
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.files import write_text
 from adapter_qa.core.garbage_collection import no_garbage_collection
+from adapter_qa.core.library_notices import silenced_training
 from adapter_qa.core.messages import print_main
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> int:
 @destroy_process_group_on_exit()
 @raise_on_signal()
 @report_resource_errors()
+@silenced_training()
 def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(NERRunConfig, argv, description=str(__doc__), examples=EXAMPLES)

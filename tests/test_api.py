@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,12 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "adapters-qa" / "qa" / "adapter.safetensors")
 
 
+def random_states() -> list[object]:
+    """Return the states of the random generators, as values that can be compared."""
+    numpy_state = np.random.get_state(legacy=False)["state"]["key"]
+    return [random.getstate(), str(numpy_state.tolist()), torch.get_rng_state().tolist()]
+
+
 def same_weights(first: Path, second: Path) -> bool:
     one, other = weights(first), weights(second)
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
@@ -119,12 +127,17 @@ def test_a_run_leaves_nothing_to_the_next_one(
 ) -> None:
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # as a training with transformers alone leaves it
     environment, argv, verbosity = dict(os.environ), sys.argv, logging.get_verbosity()
+    loggers = [logging.get_logger(name) for name in ("transformers.modeling_utils", "adapters.model_mixin")]
+    filters = [[*logger.filters] for logger in loggers], [*warnings.filters]
+    generators = random_states()
     half = {**options, "bf16": True, "full_determinism": True, "log_level": "error"}
     train_qa({**half, "output_dir": tmp_path / "bf16"})
     assert not same_weights(tmp_path / "bf16", by_script)
     assert (dict(os.environ), sys.argv, logging.get_verbosity()) == (environment, argv, verbosity)
     assert not torch.are_deterministic_algorithms_enabled()
     assert AcceleratorState._shared_state == PartialState._shared_state == {}
+    assert ([logger.filters for logger in loggers], warnings.filters) == filters
+    assert random_states() == generators
     train_qa({**options, "output_dir": tmp_path / "float32"})
     assert same_weights(tmp_path / "float32", by_script)
 

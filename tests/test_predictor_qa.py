@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
+import logging
 import math
 import os
 import re
@@ -14,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -387,6 +389,14 @@ def test_pairs_are_tuples_or_dictionaries_with_both_texts() -> None:
             f"ask: pair 2 ({type(other).__name__}) is not a question and its context; give a tuple of these two, or a "
             "dictionary with both"
         ]
+
+
+def test_an_answerer_leaves_no_filter_in_the_libraries(saved_runs: SavedRuns) -> None:
+    """A head with random values is still told where somebody else loads one."""
+    loggers = [logging.getLogger(name) for name in ("transformers.modeling_utils", "adapters.model_mixin")]
+    before = [[*logger.filters] for logger in loggers], [*warnings.filters]
+    QuestionAnswerer(saved_runs.qa)
+    assert ([logger.filters for logger in loggers], warnings.filters) == before
 
 
 def test_single_question_has_its_fusion_attention(saved_runs: SavedRuns) -> None:

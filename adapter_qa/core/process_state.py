@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"  # transformers sets it for a run, and reads it in the next one
 
@@ -56,13 +57,56 @@ class _Settings(NamedTuple):
         set_verbosity(self.verbosity)
 
 
+class _Generators(NamedTuple):
+    """States of the random generators, which a run seeds; None for libraries that are not in use yet."""
+
+    python: Any
+    numpy: Any
+    torch: Any
+    cuda: Any
+
+    @classmethod
+    def read(cls) -> _Generators:
+        """Return the present states. Import nothing."""
+        numpy, torch = sys.modules.get("numpy"), sys.modules.get("torch")
+        return cls(
+            random.getstate(),
+            numpy.random.get_state() if numpy is not None else None,
+            torch.get_rng_state() if torch is not None else None,
+            torch.cuda.get_rng_state_all() if torch is not None and torch.cuda.is_initialized() else None,
+        )
+
+    def restore(self) -> None:
+        """Set the states; those of libraries that were not in use become random, as in a new process."""
+        random.setstate(self.python)
+        if "numpy" in sys.modules:
+            import numpy as np
+
+            if self.numpy is None:
+                np.random.seed()
+            else:
+                np.random.set_state(self.numpy)
+        if "torch" in sys.modules:
+            import torch
+
+            if self.torch is None:
+                torch.seed()
+            else:
+                torch.set_rng_state(self.torch)
+            if self.cuda is not None:
+                torch.cuda.set_rng_state_all(self.cuda)
+            elif torch.cuda.is_initialized():
+                torch.cuda.seed_all()
+
+
 @contextmanager
 def restored_process(script: str) -> Iterator[None]:
     """Undo at the end what a run of a script leaves in its process and would change the next one.
 
-    That is the environment, settings of the libraries, and the state that accelerate shares among its objects.
+    That is the environment, settings of the libraries, the state that accelerate shares among its objects, and the
+    random generators.
     """
-    environment, argv, settings = dict(os.environ), sys.argv, _Settings.read()
+    environment, argv, settings, generators = dict(os.environ), sys.argv, _Settings.read(), _Generators.read()
     os.environ.pop(MIXED_PRECISION, None)
     sys.argv = [script]  # errors name the script
     try:
@@ -73,6 +117,7 @@ def restored_process(script: str) -> Iterator[None]:
             del os.environ[name]
         os.environ.update(environment)
         settings.restore()
+        generators.restore()
         if "accelerate" in sys.modules:
             from accelerate.state import AcceleratorState, GradientState
 

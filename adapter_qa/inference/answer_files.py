@@ -170,12 +170,13 @@ def open_answers(
         else:
             stream.truncate(0)
             write_json(path, settings)  # before the first answer
+        is_unfinished = True
         try:
             yield answers
-        except BaseException:
-            if not (resumes and answers.done):
+            is_unfinished = False
+        finally:
+            if is_unfinished and not (resumes and answers.done):
                 shutil.rmtree(folder)
-            raise
         if output.suffix.lower() == PARQUET:
             write_parquet(folder / ANSWERS_NAME, output, schema)
         else:

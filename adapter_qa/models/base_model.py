@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -454,20 +452,3 @@ def base_prefix(config: PretrainedConfig) -> str:
     """Return what the names of the base's weights begin with in every model with a head, e.g. "bert."."""
     model_class: Any = MODEL_MAPPING[type(config)]
     return f"{model_class.base_model_prefix}."
-
-
-def silence_library_notices() -> None:
-    """Silence notices of the libraries that are misleading here.
-
-    - PyTorch under DeepSpeed: a scheduler that seems to step before the optimizer; deprecated names, in every step.
-    - adapters: no adapter is activated, while a setup is being built.
-    - transformers: weights of a head are newly initialized, as intended.
-    """
-    warnings.filterwarnings("ignore", r"Detected call of `lr_scheduler.step\(\)` before `optimizer.step\(\)`")
-    warnings.filterwarnings("ignore", r"Seems like `optimizer.step\(\)` has been overridden")
-    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
-    logging.getLogger("adapters.model_mixin").addFilter(lambda record: "none are activated" not in record.getMessage())
-    # A filter, because at level ERROR transformers 4.57 writes a report on tensor parallelism instead.
-    logging.getLogger("transformers.modeling_utils").addFilter(
-        lambda record: "newly initialized" not in record.getMessage()
-    )

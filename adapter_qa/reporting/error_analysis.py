@@ -288,9 +288,8 @@ def count_windows(run: Run, questions: list[Question]) -> list[int]:
 
     from adapter_qa.data.window_dataset import pair_tokenizer
     from adapter_qa.data.windows import make_windows
-    from adapter_qa.models.base_model import load_tokenizer, silence_library_notices
+    from adapter_qa.models.base_model import load_tokenizer
 
-    silence_library_notices()
     tokenizer = pair_tokenizer(load_tokenizer(_base_model_options(run)))
     length, stride = int(run.document.options["max_seq_length"]), int(run.document.options["doc_stride"])
     windows = make_windows(questions, tokenizer, max_seq_length=length, doc_stride=stride)

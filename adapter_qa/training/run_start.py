@@ -19,7 +19,6 @@ from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.base_model import silence_library_notices
 from adapter_qa.models.metadata import read_document
 from adapter_qa.models.setup_notes import head_note, setup_notes
 from adapter_qa.runs.layout import LOGS_FOLDER, RUN_FILE, fold_folder
@@ -62,7 +61,6 @@ def start_run(
     Raises:
         UserError: if the folder cannot be used, or the library refuses the options.
     """
-    silence_library_notices()
     log_note(setup_notes(setup) if setup is not None else [])
     args = resolve_training_args(config.training)
     _choose_folder(args, config, setup)

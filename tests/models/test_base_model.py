@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ from adapter_qa.models.base_model import (
     check_masked_lm_head,
     load_model,
     load_tokenizer,
-    silence_library_notices,
 )
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.encoders import window_limit
@@ -415,31 +413,6 @@ def test_the_fingerprint_does_not_depend_on_adapters(tiny_bert: Path) -> None:
     build_setup(model, setup)
     assert any("invertible" in name for name, _ in model.named_parameters())
     assert weights_fingerprint(model) == before
-
-
-@pytest.fixture
-def library_loggers() -> Iterator[list[logging.Logger]]:
-    """The two loggers that `silence_library_notices` filters; afterwards they have their own filters again."""
-    loggers = [logging.getLogger(name) for name in ("adapters.model_mixin", "transformers.modeling_utils")]
-    before = [list(logger.filters) for logger in loggers]
-    yield loggers
-    for logger, filters in zip(loggers, before, strict=True):
-        logger.filters[:] = filters
-
-
-def test_only_two_library_notices_are_silenced(library_loggers: list[logging.Logger]) -> None:
-    silence_library_notices()
-    adapters_logger, transformers_logger = library_loggers
-    shown = [
-        bool(logger.filter(logger.makeRecord(logger.name, logging.WARNING, "", 0, message, (), None)))
-        for logger, message in [
-            (adapters_logger, "There are adapters available but none are activated for the forward pass."),
-            (adapters_logger, "something else"),
-            (transformers_logger, "Some weights of X were not initialized and are newly initialized: ['qa']"),
-            (transformers_logger, "something else"),
-        ]
-    ]
-    assert shown == [False, True, False, True]
 
 
 def test_random_weights_are_float32_whatever_the_configuration_says(tiny_bert: Path, tmp_path: Path) -> None:
