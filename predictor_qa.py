@@ -30,7 +30,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
 from adapter_qa.data.records import Record
-from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, choose_answers, spans_to_keep
+from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, check_logits, choose_answers, spans_to_keep
 from adapter_qa.data.squad import to_questions
 from adapter_qa.data.windows import Windows, make_windows, window_layout
 from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings, number_problems, shown
@@ -176,6 +176,7 @@ class QuestionAnswerer(PipelineCall):
 
         Raises:
             UserError: if a text is empty or not valid, or `n_best` is not a whole number of at least 1.
+            RunError: if the model's logits are NaN or infinite; so do the other methods that answer.
         """
         answers, attention, counts = self._answer(read_pairs([(question, context)]), self._settings(n_best))
         document = attention.document() if attention.sites else None
@@ -239,6 +240,7 @@ class QuestionAnswerer(PipelineCall):
             lost = f"{windows.cut_questions} of {len(questions)} questions"
             log_note([f"{lost} were too long for the window and lost their end"])
         spans, attention = self._find_spans(windows, settings)
+        check_logits(spans)
         answers = choose_answers(
             questions,
             windows,

@@ -31,7 +31,7 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 import ask_qa
 import predictor_qa
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.inference import web_demo
 from adapter_qa.models import base_model
 from adapter_qa.models.file_names import FULL_FILE
@@ -389,6 +389,19 @@ def test_pairs_are_tuples_or_dictionaries_with_both_texts() -> None:
             f"ask: pair 2 ({type(other).__name__}) is not a question and its context; give a tuple of these two, or a "
             "dictionary with both"
         ]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_logits_that_are_nan_or_infinite_are_an_error_and_no_missing_answer(
+    saved_runs: SavedRuns, value: float
+) -> None:
+    answerer = QuestionAnswerer(saved_runs.qa)
+    answerer.model.get_parameter("qa_outputs.bias").data.fill_(value)
+    with pytest.raises(RunError) as failed:
+        answerer.ask("Onde?", "Ana nasceu em Belém.")
+    assert failed.value.problems == [
+        "the model's logits are NaN or infinite, so it has no answers; train it again, with a lower --learning_rate"
+    ]
 
 
 def test_an_answerer_leaves_no_filter_in_the_libraries(saved_runs: SavedRuns) -> None:

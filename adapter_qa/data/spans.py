@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adapter_qa.core.errors import RunError
 from adapter_qa.data.questions import Question
 from adapter_qa.data.windows import Windows
 
@@ -120,6 +121,18 @@ class WindowSpans(NamedTuple):
     null_ends: np.ndarray
     log_totals: np.ndarray
     temperature: float = 1.0
+
+
+def check_logits(spans: WindowSpans) -> None:
+    """Check that a model that is asked has usable logits. A training checks its losses and weights itself.
+
+    Raises:
+        RunError: logits are NaN or infinite.
+    """
+    if not ((spans.log_totals < np.inf).all() and np.isfinite(spans.null_starts + spans.null_ends).all()):
+        raise RunError(
+            "the model's logits are NaN or infinite, so it has no answers; train it again, with a lower --learning_rate"
+        )
 
 
 def join_spans(batches: Sequence[WindowSpans], rows: np.ndarray) -> WindowSpans:

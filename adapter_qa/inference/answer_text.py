@@ -56,7 +56,7 @@ def print_text(text: str) -> None:
 
 def print_json(document: dict[str, Any]) -> None:
     """Print a line of JSON on stdout; it is written in ASCII if the encoding of stdout lacks one of its characters."""
-    line = escape_control_chars(json.dumps(document, ensure_ascii=False))
+    line = escape_control_chars(json.dumps(document, ensure_ascii=False, allow_nan=False))
     try:
         line.encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError:

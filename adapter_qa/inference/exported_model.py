@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -18,10 +19,18 @@ import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
-from adapter_qa.core.errors import ReportedError, UserError, error_line, raise_if_any
+from adapter_qa.core.errors import ReportedError, RunError, UserError, error_line, raise_if_any
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import Answers, PlainAnswer, choose_answers, join_spans, spans_to_keep, window_spans
+from adapter_qa.data.spans import (
+    Answers,
+    PlainAnswer,
+    check_logits,
+    choose_answers,
+    join_spans,
+    spans_to_keep,
+    window_spans,
+)
 from adapter_qa.data.windows import OnProgress, make_windows, pad_windows
 from adapter_qa.inference.answer_text import candidate_lines, one_line, print_json, print_text
 from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings
@@ -47,12 +56,13 @@ class ExportedModel:
     options: dict[str, Any]
 
     @classmethod
-    def load(cls, folder: Path) -> ExportedModel:
+    def load(cls, folder: str | Path) -> ExportedModel:
         """Load the model in a folder.
 
         Raises:
             UserError: a file is missing or damaged, or the tokenizer reports wrong characters.
         """
+        folder = Path(folder)
         path = folder / EXPORT_FILE
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
@@ -70,6 +80,7 @@ class ExportedModel:
 
         Raises:
             UserError: question or context is empty or contains a lone surrogate.
+            RunError: the logits are NaN or infinite.
         """
         check_texts(question, context)
         return self.answer_all([Question("1", question, context, (), ())], n_best).plain(n_best)[0]
@@ -106,10 +117,12 @@ class ExportedModel:
             )
             if on_progress is not None:
                 on_progress(first + len(rows), len(order))
+        spans = join_spans(batches, np.argsort(order))
+        check_logits(spans)
         return choose_answers(
             questions,
             windows,
-            join_spans(batches, np.argsort(order)),
+            spans,
             n_best_size=settings.n_best_size,
             version_2=settings.version_2,
             null_score_diff_threshold=settings.null_score_diff_threshold,
@@ -178,11 +191,18 @@ def main(argv: list[str]) -> int:
     """Answer a question; return the exit code: 2 for wrong input, as ask_qa.py does."""
     try:
         print_answer(argv)
+        sys.stdout.flush()
         return 0
     except ReportedError as error:
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # of the output; `load` reports others
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
+        if isinstance(error, BrokenPipeError):  # its reader closed it
+            return 128 + signal.SIGPIPE
+        print(f"error: standard output: {error.strerror}; write it to another place", file=sys.stderr)
+        return RunError.exit_code
     except KeyboardInterrupt:
         print("stopped: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -31,6 +31,7 @@ from adapter_qa.inference.answer_files import (
     partial_folder,
     schema_of,
 )
+from adapter_qa.inference.answer_text import print_json
 from adapter_qa.inference.requests import Requests, Shard, blocks, read_requests
 
 NAMES = ("Ana", "Rui", "Eva")
@@ -218,6 +219,14 @@ def test_answers_of_other_questions_are_refused(tmp_path: Path) -> None:
     assert problems_of(answers.skip_done, iter(RECORDS)) == [
         f"{folder}: answer 2 has the id 'q7', question 2 the id 'q1'; remove the folder to begin anew"
     ]
+
+
+def test_numbers_that_json_lacks_are_never_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        answer_all(tmp_path / "a.jsonl", [{"id": 1, "score": float("nan")}])
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_json({"score": float("nan")})
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:

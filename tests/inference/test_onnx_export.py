@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -28,7 +31,8 @@ import export_qa
 from adapter_qa.config.options import QADataOptions
 from adapter_qa.config.run_configs import answering_options
 from adapter_qa.core.errors import RunError, UserError
-from adapter_qa.inference import onnx_export
+from adapter_qa.data.spans import WindowSpans
+from adapter_qa.inference import exported_model, onnx_export
 from adapter_qa.inference.answer_script import answer_script
 from adapter_qa.inference.export_layout import GRAPH_FILE
 from adapter_qa.inference.exported_model import ExportedModel, open_session
@@ -310,6 +314,20 @@ def test_answer_script_refuses_missing_and_empty_texts(
     assert (process.returncode, process.stdout, process.stderr) == (2, "", message)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_answer_script_reports_an_output_that_cannot_be_written(exported: tuple[Path, Path]) -> None:
+    command = [sys.executable, str(exported[1] / "answer.py"), "Onde?", "Ana nasceu em Belém."]
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        process = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=300)
+    error = "error: standard output: No space left on device; write it to another place\n"
+    assert (process.returncode, process.stderr) == (1, error)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "wb") as closed:
+        process = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, check=False, timeout=300)
+    assert (process.returncode, process.stderr) == (128 + signal.SIGPIPE, "")
+
+
 def test_answer_script_prints_candidates_as_ask_qa_does(
     exported: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -435,6 +453,35 @@ def test_an_exported_language_swap_answers_as_it_is_asked(
     assert (answer.start, answer.end) == (asked.start, asked.end)
     assert answer.probability == pytest.approx(asked.probability, abs=1e-4)
     assert answer.probability != pytest.approx(kept.probability, abs=1e-3)
+
+
+def test_arguments_of_an_export_are_checked_as_those_of_a_run(exported: tuple[Path, Path]) -> None:
+    out = exported[1]
+    problem = "batch_size is 0; it must be a whole number of at least 1"
+    assert problems_of(QuestionAnswerer.from_onnx, out, batch_size=0) == [problem]
+    model = ExportedModel.load(str(out))
+    problem = "n_best is 0; it must be a whole number of at least 1"
+    assert problems_of(model.answer, "Onde?", "Ana nasceu em Belém.", n_best=0) == [problem]
+    assert problems_of(QuestionAnswerer, out) == [
+        f"RUN {out}: is an ONNX export; use its answer.py or QuestionAnswerer.from_onnx"
+    ]
+
+
+def test_logits_of_an_export_that_are_nan_are_an_error(
+    exported: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exported_model, "window_spans", lambda *args, **kwargs: nan_spans())
+    with pytest.raises(
+        RunError, match=r"^the model's logits are NaN or infinite, so it has no answers; train it again"
+    ):
+        ExportedModel.load(exported[1]).answer("Onde?", "Ana nasceu em Belém.")
+
+
+def nan_spans() -> WindowSpans:
+    """Return a span of one window whose logits are NaN."""
+    pair, one = np.full((1, 1), np.nan, np.float32), np.full(1, np.nan, np.float32)
+    tokens = np.zeros((1, 1), np.int64)
+    return WindowSpans(pair, tokens, tokens, pair, one, one, one)
 
 
 @pytest.mark.usefixtures("known_graph")
