@@ -30,12 +30,11 @@ from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfi
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.config.validation import validate_config
 from adapter_qa.config.yaml_keys import repeated_keys
-from adapter_qa.core.cli import CollectingArgumentParser, HelpFormatter
+from adapter_qa.core.cli import NEGATIVE_NUMBER, CollectingArgumentParser, HelpFormatter
 from adapter_qa.core.errors import UserError, error_line, raise_if_any
 from adapter_qa.core.files import kind, parse_json, read_text
 from adapter_qa.core.messages import log_note
 
-NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
 TRAIN_ADAPTER = re.compile(r"--train[_-]adapter(=|$)")
 OPTION_NAME = re.compile(r"(?:--|did you mean )(\w+)")
 # Not in --help_all either, unless this project gives them a meaning.
@@ -133,7 +132,6 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
         )
         self.config_class = config_class
         self.names = frozenset(action.dest for action in self._actions if action.dest not in ("help", "version"))
-        self._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own takes -1e-4 for an option
         for action in self._actions:
             if action.option_strings[0].startswith("--no_"):  # the library adds one for each option that is on
                 action.help = argparse.SUPPRESS

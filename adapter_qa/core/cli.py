@@ -20,6 +20,7 @@ from adapter_qa.core.messages import print_error
 
 # Words that an option takes by its argparse `nargs`, its name included. Others take all words up to the next option.
 MAX_WORDS: dict[int | str | None, int] = {None: 2, "?": 2, 0: 1}
+NEGATIVE_NUMBER = re.compile(r"-(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$|-inf$|-nan$", re.IGNORECASE)
 TEXT_OPTIONS = ("question", "context")  # they may hold any text
 LIBRARY_DEBUG_VALUES = ("underflow_overflow", "tpu_metrics_debug")  # of TrainingArguments' option `debug`
 
@@ -51,6 +52,7 @@ class CollectingArgumentParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **{"formatter_class": HelpFormatter, **kwargs})
+        self._negative_number_matcher = NEGATIVE_NUMBER  # argparse's own takes -1e-4 for an option
         self.problems: list[str] = []
         self._met: set[argparse.Action] = set()  # on the command line
         self.add_argument(

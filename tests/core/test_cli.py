@@ -69,6 +69,13 @@ def test_all_wrong_values_are_reported_at_once() -> None:
     assert caught.value.problems == ["unrecognized arguments: --cuont 3; did you mean --count?"]
 
 
+@pytest.mark.parametrize("text", ["-5e-05", "-5.5E+3", "-.5", "-3", "-inf"])
+def test_negative_numbers_are_values_in_every_form(text: str) -> None:
+    parser = CollectingArgumentParser(prog="script.py")
+    parser.add_argument("--size", type=float)
+    assert parser.parse_args(["--size", text]).size == float(text)
+
+
 def test_an_option_that_is_given_twice_is_refused_with_both_values() -> None:
     parser = CollectingArgumentParser(prog="script.py", allow_abbrev=False)
     parser.add_argument("--size", "--the-size", type=int, dest="size")
