@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     source = describe_source(answerer, options.model_name_or_path)
     print("exporting ...", file=sys.stderr, flush=True)
     try:
-        with atomic_folder(out) as folder:
+        with atomic_folder(written_folder(out)) as folder:
             export = write_export(
                 folder,
                 answerer.model,
@@ -161,6 +161,11 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     return options
 
 
+def written_folder(out: Path) -> Path:
+    """Return the folder to write: of a link the one behind it, so that the link stays."""
+    return out.resolve() if out.is_symlink() else out
+
+
 def check_output(out: Path, *, overwrite: bool) -> list[str]:
     """Return why the output folder cannot be used; empty if it can."""
     current = Path.cwd()
@@ -173,7 +178,7 @@ def check_output(out: Path, *, overwrite: bool) -> list[str]:
             return [f"OUT {out}: is not empty and contains no export; give another folder"]
         if not overwrite:
             return [f"OUT {out}: contains an export already; add --overwrite or give another folder"]
-    parent = next(path for path in out.absolute().parents if path.exists())
+    parent = next(path for path in written_folder(out).absolute().parents if path.exists())
     if not parent.is_dir():
         return [f"OUT {out}: {parent} is a file; give another folder"]
     if not os.access(parent, os.W_OK | os.X_OK):

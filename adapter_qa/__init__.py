@@ -38,6 +38,11 @@ _MODULES = {
 }
 
 
+def __dir__() -> list[str]:
+    """Return all names, for completion; those that are not imported yet too."""
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import a name when it is first used: `predictor_qa` needs torch and transformers, which take seconds."""
     for module, names in _MODULES.items():

@@ -238,6 +238,12 @@ def test_settings_are_restored_after_an_error(monkeypatch: pytest.MonkeyPatch) -
     assert "A_VARIABLE" not in os.environ
 
 
+def test_the_public_names_can_be_listed() -> None:
+    code = "import adapter_qa, sys\nprint({*adapter_qa.__all__} <= {*dir(adapter_qa)}, 'torch' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (run.stdout, run.stderr) == ("True False\n", "")
+
+
 def test_option_errors_need_no_torch() -> None:
     code = (
         "import sys, adapter_qa\n"

@@ -497,6 +497,21 @@ def test_earlier_export_is_replaced_with_overwrite_only(exported: tuple[Path, Pa
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.usefixtures("known_graph")
+def test_a_link_stays_and_its_folder_is_written(exported: tuple[Path, Path], tmp_path: Path) -> None:
+    """Also a link to a folder that is not there yet."""
+    folder, link = tmp_path / "folder", tmp_path / "links" / "link"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    for words in ([], ["--overwrite"]):
+        assert export_qa.main([str(exported[0]), str(link), *words]) == 0
+        assert {path.name for path in folder.iterdir()} == FILES
+        assert [path.is_symlink() for path in link.parent.iterdir()] == [True]
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / "export.json").write_text("{}", encoding="utf-8")  # of an earlier export
+
+
 def test_output_that_is_no_export_is_never_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").touch()
