@@ -270,8 +270,8 @@ def remove_path(path: Path) -> None:
     """Remove a file, a link, or a folder with its content, if there is one. What a link points to stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    elif os.path.lexists(path):
+        path.unlink()
 
 
 def write_chunks(path: Path, chunks: Iterable[bytes], writer: str = "") -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 from pathlib import Path
 
@@ -29,9 +30,20 @@ def compare_setups(folder: Path, fails: str, **settings: str) -> tuple[subproces
     stand_in = {"PYTHON": str(stub), "CALLS": str(calls), "FAILS": fails, "SIGNAL": ""}
     environment = {**os.environ, **required, **stand_in, **settings}
     done = subprocess.run(
-        ["bash", ROOT / "compare_setups.sh"], env=environment, capture_output=True, text=True, check=False, cwd=folder
+        ["bash", ROOT / "compare_setups.sh"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        preexec_fn=hang_up_by_default,
     )
     return done, calls.read_text(encoding="utf-8").splitlines() if calls.exists() else []
+
+
+def hang_up_by_default() -> None:
+    """Let SIGHUP end the process: under nohup it is ignored, which a shell cannot change."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def option_values(calls: list[str], name: str) -> list[str]:
