@@ -281,8 +281,9 @@ def _draw_group(
         scores = [run.evaluation().eval_f1 for run in group.runs]
         points = [(x, f1) for x, f1 in zip(xs, scores, strict=True) if is_number(x) and is_number(f1)]
         _draw_line(axes, points, **style | {"marker": ".", "markersize": 4})
-    if label is not None:
-        axes.annotate(str(group.number), (x, f1), (6, 4), textcoords="offset points", fontsize=8)
+    if label is not None:  # above the bar, where the numbers of points side by side do not touch
+        top = intervals[group.number].high if group.number in intervals else f1
+        axes.annotate(str(group.number), (x, top), (0, 4), textcoords="offset points", ha="center", fontsize=8)
 
 
 def _draw_baseline(panels: Sequence[Axes], group: Group) -> None:
