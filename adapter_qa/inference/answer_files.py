@@ -127,7 +127,7 @@ class AnswerFile:
         Raises:
             RunError: the disk is full, for example.
         """
-        lines = [json.dumps(one, ensure_ascii=False, allow_nan=False).encode() + b"\n" for one in documents]
+        lines = [json.dumps(record, ensure_ascii=False, allow_nan=False).encode() + b"\n" for record in documents]
         try:
             self.stream.write(b"".join(lines))
             self.stream.flush()

@@ -10,7 +10,6 @@ import json
 import mmap
 import os
 from collections.abc import Generator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +44,11 @@ class JournalLock(JournalFileSymlinkLock):
     def acquire(self) -> bool:
         """Wait for the lock and take it."""
         acquired = super().acquire()
-        with ExitStack() as after_error:
-            after_error.callback(self.release)
+        try:
             _remove_half_record(self.journal)
-            after_error.pop_all()
+        except OSError:
+            self.release()
+            raise
         return acquired
 
 
