@@ -31,7 +31,7 @@ from adapter_qa.core.errors import RunError, UserError, raise_if_any
 from adapter_qa.core.files import sha256
 from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.signals import raise_on_signal
-from adapter_qa.data.squad import QuestionColumns
+from adapter_qa.data.readers.squad import QuestionColumns
 from adapter_qa.inference.answer_files import (
     INPUT_SETTING,
     PARQUET,

@@ -210,7 +210,7 @@ def evaluation_questions(options: argparse.Namespace) -> EvaluationQuestions:
     Raises:
         UserError: there are none, or their file cannot be read or has changed.
     """
-    from adapter_qa.data.squad import QuestionColumns, read_squad_files
+    from adapter_qa.data.readers.squad import QuestionColumns, read_squad_files
     from adapter_qa.reporting.error_analysis import evaluated_questions
     from adapter_qa.reporting.runs import read_run
 

@@ -29,9 +29,9 @@ from adapter_qa.core.library_notices import silenced_loading
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
-from adapter_qa.data.records import Record
+from adapter_qa.data.readers.records import Record
+from adapter_qa.data.readers.squad import to_questions
 from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, check_logits, choose_answers, spans_to_keep
-from adapter_qa.data.squad import to_questions
 from adapter_qa.data.windows import Windows, make_windows, window_layout
 from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings, number_problems, shown
 from adapter_qa.inference.export_layout import EXPORT_FILE

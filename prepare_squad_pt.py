@@ -16,11 +16,11 @@ from typing import Any
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars
 from adapter_qa.core.files import write_bytes
-from adapter_qa.data.compression import unpacked_name
-from adapter_qa.data.records import Record
-from adapter_qa.data.sources import RECORD_SUFFIXES
-from adapter_qa.data.squad import QuestionColumns, other_columns, read_question_file, read_question_json
-from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS, ARCHIVE_SUFFIXES, read_archive
+from adapter_qa.data.readers.compression import unpacked_name
+from adapter_qa.data.readers.record_files import RECORD_SUFFIXES
+from adapter_qa.data.readers.records import Record
+from adapter_qa.data.readers.squad import QuestionColumns, other_columns, read_question_file, read_question_json
+from adapter_qa.data.readers.squad_archive import ARCHIVE_MEMBERS, ARCHIVE_SUFFIXES, read_archive
 from adapter_qa.data.squad_preparation import flat_record, prepare_questions
 
 USAGE = """\

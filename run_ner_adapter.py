@@ -20,8 +20,8 @@ from adapter_qa.core.library_notices import silenced_training
 from adapter_qa.core.messages import print_main
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
-from adapter_qa.data.conll import Sentence, format_sentences
 from adapter_qa.data.label_schemes import begin_entities
+from adapter_qa.data.readers.sentences import Sentence, format_sentences
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.runs.layout import predictions_file
 from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences, make_split_inputs

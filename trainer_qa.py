@@ -38,7 +38,7 @@ from adapter_qa.data.calibration import (
     measure_trust,
 )
 from adapter_qa.data.label_entropy import span_entropy
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.spans import Answers, choose_answers, spans_to_keep
@@ -90,7 +90,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
 
     def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the number of windows with a known gold span."""
-        return (inputs["start_positions"] != IGNORED).sum().float()
+        return (inputs["start_positions"] != IGNORE_INDEX).sum().float()
 
     def label_entropy(self) -> float:
         """Return the loss of a model that only knows how many windows have no answer; see `span_entropy`."""
@@ -390,7 +390,7 @@ def span_losses(
     Args:
         start_logits: (windows, length).
         end_logits: (windows, length).
-        labels: `start_positions` and `end_positions`, (windows,) int64, `IGNORED` if the gold span is unknown.
+        labels: `start_positions` and `end_positions`, (windows,) int64, `IGNORE_INDEX` if the gold span is unknown.
         mask: (windows, length), 0 at padding, which is left out of the softmax. With None the softmax includes padding,
             as in the reference implementation; the loss then depends on the length to which a batch is padded.
         smoothing: share of the target, 0 to 1, that is spread evenly over the tokens of the softmax.
@@ -401,12 +401,12 @@ def span_losses(
     losses = torch.zeros(len(start_logits), device=start_logits.device)
     for name, logits in (("start_positions", start_logits), ("end_positions", end_logits)):
         scores = logits.float() if mask is None else logits.float().masked_fill(mask == 0, -torch.inf)
-        loss = functional.cross_entropy(scores, labels[name], ignore_index=IGNORED, reduction="none")
+        loss = functional.cross_entropy(scores, labels[name], ignore_index=IGNORE_INDEX, reduction="none")
         if smoothing:
             tokens = torch.ones_like(labels[name])[:, None].expand_as(scores) if mask is None else mask
             # Not the function's own label_smoothing, which is infinite where a token is left out.
             spread = functional.log_softmax(scores, -1).masked_fill(tokens == 0, 0).sum(-1) / -tokens.sum(-1)
-            loss = (1 - smoothing) * loss + smoothing * spread.masked_fill(labels[name] == IGNORED, 0)
+            loss = (1 - smoothing) * loss + smoothing * spread.masked_fill(labels[name] == IGNORE_INDEX, 0)
         losses = losses + loss / 2
     return losses
 
@@ -415,7 +415,7 @@ def span_loss(
     start_logits: torch.Tensor, end_logits: torch.Tensor, labels: dict[str, torch.Tensor], mask: torch.Tensor | None
 ) -> torch.Tensor:
     """Return the mean of `span_losses` over the windows with a known gold span; 0 if there is none."""
-    known = (labels["start_positions"] != IGNORED).sum().clamp(min=1)
+    known = (labels["start_positions"] != IGNORE_INDEX).sum().clamp(min=1)
     return span_losses(start_logits, end_logits, labels, mask).sum() / known
 
 

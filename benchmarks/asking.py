@@ -100,7 +100,7 @@ def compare_with_pipeline(options: argparse.Namespace) -> list[dict[str, Any]]:
     Both ask --run with its own limits. An answer differs by normalisation if the pipeline gives it with
     exp(start + end) in place of a softmax in each window.
     """
-    from adapter_qa.data.squad import read_squad_files
+    from adapter_qa.data.readers.squad import read_squad_files
     from predictor_qa import QuestionAnswerer
 
     select = question_answering.select_starts_ends

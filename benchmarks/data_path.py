@@ -21,9 +21,9 @@ from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFa
 
 from adapter_qa.core.files import write_json
 from adapter_qa.data.questions import Question
+from adapter_qa.data.readers.squad import read_squad
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.spans import WindowSpans, choose_answers
-from adapter_qa.data.squad import read_squad
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows

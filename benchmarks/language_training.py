@@ -15,7 +15,7 @@ from torch.nn import functional
 from transformers import BertForMaskedLM, PreTrainedModel
 
 from adapter_qa.config.options import AdapterOptions
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.masked_lm import MaskedLMDataset
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.setup_decisions import resolve_setup
@@ -31,7 +31,7 @@ def measure_language(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure blocks per second in the training of a Pfeiffer language adapter, invertible, with reduction 2."""
     generator = np.random.default_rng(0)
     ids = generator.integers(1000, VOCAB_SIZE, (options.steps * options.batch_size, BLOCK_SIZE))
-    labels = np.where(generator.random(ids.shape) < MLM_PROBABILITY, ids, IGNORED)
+    labels = np.where(generator.random(ids.shape) < MLM_PROBABILITY, ids, IGNORE_INDEX)
     trainer = make_trainer(options, MaskedLMDataset(ids, labels))
 
     def steps(loss: Loss) -> Callable[[], None]:

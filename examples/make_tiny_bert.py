@@ -39,7 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # run as a scri
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.errors import raise_if_any
 from adapter_qa.data.masked_lm import mask_tokens
-from adapter_qa.data.squad import read_squad
+from adapter_qa.data.readers.squad import read_squad
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows
 from trainer_qa import span_loss

@@ -30,7 +30,7 @@ LIBRARY_NAMES = {"adapters", "datasets", "evaluate", "tokenizers", "types"}  # a
 # Modules that catch every exception, because a library's function may raise any.
 BROAD_HANDLERS = [
     "adapter_qa/core/files.py",
-    "adapter_qa/data/dataset_library.py",
+    "adapter_qa/data/readers/dataset_library.py",
     "adapter_qa/inference/exported_model.py",
     "adapter_qa/models/base_model.py",
     "adapter_qa/models/build.py",

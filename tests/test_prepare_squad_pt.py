@@ -18,8 +18,8 @@ from support.scripts import SHARED, run_script
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import read_squad
-from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS
+from adapter_qa.data.readers.squad import read_squad
+from adapter_qa.data.readers.squad_archive import ARCHIVE_MEMBERS
 from prepare_squad_pt import main, split_from_name, write_output
 
 DATA = SHARED / "data"

@@ -27,14 +27,14 @@ from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
-from adapter_qa.data.conll import label_names
 from adapter_qa.data.label_schemes import OUTSIDE
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question, is_aligned
+from adapter_qa.data.readers.sentences import label_names
+from adapter_qa.data.readers.squad import read_question_json, read_squad
+from adapter_qa.data.readers.text import read_texts
 from adapter_qa.data.spans import WindowSpans, choose_answers
-from adapter_qa.data.squad import read_question_json, read_squad
 from adapter_qa.data.squad_preparation import prepare_questions
-from adapter_qa.data.text import read_texts
 from adapter_qa.data.token_classification import tokenize_and_align_labels
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import make_windows
@@ -306,7 +306,7 @@ def test_every_word_is_labelled_in_the_encoder_inputs(
     assert max(dataset.lengths()) <= 16
     assert set(dataset.sentence_indices) == set(range(len(sentences)))
     if not all_tokens and not pairs:
-        assert sum((item.labels != IGNORED).sum() for item in dataset.inputs) == sum(
+        assert sum((item.labels != IGNORE_INDEX).sum() for item in dataset.inputs) == sum(
             len(sentence.words) for sentence in sentences
         )
 

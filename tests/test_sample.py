@@ -12,7 +12,7 @@ from support.conll_files import read_sentences
 
 import prepare_squad_pt
 from adapter_qa.data.questions import is_aligned
-from adapter_qa.data.squad import read_squad
+from adapter_qa.data.readers.squad import read_squad
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "examples" / "sample"

@@ -30,8 +30,8 @@ from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.core import files
 from adapter_qa.core.errors import CONTROL_CHARS, MAX_PROBLEM_CHARS, UserError, escape_control_chars
 from adapter_qa.core.messages import log_note
-from adapter_qa.data import squad_archive
-from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS
+from adapter_qa.data.readers import squad_archive
+from adapter_qa.data.readers.squad_archive import ARCHIVE_MEMBERS
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup

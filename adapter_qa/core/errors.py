@@ -78,6 +78,11 @@ def first_problems(problems: list[str], source: str = "") -> list[str]:
     return problems if more <= 0 else [*problems[:MAX_PROBLEMS], f"{source}and {more} more problems"]
 
 
+def raise_first_problems(problems: list[str], source: object) -> None:
+    """Raise `UserError` if there are problems of a source; at most `MAX_PROBLEMS` are listed."""
+    raise_if_any(first_problems(problems, f"{source}: "))
+
+
 def first_names(names: Iterable[object]) -> str:
     """Return at most `MAX_PROBLEMS` names with commas between them, and how many more there are."""
     shown = [str(name) for name in names]

@@ -1,1 +1,1 @@
-"""Readers of questions, sentences and text, and the datasets, batches and metrics made from them."""
+"""Questions, sentences and texts: their readers, and the datasets, batches and metrics made from them."""

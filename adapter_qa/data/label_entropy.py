@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.windows import Windows
 
 EPS = 1e-12  # below the weight of any label
@@ -27,12 +27,12 @@ def class_entropy(inputs: Iterable[npt.NDArray[np.integer]], class_weights: npt.
     """Return the entropy of the labels of tokens, where every input counts the same, as in batches of similar length.
 
     Args:
-        inputs: (tokens,) integers of each input; `IGNORED` ones are left out.
+        inputs: (tokens,) integers of each input; `IGNORE_INDEX` ones are left out.
         class_weights: (classes,), in the loss.
     """
     total = np.zeros(len(class_weights))
     for labels in inputs:
-        weights = np.bincount(labels[labels != IGNORED], minlength=len(class_weights)) * class_weights
+        weights = np.bincount(labels[labels != IGNORE_INDEX], minlength=len(class_weights)) * class_weights
         total += weights / max(weights.sum(), EPS)
     return entropy(total)
 
@@ -43,7 +43,7 @@ def span_entropy(windows: Windows) -> float:
     It knows the share of windows without an answer, and takes all tokens of the context for equally likely otherwise.
     Windows with an unknown answer are left out.
     """
-    known = windows.start_position != IGNORED
+    known = windows.start_position != IGNORE_INDEX
     has_answer = known & (windows.start_position != windows.layout.cls_position)
     tokens = (windows.context_end - windows.context_start)[has_answer]
     answered = has_answer.sum()

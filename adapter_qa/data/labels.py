@@ -1,3 +1,3 @@
 """The label that excludes a token or a window from the loss."""
 
-IGNORED = -100  # the default `ignore_index` of PyTorch's cross entropy
+IGNORE_INDEX = -100  # the default `ignore_index` of PyTorch's cross entropy

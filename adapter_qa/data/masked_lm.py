@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -27,8 +27,8 @@ class MaskedLMDataset(Dataset[dict[str, np.ndarray]]):
 
     Attributes:
         ids: (blocks, block_size) int64.
-        labels: (blocks, block_size) int64, `IGNORED` where nothing is predicted; None if the trainer masks the blocks
-            again at every use.
+        labels: (blocks, block_size) int64, `IGNORE_INDEX` where nothing is predicted; None if the trainer masks the
+            blocks again at every use.
     """
 
     ids: np.ndarray
@@ -101,12 +101,12 @@ def mask_tokens(
         generator: random generator; None uses PyTorch's global generator, which checkpoints restore.
 
     Returns:
-        Masked ids and labels, both (batch, length) int64; labels are `IGNORED` where nothing is predicted.
+        Masked ids and labels, both (batch, length) int64; labels are `IGNORE_INDEX` where nothing is predicted.
     """
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids, device=ids.device))
     draws = torch.rand((3, *ids.shape), device=ids.device, generator=generator)
     chosen = (draws[0] < probability) & ~special
-    labels = torch.where(chosen, ids, IGNORED)
+    labels = torch.where(chosen, ids, IGNORE_INDEX)
     random_ids = (draws[2] * len(tokenizer)).long()
     masked = torch.where(chosen & (draws[1] >= KEPT + REPLACED), int(tokenizer.mask_token_id), ids)
     masked = torch.where(chosen & (draws[1] < REPLACED), random_ids, masked)

@@ -10,8 +10,8 @@ from tqdm import tqdm
 
 from adapter_qa.data.alignment import UNALIGNED, AlignmentContext, MatchType, align_question, clean
 from adapter_qa.data.questions import Question
-from adapter_qa.data.records import Record
-from adapter_qa.data.squad import STANDARD, QuestionColumns, RecordError, parse_question
+from adapter_qa.data.readers.records import Record
+from adapter_qa.data.readers.squad import STANDARD, QuestionColumns, RecordError, parse_question
 
 
 class Preparation:

@@ -11,9 +11,9 @@ import torch
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
-from adapter_qa.data.conll import Sentence
 from adapter_qa.data.label_schemes import OUTSIDE
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
+from adapter_qa.data.readers.sentences import Sentence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -34,7 +34,7 @@ class EncodedInput(NamedTuple):
     Attributes:
         token_ids: (tokens,) int64.
         type_ids: (tokens,) int64, token types.
-        labels: (tokens,) int64, `IGNORED` for special tokens and for word pieces without label.
+        labels: (tokens,) int64, `IGNORE_INDEX` for special tokens and for word pieces without label.
     """
 
     token_ids: np.ndarray
@@ -124,7 +124,7 @@ def _tokenize_words(
     for index, ids in enumerate(token_ids):
         label = sentence.labels[index] if sentence.labels else OUTSIDE
         inside_label = f"I-{label[2:]}" if label.startswith("B-") else label
-        later_label = label_indices[inside_label] if label_all_tokens else IGNORED
+        later_label = label_indices[inside_label] if label_all_tokens else IGNORE_INDEX
         pieces = ids or [int(tokenizer.unk_token_id)]
         words.append(Word(pieces, [label_indices[label], *[later_label] * (len(pieces) - 1)]))
     return words
@@ -157,7 +157,7 @@ def _encode(tokenizer: PreTrainedTokenizerFast, first: list[Word], second: list[
     token_ids = np.array(tokenizer.build_inputs_with_special_tokens(*segments), dtype=np.int64)
     type_ids = np.array(tokenizer.create_token_type_ids_from_sequences(*segments), dtype=np.int64)
     is_word = token_ids < 0
-    all_labels = np.full(len(token_ids), IGNORED, dtype=np.int64)
+    all_labels = np.full(len(token_ids), IGNORE_INDEX, dtype=np.int64)
     all_labels[is_word] = labels
     token_ids[is_word] = ids
     return EncodedInput(token_ids, type_ids, all_labels)
@@ -184,7 +184,7 @@ class TokenClassificationCollator:
         """
         longest = max(len(item["input_ids"]) for item in items)
         shape = (len(items), -(-longest // self.multiple) * self.multiple)
-        padding = {"input_ids": self.pad_id, "labels": IGNORED} | ({"token_type_ids": 0} if self.has_types else {})
+        padding = {"input_ids": self.pad_id, "labels": IGNORE_INDEX} | ({"token_type_ids": 0} if self.has_types else {})
         batch = {name: np.full(shape, value, dtype=np.int64) for name, value in padding.items()}
         batch["attention_mask"] = np.zeros(shape, dtype=np.int64)
         for row, item in enumerate(items):
@@ -205,7 +205,7 @@ def class_weights(dataset: TokenClassificationDataset, class_count: int, constan
         (class_count,) float32.
     """
     labels = np.concatenate([item.labels for item in dataset.inputs])
-    counts = np.bincount(labels[labels != IGNORED], minlength=class_count)
+    counts = np.bincount(labels[labels != IGNORE_INDEX], minlength=class_count)
     inverse = 1 / np.maximum(counts, 1)
     weights = constant + inverse / inverse.sum()
     return np.asarray(weights / weights.mean(), dtype=np.float32)
@@ -223,5 +223,5 @@ def sentence_labels(
     """
     sentences: list[list[str]] = [[] for _ in range(max(dataset.sentence_indices) + 1)]
     for row, item, index in zip(token_labels, dataset.inputs, dataset.sentence_indices, strict=True):
-        sentences[index] += [names[label] for label in row[np.flatnonzero(item.labels != IGNORED)]]
+        sentences[index] += [names[label] for label in row[np.flatnonzero(item.labels != IGNORE_INDEX)]]
     return sentences

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question, is_aligned
 
@@ -132,7 +132,7 @@ class Windows:
         context_end: (windows,) int32, end of its range of the context's tokens, exclusive.
         start_position: (windows,) int32, first token of the first gold answer, counted from the window's beginning;
             `layout.cls_position` if there is no answer, or another window of the question contains all of it and this
-            one does not; `IGNORED` if no window contains it.
+            one does not; `IGNORE_INDEX` if no window contains it.
         end_position: (windows,) int32, last token of the first gold answer; otherwise as `start_position`.
         cut_questions: number of questions that were too long and lost their end.
         answers_without_tokens: number of first gold answers at their start index that have no token, because the
@@ -257,7 +257,7 @@ def make_windows(
     contains_answer = (first >= begin) & (last < begin + context_end - context_start)
     is_lost = answers.are_given.copy()
     is_lost[question_index[contains_answer]] = False
-    labels = np.where(is_lost[question_index], IGNORED, np.full((2, 1), layout.cls_position, np.int32))
+    labels = np.where(is_lost[question_index], IGNORE_INDEX, np.full((2, 1), layout.cls_position, np.int32))
     windows = Windows(
         layout,
         tokens,
@@ -382,7 +382,7 @@ def pad_windows(
         if window.token_type_ids is not None:
             token_types[row, columns] = window.token_type_ids
     labels = np.array([[window.start_position for window in windows], [window.end_position for window in windows]])
-    start_positions, end_positions = np.where(labels == IGNORED, IGNORED, labels + first_token)
+    start_positions, end_positions = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, labels + first_token)
     batch = {
         "input_ids": ids,
         "attention_mask": attention_mask,

@@ -12,16 +12,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adapter_qa.core.errors import UserError, raise_if_any, run_all
+from adapter_qa.core.errors import UserError, raise_first_problems, raise_if_any, run_all
 from adapter_qa.core.files import decode, is_text, open_stdin, read_bytes, read_stdin
-from adapter_qa.data.records import Record
-from adapter_qa.data.squad import (
+from adapter_qa.data.readers.records import Record
+from adapter_qa.data.readers.squad import (
     STANDARD,
     QuestionColumns,
     RecordError,
     other_columns,
     parse_question,
-    raise_first_problems,
     stream_question_file,
     stream_question_lines,
 )

@@ -19,7 +19,7 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import files_fingerprint, read_json
 from adapter_qa.data.partition import calibration_parts, divide
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import QuestionColumns, read_squad_files
+from adapter_qa.data.readers.squad import QuestionColumns, read_squad_files
 from adapter_qa.data.squad_metrics import question_scores, squad_metrics
 from adapter_qa.reporting.runs import Fold, Run
 from adapter_qa.runs.layout import BASE_FOLDER, predictions_file

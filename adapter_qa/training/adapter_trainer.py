@@ -29,7 +29,7 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import EvalLoopOutput
 
 from adapter_qa.config.options import FusionOptions
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.samplers import BucketSampler
 from adapter_qa.data.token_budget import split_batch
 from adapter_qa.models.adapter_setup import AdapterSetup
@@ -203,7 +203,7 @@ class AdapterTrainer(ResumableTrainer):
         return batches, items
 
     def _mask_duplicate_rows(self, batch: dict[str, torch.Tensor], batch_size: int) -> None:
-        """Set the labels of repeated rows in the last batch to `IGNORED`.
+        """Set the labels of repeated rows in the last batch to `IGNORE_INDEX`.
 
         accelerate gives the batches to the processes in turn. It repeats rows from the beginning of the data so that
         every process gets a full last batch (`batch_size` rows).
@@ -212,7 +212,7 @@ class AdapterTrainer(ResumableTrainer):
         if own_rows is not None:
             for name in self.label_names:
                 if name in batch:
-                    batch[name][own_rows:] = IGNORED
+                    batch[name][own_rows:] = IGNORE_INDEX
 
     def own_rows(self, batch_size: int) -> int | None:
         """Return the rows of the current batch that accelerate has not repeated; None: all."""

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.trainer_utils import EvalLoopOutput
 
 from adapter_qa.data.label_entropy import entropy
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.masked_lm import mask_tokens
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
 
@@ -50,7 +50,7 @@ class MLMTrainer(AdapterTrainer):
         """Return the sum of the cross entropies of the predicted tokens, and their number, which may be 0."""
         inputs = self.with_labels(inputs)
         labels = inputs["labels"]
-        predicted = (labels.flatten() != IGNORED).nonzero().squeeze(1)
+        predicted = (labels.flatten() != IGNORE_INDEX).nonzero().squeeze(1)
         self.predicted = predicted
         outputs = model(input_ids=inputs["input_ids"])
         self.predicted = None
@@ -73,12 +73,12 @@ class MLMTrainer(AdapterTrainer):
             return inputs
         ids, labels = mask_tokens(inputs["input_ids"], self.block_tokenizer, self.mlm_probability)
         if "is_repeated" in inputs:
-            labels[inputs["is_repeated"]] = IGNORED
+            labels[inputs["is_repeated"]] = IGNORE_INDEX
         return {"input_ids": ids, "labels": labels}
 
     def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the number of predicted tokens."""
-        return (inputs["labels"] != IGNORED).sum().float()
+        return (inputs["labels"] != IGNORE_INDEX).sum().float()
 
     def label_entropy(self) -> float:
         """Return the entropy of the tokens of the training blocks, special tokens left out."""

@@ -18,9 +18,9 @@ from adapter_qa.config.run_configs import MLMRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import file_fingerprint, join_fingerprints, joint_sha256
 from adapter_qa.core.messages import log_note
-from adapter_qa.data.compression import format_of
-from adapter_qa.data.dataset_library import dataset_source, load_dataset, split_names
-from adapter_qa.data.text import WITHOUT_COLUMNS, read_texts, text_files, texts_of_records
+from adapter_qa.data.readers.compression import format_of
+from adapter_qa.data.readers.dataset_library import dataset_source, load_dataset, split_names
+from adapter_qa.data.readers.text import WITHOUT_COLUMNS, read_texts, text_files, texts_of_records
 from adapter_qa.runs.layout import RUN_FILE
 from adapter_qa.training.shared_files import shared_file_notes
 

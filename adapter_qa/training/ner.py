@@ -14,7 +14,7 @@ from transformers import EvalPrediction
 from adapter_qa.config.run_configs import LABELS_KEY
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.label_entropy import class_entropy
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.token_classification import TokenClassificationDataset, sentence_labels
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
 
@@ -83,21 +83,21 @@ class NERTrainer(AdapterTrainer):
         logits = outputs.logits.float().flatten(0, 1)
         smoothing = self.smoothing(model)
         total = functional.cross_entropy(
-            logits, labels, self.weights, ignore_index=IGNORED, reduction="sum", label_smoothing=smoothing
+            logits, labels, self.weights, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=smoothing
         )
         return TaskLoss(total, self.loss_weight(inputs), outputs)
 
     def _classes(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return (batch * length,) int64, the class of each token, `IGNORED` where there is none or it is unseen."""
+        """Return (batch * length,) int64: the class of each token; `IGNORE_INDEX` where it has none or is unseen."""
         labels = inputs["labels"].flatten()
         if len(self.names) > self.class_count:
-            labels = labels.masked_fill(labels >= self.class_count, IGNORED)
+            labels = labels.masked_fill(labels >= self.class_count, IGNORE_INDEX)
         return labels
 
     def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the sum of the weights of the labelled tokens."""
         labels = self._classes(inputs)
-        weights = (labels != IGNORED).float()
+        weights = (labels != IGNORE_INDEX).float()
         if self.weights is not None:
             weights = weights * self.weights[labels.clamp(min=0)]
         return weights.sum()

@@ -14,10 +14,16 @@ from adapter_qa.config.run_configs import NERRunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import files_fingerprint
 from adapter_qa.core.messages import log_note
-from adapter_qa.data.conll import Sentence, SentenceSource, label_names, load_sentence_dataset, read_sentence_file
-from adapter_qa.data.dataset_library import dataset_source
 from adapter_qa.data.label_schemes import IOB2, OUTSIDE
-from adapter_qa.data.sentence_records import SentenceColumns
+from adapter_qa.data.readers.dataset_library import dataset_source
+from adapter_qa.data.readers.sentence_records import SentenceColumns
+from adapter_qa.data.readers.sentences import (
+    Sentence,
+    SentenceSource,
+    label_names,
+    load_sentence_dataset,
+    read_sentence_file,
+)
 from adapter_qa.training.shared_files import fingerprints, shared_file_notes
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from adapter_qa.config.run_configs import QARunConfig, Split
 from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.core.messages import log_note
-from adapter_qa.data.dataset_library import dataset_source
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import QuestionColumns, load_hub_squad, read_squad_files
+from adapter_qa.data.readers.dataset_library import dataset_source
+from adapter_qa.data.readers.squad import QuestionColumns, load_hub_squad, read_squad_files
 from adapter_qa.training.shared_files import fingerprints, shared_file_notes, unseen_notes
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ def make_split_windows(
         }
         record.document["data"][name] |= {"windows": len(arrays), **counts}
         log_note(_notes(name, counts, config.data.max_answer_length, int(arrays.answer_tokens.max())))
-        if name == "train" and (arrays.start_position == IGNORED).all():
+        if name == "train" and (arrays.start_position == IGNORE_INDEX).all():
             raise UserError(f"{name}: no window contains a whole answer; raise --max_seq_length or --doc_stride")
     record.document["times"]["windows"] = round(time.perf_counter() - started, 3)
     return windows

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from adapter_qa.data.bootstrap import Estimate, context_numbers, estimate, resampled_means
 from adapter_qa.data.questions import Question
-from adapter_qa.data.squad import read_squad
+from adapter_qa.data.readers.squad import read_squad
 from adapter_qa.data.squad_metrics import question_scores
 
 RUN_NAME = re.compile(r"(.+)_(\d+)")

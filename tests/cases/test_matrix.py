@@ -21,8 +21,8 @@ import run_qa_adapter
 from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.conll import Sentence, label_names
 from adapter_qa.data.questions import Question
+from adapter_qa.data.readers.sentences import Sentence, label_names
 from adapter_qa.training.mlm_data import load_texts
 from adapter_qa.training.ner_data import load_sentences
 from adapter_qa.training.qa_data import QuestionSplit, load_questions

@@ -15,7 +15,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerFast
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.data import masked_lm
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.masked_lm import MaskedLMDataset, make_fixed_mask_dataset, mask_tokens, split_into_blocks
 from adapter_qa.models.base_model import load_tokenizer
 
@@ -117,7 +117,7 @@ def test_shares_of_masking(tokenizer: PreTrainedTokenizerFast, probability: floa
     assert torch.equal(ids, before)
     assert masked.dtype == labels.dtype == torch.int64
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
-    chosen = labels != IGNORED
+    chosen = labels != IGNORE_INDEX
     assert not (chosen & special).any()
     assert torch.equal(masked[~chosen], ids[~chosen])
     assert torch.equal(labels[chosen], ids[chosen])
@@ -138,7 +138,7 @@ def test_shares_of_masking(tokenizer: PreTrainedTokenizerFast, probability: floa
 def test_all_positions_are_equally_likely(bert: PreTrainedTokenizerFast) -> None:
     ids = torch.full((300, 128), 100)
     masked, labels = mask_tokens(ids, bert, 0.5, torch.Generator().manual_seed(5))
-    columns = (labels != IGNORED).sum(0)
+    columns = (labels != IGNORE_INDEX).sum(0)
     assert all(near(int(count), 300, 0.5) for count in columns)
     assert near(int((masked == bert.mask_token_id).sum()), int(columns.sum()), 0.8 + 0.1 / len(bert))
 

@@ -18,7 +18,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import Split
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import WindowSpans, choose_answers, window_spans
@@ -232,7 +232,7 @@ def test_labels_of_any_text_decode_to_their_answer(name: str) -> None:
         spans = [range(first, last) for _, first, last in spans_of(tokenizer, context)]
         held = [index for index in range(start, end) if any(index in span for span in spans)]
         if not held:
-            assert (windows.start_position[0], windows.end_position[0]) == (IGNORED, IGNORED)
+            assert (windows.start_position[0], windows.end_position[0]) == (IGNORE_INDEX, IGNORE_INDEX)
             assert windows.answers_without_tokens == 1
             return
         assert 0 < windows.start_position[0] <= windows.end_position[0]

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.conll import Sentence, read_sentence_file
-from adapter_qa.data.sentence_records import SentenceColumns
+from adapter_qa.data.readers.sentence_records import SentenceColumns
+from adapter_qa.data.readers.sentences import Sentence, read_sentence_file
 
 WORDS = [["O", "Ministério", "Público", "decidiu", "."], ["Gilmar", "chegou", "\u00e0", "Bahia"]]
 IOB2 = [["O", "B-ORG", "I-ORG", "O", "O"], ["B-PER", "O", "O", "B-LOC"]]

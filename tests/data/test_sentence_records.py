@@ -1,4 +1,4 @@
-"""Words and labels in records (adapter_qa/data/sentence_records.py): keys, cells with lists, tables, data sets."""
+"""Words and labels in records (adapter_qa/data/readers/sentence_records.py): keys, list cells, tables, data sets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.conll import Sentence, SentenceSource, load_sentence_dataset, read_sentence_file
-from adapter_qa.data.sentence_records import SentenceColumns
+from adapter_qa.data.readers.sentence_records import SentenceColumns
+from adapter_qa.data.readers.sentences import Sentence, SentenceSource, load_sentence_dataset, read_sentence_file
 
 WORDS, LABELS = ["Ana", "d'Água", "10 000", "\u00a0"], ["B-PER", "I-PER", "O", "B-A/B"]
 SENTENCE = Sentence(tuple(WORDS), tuple(LABELS))

@@ -1,4 +1,4 @@
-"""Reading questions (adapter_qa/data/squad.py): all file formats, and a message for every defect of a file."""
+"""Reading questions (adapter_qa/data/readers/squad.py): all file formats, and a message for every defect of a file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import pytest
 
 from adapter_qa.core.errors import MAX_PROBLEMS, UserError
 from adapter_qa.data.questions import Question, is_aligned
-from adapter_qa.data.squad import (
+from adapter_qa.data.readers.squad import (
     QuestionColumns,
     RecordError,
     load_hub_squad,

@@ -1,4 +1,4 @@
-"""The reader of the SQuAD-pt archive (adapter_qa/data/squad_archive.py) and the archives that it refuses."""
+"""The reader of the SQuAD-pt archive (adapter_qa/data/readers/squad_archive.py) and the archives that it refuses."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import pytest
 from support.archives import Pack, archive_formats
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data import squad_archive
-from adapter_qa.data.squad_archive import ARCHIVE_MEMBERS, read_archive
+from adapter_qa.data.readers import squad_archive
+from adapter_qa.data.readers.squad_archive import ARCHIVE_MEMBERS, read_archive
 
 TRAIN, DEV = ARCHIVE_MEMBERS
 CONTENT = b'{"data": []}' * 100

@@ -1,4 +1,4 @@
-"""Reading plain text (adapter_qa/data/text.py) from all kinds of files."""
+"""Reading plain text (adapter_qa/data/readers/text.py) from all kinds of files."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 from support.problems import problem_of, problems_of
 
-from adapter_qa.data import text
-from adapter_qa.data.text import Texts, read_texts, text_files
+from adapter_qa.data.readers import text
+from adapter_qa.data.readers.text import Texts, read_texts, text_files
 
 TEXTS = ["Ana nasceu em Recife.", "Bruno é pintor.", "Carla nasceu em São Luís e é juíza."]
 

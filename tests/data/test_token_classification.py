@@ -18,8 +18,8 @@ from support.sentences import ANA, BOTH, DAVI, NAMES
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.config.options import ModelOptions
-from adapter_qa.data.conll import Sentence, label_names
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
+from adapter_qa.data.readers.sentences import Sentence, label_names
 from adapter_qa.data.token_classification import (
     EncodedInput,
     TokenClassificationCollator,
@@ -56,19 +56,19 @@ def expected_labels(sentence: Sentence, tokenizer: PreTrainedTokenizerFast, labe
     labels = []
     for index, word in enumerate(words):
         if word is None:
-            labels.append(IGNORED)
+            labels.append(IGNORE_INDEX)
         elif index == 0 or words[index - 1] != word:
             labels.append(NAMES.index(sentence.labels[word]))
         else:
             inside_label = sentence.labels[word].replace("B-", "I-")
-            labels.append(NAMES.index(inside_label) if label_all else IGNORED)
+            labels.append(NAMES.index(inside_label) if label_all else IGNORE_INDEX)
     return labels
 
 
 def word_labels(dataset: TokenClassificationDataset, names: Sequence[str] = NAMES) -> list[list[str]]:
     """Return the labels of the words from the token labels in the dataset itself."""
     size = int(dataset.lengths().max())
-    rows = [np.pad(item.labels, (0, size - len(item.labels)), constant_values=IGNORED) for item in dataset.inputs]
+    rows = [np.pad(item.labels, (0, size - len(item.labels)), constant_values=IGNORE_INDEX) for item in dataset.inputs]
     return sentence_labels(np.stack(rows), dataset, names)
 
 
@@ -91,7 +91,7 @@ def test_further_pieces_of_a_b_label_are_inside(bert: PreTrainedTokenizerFast) -
     )
     count = len(bert.tokenize("Recifense"))
     assert count > 1
-    assert dataset.inputs[0].labels.tolist() == [IGNORED, 1, *[2] * (count - 1), IGNORED]
+    assert dataset.inputs[0].labels.tolist() == [IGNORE_INDEX, 1, *[2] * (count - 1), IGNORE_INDEX]
 
 
 def test_unknown_words_are_labelled(bert: PreTrainedTokenizerFast) -> None:
@@ -100,7 +100,7 @@ def test_unknown_words_are_labelled(bert: PreTrainedTokenizerFast) -> None:
     )
     unknown = dataset.inputs[0].token_ids == bert.unk_token_id
     assert unknown.any()
-    assert set(dataset.inputs[0].labels[unknown].tolist()) <= {1, IGNORED}
+    assert set(dataset.inputs[0].labels[unknown].tolist()) <= {1, IGNORE_INDEX}
     assert word_labels(dataset) == [["O", "B-LOC", "B-PER"]]
 
 
@@ -167,7 +167,7 @@ def test_no_word_is_lost(
             assert len(ids) == len(dataset.inputs[at].type_ids) == len(dataset.inputs[at].labels) <= size
             assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
             tokens += ids[1 : ids.index(tokenizer.sep_token_id)]  # the next sentence follows the separator
-            assert dataset.inputs[at].labels[0] == dataset.inputs[at].labels[-1] == IGNORED
+            assert dataset.inputs[at].labels[0] == dataset.inputs[at].labels[-1] == IGNORE_INDEX
         assert tokens == [token for word in words for token in word]
     if not next_sentence and not label_all:
         assert word_labels(dataset) == [list(sentence.labels) for sentence in sentences]
@@ -204,11 +204,11 @@ def test_the_next_sentence_is_the_second_segment(tokenizer: PreTrainedTokenizerF
     assert [ids.tolist() for ids, _, _ in dataset.inputs] == [pair["input_ids"], alone["input_ids"]]
     assert dataset.inputs[0].type_ids.tolist() == pair["token_type_ids"]
     assert not dataset.inputs[1].type_ids.any()
-    labelled = dataset.inputs[0].labels[dataset.inputs[0].labels != IGNORED]
+    labelled = dataset.inputs[0].labels[dataset.inputs[0].labels != IGNORE_INDEX]
     assert [NAMES[label] for label in labelled] == [*ANA.labels, *DAVI.labels]
     first, second = expected_labels(ANA, tokenizer, False), expected_labels(DAVI, tokenizer, False)
     specials = tokenizer.num_special_tokens_to_add(pair=True) - 3  # RoBERTa puts two separators between
-    assert dataset.inputs[0].labels.tolist() == first + [IGNORED] * specials + second[1:]
+    assert dataset.inputs[0].labels.tolist() == first + [IGNORE_INDEX] * specials + second[1:]
 
 
 def test_the_next_sentence_fills_the_remaining_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -220,7 +220,7 @@ def test_the_next_sentence_fills_the_remaining_tokens(tokenizer: PreTrainedToken
             BOTH, tokenizer, NAMES, max_seq_length=own + specials + limit, next_sentence=True
         )
         fitting = int((lengths <= limit).sum())
-        labels = [NAMES[label] for label in dataset.inputs[0].labels[dataset.inputs[0].labels != IGNORED]]
+        labels = [NAMES[label] for label in dataset.inputs[0].labels[dataset.inputs[0].labels != IGNORE_INDEX]]
         assert labels == [*ANA.labels, *DAVI.labels[:fitting]]
         assert len(dataset.inputs[0].token_ids) == own + (specials + lengths[fitting - 1] if fitting else 2)
     tight = tokenize_and_align_labels(BOTH, tokenizer, NAMES, max_seq_length=own + 2, next_sentence=True)
@@ -251,7 +251,7 @@ def test_batches_are_padded_on_the_right(has_types: bool, multiple: int, length:
         for size in (3, 5)
     ]
     batch = TokenClassificationCollator(pad_id=9, has_types=has_types, multiple=multiple)(items)
-    names = {"input_ids": 9, "attention_mask": 0, "labels": IGNORED} | ({"token_type_ids": 0} if has_types else {})
+    names = {"input_ids": 9, "attention_mask": 0, "labels": IGNORE_INDEX} | ({"token_type_ids": 0} if has_types else {})
     assert batch.keys() == names.keys()
     for name, fill in names.items():
         assert batch[name].dtype == torch.int64
@@ -266,7 +266,7 @@ def test_batches_are_padded_on_the_right(has_types: bool, multiple: int, length:
 
 
 def test_parts_of_cut_sentences_are_joined() -> None:
-    labels = [[IGNORED, 1, IGNORED, 2], [IGNORED, 0, IGNORED], [3, IGNORED], [4, IGNORED]]
+    labels = [[IGNORE_INDEX, 1, IGNORE_INDEX, 2], [IGNORE_INDEX, 0, IGNORE_INDEX], [3, IGNORE_INDEX], [4, IGNORE_INDEX]]
     inputs = [EncodedInput(np.array(row), np.array(row), np.array(row)) for row in labels]
     dataset = TokenClassificationDataset(inputs, [0, 0, 1, 0], 1)
     rows = np.full((4, 6), 4)
@@ -281,7 +281,7 @@ def labelled(*labels: list[int]) -> TokenClassificationDataset:
 
 @pytest.mark.parametrize("constant", [0.0, 0.5, 3.0])
 def test_class_weights(constant: float) -> None:
-    dataset = labelled([IGNORED, 0, 0, 0, 1, IGNORED], [IGNORED, 0, 2, 2, IGNORED])
+    dataset = labelled([IGNORE_INDEX, 0, 0, 0, 1, IGNORE_INDEX], [IGNORE_INDEX, 0, 2, 2, IGNORE_INDEX])
     weights = class_weights(dataset, 4, constant)
     counts = [4, 1, 2, 1]  # the last class never occurs and counts as once
     total = sum(1 / count for count in counts)

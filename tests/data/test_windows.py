@@ -16,9 +16,9 @@ from support.scripts import ROOT
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question
-from adapter_qa.data.squad import read_squad
+from adapter_qa.data.readers.squad import read_squad
 from adapter_qa.data.window_dataset import (
     MIN_TEXTS_FOR_BAR,
     WindowCollator,
@@ -67,7 +67,7 @@ def labelled_text(windows: Windows, index: int, question: Question) -> str:
 def labelled_rows(windows: Windows) -> np.ndarray:
     """Return the indices of the windows that contain their answer."""
     starts = windows.start_position
-    return np.flatnonzero((starts != windows.layout.cls_position) & (starts != IGNORED))
+    return np.flatnonzero((starts != windows.layout.cls_position) & (starts != IGNORE_INDEX))
 
 
 def test_windows_and_spans_need_numpy_and_tokenizers_only(tiny_bert: Path) -> None:
@@ -199,7 +199,7 @@ def test_texts_without_tokens_make_windows(tiny_bert: Path) -> None:
     empty = Question("x", "\u200b", "\u200b", ("\u200b",), (0,))
     windows = make_windows([empty], tokenizer, max_seq_length=24, doc_stride=6)
     assert windows.lengths().tolist() == [3]
-    assert (windows.start_position[0], windows.end_position[0]) == (IGNORED, IGNORED)
+    assert (windows.start_position[0], windows.end_position[0]) == (IGNORE_INDEX, IGNORE_INDEX)
     assert (windows.answers_without_tokens, windows.answers_in_no_window, windows.answer_tokens[0]) == (1, 0, 0)
 
 
@@ -216,7 +216,7 @@ def test_labels_without_an_answer_and_with_a_wrong_start_index(tiny_bert: Path) 
     tokenizer = pair_tokenizer(AutoTokenizer.from_pretrained(tiny_bert))
     windows = make_windows([unanswerable, misplaced], tokenizer, max_seq_length=100, doc_stride=20)
     assert windows.layout.cls_position == 0
-    assert windows.start_position.tolist() == windows.end_position.tolist() == [0, IGNORED]
+    assert windows.start_position.tolist() == windows.end_position.tolist() == [0, IGNORE_INDEX]
 
 
 def test_settings_left_in_a_shared_tokenizer_change_nothing(tiny_bert: Path) -> None:

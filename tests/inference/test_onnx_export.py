@@ -209,7 +209,7 @@ def test_answer_script_defines_every_name_once_and_imports_nothing_of_the_projec
         elif isinstance(node, ast.AnnAssign):
             names.append(ast.unparse(node.target))
     assert len(set(names)) == len(names)
-    assert {"Question", "is_aligned", "make_windows", "choose_answers", "IGNORED", "UserError"} <= set(names)
+    assert {"Question", "is_aligned", "make_windows", "choose_answers", "IGNORE_INDEX", "UserError"} <= set(names)
     imported = {
         name
         for node in ast.walk(tree)

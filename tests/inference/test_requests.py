@@ -14,7 +14,7 @@ import pytest
 from support.problems import problems_of
 
 import ask_qa
-from adapter_qa.data.squad import STANDARD, QuestionColumns
+from adapter_qa.data.readers.squad import STANDARD, QuestionColumns
 from adapter_qa.inference.requests import read_requests
 
 RECORD = {"id": "1", "question": "Onde?", "context": "Em Recife.", "note": 5}

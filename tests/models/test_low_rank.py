@@ -36,7 +36,7 @@ import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.config.low_rank import read_low_rank
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.squad import read_squad
+from adapter_qa.data.readers.squad import read_squad
 from adapter_qa.inference.exported_model import ExportedModel
 from adapter_qa.models.adapter_source import kind_of, new_config
 from adapter_qa.models.build import build_setup, cast_frozen_weights, trained_names

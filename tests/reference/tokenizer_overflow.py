@@ -8,7 +8,7 @@ import numpy as np
 from support.questions import window_offsets
 from transformers import PreTrainedTokenizerFast
 
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import make_windows
@@ -59,7 +59,7 @@ def assert_windows_equal_overflow(
         elif not questions[question].answer_texts or any(a <= first <= last < b for a, b, _ in siblings):
             label = (0, 0)
         else:
-            label = (IGNORED, IGNORED)
+            label = (IGNORE_INDEX, IGNORE_INDEX)
         assert (windows.start_position[index], windows.end_position[index]) == label
     return len(windows)
 

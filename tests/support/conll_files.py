@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from adapter_qa.data.conll import Sentence, read_sentence_file
-from adapter_qa.data.sentence_records import SentenceColumns
+from adapter_qa.data.readers.sentence_records import SentenceColumns
+from adapter_qa.data.readers.sentences import Sentence, read_sentence_file
 
 
 def read_sentences(path: str | Path, *, need_labels: bool) -> list[Sentence]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter_qa.data.conll import Sentence
+from adapter_qa.data.readers.sentences import Sentence
 
 NAMES = ["O", "B-LOC", "I-LOC", "B-PER", "I-PER"]
 ANA = Sentence(("Ana", "Lima", "nasceu", "em", "Recife"), ("B-PER", "I-PER", "O", "O", "B-LOC"))

@@ -15,7 +15,7 @@ from support.trainers import copy_without_dropout, make_trainer
 from torch.utils.data import DataLoader
 
 from adapter_qa.core.errors import RunError
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.window_dataset import WindowDataset
 from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values
@@ -37,7 +37,7 @@ def make_batch(trainer: QuestionAnsweringTrainer, rows: int = 8) -> dict[str, to
     loader = DataLoader(trainer.train_dataset, rows, collate_fn=trainer.data_collator)
     batch: dict[str, torch.Tensor] = next(iter(loader))
     for name in trainer.label_names:
-        batch[name][1:3] = IGNORED
+        batch[name][1:3] = IGNORE_INDEX
     assert len(batch["attention_mask"].sum(1).unique()) > 2
     return batch
 
@@ -94,7 +94,7 @@ def test_a_batch_without_known_spans_has_zero_loss(base: Path, tmp_path: Path) -
     trainer.regularized = []
     batch = make_batch(trainer)
     for name in trainer.label_names:
-        batch[name][:] = IGNORED
+        batch[name][:] = IGNORE_INDEX
     step = train_on(trainer, batch, TOKENS)
     assert step.loss == 0
     assert not any(gradient.any() for gradient in step.gradients.values())

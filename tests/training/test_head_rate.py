@@ -35,7 +35,7 @@ from adapter_qa.config.options import (
 )
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.data.label_entropy import class_entropy, entropy, span_entropy
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup
@@ -133,7 +133,7 @@ def test_norms_of_gradients_that_overflow_are_no_numbers_in_json() -> None:
 
 def test_entropy_is_the_least_loss_of_one_distribution() -> None:
     assert entropy(np.array([2, 2, 0])) == pytest.approx(math.log(2))
-    inputs = [np.array([0, 0, 0, IGNORED]), np.array([1, 2, 2, 0, 0]), np.array([IGNORED])]
+    inputs = [np.array([0, 0, 0, IGNORE_INDEX]), np.array([1, 2, 2, 0, 0]), np.array([IGNORE_INDEX])]
     weights = np.array([0.2, 1.0, 1.5])
     logits = torch.zeros(3, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=100)
@@ -144,7 +144,7 @@ def test_entropy_is_the_least_loss_of_one_distribution() -> None:
         value = torch.zeros(())
         for labels in map(torch.from_numpy, inputs[:2]):
             batch = logits.expand(len(labels), 3)
-            value = value + cross_entropy(batch, labels, torch.tensor(weights).float(), ignore_index=IGNORED) / 2
+            value = value + cross_entropy(batch, labels, torch.tensor(weights).float(), ignore_index=IGNORE_INDEX) / 2
         value.backward()
         return value
 
@@ -157,7 +157,7 @@ def test_span_entropy_by_a_loop(tiny_bert: Path) -> None:
     questions = make_questions(20, 1, sentences=6)
     windows = make_windows(questions, tokenizer, max_seq_length=40, doc_stride=10)
     counts = Counter(
-        "unknown" if start == IGNORED else "none" if start == windows.layout.cls_position else "answered"
+        "unknown" if start == IGNORE_INDEX else "none" if start == windows.layout.cls_position else "answered"
         for start in windows.start_position
     )
     assert counts["none"] > 5
@@ -166,7 +166,7 @@ def test_span_entropy_by_a_loop(tiny_bert: Path) -> None:
     for index, start in enumerate(windows.start_position):
         if start == windows.layout.cls_position:
             total -= math.log(counts["none"] / known)
-        elif start != IGNORED:
+        elif start != IGNORE_INDEX:
             tokens = windows[index].context_mask.sum()
             total -= math.log(counts["answered"] / known / tokens)
     assert span_entropy(windows) == pytest.approx(total / known)

@@ -17,7 +17,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokeni
 
 import run_mlm_adapter
 from adapter_qa.config.options import AdapterOptions, MLMTrainingOptions, ModelOptions
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.masked_lm import MaskedLMDataset, make_fixed_mask_dataset, split_into_blocks
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
@@ -104,7 +104,7 @@ def test_rows_that_processes_repeat_in_the_last_batch_are_not_predicted(
     batch = {"input_ids": torch.from_numpy(trainer.train_dataset.ids[:4])}
     trainer._mask_duplicate_rows(batch, 4)
     labels = trainer.with_labels(batch)["labels"]
-    assert ((labels != IGNORED).sum(1) > 0).tolist() == [True] * own + [False] * (4 - own)
+    assert ((labels != IGNORE_INDEX).sum(1) > 0).tolist() == [True] * own + [False] * (4 - own)
 
 
 @pytest.mark.parametrize("trains", [True, False])
@@ -118,7 +118,7 @@ def test_label_smoothing_is_a_share_of_the_mean_over_the_vocabulary_in_training(
     batch = {"input_ids": torch.from_numpy(dataset.ids), "labels": torch.from_numpy(dataset.labels)}
     with torch.no_grad():
         total, weight, outputs = trainer.task_loss(trainer.model.train(trains), batch)
-    gold = dataset.labels[dataset.labels != IGNORED]
+    gold = dataset.labels[dataset.labels != IGNORE_INDEX]
     expected = 0.0
     for logits, label in zip(outputs.logits.double().numpy(), gold, strict=True):
         losses = np.log(np.exp(logits).sum()) - logits  # of every word of the vocabulary
@@ -138,7 +138,7 @@ def test_loss_and_gradients_equal_those_of_logits_for_all_tokens(trainer: MLMTra
     plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
     with torch.inference_mode(inference):
         total, weight, outputs = trainer.task_loss(model, {"input_ids": ids, "labels": labels})
-    masked = labels != IGNORED
+    masked = labels != IGNORE_INDEX
     assert outputs.logits.shape == (masked.sum(), logits.shape[-1])
     assert float(weight) == masked.sum()
     torch.testing.assert_close(outputs.logits, logits[masked], rtol=1e-12, atol=1e-12)
@@ -159,7 +159,7 @@ def test_loss_and_gradients_of_every_encoder_equal_those_of_logits_for_all_token
     args = resolve_training_args(MLMTrainingOptions(output_dir=str(tmp_path), report_to=[], use_cpu=True))
     trainer = MLMTrainer(model=model, setup=None, tokenizer=tokenizer, mlm_probability=0.3, args=args)
     ids = torch.randint(5, model.config.vocab_size, (3, 20))
-    labels = ids.where(torch.rand(3, 20) < 0.3, IGNORED)
+    labels = ids.where(torch.rand(3, 20) < 0.3, IGNORE_INDEX)
     logits = model.train()(input_ids=ids).logits
     plain = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum")
     total, weight, outputs = trainer.task_loss(model, {"input_ids": ids, "labels": labels})
@@ -199,7 +199,7 @@ def test_evaluation_is_reproducible_and_reports_perplexity(trainer: MLMTrainer) 
     assert dataset.labels is not None
     with torch.no_grad():
         logits = trainer.model(input_ids=torch.from_numpy(dataset.ids)).logits.double().numpy()
-    masked = dataset.labels != IGNORED
+    masked = dataset.labels != IGNORE_INDEX
     true_logits = np.take_along_axis(logits[masked], dataset.labels[masked][:, None], axis=1)[:, 0]
     expected = np.mean(np.log(np.exp(logits[masked]).sum(-1)) - true_logits)
     assert first["eval_loss"] == pytest.approx(expected, rel=1e-5)
@@ -218,7 +218,7 @@ def test_evaluation_without_masked_tokens_has_zero_loss(trainer: MLMTrainer) -> 
     dataset = trainer.eval_dataset
     assert isinstance(dataset, MaskedLMDataset)
     assert dataset.labels is not None
-    trainer.eval_dataset = MaskedLMDataset(dataset.ids, np.full_like(dataset.labels, IGNORED))
+    trainer.eval_dataset = MaskedLMDataset(dataset.ids, np.full_like(dataset.labels, IGNORE_INDEX))
     metrics = trainer.evaluate()
     assert (metrics["eval_loss"], metrics["eval_perplexity"]) == (0.0, 1.0)
 

@@ -22,8 +22,8 @@ from support.trainers import copy_without_dropout
 from transformers import EvalPrediction, PreTrainedTokenizerFast
 
 from adapter_qa.config.options import AdapterOptions, ModelOptions, TrainingOptions
-from adapter_qa.data.conll import Sentence
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
+from adapter_qa.data.readers.sentences import Sentence
 from adapter_qa.data.token_classification import (
     TokenClassificationCollator,
     TokenClassificationDataset,
@@ -134,7 +134,7 @@ def test_loss_is_the_weighted_mean_over_labelled_tokens(
     total = norm = 0.0
     for row, labels in zip(outputs.logits.double().numpy(), batch["labels"].numpy(), strict=True):
         for logits, label in zip(row, labels, strict=True):
-            if label != IGNORED:
+            if label != IGNORE_INDEX:
                 targets = [smoothing / len(NAMES) + (1 - smoothing) * (name == label) for name in range(len(NAMES))]
                 class_weights = [1.0] * len(NAMES) if weights is None else weights.tolist()
                 for target, weight, logit in zip(targets, class_weights, logits, strict=True):
@@ -152,7 +152,7 @@ def test_unseen_labels_count_in_the_scores_and_not_in_the_loss(
     dataset = tokenize_and_align_labels([sentence, DAVI], tokenizer, [*NAMES, *unseen], max_seq_length=64)
     trainer = make_trainer(tmp_path, tiny_bert, weights, dataset, unseen)
     batch = trainer.data_collator([dataset[0], dataset[1]])
-    known = {**batch, "labels": batch["labels"].masked_fill(batch["labels"] >= len(NAMES), IGNORED)}
+    known = {**batch, "labels": batch["labels"].masked_fill(batch["labels"] >= len(NAMES), IGNORE_INDEX)}
     assert (known["labels"] != batch["labels"]).sum() == 2
     trainer.model.eval()
     with torch.no_grad():

@@ -21,7 +21,7 @@ import run_ner_adapter
 from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import NERRunConfig
 from adapter_qa.core.files import file_fingerprint
-from adapter_qa.data.conll import Sentence
+from adapter_qa.data.readers.sentences import Sentence
 from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences
 
 IOB2 = "Ana B-PER\nLima I-PER\nmora O\n\nem O\nRecife B-LOC\n"

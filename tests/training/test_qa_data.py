@@ -15,7 +15,7 @@ from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
 import run_qa_adapter
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question
 from adapter_qa.data.windows import make_windows
 
@@ -55,9 +55,9 @@ def test_windows_without_their_answer_are_ignored_only_if_no_window_contains_it(
         labels[QUESTIONS[index].id].append((int(start), int(end)))
     count = len(labels["unanswerable"])
     assert labels["unanswerable"] == [(0, 0)] * count
-    assert labels["without tokens"] == [(IGNORED, IGNORED)] * count
+    assert labels["without tokens"] == [(IGNORE_INDEX, IGNORE_INDEX)] * count
     for name, (first, last, containing) in ANSWERS.items():
-        expected = [(0, 0) if containing else (IGNORED, IGNORED)] * count
+        expected = [(0, 0) if containing else (IGNORE_INDEX, IGNORE_INDEX)] * count
         for window in containing:
             expected[window] = (first - window * STEP + FIRST, last - window * STEP + FIRST)
         assert labels[name] == expected

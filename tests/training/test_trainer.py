@@ -18,7 +18,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 import run_qa_adapter
 from adapter_qa.config.options import FusionOptions, ModelOptions
 from adapter_qa.core.errors import RunError, UserError
-from adapter_qa.data.labels import IGNORED
+from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import cast_frozen_weights
 from adapter_qa.models.parameters import fusion_values
@@ -122,11 +122,11 @@ def test_span_loss_equals_the_library_loss_and_ignores_unknown_spans(tiny_bert: 
         output.loss.item(), rel=1e-6
     )
     three = model(ids[:3], start_positions=starts[:3], end_positions=ends[:3])
-    unknown = {name: torch.where(torch.arange(4) == 3, IGNORED, values) for name, values in labels.items()}
+    unknown = {name: torch.where(torch.arange(4) == 3, IGNORE_INDEX, values) for name, values in labels.items()}
     assert span_loss(output.start_logits, output.end_logits, unknown, None).item() == pytest.approx(
         three.loss.item(), rel=1e-6
     )
-    nothing = {name: torch.full((4,), IGNORED) for name in labels}
+    nothing = {name: torch.full((4,), IGNORE_INDEX) for name in labels}
     assert span_loss(output.start_logits, output.end_logits, nothing, None).item() == 0.0
 
 
@@ -135,7 +135,7 @@ def test_label_smoothing_spreads_its_share_over_the_tokens_of_the_softmax(masked
     logits = torch.randn(2, 4, 7, generator=torch.Generator().manual_seed(1)) * 3
     lengths = [7, 4, 5, 3] if masked else [7, 7, 7, 7]
     mask = torch.tensor([[1] * length + [0] * (7 - length) for length in lengths])
-    golds = [[2, 0, IGNORED, 1], [3, 3, IGNORED, 2]]
+    golds = [[2, 0, IGNORE_INDEX, 1], [3, 3, IGNORE_INDEX, 2]]
     labels = {
         name: torch.tensor(values) for name, values in zip(("start_positions", "end_positions"), golds, strict=True)
     }

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError, error_line
-from adapter_qa.data.compression import COMPRESSION_SUFFIXES, READ_STEP, format_of, read_content
-from adapter_qa.data.records import Record, TableRows, class_names
+from adapter_qa.data.readers.compression import COMPRESSION_SUFFIXES, READ_STEP, format_of, read_content
+from adapter_qa.data.readers.records import Record, TableRows, class_names
 
 if TYPE_CHECKING:
     import pyarrow as pa

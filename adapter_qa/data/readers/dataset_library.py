@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.core.errors import UserError, error_line
-from adapter_qa.data.columnar import ROWS_AT_ONCE
-from adapter_qa.data.records import Record, TableRows, class_names
+from adapter_qa.data.readers.columnar import ROWS_AT_ONCE
+from adapter_qa.data.readers.records import Record, TableRows, class_names
 
 if TYPE_CHECKING:
     import datasets

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, raise_first_problems
 from adapter_qa.core.files import decode
-from adapter_qa.data.columnar import TABLE_SUFFIXES, read_table
-from adapter_qa.data.columns import read_columns
-from adapter_qa.data.compression import format_of, read_content
-from adapter_qa.data.dataset_library import load_dataset
 from adapter_qa.data.label_schemes import ALLOWED_LABELS, IOB2, LABEL, OUTSIDE, to_iob2
-from adapter_qa.data.records import TableRows
-from adapter_qa.data.sentence_records import (
+from adapter_qa.data.readers.columnar import TABLE_SUFFIXES, read_table
+from adapter_qa.data.readers.compression import format_of, read_content
+from adapter_qa.data.readers.conll import read_columns
+from adapter_qa.data.readers.dataset_library import load_dataset
+from adapter_qa.data.readers.json_csv import CSV_SUFFIXES, LINE_SUFFIXES, read_records
+from adapter_qa.data.readers.records import TableRows
+from adapter_qa.data.readers.sentence_records import (
     ParsedSentence,
     SentenceColumns,
     document_names,
@@ -24,8 +25,6 @@ from adapter_qa.data.sentence_records import (
     parse_records,
     with_list_cells,
 )
-from adapter_qa.data.squad import raise_first_problems
-from adapter_qa.data.text_records import CSV_SUFFIXES, LINE_SUFFIXES, read_records
 
 NO_WORD = re.compile(r"\A(?: |\Z)|[\t\n\r]| \Z")
 

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from adapter_qa.core.errors import UserError, first_names
 from adapter_qa.core.files import is_text, kind, parse_json
 from adapter_qa.data.label_schemes import LABEL
-from adapter_qa.data.records import Record, TableRows
-from adapter_qa.data.text_records import DELIMITERS
+from adapter_qa.data.readers.json_csv import DELIMITERS
+from adapter_qa.data.readers.records import Record, TableRows
 
 WORD_KEYS = ("tokens", "words")  # the first that a record has
 LABEL_KEY, OTHER_LABEL_KEYS = "ner_tags", ("tags", "labels", "ner")

@@ -6,15 +6,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from adapter_qa.core.errors import UserError, first_names
+from adapter_qa.core.errors import UserError, first_names, raise_first_problems
 from adapter_qa.core.files import decode, is_text, kind, parse_json
 from adapter_qa.core.messages import log_note
-from adapter_qa.data.columns import read_columns
-from adapter_qa.data.compression import COMPRESSION_SUFFIXES, format_of, read_content
-from adapter_qa.data.dataset_library import SAVED_MARKS
-from adapter_qa.data.records import Record
-from adapter_qa.data.sources import RECORD_SUFFIXES, UNREAD_ARCHIVES, read_rows
-from adapter_qa.data.squad import raise_first_problems
+from adapter_qa.data.readers.compression import COMPRESSION_SUFFIXES, format_of, read_content
+from adapter_qa.data.readers.conll import read_columns
+from adapter_qa.data.readers.dataset_library import SAVED_MARKS
+from adapter_qa.data.readers.record_files import RECORD_SUFFIXES, UNREAD_ARCHIVES, read_rows
+from adapter_qa.data.readers.records import Record
 
 MAX_TEXT_BYTES = 16 * 1024**3  # several times the size of the Portuguese Wikipedia
 TEXT_SUFFIXES = (".txt", *RECORD_SUFFIXES, ".conll")

@@ -14,7 +14,7 @@ from adapter_qa.core import files
 from adapter_qa.core.errors import UserError, first_names
 from adapter_qa.core.files import decode, parse_json
 from adapter_qa.core.readable import count
-from adapter_qa.data.records import Record
+from adapter_qa.data.readers.records import Record
 
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")

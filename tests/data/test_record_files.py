@@ -25,12 +25,12 @@ import pytest
 
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
-from adapter_qa.data.columnar import read_table
-from adapter_qa.data.compression import format_of, read_content, unpacked_name
-from adapter_qa.data.dataset_library import dataset_source, load_dataset, split_names
-from adapter_qa.data.records import Record
-from adapter_qa.data.sources import read_rows, stream_rows
-from adapter_qa.data.text_records import read_records, stream_records
+from adapter_qa.data.readers.columnar import read_table
+from adapter_qa.data.readers.compression import format_of, read_content, unpacked_name
+from adapter_qa.data.readers.dataset_library import dataset_source, load_dataset, split_names
+from adapter_qa.data.readers.json_csv import read_records, stream_records
+from adapter_qa.data.readers.record_files import read_rows, stream_rows
+from adapter_qa.data.readers.records import Record
 
 LIMIT = 64 * 1024  # bytes
 ROWS = [{"tokens": ["A", "Ana"], "tags": [0, 1], "kind": 2}, {"tokens": [], "tags": [], "kind": 0}]

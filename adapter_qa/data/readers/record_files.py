@@ -8,10 +8,16 @@ from pathlib import Path
 from adapter_qa.core import files
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import decode
-from adapter_qa.data.columnar import TABLE_SUFFIXES, read_table
-from adapter_qa.data.compression import COMPRESSION_SUFFIXES, format_of, open_any, read_content, reported_reading
-from adapter_qa.data.records import Record, TableRows
-from adapter_qa.data.text_records import CSV_SUFFIXES, LINE_SUFFIXES, read_records, stream_records
+from adapter_qa.data.readers.columnar import TABLE_SUFFIXES, read_table
+from adapter_qa.data.readers.compression import (
+    COMPRESSION_SUFFIXES,
+    format_of,
+    open_any,
+    read_content,
+    reported_reading,
+)
+from adapter_qa.data.readers.json_csv import CSV_SUFFIXES, LINE_SUFFIXES, read_records, stream_records
+from adapter_qa.data.readers.records import Record, TableRows
 
 RECORD_SUFFIXES = (".json", *LINE_SUFFIXES, *CSV_SUFFIXES, *TABLE_SUFFIXES)
 UNREAD_ARCHIVES = (".zip", ".tar", ".tgz")

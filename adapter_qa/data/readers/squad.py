@@ -12,14 +12,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from adapter_qa.core.errors import UserError, first_problems, raise_if_any, run_all
+from adapter_qa.core.errors import UserError, raise_first_problems, run_all
 from adapter_qa.core.files import is_text, kind
-from adapter_qa.data.compression import format_of
-from adapter_qa.data.dataset_library import load_dataset
 from adapter_qa.data.questions import Question
-from adapter_qa.data.records import Record
-from adapter_qa.data.sources import read_rows, stream_rows
-from adapter_qa.data.text_records import CSV_SUFFIXES, read_records, stream_records
+from adapter_qa.data.readers.compression import format_of
+from adapter_qa.data.readers.dataset_library import load_dataset
+from adapter_qa.data.readers.json_csv import CSV_SUFFIXES, read_records, stream_records
+from adapter_qa.data.readers.record_files import read_rows, stream_rows
+from adapter_qa.data.readers.records import Record
 
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
 NO_START = -1
@@ -229,11 +229,6 @@ def other_columns(record: Record, source: str, columns: QuestionColumns, need_an
     options = ", ".join(f"--{option}" for option in missing)
     keys = f"no {', '.join(missing.values())}, but {', '.join(others)}"
     return [f"{source}: {record.where} has {keys}; name the right ones with {options}"]
-
-
-def raise_first_problems(problems: list[str], source: object) -> None:
-    """Raise UserError if there are problems; at most `MAX_PROBLEMS` are listed."""
-    raise_if_any(first_problems(problems, f"{source}: "))
 
 
 def _flatten(records: Iterable[Record], columns: QuestionColumns, *, cells: bool = False) -> Iterator[Record]:

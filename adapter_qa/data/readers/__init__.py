@@ -1,0 +1,1 @@
+"""Readers: files and data sets become questions, sentences or texts."""
