@@ -62,8 +62,8 @@ def option(
         kind: what stands for the value in --help, such as its unit: TOKENS, PATH. Without it the type's.
         limits: of a number.
         choices: the words that it takes.
-        before: the value, as in run.json, by which versions without this option trained; their run.json lacks it.
-            Every option that version 0.2.0 lacks needs one.
+        before: the value, as in run.json, that versions without this option used. Every option that version 0.2.0
+            lacks needs one.
     """
     entries = {"help": help_text, "metavar": kind, "limits": limits, "choices": choices}
     metadata = {key: entry for key, entry in entries.items() if entry is not None}
@@ -71,7 +71,7 @@ def option(
 
 
 def values_before(groups: Iterable[Any]) -> dict[str, Any]:
-    """Return, for each option of some dataclasses that an earlier version lacks, the value by which it trained."""
+    """Return the values `before` of some dataclasses, by the name of the option."""
     options = [option for group in groups for option in fields(group)]
     return {option.name: option.metadata["before"] for option in options if "before" in option.metadata}
 

@@ -25,7 +25,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 def read_base_config(
     options: ModelOptions, option: str = "--model_name_or_path", *, can_be_random: bool = True
 ) -> dict[str, Any]:
-    """Read and check config.json of the base model. A script for which `can_be_random` has the option --random_init.
+    """Read and check config.json of the base model. Scripts with the option --random_init pass `can_be_random`.
 
     A crafted `_attn_implementation_internal` or `_attn_implementation` makes transformers 4.57 run code from the hub
     (CVE-2026-4372), so keys with such a name are rejected.
