@@ -94,6 +94,8 @@ for seed in $SEEDS; do
 done
 
 printf '\n=== report\n'
-"$PYTHON" report_qa.py "$OUT" --output_dir "$REPORT" --overwrite || exit
+code=0
+"$PYTHON" report_qa.py "$OUT" --output_dir "$REPORT" --overwrite || code=$?
 for name in ${failed[@]+"${failed[@]}"}; do echo "failed: $name" >&2; done
-[ "${#failed[@]}" -eq 0 ]
+[ "${#failed[@]}" -eq 0 ] || exit 1
+exit "$code"

@@ -30,7 +30,8 @@ from adapter_qa.runs.layout import RUN_FILE
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
 SEEDS = ("seed", "data_seed")
-REFERENCES = ("load_lang_adapter", "load_adapter", "fuse_adapters")  # options whose paths may be runs
+BASE, FUSED = "model_name_or_path", "fuse_adapters"
+REFERENCES = (BASE, "load_lang_adapter", "load_adapter", FUSED)  # options whose paths may be runs
 # Options that change only what a run prints or leaves on the disk.
 UNCOMPARED = re.compile(
     r"keep_checkpoint|save_total_limit|log_level.*|log_on_each_node|logging_.*|dataloader_(num_workers|pin_memory"
@@ -121,28 +122,31 @@ def comparable_settings(run: Run, depth: int = 0) -> dict[str, Any]:
     for name in REFERENCES:
         value = options.get(name)
         if isinstance(value, list):
-            settings[name] = [_resolve_reference(run, str(word), depth) for word in value]
+            settings[name] = [_resolve_reference(run, name, str(word), depth) for word in value]
         elif isinstance(value, str):
-            settings[name] = _resolve_reference(run, value, depth)
+            settings[name] = _resolve_reference(run, name, value, depth)
     settings |= {f"{split}_data": source.sha256[:12] for split, source in run.document.data.items() if source.sha256}
     return settings
 
 
-def _resolve_reference(run: Run, word: str, depth: int) -> str:
-    """Replace the path in PATH or NAME=PATH by a digest of the settings of the run there, if there is a run."""
-    name, separator, _ = word.rpartition("=")
-    referenced = _referenced_run(run, word, depth)
+def _resolve_reference(run: Run, option: str, word: str, depth: int) -> str:
+    """Replace the path in a value of an option by a digest of the settings of the run there, if there is a run."""
+    referenced = _referenced_run(run, option, word, depth)
     if referenced is None:
         return word
-    return f"{name}{separator}run {_digest(comparable_settings(referenced, depth + 1))}"
+    name = f"{word.partition('=')[0]}=" if option == FUSED else ""
+    return f"{name}run {_digest(comparable_settings(referenced, depth + 1))}"
 
 
-def _referenced_run(run: Run, word: str, depth: int) -> Run | None:
-    """Return the run at the path in PATH or NAME=PATH; None if there is none that can be read."""
-    path = run.locate(word.rpartition("=")[2])
+def _referenced_run(run: Run, option: str, word: str, depth: int) -> Run | None:
+    """Return the run at the path in a value of an option; None if there is none that can be read.
+
+    The path is that of the run or, but for a base model, of the saved adapters in it.
+    """
+    path = run.locate(word.partition("=")[2] if option == FUSED else word)
     if path is None or depth == MAX_CHAIN:
         return None
-    for folder in (path, path.parent):
+    for folder in (path,) if option == BASE else (path, path.parent):
         if (folder / RUN_FILE).is_file():
             try:
                 return read_run(folder)
@@ -164,7 +168,7 @@ def chain_seeds(run: Run, depth: int = 0) -> tuple[str, ...]:
     for name in REFERENCES:
         value = options.get(name)
         for word in value if isinstance(value, list) else [value]:
-            referenced = _referenced_run(run, word, depth) if isinstance(word, str) else None
+            referenced = _referenced_run(run, name, word, depth) if isinstance(word, str) else None
             if referenced is not None:
                 seeds += chain_seeds(referenced, depth + 1)
     return seeds

@@ -18,7 +18,7 @@ from typing import Any
 from adapter_qa.core.errors import escape_control_chars
 from adapter_qa.core.readable import file_size
 from adapter_qa.data.bootstrap import FEW_CONTEXTS, Estimate
-from adapter_qa.reporting.groups import REFERENCES, Group, MeanStd, differing_settings, same_evaluation
+from adapter_qa.reporting.groups import BASE, REFERENCES, Group, MeanStd, differing_settings, same_evaluation
 from adapter_qa.reporting.paired import PairedRow, ToBest
 from adapter_qa.reporting.run_names import shortest_ends
 from adapter_qa.reporting.runs import SEED_MEASURES
@@ -26,7 +26,6 @@ from adapter_qa.reporting.runs import SEED_MEASURES
 GAP = "  "  # between the columns in a terminal
 TEXT_WIDTH = 14  # characters to which a column of texts may shrink in a narrow terminal
 LEARNING_RATE = "learning_rate"
-BASE = "model_name_or_path"
 PATHS = ("train_file", "validation_file", "test_file")
 LIMITS = ("max_train_samples", "max_steps")
 NAMED_BY_TITLE = {  # by the split whose scores are compared; its data are always the "eval_data"

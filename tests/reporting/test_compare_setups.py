@@ -66,6 +66,14 @@ def test_all_setups_run_with_all_seeds_and_a_failure_stops_nothing(tmp_path: Pat
     assert option_values(calls, "seed") == ["1"] * 4 + ["2"] * 4
 
 
+def test_failed_runs_are_named_although_the_report_fails_too(tmp_path: Path) -> None:
+    done, calls = compare_setups(tmp_path, "out", SEEDS="1", SETUPS="full qa")
+    assert (done.returncode, len(calls)) == (1, 3)
+    assert done.stderr == "failed: full_1 (exit code 1)\nfailed: qa_1 (exit code 1)\n"
+    done, _ = compare_setups(tmp_path, "report", SEEDS="1", SETUPS="full qa")
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_a_run_that_the_system_kills_stops_nothing(tmp_path: Path) -> None:
     done, calls = compare_setups(tmp_path, "out/full_1", SEEDS="1 2", SETUPS="full", SIGNAL="KILL")
     assert len(calls) == 3

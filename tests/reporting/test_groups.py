@@ -60,6 +60,28 @@ def test_a_chain_of_runs_repeated_with_seeds_is_one_group_per_step(tmp_path: Pat
     assert [group.mean_std("f1").mean for group in groups_in(tmp_path)] == [62.0, 61.0, 42.0, 41.0]
 
 
+@pytest.mark.parametrize("option", ["model_name_or_path", "load_adapter", "load_lang_adapter"])
+def test_later_evaluations_of_runs_that_differ_in_their_seed_are_one_group(tmp_path: Path, option: str) -> None:
+    """Also where the path of the trained run has a "="."""
+    folder = tmp_path / "lr=1e-2"
+    for seed in (1, 2):
+        make_run(folder / f"trained_{seed}", 40.0 + seed, seed=seed)
+        make_run(tmp_path / f"evaluated_{seed}", 60.0 + seed, **{option: str(folder / f"trained_{seed}")})
+    evaluated, trained = groups_in(tmp_path)
+    assert (evaluated.mean_std("f1").mean, trained.mean_std("f1").mean) == (61.5, 41.5)
+    assert evaluated.seeds == ["42/1", "42/2"]
+
+
+def test_saved_adapters_belong_to_their_run_and_models_beside_a_run_do_not(tmp_path: Path) -> None:
+    make_run(tmp_path / "qa", 40.0)
+    for name, option in {"a": "load_adapter", "b": "model_name_or_path"}.items():
+        (tmp_path / "qa" / name).mkdir()
+        make_run(tmp_path / option, 60.0, **{option: str(tmp_path / "qa" / name)})
+    settings = {group.name: group.settings for group in groups_in(tmp_path)}
+    assert settings["load_adapter"]["load_adapter"].startswith("run ")
+    assert settings["model_name_or_path"]["model_name_or_path"] == str(tmp_path / "qa" / "b")
+
+
 def test_runs_that_refer_to_each_other_do_not_recurse_forever(tmp_path: Path) -> None:
     make_run(tmp_path / "a", 40.0, load_adapter=str(tmp_path / "b"))
     make_run(tmp_path / "b", 41.0, load_adapter=str(tmp_path / "a"))
