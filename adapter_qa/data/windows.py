@@ -96,6 +96,12 @@ class PairLayout:
         """Return the number of special tokens in a window."""
         return len(self.before) + len(self.between) + len(self.after)
 
+    def context_positions(self, question_lengths: np.ndarray) -> np.ndarray:
+        """Return (n,) int64, the position of the first context token in windows with such questions, (n,) int64."""
+        if self.question_first:
+            return len(self.before) + question_lengths + len(self.between)
+        return np.full_like(question_lengths, len(self.before))
+
 
 class Window(NamedTuple):
     """One input of the encoder, without padding.
@@ -184,11 +190,8 @@ class Windows:
 
     def token_shifts(self, rows: np.ndarray) -> np.ndarray:
         """Return (n,) int64: for context tokens of windows `rows`, index in `texts` minus position in the window."""
-        layout = self.layout
-        position = np.full(len(rows), len(layout.before))
-        if layout.question_first:
-            position += self.texts.lengths(self.question_text[rows]) + len(layout.between)
-        shifts: np.ndarray = self.texts.text_offsets[self.context_text[rows]] + self.context_start[rows] - position
+        positions = self.layout.context_positions(self.texts.lengths(self.question_text[rows]))
+        shifts: np.ndarray = self.texts.text_offsets[self.context_text[rows]] + self.context_start[rows] - positions
         return shifts
 
     def char_spans(self, rows: np.ndarray, positions: np.ndarray) -> np.ndarray:
@@ -230,52 +233,28 @@ def make_windows(
         raise UserError("there are no questions; give at least one")
     layout = window_layout(tokenizer, max_seq_length, doc_stride)
     capacity = max_seq_length - layout.special_tokens
-    texts = [question.context for question in questions] + [question.question.lstrip() for question in questions]
-    numbers: dict[str, int] = {}  # of the distinct texts, contexts first
-    text_index = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32, len(texts))
-    context_text, question_text = text_index.reshape(2, -1)
-    tokens = tokenize(list(numbers), tokenizer, on_progress)
-
-    # Cut the questions that leave no new context token in a window and do not fit together with their whole context.
-    context_lengths, question_lengths = tokens.lengths(context_text), tokens.lengths(question_text)
-    too_long = np.flatnonzero(
-        (question_lengths > capacity - doc_stride - 1) & (question_lengths + context_lengths > capacity)
+    texts = _tokenize_distinct(questions, tokenizer, on_progress)
+    texts, cut_questions = _cut_long_questions(questions, texts, tokenizer, capacity, doc_stride)
+    question_lengths = texts.tokens.lengths(texts.question)
+    context_lengths = texts.tokens.lengths(texts.context)
+    ranges = _context_ranges(capacity - question_lengths, context_lengths, doc_stride)
+    answers = _find_answers(questions, texts.context, texts.tokens)
+    labels = _label_windows(layout, texts, ranges, answers)
+    return Windows(
+        layout=layout,
+        texts=texts.tokens,
+        question_index=ranges.question,
+        question_text=texts.question[ranges.question],
+        context_text=texts.context[ranges.question],
+        context_start=ranges.start,
+        context_end=ranges.end,
+        start_position=labels.start_position,
+        end_position=labels.end_position,
+        cut_questions=cut_questions,
+        answers_without_tokens=int((answers.are_aligned & (answers.first < 0)).sum()),
+        answers_in_no_window=labels.answers_in_no_window,
+        answer_tokens=answers.shortest,
     )
-    if len(too_long):
-        # With space for one new token only, a question would need a window for each token of its context. So space for
-        # `doc_stride` + 1 new tokens is left; where that is more than half of what the stride leaves, half of it.
-        most = max(capacity - 2 * doc_stride - 1, (capacity - doc_stride) // 2)
-        cut_texts = [cut_text(questions[index].question.lstrip(), tokenizer, most) for index in too_long.tolist()]
-        question_text[too_long] = len(numbers) + np.arange(len(too_long))
-        tokens = tokens.extended(tokenize(cut_texts, tokenizer))
-
-    context_capacity = capacity - tokens.lengths(question_text)
-    question_index, context_start, context_end = _context_ranges(context_capacity, context_lengths, doc_stride)
-    answers = _find_answers(questions, context_text, tokens)
-    begin = tokens.text_offsets[context_text[question_index]] + context_start
-    first, last = answers.first[question_index], answers.last[question_index]
-    contains_answer = (first >= begin) & (last < begin + context_end - context_start)
-    is_lost = answers.are_given.copy()
-    is_lost[question_index[contains_answer]] = False
-    labels = np.where(is_lost[question_index], IGNORE_INDEX, np.full((2, 1), layout.cls_position, np.int32))
-    windows = Windows(
-        layout,
-        tokens,
-        question_index,
-        question_text[question_index],
-        context_text[question_index],
-        context_start,
-        context_end,
-        labels[0],
-        labels[1],
-        len(too_long),
-        int((answers.are_aligned & (answers.first < 0)).sum()),
-        int((is_lost & (answers.first >= 0)).sum()),
-        answers.shortest,
-    )
-    rows = np.flatnonzero(contains_answer)
-    labels[:, rows] = np.stack([first[rows], last[rows]]) - windows.token_shifts(rows)
-    return windows
 
 
 def window_layout(tokenizer: PairTokenizer, max_seq_length: int, doc_stride: int) -> PairLayout:
@@ -434,6 +413,52 @@ def _first_of_equal(values: np.ndarray, counts: np.ndarray) -> np.ndarray:
     return first
 
 
+class _Texts(NamedTuple):
+    """The tokens of the distinct texts, and the index of each question and context in them, (questions,) int32."""
+
+    tokens: Tokens
+    question: np.ndarray
+    context: np.ndarray
+
+
+def _tokenize_distinct(
+    questions: Sequence[Question], tokenizer: PairTokenizer, on_progress: OnProgress | None
+) -> _Texts:
+    """Tokenize every distinct question and context once, contexts first."""
+    texts = [question.context for question in questions] + [question.question.lstrip() for question in questions]
+    numbers: dict[str, int] = {}
+    text_index = np.fromiter((numbers.setdefault(text, len(numbers)) for text in texts), np.int32, len(texts))
+    context, question = text_index.reshape(2, -1)
+    return _Texts(tokenize(list(numbers), tokenizer, on_progress), question, context)
+
+
+def _cut_long_questions(
+    questions: Sequence[Question], texts: _Texts, tokenizer: PairTokenizer, capacity: int, doc_stride: int
+) -> tuple[_Texts, int]:
+    """Cut the questions that leave no new context token in a window.
+
+    With q tokens of the question, c of its context, capacity C and stride s, a question is cut
+
+        if q + s + 1 > C and q + c > C,  to  max(C - 2s - 1, floor((C - s) / 2))  tokens.
+
+    The s + 1 new context tokens that this leaves in a window, or half of C - s if that is less, bound the number of
+    windows: with one, a question would need a window for each token of its context.
+
+    Returns:
+        The texts with those of the cut questions, and the number of these.
+    """
+    tokens, question, context = texts
+    lengths = tokens.lengths(question)
+    too_long = np.flatnonzero((lengths + doc_stride + 1 > capacity) & (lengths + tokens.lengths(context) > capacity))
+    if not len(too_long):
+        return texts, 0
+    most = max(capacity - 2 * doc_stride - 1, (capacity - doc_stride) // 2)
+    cut_texts = [cut_text(questions[index].question.lstrip(), tokenizer, most) for index in too_long.tolist()]
+    question = question.copy()
+    question[too_long] = len(tokens.text_offsets) - 1 + np.arange(len(too_long))
+    return _Texts(tokens.extended(tokenize(cut_texts, tokenizer)), question, context), len(too_long)
+
+
 def cut_text(text: str, tokenizer: PairTokenizer, most: int) -> str:
     """Return the longest prefix of a text that ends with a token and has at most `most` tokens by itself.
 
@@ -447,21 +472,23 @@ def cut_text(text: str, tokenizer: PairTokenizer, most: int) -> str:
     return ""
 
 
-def _context_ranges(
-    capacity: np.ndarray, context_lengths: np.ndarray, doc_stride: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Split the contexts of questions into ranges of at most `capacity` tokens, (questions,), that overlap.
+class _ContextRanges(NamedTuple):
+    """The index of the question of each window, and the range of its context's tokens; all (windows,) int32."""
 
-    Returns:
-        Index of the question, start and end (exclusive) of the range, all (windows,) int32.
-    """
+    question: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+
+
+def _context_ranges(capacity: np.ndarray, context_lengths: np.ndarray, doc_stride: int) -> _ContextRanges:
+    """Split the contexts of questions into ranges of at most `capacity` tokens, (questions,), that overlap."""
     step = capacity - doc_stride  # above 0 for all contexts that need several windows
     counts = 1 + -(-np.maximum(context_lengths - capacity, 0) // np.maximum(step, 1))
     question = np.repeat(np.arange(len(counts)), counts)
     number = np.arange(len(question)) - np.repeat(np.cumsum(counts) - counts, counts)
     start = number * step[question]
     end = np.minimum(start + capacity[question], context_lengths[question])
-    return question.astype(np.int32), start.astype(np.int32), end.astype(np.int32)
+    return _ContextRanges(question.astype(np.int32), start.astype(np.int32), end.astype(np.int32))
 
 
 class _GoldAnswers(NamedTuple):
@@ -506,6 +533,32 @@ def _find_answers(questions: Sequence[Question], context_text: np.ndarray, token
     are_aligned[index[number == 0]] = True
     shortest[shortest == np.iinfo(np.int32).max] = 0
     return _GoldAnswers(are_given, are_aligned, of_first[0], of_first[1], shortest)
+
+
+class _Labels(NamedTuple):
+    """The labels of windows, (windows,) int32, and a number of questions; all as in `Windows`."""
+
+    start_position: np.ndarray
+    end_position: np.ndarray
+    answers_in_no_window: int
+
+
+def _label_windows(layout: PairLayout, texts: _Texts, ranges: _ContextRanges, answers: _GoldAnswers) -> _Labels:
+    """Label windows with the first gold answer of their questions."""
+    question = ranges.question
+    context_offset = texts.tokens.text_offsets[texts.context[question]]
+    begin, end = context_offset + ranges.start, context_offset + ranges.end
+    first, last = answers.first[question], answers.last[question]
+    contains_answer = (first >= begin) & (last < end)
+    is_lost = answers.are_given.copy()
+    is_lost[question[contains_answer]] = False
+    without_answer = np.where(is_lost[question], IGNORE_INDEX, layout.cls_position)
+    shifts = begin - layout.context_positions(texts.tokens.lengths(texts.question[question]))
+    return _Labels(
+        np.where(contains_answer, first - shifts, without_answer).astype(np.int32),
+        np.where(contains_answer, last - shifts, without_answer).astype(np.int32),
+        int((is_lost & (answers.first >= 0)).sum()),
+    )
 
 
 def tokens_of_chars(
