@@ -42,7 +42,7 @@ from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
 from adapter_qa.data.spans import Answers, choose_answers, spans_to_keep
-from adapter_qa.data.squad_metrics import TOP_K, squad_metrics, top_k_metrics
+from adapter_qa.data.squad_metrics import TOP_K, evaluation_metrics, squad_metrics
 from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
@@ -314,21 +314,15 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         return all(question.answers_known and (version_2 or question.answer_texts) for question in questions)
 
     def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
-        """Return the SQuAD metrics in percent; none unless all gold answers are known.
-
-        They include the scores of the best of the first k candidates (`top_k_metrics`). For v2 the scores use
-        --null_score_diff_threshold. `best_f1` and `best_exact` use the thresholds that are best for these questions.
-        """
-        version_2 = self.options.version_2_with_negative
+        """Return the `evaluation_metrics`; none unless all gold answers are known."""
         if not self._gold_is_known(questions):
             return {}
-        scores = squad_metrics(answers.texts(), questions, version_2=version_2)
-        if version_2:
-            tuned = squad_metrics(answers.span_texts(), questions, version_2=True, null_odds=answers.null_odds)
-            scores |= {name: value for name, value in tuned.items() if name.startswith("best_")}
-        kept = self.options.n_best_size
-        return scores | top_k_metrics(
-            answers.candidate_texts(min(kept, max(TOP_K))), questions, kept=kept, version_2=version_2
+        return evaluation_metrics(
+            answers.texts(),
+            answers.candidate_texts(max(TOP_K)),
+            questions,
+            kept=self.options.n_best_size,
+            null_odds=answers.null_odds if self.options.version_2_with_negative else None,
         )
 
     def _save_attention(self) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import Answers, WindowSpans, log_totals
-from adapter_qa.data.squad_metrics import question_scores
+from adapter_qa.data.squad_metrics import by_measure, question_scores
 
 BINS = 10  # of a reliability curve, with about equally many questions
 WINDOWS_PER_BLOCK = 1024  # whose spans are summed at once; bounds memory
@@ -107,7 +107,7 @@ def fit_threshold(questions: Sequence[Question], answers: Answers) -> FittedThre
     if answers.null_score_diff is None:
         raise ValueError("SQuAD v1 has no odds of no answer")
     texts = answers.span_texts()
-    f1 = [score for _, score in question_scores(texts, questions, version_2=True)]
+    f1 = [score.f1 for score in question_scores(texts, questions, version_2=True)]
     unanswered = np.array([not question.answer_texts for question in questions])
     order = np.argsort(answers.null_score_diff, kind="stable")
     odds = answers.null_score_diff[order].astype(np.float64)
@@ -186,8 +186,8 @@ def measure_trust(questions: Sequence[Question], answers: Answers, *, version_2:
     curves: dict[str, Any] = {"reliability": [part._asdict() for part in bins]}
     if version_2 and any(question.answer_texts for question in questions):
         scores = question_scores(answers.span_texts(), questions, version_2=True)
-        for index, name in enumerate(("exact", "f1")):
-            curve = answering_curve(questions, answers, [pair[index] for pair in scores])
+        for name, values in by_measure(scores).items():
+            curve = answering_curve(questions, answers, values)
             metrics[f"pr_{name}_ap"] = 100 * curve.average_precision
             curves[f"precision_recall_{name}"] = curve._asdict()
     return Trust(metrics, curves)
@@ -204,7 +204,7 @@ class ReliabilityBin(NamedTuple):
 def confidence(questions: Sequence[Question], answers: Answers, *, version_2: bool) -> Confidence:
     """Return how sure the answers are, no answer among them, and which are right."""
     scores = question_scores(answers.texts(), questions, version_2=version_2)
-    correct = np.array([exact for exact, _ in scores])
+    correct = np.array([score.exact for score in scores])
     return Confidence(answers.probabilities[answers.selected].astype(np.float64), correct)
 
 

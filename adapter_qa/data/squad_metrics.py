@@ -7,12 +7,20 @@ import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 from adapter_qa.data.questions import Question
 
 TOP_K = (1, 3, 5, 20)  # numbers of candidates that `top_k_metrics` looks at
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+class Score(NamedTuple):
+    """Exact match and F1, 0 to 1."""
+
+    exact: float
+    f1: float
 
 
 @lru_cache(maxsize=1024)  # a gold answer is compared with many candidates
@@ -70,20 +78,20 @@ def squad_metrics(
     """
     if not questions:
         raise ValueError("no questions to score")
-    pairs = question_scores(predictions, questions, version_2=version_2)
-    metrics = _averages(pairs)
+    scores = question_scores(predictions, questions, version_2=version_2)
+    metrics = _averages(scores)
     if not version_2:
         return metrics
     has_answer = {question.id: bool(question.answer_texts) for question in questions}
     for prefix, with_answer in (("HasAns", True), ("NoAns", False)):
-        subset = [pair for pair, answered in zip(pairs, has_answer.values(), strict=True) if answered is with_answer]
+        subset = [score for score, answered in zip(scores, has_answer.values(), strict=True) if answered is with_answer]
         if subset:
             metrics |= {f"{prefix}_{name}": value for name, value in _averages(subset).items()}
     if null_odds is not None:
         _require_all("null_odds", null_odds, questions)
-        for index, name in enumerate(("exact", "f1")):
-            scores = {question.id: pair[index] for question, pair in zip(questions, pairs, strict=True)}
-            best, threshold = _best_threshold(predictions, scores, null_odds, has_answer)
+        for name, values in by_measure(scores).items():
+            by_id = {question.id: value for question, value in zip(questions, values, strict=True)}
+            best, threshold = _best_threshold(predictions, by_id, null_odds, has_answer)
             metrics |= {f"best_{name}": best, f"best_{name}_thresh": threshold}
     return metrics
 
@@ -103,30 +111,56 @@ def top_k_metrics(
         Percentages `top_<k>_exact` and `top_<k>_f1`.
     """
     cuts = [k for k in TOP_K if k <= kept]
-    sums = {k: [0.0, 0.0] for k in cuts}
+    sums = dict.fromkeys(cuts, Score(0.0, 0.0))
     for texts, question in zip(candidates, questions, strict=True):
-        exact = best_f1 = 0.0
-        first = 0
+        best, first = Score(0.0, 0.0), 0
         for k in cuts:
             for text in texts[first:k]:
-                if exact == best_f1 == 1.0:
+                if best == (1.0, 1.0):
                     break
                 score = _score(text, question, version_2)
-                exact, best_f1 = max(exact, score[0]), max(best_f1, score[1])
+                best = Score(max(best.exact, score.exact), max(best.f1, score.f1))
             first = k
-            sums[k][0] += exact
-            sums[k][1] += best_f1
+            sums[k] = Score(sums[k].exact + best.exact, sums[k].f1 + best.f1)
     return {
-        f"top_{k}_{name}": 100.0 * total / len(questions)
-        for k in cuts
-        for name, total in zip(("exact", "f1"), sums[k], strict=True)
+        f"top_{k}_{name}": 100.0 * total / len(questions) for k in cuts for name, total in sums[k]._asdict().items()
     }
+
+
+def evaluation_metrics(
+    predictions: Mapping[str, str],
+    candidates: Sequence[Sequence[str]],
+    questions: Sequence[Question],
+    *,
+    kept: int,
+    null_odds: Mapping[str, float] | None,
+) -> dict[str, float]:
+    """Return all scores of an evaluation in percent: `squad_metrics` and `top_k_metrics`.
+
+    Args:
+        predictions: as for `squad_metrics`. For SQuAD v2 a threshold is applied to them already; `best_exact` and
+            `best_f1` use the thresholds that are best for these questions.
+        candidates: as for `top_k_metrics`; those after the largest k of `TOP_K` are not needed. For SQuAD v2 the first
+            that is not empty is the best span.
+        questions: as for both.
+        kept: as for `top_k_metrics`.
+        null_odds: as for `squad_metrics`; None for SQuAD v1.
+    """
+    version_2 = null_odds is not None
+    metrics = squad_metrics(predictions, questions, version_2=version_2)
+    if version_2:
+        spans = {
+            question.id: next(filter(None, texts), "") for question, texts in zip(questions, candidates, strict=True)
+        }
+        tuned = squad_metrics(spans, questions, version_2=True, null_odds=null_odds)
+        metrics |= {name: value for name, value in tuned.items() if name.startswith("best_")}
+    return metrics | top_k_metrics(candidates, questions, kept=kept, version_2=version_2)
 
 
 def question_scores(
     predictions: Mapping[str, str], questions: Sequence[Question], *, version_2: bool = False
-) -> list[tuple[float, float]]:
-    """Return exact match and F1 of each question, 0 to 1; the arguments are those of `squad_metrics`.
+) -> list[Score]:
+    """Return the score of each question; the arguments are those of `squad_metrics`.
 
     Raises:
         ValueError: `predictions` lacks some questions.
@@ -135,32 +169,33 @@ def question_scores(
     return [_score(predictions[question.id], question, version_2) for question in questions]
 
 
+def by_measure(scores: Sequence[Score]) -> dict[str, list[float]]:
+    """Return the scores of all questions by the name of the measure, `exact` and `f1`."""
+    return {"exact": [score.exact for score in scores], "f1": [score.f1 for score in scores]}
+
+
 def _require_all(name: str, mapping: Mapping[str, object], questions: Sequence[Question]) -> None:
     missing = [question.id for question in questions if question.id not in mapping]
     if missing:
         raise ValueError(f"{name} lacks {len(missing)} of {len(questions)} questions, such as {missing[0]!r}")
 
 
-def _score(prediction: str, question: Question, version_2: bool) -> tuple[float, float]:
-    """Return exact match and F1 of a question, 0 to 1."""
+def _score(prediction: str, question: Question, version_2: bool) -> Score:
     # v2.0 ignores gold answers without words; if no other remains, only "" is correct.
     golds = [gold for gold in question.answer_texts if normalize_answer(gold)]
     if version_2 or not question.answer_texts:
         golds = golds or [""]
-        return max(exact_match(prediction, gold) for gold in golds), max(f1(prediction, gold) for gold in golds)
+        return Score(max(exact_match(prediction, gold) for gold in golds), max(f1(prediction, gold) for gold in golds))
     # In v1.1 F1 is 0 if no word is shared, even if neither text has a word.
-    return (
+    return Score(
         max(exact_match(prediction, gold) for gold in question.answer_texts),
         max((f1(prediction, gold) for gold in golds), default=0.0),
     )
 
 
-def _averages(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
-    return {
-        "exact": 100.0 * sum(exact for exact, _ in pairs) / len(pairs),
-        "f1": 100.0 * sum(f1_score for _, f1_score in pairs) / len(pairs),
-        "total": len(pairs),
-    }
+def _averages(scores: Sequence[Score]) -> dict[str, float]:
+    averages = {name: 100.0 * sum(values) / len(scores) for name, values in by_measure(scores).items()}
+    return averages | {"total": len(scores)}
 
 
 def _best_threshold(

@@ -28,7 +28,7 @@ from adapter_qa.core.process_state import restored_process
 from adapter_qa.core.readable import duration, metric_label, metrics_text, script_command
 from adapter_qa.data.bootstrap import FEW_CONTEXTS, MIN_CONTEXTS, context_numbers, estimate, resampled_means
 from adapter_qa.data.questions import Question
-from adapter_qa.data.squad_metrics import TOP_K, question_scores, squad_metrics, top_k_metrics
+from adapter_qa.data.squad_metrics import Score, evaluation_metrics, question_scores
 from adapter_qa.models.metadata import read_document
 from adapter_qa.runs.layout import (
     ALL_RESULTS_FILE,
@@ -47,7 +47,7 @@ from adapter_qa.training.run_summary import aligned
 
 Content = TypeVar("Content")
 PARTS = {"train": "trains on", "eval": "chooses on", "predict": "is scored on"}
-FOLD_MEASURES = ("exact", "f1")  # in the order of `question_scores`
+FOLD_MEASURES = Score._fields
 REMEDY = "remove that folder, and the same command runs the fold again"
 
 
@@ -248,20 +248,15 @@ def _write_answers(pooled: _Pooled, folder: Path) -> None:
 
 def _scores(pooled: _Pooled, options: QADataOptions) -> dict[str, float]:
     """Return the scores that an evaluation of all questions has, in percent."""
-    questions, version_2 = pooled.questions, options.version_2_with_negative
     decoder = msgspec.json.Decoder(list[_Candidate])
-    texts = [[entry.text for entry in decoder.decode(pooled.candidates[question.id])] for question in questions]
-    scores = squad_metrics(pooled.answers, questions, version_2=version_2)
-    if version_2:
-        spans = {
-            question.id: next((text for text in entries if text), "")
-            for question, entries in zip(questions, texts, strict=True)
-        }
-        tuned = squad_metrics(spans, questions, version_2=True, null_odds=pooled.null_odds)
-        scores |= {name: value for name, value in tuned.items() if name.startswith("best_")}
-    kept = options.n_best_size
-    first = [entries[: min(kept, max(TOP_K))] for entries in texts]
-    return scores | top_k_metrics(first, questions, kept=kept, version_2=version_2)
+    texts = [[entry.text for entry in decoder.decode(pooled.candidates[question.id])] for question in pooled.questions]
+    return evaluation_metrics(
+        pooled.answers,
+        texts,
+        pooled.questions,
+        kept=options.n_best_size,
+        null_odds=pooled.null_odds if options.version_2_with_negative else None,
+    )
 
 
 def _intervals(pooled: _Pooled, version_2: bool) -> dict[str, float]:

@@ -13,7 +13,14 @@ from torchmetrics.functional.text import squad as torchmetrics_squad
 from transformers.data.metrics.squad_metrics import squad_evaluate
 
 from adapter_qa.data.questions import Question
-from adapter_qa.data.squad_metrics import exact_match, f1, normalize_answer, squad_metrics, top_k_metrics
+from adapter_qa.data.squad_metrics import (
+    evaluation_metrics,
+    exact_match,
+    f1,
+    normalize_answer,
+    squad_metrics,
+    top_k_metrics,
+)
 
 WORDS = ["a", "The", "an", "São", "são", "Paulo", "paulo,", "d'água", "2008", "–", "“a”", "É", "e\u0301", ".", "🎓"]
 
@@ -220,6 +227,20 @@ def test_top_k_of_more_candidates_than_are_kept_is_left_out() -> None:
     assert top_k_metrics([["x", "y"]], ask([["y"]]), kept=4) == {
         "top_1_exact": 0.0, "top_1_f1": 0.0, "top_3_exact": 100.0, "top_3_f1": 100.0,
     }  # fmt: skip
+
+
+# --- all scores of an evaluation -------------------------------------------------------------------------------
+
+
+def test_an_evaluation_scores_answers_with_their_threshold_and_best_spans_without_it() -> None:
+    questions, predictions = ask([["sim"], [], ["não"]]), predict(["sim", "", ""])
+    candidates, odds = [["sim", ""], ["", "talvez"], ["", "não"]], {"0": -3.0, "1": 2.0, "2": 1.0}
+    metrics = evaluation_metrics(predictions, candidates, questions, kept=1, null_odds=odds)
+    assert (metrics["exact"], metrics["top_1_exact"]) == pytest.approx((200 / 3, 200 / 3))
+    assert (metrics["best_exact"], metrics["best_exact_thresh"]) == (100.0, 1.0)
+    assert "top_3_exact" not in metrics
+    in_v1 = evaluation_metrics(predictions, candidates[::2], questions[::2], kept=1, null_odds=None)
+    assert in_v1 == squad_metrics(predictions, questions[::2]) | {"top_1_exact": 50.0, "top_1_f1": 50.0}
 
 
 # --- errors --------------------------------------------------------------------------------------------------
