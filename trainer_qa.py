@@ -123,15 +123,16 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             max_answer_length=self.options.max_answer_length,
             temperature=self.options.temperature,
         )
+        logits = None
         if self.collector.logits is not None:
             length = self.collector.logits.shape[2]
-            spans = (*spans, kept_logits(inputs, outputs.start_logits, outputs.end_logits, length))
+            logits = self.gather_function(kept_logits(inputs, outputs.start_logits, outputs.end_logits, length))
         spans = self.gather_function(spans)  # `Trainer` would copy the spans of all earlier batches with every batch
-        self.collector.add_batch(spans)
+        self.collector.add_batch(spans, logits)
         rows = len(outputs.start_logits)
         rows_before = self.args.process_index * rows  # of earlier processes, in the gathered batch
         # The last batch may repeat windows; the attention must not count them twice.
-        self.attention.add(inputs, min(max(len(spans[0]) - rows_before, 0), rows))
+        self.attention.add(inputs, min(max(len(spans.scores) - rows_before, 0), rows))
         return loss.detach(), None, None
 
     def evaluate(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -96,6 +97,23 @@ def kept_logits(
     return padded.gather(2, positions[:, None].expand(-1, 2, -1))
 
 
+class SpanTensors(NamedTuple):
+    """The arrays of `adapter_qa.data.spans.WindowSpans` as tensors, all on one device."""
+
+    scores: torch.Tensor
+    first: torch.Tensor
+    last: torch.Tensor
+    start_logits: torch.Tensor
+    null_starts: torch.Tensor
+    null_ends: torch.Tensor
+    log_totals: torch.Tensor
+
+    def arrays(self, temperature: float = 1.0) -> WindowSpans:
+        """Return the spans as arrays; `temperature` is that of `log_totals`."""
+        arrays = {name: tensor.cpu().numpy() for name, tensor in self._asdict().items()}
+        return WindowSpans(**arrays, temperature=temperature)
+
+
 def window_spans(
     batch: dict[str, torch.Tensor],
     start_logits: torch.Tensor,
@@ -104,8 +122,8 @@ def window_spans(
     n_best_size: int,
     max_answer_length: int,
     temperature: float = 1.0,
-) -> tuple[torch.Tensor, ...]:
-    """Return the arrays of `WindowSpans` as tensors, as `adapter_qa.data.spans.window_spans` does.
+) -> SpanTensors:
+    """Find the best spans of a batch as `adapter_qa.data.spans.window_spans` does, on the device of the logits.
 
     `batch` is one of `WindowCollator`; the logits are (windows, length).
     """
@@ -113,21 +131,16 @@ def window_spans(
     scores, first, last = best_spans(
         starts, ends, batch["context_mask"], n_best_size=n_best_size, max_answer_length=max_answer_length
     )
-    span_starts = starts.gather(1, first)
     cls = batch["cls_positions"][:, None]
-    null_starts = start_logits.float().gather(1, cls).squeeze(1)
-    null_ends = end_logits.float().gather(1, cls).squeeze(1)
     window_start = batch["first_token"][:, None]
-    # int32 is the smallest type that can be gathered from other processes.
-    totals = log_totals(starts / temperature, ends / temperature, batch["context_mask"], max_answer_length)
-    return (
+    return SpanTensors(
         scores,
-        (first - window_start).int(),
-        (last - window_start).int(),
-        span_starts,
-        null_starts,
-        null_ends,
-        totals,
+        first=(first - window_start).int(),  # the smallest type that can be gathered from other processes
+        last=(last - window_start).int(),
+        start_logits=starts.gather(1, first),
+        null_starts=start_logits.float().gather(1, cls).squeeze(1),
+        null_ends=end_logits.float().gather(1, cls).squeeze(1),
+        log_totals=log_totals(starts / temperature, ends / temperature, batch["context_mask"], max_answer_length),
     )
 
 
@@ -153,15 +166,15 @@ class SpanCollector:
         temperature: float = 1.0,
     ):
         count, shape = len(order), (len(order), n_best_size)
-        self.fields = {
-            "scores": torch.empty(shape, dtype=torch.float32, device=device),
-            "first": torch.empty(shape, dtype=torch.int16, device=device),
-            "last": torch.empty(shape, dtype=torch.int16, device=device),
-            "start_logits": torch.empty(shape, dtype=torch.float32, device=device),
-            "null_starts": torch.empty(count, dtype=torch.float32, device=device),
-            "null_ends": torch.empty(count, dtype=torch.float32, device=device),
-            "log_totals": torch.empty(count, dtype=torch.float32, device=device),
-        }
+        self.tensors = SpanTensors(
+            scores=torch.empty(shape, dtype=torch.float32, device=device),
+            first=torch.empty(shape, dtype=torch.int16, device=device),
+            last=torch.empty(shape, dtype=torch.int16, device=device),
+            start_logits=torch.empty(shape, dtype=torch.float32, device=device),
+            null_starts=torch.empty(count, dtype=torch.float32, device=device),
+            null_ends=torch.empty(count, dtype=torch.float32, device=device),
+            log_totals=torch.empty(count, dtype=torch.float32, device=device),
+        )
         self.logits = None if logit_length is None else torch.empty((count, 2, logit_length), device=device)
         self.order = torch.from_numpy(order).to(device)
         self.count = 0
@@ -170,15 +183,21 @@ class SpanCollector:
     @property
     def spans(self) -> WindowSpans:
         """Return the spans; complete after as many windows as `order` has."""
-        fields = {name: tensor.cpu().numpy() for name, tensor in self.fields.items()}
-        return WindowSpans(**fields, temperature=self.temperature)
+        return self.tensors.arrays(self.temperature)
 
-    def add_batch(self, batch: Sequence[torch.Tensor]) -> None:
-        """Add the spans of the next windows, as `window_spans` returns them, and their logits if those are kept."""
-        rows = self.order[self.count : self.count + len(batch[0])]
-        fields = [*self.fields.values(), *([] if self.logits is None else [self.logits])]
-        for field, tensor in zip(fields, batch, strict=True):
-            field[rows] = tensor.to(field.dtype)
+    def add_batch(self, spans: SpanTensors, logits: torch.Tensor | None = None) -> None:
+        """Add the spans of the next windows, and their `kept_logits` if those are collected.
+
+        Raises:
+            ValueError: the logits are collected, but not given.
+        """
+        rows = self.order[self.count : self.count + len(spans.scores)]
+        for collected, tensor in zip(self.tensors, spans, strict=True):
+            collected[rows] = tensor.to(collected.dtype)
+        if self.logits is not None:
+            if logits is None:
+                raise ValueError("the logits of the batch are needed, too")
+            self.logits[rows] = logits
         self.count += len(rows)
 
 

@@ -33,7 +33,7 @@ from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.readers.sentences import label_names
 from adapter_qa.data.readers.squad import read_question_json, read_squad
 from adapter_qa.data.readers.text import read_texts
-from adapter_qa.data.spans import WindowSpans, choose_answers
+from adapter_qa.data.spans import choose_answers
 from adapter_qa.data.squad_preparation import prepare_questions
 from adapter_qa.data.token_classification import tokenize_and_align_labels
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
@@ -263,9 +263,7 @@ def test_answers_have_the_text_of_their_offsets(
     batch = WindowCollator(int(tokenizer.pad_token_id), left=False)([windows[index] for index in range(len(windows))])
     torch.manual_seed(data.draw(st.integers(0, 99)))
     logits = torch.randn(2, *batch["input_ids"].shape).round()
-    tensors = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=8)
-    arrays: list[Any] = [tensor.numpy() for tensor in tensors]
-    spans = WindowSpans(*arrays)
+    spans = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=8).arrays()
     version_2 = data.draw(st.booleans())
     answers = choose_answers(questions, windows, spans, n_best_size=5, version_2=version_2)
     assert set(answers.chosen) == {question.id for question in questions}

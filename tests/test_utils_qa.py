@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,10 +15,10 @@ from support.questions import make_questions
 from transformers import AutoTokenizer
 
 from adapter_qa.data import spans as numpy_spans
-from adapter_qa.data.spans import WindowSpans, choose_answers
+from adapter_qa.data.spans import choose_answers
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import make_windows
-from utils_qa import SpanCollector, best_spans, window_spans, write_answers
+from utils_qa import SpanCollector, SpanTensors, best_spans, window_spans, write_answers
 
 
 @settings(max_examples=150, deadline=None)
@@ -89,8 +88,7 @@ def test_window_spans_count_from_the_window_whatever_the_padding(tiny_bert: Path
     start[rows, batch["cls_positions"]] = -1.0
     end[rows, batch["cls_positions"]] = -2.0
     sizes = {"n_best_size": 3, "max_answer_length": 9}
-    fields: list[Any] = [tensor.numpy() for tensor in window_spans(batch, start, end, **sizes)]
-    spans = WindowSpans(*fields)
+    spans = window_spans(batch, start, end, **sizes).arrays()
     assert spans.first[:, 0].tolist() == windows.start_position.tolist()
     assert spans.last[:, 0].tolist() == windows.end_position.tolist()
     assert spans.start_logits[:, 0].tolist() == [5.0] * 4
@@ -108,9 +106,12 @@ def test_collected_spans_are_in_the_order_of_the_windows() -> None:
     for rows in (order[:3], order[3:]):
         numbers = torch.tensor(rows)
         wide = numbers[:, None] * 10 + torch.arange(2)
-        collector.add_batch(
-            (wide.float(), wide.short(), wide.short() + 1, wide.float(), numbers.float(), -numbers.float(), numbers + 9)
+        batch = SpanTensors(
+            wide.float(), wide.short(), wide.short() + 1, wide.float(), numbers.float(), -numbers.float(), numbers + 9
         )
+        collector.add_batch(batch)
+    with pytest.raises(ValueError, match="logits"):
+        SpanCollector(order, 2, logit_length=5).add_batch(batch)
     spans = collector.spans
     assert spans.scores.tolist() == spans.first.tolist() == [[0, 1], [10, 11], [20, 21], [30, 31]]
     assert spans.last.tolist() == (spans.first + 1).tolist()
@@ -127,9 +128,7 @@ def test_answer_files_have_the_ecosystems_format(tiny_bert: Path, tmp_path: Path
     batch = WindowCollator(tokenizer.pad_token_id, False)([windows[index] for index in range(3)])
     torch.manual_seed(1)
     logits = torch.randn(2, *batch["input_ids"].shape)
-    tensors = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=6)
-    arrays: list[Any] = [tensor.numpy() for tensor in tensors]
-    spans = WindowSpans(*arrays)
+    spans = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=6).arrays()
     answers = choose_answers(questions, windows, spans, n_best_size=5, version_2=True)
     write_answers(answers, tmp_path, "eval")
     texts = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}

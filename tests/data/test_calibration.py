@@ -78,7 +78,7 @@ class Case:
         length = int(self.windows.lengths().max())
         collector = utils_qa.SpanCollector(np.arange(len(self.windows)), 240, logit_length=length)
         spans = utils_qa.window_spans(self.batch, *logits, n_best_size=240, max_answer_length=LONGEST)
-        collector.add_batch((*spans, kept_logits(self.batch, *logits, length)))
+        collector.add_batch(spans, kept_logits(self.batch, *logits, length))
         assert collector.logits is not None
         kept = at_temperature(collector.spans, collector.logits.numpy(), temperature, max_answer_length=LONGEST)
         return choose_answers(
