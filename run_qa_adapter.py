@@ -27,7 +27,7 @@ from adapter_qa.training.qa_data import QuestionSplit, load_questions, make_spli
 from adapter_qa.training.saved_options import with_saved_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
-    from adapter_qa.data.window_dataset import WindowDataset
+    from adapter_qa.data.window_dataset import QuestionDataset
     from adapter_qa.models.adapter_setup import AdapterSetup
     from adapter_qa.training.run_context import ModelBundle, RunContext
     from trainer_qa import QuestionAnsweringTrainer
@@ -109,24 +109,23 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
     config = run.config
     run.record.update(data={name: split.source for name, split in splits.items()})
     base = workflow.load_base(run, has_data=bool(splits))
-    windows = {} if base.tokenizer is None else make_split_windows(splits, base.tokenizer, config, run.record)
+    datasets = {} if base.tokenizer is None else make_split_windows(splits, base.tokenizer, config, run.record)
     metadata = {"windows": answering_options(config.data), "language": config.adapter.language}
     bundle = workflow.build_model(run, "qa", base, metadata)
     if config.training.dry_run:
-        questions = {name: split.questions for name, split in splits.items()}
+        questions = {name: dataset.questions for name, dataset in datasets.items()}
         folds = print_folds(config) if config.data.folds is not None else None
-        run_messages.print_dry_run(run, bundle, {"questions": questions, "windows": windows}, folds)
+        run_messages.print_dry_run(run, bundle, {"questions": questions, "windows": datasets}, folds)
         return
 
-    trainer = make_trainer(run, bundle, splits, windows)
+    trainer = make_trainer(run, bundle, datasets)
     run_messages.print_plan(run, bundle)
     with run_messages.shown_progress(run, trainer):
         if config.training.do_train:
             workflow.train(run, trainer)
-        if "calibration" in splits:
-            loader = trainer.get_test_dataloader(windows["calibration"])
-            before = trainer.calibrate(windows["calibration"], splits["calibration"].questions, loader)
-            calibration.record_calibration(run, trainer, trainer.fitted, before)
+        if "calibration" in datasets:
+            fitted, before = trainer.calibrate(datasets["calibration"])
+            calibration.record_calibration(run, trainer, fitted, before)
             bundle = replace(bundle, metadata={**bundle.metadata, "windows": answering_options(trainer.options)})
         if config.training.do_train or trainer.calibration is not None:
             workflow.save_model(run, bundle, trainer)
@@ -138,17 +137,13 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
             if config.data.version_2_with_negative:
                 run.record.update(best_thresholds=TUNED_THRESHOLDS)
         if config.training.do_predict:
-            loader = trainer.get_test_dataloader(windows["predict"])
-            metrics = trainer.answer(windows["predict"], splits["predict"].questions, "predict", loader)
+            _, metrics = trainer.answer(datasets["predict"], "predict")
             workflow.record_metrics(run, trainer, "predict", metrics)
     workflow.finish_run(run, trainer)
 
 
 def make_trainer(
-    run: RunContext[QARunConfig],
-    bundle: ModelBundle,
-    splits: dict[str, QuestionSplit],
-    windows: dict[str, WindowDataset],
+    run: RunContext[QARunConfig], bundle: ModelBundle, datasets: dict[str, QuestionDataset]
 ) -> QuestionAnsweringTrainer:
     """Return the trainer of a run, and record the share of padding."""
     from adapter_qa.training.callbacks import make_callbacks
@@ -163,9 +158,8 @@ def make_trainer(
         bucketed=run.args.bucket_by_length and not options.pad_to_max_length,
         args=run.args,
         data_collator=make_collator(bundle.tokenizer, options, run.args),
-        train_dataset=windows.get("train"),
-        eval_dataset=windows.get("eval"),
-        eval_questions=splits["eval"].questions if "eval" in splits else [],
+        train_dataset=datasets.get("train"),
+        eval_dataset=datasets.get("eval"),
         callbacks=make_callbacks(run.args, run.record),
     )
     run.record.update(padding=trainer.padding())

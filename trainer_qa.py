@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
@@ -41,9 +42,9 @@ from adapter_qa.data.label_entropy import span_entropy
 from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
-from adapter_qa.data.spans import Answers, choose_answers, spans_to_keep
+from adapter_qa.data.spans import Answers, WindowSpans, choose_answers, spans_to_keep
 from adapter_qa.data.squad_metrics import TOP_K, evaluation_metrics, squad_metrics
-from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
+from adapter_qa.data.window_dataset import QuestionDataset, WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
 from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
 from adapter_qa.runs.layout import ATTENTION_FILE, curves_file
@@ -60,6 +61,47 @@ CALIBRATED = ("f1", "exact", "HasAns_f1", "HasAns_exact", "NoAns_f1", "NoAns_exa
 ENCODER_INPUTS = ("input_ids", "attention_mask", "token_type_ids")  # token types only if the encoder has them
 
 
+@dataclass(frozen=True)
+class FoundSpans:
+    """What a model has found in the windows of questions.
+
+    Attributes:
+        dataset: the questions and their windows.
+        spans: of all windows, in their order.
+        logits: the `kept_logits` of all windows, (windows, 2, length) float32; None if they were not kept.
+        attention: of the fusion, over the windows that this process has seen.
+        loss: mean over the windows with a known gold span; 0 if there is none.
+    """
+
+    dataset: QuestionDataset
+    spans: WindowSpans
+    logits: np.ndarray | None
+    attention: FusionAttention
+    loss: float
+
+    def choose(self, options: QADataOptions) -> Answers:
+        """Choose the answers; the temperature of the options counts only if the logits were kept."""
+        spans = self.spans
+        if self.logits is not None:
+            longest = options.max_answer_length
+            spans = at_temperature(spans, self.logits, options.temperature, max_answer_length=longest)
+        return choose_answers(
+            self.dataset.questions,
+            self.dataset.windows,
+            spans,
+            n_best_size=options.n_best_size,
+            version_2=options.version_2_with_negative,
+            null_score_diff_threshold=options.null_score_diff_threshold,
+        )
+
+
+class _Recording(NamedTuple):
+    """Where a running evaluation keeps what it finds."""
+
+    collector: SpanCollector
+    attention: FusionAttention
+
+
 class QuestionAnsweringTrainer(AdapterTrainer):
     """`AdapterTrainer` for extractive question answering.
 
@@ -68,17 +110,14 @@ class QuestionAnsweringTrainer(AdapterTrainer):
     Args:
         options: how spans are chosen, and whether padding is a possible answer in the loss (--pad_to_max_length, as
             in the reference scripts).
-        eval_questions: the questions of `eval_dataset`; empty if there is no evaluation.
-        kwargs: as for `AdapterTrainer`.
+        kwargs: as for `AdapterTrainer`; datasets are `QuestionDataset`.
     """
 
-    def __init__(self, *, options: QADataOptions, eval_questions: Sequence[Question], **kwargs: Any):
+    def __init__(self, *, options: QADataOptions, **kwargs: Any):
         super().__init__(**kwargs)
         self.options = options
-        self.eval_questions = eval_questions
         self.calibration: Calibration | None = None
-        self.collector: SpanCollector
-        self.attention: FusionAttention
+        self.recording: _Recording | None = None  # of the evaluation that runs
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
         """Return the sum of `span_losses` of a batch, and the number of its windows with a known gold span."""
@@ -108,12 +147,12 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[torch.Tensor | None, None, None]:
-        """Compute the loss of a batch, and add the best spans of all processes to `collector`."""
+        """Compute the loss of a batch, and add the best spans of all processes to `recording`."""
         self._mask_duplicate_rows(inputs, self.args.eval_batch_size)
         inputs = self._prepare_inputs(inputs)
         with torch.inference_mode(), self.compute_loss_context_manager():
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
-        if prediction_loss_only:
+        if self.recording is None:
             return loss.detach(), None, None
         spans = window_spans(
             inputs,
@@ -123,16 +162,17 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             max_answer_length=self.options.max_answer_length,
             temperature=self.options.temperature,
         )
+        collector, attention = self.recording
         logits = None
-        if self.collector.logits is not None:
-            length = self.collector.logits.shape[2]
-            logits = self.gather_function(kept_logits(inputs, outputs.start_logits, outputs.end_logits, length))
+        if collector.logits is not None:
+            logits = kept_logits(inputs, outputs.start_logits, outputs.end_logits, collector.logits.shape[2])
+            logits = self.gather_function(logits)
         spans = self.gather_function(spans)  # `Trainer` would copy the spans of all earlier batches with every batch
-        self.collector.add_batch(spans, logits)
+        collector.add_batch(spans, logits)
         rows = len(outputs.start_logits)
         rows_before = self.args.process_index * rows  # of earlier processes, in the gathered batch
         # The last batch may repeat windows; the attention must not count them twice.
-        self.attention.add(inputs, min(max(len(spans.scores) - rows_before, 0), rows))
+        attention.add(inputs, min(max(len(spans.scores) - rows_before, 0), rows))
         return loss.detach(), None, None
 
     def evaluate(
@@ -148,15 +188,12 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         Raises:
             ValueError: if the trainer was made without evaluation data.
         """
-        if not isinstance(self.eval_dataset, WindowDataset):
+        if not isinstance(self.eval_dataset, QuestionDataset):
             raise ValueError("the trainer has no evaluation data")
-        loader = self.get_eval_dataloader()
         keeps_logits = self.calibration is not None
-        metrics = self.answer(
-            self.eval_dataset, self.eval_questions, metric_key_prefix, loader, keeps_logits=keeps_logits
-        )
+        found, metrics = self.answer(self.eval_dataset, metric_key_prefix, keeps_logits=keeps_logits)
         self.log(metrics)
-        self._save_attention()
+        self._save_attention(found.attention)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
@@ -164,102 +201,83 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         """Return the longest windows first; `answer` puts the spans back into the order of the windows."""
         return LongestFirst(eval_dataset.lengths())
 
-    def calibrate(
-        self, dataset: WindowDataset, questions: Sequence[Question], loader: DataLoader[Any]
-    ) -> dict[str, float]:
+    def calibrate(self, dataset: QuestionDataset) -> tuple[Calibration, dict[str, float]]:
         """Fit temperature and threshold to questions with the current weights, and answer with them from now on.
 
         Returns:
-            The metrics of these questions before, with the prefix `calibration`.
+            What was fitted, and the metrics of these questions before, with the prefix `calibration`.
         """
-        metrics = self.answer(dataset, questions, "calibration", loader, keeps_logits=True)
-        calibration = on_main_process(lambda: self._fit(dataset, questions))
+        found, metrics = self.answer(dataset, "calibration", keeps_logits=True)
+        calibration = on_main_process(lambda: fit_calibration(found, self.options))
         self.options = replace(self.options, temperature=calibration.temperature.value)
         if calibration.threshold is not None:
             self.options = replace(self.options, null_score_diff_threshold=calibration.threshold.value)
         self.calibration = calibration
-        return metrics
-
-    @property
-    def fitted(self) -> Calibration:
-        """Return what `calibrate` has fitted.
-
-        Raises:
-            ValueError: it was not called.
-        """
-        if self.calibration is None:
-            raise ValueError("the trainer is not calibrated")
-        return self.calibration
-
-    def _fit(self, dataset: WindowDataset, questions: Sequence[Question]) -> Calibration:
-        """Fit to the questions that were just answered."""
-        options, threshold = self.options, None
-        if options.version_2_with_negative:
-            threshold = fit_threshold(questions, self._choose(dataset, questions, options))
-            options = replace(options, null_score_diff_threshold=threshold.value)
-
-        def loss(temperature: float) -> float:
-            answers = self._choose(dataset, questions, replace(options, temperature=temperature))
-            return confidence(questions, answers, version_2=options.version_2_with_negative).log_loss()
-
-        return Calibration(fit_temperature(loss, (MIN_TEMPERATURE, MAX_TEMPERATURE)), threshold)
+        return calibration, metrics
 
     def answer(
-        self,
-        dataset: WindowDataset,
-        questions: Sequence[Question],
-        prefix: str,
-        loader: DataLoader[Any],
-        *,
-        keeps_logits: bool = False,
-    ) -> dict[str, float]:
+        self, dataset: QuestionDataset, prefix: str, *, keeps_logits: bool = False
+    ) -> tuple[FoundSpans, dict[str, float]]:
         """Answer questions with the current weights, for an evaluation or a prediction.
 
         Writes `<prefix>_predictions.json`, `<prefix>_nbest_predictions.json` and, for v2, `<prefix>_null_odds.json`; if
         the gold answers are known, `<prefix>_curves.json`.
 
         Args:
-            dataset: the windows.
-            questions: that the windows were made from.
+            dataset: the questions and their windows.
             prefix: of files and metrics.
-            loader: of the windows.
             keeps_logits: collect `kept_logits`, 8 bytes of memory for a token: for a calibration, and to compare with
                 the answers without it.
 
         Returns:
-            Metrics with the prefix, the same in all processes. They include loss and scores if the gold answers of all
-            questions are known; in SQuAD v1 every question needs one. `answers_runtime` is the time in seconds to
-            choose and write the answers, `scores_runtime` the time to score them.
+            What was found in the windows, and metrics with the prefix, the same in all processes. The metrics include
+            loss and scores if the gold answers of all questions are known; in SQuAD v1 every question needs one.
+            `answers_runtime` is the time in seconds to choose and write the answers, `scores_runtime` the time to score
+            them.
         """
         check_setup(self.model, self.setup)
         started = time.time()
-        windows = dataset.windows
-        order = LongestFirst(dataset.lengths()).order
-        logit_length = int(dataset.lengths().max()) if keeps_logits else None
-        self.collector = SpanCollector(
-            order, self._spans_to_keep(), self.args.device, logit_length, self.options.temperature
+        found = self._find_spans(dataset, prefix, keeps_logits=keeps_logits)
+        metrics = on_main_process(lambda: self._write_and_score(found, prefix))
+        if self._gold_is_known(dataset.questions):
+            metrics[f"{prefix}_loss"] = found.loss
+        metrics[f"{prefix}_questions"] = len(dataset.questions)
+        metrics[f"{prefix}_windows"] = len(dataset)
+        metrics.update(speed_metrics(prefix, started, num_samples=len(dataset)))
+        return found, metrics
+
+    def _find_spans(self, dataset: QuestionDataset, prefix: str, *, keeps_logits: bool) -> FoundSpans:
+        """Run the model on all windows."""
+        lengths = dataset.lengths()
+        collector = SpanCollector(
+            LongestFirst(lengths).order,
+            self._spans_to_keep(),
+            self.args.device,
+            logit_length=int(lengths.max()) if keeps_logits else None,
+            temperature=self.options.temperature,
         )
         fusion = self.setup.fusion if self.setup is not None else None
-        self.attention = FusionAttention(self.model, fusion, windows.layout)
-        with self.attention.recording():
+        attention = FusionAttention(self.model, fusion, dataset.windows.layout)
+        # Only the loader of the evaluation data keeps its workers, with --dataloader_persistent_workers.
+        loader = self.get_eval_dataloader() if dataset is self.eval_dataset else self.get_test_dataloader(dataset)
+        self.recording = _Recording(collector, attention)
+        with attention.recording():
             output = self.evaluation_loop(
                 loader, description=prefix, prediction_loss_only=False, metric_key_prefix=prefix
             )
-        metrics = on_main_process(lambda: self._write_and_score(dataset, questions, prefix))
-        if self._gold_is_known(questions):
-            metrics[f"{prefix}_loss"] = (output.metrics or {})[f"{prefix}_loss"]
-        metrics[f"{prefix}_questions"] = len(questions)
-        metrics[f"{prefix}_windows"] = len(dataset)
-        metrics.update(speed_metrics(prefix, started, num_samples=len(dataset)))
-        return metrics
+        self.recording = None
+        logits = None if collector.logits is None else collector.logits.cpu().numpy()
+        loss = (output.metrics or {})[f"{prefix}_loss"]
+        return FoundSpans(dataset, collector.spans, logits, attention, loss)
 
     def _spans_to_keep(self) -> int:
         options = self.options
         return spans_to_keep(options.n_best_size, options.max_seq_length, options.max_answer_length)
 
-    def _write_and_score(self, dataset: WindowDataset, questions: Sequence[Question], prefix: str) -> dict[str, float]:
+    def _write_and_score(self, found: FoundSpans, prefix: str) -> dict[str, float]:
         started = time.perf_counter()
-        answers = self._choose(dataset, questions, self.options)
+        questions = found.dataset.questions
+        answers = found.choose(self.options)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_answers(answers, self.folder, prefix)
         written = time.perf_counter()
@@ -267,8 +285,8 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         if self._gold_is_known(questions):
             trust = measure_trust(questions, answers, version_2=self.options.version_2_with_negative)
             scores |= trust.metrics
-            if self.calibration is not None and self.collector.logits is not None:
-                plain = self._uncalibrated(dataset, questions)
+            if self.calibration is not None and found.logits is not None:
+                plain = trust_without_calibration(found, self.options)
                 scores |= plain.metrics
                 trust.curves["uncalibrated"] = plain.curves
             write_json(self.folder / curves_file(prefix), trust.curves)
@@ -279,36 +297,6 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             table = answers_table(questions[:SHOWN_ANSWERS], answers)
             writer.add_text(f"{prefix}/answers", table, self.state.global_step)
         return metrics
-
-    def _choose(self, dataset: WindowDataset, questions: Sequence[Question], options: QADataOptions) -> Answers:
-        """Choose from the spans that were just found; with another temperature, if the logits were kept."""
-        spans = self.collector.spans
-        if self.collector.logits is not None:
-            logits = self.collector.logits.cpu().numpy()
-            longest = options.max_answer_length
-            spans = at_temperature(spans, logits, options.temperature, max_answer_length=longest)
-        return choose_answers(
-            questions,
-            dataset.windows,
-            spans,
-            n_best_size=options.n_best_size,
-            version_2=options.version_2_with_negative,
-            null_score_diff_threshold=options.null_score_diff_threshold,
-        )
-
-    def _uncalibrated(self, dataset: WindowDataset, questions: Sequence[Question]) -> Trust:
-        """Return scores and reliability without the calibration."""
-        version_2 = self.options.version_2_with_negative
-        plain = replace(
-            self.options,
-            temperature=QADataOptions.temperature,
-            null_score_diff_threshold=QADataOptions.null_score_diff_threshold,
-        )
-        answers = self._choose(dataset, questions, plain)
-        trust = measure_trust(questions, answers, version_2=version_2)
-        scores = squad_metrics(answers.texts(), questions, version_2=version_2) | trust.metrics
-        metrics = {f"{name}_uncalibrated": scores[name] for name in CALIBRATED if name in scores}
-        return Trust(metrics, {"reliability": trust.curves["reliability"]})
 
     def _gold_is_known(self, questions: Sequence[Question]) -> bool:
         version_2 = self.options.version_2_with_negative
@@ -326,15 +314,13 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             null_odds=answers.null_odds if self.options.version_2_with_negative else None,
         )
 
-    def _save_attention(self) -> None:
-        """Write the fusion attention of the last evaluation to its file and to TensorBoard."""
-        attention = self.attention
+    def _save_attention(self, attention: FusionAttention) -> None:
+        """Write the fusion attention of an evaluation to its file and to TensorBoard."""
         if attention.sites:
             attention.sums, attention.counts = self.accelerator.reduce((attention.sums, attention.counts))
-            on_main_process(self._write_attention)
+            on_main_process(lambda: self._write_attention(attention.document()))
 
-    def _write_attention(self) -> None:
-        document = self.attention.document()
+    def _write_attention(self, document: FusionAttentionDocument) -> None:
         write_json(self.folder / ATTENTION_FILE, document)
         for writer in self._tensorboard_writers():
             log_fusion_attention(writer, document, self.state.global_step, with_figure=not self.is_in_train)
@@ -361,6 +347,36 @@ class QuestionAnsweringTrainer(AdapterTrainer):
                 )
                 shares[split] = round(share, 4)
         return shares
+
+
+def fit_calibration(found: FoundSpans, options: QADataOptions) -> Calibration:
+    """Fit temperature and threshold; the logits must have been kept."""
+    questions, version_2, threshold = found.dataset.questions, options.version_2_with_negative, None
+    if version_2:
+        threshold = fit_threshold(questions, found.choose(options))
+        options = replace(options, null_score_diff_threshold=threshold.value)
+
+    def loss(temperature: float) -> float:
+        answers = found.choose(replace(options, temperature=temperature))
+        return confidence(questions, answers, version_2=version_2).log_loss()
+
+    return Calibration(fit_temperature(loss, (MIN_TEMPERATURE, MAX_TEMPERATURE)), threshold)
+
+
+def trust_without_calibration(found: FoundSpans, options: QADataOptions) -> Trust:
+    """Return scores and reliability with the default temperature and threshold; the logits must have been kept."""
+    questions, version_2 = found.dataset.questions, options.version_2_with_negative
+    answers = found.choose(
+        replace(
+            options,
+            temperature=QADataOptions.temperature,
+            null_score_diff_threshold=QADataOptions.null_score_diff_threshold,
+        )
+    )
+    trust = measure_trust(questions, answers, version_2=version_2)
+    scores = squad_metrics(answers.texts(), questions, version_2=version_2) | trust.metrics
+    metrics = {f"{name}_uncalibrated": scores[name] for name in CALIBRATED if name in scores}
+    return Trust(metrics, {"reliability": trust.curves["reliability"]})
 
 
 def make_collator(tokenizer: PreTrainedTokenizerFast, options: QADataOptions, args: TrainerArguments) -> WindowCollator:

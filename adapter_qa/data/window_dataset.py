@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from adapter_qa.data.pair_tokenizer import PairTokenizer
+from adapter_qa.data.questions import Question
 from adapter_qa.data.windows import OnProgress, PairLayout, Window, Windows, pad_windows
 
 MIN_TEXTS_FOR_BAR = 1000  # fewer texts are tokenized before anybody could read a progress bar
@@ -68,6 +69,14 @@ class WindowDataset(Dataset[Window]):
     def lengths(self) -> np.ndarray:
         """Return (windows,) int64, the number of tokens of each window."""
         return self.windows.lengths()
+
+
+class QuestionDataset(WindowDataset):
+    """Questions and all of their windows, in the same order."""
+
+    def __init__(self, questions: Sequence[Question], windows: Windows):
+        super().__init__(windows)
+        self.questions = questions
 
 
 @dataclass(frozen=True)

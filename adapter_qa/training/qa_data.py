@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from adapter_qa.data.partition import FoldParts, GroupBy
-    from adapter_qa.data.window_dataset import WindowDataset
+    from adapter_qa.data.window_dataset import QuestionDataset
     from adapter_qa.runs.run_record import RunRecord
 
 
@@ -294,39 +294,39 @@ def _note_left_out(name: str, left_out: int, count: int) -> None:
 
 def make_split_windows(
     splits: dict[str, QuestionSplit], tokenizer: PreTrainedTokenizerFast, config: QARunConfig, record: RunRecord
-) -> dict[str, WindowDataset]:
+) -> dict[str, QuestionDataset]:
     """Make the windows of every split; record and log what a question or an answer loses.
 
     Raises:
         UserError: the tokenizer cannot be used, the stride leaves no space, or no window can be trained.
     """
-    from adapter_qa.data.window_dataset import WindowDataset, pair_tokenizer, progress_bar
+    from adapter_qa.data.window_dataset import QuestionDataset, pair_tokenizer, progress_bar
     from adapter_qa.data.windows import make_windows
 
     started = time.perf_counter()
     pairs = pair_tokenizer(tokenizer)
-    windows: dict[str, WindowDataset] = {}
+    datasets: dict[str, QuestionDataset] = {}
     for name, split in splits.items():
-        arrays = make_windows(
+        windows = make_windows(
             split.questions,
             pairs,
             max_seq_length=config.data.max_seq_length,
             doc_stride=config.data.doc_stride,
             on_progress=progress_bar(f"{name} windows"),
         )
-        windows[name] = WindowDataset(arrays)
+        datasets[name] = QuestionDataset(split.questions, windows)
         counts = {
-            "cut_questions": arrays.cut_questions,
-            "answer_without_tokens": arrays.answers_without_tokens,
-            "answer_in_no_window": arrays.answers_in_no_window,
-            "answer_too_long": int((arrays.answer_tokens > config.data.max_answer_length).sum()),
+            "cut_questions": windows.cut_questions,
+            "answer_without_tokens": windows.answers_without_tokens,
+            "answer_in_no_window": windows.answers_in_no_window,
+            "answer_too_long": int((windows.answer_tokens > config.data.max_answer_length).sum()),
         }
-        record.document["data"][name] |= {"windows": len(arrays), **counts}
-        log_note(_notes(name, counts, config.data.max_answer_length, int(arrays.answer_tokens.max())))
-        if name == "train" and (arrays.start_position == IGNORE_INDEX).all():
+        record.document["data"][name] |= {"windows": len(windows), **counts}
+        log_note(_notes(name, counts, config.data.max_answer_length, int(windows.answer_tokens.max())))
+        if name == "train" and (windows.start_position == IGNORE_INDEX).all():
             raise UserError(f"{name}: no window contains a whole answer; raise --max_seq_length or --doc_stride")
     record.document["times"]["windows"] = round(time.perf_counter() - started, 3)
-    return windows
+    return datasets
 
 
 def _notes(name: str, counts: dict[str, int], max_answer_length: int, longest: int) -> list[str]:

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, TrainingOptions
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import Answers
-from adapter_qa.data.window_dataset import WindowCollator, WindowDataset, pair_tokenizer
+from adapter_qa.data.window_dataset import QuestionDataset, WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import read_base_config
@@ -62,7 +62,6 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
     """
     model, setup = make_fused_model(base)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    train, dev = make_questions(12, 1), make_questions(4, 2)
     remaining_scores = iter(scores)
     trainer_options = {name: options.pop(name) for name in ("fusion", "callbacks") if name in options}
     args = resolve_training_args(
@@ -76,8 +75,9 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
         def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
             return {"f1": next(remaining_scores)}
 
-    def make_dataset(questions: list[Question]) -> WindowDataset:
-        return WindowDataset(make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=64, doc_stride=16))
+    def make_dataset(questions: list[Question]) -> QuestionDataset:
+        windows = make_windows(questions, pair_tokenizer(tokenizer), max_seq_length=64, doc_stride=16)
+        return QuestionDataset(questions, windows)
 
     return ScriptedTrainer(
         model=model,
@@ -85,9 +85,8 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
         args=args,
         options=QADataOptions(n_best_size=5, max_answer_length=10),
         data_collator=WindowCollator(int(tokenizer.pad_token_id), False),
-        train_dataset=make_dataset(train),
-        eval_dataset=make_dataset(dev),
-        eval_questions=dev,
+        train_dataset=make_dataset(make_questions(12, 1)),
+        eval_dataset=make_dataset(make_questions(4, 2)),
         **trainer_options,
     )
 
