@@ -417,7 +417,7 @@ def write_answers(options: argparse.Namespace, requests: Requests) -> None:
 
 def _without_answers(requests: Iterator[Request]) -> Iterator[Request]:
     """Yield requests without fields that answers have, too."""
-    from adapter_qa.data.spans import ANSWER_FIELDS  # imports numpy
+    from adapter_qa.data.answers import ANSWER_FIELDS  # imports numpy
 
     for request in requests:
         yield {name: value for name, value in request.items() if name not in ANSWER_FIELDS}

@@ -27,11 +27,12 @@ from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.core.library_notices import silenced_loading
 from adapter_qa.core.messages import log_note
+from adapter_qa.data.answers import Answers, PlainAnswer
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
 from adapter_qa.data.readers.records import Record
 from adapter_qa.data.readers.squad import to_questions
-from adapter_qa.data.spans import Answers, PlainAnswer, WindowSpans, check_logits, choose_answers, spans_to_keep
+from adapter_qa.data.spans import WindowSpans, check_logits, choose_answers, spans_to_keep
 from adapter_qa.data.windows import Windows, make_windows, window_layout
 from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings, number_problems, shown
 from adapter_qa.inference.export_layout import EXPORT_FILE

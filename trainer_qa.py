@@ -28,6 +28,7 @@ from transformers.trainer_utils import speed_metrics
 from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE, QADataOptions
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.files import write_json
+from adapter_qa.data.answers import Answers
 from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.calibration import (
     Calibration,
@@ -42,7 +43,7 @@ from adapter_qa.data.label_entropy import span_entropy
 from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
-from adapter_qa.data.spans import Answers, WindowSpans, choose_answers, spans_to_keep
+from adapter_qa.data.spans import WindowSpans, choose_answers, spans_to_keep
 from adapter_qa.data.squad_metrics import TOP_K, evaluation_metrics, squad_metrics
 from adapter_qa.data.window_dataset import QuestionDataset, WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup

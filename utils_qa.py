@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional
 
 from adapter_qa.core.files import json_lines, write_chunks
-from adapter_qa.data.spans import QUESTIONS_PER_BLOCK, Answers, WindowSpans
+from adapter_qa.data.answers import Answers
+from adapter_qa.data.spans import QUESTIONS_PER_BLOCK, WindowSpans
 from adapter_qa.runs.layout import nbest_file, null_odds_file, predictions_file
 
 

@@ -24,7 +24,7 @@ import sweep_qa
 from adapter_qa.api import TrainingResult
 from adapter_qa.config.parser import ConfigParser
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
-from adapter_qa.data.spans import Candidate
+from adapter_qa.data.answers import Candidate
 from predictor_qa import Answer, QuestionAnswerer
 
 MAX_README_LINES = 130

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from adapter_qa.data.answers import Answers
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import Answers, WindowSpans, log_totals
+from adapter_qa.data.spans import WindowSpans, log_totals
 from adapter_qa.data.squad_metrics import by_measure, question_scores
 
 BINS = 10  # of a reliability curve, with about equally many questions

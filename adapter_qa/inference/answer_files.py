@@ -231,7 +231,7 @@ def join_schemas(first: pa.Schema, second: pa.Schema) -> pa.Schema:
 
 def answer_schema(*, version_2: bool, n_best: int | None) -> pa.Schema:
     """Return the columns that every answer has, so that a shard without questions has them, too."""
-    from adapter_qa.data.spans import Candidate, PlainAnswer  # imports numpy
+    from adapter_qa.data.answers import Candidate, PlainAnswer  # imports numpy
 
     no_answer = 0.0 if version_2 else None
     candidate = Candidate("a", 0, 1, 0.0, 0.0, 1.0)

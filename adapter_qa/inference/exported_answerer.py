@@ -7,8 +7,8 @@ from pathlib import Path
 
 from adapter_qa.core.errors import raise_if_any
 from adapter_qa.core.files import read_json
+from adapter_qa.data.answers import Answers
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import Answers
 from adapter_qa.inference.ask_settings import AskSettings, number_problems
 from adapter_qa.inference.export_layout import CONFIG_FILE
 from adapter_qa.inference.exported_model import ExportedModel

@@ -20,17 +20,10 @@ import onnxruntime
 from tokenizers import Tokenizer
 
 from adapter_qa.core.errors import ReportedError, RunError, UserError, error_line, raise_if_any
+from adapter_qa.data.answers import Answers, PlainAnswer
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import (
-    Answers,
-    PlainAnswer,
-    check_logits,
-    choose_answers,
-    join_spans,
-    spans_to_keep,
-    window_spans,
-)
+from adapter_qa.data.spans import check_logits, choose_answers, join_spans, spans_to_keep, window_spans
 from adapter_qa.data.windows import OnProgress, make_windows, pad_windows
 from adapter_qa.inference.answer_text import candidate_lines, one_line, print_json, print_text
 from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from adapter_qa.data.answers import Answers
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import Answers
 from adapter_qa.data.windows import TEXTS_PER_CALL, cut_text, pair_layout, stride_remedy
 from adapter_qa.inference.ask_settings import AskSettings, number_problems, shown
 from adapter_qa.inference.call_inputs import CallError, Item, flat, is_stream, read_items, read_stream

@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 import utils_qa
 from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE
+from adapter_qa.data.answers import Answers
 from adapter_qa.data.calibration import (
     BINS,
     Confidence,
@@ -30,7 +31,7 @@ from adapter_qa.data.calibration import (
     measure_trust,
 )
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import Answers, choose_answers
+from adapter_qa.data.spans import choose_answers
 from adapter_qa.data.squad_metrics import question_scores, squad_metrics
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows, pad_windows

@@ -14,8 +14,8 @@ from support.scripts import override
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, TrainingOptions
+from adapter_qa.data.answers import Answers
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import Answers
 from adapter_qa.data.window_dataset import QuestionDataset, WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import make_windows
 from adapter_qa.models.adapter_setup import AdapterSetup
