@@ -282,8 +282,9 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         self.folder.mkdir(parents=True, exist_ok=True)
         write_answers(answers, self.folder, prefix)
         written = time.perf_counter()
-        scores = self.official_scores(questions, answers)
+        scores: dict[str, float] = {}
         if self._gold_is_known(questions):
+            scores = self.official_scores(questions, answers)
             trust = measure_trust(questions, answers, version_2=self.options.version_2_with_negative)
             scores |= trust.metrics
             if self.calibration is not None and found.logits is not None:
@@ -304,9 +305,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         return all(question.answers_known and (version_2 or question.answer_texts) for question in questions)
 
     def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
-        """Return the `evaluation_metrics`; none unless all gold answers are known."""
-        if not self._gold_is_known(questions):
-            return {}
+        """Return the `evaluation_metrics` of questions whose gold answers are known."""
         return evaluation_metrics(
             answers.texts(),
             answers.candidate_texts(max(TOP_K)),
