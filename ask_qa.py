@@ -396,7 +396,7 @@ def write_answers(options: argparse.Namespace, requests: Requests) -> None:
     if not options.overwrite:
         check_settings(output, settings)
     if schema is not None:
-        answer_columns = answer_schema(version_2=answerer.options["version_2"], n_best=options.n_best)
+        answer_columns = answer_schema(version_2=answerer.options.version_2, n_best=options.n_best)
         schema = join_schemas(schema, answer_columns)
     tally = Tally()
     with (

@@ -13,34 +13,34 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from adapter_qa.config.option_fields import COUNT
 from adapter_qa.config.options import ModelOptions, QADataOptions
-from adapter_qa.config.run_configs import AnsweringOptions, answering_options
-from adapter_qa.config.validation import field_problems
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.core.library_notices import silenced_loading
 from adapter_qa.core.messages import log_note
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers, PlainAnswer
 from adapter_qa.data.batches import encoder_inputs
 from adapter_qa.data.questions import Question
 from adapter_qa.data.readers.records import Record
 from adapter_qa.data.readers.squad import to_questions
-from adapter_qa.data.spans import WindowSpans, check_logits, choose_answers, spans_to_keep
+from adapter_qa.data.spans import WindowSpans, check_logits, choose_answers
 from adapter_qa.data.windows import Windows, make_windows, window_layout
-from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings, number_problems, shown
+from adapter_qa.inference.ask_settings import BATCH_SIZE, number_problems, shown, with_n_best
 from adapter_qa.inference.export_layout import EXPORT_FILE
 from adapter_qa.inference.pipeline_call import PipelineCall
 from adapter_qa.models.base_config import check_window, has_qa_head, read_base_config
 from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
-from adapter_qa.models.metadata import RunMetadata, read_metadata
+from adapter_qa.models.metadata import RunMetadata, answering_options, read_metadata
 from adapter_qa.runs.layout import RUN_FILE, fold_folder
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is loaded: an exported one needs neither
@@ -95,10 +95,14 @@ class Overrides:
     doc_stride: int | None = None
     max_answer_length: int | None = None
 
+    def sizes(self) -> dict[str, int]:
+        """Return the given numbers of tokens by name."""
+        names = ("max_seq_length", "doc_stride", "max_answer_length")
+        return {name: value for name in names if (value := vars(self)[name]) is not None}
+
     def problems(self) -> list[str]:
         """Return what is wrong with the numbers by themselves; empty if nothing is."""
-        names = ("max_seq_length", "doc_stride", "max_answer_length")
-        problems = number_problems({name: value for name in names if (value := vars(self)[name]) is not None})
+        problems = number_problems(self.sizes())
         threshold = self.null_score_diff_threshold
         if threshold is not None and not (isinstance(threshold, Real) and math.isfinite(threshold)):
             problems.append(f"null_score_diff_threshold is {shown(threshold)}; it must be a finite number")
@@ -156,7 +160,7 @@ class QuestionAnswerer(PipelineCall):
         self.options = _find_options(self.saved, overrides)
         self.tokenizer = load_tokenizer(self.saved.base)
         self.pair_tokenizer = pair_tokenizer(self.tokenizer)
-        window_layout(self.pair_tokenizer, self.options["max_seq_length"], self.options["doc_stride"])
+        window_layout(self.pair_tokenizer, self.options.max_seq_length, self.options.doc_stride)
         with silenced_loading():
             self.model = _load_saved_model(self.saved, self.setup, self.tokenizer)
         self.model.to(self.device).eval()  # type: ignore[arg-type]  # transformers wraps the method without its type
@@ -179,7 +183,9 @@ class QuestionAnswerer(PipelineCall):
             UserError: if a text is empty or not valid, or `n_best` is not a whole number of at least 1.
             RunError: if the model's logits are NaN or infinite; so do the other methods that answer.
         """
-        answers, attention, counts = self._answer(read_pairs([(question, context)]), self._settings(n_best))
+        answers, attention, counts = self._answer(
+            read_pairs([(question, context)]), with_n_best(self.options, n_best), self.batch_size
+        )
         document = attention.document() if attention.sites else None
         return Answer(**vars(answers.plain(n_best)[0]), attention=document, windows=counts[0])
 
@@ -190,7 +196,7 @@ class QuestionAnswerer(PipelineCall):
             UserError: if there is no pair, one is not a pair, a text is empty or not valid, or `n_best` is not a whole
                 number of at least 1.
         """
-        answers, _, counts = self._answer(read_pairs(pairs), self._settings(n_best))
+        answers, _, counts = self._answer(read_pairs(pairs), with_n_best(self.options, n_best), self.batch_size)
         return [Answer(**vars(a), windows=count) for a, count in zip(answers.plain(n_best), counts, strict=True)]
 
     def answer(self, questions: Sequence[Question], n_best: int | None = None) -> Answers:
@@ -199,11 +205,11 @@ class QuestionAnswerer(PipelineCall):
         Raises:
             UserError: if there is no question, or `n_best` is not a whole number of at least 1.
         """
-        return self.answer_with(questions, self._settings(n_best))
+        return self.answer_with(questions, with_n_best(self.options, n_best), self.batch_size)
 
-    def answer_with(self, questions: Sequence[Question], settings: AskSettings) -> Answers:
-        """Answer questions with distinct ids with settings of their own."""
-        return self._answer(questions, settings)[0]
+    def answer_with(self, questions: Sequence[Question], options: AnsweringOptions, batch_size: int) -> Answers:
+        """Answer questions with distinct ids with options of their own; `batch_size` windows per forward pass."""
+        return self._answer(questions, options, batch_size)[0]
 
     def fingerprint(self) -> dict[str, Any]:
         """Return JSON values that identify what answers: weights, tokenizer and options."""
@@ -214,18 +220,14 @@ class QuestionAnswerer(PipelineCall):
         return {
             "model": model_fingerprint(self.model),
             "tokenizer": f"{tokenizer.vocabulary} {tokenizer.text}",
-            **self.options,
+            **self.options.document(),
         }
-
-    def _settings(self, n_best: int | None = None) -> AskSettings:
-        """Return the model's own settings, with at least `n_best` candidates."""
-        return AskSettings.of_model(self.options, self.batch_size, n_best)
 
     def _longest_window(self) -> int:
         return window_limit(self.saved.base_config)
 
     def _answer(
-        self, questions: Sequence[Question], settings: AskSettings
+        self, questions: Sequence[Question], options: AnsweringOptions, batch_size: int
     ) -> tuple[Answers, FusionAttention, list[int]]:
         """Return the answers, the fusion attention over all windows, and the number of windows of each question."""
         from adapter_qa.data.window_dataset import progress_bar
@@ -233,26 +235,21 @@ class QuestionAnswerer(PipelineCall):
         windows = make_windows(
             questions,
             self.pair_tokenizer,
-            max_seq_length=settings.max_seq_length,
-            doc_stride=settings.doc_stride,
+            max_seq_length=options.max_seq_length,
+            doc_stride=options.doc_stride,
             on_progress=progress_bar("windows"),
         )
         if windows.cut_questions:
             lost = f"{windows.cut_questions} of {len(questions)} questions"
             log_note([f"{lost} were too long for the window and lost their end"])
-        spans, attention = self._find_spans(windows, settings)
+        spans, attention = self._find_spans(windows, options, batch_size)
         check_logits(spans)
-        answers = choose_answers(
-            questions,
-            windows,
-            spans,
-            n_best_size=settings.n_best_size,
-            version_2=settings.version_2,
-            null_score_diff_threshold=settings.null_score_diff_threshold,
-        )
+        answers = choose_answers(questions, windows, spans, options)
         return answers, attention, np.bincount(windows.question_index, minlength=len(questions)).tolist()
 
-    def _find_spans(self, windows: Windows, settings: AskSettings) -> tuple[WindowSpans, FusionAttention]:
+    def _find_spans(
+        self, windows: Windows, options: AnsweringOptions, batch_size: int
+    ) -> tuple[WindowSpans, FusionAttention]:
         """Run the model and return the best spans of each window, and the fusion attention over all windows."""
         import torch
         from torch.utils.data import DataLoader
@@ -265,12 +262,10 @@ class QuestionAnswerer(PipelineCall):
         from utils_qa import SpanCollector, window_spans
 
         check_setup(self.model, self.setup)
-        longest = settings.max_answer_length
-        kept = spans_to_keep(settings.n_best_size, settings.max_seq_length, longest)
         sampler = LongestFirst(windows.lengths())
         collator = WindowCollator(int(self.tokenizer.pad_token_id), self.tokenizer.padding_side == "left")
-        batches = DataLoader(WindowDataset(windows), settings.batch_size, sampler=sampler, collate_fn=collator)
-        collector = SpanCollector(sampler.order, kept, self.device, temperature=settings.temperature)
+        batches = DataLoader(WindowDataset(windows), batch_size, sampler=sampler, collate_fn=collator)
+        collector = SpanCollector(sampler.order, options.spans_to_keep(), self.device, temperature=options.temperature)
         is_hidden = True if len(batches) == 1 else None  # None: without a terminal
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
         mask_dimensions = encoder_of(self.saved.base_config).mask_dimensions
@@ -278,16 +273,7 @@ class QuestionAnswerer(PipelineCall):
             for cpu_batch in tqdm(batches, desc="answering", delay=1, leave=False, disable=is_hidden):
                 batch = {name: tensor.to(self.device) for name, tensor in cpu_batch.items()}
                 output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names, mask_dimensions))
-                collector.add_batch(
-                    window_spans(
-                        batch,
-                        output.start_logits,
-                        output.end_logits,
-                        n_best_size=kept,
-                        max_answer_length=longest,
-                        temperature=settings.temperature,
-                    )
-                )
+                collector.add_batch(window_spans(batch, output.start_logits, output.end_logits, options))
                 attention.add(batch, len(batch["input_ids"]))
         return collector.spans, attention
 
@@ -447,34 +433,28 @@ def _find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
     """Return the recorded options for windows and answers, or the defaults, with the overrides."""
     limit = window_limit(saved.base_config)
     if saved.metadata.windows is not None:
-        options = saved.metadata.windows.as_options()
+        recorded = saved.metadata.windows.as_options()
     else:
         length = overrides.max_seq_length or min(QADataOptions.max_seq_length, limit)
         stride = min(QADataOptions.doc_stride, length // 3)
-        options = answering_options(QADataOptions(max_seq_length=length, doc_stride=stride))
+        recorded = answering_options(QADataOptions(max_seq_length=length, doc_stride=stride))
+    options = replace(recorded, **overrides.sizes(), version_2=recorded.version_2 or overrides.no_answer)
     if overrides.max_seq_length is not None:
         check_window(overrides.max_seq_length, "--max_seq_length", saved.base_config)
-        options["max_seq_length"] = overrides.max_seq_length
-    elif options["max_seq_length"] > limit:
+    elif options.max_seq_length > limit:
         raise UserError(
-            f"{saved.folder}: its windows have {options['max_seq_length']} tokens, the base model reads {limit}"
+            f"{saved.folder}: its windows have {options.max_seq_length} tokens, the base model reads {limit}"
         )
-    if overrides.doc_stride is not None:
-        options["doc_stride"] = overrides.doc_stride
-    if overrides.max_answer_length is not None:
-        options["max_answer_length"] = overrides.max_answer_length
-    checked = QADataOptions(doc_stride=options["doc_stride"], max_answer_length=options["max_answer_length"])
-    raise_if_any(field_problems([checked]))
-    if overrides.no_answer:
-        options["version_2"] = True
-    if overrides.null_score_diff_threshold is not None:
-        if not options["version_2"]:
-            raise UserError(
-                f"--null_score_diff_threshold: {saved.folder} was not trained on questions without an answer (SQuAD "
-                "v2); add --version_2_with_negative to allow no answer"
-            )
-        options["null_score_diff_threshold"] = overrides.null_score_diff_threshold
-    return options
+    if not COUNT.allow(options.max_answer_length):
+        raise UserError(f"--max_answer_length {options.max_answer_length:.10g}: must be {COUNT}")
+    if overrides.null_score_diff_threshold is None:
+        return options
+    if not options.version_2:
+        raise UserError(
+            f"--null_score_diff_threshold: {saved.folder} was not trained on questions without an answer (SQuAD "
+            "v2); add --version_2_with_negative to allow no answer"
+        )
+    return replace(options, null_score_diff_threshold=overrides.null_score_diff_threshold)
 
 
 # ---------------------------------------------------------------- load the model

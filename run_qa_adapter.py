@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from adapter_qa.config.parser import parse_config
-from adapter_qa.config.run_configs import QARunConfig, answering_options
+from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.cli import run_cli
 from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
@@ -103,6 +103,7 @@ def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig]
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:
     """Run the steps from the windows to the results."""
+    from adapter_qa.models.metadata import answering_options
     from adapter_qa.training import calibration, run_messages, workflow
     from adapter_qa.training.cross_validation import print_folds
 
@@ -110,7 +111,7 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
     run.record.update(data={name: split.source for name, split in splits.items()})
     base = workflow.load_base(run, has_data=bool(splits))
     datasets = {} if base.tokenizer is None else make_split_windows(splits, base.tokenizer, config, run.record)
-    metadata = {"windows": answering_options(config.data), "language": config.adapter.language}
+    metadata = {"windows": answering_options(config.data).document(), "language": config.adapter.language}
     bundle = workflow.build_model(run, "qa", base, metadata)
     if config.training.dry_run:
         questions = {name: dataset.questions for name, dataset in datasets.items()}
@@ -126,7 +127,7 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
         if "calibration" in datasets:
             fitted, before = trainer.calibrate(datasets["calibration"])
             calibration.record_calibration(run, trainer, fitted, before)
-            bundle = replace(bundle, metadata={**bundle.metadata, "windows": answering_options(trainer.options)})
+            bundle = replace(bundle, metadata={**bundle.metadata, "windows": trainer.options.document()})
         if config.training.do_train or trainer.calibration is not None:
             workflow.save_model(run, bundle, trainer)
         if config.training.do_eval:
@@ -146,18 +147,20 @@ def make_trainer(
     run: RunContext[QARunConfig], bundle: ModelBundle, datasets: dict[str, QuestionDataset]
 ) -> QuestionAnsweringTrainer:
     """Return the trainer of a run, and record the share of padding."""
+    from adapter_qa.models.metadata import answering_options
     from adapter_qa.training.callbacks import make_callbacks
     from trainer_qa import QuestionAnsweringTrainer, make_collator
 
-    options = run.config.data
+    data = run.config.data
     trainer = QuestionAnsweringTrainer(
         model=bundle.model,
         setup=run.setup,
-        options=options,
+        options=answering_options(data),
+        pad_to_max_length=data.pad_to_max_length,
         fusion=run.config.fusion,
-        bucketed=run.args.bucket_by_length and not options.pad_to_max_length,
+        bucketed=run.args.bucket_by_length and not data.pad_to_max_length,
         args=run.args,
-        data_collator=make_collator(bundle.tokenizer, options, run.args),
+        data_collator=make_collator(bundle.tokenizer, data, run.args),
         train_dataset=datasets.get("train"),
         eval_dataset=datasets.get("eval"),
         callbacks=make_callbacks(run.args, run.record),

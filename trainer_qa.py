@@ -28,6 +28,7 @@ from transformers.trainer_utils import speed_metrics
 from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE, QADataOptions
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.files import write_json
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers
 from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.calibration import (
@@ -43,7 +44,7 @@ from adapter_qa.data.label_entropy import span_entropy
 from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question
 from adapter_qa.data.samplers import LongestFirst
-from adapter_qa.data.spans import WindowSpans, choose_answers, spans_to_keep
+from adapter_qa.data.spans import WindowSpans, choose_answers
 from adapter_qa.data.squad_metrics import TOP_K, evaluation_metrics, squad_metrics
 from adapter_qa.data.window_dataset import QuestionDataset, WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
@@ -80,20 +81,13 @@ class FoundSpans:
     attention: FusionAttention
     loss: float
 
-    def choose(self, options: QADataOptions) -> Answers:
+    def choose(self, options: AnsweringOptions) -> Answers:
         """Choose the answers; the temperature of the options counts only if the logits were kept."""
         spans = self.spans
         if self.logits is not None:
             longest = options.max_answer_length
             spans = at_temperature(spans, self.logits, options.temperature, max_answer_length=longest)
-        return choose_answers(
-            self.dataset.questions,
-            self.dataset.windows,
-            spans,
-            n_best_size=options.n_best_size,
-            version_2=options.version_2_with_negative,
-            null_score_diff_threshold=options.null_score_diff_threshold,
-        )
+        return choose_answers(self.dataset.questions, self.dataset.windows, spans, options)
 
 
 class _Recording(NamedTuple):
@@ -109,14 +103,15 @@ class QuestionAnsweringTrainer(AdapterTrainer):
     The best spans are chosen on the device, batch by batch, so logits of all windows are never in memory.
 
     Args:
-        options: how spans are chosen, and whether padding is a possible answer in the loss (--pad_to_max_length, as
-            in the reference scripts).
+        options: how answers are chosen; `calibrate` changes them.
+        pad_to_max_length: whether padding is a possible answer in the loss, as in the reference scripts.
         kwargs: as for `AdapterTrainer`; datasets are `QuestionDataset`.
     """
 
-    def __init__(self, *, options: QADataOptions, **kwargs: Any):
+    def __init__(self, *, options: AnsweringOptions, pad_to_max_length: bool = False, **kwargs: Any):
         super().__init__(**kwargs)
         self.options = options
+        self.pad_to_max_length = pad_to_max_length
         self.calibration: Calibration | None = None
         self.recording: _Recording | None = None  # of the evaluation that runs
 
@@ -139,7 +134,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
 
     def loss_mask(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor | None:
         """Return the attention mask; None with --pad_to_max_length, where padding is a possible answer."""
-        return None if self.options.pad_to_max_length else inputs["attention_mask"]
+        return None if self.pad_to_max_length else inputs["attention_mask"]
 
     def prediction_step(
         self,
@@ -155,14 +150,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             loss, outputs = self.compute_loss(model, inputs, return_outputs=True)
         if self.recording is None:
             return loss.detach(), None, None
-        spans = window_spans(
-            inputs,
-            outputs.start_logits,
-            outputs.end_logits,
-            n_best_size=self._spans_to_keep(),
-            max_answer_length=self.options.max_answer_length,
-            temperature=self.options.temperature,
-        )
+        spans = window_spans(inputs, outputs.start_logits, outputs.end_logits, self.options)
         collector, attention = self.recording
         logits = None
         if collector.logits is not None:
@@ -252,7 +240,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         lengths = dataset.lengths()
         collector = SpanCollector(
             LongestFirst(lengths).order,
-            self._spans_to_keep(),
+            self.options.spans_to_keep(),
             self.args.device,
             logit_length=int(lengths.max()) if keeps_logits else None,
             temperature=self.options.temperature,
@@ -271,10 +259,6 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         loss = (output.metrics or {})[f"{prefix}_loss"]
         return FoundSpans(dataset, collector.spans, logits, attention, loss)
 
-    def _spans_to_keep(self) -> int:
-        options = self.options
-        return spans_to_keep(options.n_best_size, options.max_seq_length, options.max_answer_length)
-
     def _write_and_score(self, found: FoundSpans, prefix: str) -> dict[str, float]:
         started = time.perf_counter()
         questions = found.dataset.questions
@@ -285,7 +269,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         scores: dict[str, float] = {}
         if self._gold_is_known(questions):
             scores = self.official_scores(questions, answers)
-            trust = measure_trust(questions, answers, version_2=self.options.version_2_with_negative)
+            trust = measure_trust(questions, answers, version_2=self.options.version_2)
             scores |= trust.metrics
             if self.calibration is not None and found.logits is not None:
                 plain = trust_without_calibration(found, self.options)
@@ -301,7 +285,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         return metrics
 
     def _gold_is_known(self, questions: Sequence[Question]) -> bool:
-        version_2 = self.options.version_2_with_negative
+        version_2 = self.options.version_2
         return all(question.answers_known and (version_2 or question.answer_texts) for question in questions)
 
     def official_scores(self, questions: Sequence[Question], answers: Answers) -> dict[str, float]:
@@ -311,7 +295,7 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             answers.candidate_texts(max(TOP_K)),
             questions,
             kept=self.options.n_best_size,
-            null_odds=answers.null_odds if self.options.version_2_with_negative else None,
+            null_odds=answers.null_odds if self.options.version_2 else None,
         )
 
     def _save_attention(self, attention: FusionAttention) -> None:
@@ -349,9 +333,9 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         return shares
 
 
-def fit_calibration(found: FoundSpans, options: QADataOptions) -> Calibration:
+def fit_calibration(found: FoundSpans, options: AnsweringOptions) -> Calibration:
     """Fit temperature and threshold; the logits must have been kept."""
-    questions, version_2, threshold = found.dataset.questions, options.version_2_with_negative, None
+    questions, version_2, threshold = found.dataset.questions, options.version_2, None
     if version_2:
         threshold = fit_threshold(questions, found.choose(options))
         options = replace(options, null_score_diff_threshold=threshold.value)
@@ -363,14 +347,14 @@ def fit_calibration(found: FoundSpans, options: QADataOptions) -> Calibration:
     return Calibration(fit_temperature(loss, (MIN_TEMPERATURE, MAX_TEMPERATURE)), threshold)
 
 
-def trust_without_calibration(found: FoundSpans, options: QADataOptions) -> Trust:
+def trust_without_calibration(found: FoundSpans, options: AnsweringOptions) -> Trust:
     """Return scores and reliability with the default temperature and threshold; the logits must have been kept."""
-    questions, version_2 = found.dataset.questions, options.version_2_with_negative
+    questions, version_2 = found.dataset.questions, options.version_2
     answers = found.choose(
         replace(
             options,
-            temperature=QADataOptions.temperature,
-            null_score_diff_threshold=QADataOptions.null_score_diff_threshold,
+            temperature=AnsweringOptions.temperature,
+            null_score_diff_threshold=AnsweringOptions.null_score_diff_threshold,
         )
     )
     trust = measure_trust(questions, answers, version_2=version_2)

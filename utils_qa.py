@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from adapter_qa.core.files import json_lines, write_chunks
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers
 from adapter_qa.data.spans import QUESTIONS_PER_BLOCK, WindowSpans
 from adapter_qa.runs.layout import nbest_file, null_odds_file, predictions_file
@@ -116,21 +117,16 @@ class SpanTensors(NamedTuple):
 
 
 def window_spans(
-    batch: dict[str, torch.Tensor],
-    start_logits: torch.Tensor,
-    end_logits: torch.Tensor,
-    *,
-    n_best_size: int,
-    max_answer_length: int,
-    temperature: float = 1.0,
+    batch: dict[str, torch.Tensor], start_logits: torch.Tensor, end_logits: torch.Tensor, options: AnsweringOptions
 ) -> SpanTensors:
     """Find the best spans of a batch as `adapter_qa.data.spans.window_spans` does, on the device of the logits.
 
     `batch` is one of `WindowCollator`; the logits are (windows, length).
     """
+    longest, temperature = options.max_answer_length, options.temperature
     starts, ends = span_logits(batch, start_logits, end_logits)
     scores, first, last = best_spans(
-        starts, ends, batch["context_mask"], n_best_size=n_best_size, max_answer_length=max_answer_length
+        starts, ends, batch["context_mask"], n_best_size=options.spans_to_keep(), max_answer_length=longest
     )
     cls = batch["cls_positions"][:, None]
     window_start = batch["first_token"][:, None]
@@ -141,7 +137,7 @@ def window_spans(
         start_logits=starts.gather(1, first),
         null_starts=start_logits.float().gather(1, cls).squeeze(1),
         null_ends=end_logits.float().gather(1, cls).squeeze(1),
-        log_totals=log_totals(starts / temperature, ends / temperature, batch["context_mask"], max_answer_length),
+        log_totals=log_totals(starts / temperature, ends / temperature, batch["context_mask"], longest),
     )
 
 

@@ -117,8 +117,8 @@ def compare_with_pipeline(options: argparse.Namespace) -> list[dict[str, Any]]:
 
     answerer = QuestionAnswerer(options.run, device="cpu")
     own = answerer.options
-    limits = {"max_seq_len": own["max_seq_length"], "doc_stride": own["doc_stride"]}
-    limits["max_answer_len"] = own["max_answer_length"]
+    limits = {"max_seq_len": own.max_seq_length, "doc_stride": own.doc_stride}
+    limits["max_answer_len"] = own.max_answer_length
     pipeline = question_answering.QuestionAnsweringPipeline(answerer.model, cast(Any, answerer.tokenizer), device="cpu")
     questions = read_squad_files([Path(options.data)], need_answers=False)
     counts: Counter[str] = Counter()
@@ -127,7 +127,7 @@ def compare_with_pipeline(options: argparse.Namespace) -> list[dict[str, Any]]:
         texts = {"question": one.question, "context": one.context}
         pair = (pipeline(**texts, **limits), ours)
         tokens = len(answerer.tokenizer(one.question, one.context)["input_ids"])
-        windows = "one window" if tokens <= own["max_seq_length"] else "several windows"
+        windows = "one window" if tokens <= own.max_seq_length else "several windows"
         kind = "equal"
         if len({(answer["start"], answer["end"]) for answer in pair}) > 1:
             print(f"{one.question}\n  pipeline: {pair[0]}\n  here: {pair[1]}")

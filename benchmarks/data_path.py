@@ -20,6 +20,7 @@ from measuring import median_seconds, speed_rows
 from transformers import AutoTokenizer, BertTokenizerFast, PreTrainedTokenizerFast
 
 from adapter_qa.core.files import write_json
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.questions import Question
 from adapter_qa.data.readers.squad import read_squad
 from adapter_qa.data.samplers import LongestFirst
@@ -31,6 +32,7 @@ from utils_qa import SpanCollector, window_spans, write_answers
 
 LENGTH, STRIDE = 384, 128  # of windows, in tokens
 N_BEST, LONGEST_ANSWER = 20, 30
+ANSWERING = AnsweringOptions(LENGTH, STRIDE, N_BEST, LONGEST_ANSWER)
 EVALUATED = 10_570  # questions of SQuAD v1.1's development set
 BATCH_SIZE = 64
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
@@ -94,7 +96,7 @@ def measure_answers(options: argparse.Namespace) -> list[dict[str, Any]]:
     folder = Path(tempfile.mkdtemp())
 
     def answer() -> None:
-        write_answers(choose_answers(questions, windows, spans, n_best_size=N_BEST), folder, "eval")
+        write_answers(choose_answers(questions, windows, spans, ANSWERING), folder, "eval")
 
     if options.profile is not None:
         title = f"answers of {len(questions):,} questions, {len(windows):,} windows"
@@ -128,9 +130,7 @@ def collect_spans(windows: Windows, batches: list[Batch], device: str) -> Window
     """Return the best spans in the logits of batches."""
     collector = SpanCollector(LongestFirst(windows.lengths()).order, N_BEST, device)
     for batch, logits in batches:
-        collector.add_batch(
-            window_spans(batch, logits[0], logits[1], n_best_size=N_BEST, max_answer_length=LONGEST_ANSWER)
-        )
+        collector.add_batch(window_spans(batch, logits[0], logits[1], ANSWERING))
     return collector.spans
 
 
@@ -143,7 +143,7 @@ def measure_evaluation(options: argparse.Namespace) -> list[dict[str, Any]]:
     times = [time.perf_counter()]
     spans = collect_spans(windows, batches, options.device)
     times.append(time.perf_counter())
-    answers = choose_answers(questions, windows, spans, n_best_size=N_BEST)
+    answers = choose_answers(questions, windows, spans, ANSWERING)
     write_answers(answers, folder, "eval")
     times.append(time.perf_counter())
     write_json(folder / "eval_results.json", squad_metrics(answers.texts(), questions, version_2=False))
@@ -178,8 +178,8 @@ def answer_randomly(questions: list[Question], tokenizer: PreTrainedTokenizerFas
     for begin in range(0, len(windows), BATCH_SIZE):
         batch = collator([windows[index] for index in order[begin : begin + BATCH_SIZE]])
         start, end = torch.randn(2, *batch["input_ids"].shape, generator=draw)
-        collector.add_batch(window_spans(batch, start, end, n_best_size=N_BEST, max_answer_length=LONGEST_ANSWER))
-    answers = choose_answers(questions, windows, collector.spans, n_best_size=N_BEST)
+        collector.add_batch(window_spans(batch, start, end, ANSWERING))
+    answers = choose_answers(questions, windows, collector.spans, ANSWERING)
     write_answers(answers, Path(tempfile.mkdtemp()), "eval")
     return len(windows)
 

@@ -29,10 +29,10 @@ from support.tiny_encoders import save_tiny
 from transformers import AutoTokenizer
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions
-from adapter_qa.config.run_configs import answering_options
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
+from adapter_qa.models.metadata import answering_options
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.setup_decisions import resolve_setup
 
@@ -117,11 +117,10 @@ def saved_runs(tmp_path_factory: pytest.TempPathFactory, tiny_bert: Path) -> Sav
     """A QA adapter, a fusion and a fully fine-tuned model; their random weights are large enough to give answers."""
     folder = tmp_path_factory.mktemp("saved runs, é")
     options = ModelOptions(str(tiny_bert))
-    windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
     metadata: dict[str, object] = {
         "base_model": {"name_or_path": str(tiny_bert), "revision": "main"},
         "tokenizer": None,
-        "windows": windows,
+        "windows": answering_options(QADataOptions(max_seq_length=64, doc_stride=16)).document(),
     }
     for name, fused in (("qa", None), ("fusion", ["qa=new", "ner=new"])):
         torch.manual_seed(len(name))

@@ -155,7 +155,7 @@ def test_v1_has_a_temperature_and_no_threshold(runs: Runs, squad_files: tuple[Pa
     windows = runs.read("v1", "full_setup.json")["trainer"]["windows"]
     assert windows["temperature"] == calibration["temperature"] != 1.0
     assert windows["null_score_diff_threshold"] == 0.0
-    assert QuestionAnswerer(runs.folder / "v1", device="cpu").options["temperature"] == calibration["temperature"]
+    assert QuestionAnswerer(runs.folder / "v1", device="cpu").options.temperature == calibration["temperature"]
 
 
 def test_questions_about_evaluated_contexts_are_refused(runs: Runs) -> None:

@@ -27,6 +27,7 @@ from adapter_qa.config.options import AdapterOptions, ModelOptions
 from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.core.errors import CONTROL_CHARS, UserError
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.label_schemes import OUTSIDE
 from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question, is_aligned
@@ -263,9 +264,9 @@ def test_answers_have_the_text_of_their_offsets(
     batch = WindowCollator(int(tokenizer.pad_token_id), left=False)([windows[index] for index in range(len(windows))])
     torch.manual_seed(data.draw(st.integers(0, 99)))
     logits = torch.randn(2, *batch["input_ids"].shape).round()
-    spans = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=8).arrays()
-    version_2 = data.draw(st.booleans())
-    answers = choose_answers(questions, windows, spans, n_best_size=5, version_2=version_2)
+    options = AnsweringOptions(*sizes, n_best_size=5, max_answer_length=8, version_2=data.draw(st.booleans()))
+    spans = window_spans(batch, logits[0], logits[1], options).arrays()
+    answers = choose_answers(questions, windows, spans, options)
     assert set(answers.chosen) == {question.id for question in questions}
     for question in questions:
         chosen = answers.chosen[question.id]

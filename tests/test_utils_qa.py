@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from support.questions import make_questions
 from transformers import AutoTokenizer
 
 from adapter_qa.data import spans as numpy_spans
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.spans import choose_answers
 from adapter_qa.data.window_dataset import WindowCollator, pair_tokenizer
 from adapter_qa.data.windows import make_windows
@@ -87,14 +89,14 @@ def test_window_spans_count_from_the_window_whatever_the_padding(tiny_bert: Path
     end[rows, batch["end_positions"]] = 5.0
     start[rows, batch["cls_positions"]] = -1.0
     end[rows, batch["cls_positions"]] = -2.0
-    sizes = {"n_best_size": 3, "max_answer_length": 9}
-    spans = window_spans(batch, start, end, **sizes).arrays()
+    options = AnsweringOptions(100, 20, n_best_size=3, max_answer_length=9)
+    spans = window_spans(batch, start, end, options).arrays()
     assert spans.first[:, 0].tolist() == windows.start_position.tolist()
     assert spans.last[:, 0].tolist() == windows.end_position.tolist()
     assert spans.start_logits[:, 0].tolist() == [5.0] * 4
     assert (spans.null_starts.tolist(), spans.null_ends.tolist()) == ([-1.0] * 4, [-2.0] * 4)
     arrays = {name: tensor.numpy() for name, tensor in batch.items()}
-    in_numpy = numpy_spans.window_spans(arrays, start.numpy(), end.numpy(), **sizes)
+    in_numpy = numpy_spans.window_spans(arrays, start.numpy(), end.numpy(), options)
     for ours, theirs in zip(in_numpy[:7], spans[:7], strict=True):  # without the temperature
         best = np.s_[:, 0] if ours.ndim == 2 else np.s_[:]  # the other spans have equal scores
         assert ours[best].tolist() == theirs[best].tolist()
@@ -128,8 +130,9 @@ def test_answer_files_have_the_ecosystems_format(tiny_bert: Path, tmp_path: Path
     batch = WindowCollator(tokenizer.pad_token_id, False)([windows[index] for index in range(3)])
     torch.manual_seed(1)
     logits = torch.randn(2, *batch["input_ids"].shape)
-    spans = window_spans(batch, logits[0], logits[1], n_best_size=5, max_answer_length=6).arrays()
-    answers = choose_answers(questions, windows, spans, n_best_size=5, version_2=True)
+    options = AnsweringOptions(100, 20, n_best_size=5, max_answer_length=6)
+    spans = window_spans(batch, logits[0], logits[1], options).arrays()
+    answers = choose_answers(questions, windows, spans, replace(options, version_2=True))
     write_answers(answers, tmp_path, "eval")
     texts = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
     files = {name: json.loads(text) for name, text in texts.items()}
@@ -144,7 +147,7 @@ def test_answer_files_have_the_ecosystems_format(tiny_bert: Path, tmp_path: Path
     for text in texts.values():  # a line for each question
         assert [line[:5] for line in text.splitlines()] == ["{", '"q0":', '"q1":', '"q2":', "}"]
     (tmp_path / "v1").mkdir()
-    write_answers(choose_answers(questions, windows, spans, n_best_size=5), tmp_path / "v1", "test")
+    write_answers(choose_answers(questions, windows, spans, options), tmp_path / "v1", "test")
     assert {path.name for path in (tmp_path / "v1").iterdir()} == {
         "test_predictions.json", "test_nbest_predictions.json",
     }  # fmt: skip

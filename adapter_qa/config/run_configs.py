@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NotRequired, TypedDict
+from typing import Any, ClassVar, Literal
 
 from adapter_qa.config.options import (
     AdapterOptions,
@@ -25,6 +25,11 @@ from adapter_qa.core.files import expand_paths
 
 LABELS_KEY = "labels"  # of a token classifier's inputs
 NOT_REPEATED = ("overwrite_output_dir", "dry_run")  # options that an options file of a run does not have
+# Options of `data` that a saved model records; `data.answering_options` has them, too.
+ANSWERING_OPTIONS = (
+    "max_seq_length", "doc_stride", "n_best_size", "max_answer_length", "version_2_with_negative",
+    "null_score_diff_threshold", "temperature",
+)  # fmt: skip
 SplitName = Literal["train", "eval", "predict", "calibration"]
 
 
@@ -160,11 +165,10 @@ class QARunConfig(_ConfigBase):
 
     def taken_from_saved(self) -> dict[str, Any]:
         """Return those options for windows and answers that are neither given nor at their default."""
-        values = data_options(answering_options(self.data))
         return {
             name: value
-            for name, value in values.items()
-            if name not in self.given and value != getattr(QADataOptions, name)
+            for name in ANSWERING_OPTIONS
+            if name not in self.given and (value := vars(self.data)[name]) != getattr(QADataOptions, name)
         }
 
 
@@ -232,35 +236,3 @@ def _plain(value: Any) -> Any:
 
 
 RunConfig = QARunConfig | NERRunConfig | MLMRunConfig
-
-
-class AnsweringOptions(TypedDict):
-    """What answering questions needs to know of windows and spans; the "windows" entry of a saved folder."""
-
-    max_seq_length: int
-    doc_stride: int
-    n_best_size: int
-    max_answer_length: int
-    version_2: bool
-    null_score_diff_threshold: float
-    temperature: NotRequired[float]  # of calibrated runs; versions without calibration refuse folders with this key
-
-
-def data_options(options: AnsweringOptions) -> dict[str, Any]:
-    """Return the inverse of `answering_options`: values by name of the option."""
-    return {"version_2_with_negative" if name == "version_2" else name: value for name, value in options.items()}
-
-
-def answering_options(data: QADataOptions) -> AnsweringOptions:
-    """Return the options that a saved folder keeps for answering questions."""
-    options: AnsweringOptions = {
-        "max_seq_length": data.max_seq_length,
-        "doc_stride": data.doc_stride,
-        "n_best_size": data.n_best_size,
-        "max_answer_length": data.max_answer_length,
-        "version_2": data.version_2_with_negative,
-        "null_score_diff_threshold": data.null_score_diff_threshold,
-    }
-    if data.temperature != QADataOptions.temperature:
-        options["temperature"] = data.temperature
-    return options

@@ -13,17 +13,13 @@ from typing import NamedTuple
 import numpy as np
 
 from adapter_qa.core.errors import RunError
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers
 from adapter_qa.data.questions import Question
 from adapter_qa.data.windows import Windows
 
 QUESTIONS_PER_BLOCK = 1024  # whose candidates are merged at once; bounds memory
 NULL_SCORE_DIFF_WITHOUT_SPAN = 1e6  # of a question without any valid span: above all thresholds, and still valid JSON
-
-
-def spans_to_keep(n_best_size: int, max_seq_length: int, max_answer_length: int) -> int:
-    """Return how many spans of each window are kept: `n_best_size`, but not more than a window has."""
-    return min(n_best_size, max_seq_length * min(max_answer_length, max_seq_length))
 
 
 def best_spans(
@@ -142,27 +138,22 @@ def join_spans(batches: Sequence[WindowSpans], rows: np.ndarray) -> WindowSpans:
 
 
 def window_spans(
-    batch: dict[str, np.ndarray],
-    start_logits: np.ndarray,
-    end_logits: np.ndarray,
-    *,
-    n_best_size: int,
-    max_answer_length: int,
-    temperature: float = 1.0,
+    batch: dict[str, np.ndarray], start_logits: np.ndarray, end_logits: np.ndarray, options: AnsweringOptions
 ) -> WindowSpans:
     """Find the best spans with distinct characters of a batch of `pad_windows` from its logits, (windows, length).
 
     Of tokens with the same start or end character the best logit counts, and each span has all tokens of its
-    characters. Tokens without characters begin and end no span. `temperature` divides the logits in `log_totals` only;
-    it changes probabilities and no choice.
+    characters. Tokens without characters begin and end no span. The temperature divides the logits in `log_totals`
+    only; it changes probabilities and no choice.
     """
+    longest, temperature = options.max_answer_length, options.temperature
     rows = np.arange(len(start_logits))
     starts, ends = start_logits, end_logits
     if "span_starts" in batch:
         starts = _best_logits(start_logits, rows, batch["span_starts"])
         ends = _best_logits(end_logits, rows, batch["span_ends"])
     scores, first, last = best_spans(
-        starts, ends, batch["context_mask"], n_best_size=n_best_size, max_answer_length=max_answer_length
+        starts, ends, batch["context_mask"], n_best_size=options.spans_to_keep(), max_answer_length=longest
     )
     return WindowSpans(
         scores,
@@ -171,7 +162,7 @@ def window_spans(
         starts[rows[:, None], first].astype(np.float32),
         start_logits[rows, batch["cls_positions"]].astype(np.float32),
         end_logits[rows, batch["cls_positions"]].astype(np.float32),
-        log_totals(starts / temperature, ends / temperature, batch["context_mask"], max_answer_length),
+        log_totals(starts / temperature, ends / temperature, batch["context_mask"], longest),
         temperature,
     )
 
@@ -201,13 +192,7 @@ class _Candidates(NamedTuple):
 
 
 def choose_answers(
-    questions: Sequence[Question],
-    windows: Windows,
-    spans: WindowSpans,
-    *,
-    n_best_size: int,
-    version_2: bool = False,
-    null_score_diff_threshold: float = 0.0,
+    questions: Sequence[Question], windows: Windows, spans: WindowSpans, options: AnsweringOptions
 ) -> Answers:
     """Merge the spans of each question's windows into its n-best list, and choose the answer.
 
@@ -219,19 +204,16 @@ def choose_answers(
         questions: the questions that `windows` was made from.
         windows: all windows of the questions.
         spans: the spans of every window, in the same order.
-        n_best_size: candidates to keep for each question, not counting "no answer".
-        version_2: "no answer" is a candidate.
-        null_score_diff_threshold: logits by which "no answer" must be better than the best span; not divided by the
-            temperature of the spans. Probabilities take it off the score of "no answer", too.
+        options: how many candidates are kept, and whether and from when on there is no answer.
     """
-    threshold = null_score_diff_threshold if version_2 else None
+    threshold = options.null_score_diff_threshold if options.version_2 else None
     blocks = []
     for first in range(0, len(questions), QUESTIONS_PER_BLOCK):
         numbers = np.arange(first, min(first + QUESTIONS_PER_BLOCK, len(questions)))
         rows = slice(*np.searchsorted(windows.question_index, [numbers[0], numbers[-1] + 1]))
-        candidates = _best_candidates(windows, spans, rows, n_best_size)
-        if version_2:
-            nulls = _null_candidates(numbers, windows, spans, rows, null_score_diff_threshold)
+        candidates = _best_candidates(windows, spans, rows, options.n_best_size)
+        if threshold is not None:
+            nulls = _null_candidates(numbers, windows, spans, rows, threshold)
         else:
             # An empty answer with score 0, the only candidate of questions without any valid span.
             without_span = np.setdiff1d(numbers, candidates.question)
@@ -253,7 +235,7 @@ def choose_answers(
         probabilities=merged.probabilities,
         best=ends - merged.sizes + merged.best,
         selected=ends - merged.sizes + merged.selected,
-        null_score_diff=merged.null_score_diff if version_2 else None,
+        null_score_diff=merged.null_score_diff if options.version_2 else None,
     )
 
 

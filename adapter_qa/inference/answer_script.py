@@ -6,7 +6,7 @@ import ast
 import inspect
 
 from adapter_qa.core import errors
-from adapter_qa.data import answers, labels, pair_tokenizer, questions, spans, windows
+from adapter_qa.data import answering_options, answers, labels, pair_tokenizer, questions, spans, windows
 from adapter_qa.inference import answer_text, ask_settings, export_layout, exported_model
 
 # Each part stands before those that use it.
@@ -16,6 +16,7 @@ PARTS = (
     questions,
     pair_tokenizer,
     windows,
+    answering_options,
     answers,
     spans,
     answer_text,

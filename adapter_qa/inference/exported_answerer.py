@@ -7,9 +7,10 @@ from pathlib import Path
 
 from adapter_qa.core.errors import raise_if_any
 from adapter_qa.core.files import read_json
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers
 from adapter_qa.data.questions import Question
-from adapter_qa.inference.ask_settings import AskSettings, number_problems
+from adapter_qa.inference.ask_settings import number_problems
 from adapter_qa.inference.export_layout import CONFIG_FILE
 from adapter_qa.inference.exported_model import ExportedModel
 from adapter_qa.inference.pipeline_call import PipelineCall
@@ -34,15 +35,13 @@ class ExportedAnswerer(PipelineCall):
         raise_if_any(number_problems({"batch_size": batch_size}))
         self.model = ExportedModel.load(folder)
         self.pair_tokenizer = self.model.tokenizer
+        self.options = self.model.options
         self.batch_size = batch_size
         self._limit = window_limit(read_json(folder / CONFIG_FILE))
 
-    def answer_with(self, questions: Sequence[Question], settings: AskSettings) -> Answers:
-        """Answer questions with distinct ids with settings of their own."""
-        return self.model.answer_with(questions, settings)
-
-    def _settings(self) -> AskSettings:
-        return AskSettings.of_model(self.model.options, self.batch_size)
+    def answer_with(self, questions: Sequence[Question], options: AnsweringOptions, batch_size: int) -> Answers:
+        """Answer questions with distinct ids with options of their own."""
+        return self.model.answer_with(questions, options, batch_size)
 
     def _longest_window(self) -> int:
         return self._limit

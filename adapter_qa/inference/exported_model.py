@@ -13,20 +13,21 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import onnxruntime
 from tokenizers import Tokenizer
 
 from adapter_qa.core.errors import ReportedError, RunError, UserError, error_line, raise_if_any
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers, PlainAnswer
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
-from adapter_qa.data.spans import check_logits, choose_answers, join_spans, spans_to_keep, window_spans
+from adapter_qa.data.spans import check_logits, choose_answers, join_spans, window_spans
 from adapter_qa.data.windows import OnProgress, make_windows, pad_windows
 from adapter_qa.inference.answer_text import candidate_lines, one_line, print_json, print_text
-from adapter_qa.inference.ask_settings import BATCH_SIZE, AskSettings
+from adapter_qa.inference.ask_settings import BATCH_SIZE, with_n_best
 from adapter_qa.inference.export_layout import EXPORT_FILE, GRAPH_FILE, TOKENIZER_FILE
 
 OUTPUTS = ["start_logits", "end_logits"]
@@ -40,13 +41,13 @@ class ExportedModel:
         session: the graph.
         inputs: names of its inputs.
         tokenizer: with the options that it was exported with.
-        options: those of `adapter_qa.config.run_configs.answering_options`.
+        options: those of the run.
     """
 
     session: onnxruntime.InferenceSession
     inputs: list[str]
     tokenizer: PairTokenizer
-    options: dict[str, Any]
+    options: AnsweringOptions
 
     @classmethod
     def load(cls, folder: str | Path) -> ExportedModel:
@@ -59,7 +60,7 @@ class ExportedModel:
         path = folder / EXPORT_FILE
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            options, inputs = dict(document["windows"]), list(document["inputs"])
+            options, inputs = AnsweringOptions(**document["windows"]), list(document["inputs"])
             path = folder / TOKENIZER_FILE
             tokenizer = PairTokenizer(Tokenizer.from_file(str(path)), str(path), **document["tokenizer"])
             path = folder / GRAPH_FILE
@@ -82,44 +83,35 @@ class ExportedModel:
         self, questions: Sequence[Question], n_best: int | None = None, on_progress: OnProgress | None = None
     ) -> Answers:
         """Answer questions with distinct ids as `answer` does; `on_progress` gets the windows done, and all of them."""
-        return self.answer_with(questions, AskSettings.of_model(self.options, BATCH_SIZE, n_best), on_progress)
+        return self.answer_with(questions, with_n_best(self.options, n_best), BATCH_SIZE, on_progress)
 
     def answer_with(
-        self, questions: Sequence[Question], settings: AskSettings, on_progress: OnProgress | None = None
+        self,
+        questions: Sequence[Question],
+        options: AnsweringOptions,
+        batch_size: int,
+        on_progress: OnProgress | None = None,
     ) -> Answers:
-        """Answer questions with distinct ids with settings of their own."""
+        """Answer questions with distinct ids with options of their own; `batch_size` windows per forward pass."""
         windows = make_windows(
-            questions, self.tokenizer, max_seq_length=settings.max_seq_length, doc_stride=settings.doc_stride
+            questions, self.tokenizer, max_seq_length=options.max_seq_length, doc_stride=options.doc_stride
         )
         if windows.cut_questions:
             one = "the question was too long for the window and lost its end"
             several = f"{windows.cut_questions} questions were too long for the window and lost their end"
             print(f"note: {one if len(questions) == 1 else several}", file=sys.stderr)
-        longest = settings.max_answer_length
-        kept = spans_to_keep(settings.n_best_size, settings.max_seq_length, longest)
         order = np.argsort(-windows.lengths(), kind="stable")  # the longest windows first: least padding
         batches = []
-        for first in range(0, len(order), settings.batch_size):
-            rows = [windows[index] for index in order[first : first + settings.batch_size]]
+        for first in range(0, len(order), batch_size):
+            rows = [windows[index] for index in order[first : first + batch_size]]
             batch = pad_windows(rows, self.tokenizer.pad_token_id, pad_left=self.tokenizer.pad_left)
-            logits = self.session.run(OUTPUTS, {name: batch[name] for name in self.inputs})
-            batches.append(
-                window_spans(
-                    batch, *logits, n_best_size=kept, max_answer_length=longest, temperature=settings.temperature
-                )
-            )
+            start_logits, end_logits = self.session.run(OUTPUTS, {name: batch[name] for name in self.inputs})
+            batches.append(window_spans(batch, start_logits, end_logits, options))
             if on_progress is not None:
                 on_progress(first + len(rows), len(order))
         spans = join_spans(batches, np.argsort(order))
         check_logits(spans)
-        return choose_answers(
-            questions,
-            windows,
-            spans,
-            n_best_size=settings.n_best_size,
-            version_2=settings.version_2,
-            null_score_diff_threshold=settings.null_score_diff_threshold,
-        )
+        return choose_answers(questions, windows, spans, options)
 
 
 def open_session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from adapter_qa.core.errors import RunError, error_line
 from adapter_qa.core.files import write_json, write_text
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.inference.answer_script import answer_script
 from adapter_qa.inference.export_layout import ANSWER_FILE, CONFIG_FILE, EXPORT_FILE, GRAPH_FILE
@@ -39,7 +40,7 @@ def write_export(
     folder: Path,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
-    windows: Mapping[str, Any],
+    options: AnsweringOptions,
     *,
     opset: int,
     tolerance: float,
@@ -48,8 +49,7 @@ def write_export(
 
     The model loses its LoRA or (IA)3: they are merged into the weights, so the graph has no operators for them.
 
-    `windows` are options of `adapter_qa.config.run_configs.answering_options`; logits of graph and model may differ by
-    `tolerance`.
+    `answer.py` answers with `options`. Logits of graph and model may differ by `tolerance`.
 
     Returns:
         What `answer.py` reads from `EXPORT_FILE`, and facts about the export; the caller writes the file.
@@ -59,7 +59,7 @@ def write_export(
     """
     names = tokenizer.model_input_names
     pair = pair_tokenizer(tokenizer)
-    batches = list(example_inputs(model, names, windows["max_seq_length"]))
+    batches = list(example_inputs(model, names, options.max_seq_length))
     expected = [model_logits(model, batch) for batch in batches]
     merge_low_rank(model)
     export_graph(model, names, folder / GRAPH_FILE, opset=opset)
@@ -74,7 +74,7 @@ def write_export(
     write_text(folder / ANSWER_FILE, answer_script())
     return {
         "inputs": names,
-        "windows": dict(windows),
+        "windows": options.document(),
         "tokenizer": {
             field.name: getattr(pair, field.name) for field in fields(pair) if field.name not in ("tokenizer", "name")
         },

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
 from adapter_qa.data.windows import TEXTS_PER_CALL, cut_text, pair_layout, stride_remedy
-from adapter_qa.inference.ask_settings import AskSettings, number_problems, shown
+from adapter_qa.inference.ask_settings import number_problems, shown
 from adapter_qa.inference.call_inputs import CallError, Item, flat, is_stream, read_items, read_stream
 
 DEPRECATED_INPUTS = ("X", "data")  # other names of the first argument
@@ -41,7 +42,8 @@ class CallOptions(NamedTuple):
     """The options of one call, checked.
 
     Attributes:
-        settings: how questions are answered.
+        answering: how questions are answered.
+        batch_size: windows per forward pass.
         top_k: answers to return.
         candidates: best spans of a question that the answers are made of.
         max_question_len: tokens of the longest question; None for no limit but the window.
@@ -49,7 +51,8 @@ class CallOptions(NamedTuple):
         align: answers are extended to whole words.
     """
 
-    settings: AskSettings
+    answering: AnsweringOptions
+    batch_size: int
     top_k: int
     candidates: int
     max_question_len: int | None
@@ -62,17 +65,17 @@ class PipelineCall(ABC):
 
     Attributes:
         pair_tokenizer: its tokenizer.
+        options: its options for windows and answers.
+        batch_size: windows per forward pass.
     """
 
     pair_tokenizer: PairTokenizer
+    options: AnsweringOptions
+    batch_size: int
 
     @abstractmethod
-    def answer_with(self, questions: Sequence[Question], settings: AskSettings) -> Answers:
-        """Answer questions with distinct ids with settings of their own."""
-
-    @abstractmethod
-    def _settings(self) -> AskSettings:
-        """Return the model's own settings."""
+    def answer_with(self, questions: Sequence[Question], options: AnsweringOptions, batch_size: int) -> Answers:
+        """Answer questions with distinct ids with options of their own."""
 
     @abstractmethod
     def _longest_window(self) -> int:
@@ -149,7 +152,7 @@ class PipelineCall(ABC):
                 problems.append(f"{name} is {shown(value)}; it must be True or False")
         if problems:
             raise CallError(problems)
-        own = self._settings()
+        own = self.options
         given = {name: int(value) for name, value in given.items()}
         length = given.get("max_seq_len", own.max_seq_length)
         default_stride = min(own.doc_stride, length // 2) if "max_seq_len" in given else own.doc_stride
@@ -160,15 +163,16 @@ class PipelineCall(ABC):
         # As many as the pipeline took: several spans can become one answer when they are extended to words.
         candidates = 2 * top_k + 10 if align else top_k
         allow_no_answer = bool(switches["handle_impossible_answer"])
-        settings = own._replace(
+        answering = replace(
+            own,
             max_seq_length=length,
             doc_stride=stride,
             n_best_size=max(own.n_best_size, candidates),
             max_answer_length=given.get("max_answer_len", own.max_answer_length),
             version_2=own.version_2 or allow_no_answer,
-            batch_size=given.get("batch_size", own.batch_size),
         )
-        return CallOptions(settings, top_k, candidates, given.get("max_question_len"), allow_no_answer, align)
+        batch_size, longest = given.get("batch_size", self.batch_size), given.get("max_question_len")
+        return CallOptions(answering, batch_size, top_k, candidates, longest, allow_no_answer, align)
 
     def _check_window(self, length: int, stride: int) -> None:
         """Raise CallError if the model reads no windows of that length, or the stride leaves no space in them."""
@@ -191,7 +195,7 @@ class PipelineCall(ABC):
             return [[] for _ in items]
         if options.max_question_len is not None:
             questions = shorten_questions(questions, self.pair_tokenizer, options.max_question_len)
-        answers = self.answer_with(questions, options.settings)
+        answers = self.answer_with(questions, options.answering, options.batch_size)
         words = find_words({question.context for question in questions}, self.pair_tokenizer) if options.align else {}
         results = (
             _result(answers, index, words.get(question.context), options) for index, question in enumerate(questions)

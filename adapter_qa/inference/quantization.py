@@ -62,8 +62,8 @@ def quantize_export(folder: Path, questions: Sequence[Question], max_f1_loss: fl
 
 def sample_windows(model: ExportedModel, questions: Sequence[Question]) -> Iterator[Inputs]:
     """Yield the first `SAMPLES` windows of questions, each by itself."""
-    sizes = {name: model.options[name] for name in ("max_seq_length", "doc_stride")}
-    windows = make_windows(questions[:SAMPLES], model.tokenizer, **sizes)
+    length, stride = model.options.max_seq_length, model.options.doc_stride
+    windows = make_windows(questions[:SAMPLES], model.tokenizer, max_seq_length=length, doc_stride=stride)
     for index in range(min(SAMPLES, len(windows))):
         batch = pad_windows([windows[index]], model.tokenizer.pad_token_id, pad_left=model.tokenizer.pad_left)
         yield {name: batch[name] for name in model.inputs}
@@ -145,4 +145,4 @@ def score(model: ExportedModel, questions: Sequence[Question], name: str) -> dic
             bar.update(done - bar.n)
 
         answers = model.answer_all(questions, on_progress=show)
-    return squad_metrics(answers.texts(), questions, version_2=model.options["version_2"])
+    return squad_metrics(answers.texts(), questions, version_2=model.options.version_2)

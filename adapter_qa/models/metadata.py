@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, TypeVar
 
 import msgspec
 
-from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE
-from adapter_qa.config.run_configs import AnsweringOptions
+from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE, QADataOptions
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.models.file_names import SETUP_FILE
 
 Count = Annotated[int, msgspec.Meta(ge=1, lt=2**20)]
@@ -75,8 +75,8 @@ class Origin:
         return str((self.folder / name).resolve()) if name is not None and name.startswith(".") else name
 
 
-class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How contexts are cut into windows and how answers are chosen."""
+class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The fields of `AnsweringOptions`, with the limits of what a saved folder may hold."""
 
     max_seq_length: Count
     doc_stride: Annotated[int, msgspec.Meta(ge=0)]
@@ -84,11 +84,11 @@ class WindowOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omi
     max_answer_length: Count
     version_2: bool
     null_score_diff_threshold: float
-    temperature: Annotated[float, msgspec.Meta(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)] = 1.0
+    temperature: Annotated[float, msgspec.Meta(ge=MIN_TEMPERATURE, le=MAX_TEMPERATURE)] = AnsweringOptions.temperature
 
     def as_options(self) -> AnsweringOptions:
-        """Return the options in the form that `answering_options` returns."""
-        return cast(AnsweringOptions, msgspec.to_builtins(self))
+        """Return the options as they are used."""
+        return AnsweringOptions(**msgspec.structs.asdict(self))
 
 
 class LanguageSwap(msgspec.Struct, frozen=True):
@@ -143,6 +143,19 @@ class _FullDocument(msgspec.Struct):
 
 class _SetupDocument(msgspec.Struct):
     trainer: RunMetadata = RunMetadata()
+
+
+def answering_options(data: QADataOptions) -> AnsweringOptions:
+    """Return the options of a run that its saved folder keeps for answering questions."""
+    return AnsweringOptions(
+        max_seq_length=data.max_seq_length,
+        doc_stride=data.doc_stride,
+        n_best_size=data.n_best_size,
+        max_answer_length=data.max_answer_length,
+        version_2=data.version_2_with_negative,
+        null_score_diff_threshold=data.null_score_diff_threshold,
+        temperature=data.temperature,
+    )
 
 
 def read_document(path: Path, kind: type[Document]) -> Document:

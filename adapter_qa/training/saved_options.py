@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from adapter_qa.config.options import HEAD_FROM_QA, IEEE, NEW, TrainingOptions
-from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, data_options
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.validation import head_rate_problems
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.base_config import has_qa_head
@@ -47,7 +47,8 @@ def with_saved_options(config: QARunConfig) -> QARunConfig:
     windows = read_metadata(path).windows
     if windows is None:
         return config
-    saved = data_options(windows.as_options())
+    document = windows.as_options().document()
+    saved = {"version_2_with_negative" if name == "version_2" else name: value for name, value in document.items()}
     if config.data.is_calibrated:  # the run fits them itself
         saved = {name: value for name, value in saved.items() if name not in FITTED}
     differing = {name: value for name, value in saved.items() if value != getattr(config.data, name)}

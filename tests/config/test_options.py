@@ -27,7 +27,7 @@ from adapter_qa.config.options import (
     TrainingOptions,
     resolve_training_options,
 )
-from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, Split, answering_options
+from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, Split
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
@@ -225,15 +225,3 @@ def test_splits_know_their_options() -> None:
 )
 def test_splits_that_a_run_reads(config: QARunConfig | NERRunConfig | MLMRunConfig, names: list[str]) -> None:
     assert [split.name for split in config.splits()] == names
-
-
-def test_answering_options_are_those_of_the_data() -> None:
-    data = QADataOptions(max_seq_length=64, doc_stride=16, version_2_with_negative=True, null_score_diff_threshold=1.5)
-    assert answering_options(data) == {
-        "max_seq_length": 64,
-        "doc_stride": 16,
-        "n_best_size": 20,
-        "max_answer_length": 30,
-        "version_2": True,
-        "null_score_diff_threshold": 1.5,
-    }

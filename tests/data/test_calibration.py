@@ -18,6 +18,7 @@ from transformers import AutoTokenizer
 
 import utils_qa
 from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers
 from adapter_qa.data.calibration import (
     BINS,
@@ -63,29 +64,26 @@ class Case:
         self.version_2 = version_2
         self.left = left
 
+    def options(self, temperature: float = 1.0, threshold: float = 0.0) -> AnsweringOptions:
+        return AnsweringOptions(40, 14, 2000, LONGEST, self.version_2, threshold, temperature)
+
     def answers(self, temperature: float = 1.0, threshold: float = 0.0) -> Answers:
-        sizes = {"n_best_size": 240, "max_answer_length": LONGEST, "temperature": temperature}
+        options = self.options(temperature, threshold)
         logits = torch.from_numpy(self.start), torch.from_numpy(self.end)
         collector = utils_qa.SpanCollector(np.arange(len(self.windows)), 240, temperature=temperature)
-        collector.add_batch(utils_qa.window_spans(self.batch, *logits, **sizes))  # type: ignore[arg-type]
-        return choose_answers(
-            self.questions, self.windows, collector.spans, n_best_size=2000, version_2=self.version_2,
-            null_score_diff_threshold=threshold,
-        )  # fmt: skip
+        collector.add_batch(utils_qa.window_spans(self.batch, *logits, options))
+        return choose_answers(self.questions, self.windows, collector.spans, options)
 
     def at(self, temperature: float, threshold: float = 0.0) -> Answers:
         """Return answers whose probabilities are recomputed from kept logits of spans found at temperature 1."""
         logits = torch.from_numpy(self.start), torch.from_numpy(self.end)
         length = int(self.windows.lengths().max())
         collector = utils_qa.SpanCollector(np.arange(len(self.windows)), 240, logit_length=length)
-        spans = utils_qa.window_spans(self.batch, *logits, n_best_size=240, max_answer_length=LONGEST)
+        spans = utils_qa.window_spans(self.batch, *logits, self.options())
         collector.add_batch(spans, kept_logits(self.batch, *logits, length))
         assert collector.logits is not None
         kept = at_temperature(collector.spans, collector.logits.numpy(), temperature, max_answer_length=LONGEST)
-        return choose_answers(
-            self.questions, self.windows, kept, n_best_size=2000, version_2=self.version_2,
-            null_score_diff_threshold=threshold,
-        )  # fmt: skip
+        return choose_answers(self.questions, self.windows, kept, self.options(temperature, threshold))
 
     def probabilities(self, temperature: float, threshold: float) -> list[dict[tuple[int, int], float]]:
         """Return the probability of each candidate of each question by its characters, by loops over all spans."""

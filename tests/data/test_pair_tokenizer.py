@@ -18,6 +18,7 @@ from tokenizers.normalizers import Sequence as Normalizers
 from tokenizers.pre_tokenizers import Split
 
 from adapter_qa.core.errors import UserError
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.pair_tokenizer import PairTokenizer
 from adapter_qa.data.questions import Question
@@ -255,8 +256,9 @@ def test_answers_of_any_text_are_at_their_offsets(name: str) -> None:
         windows = make_windows(questions, tokenizer, max_seq_length=24, doc_stride=4)
         batch = pad_windows([windows[index] for index in range(len(windows))], 0, pad_left=False)
         logits = np.random.default_rng(seed).normal(size=(2, *batch["input_ids"].shape)).astype(np.float32)
-        spans = window_spans(batch, *logits, n_best_size=20, max_answer_length=6)
-        answers = choose_answers(questions, windows, WindowSpans(*spans), n_best_size=20)
+        options = AnsweringOptions(24, 4, n_best_size=20, max_answer_length=6)
+        spans = window_spans(batch, logits[0], logits[1], options)
+        answers = choose_answers(questions, windows, WindowSpans(*spans), options)
         borders = spans_of(tokenizer, context)
         for candidate in answers.candidates(0):
             assert candidate.text == context[candidate.start : candidate.end].strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,19 +13,20 @@ from support.questions import make_questions
 from transformers import AutoTokenizer
 
 import utils_qa
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import (
     NULL_SCORE_DIFF_WITHOUT_SPAN,
     WindowSpans,
     choose_answers,
     log_totals,
-    spans_to_keep,
     window_spans,
 )
 from adapter_qa.data.window_dataset import pair_tokenizer
 from adapter_qa.data.windows import Windows, make_windows, pad_windows
 
 LONGEST = 6  # tokens of an answer
+OPTIONS = AnsweringOptions(40, 14, n_best_size=8, max_answer_length=LONGEST)
 
 
 def windows_of(questions: list[Question], base: Path, max_seq_length: int = 40) -> Windows:
@@ -32,17 +34,15 @@ def windows_of(questions: list[Question], base: Path, max_seq_length: int = 40) 
     return make_windows(questions, tokenizer, max_seq_length=max_seq_length, doc_stride=14)
 
 
-def random_spans(
-    windows: Windows, seed: int, n_best: int, longest: int = LONGEST
-) -> tuple[WindowSpans, np.ndarray, np.ndarray]:
+def random_spans(windows: Windows, seed: int, options: AnsweringOptions) -> tuple[WindowSpans, np.ndarray, np.ndarray]:
     """Return the spans of random logits, and the start and end logits, (windows, longest window) float32."""
     draw = np.random.default_rng(seed)
     batch = pad_windows([windows[index] for index in range(len(windows))], 0, pad_left=False)
     start, end = draw.normal(size=(2, *batch["input_ids"].shape)).astype(np.float32)
-    spans = window_spans(batch, start, end, n_best_size=n_best, max_answer_length=longest)
+    spans = window_spans(batch, start, end, options)
     tensors = {name: torch.from_numpy(array) for name, array in batch.items()}
     logits = torch.from_numpy(start), torch.from_numpy(end)
-    in_torch = utils_qa.window_spans(tensors, *logits, n_best_size=n_best, max_answer_length=longest)
+    in_torch = utils_qa.window_spans(tensors, *logits, options)
     assert spans.log_totals == pytest.approx(in_torch[-1].numpy(), rel=1e-6)
     for ours, theirs in zip(spans[:6], in_torch[:6], strict=True):
         finite = np.isfinite(spans.scores) if ours.ndim == 2 else np.full(len(ours), True)
@@ -55,8 +55,8 @@ def test_answers_over_several_windows_equal_brute_force(tiny_bert: Path, seed: i
     questions = make_questions(6, seed, sentences=7)
     windows = windows_of(questions, tiny_bert)
     assert len(windows) > 2 * len(questions)
-    spans, start, end = random_spans(windows, seed, n_best=8)
-    answers = choose_answers(questions, windows, spans, n_best_size=8)
+    spans, start, end = random_spans(windows, seed, OPTIONS)
+    answers = choose_answers(questions, windows, spans, OPTIONS)
     for number, question in enumerate(questions):
         scores = best_scores(number, windows, start, end, LONGEST)
         expected = sorted(scores.items(), key=lambda item: -item[1])[:8]
@@ -97,8 +97,9 @@ def test_n_best_has_as_many_spans_as_the_context(
     questions = [Question("q0", "Onde?", context, (), ()), make_questions(1)[0]]
     windows = windows_of(questions, request.getfixturevalue(base))
     for n_best in (1, 7, 3000):
-        spans, start, end = random_spans(windows, n_best, n_best=spans_to_keep(n_best, 40, longest), longest=longest)
-        answers = choose_answers(questions, windows, spans, n_best_size=n_best)
+        options = replace(OPTIONS, n_best_size=n_best, max_answer_length=longest)
+        spans, start, end = random_spans(windows, n_best, options)
+        answers = choose_answers(questions, windows, spans, options)
         expected = best_scores(0, windows, start, end, longest)
         candidates = [candidate for candidate in answers.candidates(0) if candidate.end > 0]
         assert len(candidates) == min(n_best, len(expected))
@@ -112,10 +113,11 @@ def test_n_best_has_as_many_spans_as_the_context(
 def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None:
     question = make_questions(1, sentences=7)[0]
     windows = windows_of([question], tiny_bert)
-    spans, start, end = random_spans(windows, 0, n_best=4)
+    options = replace(OPTIONS, n_best_size=4, version_2=True)
+    spans, start, end = random_spans(windows, 0, options)
     nulls = start[:, 0] + end[:, 0]
     assert len(set(nulls)) > 1
-    answers = choose_answers([question], windows, spans, n_best_size=4, version_2=True)
+    answers = choose_answers([question], windows, spans, options)
     best = max(best_scores(0, windows, start, end, LONGEST).values())
     difference = answers.null_odds[question.id]
     assert difference == pytest.approx(float(nulls.min()) - best, abs=1e-5)
@@ -129,7 +131,7 @@ def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None
     )
     for threshold, text in ((difference - 1e-3, ""), (difference + 1e-3, answers.span_texts()[question.id])):
         chosen = choose_answers(
-            [question], windows, spans, n_best_size=4, version_2=True, null_score_diff_threshold=threshold
+            [question], windows, spans, replace(options, null_score_diff_threshold=threshold)
         ).chosen[question.id]
         assert chosen.text == text
 
@@ -141,12 +143,12 @@ def test_question_without_any_span_has_an_empty_answer(tiny_bert: Path) -> None:
     tokens = np.zeros((1, 3), dtype=np.int64)
     null = np.array([0.5], dtype=np.float32)
     spans = WindowSpans(no_scores, tokens, tokens, no_scores, null, null, np.full(1, -np.inf, dtype=np.float32))
-    v1 = choose_answers(questions, windows, spans, n_best_size=3)
+    v1 = choose_answers(questions, windows, spans, OPTIONS)
     assert v1.texts() == {"q0": ""}
     assert len(v1.n_best["q0"]) == 1
     assert v1.chosen["q0"].probability == 1
     assert v1.null_odds == {}
-    v2 = choose_answers(questions, windows, spans, n_best_size=3, version_2=True)
+    v2 = choose_answers(questions, windows, spans, replace(OPTIONS, version_2=True))
     assert v2.texts() == {"q0": ""}
     assert v2.null_odds == {"q0": NULL_SCORE_DIFF_WITHOUT_SPAN}
     assert v2.chosen["q0"].probability == 1

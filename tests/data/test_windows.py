@@ -37,6 +37,7 @@ for name in ("torch", "transformers", "adapters", "datasets", "tqdm", "msgspec",
     sys.modules[name] = None
 import numpy as np
 from tokenizers import Tokenizer
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.spans import choose_answers, window_spans
 from adapter_qa.data.questions import Question
 from adapter_qa.data.pair_tokenizer import PairTokenizer
@@ -46,8 +47,9 @@ questions = [Question("1", "Onde nasceu Ana?", "Ana nasceu em Recife. " * 20, ("
 windows = make_windows(questions, tokenizer, max_seq_length=32, doc_stride=8)
 batch = pad_windows([windows[index] for index in range(len(windows))], 0, pad_left=False)
 logits = np.random.default_rng(0).normal(size=(2, *batch["input_ids"].shape)).astype(np.float32)
-spans = window_spans(batch, *logits, n_best_size=3, max_answer_length=5)
-assert choose_answers(questions, windows, spans, n_best_size=3).texts()["1"] in questions[0].context
+options = AnsweringOptions(32, 8, n_best_size=3, max_answer_length=5)
+spans = window_spans(batch, *logits, options)
+assert choose_answers(questions, windows, spans, options).texts()["1"] in questions[0].context
 """
 
 

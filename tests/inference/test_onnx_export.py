@@ -29,13 +29,13 @@ pytest.importorskip("onnxscript", reason='needs pip install "adapter-qa[export]"
 import ask_qa
 import export_qa
 from adapter_qa.config.options import QADataOptions
-from adapter_qa.config.run_configs import answering_options
 from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.data.spans import WindowSpans
 from adapter_qa.inference import exported_model, onnx_export
 from adapter_qa.inference.answer_script import answer_script
 from adapter_qa.inference.export_layout import GRAPH_FILE
 from adapter_qa.inference.exported_model import ExportedModel, open_session
+from adapter_qa.models.metadata import answering_options
 from predictor_qa import Overrides, QuestionAnswerer
 
 QUICK = [("bert", "houlsby"), ("bert", "lang+fusion"), ("roberta", "lang in fusion")]
@@ -230,7 +230,7 @@ def check_answers_of_script(run: Path, out: Path, side: str) -> None:
     assert answerer.tokenizer.padding_side == side
     pairs = all_kinds_of_pairs()
     expected = [answerer.ask(*pair, N_BEST).document(N_BEST) for pair in pairs]
-    assert len(answerer.tokenizer(pairs[3][1], verbose=False)["input_ids"]) > 2 * answerer.options["max_seq_length"]
+    assert len(answerer.tokenizer(pairs[3][1], verbose=False)["input_ids"]) > 2 * answerer.options.max_seq_length
     assert len(pairs[4][0].split()) == 300
     assert len({answer["answer"] for answer in expected}) > 5
     assert {len(answer["n_best"]) for answer in expected} > {1, N_BEST}
@@ -286,7 +286,7 @@ def test_fully_fine_tuned_model(tiny_bert: Path, tmp_path: Path, capsys: pytest.
     torch.nn.init.normal_(model.qa_outputs.weight)
     model.save_pretrained(run)
     BertTokenizerFast.from_pretrained(tiny_bert).save_pretrained(run)
-    windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
+    windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16)).document()
     metadata = {"base_model": {"name_or_path": ".", "revision": "main"}, "windows": windows}
     (run / "full_setup.json").write_text(json.dumps({"trainer": metadata}), encoding="utf-8")
     assert export_qa.main([str(run), str(out), "--opset", "18"]) == 0

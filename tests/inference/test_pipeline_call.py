@@ -6,6 +6,7 @@ import random
 import re
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -255,10 +256,10 @@ def test_no_answer_comes_first_where_asking_chooses_it(answerer: QuestionAnswere
     """And else below the best span. Its probability is that of `ask`, over which the other scores are, too."""
     question, context = SHORT[0]
     odds = answerer.answer_with(
-        [make_questions(6, 21, sentences=2)[0]], answerer._settings()._replace(version_2=True)
+        [make_questions(6, 21, sentences=2)[0]], replace(answerer.options, version_2=True), answerer.batch_size
     ).null_odds["q0"]
     for threshold, position in ((odds - 1e-3, 0), (odds + 1e-3, 1)):
-        answerer.options["null_score_diff_threshold"] = threshold
+        answerer.options = replace(answerer.options, null_score_diff_threshold=threshold)
         answers = answerer(question, context, top_k=400, handle_impossible_answer=True)
         assert spans(answers)[position:][0] == NOTHING or position == 1
         assert (spans(answers)[0] == NOTHING) == (position == 0)
@@ -269,7 +270,7 @@ def test_no_answer_comes_first_where_asking_chooses_it(answerer: QuestionAnswere
         assert rest == sorted(rest, reverse=True)
     without = answerer(question, context, top_k=400)
     assert sum(answer["score"] for answer in without) == pytest.approx(1, abs=1e-5)
-    answerer.options["version_2"] = True  # a run that was trained on v2
+    answerer.options = replace(answerer.options, version_2=True)  # a run that was trained on v2
     honest = answerer(question, context, top_k=400)
     null = next(answer["score"] for answer in answers if answer["answer"] == "")
     assert sum(answer["score"] for answer in honest) == pytest.approx(1 - null, abs=1e-5)

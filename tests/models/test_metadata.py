@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,10 @@ import pytest
 from support.problems import problem_of
 
 from adapter_qa.config.options import QADataOptions
-from adapter_qa.config.run_configs import answering_options
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.metadata import BaseModelRecord, RunMetadata, read_metadata
+from adapter_qa.models.metadata import BaseModelRecord, RunMetadata, answering_options, read_metadata
 
-WINDOWS = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
+WINDOWS = answering_options(QADataOptions(max_seq_length=64, doc_stride=16)).document()
 
 
 def write(folder: Path, trainer: Any) -> Path:
@@ -29,8 +29,21 @@ def test_recorded_values_are_read(tmp_path: Path) -> None:
     metadata = read_metadata(write(tmp_path, document))
     assert metadata.base_model == BaseModelRecord("org/bert", "v2", "abc")
     assert metadata.windows is not None
-    assert metadata.windows.as_options() == WINDOWS
+    assert metadata.windows.as_options().document() == WINDOWS
     assert (metadata.tokenizer, metadata.language, metadata.versions) == (None, "pt", {"torch": "2"})
+
+
+def test_answering_options_are_those_of_the_data() -> None:
+    data = QADataOptions(max_seq_length=64, doc_stride=16, version_2_with_negative=True, null_score_diff_threshold=1.5)
+    assert answering_options(data).document() == {
+        "max_seq_length": 64,
+        "doc_stride": 16,
+        "n_best_size": 20,
+        "max_answer_length": 30,
+        "version_2": True,
+        "null_score_diff_threshold": 1.5,
+    }
+    assert answering_options(replace(data, temperature=2.0)).document()["temperature"] == 2
 
 
 def test_missing_values_have_defaults(tmp_path: Path) -> None:

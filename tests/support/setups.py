@@ -11,13 +11,13 @@ import torch
 from transformers import PreTrainedModel
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions, ModelOptions, QADataOptions
-from adapter_qa.config.run_configs import answering_options
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.adapter_source import new_config
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.encoders import encoder_of
+from adapter_qa.models.metadata import answering_options
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.setup_decisions import resolve_setup
 
@@ -45,10 +45,9 @@ class Maker:
         self.options = ModelOptions(str(base))
         self.config = read_base_config(self.options)
         self.folder, self.std = folder, std
-        windows = answering_options(QADataOptions(max_seq_length=64, doc_stride=16))
         self.metadata: dict[str, Any] = {
             "base_model": {"name_or_path": str(base), "revision": "main"},
-            "windows": windows,
+            "windows": answering_options(QADataOptions(max_seq_length=64, doc_stride=16)).document(),
         }
 
     def setup(

@@ -13,7 +13,8 @@ from support.questions import make_questions
 from support.scripts import override
 from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
-from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, QADataOptions, TrainingOptions
+from adapter_qa.config.options import AdapterOptions, FusionOptions, ModelOptions, TrainingOptions
+from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers
 from adapter_qa.data.questions import Question
 from adapter_qa.data.window_dataset import QuestionDataset, WindowCollator, pair_tokenizer
@@ -83,7 +84,7 @@ def make_trainer(base: Path, folder: Path, scores: Sequence[float], **options: A
         model=model,
         setup=setup,
         args=args,
-        options=QADataOptions(n_best_size=5, max_answer_length=10),
+        options=AnsweringOptions(64, 16, n_best_size=5, max_answer_length=10),
         data_collator=WindowCollator(int(tokenizer.pad_token_id), False),
         train_dataset=make_dataset(make_questions(12, 1)),
         eval_dataset=make_dataset(make_questions(4, 2)),

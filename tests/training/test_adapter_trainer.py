@@ -71,7 +71,7 @@ def test_loss_and_gradients_are_those_of_the_whole_batch(
 
 def test_padding_in_the_loss_stays(base: Path, tmp_path: Path) -> None:
     trainer = make_trainer(base, tmp_path, [])
-    trainer.options = trainer.options.__class__(pad_to_max_length=True)
+    trainer.pad_to_max_length = True
     batch = make_batch(trainer)
     length = batch["input_ids"].shape[1]
     parts = train_on(trainer, batch, 3 * length)
