@@ -18,16 +18,13 @@ import math
 import os
 import re
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
-from adapter_qa.core.errors import RunError, UserError, raise_if_any
+from adapter_qa.core.errors import raise_if_any
 from adapter_qa.core.files import sha256
 from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.core.signals import raise_on_signal
@@ -35,7 +32,6 @@ from adapter_qa.data.readers.squad import QuestionColumns
 from adapter_qa.inference.answer_files import (
     INPUT_SETTING,
     PARQUET,
-    AnswerProgress,
     Settings,
     answer_schema,
     check_settings,
@@ -43,23 +39,15 @@ from adapter_qa.inference.answer_files import (
     open_answers,
     schema_of,
 )
-from adapter_qa.inference.answer_text import answer_line, candidate_lines, one_line, print_json, print_text
+from adapter_qa.inference.answer_text import answer_line, candidate_lines
+from adapter_qa.inference.answering import print_all, report_out_of_memory, without_answers, write_all
 from adapter_qa.inference.ask_settings import BATCH_SIZE
 from adapter_qa.inference.conversation import converse
 from adapter_qa.inference.light_imports import light_imports
-from adapter_qa.inference.requests import (
-    STDIN,
-    Request,
-    Requests,
-    Shard,
-    blocks,
-    make_requests,
-    read_context,
-    read_requests,
-)
+from adapter_qa.inference.requests import STDIN, Requests, Shard, make_requests, read_context, read_requests
 
 if TYPE_CHECKING:  # imported in functions, so that --help and wrong options take no time
-    from predictor_qa import Answer, QuestionAnswerer
+    from predictor_qa import QuestionAnswerer
 
 PORT = 7860
 CANDIDATES_ON_PAGE = 5
@@ -83,6 +71,64 @@ examples:
 """
 
 
+@dataclass(frozen=True)
+class AskOptions:
+    """The command line; the fields are named as its options and words."""
+
+    runs: list[str]
+    base: str | None
+    model_name_or_path: str | None
+    load_lang_adapter: str | None
+    version_2_with_negative: bool
+    null_score_diff_threshold: float | None
+    max_answer_length: int | None
+    max_seq_length: int | None
+    doc_stride: int | None
+    device: str | None
+    batch_size: int
+    serve: bool
+    port: int | None
+    question: list[str] | None
+    question_file: str | None
+    context: str | None
+    context_file: str | None
+    input: str | None
+    id_column: str | None
+    question_column: str | None
+    context_column: str | None
+    shard: str | None
+    n_best: int | None
+    json: bool
+    output: str | None
+    overwrite: bool
+
+    @property
+    def models(self) -> list[str]:
+        """All models, runs first."""
+        return [*self.runs, *([self.base] if self.base is not None else [])]
+
+    @property
+    def part(self) -> Shard | None:
+        """The part of --input that --shard names; None for all of it."""
+        return Shard.parse(self.shard) if self.shard is not None else None
+
+    def part_of(self, requests: Requests) -> Requests:
+        """Return the requests that are answered."""
+        return requests if self.part is None else self.part.of(requests)
+
+    @property
+    def output_file(self) -> Path | None:
+        """The file that --output and --shard name."""
+        path = Path(self.output) if self.output is not None else None
+        return self.part.path(path) if path is not None and path.name and self.part is not None else path
+
+    @property
+    def answer_path(self) -> Path | None:
+        """The file that is written: of a link the one behind it, so that the link stays."""
+        path = self.output_file
+        return path.resolve() if path is not None and path.is_symlink() else path
+
+
 def main(argv: list[str]) -> int:
     """Run the script and return its exit code."""
     options = read_options(argv)
@@ -98,11 +144,8 @@ def main(argv: list[str]) -> int:
 # ---------------------------------------------------------------- options
 
 
-def read_options(argv: list[str]) -> argparse.Namespace:
+def read_options(argv: list[str]) -> AskOptions:
     """Read the command line.
-
-    Besides the options, the result has `models`, its runs and its base; `part`, the parsed --shard; and `answer_path`,
-    the file that --output and --shard name.
 
     Raises:
         UserError: if options are invalid or contradict each other.
@@ -110,13 +153,12 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser = CollectingArgumentParser(description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
     add_model_options(parser)
     add_question_options(parser)
-    options: argparse.Namespace = parser.parse_intermixed_args(argv)
-    options.models = [*options.runs, *([options.base] if options.base is not None else [])]
+    options = AskOptions(**vars(parser.parse_intermixed_args(argv)))
     problems = model_problems(options)
     if options.serve:
         problems += page_problems(options)
     else:
-        problems += question_problems(options) + take_shard(options) + take_output(options)
+        problems += question_problems(options) + shard_problems(options) + answer_file_problems(options)
     raise_if_any(problems)
     return options
 
@@ -209,7 +251,7 @@ def add_question_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--overwrite", action="store_true", help="replace an existing --output")
 
 
-def model_problems(options: argparse.Namespace) -> list[str]:
+def model_problems(options: AskOptions) -> list[str]:
     """Return what is wrong with the options of the model."""
     problems = []
     models = options.models
@@ -237,7 +279,7 @@ def model_problems(options: argparse.Namespace) -> list[str]:
     return problems
 
 
-def page_problems(options: argparse.Namespace) -> list[str]:
+def page_problems(options: AskOptions) -> list[str]:
     """Return what is wrong with the options of the web page."""
     names = ("question", "question_file", "context", "context_file", "input", "output", "json", "overwrite", "shard")
     unused = [f"--{name}" for name in (*names, *INPUT_COLUMNS) if getattr(options, name)]
@@ -249,7 +291,7 @@ def page_problems(options: argparse.Namespace) -> list[str]:
     return problems
 
 
-def is_conversation(options: argparse.Namespace) -> bool:
+def is_conversation(options: AskOptions) -> bool:
     """Return whether questions are typed: no option gives them, or asks for another output than this terminal."""
     others = ("question", "question_file", "input", "json", "output", "serve")
     return (
@@ -260,7 +302,7 @@ def is_conversation(options: argparse.Namespace) -> bool:
     )
 
 
-def question_problems(options: argparse.Namespace) -> list[str]:
+def question_problems(options: AskOptions) -> list[str]:
     """Return what is wrong with the options of questions and answers."""
     problems = []
     is_typed = is_conversation(options)
@@ -285,48 +327,42 @@ def question_problems(options: argparse.Namespace) -> list[str]:
     return problems
 
 
-def take_shard(options: argparse.Namespace) -> list[str]:
-    """Set `part` and return what is wrong with it."""
-    options.part = None
+def shard_problems(options: AskOptions) -> list[str]:
+    """Return what is wrong with --shard."""
     if options.shard is None:
         return []
     problems = []
     if options.input in (None, STDIN):
         problems.append("--shard takes a part of --input, which must be a file; leave it out")
-    try:
-        options.part = Shard.parse(options.shard)
-    except UserError as error:
-        problems += error.problems
+    if options.part is None:
+        problems.append(
+            f"--shard {options.shard}: give I/N with I from 1 to N, such as 3/8 for the third of eight parts"
+        )
     return problems
 
 
-def take_output(options: argparse.Namespace) -> list[str]:
-    """Set `answer_path` and return what is wrong with it."""
-    options.answer_path = None
-    if options.output is None:
+def answer_file_problems(options: AskOptions) -> list[str]:
+    """Return what is wrong with --output and --overwrite."""
+    path = options.output_file
+    if path is None:
         return ["--overwrite: replaces --output, which is not given; leave it out"] if options.overwrite else []
-    path = Path(options.output)
-    if options.part is not None and path.name:
-        path = options.part.path(path)
-    options.answer_path = path
-    sources = [f"--{name}" for name in ("question_file", "context_file", "input") if is_output(options, name)]
+    sources = [
+        f"--{name}"
+        for name in ("question_file", "context_file", "input")
+        if (source := getattr(options, name)) not in (None, STDIN)
+        and os.path.exists(source)
+        and os.path.exists(path)
+        and os.path.samefile(source, path)
+    ]
     if sources:
-        return [f"--output {options.answer_path}: is the file of {' and '.join(sources)}; give another file"]
-    if path.is_symlink():
-        options.answer_path = path.resolve()  # the link stays, its file is replaced
+        return [f"--output {path}: is the file of {' and '.join(sources)}; give another file"]
     return output_problems("--output", path, overwrite=options.overwrite)
-
-
-def is_output(options: argparse.Namespace, name: str) -> bool:
-    """Return whether the file of an option is the one that --output would replace."""
-    paths = (getattr(options, name), options.answer_path)
-    return paths[0] not in (None, STDIN) and all(map(os.path.exists, paths)) and os.path.samefile(*paths)
 
 
 # ---------------------------------------------------------------- answers
 
 
-def read_records(options: argparse.Namespace) -> Requests:
+def read_records(options: AskOptions) -> Requests:
     """Read the questions and contexts of the command line, of files or of standard input."""
     if options.input is not None:
         given = {name: getattr(options, name) for name in INPUT_COLUMNS if getattr(options, name) is not None}
@@ -335,7 +371,7 @@ def read_records(options: argparse.Namespace) -> Requests:
     return make_requests(questions, context=options.context, context_file=options.context_file)
 
 
-def load_answerer(options: argparse.Namespace, model: str) -> QuestionAnswerer:
+def load_answerer(options: AskOptions, model: str) -> QuestionAnswerer:
     """Load one of `options.models`."""
     is_run = model in options.runs
     with no_garbage_collection():
@@ -360,37 +396,30 @@ def load_answerer(options: argparse.Namespace, model: str) -> QuestionAnswerer:
         )
 
 
-def answer_questions(options: argparse.Namespace) -> None:
-    """Answer all questions of the options, and print a count of them."""
+def answer_questions(options: AskOptions) -> None:
+    """Answer all questions of the options, print the answers or write them to --output, and print a count of them."""
     requests = read_records(options)
-    if options.output is not None:
-        write_answers(options, requests)
+    output = options.answer_path
+    if output is not None:
+        write_answers(options, requests, output)
         return
-    part = requests if options.part is None else options.part.of(requests)
     answerer = load_answerer(options, options.models[0])
-    tally = Tally()
-    has_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on one terminal the bar and the answers would mix
-    with AnswerProgress(0, part.count, has_bar=has_bar) as progress:
-        for documents in answer_blocks(answerer, part.read(), options, tally):
-            print_answers(documents, as_json=options.json, are_several=tally.count > 1)
-            progress.update(len(documents))
-    sys.stdout.flush()  # the count comes last
+    ask = report_out_of_memory(options.batch_size)(answerer.ask_many)
+    tally = print_all(ask, options.part_of(requests), options.n_best, as_json=options.json)
     print(tally.text(), file=sys.stderr)
 
 
-def write_answers(options: argparse.Namespace, requests: Requests) -> None:
-    """Answer all questions of the options into --output, after those that an interrupted run has answered.
+def write_answers(options: AskOptions, requests: Requests, output: Path) -> None:
+    """Answer all questions of the options into a file, after those that an interrupted run has answered.
 
     Only a file of questions can be read again, so no other run resumes.
     """
-    output: Path = options.answer_path
     resumes = requests.file is not None
     settings = input_settings(options, requests.file)
     if not options.overwrite:
         check_settings(output, settings)
     is_known = output.suffix.lower() == PARQUET and requests.count is not None
-    schema = schema_of(_without_answers(requests.read()), options.input or "the questions") if is_known else None
-    part = requests if options.part is None else options.part.of(requests)
+    schema = schema_of(without_answers(requests.read()), options.input or "the questions") if is_known else None
     answerer = load_answerer(options, options.models[0])
     settings |= answerer.fingerprint()
     if not options.overwrite:
@@ -398,89 +427,20 @@ def write_answers(options: argparse.Namespace, requests: Requests) -> None:
     if schema is not None:
         answer_columns = answer_schema(version_2=answerer.options.version_2, n_best=options.n_best)
         schema = join_schemas(schema, answer_columns)
-    tally = Tally()
-    with (
-        raise_on_signal(resumes=resumes),
-        open_answers(output, settings, resumes=resumes, schema=schema) as answers,
-    ):
-        before = answers.done
-        if before:
-            print(f"{_plural(before, 'question')} answered before, in {answers.folder}", file=sys.stderr)
-        records = part.read()
-        answers.skip_done(records)
-        with AnswerProgress(before, part.count, has_bar=sys.stderr.isatty()) as progress:
-            for documents in answer_blocks(answerer, records, options, tally):
-                answers.write(documents)
-                progress.update(len(documents))
+    ask = report_out_of_memory(options.batch_size)(answerer.ask_many)
+    with raise_on_signal(resumes=resumes), open_answers(output, settings, resumes=resumes, schema=schema) as file:
+        tally = write_all(ask, options.part_of(requests), options.n_best, file)
     print(f"{tally.text()}, written to {output}", file=sys.stderr)
 
 
-def _without_answers(requests: Iterator[Request]) -> Iterator[Request]:
-    """Yield requests without fields that answers have, too."""
-    from adapter_qa.data.answers import ANSWER_FIELDS  # imports numpy
-
-    for request in requests:
-        yield {name: value for name, value in request.items() if name not in ANSWER_FIELDS}
-
-
-def input_settings(options: argparse.Namespace, file: Path | None) -> Settings:
+def input_settings(options: AskOptions, file: Path | None) -> Settings:
     """Return what the answers depend on, as far as it is known before the model is loaded."""
     columns = {f"--{name}": getattr(options, name) for name in INPUT_COLUMNS}
     content = sha256(file) if file is not None else None
     return {INPUT_SETTING: content, **columns, "--n_best": options.n_best, "--shard": options.shard}
 
 
-def answer_blocks(
-    answerer: QuestionAnswerer, requests: Iterator[Request], options: argparse.Namespace, tally: Tally
-) -> Iterator[list[dict[str, Any]]]:
-    """Yield requests with their answers, in place of earlier ones, block by block, and count them."""
-    for block in blocks(_without_answers(requests)):
-        with report_out_of_memory(options.batch_size):
-            answers = answerer.ask_many([(one["question"], one["context"]) for one in block], options.n_best or 1)
-        tally.add(block, answers)
-        yield [request | answer.document(options.n_best) for request, answer in zip(block, answers, strict=True)]
-
-
-@dataclass
-class Tally:
-    """Counts of answered questions.
-
-    Attributes:
-        count: all of them.
-        without: those without an answer.
-        long: contexts longer than a window; one that is in two blocks which do not follow each other counts twice.
-        last_long: those of the last block.
-        started: time of the first question, in seconds.
-    """
-
-    count: int = 0
-    without: int = 0
-    long: int = 0
-    last_long: set[str] = field(default_factory=set)
-    started: float = field(default_factory=time.monotonic)
-
-    def add(self, block: list[Request], answers: list[Answer]) -> None:
-        """Count the answers of a block."""
-        self.count += len(answers)
-        self.without += sum(not answer.text for answer in answers)
-        long = {request["context"] for request, answer in zip(block, answers, strict=True) if answer.windows > 1}
-        self.long += len(long - self.last_long)
-        self.last_long = long
-
-    def text(self) -> str:
-        """Return how many questions were answered, in which time, and which of them differ from the others."""
-        seconds = time.monotonic() - self.started
-        parts = [f"{_plural(self.count, 'question')} answered in {seconds:.{1 if seconds >= 1 else 2}f} s"]
-        parts += [f"{self.without:,} without an answer"] if self.without else []
-        parts += [f"{_plural(self.long, 'context')} longer than a window"] if self.long else []
-        return ", ".join(parts)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def hold_conversation(options: argparse.Namespace) -> None:
+def hold_conversation(options: AskOptions) -> None:
     """Answer questions that are typed on the terminal."""
     context = None
     if options.context is not None or options.context_file is not None:
@@ -488,47 +448,18 @@ def hold_conversation(options: argparse.Namespace) -> None:
     print(f"loading {options.models[0]} ...", file=sys.stderr)
     answerer = load_answerer(options, options.models[0])
 
+    @report_out_of_memory(options.batch_size)
     def ask(question: str, context: str) -> list[str]:
-        with report_out_of_memory(options.batch_size):
-            answer = answerer.ask(question, context, options.n_best or 1)
-        document = answer.document(options.n_best)
+        document = answerer.ask(question, context, options.n_best or 1).document(options.n_best)
         return [answer_line(document), *candidate_lines(document)]
 
     converse(ask, context)
 
 
-@contextmanager
-def report_out_of_memory(batch_size: int) -> Iterator[None]:
-    """Raise `RunError` with advice if memory does not suffice in the block."""
-    from adapter_qa.core.resource_errors import first_line, is_out_of_memory
-
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise RunError(
-            f"out of memory ({first_line(error)}); lower --batch_size (now {batch_size}) or give --device cpu"
-        ) from error
-
-
-def print_answers(answers: list[dict[str, Any]], *, as_json: bool, are_several: bool) -> None:
-    """Print answers as text or as JSON lines; of several as text, each comes after its question."""
-    for answer in answers:
-        if as_json:
-            print_json(answer)
-            continue
-        if are_several:
-            print_text(one_line(answer["question"]))
-        print_text(("  " if are_several else "") + answer_line(answer))
-        for line in candidate_lines(answer):
-            print_text(line)
-
-
 # ---------------------------------------------------------------- web page
 
 
-def serve(options: argparse.Namespace) -> None:
+def serve(options: AskOptions) -> None:
     """Serve the page until it is stopped.
 
     Raises:
@@ -539,9 +470,9 @@ def serve(options: argparse.Namespace) -> None:
 
     n_best = options.n_best or CANDIDATES_ON_PAGE
 
+    @report_out_of_memory(options.batch_size)
     def answer_question(answerer: QuestionAnswerer, question: str, context: str) -> DemoAnswer:
-        with report_out_of_memory(options.batch_size):
-            answer = answerer.ask(question, context, n_best)
+        answer = answerer.ask(question, context, n_best)
         return DemoAnswer(answer.document(n_best), answer.attention)
 
     listener = listen(PORT if options.port is None else options.port)

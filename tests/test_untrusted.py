@@ -32,6 +32,7 @@ from adapter_qa.core.errors import CONTROL_CHARS, MAX_PROBLEM_CHARS, UserError, 
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.readers import squad_archive
 from adapter_qa.data.readers.squad_archive import ARCHIVE_MEMBERS
+from adapter_qa.inference.answering import print_answers
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model, load_tokenizer
 from adapter_qa.models.build import build_setup
@@ -423,7 +424,7 @@ def test_errors_and_notes_are_escaped_and_short(capsys: pytest.CaptureFixture[st
 def test_printed_questions_and_answers_are_escaped(as_json: bool, capsys: pytest.CaptureFixture[str]) -> None:
     answer: dict[str, Any] = {"id": "1", "question": f"q{ESCAPES}", "context": "c", "answer": f"a{ESCAPES}\n"}
     answer |= {"score": 0.5, "start": 0, "end": 1}
-    ask_qa.print_answers([answer, answer], as_json=as_json, are_several=True)
+    print_answers([answer, answer], as_json=as_json, are_several=True)
     printed = capsys.readouterr().out
     assert printed.count("\n") == (2 if as_json else 4)
     assert CONTROL_CHARS.search(printed.replace("\n", "")) is None

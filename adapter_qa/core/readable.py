@@ -42,9 +42,9 @@ def metrics_text(metrics: Mapping[str, float], best_metric: str, prefix: str = "
     return "  ".join(f"{metric_label(name)} {metric_value(name, by_name[name])}" for name in shown)
 
 
-def count(number: float, noun: str) -> str:
-    """Return a number and a noun, e.g. `2 epochs`."""
-    return f"{number:g} {noun}{'' if number == 1 else 's'}"
+def count(number: float, noun: str, form: str = "g") -> str:
+    """Return a number and a noun, e.g. `2 epochs`; with the form ",", `2,000 questions`."""
+    return f"{number:{form}} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

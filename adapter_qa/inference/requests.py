@@ -61,17 +61,11 @@ class Shard(NamedTuple):
     total: int
 
     @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read a shard such as "3/8".
-
-        Raises:
-            UserError: the text is no such pair, or the number is out of range.
-        """
+    def parse(cls, text: str) -> Shard | None:
+        """Read a shard such as "3/8"; None if the text is no such pair, or the number is out of range."""
         match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
         shard = cls(int(match[1]), int(match[2])) if match else cls(0, 0)
-        if not 1 <= shard.number <= shard.total:
-            raise UserError(f"--shard {text}: give I/N with I from 1 to N, such as 3/8 for the third of eight parts")
-        return shard
+        return shard if 1 <= shard.number <= shard.total else None
 
     def of(self, requests: Requests) -> Requests:
         """Return the requests in this part of a file."""

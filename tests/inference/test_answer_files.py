@@ -96,7 +96,7 @@ def test_nothing_is_read_beyond_a_block(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 12])
 def test_shards_hold_every_question_once_and_in_order(total: int) -> None:
-    shards = [Shard.parse(f"{number}/{total}") for number in range(1, total + 1)]
+    shards = [Shard(number, total) for number in range(1, total + 1)]
     for count in (0, 1, 5, 12, 100):
         records: list[dict[str, Any]] = [{"id": number} for number in range(count)]
         parts = [shard.of(Requests(records.__iter__, count)) for shard in shards]
