@@ -8,13 +8,13 @@ model.onnx is a smaller and faster approximation, written only if it answers the
 
 from __future__ import annotations
 
-import argparse
 import importlib.metadata
 import importlib.util
 import math
 import os
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -45,55 +45,45 @@ examples:
 """
 
 
+@dataclass(frozen=True)
+class ExportOptions:
+    """The command line; the fields are named as its options and words."""
+
+    run: str
+    out: Path
+    overwrite: bool
+    model_name_or_path: str | None
+    load_lang_adapter: str | None
+    opset: int
+    tolerance: float
+    int8: bool
+    validation_file: str | None
+    max_eval_samples: int | None
+    max_f1_loss: float | None
+
+
 def main(argv: list[str]) -> int:
     """Export a run; return the exit code."""
     options = read_options(argv)
-    out = Path(options.out)
     evaluation = evaluation_questions(options) if options.int8 else None
 
     with no_garbage_collection():
-        from adapter_qa.inference.onnx_export import file_sizes, write_export
-        from adapter_qa.runs.provenance import now, versions
         from predictor_qa import Overrides, QuestionAnswerer
 
     overrides = Overrides(base_model=options.model_name_or_path, language_adapter=options.load_lang_adapter)
     answerer = QuestionAnswerer(options.run, overrides=overrides, device="cpu")
-    source = describe_source(answerer, options.model_name_or_path)
     print("exporting ...", file=sys.stderr, flush=True)
     try:
-        with atomic_folder(written_folder(out)) as folder:
-            export = write_export(
-                folder,
-                answerer.model,
-                answerer.tokenizer,
-                answerer.options,
-                opset=options.opset,
-                tolerance=options.tolerance,
-            )
-            package_versions = versions() | {name: importlib.metadata.version(name) for name in PACKAGES}
-            document = {"source": source, **export, "versions": package_versions, "written": now()}
-            write_json(folder / EXPORT_FILE, document)
-            if evaluation is not None:
-                from adapter_qa.inference.quantization import quantize_export
-
-                entries = quantize_export(folder, evaluation.questions, options.max_f1_loss)
-                entries["evaluation"] = evaluation.source | entries["evaluation"]
-                document |= entries | {"bytes": file_sizes(folder)}
-                write_json(folder / EXPORT_FILE, document)
+        with atomic_folder(written_folder(options.out)) as folder:
+            document = write_files(folder, answerer, options, evaluation)
     except OSError as error:
-        raise RunError(f"OUT {out}: cannot be written ({error.strerror or error}); give another folder") from error
-    size = document["bytes"][GRAPH_FILE] / 1e6
-    difference = f"logits within {export['largest_difference']:.1e} of the run's"
-    if evaluation is None:
-        print(escape_control_chars(f"{out / GRAPH_FILE}: {size:.1f} MB, {difference}"))
-    else:
-        print_scores(document["evaluation"])
-        print(escape_control_chars(f"{out / GRAPH_FILE}: {size:.1f} MB in int8; in float32, {difference}"))
-    print(escape_control_chars(f'try it: python {shlex.quote(str(out / ANSWER_FILE))} "QUESTION" "CONTEXT"'))
+        reason = error.strerror or error
+        raise RunError(f"OUT {options.out}: cannot be written ({reason}); give another folder") from error
+    print_result(options.out, document)
     return 0
 
 
-def read_options(argv: list[str]) -> argparse.Namespace:
+def read_options(argv: list[str]) -> ExportOptions:
     """Read the command line.
 
     Raises:
@@ -103,7 +93,7 @@ def read_options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "run", metavar="RUN", help="run folder, its adapters-<task> folder, or one of adapter-transformers 2.x"
     )
-    parser.add_argument("out", metavar="OUT", help="folder to make")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder to make")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it contains an earlier export")
     parser.add_argument(
         "--model_name_or_path",
@@ -146,10 +136,8 @@ def read_options(argv: list[str]) -> argparse.Namespace:
         type=float,
         help=f"largest loss of F1 that is accepted, in points (default: {MAX_F1_LOSS})",
     )
-    options: argparse.Namespace = parser.parse_args(argv)
-    problems = check_output(Path(options.out), overwrite=options.overwrite) + int8_problems(options)
-    if options.max_f1_loss is None:
-        options.max_f1_loss = MAX_F1_LOSS
+    options = ExportOptions(**vars(parser.parse_args(argv)))
+    problems = check_output(options.out, overwrite=options.overwrite) + int8_problems(options)
     if not OLDEST_OPSET <= options.opset <= NEWEST_OPSET:
         problems.append(f"--opset {options.opset}: must be from {OLDEST_OPSET} to {NEWEST_OPSET}")
     if not 0 < options.tolerance < math.inf:
@@ -186,7 +174,7 @@ def check_output(out: Path, *, overwrite: bool) -> list[str]:
     return []
 
 
-def int8_problems(options: argparse.Namespace) -> list[str]:
+def int8_problems(options: ExportOptions) -> list[str]:
     """Return what is wrong with the options about int8."""
     given = [name for name in ("validation_file", "max_eval_samples", "max_f1_loss") if vars(options)[name] is not None]
     problems = [f"--{name}: has no effect without --int8; add it" for name in given if not options.int8]
@@ -204,7 +192,7 @@ class EvaluationQuestions(NamedTuple):
     source: dict[str, Any]
 
 
-def evaluation_questions(options: argparse.Namespace) -> EvaluationQuestions:
+def evaluation_questions(options: ExportOptions) -> EvaluationQuestions:
     """Read the questions of --validation_file, or those that the run was evaluated on.
 
     Raises:
@@ -235,6 +223,55 @@ def evaluation_questions(options: argparse.Namespace) -> EvaluationQuestions:
     questions = questions[: options.max_eval_samples]
     files = [Path(name).name for name in names]
     return EvaluationQuestions(questions, {"files": files, "sha256": sha256, "questions": len(questions)})
+
+
+def write_files(
+    folder: Path, answerer: QuestionAnswerer, options: ExportOptions, evaluation: EvaluationQuestions | None
+) -> dict[str, Any]:
+    """Write all files of an export into an empty folder; return the content of `EXPORT_FILE`.
+
+    Raises:
+        RunError: the model cannot be exported, or is not accurate enough.
+        OSError: a file cannot be written.
+    """
+    with no_garbage_collection():
+        from adapter_qa.inference.onnx_export import file_sizes, write_export
+        from adapter_qa.runs.provenance import now, versions
+
+    document = {
+        "source": describe_source(answerer, options.model_name_or_path),
+        **write_export(
+            folder,
+            answerer.model,
+            answerer.tokenizer,
+            answerer.options,
+            opset=options.opset,
+            tolerance=options.tolerance,
+        ),
+        "versions": versions() | {name: importlib.metadata.version(name) for name in PACKAGES},
+        "written": now(),
+    }
+    write_json(folder / EXPORT_FILE, document)
+    if evaluation is not None:
+        from adapter_qa.inference.quantization import PRECISION, quantize_export
+
+        largest_loss = MAX_F1_LOSS if options.max_f1_loss is None else options.max_f1_loss
+        scores = quantize_export(folder, evaluation.questions, largest_loss)
+        document |= {"precision": PRECISION, "evaluation": evaluation.source | scores, "bytes": file_sizes(folder)}
+        write_json(folder / EXPORT_FILE, document)
+    return document
+
+
+def print_result(out: Path, document: dict[str, Any]) -> None:
+    """Print the size of the graph, its difference to the run, and in int8 its scores."""
+    size = document["bytes"][GRAPH_FILE] / 1e6
+    difference = f"logits within {document['largest_difference']:.1e} of the run's"
+    if "evaluation" in document:
+        print_scores(document["evaluation"])
+        print(escape_control_chars(f"{out / GRAPH_FILE}: {size:.1f} MB in int8; in float32, {difference}"))
+    else:
+        print(escape_control_chars(f"{out / GRAPH_FILE}: {size:.1f} MB, {difference}"))
+    print(escape_control_chars(f'try it: python {shlex.quote(str(out / ANSWER_FILE))} "QUESTION" "CONTEXT"'))
 
 
 def print_scores(evaluation: dict[str, Any]) -> None:

@@ -8,11 +8,11 @@ were stopped or killed; it does nothing if the sweep is finished.
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import math
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
@@ -35,18 +35,29 @@ examples:
 """
 
 
+@dataclass(frozen=True)
+class SweepOptions:
+    """The command line; without `storage`, a journal in the folder is used."""
+
+    sweep: Sweep
+    folder: Path
+    storage: str | None
+    lease: float
+    dry_run: bool
+
+
 @raise_on_signal()
 @report_resource_errors()
 def main(argv: list[str]) -> int:
     """Run a worker of a sweep and return the exit code."""
-    args, sweep = read_args(argv)
-    folder = Path(args.output_dir or Path("outputs") / "sweeps" / Path(args.sweep).stem)
+    options = read_options(argv)
+    sweep, folder = options.sweep, options.folder
     for line in describe(sweep, folder):
         print(escape_control_chars(line), flush=True)
 
     from adapter_qa.sweeps import live_display, study, summary, worker
 
-    if args.dry_run:
+    if options.dry_run:
         for command in worker.first_commands(sweep, SCRIPT, folder, DRY_RUN_TRIALS):
             print(escape_control_chars(shlex.join(command)))
         return 0
@@ -54,22 +65,22 @@ def main(argv: list[str]) -> int:
     if not (folder / SWEEP_FILE).exists():
         worker.check_first_trial(sweep, SCRIPT)
     with study.report_storage_errors():
-        storage = study.open_storage(folder, args.storage)
-        store = study.TrialStore(sweep, folder, storage, study.study_name(storage, folder), args.lease)
+        storage = study.open_storage(folder, options.storage)
+        store = study.TrialStore(sweep, folder, storage, study.study_name(storage, folder), options.lease)
         with DeferredSignal() as interruption, live_display.LiveDisplay(store) as display:
             worker.Worker(store, SCRIPT, interruption, display).work()
         summary.print_summary(store, SCRIPT)
     return 0
 
 
-def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
+def read_options(argv: list[str]) -> SweepOptions:
     """Read the command line and the file of the sweep.
 
     Raises:
         UserError: if either has problems, or optuna is not installed.
     """
     parser = CollectingArgumentParser(description=__doc__, epilog=EXAMPLES, allow_abbrev=False)
-    parser.add_argument("sweep", metavar="SWEEP.yaml", help="what is searched; see sweeps/qa.yaml")
+    parser.add_argument("sweep", metavar="SWEEP.yaml", type=Path, help="what is searched; see sweeps/qa.yaml")
     parser.add_argument(
         "--output_dir",
         metavar="FOLDER",
@@ -103,8 +114,9 @@ def read_args(argv: list[str]) -> tuple[argparse.Namespace, Sweep]:
         problems.append('optuna is not installed; pip install "adapter-qa[sweep]"')
     if args.output_dir is not None and Path(args.output_dir).is_file():
         problems.append(f"--output_dir {args.output_dir}: is a file; give a folder")
-    _, sweep = run_all([lambda: raise_if_any(problems), lambda: read_sweep(Path(args.sweep), dry_run=args.dry_run)])
-    return args, sweep
+    _, sweep = run_all([lambda: raise_if_any(problems), lambda: read_sweep(args.sweep, dry_run=args.dry_run)])
+    folder = Path(args.output_dir or Path("outputs") / "sweeps" / args.sweep.stem)
+    return SweepOptions(sweep, folder, args.storage, args.lease, args.dry_run)
 
 
 def describe(sweep: Sweep, folder: Path) -> list[str]:
