@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from adapter_qa.config.option_fields import COUNT
-from adapter_qa.config.options import ModelOptions, QADataOptions
+from adapter_qa.config.options import QADataOptions
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.core.library_notices import silenced_loading
@@ -37,10 +37,10 @@ from adapter_qa.data.windows import Windows, make_windows, window_layout
 from adapter_qa.inference.ask_settings import BATCH_SIZE, number_problems, shown, with_n_best
 from adapter_qa.inference.export_layout import EXPORT_FILE
 from adapter_qa.inference.pipeline_call import PipelineCall
-from adapter_qa.models.base_config import check_window, has_qa_head, read_base_config
+from adapter_qa.models.base_config import check_window, has_qa_head
 from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
-from adapter_qa.models.metadata import RunMetadata, answering_options, read_metadata
+from adapter_qa.models.metadata import answering_options
 from adapter_qa.runs.layout import RUN_FILE, fold_folder
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is loaded: an exported one needs neither
@@ -50,13 +50,14 @@ if TYPE_CHECKING:  # torch and transformers are imported when a model is loaded:
     from adapter_qa.inference.exported_answerer import ExportedAnswerer
     from adapter_qa.models.adapter_setup import AdapterSetup
     from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
+    from adapter_qa.models.saved_model import SavedModel
 
 
 def import_libraries() -> None:
     """Import all that loading and asking a model take, for a caller who decides when."""
     import utils_qa  # noqa: F401
     from adapter_qa.data import samplers, window_dataset  # noqa: F401
-    from adapter_qa.models import base_model, build, fusion_attention, setup_decisions  # noqa: F401
+    from adapter_qa.models import base_model, build, fusion_attention, saved_model  # noqa: F401
 
 
 @dataclass(frozen=True)
@@ -145,18 +146,21 @@ class QuestionAnswerer(PipelineCall):
     ):
         from adapter_qa.data.window_dataset import pair_tokenizer
         from adapter_qa.models.base_model import load_tokenizer
+        from adapter_qa.models.saved_model import find_adapters, find_full_model, find_run
 
         self._one_at_a_time = threading.Lock()  # hooks of two recordings would see each other's passes
         raise_if_any(overrides.problems() + number_problems({"batch_size": batch_size}))
         self.batch_size = batch_size
         self.device = _find_device(device)
         if run is not None and base is None:
-            self.saved = _find_run(Path(run), overrides.base_model)
+            _check_run(Path(run))
+            self.saved = find_run(Path(run), overrides.base_model)
         elif base is not None and run is None:
-            self.saved = _find_full_model(base)
+            _refuse_export("--base", Path(base))
+            self.saved = find_full_model(base)
         else:
             raise UserError(f"run is {run!r} and base is {base!r}; give exactly one of them")
-        self.setup = _find_adapters(self.saved, overrides.language_adapter)
+        self.setup = find_adapters(self.saved, overrides.language_adapter)
         self.options = _find_options(self.saved, overrides)
         self.tokenizer = load_tokenizer(self.saved.base)
         self.pair_tokenizer = pair_tokenizer(self.tokenizer)
@@ -313,120 +317,27 @@ def _texts_of(pair: object, number: int) -> dict[str, object]:
 # ---------------------------------------------------------------- find the saved model
 
 
-@dataclass(frozen=True)
-class SavedModel:
-    """The files of a saved model; no weights are loaded.
-
-    Attributes:
-        folder: folder of the adapters or of the fully fine-tuned model; for a model on the hub, its id.
-        metadata: what the run recorded there; all defaults for models of other programs.
-        base: the base model, or the fully fine-tuned model itself.
-        base_config: the content of its config.json.
-        has_adapters: False after full fine-tuning.
-    """
-
-    folder: Path
-    metadata: RunMetadata
-    base: ModelOptions
-    base_config: dict[str, Any]
-    has_adapters: bool
-
-
-def _find_run(run: Path, base_model: str | None) -> SavedModel:
-    """Find the model that a run saved, with the given base model or the recorded one."""
-    from adapter_qa.models.saved_adapters import find_folder, read_setup
-
+def _check_run(run: Path) -> None:
+    """Raise UserError if a folder is no run that has saved a model; the message says what it is."""
     _refuse_export("RUN", run)
-    has_adapters = not (run / FULL_FILE).is_file()
-    if not has_adapters and base_model is not None:
-        raise UserError(
-            f"--model_name_or_path {base_model}: {run} is fully fine-tuned and has its own weights; leave it out"
-        )
-    if has_adapters and (run / "config.json").is_file() and has_qa_head(read_json(run / "config.json")):
+    if (run / FULL_FILE).is_file():
+        return
+    if (run / "config.json").is_file() and has_qa_head(read_json(run / "config.json")):
         raise UserError(
             f"RUN {run}: is a fully fine-tuned model but not from a run; only ask_qa.py takes it, as --base {run}"
         )
-    if has_adapters and (run / RUN_FILE).is_file() and not any(run.glob("adapters-*")):
+    if (run / RUN_FILE).is_file() and not any(run.glob("adapters-*")):
         document = read_json(run / RUN_FILE)
         status = document.get("status")
         advice = "ask the run that it evaluated" if status == "finished" else "its command again finishes it"
         if status == "finished" and "folds" in document:
             advice = f"ask one of its folds, such as {fold_folder(run, 1)}"
         raise UserError(f"RUN {run}: this run is {status} and has saved nothing; {advice}")
-    folder = find_folder("RUN", str(run)) if has_adapters else run
-    metadata = read_setup(folder).metadata if has_adapters else read_metadata(folder / FULL_FILE)
-    base = _find_base(folder, metadata, base_model)
-    return SavedModel(folder, metadata, base, read_base_config(base, can_be_random=False), has_adapters)
 
 
 def _refuse_export(option: str, folder: Path) -> None:
     if (folder / EXPORT_FILE).is_file():
         raise UserError(f"{option} {folder}: is an ONNX export; use its answer.py or QuestionAnswerer.from_onnx")
-
-
-def _find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> ModelOptions:
-    """Return the given base model or the recorded one. A recorded path with a dot is relative to the saved folder."""
-    name = base_model or metadata.base_model.name_or_path
-    if name is None:
-        raise UserError(f"{folder}: does not name the base model of its adapters; give --model_name_or_path")
-    if not base_model and name.startswith("."):
-        name = str((folder / name).resolve())
-    for kind, recorded in (("base model", None if base_model else name), ("tokenizer", metadata.tokenizer)):
-        if recorded is not None and not Path(recorded).is_dir():
-            if kind == "base model" and Path(recorded).is_absolute():
-                raise UserError(f"{folder}: its base model is no longer in {recorded}; give --model_name_or_path")
-            log_note([f"{folder}: names {recorded} as its {kind}; it is downloaded from the hub if it is not cached"])
-    return ModelOptions(
-        name,
-        tokenizer_name=metadata.tokenizer,
-        model_revision=metadata.base_model.revision or "main",
-        do_lower_case=metadata.do_lower_case,
-        strip_accents=metadata.strip_accents,
-    )
-
-
-def _find_full_model(name: str) -> SavedModel:
-    """Find a fully fine-tuned model, from this project or any other; without a head its answers would be random."""
-    from adapter_qa.models.saved_adapters import is_adapter_dir
-
-    folder = Path(name)
-    _refuse_export("--base", folder)
-    if is_adapter_dir(folder) or any(is_adapter_dir(path) for path in folder.glob("adapters-*")):
-        raise UserError(f"--base {name}: holds adapters; give it as RUN, without --base")
-    metadata = read_metadata(folder / FULL_FILE) if (folder / FULL_FILE).is_file() else RunMetadata()
-    base = ModelOptions(name)
-    config = read_base_config(base, "--base", can_be_random=False)
-    if not has_qa_head(config):
-        raise UserError(
-            f"--base {name}: was not trained to answer questions (architectures in its config.json: "
-            f"{config.get('architectures')}); give a model fine-tuned on questions, or a run as RUN"
-        )
-    return SavedModel(folder, metadata, base, config, has_adapters=False)
-
-
-def _find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSetup | None:
-    """Return the adapters of a saved model; None after full fine-tuning."""
-    from adapter_qa.models.setup_decisions import setup_for_inference
-    from adapter_qa.models.setup_notes import setup_notes
-
-    if not saved.has_adapters:
-        if language_adapter is not None:
-            raise UserError(
-                f"--load_lang_adapter {language_adapter}: {saved.folder} is fully fine-tuned and takes no adapters"
-            )
-        return None
-    setup = setup_for_inference("RUN", str(saved.folder), saved.base_config, language_adapter)
-    if not setup.loads_saved_head:
-        head = setup.saved.head if setup.saved is not None else None
-        if head is not None and head.flexible is not None:
-            raise UserError(
-                f"{saved.folder}: cannot answer questions: {head.why_not_used}; train a head with run_qa_adapter.py "
-                f"--load_adapter {saved.folder} --do_train"
-            )
-        content = f"a head of {head.model_class}" if head is not None else "no head"
-        raise UserError(f"{saved.folder}: was not trained to answer questions; it holds {content}")
-    log_note(setup_notes(setup))
-    return setup
 
 
 def _find_options(saved: SavedModel, overrides: Overrides) -> AnsweringOptions:
