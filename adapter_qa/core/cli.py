@@ -174,6 +174,10 @@ def run_cli(main: Callable[[list[str]], int]) -> int:
     Returns:
         What `main` returns. After an error, whose problems are printed on stderr: 2 for bad input, 1 for a failed run,
         128 plus the signal for a stopped one, SIGPIPE included.
+
+    Raises:
+        KeyboardInterrupt: SIGINT stopped the script, which is printed. Uncaught, it ends the process by this signal. A
+            shell needs that: its loops go on after any exit code, 130 included.
     """
     if sys.platform == "win32":
         print("error: Windows is not supported; use Linux, macOS or WSL", file=sys.stderr)
@@ -184,6 +188,9 @@ def run_cli(main: Callable[[list[str]], int]) -> int:
         if debug:
             traceback.print_exc()
         print_error(error)
+        if error.exit_code == 128 + signal.SIGINT:
+            sys.excepthook = _print_nothing
+            raise KeyboardInterrupt
         return error.exit_code
 
     try:
@@ -204,6 +211,10 @@ def run_cli(main: Callable[[list[str]], int]) -> int:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
         return report(RunError(f"{error.filename or 'standard output'}: {error.strerror}; make space there"))
+
+
+def _print_nothing(*_: object) -> None:
+    """Replace `sys.excepthook`: the error is printed already."""
 
 
 def _take_debug(argv: list[str]) -> tuple[list[str], bool]:

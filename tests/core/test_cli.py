@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from support.scripts import ROOT
@@ -134,6 +137,41 @@ def test_every_script_has_a_version_and_imports_nothing_heavy_for_it(script: str
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{script}.py {__version__}\n", "")
+
+
+@pytest.fixture
+def _heard_interrupts() -> Iterator[None]:
+    """Let new processes be interrupted; programs that a shell starts in the background ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_heard_interrupts")
+def test_an_interrupt_ends_a_shell_loop_over_a_script() -> None:
+    script = (
+        "import signal\nfrom adapter_qa.core.cli import run_cli\nfrom adapter_qa.core.signals import raise_on_signal\n"
+        "@raise_on_signal()\ndef main(argv):\n    print('started', flush=True)\n    signal.pause()\nrun_cli(main)"
+    )
+    loop = ["bash", "-c", 'for n in 1 2 3; do "$0" -c "$1"; echo "code $?"; done', sys.executable, script]
+    with subprocess.Popen(
+        loop,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as shell:
+        assert shell.stdout is not None
+        assert shell.stdout.readline() == "started\n"
+        os.killpg(shell.pid, signal.SIGINT)  # as a terminal does
+        try:
+            stdout, stderr = shell.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(shell.pid, signal.SIGKILL)
+            raise
+    assert (shell.returncode, stdout) == (-signal.SIGINT, "")
+    assert stderr == "stopped: by SIGINT; the same command resumes from what is done\n"
 
 
 def test_paragraphs_fit_the_terminal_and_examples_stay(monkeypatch: pytest.MonkeyPatch) -> None:

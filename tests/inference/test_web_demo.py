@@ -218,7 +218,7 @@ def url(saved_runs: SavedRuns) -> Iterator[str]:
         yield first.split()[0]
         process.send_signal(signal.SIGINT)
         stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (130, "")
+    assert (process.returncode, stdout) == (-signal.SIGINT, "")
     assert stderr.endswith("stopped: by SIGINT\n")
     assert "Warning" not in stderr
     assert "Traceback" not in stderr

@@ -174,7 +174,10 @@ def run_in_process(script: str, argv: list[str], folder: Path, log: Path, stop: 
     multiprocessing.set_start_method("fork", force=True)  # for workers, as in a process that was not forked itself
     sys.argv = [SCRIPTS[script].__name__ + ".py", *argv]
     OperationCounter(folder, log, stop).install()
-    exit_code = run_cli(SCRIPTS[script].main)
+    try:
+        exit_code = run_cli(SCRIPTS[script].main)
+    except KeyboardInterrupt:
+        exit_code = 128 + signal.SIGINT
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(exit_code)

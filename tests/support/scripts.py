@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -57,6 +58,8 @@ def run_main(
                 exit_code = run_cli(main)
         except SystemExit as error:  # of --help
             exit_code = int(error.code or 0)
+        except KeyboardInterrupt:  # as a shell says it
+            exit_code = 128 + signal.SIGINT
         finally:
             os.environ.clear()
             os.environ.update(environment)

@@ -292,7 +292,7 @@ def test_no_trial_waits_on_a_file_system_without_locks(tmp_path: Path, monkeypat
     assert not is_locked(tmp_path)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
 def test_stopped_worker_releases_its_trial_with_a_checkpoint(write_sweep: WriteSweep, number: int, code: int) -> None:
     file = write_sweep()
     worker = start_worker(file, seconds=1)
