@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
 def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(MLMRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
-    base_config, texts = run_all([lambda: read_base_config(config.model), lambda: load_texts(config)])
+    base_config, texts = run_all(lambda: read_base_config(config.model), lambda: load_texts(config))
     check_window(config.data.block_size, "--block_size", base_config)
 
     with no_garbage_collection():

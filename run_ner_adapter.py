@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
 def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(NERRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
-    base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_sentences(config)])
+    base_config, splits = run_all(lambda: read_base_config(config.model), lambda: load_sentences(config))
 
     with no_garbage_collection():
         from adapter_qa.models.setup_decisions import check_head, resolve_setup
@@ -70,7 +70,7 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
         return resolve_setup("ner", base_config, config.adapter, config.language_adapter, random_init=random_init)
 
     length = config.data.max_seq_length
-    setup, _ = run_all([decide, lambda: check_window(length, "--max_seq_length", base_config)])
+    setup, _ = run_all(decide, lambda: check_window(length, "--max_seq_length", base_config))
     check_head(setup, config.training)
     labels = known_labels(setup, splits)
     run = start_run("run_ner_adapter.py", argv, config, setup, base_config)

@@ -81,7 +81,7 @@ def execute_once(argv: list[str], config: QARunConfig) -> RunContext[QARunConfig
 
 def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig], dict[str, QuestionSplit]]:
     """Load the data, decide the setup, and open the folder of the run."""
-    base_config, splits = run_all([lambda: read_base_config(config.model), lambda: load_questions(config)])
+    base_config, splits = run_all(lambda: read_base_config(config.model), lambda: load_questions(config))
 
     with no_garbage_collection():
         from adapter_qa.models.setup_decisions import check_head, resolve_setup
@@ -94,7 +94,7 @@ def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig]
         )
 
     length = config.data.max_seq_length
-    setup, _ = run_all([decide, lambda: check_window(length, "--max_seq_length", base_config)])
+    setup, _ = run_all(decide, lambda: check_window(length, "--max_seq_length", base_config))
     check_head(setup, config.training)
     run = start_run(SCRIPT, argv, config, setup, base_config)
     check_data_unchanged(run, {name: split.source for name, split in splits.items()})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
-from adapter_qa.core.errors import escape_control_chars, raise_if_any, run_all
+from adapter_qa.core.errors import also_report, escape_control_chars
 from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import DeferredSignal, raise_on_signal
 from adapter_qa.runs.layout import SWEEP_FILE
@@ -114,7 +114,8 @@ def read_options(argv: list[str]) -> SweepOptions:
         problems.append('optuna is not installed; pip install "adapter-qa[sweep]"')
     if args.output_dir is not None and Path(args.output_dir).is_file():
         problems.append(f"--output_dir {args.output_dir}: is a file; give a folder")
-    _, sweep = run_all([lambda: raise_if_any(problems), lambda: read_sweep(args.sweep, dry_run=args.dry_run)])
+    with also_report(problems):
+        sweep = read_sweep(args.sweep, dry_run=args.dry_run)
     folder = Path(args.output_dir or Path("outputs") / "sweeps" / args.sweep.stem)
     return SweepOptions(sweep, folder, args.storage, args.lease, args.dry_run)
 

@@ -27,7 +27,7 @@ from adapter_qa.config.options import (
 )
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
 from adapter_qa.core.distributed import process_count
-from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.errors import UserError, run_each
 from adapter_qa.core.files import is_text
 
 TOP_K_METRIC = re.compile(r"top_(\d+)_(?:exact|f1)")  # group: number of candidates
@@ -69,7 +69,7 @@ def validate_config(config: RunConfig) -> list[str]:
 def problems_of_files(config: RunConfig) -> list[str]:
     """Return the problems with the paths of data files, such as files that do not exist."""
     try:
-        run_all(split.paths for split in config.all_splits())
+        run_each(split.paths for split in config.all_splits())
     except UserError as error:
         return error.problems
     return []

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, overload
+
+First = TypeVar("First")
+Second = TypeVar("Second")
+Third = TypeVar("Third")
 
 EXIT_BAD_INPUT = 2
 MAX_PROBLEMS = 10  # records of one file that an error names; further ones are only counted
@@ -90,13 +95,42 @@ def first_names(names: Iterable[object]) -> str:
     return ", ".join(shown[:MAX_PROBLEMS]) + (f" and {more} more" if more > 0 else "")
 
 
-def run_all(steps: Iterable[Callable[[], Any]]) -> list[Any]:
-    """Run independent steps and return their results.
+@contextmanager
+def also_report(problems: list[str]) -> Iterator[None]:
+    """Run a block although there are problems already, and report its problems after them.
+
+    Raises:
+        UserError: there are problems, or the block raised `UserError`.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError([*problems, *error.problems]) from error
+    raise_if_any(problems)
+
+
+@overload
+def run_all(first: Callable[[], First], second: Callable[[], Second], /) -> tuple[First, Second]: ...
+
+
+@overload
+def run_all(
+    first: Callable[[], First], second: Callable[[], Second], third: Callable[[], Third], /
+) -> tuple[First, Second, Third]: ...
+
+
+def run_all(*steps: Callable[[], Any]) -> tuple[Any, ...]:
+    """Run two or three independent steps and return their results; errors as in `run_each`."""
+    return tuple(run_each(steps))
+
+
+def run_each(steps: Iterable[Callable[[], First]]) -> list[First]:
+    """Run independent steps of one kind and return their results.
 
     Raises:
         UserError: some steps raised `UserError`; this one has the problems of all of them.
     """
-    results: list[Any] = []
+    results: list[First] = []
     errors: list[UserError] = []
     for step in steps:
         try:

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from adapter_qa.core.errors import UserError, raise_first_problems, raise_if_any, run_all
+from adapter_qa.core.errors import UserError, raise_first_problems, raise_if_any, run_all, run_each
 from adapter_qa.core.files import decode, is_text, open_stdin, read_bytes, read_stdin
 from adapter_qa.data.readers.records import Record
 from adapter_qa.data.readers.squad import (
@@ -106,7 +106,7 @@ def make_requests(
     Raises:
         UserError: if a file cannot be read, or a text is empty or not valid.
     """
-    texts, passage = run_all([lambda: _read_questions(questions), lambda: read_context(context, context_file)])
+    texts, passage = run_all(lambda: _read_questions(questions), lambda: read_context(context, context_file))
     records = [{"id": str(number), "question": text, "context": passage} for number, text in enumerate(texts, start=1)]
     return Requests(records.__iter__, len(records))
 
@@ -114,7 +114,7 @@ def make_requests(
 def _read_questions(questions: str | list[str]) -> list[str]:
     if isinstance(questions, str):
         return [line.strip() for line in _read_text(questions).split("\n") if line.strip()]
-    return run_all(partial(_check_text, "--question", question) for question in questions)
+    return run_each(partial(_check_text, "--question", question) for question in questions)
 
 
 def read_context(context: str | None, context_file: str | None) -> str:

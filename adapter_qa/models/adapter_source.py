@@ -16,7 +16,7 @@ from transformers.activations import ACT2FN
 
 from adapter_qa.config.low_rank import is_low_rank
 from adapter_qa.config.options import ADAPTER_CONFIGS, SMALLEST_REDUCTION
-from adapter_qa.core.errors import UserError, first_names, raise_if_any
+from adapter_qa.core.errors import UserError, also_report, first_names, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.models.encoders import ADAPTER_SITE, adapter_layers, encoder_of, library_model_type
 from adapter_qa.models.file_names import ADAPTER_CONFIG, ADAPTER_WEIGHTS
@@ -348,11 +348,8 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
     ]
     if not isinstance(document.get("name"), str):
         problems.append(f"{folder / ADAPTER_CONFIG}: does not name the adapter; give its name in the weights as 'name'")
-    try:
+    with also_report(problems):
         config = current_config(document, folder)
-    except UserError as error:
-        raise UserError(problems + error.problems) from error
-    raise_if_any(problems)
     # The library's first version recorded an invertible adapter with task adapters that have none.
     if document.get("type") == "text_task" and config.get("inv_adapter") and not _has_inverse(folder):
         config |= NO_INVERSE

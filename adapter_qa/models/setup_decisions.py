@@ -20,7 +20,7 @@ from adapter_qa.config.options import (
     TrainingOptions,
 )
 from adapter_qa.config.validation import parse_fuse_adapters, setup_problems
-from adapter_qa.core.errors import UserError, raise_if_any, run_all
+from adapter_qa.core.errors import UserError, raise_if_any, run_all, run_each
 from adapter_qa.models.adapter_setup import AdapterSetup, ConfigOptions
 from adapter_qa.models.adapter_source import (
     LANGUAGE_REDUCTION,
@@ -88,7 +88,7 @@ def resolve_setup(
         return AdapterSetup(task, None, tasks, fusion.adapter_composition, adapter_layers(base_config))
 
     setup, language = run_all(
-        [without_language_option, lambda: _given_language_adapter(lang, base_config, random_init=random_init)]
+        without_language_option, lambda: _given_language_adapter(lang, base_config, random_init=random_init)
     )
     setup = _with_language_adapter(setup, language, lang)
     setup = _with_layer_options(_with_one_inverse(setup), adapter)
@@ -141,7 +141,7 @@ def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, 
         return lambda: read_adapter(saved.adapters[name], name, base_config)
 
     names = [*saved.tasks, *([saved.language] if saved.language else [])]
-    *sources, _ = run_all([*map(reader, names), lambda: check_saved_files(saved)])
+    sources, _ = run_all(lambda: run_each(map(reader, names)), lambda: check_saved_files(saved))
     tasks = tuple(sources[: len(saved.tasks)])
     language = sources[-1] if saved.language else None
     setup = AdapterSetup(task, language, tasks, saved.composition, adapter_layers(base_config), saved)
@@ -156,7 +156,7 @@ def setup_for_inference(option: str, path: str, base_config: dict[str, Any], lan
     """
     lang = LanguageAdapterOptions(load_lang_adapter=language)
     setup, given = run_all(
-        [lambda: setup_from_saved(option, path, "qa", base_config), lambda: _given_language_adapter(lang, base_config)]
+        lambda: setup_from_saved(option, path, "qa", base_config), lambda: _given_language_adapter(lang, base_config)
     )
     setup = _with_one_inverse(_with_language_adapter(setup, given, lang))
     raise_if_any(adapter_problems(setup, AdapterOptions(), lang))
@@ -196,7 +196,7 @@ def _task_adapters(
         return lambda: _saved_or_new(f"--fuse_adapters {name}", path, new, base_config, random_init=random_init)
 
     paths, _ = parse_fuse_adapters(fusion.fuse_adapters)
-    return tuple(run_all(reader(name, path) for name, path in paths.items()))
+    return tuple(run_each(reader(name, path) for name, path in paths.items()))
 
 
 def _given_language_adapter(

@@ -28,7 +28,7 @@ from adapter_qa.config.parser import ConfigParser
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.config.validation import problems_of_files, validate_config
 from adapter_qa.config.yaml_keys import repeated_keys
-from adapter_qa.core.errors import UserError, error_line, raise_if_any, run_all
+from adapter_qa.core.errors import UserError, also_report, error_line, raise_if_any, run_all, run_each
 from adapter_qa.core.files import kind, read_text
 from adapter_qa.core.messages import log_note
 
@@ -227,22 +227,27 @@ def read_sweep(path: Path, *, dry_run: bool = False) -> Sweep:
         raise UserError(f"{path}: cannot be read as a sweep: {error_line(error)}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: holds {kind(document)}; a sweep is a mapping with the entries {', '.join(ENTRIES)}")
-    *entries, _, _ = run_all(
-        [
+    problems = _unknown_entries(str(path), document, ENTRIES)
+    problems += [_given_often(f"{path}: {name}", count) for name, count in repeated.items()]
+    (trials, metric, seed), (sampler, pruner, launcher), (options, search, _) = run_all(
+        lambda: run_all(
             lambda: _convert(f"{path}: trials", document.get("trials"), Count | None) or 0,
             lambda: _read_metric(path, document.get("metric", "f1")),
             lambda: _convert(f"{path}: seed", document.get("seed", 42), Natural),
+        ),
+        lambda: run_all(
             lambda: _read_method(f"{path}: sampler", document.get("sampler", "tpe"), SAMPLERS),
             lambda: _read_method(f"{path}: pruner", document.get("pruner") or "none", PRUNERS),
             lambda: _read_launcher(path, document.get("launcher", "")),
+        ),
+        lambda: run_all(
             lambda: _read_options(f"{path}: options", document.get("options")),
             lambda: _read_search(path, document.get("search")),
-            lambda: raise_if_any(_unknown_entries(str(path), document, ENTRIES)),
-            lambda: raise_if_any([_given_often(f"{path}: {name}", count) for name, count in repeated.items()]),
-        ]
+            lambda: raise_if_any(problems),
+        ),
     )
-    sweep = Sweep(*entries)
-    _, trials = run_all([lambda: _check_with_trainer(path, sweep, dry_run=dry_run), lambda: _count_trials(path, sweep)])
+    sweep = Sweep(trials, metric, seed, sampler, pruner, launcher, options, search)
+    _, trials = run_all(lambda: _check_with_trainer(path, sweep, dry_run=dry_run), lambda: _count_trials(path, sweep))
     return msgspec.structs.replace(sweep, trials=trials)
 
 
@@ -259,8 +264,8 @@ def _read_fields(where: str, entries: dict[Any, Any], types: Mapping[str, Any]) 
     problems = _unknown_entries(where, entries, list(types))
     known = [name for name in types if name in entries]
     checks = [partial(_convert, f"{where}: {name}", entries[name], types[name]) for name in known]
-    _, *values = run_all([lambda: raise_if_any(problems), *checks])
-    return dict(zip(known, values, strict=True))
+    with also_report(problems):
+        return dict(zip(known, run_each(checks), strict=True))
 
 
 def _unknown_entries(where: str, entries: Mapping[Any, Any], known: Sequence[str]) -> list[str]:
@@ -302,14 +307,11 @@ def _read_options(where: str, options: Any) -> dict[str, Any]:
     problems = [f"{where}: {name} is set by the sweep for each trial; leave it out" for name in set_by_sweep]
     problems += [f"{where}: {name} would be recorded; give it in the environment (HF_TOKEN)" for name in secrets]
     allowed = {name: value for name, value in options.items() if name not in (*set_by_sweep, *secrets)}
-    *_, underscored = run_all(
-        [
-            lambda: raise_if_any(problems),
-            lambda: trainer_parser().words_of(allowed, where),
-            lambda: _with_underscores(where, options),
-        ]
-    )
-    return dict(underscored)
+    with also_report(problems):
+        _, underscored = run_all(
+            lambda: trainer_parser().words_of(allowed, where), lambda: _with_underscores(where, options)
+        )
+    return underscored
 
 
 def _with_underscores(where: str, mapping: Mapping[Any, Any]) -> dict[str, Any]:
@@ -330,7 +332,7 @@ def _read_search(path: Path, search: Any) -> dict[str, SearchEntry]:
         raise UserError(
             f"{path}: search is {content}; give a mapping such as 'learning_rate: {{low: 1e-5, high: 1e-3}}'"
         )
-    entries = run_all([partial(_read_entry, f"{path}: search", str(name), entry) for name, entry in search.items()])
+    entries = run_each(partial(_read_entry, f"{path}: search", str(name), entry) for name, entry in search.items())
     return _with_underscores(f"{path}: search", dict(zip(search, entries, strict=True)))
 
 
@@ -361,7 +363,7 @@ def _read_option_sets(where: str, name: str, sets: dict[Any, Any]) -> Choices:
         raise UserError(f"{where}: choices is empty; give named sets of options")
     if name.replace("-", "_") in trainer_parser().known_names():
         raise UserError(f"{where}: is an option; a choice between sets of options needs another name")
-    options = run_all([partial(_read_options, f"{where}: {label}", options) for label, options in sets.items()])
+    options = run_each(partial(_read_options, f"{where}: {label}", options) for label, options in sets.items())
     return Choices(dict(zip(map(str, sets), options, strict=True)))
 
 
@@ -373,7 +375,8 @@ def _read_range(where: str, entry: dict[Any, Any], option_type: Any) -> Range:
     numbers = {name: value if name == "log" else _to_number(value, option_type) for name, value in entry.items()}
     if option_type is int and not entry.get("log"):
         numbers.setdefault("step", 1)
-    _, fields = run_all([lambda: raise_if_any(missing), lambda: _read_fields(where, numbers, RANGES[option_type])])
+    with also_report(missing):
+        fields = _read_fields(where, numbers, RANGES[option_type])
     entry_range = Range(**fields)
     low, high, step = entry_range.low, entry_range.high, entry_range.step
     if not low < high:

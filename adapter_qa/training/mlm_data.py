@@ -15,7 +15,7 @@ import msgspec
 
 from adapter_qa.config.options import MLMDataOptions
 from adapter_qa.config.run_configs import MLMRunConfig, Split
-from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.errors import UserError, run_each
 from adapter_qa.core.files import file_fingerprint, join_fingerprints, joint_sha256
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.readers.compression import format_of
@@ -69,7 +69,7 @@ def load_texts(config: MLMRunConfig) -> dict[str, TextSplit]:
     if data.text_column is not None and data.dataset_name is None and formats <= {*WITHOUT_COLUMNS}:
         shown = " and ".join(sorted(formats))
         raise UserError(f"--text_column {data.text_column}: {shown} files have no columns; leave the option out")
-    loaded = run_all(partial(_load_split, *pair, data) for pair in zip(splits, files, strict=True))
+    loaded = run_each(partial(_load_split, *pair, data) for pair in zip(splits, files, strict=True))
     by_name: dict[str, TextSplit] = {split.name: texts for split, texts in zip(splits, loaded, strict=True)}
     if config.training.do_train or config.training.dry_run:
         log_note(shared_file_notes({name: part.files for name, part in by_name.items()}))
@@ -104,7 +104,7 @@ def _load_split(split: Split, files: dict[Path, list[Path]], data: MLMDataOption
     source: dict[str, Any]
     fingerprints: dict[Path, list[dict[str, Any]]] = {}
     if files:
-        parts = run_all(partial(read_texts, path, data.text_column) for paths in files.values() for path in paths)
+        parts = run_each(partial(read_texts, path, data.text_column) for paths in files.values() for path in paths)
         fingerprints = {given: [file_fingerprint(path) for path in paths] for given, paths in files.items()}
         source = join_fingerprints([_fingerprint(*pair) for pair in fingerprints.items()])
     else:

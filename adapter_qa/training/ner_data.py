@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapter_qa.config.run_configs import NERRunConfig, Split
-from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.errors import UserError, run_each
 from adapter_qa.core.files import files_fingerprint
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.label_schemes import IOB2, OUTSIDE
@@ -70,7 +70,7 @@ def load_sentences(config: NERRunConfig) -> dict[str, SentenceSplit]:
         UserError: if a file or data set cannot be read, the training sentences name no entity, or --label_names has no
             effect.
     """
-    loaded = run_all(partial(_load_split, split, config) for split in config.splits())
+    loaded = run_each(partial(_load_split, split, config) for split in config.splits())
     splits: dict[str, SentenceSplit] = {split.name: part for split, part in zip(config.splits(), loaded, strict=True)}
     if "eval" in splits:
         _check_best_metric(config.training.best_metric, splits["eval"].sentences)
@@ -106,7 +106,7 @@ def _load_split(split: Split, config: NERRunConfig) -> SentenceSplit:
     fingerprint: dict[str, Any]
     if split.files:
         paths = split.paths()
-        parts = run_all(partial(read_sentence_file, path, columns, need_labels=need_labels) for path in paths)
+        parts = run_each(partial(read_sentence_file, path, columns, need_labels=need_labels) for path in paths)
         names, fingerprint = [str(path) for path in paths], files_fingerprint(paths)
     else:
         arguments = str(data.dataset_name), data.dataset_config_name, split.dataset_split

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from adapter_qa.config.run_configs import QARunConfig, Split
-from adapter_qa.core.errors import UserError, run_all
+from adapter_qa.core.errors import UserError, run_each
 from adapter_qa.core.files import expand_paths, files_fingerprint
 from adapter_qa.core.messages import log_note
 from adapter_qa.data.labels import IGNORE_INDEX
@@ -56,7 +56,7 @@ def load_questions(config: QARunConfig) -> dict[str, QuestionSplit]:
     if config.data.folds is not None:
         return _load_fold(config)
     splits = config.splits()
-    loaded = run_all(partial(_load_split, split, config) for split in splits)
+    loaded = run_each(partial(_load_split, split, config) for split in splits)
     by_name: dict[str, QuestionSplit] = {split.name: part for split, part in zip(splits, loaded, strict=True)}
     if config.data.is_calibrated and "eval" in by_name:
         by_name |= _calibration_splits(by_name, config.data.calibration_share)
@@ -189,7 +189,7 @@ def make_folds(config: QARunConfig, questions: list[Question], source: dict[str,
             raise UserError([f"fold {number}: {problem}" for problem in error.problems]) from error
         return Fold(number, by, splits)
 
-    return run_all(partial(fold_of, number, masks) for number, masks in enumerate(parts, 1))
+    return run_each(partial(fold_of, number, masks) for number, masks in enumerate(parts, 1))
 
 
 def _saved_models(config: QARunConfig) -> dict[str, Path]:

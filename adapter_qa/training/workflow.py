@@ -113,10 +113,8 @@ def load_base(run: RunContext[Config], *, has_data: bool, split_words: bool = Fa
     needs_tokenizer = has_data or any(record.tokenizer_fingerprint is not None for record in recorded)
     needs_weights = _can_read_weights(run) and any(record.base_model.fingerprint is not None for record in recorded)
     tokenizer, weights = run_all(
-        [
-            lambda: load_tokenizer(options, split_words=split_words) if needs_tokenizer else None,
-            lambda: base_files_fingerprint(options) if needs_weights else None,
-        ]
+        lambda: load_tokenizer(options, split_words=split_words) if needs_tokenizer else None,
+        lambda: base_files_fingerprint(options) if needs_weights else None,
     )
     identity = Base(options, weights, None if tokenizer is None else tokenizer_fingerprint(tokenizer))
     check_origins(origins, identity, trains=bool(run.args.do_train), swapped=swapped_origin(run.setup))

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from adapter_qa.core.errors import UserError, raise_first_problems, run_all
+from adapter_qa.core.errors import UserError, raise_first_problems, run_each
 from adapter_qa.core.files import is_text, kind
 from adapter_qa.data.questions import Question
 from adapter_qa.data.readers.compression import format_of
@@ -95,7 +95,7 @@ def read_squad_files(
     Raises:
         UserError: as `read_squad`; or files have ids in common.
     """
-    questions = run_all(partial(read_squad, path, need_answers=need_answers, columns=columns) for path in paths)
+    questions = run_each(partial(read_squad, path, need_answers=need_answers, columns=columns) for path in paths)
     files: dict[str, Path] = {}
     for path, of_file in zip(paths, questions, strict=True):
         for question in of_file:
