@@ -110,14 +110,15 @@ def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None
     """
     from adapter_qa.models.legacy_2021 import convert
     from adapter_qa.models.metadata import BaseModelRecord
-    from adapter_qa.runs.model_card import TASK_NAMES, write_card
+    from adapter_qa.models.tasks import TASKS
+    from adapter_qa.runs.model_card import write_card
 
     try:
         with atomic_folder(new) as temporary:
             for save in saves:
                 folder = temporary / save.path
                 convert(save, folder, base or BaseModelRecord(save.base_model_name(), "main"))
-                if save.setup.task in TASK_NAMES:
+                if save.setup.task in TASKS:
                     write_card(folder, {})
     except OSError as error:
         raise UserError(f"NEW {new}: cannot be written ({error.strerror or error})") from error

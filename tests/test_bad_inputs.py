@@ -36,6 +36,7 @@ from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.setup_decisions import resolve_setup
+from adapter_qa.models.tasks import Task
 
 SCRIPTS: dict[str, Callable[[list[str]], int]] = {
     "qa": run_qa_adapter.main, "mlm": run_mlm_adapter.main, "ner": run_ner_adapter.main,
@@ -812,7 +813,7 @@ CASES = [*question_cases(), *FILES, *MODELS, *ADAPTERS, *OPTIONS]
 # ---------------------------------------------------------------- valid files, from which the cases start
 
 
-def save(base: Path, folder: Path, task: str, *options: Any, random_init: bool = False) -> None:
+def save(base: Path, folder: Path, task: Task, *options: Any, random_init: bool = False) -> None:
     """Save a setup with random weights, as a run does."""
     model_options = ModelOptions(str(base), random_init=random_init)
     model = load_model(model_options, task)

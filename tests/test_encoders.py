@@ -34,6 +34,7 @@ from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.encoders import encoder_of
 from adapter_qa.models.setup_decisions import setup_from_saved
+from adapter_qa.models.tasks import TASKS, Task
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 
 LONG = "modernbert, 8192 tokens"
@@ -231,7 +232,7 @@ def check_saved_weights(bench: Bench, kind: str, folder: Path, model: PreTrained
         weights = load_file(folder / "model.safetensors")
         saved = {name: weights[name] for name, _ in model.named_parameters()}
     else:
-        task = kind if kind in ("mlm", "ner") else "qa"
+        task: Task = next((task for task in TASKS if task == kind), "qa")
         setup = setup_from_saved("--load_adapter", str(folder), task, bench.maker.config)
         labels = list((model.config.id2label or {}).values()) if task == "ner" else None
         again = load_model(bench.maker.options, task, labels)

@@ -11,6 +11,7 @@ from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
 from adapter_qa.models.adapter_source import AdapterSite, AdapterSource, new_config
 from adapter_qa.models.metadata import LanguageSwap
 from adapter_qa.models.saved_adapters import SavedAdapterSetup, SavedHead
+from adapter_qa.models.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class AdapterSetup:
     """The adapters of a model and their composition.
 
     Attributes:
-        task: "qa", "ner" or "mlm"; decides the head and the name of the saved folder.
+        task: decides the head and the name of the saved folder.
         language: the language adapter, which stays frozen.
         tasks: the task adapters; two or more are fused.
         composition: "stack" or "fuse", how the language adapter joins the fusion.
@@ -28,7 +29,7 @@ class AdapterSetup:
         swapped_out: the saved language adapter whose place `language` takes; None without a language swap.
     """
 
-    task: str
+    task: Task
     language: AdapterSource | None
     tasks: tuple[AdapterSource, ...]
     composition: str

@@ -37,8 +37,8 @@ from adapter_qa.models.saved_adapters import (
     is_legacy,
     read_origin,
     read_setup,
-    task_of_class,
 )
+from adapter_qa.models.tasks import task_of_class
 from adapter_qa.models.weights import read_weights, weight_names, weights_file
 
 LOCATIONS = ("mh_adapter", "output_adapter")  # after the attention block, after the feed-forward block

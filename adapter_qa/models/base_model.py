@@ -9,14 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from huggingface_hub import try_to_load_from_cache
 from transformers import (
     CONFIG_MAPPING,
     MODEL_MAPPING,
     AutoConfig,
-    AutoModelForMaskedLM,
-    AutoModelForQuestionAnswering,
-    AutoModelForTokenClassification,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -47,13 +45,9 @@ from adapter_qa.models.encoders import (
     with_sizes,
 )
 from adapter_qa.models.parameters import head_names
+from adapter_qa.models.tasks import TASKS, Task
 from adapter_qa.models.weights import check_finite, check_precision, read_weights, weight_names, weights_file
 
-MODEL_CLASSES = {
-    "qa": AutoModelForQuestionAnswering,
-    "mlm": AutoModelForMaskedLM,
-    "ner": AutoModelForTokenClassification,
-}
 DEFAULT_LABELS = ("LABEL_0", "LABEL_1")  # the library's
 CHECKED_TOKENS = 4  # of the input on which a new model is checked
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
@@ -126,7 +120,7 @@ def _vocabulary_note(options: ModelOptions, tokenizer: PreTrainedTokenizerFast) 
 
 def load_model(
     options: ModelOptions,
-    task: str,
+    task: Task,
     labels: list[str] | None = None,
     *,
     shapes_only: bool = False,
@@ -136,7 +130,7 @@ def load_model(
 
     Args:
         options: the base model; with `random_init`, random weights are drawn.
-        task: "qa", "mlm" or "ner".
+        task: decides the head.
         labels: names of the classes, for "ner".
         shapes_only: put the model on the meta device, without values. This is enough to count and check parameters.
         require_head: the saved weights must include the head; otherwise a head that they lack is random.
@@ -146,7 +140,7 @@ def load_model(
     """
     # cuDNN plans attention anew for every length of a batch. On an H200 that took 160 ms of a step of 29 ms.
     torch.backends.cuda.enable_cudnn_sdp(False)
-    name, model_class = options.model_name_or_path, MODEL_CLASSES[task]
+    name, model_class = options.model_name_or_path, getattr(transformers, TASKS[task].auto_class)
     with _library_errors(f"{options.config_name or name}: no model can be made from its config.json"):
         config = _library_config(options, labels or DEFAULT_LABELS)
         implementation = options.attn_implementation or encoder_of({"model_type": config.model_type}).default_attention

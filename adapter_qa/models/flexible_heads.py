@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-TASK_OF_HEAD = {"question_answering": "qa", "tagging": "ner"}  # by type of head
-LAYERS = {"qa": "qa_outputs", "ner": "classifier"}  # the only layer of our head
+from adapter_qa.models.tasks import TASKS, Task, task_of_flexible_head
+
 IOB_LABEL = re.compile(r"O|[BI]-[\w.:/&+-]{1,100}")
 
 
@@ -37,12 +37,12 @@ class FlexibleHead(NamedTuple):
 
     name: str
     head_type: str
-    purpose: str | None
+    purpose: Task | None
     labels: tuple[str, ...]
     problem: str | None
 
     @property
-    def task(self) -> str | None:
+    def task(self) -> Task | None:
         """The task that the head can be used for."""
         return self.purpose if self.problem is None else None
 
@@ -53,7 +53,7 @@ class FlexibleHead(NamedTuple):
             state: the file's weights; it can hold other heads, too.
             names: of the weights of the model's head.
         """
-        layer = LAYERS[self.purpose] if self.purpose is not None else ""
+        layer = TASKS[self.purpose].layer if self.purpose is not None else ""
         found = {name: f"heads.{self.name}.1{name.removeprefix(layer)}" for name in names}
         return {name: state[saved] for name, saved in found.items() if saved in state}
 
@@ -64,7 +64,7 @@ def read_flexible_head(document: Mapping[str, Any]) -> FlexibleHead | None:
     if not isinstance(config, dict):
         return None
     head_type, layers = str(config.get("head_type")), config.get("layers")
-    purpose = TASK_OF_HEAD.get(head_type)
+    purpose = task_of_flexible_head(head_type)
     labels = _labels(config.get("label2id"))
     problem = None
     if purpose is None:

@@ -6,7 +6,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import adapters
 import msgspec
@@ -35,9 +35,11 @@ from adapter_qa.models.saved_adapters import (
     read_setup,
 )
 from adapter_qa.models.setup_decisions import setup_of_folder
+from adapter_qa.models.tasks import Task
 from adapter_qa.models.weights import read_weights, weights_file
 
 VERSION = {"version": f"adapters.{adapters.__version__}"}  # tells the library that activations have their new names
+NO_TASK = cast(Task, "none")  # recorded in a converted folder whose head has none of our tasks
 TIED = re.compile(r"\.decoder\.(weight|bias)$")  # in an MLM head; they are the embeddings of the base model
 
 
@@ -92,8 +94,8 @@ def find_legacy_saves(top: Path, base_config: dict[str, Any] | None) -> list[Leg
         try:
             saved = read_setup(folder)
             if any(is_legacy(read_json(path / ADAPTER_CONFIG)) for path in saved.adapters.values()):
-                task = saved.head.task if saved.head is not None and saved.head.task is not None else "none"
-                setup = setup_of_folder(saved, task, base_config or _recorded_encoder(saved))
+                task = saved.head.task if saved.head is not None else None
+                setup = setup_of_folder(saved, task or NO_TASK, base_config or _recorded_encoder(saved))
                 saves.append(LegacySave(folder.relative_to(top), saved, setup))
         except UserError as error:
             problems += error.problems

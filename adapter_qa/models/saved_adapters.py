@@ -41,6 +41,7 @@ from adapter_qa.models.file_names import (
 from adapter_qa.models.flexible_heads import FlexibleHead, read_flexible_head
 from adapter_qa.models.metadata import Origin, RunMetadata, TrainedOn, read_document, read_metadata
 from adapter_qa.models.saved_fusion import read_fusion_config
+from adapter_qa.models.tasks import TASKS, Task, task_of_class
 from adapter_qa.models.weights import weight_names, weights_file
 
 # Key in adapter_config.json: in the last layer the adapter has no module after the feed-forward block.
@@ -48,8 +49,6 @@ ATTENTION_ONLY_LAST_LAYER = "houlsby_MHA_lastlayer"
 TRAINED_ON = "trained_on"  # key in adapter_config.json: the base model, for an adapter without its setup
 
 LANGUAGE_ADAPTER = "mlm"  # the name of a language adapter in every setup
-TASK_OF_HEAD = {"ForQuestionAnswering": "qa", "ForTokenClassification": "ner", "ForMaskedLM": "mlm"}
-TASK_NAMES = {"qa": "question answering", "ner": "named entity recognition", "mlm": "masked language modelling"}
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]")  # adapters on the hub have names such as sts/sts-b@ukp
 Label = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:/&+-]{1,102}\Z")]
 
@@ -70,8 +69,8 @@ class SavedHead:
     flexible: FlexibleHead | None = None
 
     @property
-    def task(self) -> str | None:
-        """The task that it can be used for: "qa", "ner" or "mlm"; None for other heads."""
+    def task(self) -> Task | None:
+        """The task that it can be used for; None for other heads."""
         return self.flexible.task if self.flexible is not None else task_of_class(self.model_class)
 
     @property
@@ -79,10 +78,11 @@ class SavedHead:
         """Why a run for another task cannot use it, in words that follow the folder."""
         if self.flexible is None:
             return f"its head belongs to {self.model_class}"
-        what = self.flexible.problem or f"is for {TASK_NAMES[str(self.flexible.purpose)]}"
+        task = self.flexible.task
+        what = self.flexible.problem if task is None else f"is for {TASKS[task].name}"
         return f"its head {self.flexible.name} {what}"
 
-    def note(self, task: str) -> str | None:
+    def note(self, task: Task) -> str | None:
         """Return a line for the user about what becomes of the head in a run for a task; None if nothing is special."""
         if self.task != task:
             instead = "that of the base model is used" if task == "mlm" else "a new one starts from random values"
@@ -91,7 +91,7 @@ class SavedHead:
             return None
         return (
             f"{self.folder}: its head {self.flexible.name} of a {self.model_class} has one layer, which is used as the "
-            f"head for {TASK_NAMES[task]}"
+            f"head for {TASKS[task].name}"
         )
 
 
@@ -284,11 +284,6 @@ def read_head(folder: Path) -> SavedHead | None:
     if sorted(ids.values()) != list(range(len(ids))):
         raise UserError(f"{path}: the numbers in 'label2id' must be 0 to {len(ids) - 1}, each once")
     return SavedHead(folder, str(document.model_class), tuple(sorted(ids, key=ids.__getitem__)))
-
-
-def task_of_class(model_class: str) -> str | None:
-    """Return the task of a model class of transformers, None for classes without one of our heads."""
-    return next((task for ending, task in TASK_OF_HEAD.items() if model_class.endswith(ending)), None)
 
 
 def check_saved_files(saved: SavedAdapterSetup) -> None:

@@ -36,20 +36,20 @@ from adapter_qa.models.encoders import adapter_layers
 from adapter_qa.models.file_names import HEAD_WEIGHTS
 from adapter_qa.models.saved_adapters import (
     LANGUAGE_ADAPTER,
-    TASK_NAMES,
     SavedAdapterSetup,
     check_saved_files,
     find_folder,
     read_setup,
 )
 from adapter_qa.models.setup_problems import adapter_problems, option_problems, shared_layer_problems
+from adapter_qa.models.tasks import TASKS, Task
 from adapter_qa.models.weights import weight_names, weights_file
 
 # ---------------------------------------------------------------- decisions
 
 
 def resolve_setup(
-    task: str,
+    task: Task,
     base_config: dict[str, Any],
     adapter: AdapterOptions,
     lang: LanguageAdapterOptions | None = None,
@@ -60,7 +60,7 @@ def resolve_setup(
     """Decide the setup of a run from its options and the saved folders that they name.
 
     Args:
-        task: "qa", "ner" or "mlm".
+        task: what the model is for.
         base_config: config.json of the base model.
         adapter: options of the task adapters, or of the language adapter that "mlm" trains.
         lang: None for the defaults.
@@ -101,7 +101,7 @@ def resolve_setup(
     return setup
 
 
-def setup_from_saved(option: str, path: str, task: str, base_config: dict[str, Any]) -> AdapterSetup:
+def setup_from_saved(option: str, path: str, task: Task, base_config: dict[str, Any]) -> AdapterSetup:
     """Return the setup in an option's folder or hub id, of any library version; a single adapter is a setup, too.
 
     Raises:
@@ -110,7 +110,7 @@ def setup_from_saved(option: str, path: str, task: str, base_config: dict[str, A
     return setup_of_folder(read_setup(find_folder(option, path)), task, base_config)
 
 
-def check_task(path: str, task: str) -> None:
+def check_task(path: str, task: Task) -> None:
     """Refuse to train a language adapter for another task, or another adapter for masked language modelling.
 
     Raises:
@@ -123,7 +123,7 @@ def check_task(path: str, task: str) -> None:
         if trained_for == "mlm" or (saved.head is not None and saved.head.task == "mlm"):
             raise UserError(
                 f"{option} {path}: is a language adapter; give it as --load_lang_adapter, which puts an adapter for "
-                f"{TASK_NAMES[task]} on it"
+                f"{TASKS[task].name} on it"
             )
         return
     if saved.language is None and trained_for in (None, "mlm"):
@@ -134,7 +134,7 @@ def check_task(path: str, task: str) -> None:
     raise UserError(f"{option} {path}: would train {others}, which is not a language adapter; give {advice}")
 
 
-def setup_of_folder(saved: SavedAdapterSetup, task: str, base_config: dict[str, Any]) -> AdapterSetup:
+def setup_of_folder(saved: SavedAdapterSetup, task: Task, base_config: dict[str, Any]) -> AdapterSetup:
     """Return the setup that the files of a saved folder make; errors as in `setup_from_saved`."""
 
     def reader(name: str) -> Callable[[], AdapterSource]:
@@ -176,14 +176,14 @@ def check_head(setup: AdapterSetup | None, training: TrainingOptions) -> None:
         return
     head = setup.saved.head if setup.saved is not None else None
     owner = f" ({head.why_not_used})" if head is not None else ""
-    raise UserError(f"{folder}: comes without a {TASK_NAMES[setup.task]} head{owner}; add --do_train to train one")
+    raise UserError(f"{folder}: comes without a {TASKS[setup.task].name} head{owner}; add --do_train to train one")
 
 
 # ---------------------------------------------------------------- adapters
 
 
 def _task_adapters(
-    task: str, base_config: dict[str, Any], adapter: AdapterOptions, fusion: FusionOptions, *, random_init: bool
+    task: Task, base_config: dict[str, Any], adapter: AdapterOptions, fusion: FusionOptions, *, random_init: bool
 ) -> tuple[AdapterSource, ...]:
     """Return the adapters to fuse, or one new adapter to train."""
     kind, reduction = ("pfeiffer+inv", LANGUAGE_REDUCTION) if task == "mlm" else ("pfeiffer", TASK_REDUCTION)

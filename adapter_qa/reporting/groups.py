@@ -23,9 +23,10 @@ from typing import Any, NamedTuple
 from adapter_qa.config import options as options_module
 from adapter_qa.config.option_fields import values_before
 from adapter_qa.core.errors import UserError
+from adapter_qa.models.tasks import TASKS
 from adapter_qa.reporting.paired import PairedRow
 from adapter_qa.reporting.run_names import short_names
-from adapter_qa.reporting.runs import SEED_MEASURES, TASK_OF_SCRIPT, Run, is_number, read_run
+from adapter_qa.reporting.runs import SEED_MEASURES, Run, is_number, read_run
 from adapter_qa.runs.layout import RUN_FILE
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
@@ -237,7 +238,7 @@ def _seed_names(chains: Sequence[tuple[str, ...]]) -> list[str]:
 def _rank(group: Group) -> tuple[int, int, str, bool, float, float, str]:
     f1, perplexity, evaluated = group.mean_std("f1").mean, group.mean_std("perplexity").mean, group.first.evaluated
     return (
-        list(TASK_OF_SCRIPT.values()).index(evaluated.task),
+        list(TASKS).index(evaluated.task),
         -(evaluated.size or 0),
         repr(evaluated),
         not group.first.finished,

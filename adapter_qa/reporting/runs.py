@@ -17,10 +17,10 @@ from adapter_qa.config.run_configs import SplitName
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.data.partition import FoldScheme
+from adapter_qa.models.tasks import TASK_OF_SCRIPT, TASKS, Task
 from adapter_qa.runs.layout import FOLD_NAME, RUN_FILE, SWEEP_FILE
 from adapter_qa.runs.lock import is_locked
 
-TASK_OF_SCRIPT = {"run_qa_adapter.py": "qa", "run_ner_adapter.py": "ner", "run_mlm_adapter.py": "mlm"}
 MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message names
 
 
@@ -123,13 +123,13 @@ class Evaluated(NamedTuple):
     """What a run was evaluated on. Scores can be compared only if all of this is equal.
 
     Attributes:
-        task: "qa", "ner" or "mlm".
+        task: The task of its script.
         source: Fingerprint of the files, or the names of files or data set; empty without an evaluation.
         size: Number of questions, sentences or blocks; None if it was not recorded.
         conditions: The other options that change what the score of an evaluation means.
     """
 
-    task: str
+    task: Task
     source: str
     size: int | None
     conditions: tuple[str, ...]
@@ -178,8 +178,8 @@ class Run:
     split: SplitName = "eval"
 
     @property
-    def task(self) -> str:
-        """The task: "qa", "ner" or "mlm"."""
+    def task(self) -> Task:
+        """The task of its script."""
         return TASK_OF_SCRIPT[self.document.script]
 
     @property
@@ -269,7 +269,7 @@ class Run:
         source, options = self.document.data.get("eval"), self.document.options
         if source is None:
             return "nothing that run.json names"
-        what = {"qa": "questions", "ner": "sentences", "mlm": "blocks of text"}[self.task]
+        what = TASKS[self.task].examples
         count = self.evaluated.size
         names = [PurePath(path).name for path in source.paths] or [
             name for name in (source.dataset, source.config, source.split) if name

@@ -7,9 +7,8 @@ machine: local base models and data files appear by name, and data files also by
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -20,27 +19,9 @@ from adapter_qa.models.file_names import ADAPTER_CONFIG, FULL_FILE, HEAD_CONFIG,
 from adapter_qa.models.low_rank import is_low_rank_config, low_rank_name
 from adapter_qa.models.metadata import LanguageSwap, RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
+from adapter_qa.models.tasks import TASKS, Task, TaskInfo
 from adapter_qa.runs.layout import CARD_FILE
 
-
-@dataclass(frozen=True)
-class HubTask:
-    """A task as transformers and the hub know it; `metrics` maps names in run.json without "eval_" to the hub's."""
-
-    model_class: str
-    name: str
-    metrics: dict[str, str]
-
-
-TASK_NAMES = {
-    "qa": HubTask("AutoModelForQuestionAnswering", "question-answering", {"f1": "f1", "exact": "exact_match"}),
-    "ner": HubTask(
-        "AutoModelForTokenClassification",
-        "token-classification",
-        {"f1": "f1", "precision": "precision", "recall": "recall"},
-    ),
-    "mlm": HubTask("AutoModelForMaskedLM", "fill-mask", {"perplexity": "perplexity", "loss": "loss"}),
-}
 SETTINGS = (  # options that affect the result; those without a value are left out
     "learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
     "gradient_accumulation_steps", "processes", "seed", "weight_decay", "warmup_ratio", "warmup_steps",
@@ -72,17 +53,18 @@ def write_card(folder: Path, run: dict[str, Any]) -> None:
     environment.filters |= {"escape_controls": escape_control_chars, "repr": repr, "quote": shlex.quote}
     full = (folder / FULL_FILE).is_file()
     metadata = read_metadata(folder / (FULL_FILE if full else SETUP_FILE))
+    task = TASKS[cast(Task, metadata.task)]  # every folder that gets a card was saved for one of them
     title = run.get("options", {}).get("hub_model_id") or folder.resolve().name
     text = environment.get_template("model_card.md.jinja").render(
-        metadata=_hub_metadata(metadata, run, full=full, title=title),
+        metadata=_hub_metadata(task, metadata, run, full=full, title=title),
         title=title,
         full=full,
         task=metadata.task,
-        hub_task=TASK_NAMES[str(metadata.task)],
+        task_info=task,
         setup=metadata.setup,
         trained_from=public_name(_trained_from(metadata)),
         **_usage_values(folder, metadata, title, full=full),
-        **_run_values(metadata, run),
+        **_run_values(task, metadata, run),
     )
     write_text(folder / CARD_FILE, text)
 
@@ -111,7 +93,7 @@ def _usage_values(folder: Path, metadata: RunMetadata, title: str, *, full: bool
     }
 
 
-def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]:
+def _run_values(task: TaskInfo, metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]:
     options, counts = run.get("options", {}), run.get("parameters")
     parameters = {}
     if counts is not None:
@@ -123,7 +105,7 @@ def _run_values(metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]
         if not applies:
             settings.pop(name, None)
     return {
-        "scores": _scores(TASK_NAMES[str(metadata.task)], run),
+        "scores": _scores(task, run),
         "score_notes": _score_notes(run),
         "parameters": parameters,
         "settings": settings if options else None,
@@ -137,16 +119,15 @@ def _trained_from(metadata: RunMetadata) -> str | None:
     return (metadata.trained_from or metadata.base_model).name_or_path
 
 
-def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, title: str) -> str:
+def _hub_metadata(task: TaskInfo, metadata: RunMetadata, run: dict[str, Any], *, full: bool, title: str) -> str:
     """Return the YAML that the hub reads."""
-    task = TASK_NAMES[str(metadata.task)]
     data = run.get("data", {})
     evaluated = data.get("eval", {})
     file = evaluated.get("files", [evaluated])[0].get("file")
     source = public_name(evaluated.get("dataset")) or Path(file or evaluated.get("held_out_of") or "unknown").name
     scores = _scores(task, run)
     results = [
-        EvalResult(task.name, source, source, metric, round(value, 4), dataset_split=evaluated.get("split"))
+        EvalResult(task.hub_name, source, source, metric, round(value, 4), dataset_split=evaluated.get("split"))
         for metric, value in scores.items()
     ]
     base = _trained_from(metadata)
@@ -155,8 +136,8 @@ def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, tit
         language=metadata.language,
         license=run.get("options", {}).get("license"),
         library_name="transformers" if full else "adapters",
-        pipeline_tag=task.name,
-        tags=[task.name] if full else [task.name, "adapter-transformers"],
+        pipeline_tag=task.hub_name,
+        tags=[task.hub_name] if full else [task.hub_name, "adapter-transformers"],
         base_model=None if is_local(base) else base,
         datasets=sorted({name for name in names if name is not None and not is_local(name)}) or None,
         metrics=list(scores) or None,
@@ -166,9 +147,9 @@ def _hub_metadata(metadata: RunMetadata, run: dict[str, Any], *, full: bool, tit
     return card_data.to_yaml()
 
 
-def _scores(task: HubTask, run: dict[str, Any]) -> dict[str, float]:
+def _scores(task: TaskInfo, run: dict[str, Any]) -> dict[str, float]:
     metrics = run.get("metrics", {}).get("eval", {})
-    return {name: metrics[f"eval_{key}"] for key, name in task.metrics.items() if f"eval_{key}" in metrics}
+    return {name: metrics[f"eval_{key}"] for key, name in task.hub_metrics.items() if f"eval_{key}" in metrics}
 
 
 def _score_notes(run: dict[str, Any]) -> str:

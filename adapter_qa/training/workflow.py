@@ -50,6 +50,7 @@ from adapter_qa.models.identity import (
 from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint, TrainedOn, read_document
 from adapter_qa.models.parameters import parameter_table
 from adapter_qa.models.save import frozen_adapters, save_setup
+from adapter_qa.models.tasks import Task
 from adapter_qa.models.weights import check_states
 from adapter_qa.runs.checkpoints import checkpoint_steps, discard, remove_leftovers, rotate
 from adapter_qa.runs.hub import HubTarget, push_finished
@@ -162,7 +163,7 @@ def failure_recorded(run: RunContext[Config]) -> Iterator[None]:
 
 def build_model(
     run: RunContext[Config],
-    task: str,
+    task: Task,
     base: LoadedBase,
     task_metadata: dict[str, Any],
     labels: list[str] | None = None,

@@ -36,12 +36,13 @@ from adapter_qa.models.base_model import load_model
 from adapter_qa.models.encoders import encoder_of, takes_token_types
 from adapter_qa.models.fusion import FusionLayer
 from adapter_qa.models.setup_decisions import setup_from_saved
+from adapter_qa.models.tasks import Task
 
 NAMES = [name for name in TINY if name != "modernbert, 8192 tokens"]
 TOLERANCE = 1e-5
 ATTENTION = {"mh_adapter": True, "output_adapter": False}  # with the norm of the layer, as pfeiffer has it
 # Makes the arguments of `Maker.setup` from the folders of `save_adapters`, and one of a file with `ATTENTION`.
-Options = Callable[[dict[str, Path], str], tuple[str, A, L | None, F | None]]
+Options = Callable[[dict[str, Path], str], tuple[Task, A, L | None, F | None]]
 COMPOSITIONS: dict[str, Options] = {
     "single": lambda s, _: ("qa", A(), None, None),
     "lang+qa": lambda s, _: ("qa", A(), L(load_lang_adapter=str(s["mlm"])), None),

@@ -35,6 +35,7 @@ from adapter_qa.models.file_names import ADAPTER_CONFIG, HEAD_CONFIG
 from adapter_qa.models.saved_adapters import read_head
 from adapter_qa.models.setup_decisions import check_head, resolve_setup, setup_from_saved
 from adapter_qa.models.setup_notes import head_note, setup_notes
+from adapter_qa.models.tasks import Task
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 LABELS = {0: "O", 1: "B-PER", 2: "I-PER", 3: "B-LOC"}
@@ -107,7 +108,8 @@ def logits_of(hub: Hub, setup: AdapterSetup) -> torch.Tensor:
 @pytest.mark.parametrize("model_type", MODELS)
 def test_question_answering_and_tagging_heads_compute_the_same(model_type: str, tmp_path: Path) -> None:
     made = make_hub(model_type, tmp_path)
-    for name, task in (("squad", "qa"), ("ner/conll@ukp", "ner")):
+    heads: dict[str, Task] = {"squad": "qa", "ner/conll@ukp": "ner"}
+    for name, task in heads.items():
         setup = setup_from_saved("--load_adapter", str(made.save(name)), task, made.config)
         assert setup.loads_saved_head
         torch.testing.assert_close(logits_of(made, setup), made.logits(name), rtol=0, atol=1e-6)

@@ -24,6 +24,7 @@ from adapter_qa.config.options import ModelOptions
 from adapter_qa.models.base_model import check_masked_lm_head, load_model
 from adapter_qa.models.encoders import ENCODERS
 from adapter_qa.models.identity import WeightsFingerprint, base_files_fingerprint, weights_fingerprint
+from adapter_qa.models.tasks import Task
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
 State = dict[str, torch.Tensor]
@@ -214,8 +215,9 @@ def test_every_form_gives_the_same_model(model_type: str, form: str, tmp_path: P
 def test_a_head_for_questions_takes_nothing_from_other_heads(model_type: str, tmp_path: Path) -> None:
     model = released(model_type)
     options = write(tmp_path, model.config, with_other_heads(model), in_one_file)
-    for task, labels in (("qa", None), ("ner", ["O", "B-X", "I-X"])):
-        loaded: Any = load_model(options, task, labels).eval()
+    labels: dict[Task, list[str] | None] = {"qa": None, "ner": ["O", "B-X", "I-X"]}
+    for task in labels:
+        loaded: Any = load_model(options, task, labels[task]).eval()
         with torch.no_grad():
             torch.testing.assert_close(loaded.base_model(IDS).last_hidden_state, model.hidden, rtol=0, atol=1e-6)
         assert weights_fingerprint(loaded) == model.fingerprint

@@ -12,9 +12,9 @@ from support.problems import problem_of, problems_of
 from support.setups import INVERTIBLE, PARALLEL, SETUPS, A, F, L, Maker, write_config
 
 from adapter_qa.models.metadata import LanguageSwap, read_metadata
-from adapter_qa.models.saved_adapters import TASK_NAMES
 from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
 from adapter_qa.models.setup_notes import head_note, setup_notes
+from adapter_qa.models.tasks import TASKS, Task
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def others(maker: Maker, saved: dict[str, Path]) -> dict[str, Path]:
     }
 
 
-def option_problems(maker: Maker, *options: Any, task: str = "qa") -> list[str]:
+def option_problems(maker: Maker, *options: Any, task: Task = "qa") -> list[str]:
     return problems_of(resolve_setup, task, maker.config, *options)
 
 
@@ -76,7 +76,7 @@ def test_a_saved_adapter_is_trained_further_for_its_own_task(maker: Maker, saved
     for task in ("qa", "ner"):
         assert option_problems(maker, A(load_adapter=mlm), task=task) == [
             f"--load_adapter {mlm}: is a language adapter; give it as --load_lang_adapter, which puts an adapter for "
-            f"{TASK_NAMES[task]} on it"
+            f"{TASKS[task].name} on it"
         ]
     assert option_problems(maker, A(load_adapter=qa), task="mlm") == [
         f"--load_adapter {qa}: would train qa, which is not a language adapter; give {saved['qa'] / 'mlm'}"
@@ -206,7 +206,7 @@ SEQUENTIAL = "give an adapter that is not parallel, such as pfeiffer or houlsby,
 
 @pytest.mark.parametrize("task", ["qa", "ner"])
 def test_a_parallel_adapter_on_a_language_adapter_is_refused(
-    bert: Maker, kinds: dict[str, Path], tmp_path: Path, task: str
+    bert: Maker, kinds: dict[str, Path], tmp_path: Path, task: Task
 ) -> None:
     new = A(adapter_config=write_config(tmp_path / "config.json", **PARALLEL))
     lang = L(load_lang_adapter=str(kinds["mlm"]))

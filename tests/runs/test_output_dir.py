@@ -23,6 +23,7 @@ from adapter_qa.config.options import (
 )
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.setup_decisions import resolve_setup
+from adapter_qa.models.tasks import Task
 from adapter_qa.runs.output_dir import APPENDED, DIGEST, MAX_NAME, derived_output_dir
 from adapter_qa.training.training_args import TrainerArguments, resolve_training_args
 
@@ -76,7 +77,7 @@ OTHER_VALUES: dict[str, Any] = {
 
 
 def make_setup(
-    task: str = "qa",
+    task: Task = "qa",
     fuse: list[str] | None = None,
     language: str | None = None,
     composition: str = "stack",

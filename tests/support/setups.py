@@ -20,6 +20,7 @@ from adapter_qa.models.encoders import encoder_of
 from adapter_qa.models.metadata import answering_options
 from adapter_qa.models.save import save_setup
 from adapter_qa.models.setup_decisions import resolve_setup
+from adapter_qa.models.tasks import Task
 
 # Short names for the table of setups.
 A = AdapterOptions
@@ -51,7 +52,7 @@ class Maker:
         }
 
     def setup(
-        self, task: str, adapter: A | None = None, lang: L | None = None, fusion: F | None = None
+        self, task: Task, adapter: A | None = None, lang: L | None = None, fusion: F | None = None
     ) -> AdapterSetup:
         """Resolve the setup of a task; None for default options."""
         setup = resolve_setup(task, self.config, adapter or A(), lang, fusion)
@@ -65,7 +66,7 @@ class Maker:
         model.eval()
         return model
 
-    def make(self, name: str, task: str, *options: Any) -> tuple[PreTrainedModel, AdapterSetup, Path]:
+    def make(self, name: str, task: Task, *options: Any) -> tuple[PreTrainedModel, AdapterSetup, Path]:
         """Build a setup with random trainable weights and save it under `name`; return model, setup and folder."""
         setup = self.setup(task, *options)
         model = self.model(setup)
@@ -140,7 +141,7 @@ def write_config(path: Path, **changes: Any) -> str:
 
 
 # Makes the arguments of `Maker.setup` from the folders of `save_adapters`.
-Options = Callable[[dict[str, Path]], tuple[str, A, L | None, F | None]]
+Options = Callable[[dict[str, Path]], tuple[Task, A, L | None, F | None]]
 SETUPS: dict[str, tuple[str, Options]] = {  # name: the composition as text, the options
     "qa": ("Stack[qa]", lambda s: ("qa", A(), None, None)),
     "lang+qa": ("Stack[mlm, qa]", lambda s: ("qa", A(madx2=True), L(load_lang_adapter=str(s["mlm"])), None)),
