@@ -11,7 +11,6 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import math
-import os
 import shlex
 import sys
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import RunError, UserError, escape_control_chars, raise_if_any
-from adapter_qa.core.files import atomic_folder, expand_paths, files_fingerprint, write_json
+from adapter_qa.core.files import atomic_folder, expand_paths, files_fingerprint, find_obstacle, write_json
 from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.inference.export_layout import ANSWER_FILE, EXPORT_FILE, GRAPH_FILE
 from adapter_qa.runs.layout import RUN_FILE
@@ -166,12 +165,8 @@ def check_output(out: Path, *, overwrite: bool) -> list[str]:
             return [f"OUT {out}: is not empty and contains no export; give another folder"]
         if not overwrite:
             return [f"OUT {out}: contains an export already; add --overwrite or give another folder"]
-    parent = next(path for path in written_folder(out).absolute().parents if path.exists())
-    if not parent.is_dir():
-        return [f"OUT {out}: {parent} is a file; give another folder"]
-    if not os.access(parent, os.W_OK | os.X_OK):
-        return [f"OUT {out}: no permission to write in {parent}; give another folder"]
-    return []
+    obstacle = find_obstacle(written_folder(out).absolute().parent)
+    return [] if obstacle is None else [f"OUT {out}: {obstacle}; give another folder"]
 
 
 def int8_problems(options: ExportOptions) -> list[str]:

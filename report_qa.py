@@ -7,7 +7,6 @@ with mean and standard deviation (n - 1). Runs that failed, were stopped, killed
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars, raise_if_any
-from adapter_qa.core.files import write_text
+from adapter_qa.core.files import find_obstacle, write_text
 from adapter_qa.core.messages import log_note
 from adapter_qa.reporting.layout import existing_files
 
@@ -138,11 +137,9 @@ def report_problems(folder: Path, overwrite: bool) -> list[str]:
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         return [f'{", ".join(missing)}: not installed; pip install "adapter-qa[report]", or add --table']
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        return [f"--output_dir {folder}: {existing} is a file; give another folder"]
-    if not os.access(existing, os.W_OK | os.X_OK):
-        return [f"--output_dir {folder}: no permission to write in {existing}; give another folder"]
+    obstacle = find_obstacle(folder)
+    if obstacle is not None:
+        return [f"--output_dir {folder}: {obstacle}; give another folder"]
     earlier = existing_files(folder)
     if earlier and not overwrite:
         return [f"--output_dir {folder}: holds {earlier[0].name}; add --overwrite or give another folder"]

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 MATRICES = ("q", "k", "v")  # query, key and value of the self-attention
 BLOCKS = ("selfattn_lora", "intermediate_lora", "output_lora")  # whether attention or feed-forward block is adapted
 SMALLEST_ALPHA, LARGEST_ALPHA, LARGEST_DROPOUT = 1e-6, 1e6, 0.99
-LOCATIONS = ("attn_matrices", *BLOCKS)
 
 
 class Setting(NamedTuple):
@@ -68,7 +67,7 @@ SETTINGS = {
     **dict.fromkeys(BLOCKS, _SWITCH),
 }
 # The settings of each kind. Those that are missing have one value only: (IA)3 has vectors, which begin as 1.
-KINDS: dict[str, tuple[str, ...]] = {"lora": tuple(SETTINGS), "ia3": LOCATIONS}
+KINDS: dict[str, tuple[str, ...]] = {"lora": tuple(SETTINGS), "ia3": ("attn_matrices", *BLOCKS)}
 ADAPTED = {"lora": BLOCKS[:1], "ia3": BLOCKS[:2]}  # the blocks that are True without a setting
 # For messages.
 FORMS = "lora[r=8,alpha=16], ia3"

@@ -28,7 +28,7 @@ from adapter_qa.config.options import (
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
 from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError, run_each
-from adapter_qa.core.files import is_text
+from adapter_qa.core.files import find_obstacle, is_text
 
 TOP_K_METRIC = re.compile(r"top_(\d+)_(?:exact|f1)")  # group: number of candidates
 _ALL_QUESTIONS = "which divides --train_file into all parts"
@@ -418,8 +418,7 @@ def _trackio_problems(training: TrainingOptions) -> list[str]:
     space = training.trackio_space_id or os.environ.get("TRACKIO_SPACE_ID")
     if space is None:
         folder = Path(os.environ.get("TRACKIO_DIR") or Path(constants.HF_HOME) / "trackio").absolute()
-        existing = next(path for path in (folder, *folder.parents) if path.exists())
-        if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        if find_obstacle(folder) is None:
             return []
         return [f"--report_to trackio: {folder} cannot be written; name another folder in TRACKIO_DIR"]
     if constants.HF_HUB_OFFLINE:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.messages import log_note
@@ -216,6 +216,24 @@ def is_text(value: object) -> bool:
 # ---------------------------------------------------------------- writing
 
 TEMPORARY_SUFFIX = ".writing"  # of files and folders that are being written; a killed run leaves them behind
+
+
+class Obstacle(NamedTuple):
+    """What prevents a folder from being written: a file in its path, or a folder in which nothing may be made."""
+
+    path: Path
+    is_file: bool
+
+    def __str__(self) -> str:
+        return f"{self.path} is a file" if self.is_file else f"no permission to write in {self.path}"
+
+
+def find_obstacle(folder: Path) -> Obstacle | None:
+    """Return what prevents a folder, which need not exist yet, from being written; None if nothing does."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if existing.is_dir() and os.access(existing, os.W_OK | os.X_OK):
+        return None
+    return Obstacle(existing, not existing.is_dir())
 
 
 def temporary_path(path: Path, writer: str = "") -> Path:

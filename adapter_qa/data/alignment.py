@@ -13,9 +13,7 @@ from enum import StrEnum
 from functools import cache, cached_property
 from html.entities import html5
 
-from adapter_qa.data.questions import Question
-
-UNALIGNED = -1  # start index of an answer that the context does not contain
+from adapter_qa.data.questions import NO_START, Question
 
 _ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]*);")
 _LONGEST_ENTITY = 1 + max(map(len, html5))
@@ -66,7 +64,7 @@ class AlignedAnswer:
 
     Attributes:
         text: the answer; for a normalized match, the text of the context.
-        start: index of its first character in the context; `UNALIGNED` if it is empty or not found.
+        start: index of its first character in the context; `NO_START` if it is empty or not found.
         match: how it was found.
         is_ambiguous: whether it had no start index and occurs more than once; `start` is the first occurrence.
     """
@@ -122,12 +120,12 @@ def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> Al
     Args:
         context: the cleaned context.
         raw_text: the answer before cleaning.
-        raw_start: its start index in the context before cleaning; may be wrong. `UNALIGNED`: there is none.
+        raw_start: its start index in the context before cleaning; may be wrong. `NO_START`: there is none.
     """
     answer = clean(raw_text)
     if not answer.text:
-        return AlignedAnswer("", UNALIGNED, MatchType.EMPTY)
-    if raw_start == UNALIGNED:
+        return AlignedAnswer("", NO_START, MatchType.EMPTY)
+    if raw_start == NO_START:
         return _first_match(context, answer.text)
     expected = bisect_left(context.cleaned.source_indices, raw_start + answer.source_indices[0])
     if context.text.startswith(answer.text, expected):
@@ -137,7 +135,7 @@ def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> Al
         return AlignedAnswer(answer.text, start, MatchType.MOVED)
     span = _nearest_normalized_match(context, answer.text, expected)
     if span is None:
-        return AlignedAnswer(answer.text, UNALIGNED, MatchType.NOT_FOUND)
+        return AlignedAnswer(answer.text, NO_START, MatchType.NOT_FOUND)
     return AlignedAnswer(context.text[span], span.start, MatchType.NORMALIZED)
 
 
@@ -149,7 +147,7 @@ def align_question(
     Args:
         question: a question with raw texts.
         context: its cleaned context.
-        keep_unaligned: keep answers that the context does not contain, with start `UNALIGNED`. Evaluation can compare
+        keep_unaligned: keep answers that the context does not contain, with start `NO_START`. Evaluation can compare
             predictions with their text; training has no span for them. Empty answers are always dropped.
 
     Returns:
@@ -183,7 +181,7 @@ def _first_match(context: AlignmentContext, answer: str) -> AlignedAnswer:
             )
             match = MatchType.MOVED if is_exact else MatchType.NORMALIZED
             return AlignedAnswer(context.text[span], span.start, match, is_ambiguous=len(starts) > 1)
-    return AlignedAnswer(answer, UNALIGNED, MatchType.NOT_FOUND)
+    return AlignedAnswer(answer, NO_START, MatchType.NOT_FOUND)
 
 
 def _occurrences(text: str, pattern: str) -> list[int]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 OUTSIDE = "O"
-# Entity types become names of metrics: no other characters.
-LABEL = re.compile(r"O|[BIESLUMW]-[\w.:/&+-]{1,100}")
+LABEL_CHARACTER = r"[\w.:/&+-]"  # types become names of metrics, so that they have no other characters
+LABEL = re.compile(rf"O|[BIESLUMW]-{LABEL_CHARACTER}{{1,100}}")
+IOB_LABEL = re.compile(rf"O|[BI]-{LABEL_CHARACTER}{{1,100}}")
 ALLOWED_LABELS = "O, B-TYPE, I-TYPE, or those of IOB1, BIOES and BILOU"
 IOB2 = "IOB2"
 INSIDE, LAST, SINGLE = "IM", "EL", "SUW"  # prefixes of the middle, the last and the only word of an entity

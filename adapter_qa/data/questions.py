@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NO_START = -1  # start index of an answer that the context does not contain, or whose place is not known
+
 
 @dataclass(frozen=True, slots=True)
 class Question:
@@ -12,7 +14,7 @@ class Question:
     Attributes:
         answer_texts: gold answers; empty if the question is unanswerable (v2) or its answers are not known.
         answer_starts: index in `context` of the first character of each gold answer. Published data contains wrong
-            indices; -1 marks an answer that the context does not contain. See `is_aligned`.
+            indices; `NO_START` marks an answer without one. See `is_aligned`.
         answers_known: whether the data says what the answers are, also that there are none.
     """
 

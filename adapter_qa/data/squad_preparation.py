@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from adapter_qa.data.alignment import UNALIGNED, AlignmentContext, MatchType, align_question, clean
-from adapter_qa.data.questions import Question
+from adapter_qa.data.alignment import AlignmentContext, MatchType, align_question, clean
+from adapter_qa.data.questions import NO_START, Question
 from adapter_qa.data.readers.records import Record
 from adapter_qa.data.readers.squad import STANDARD, QuestionColumns, RecordError, parse_question
 
@@ -18,7 +18,7 @@ class Preparation:
     """The prepared questions of a file, its rejects and their counts.
 
     Attributes:
-        keep_unaligned: whether answers that the context does not contain are kept, with start -1.
+        keep_unaligned: whether answers that the context does not contain are kept, with start `NO_START`.
         questions: cleaned and aligned questions, in the order of the file.
         rejects: JSON objects with `where`, `reason`, `detail`, `kept` (whether the question is kept without some of
             its answers) and the original `record`.
@@ -49,7 +49,7 @@ class Preparation:
         cleaned, answers = align_question(question, context, keep_unaligned=self.keep_unaligned)
         matches = [answer.match for answer in answers]
         self.matches.update(matches)
-        self.without_start += question.answer_starts.count(UNALIGNED)
+        self.without_start += question.answer_starts.count(NO_START)
         self.ambiguous += sum(answer.is_ambiguous for answer in answers)
         reason = _rejection_reason(cleaned, matches)
         kept = bool(cleaned.context and cleaned.question and (cleaned.answer_texts or not answers))

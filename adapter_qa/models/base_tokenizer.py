@@ -80,7 +80,7 @@ def casing_note(name: str, tokenizer: PreTrainedTokenizerFast) -> str | None:
         return None
     words = [token for token in _sampled_tokens(tokenizer.backend_tokenizer) if token.isalpha()]
     capitals = sum(word != word.lower() for word in words) / max(1, len(words))
-    accents = sum(word.lower() != _without_accents(word.lower()) for word in words) / max(1, len(words))
+    accents = sum(word.lower() != _strip_accents(word.lower()) for word in words) / max(1, len(words))
     small = sum(word != word.upper() for word in words) / max(1, len(words))
     strips = normalizer.lowercase if normalizer.strip_accents is None else normalizer.strip_accents
     if normalizer.lowercase and capitals >= UNREACHABLE:
@@ -101,7 +101,8 @@ def casing_note(name: str, tokenizer: PreTrainedTokenizerFast) -> str | None:
     return None
 
 
-def _without_accents(word: str) -> str:
+def _strip_accents(word: str) -> str:
+    """Return a word without the marks that BERT's normalizer strips, those of the Unicode category Mn."""
     return "".join(letter for letter in unicodedata.normalize("NFD", word) if unicodedata.category(letter) != "Mn")
 
 

@@ -13,15 +13,13 @@ of a head of one layer is `heads.<name>.1`, and computes what `qa_outputs` or `c
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Set
 from typing import Any, NamedTuple
 
 import torch
 
+from adapter_qa.data.label_schemes import IOB_LABEL
 from adapter_qa.models.tasks import TASKS, Task, task_of_flexible_head
-
-IOB_LABEL = re.compile(r"O|[BI]-[\w.:/&+-]{1,100}")
 
 
 class FlexibleHead(NamedTuple):

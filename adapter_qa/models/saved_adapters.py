@@ -29,6 +29,7 @@ from huggingface_hub import snapshot_download
 from adapter_qa.config.options import ADAPTER_NAME
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import TEMPORARY_SUFFIX, read_json
+from adapter_qa.data.label_schemes import LABEL_CHARACTER
 from adapter_qa.models.base_config import HUB_ID, holds_adapters
 from adapter_qa.models.file_names import (
     ADAPTER_CONFIG,
@@ -50,7 +51,7 @@ TRAINED_ON = "trained_on"  # key in adapter_config.json: the base model, for an 
 
 LANGUAGE_ADAPTER = "mlm"  # the name of a language adapter in every setup
 NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_\-]")  # adapters on the hub have names such as sts/sts-b@ukp
-Label = Annotated[str, msgspec.Meta(pattern=r"\A[\w.:/&+-]{1,102}\Z")]
+ClassName = Annotated[str, msgspec.Meta(pattern=rf"\A{LABEL_CHARACTER}{{1,102}}\Z")]
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class _AdapterDocument(msgspec.Struct):
 
 class _HeadDocument(msgspec.Struct):
     model_class: str | None = None
-    label2id: dict[Label, int] | None = None
+    label2id: dict[ClassName, int] | None = None
 
 
 # ---------------------------------------------------------------- finding

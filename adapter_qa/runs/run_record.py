@@ -16,7 +16,7 @@ from typing import Any
 
 from adapter_qa.core.distributed import is_main_process, process_count
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import kind, read_json, remove_path, temporary_path, write_json
+from adapter_qa.core.files import find_obstacle, kind, read_json, remove_path, temporary_path, write_json
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.runs.checkpoints import newest_checkpoint
 from adapter_qa.runs.layout import CARD_FILE, FOLD_NAME, LOCK_FILE, REMOVABLE, RUN_FILE
@@ -135,10 +135,10 @@ def open_run(
         return record
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output_dir {folder}: is a file; give a folder")
-    ancestor = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not ancestor.is_dir() or not os.access(ancestor, os.W_OK | os.X_OK):
-        reason = "is a file" if not ancestor.is_dir() else "is not writable"
-        raise UserError(f"--output_dir {folder}: {ancestor} {reason}; give another folder")
+    obstacle = find_obstacle(folder)
+    if obstacle is not None:
+        reason = "is a file" if obstacle.is_file else "is not writable"
+        raise UserError(f"--output_dir {folder}: {obstacle.path} {reason}; give another folder")
     if os.access(folder / LOCK_FILE, os.W_OK):
         lock_run_dir(folder)
     if (folder / RUN_FILE).is_file():

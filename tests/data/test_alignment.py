@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from reference.brute_alignment import brute_clean, nearest_occurrence
 
 from adapter_qa.data.alignment import (
-    UNALIGNED,
     AlignmentContext,
     MatchType,
     align_answer,
@@ -19,7 +18,7 @@ from adapter_qa.data.alignment import (
     clean,
     normalize,
 )
-from adapter_qa.data.questions import Question, is_aligned
+from adapter_qa.data.questions import NO_START, Question, is_aligned
 
 # Composed and decomposed accents, capital and small, typographic signs, spaces, emoji with joiner and selector,
 # zero-width and right-to-left characters, letters that case folding or decomposition makes several, parts of entities.
@@ -126,7 +125,7 @@ def test_any_answer_in_any_context(raw_context: str, raw_answer: str, raw_start:
     result = align_answer(prepared, raw_answer, raw_start)
     answer = clean(raw_answer).text
     if not answer:
-        assert (result.start, result.match) == (UNALIGNED, MatchType.EMPTY)
+        assert (result.start, result.match) == (NO_START, MatchType.EMPTY)
     elif answer in prepared.text:
         assert result.match in (MatchType.EXACT, MatchType.MOVED)
         assert result.text == answer
@@ -135,8 +134,8 @@ def test_any_answer_in_any_context(raw_context: str, raw_answer: str, raw_start:
         assert normalize(result.text).text.strip() == normalize(answer).text.strip()
         assert result.text == result.text.strip()
     else:
-        assert (result.text, result.start, result.match) == (answer, UNALIGNED, MatchType.NOT_FOUND)
-    if result.start != UNALIGNED:
+        assert (result.text, result.start, result.match) == (answer, NO_START, MatchType.NOT_FOUND)
+    if result.start != NO_START:
         assert result.start >= 0
         assert result.text
         assert prepared.text[result.start : result.start + len(result.text)] == result.text
@@ -148,13 +147,13 @@ def test_any_answer_in_any_context(raw_context: str, raw_answer: str, raw_start:
 @given(st.text("ab ", min_size=1, max_size=30), st.text("ab", min_size=1, max_size=3), starts)
 def test_exact_match_is_the_nearest(context: str, answer: str, start: int) -> None:
     """An answer without a start is another matter: whole words come first there."""
-    assume(context.strip() and start != UNALIGNED)
+    assume(context.strip() and start != NO_START)
     expected_start = max(start - (len(context) - len(context.lstrip())), 0)
     prepared = AlignmentContext(context)
     expected_start = min(expected_start, len(prepared.text))
     expected = nearest_occurrence(prepared.text, answer, expected_start)
     result = align_answer(prepared, answer, start)
-    assert result.start == (UNALIGNED if expected is None else expected)
+    assert result.start == (NO_START if expected is None else expected)
 
 
 @settings(max_examples=300, deadline=None)
@@ -164,7 +163,7 @@ def test_normalized_match_is_the_nearest(context: str, answer: str, start: int) 
     assume(prepared.text == context and "  " not in context and "â" in answer)
     expected = nearest_occurrence(normalize(context).text, normalize(answer).text, min(start, len(context)))
     result = align_answer(prepared, answer, start)
-    assert result.start == (UNALIGNED if expected is None else expected)
+    assert result.start == (NO_START if expected is None else expected)
 
 
 @settings(deadline=None)
@@ -199,10 +198,10 @@ def test_a_span_of_the_raw_context_is_an_exact_match(raw: str, data: st.DataObje
         ("sul ou Sul", "Sul", 0, ("Sul", 7, MatchType.MOVED)),  # an exact match is preferred to a closer one
         ("e\u0301" * 4 + " Sul x sul", "SUL", 9, ("Sul", 9, MatchType.NORMALIZED)),  # distances do not count marks
         ("o sul", "\u0301 Sul", 0, ("sul", 2, MatchType.NORMALIZED)),
-        ("Straße", "STRASSE", 0, ("STRASSE", UNALIGNED, MatchType.NOT_FOUND)),
-        ("não está aqui", "em lugar nenhum", 4, ("em lugar nenhum", UNALIGNED, MatchType.NOT_FOUND)),
-        ("abc", "\u0301", 0, ("\u0301", UNALIGNED, MatchType.NOT_FOUND)),
-        ("abc", " &nbsp; ", 0, ("", UNALIGNED, MatchType.EMPTY)),
+        ("Straße", "STRASSE", 0, ("STRASSE", NO_START, MatchType.NOT_FOUND)),
+        ("não está aqui", "em lugar nenhum", 4, ("em lugar nenhum", NO_START, MatchType.NOT_FOUND)),
+        ("abc", "\u0301", 0, ("\u0301", NO_START, MatchType.NOT_FOUND)),
+        ("abc", " &nbsp; ", 0, ("", NO_START, MatchType.EMPTY)),
         ("abc", "c", 10**30, ("c", 2, MatchType.MOVED)),
     ],
 )
@@ -223,7 +222,7 @@ def test_align_question_keeps_usable_answers() -> None:
     assert [alignment.match for alignment in alignments] == [MatchType.NORMALIZED, MatchType.NOT_FOUND, MatchType.EMPTY]
     for_evaluation, _ = align_question(raw, prepared, keep_unaligned=True)
     assert for_evaluation.answer_texts == ("Sa\u0303o Paulo", "Rio")
-    assert for_evaluation.answer_starts == (4, UNALIGNED)
+    assert for_evaluation.answer_starts == (4, NO_START)
     assert not is_aligned(for_evaluation, 1)
 
 
@@ -233,7 +232,7 @@ def test_time_is_linear_in_the_text() -> None:
     for unit in ("&amp;", "amp;", "&#38;", "a ", "a\u0301"):
         prepared = AlignmentContext("&" + unit * (1_000_000 // len(unit)))
         align_answer(prepared, "Nada disso", 500_000)
-        align_answer(prepared, unit * 100_000 + "b", UNALIGNED)
+        align_answer(prepared, unit * 100_000 + "b", NO_START)
     assert time.process_time() - begin < 20  # about 3 s; hours if quadratic
 
 
@@ -247,12 +246,12 @@ def test_time_is_linear_in_the_text() -> None:
         ("O humano viveu no Ano 1500 e no ano 1600", "ano", ("ano", 32, MatchType.MOVED), False),
         ("caravanas", "ana", ("ana", 5, MatchType.MOVED), False),
         ("caravanas e bananas", "ANA", ("ana", 5, MatchType.NORMALIZED), True),
-        ("caravanas", "rio", ("rio", UNALIGNED, MatchType.NOT_FOUND), False),
+        ("caravanas", "rio", ("rio", NO_START, MatchType.NOT_FOUND), False),
     ],
 )
 def test_without_a_start_index_whole_words_come_first(
     context: str, answer: str, expected: tuple[str, int, MatchType], ambiguous: bool
 ) -> None:
-    found = align_answer(AlignmentContext(context), answer, UNALIGNED)
+    found = align_answer(AlignmentContext(context), answer, NO_START)
     assert (found.text, found.start, found.match) == expected
     assert found.is_ambiguous is ambiguous

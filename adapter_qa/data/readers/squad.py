@@ -14,7 +14,7 @@ from typing import IO, Any, NamedTuple
 
 from adapter_qa.core.errors import UserError, raise_first_problems, run_each
 from adapter_qa.core.files import is_text, kind
-from adapter_qa.data.questions import Question
+from adapter_qa.data.questions import NO_START, Question
 from adapter_qa.data.readers.compression import format_of
 from adapter_qa.data.readers.dataset_library import load_dataset
 from adapter_qa.data.readers.json_csv import CSV_SUFFIXES, read_records, stream_records
@@ -22,7 +22,6 @@ from adapter_qa.data.readers.record_files import read_rows, stream_rows
 from adapter_qa.data.readers.records import Record
 
 ANSWER_START_LIMIT = 2**31  # offsets are int32 in the windows
-NO_START = -1
 # pandas writes 12.0 in columns with gaps, and some locales have a comma; but 1,000 is not 1.
 WHOLE_NUMBER = re.compile(r"(-?[0-9]+)([.,]0{1,2})?")
 SEARCH = "prepare_squad_pt.py finds the start of answers without one"
@@ -162,8 +161,8 @@ def parse_question(
         record: the record.
         need_answers: whether it must have answers.
         columns: its keys.
-        need_starts: whether each answer must have its start index. Otherwise a missing or unusable one becomes -1, and
-            an answer may be plain text.
+        need_starts: whether each answer must have its start index. Otherwise a missing or unusable one becomes
+            `NO_START`, and an answer may be plain text.
 
     Raises:
         RecordError: keys are missing or have the wrong type.
@@ -387,7 +386,12 @@ def _read_answers(
         starts = starts if isinstance(starts, list) else [starts]
         starts = [_lenient_start(start) for start in starts] if len(starts) == len(texts) else [NO_START] * len(texts)
     answers = _check_answers(key, texts, starts)
-    if impossible is None and answers.texts and not any(map(str.strip, answers.texts)) and {*answers.starts} == {-1}:
+    if (
+        impossible is None
+        and answers.texts
+        and not any(map(str.strip, answers.texts))
+        and {*answers.starts} == {NO_START}
+    ):
         return _Answers([], [])  # what some programs write for an unanswerable question; others say `is_impossible`
     return answers
 
