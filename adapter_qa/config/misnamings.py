@@ -8,7 +8,34 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Answer(NamedTuple):
+    """What to do in place of giving an option of another program.
+
+    Attributes:
+        text: {} stands for the value that is given, {name} for the logger that the option's name means.
+        option: the option of this project that it names first; None for advice, which holds for every script.
+        default: stands for a value that is not given.
+        takes_number: whether `default` also stands for a value that is no number.
+    """
+
+    text: str
+    option: str | None = None
+    default: str = "NAME"
+    takes_number: bool = False
+
+    def with_value(self, name: str, value: Any) -> str:
+        """Return the text for a name and its value: for `--gpu cuda:1` with the 1, for `--n_gpu` with the default."""
+        if self is _GPU and str(value).lower() == "cpu":
+            return "it is called --use_cpu"
+        given = str(value).removeprefix("cuda:")
+        if value is None or (self.takes_number and not given.replace(",", "").isdecimal()):
+            given = self.default
+        logger = {"tb": "tensorboard", "comet": "comet_ml"}.get(name, name.removeprefix("use_"))
+        return self.text.replace("{name}", logger).replace("{}", given)
+
 
 # Our option: its names in other programs. Of several entries with one name, the first that the script has counts.
 CALLED = {
@@ -102,49 +129,53 @@ CALLED = {
     "--dry_run": "dry dryrun check",
     "--hub_model_id": "hub_id repo_id hub_repo",
 }
-# Other names: what to do. {} stands for the value that is given.
-_GPU = "choose GPUs with CUDA_VISIBLE_DEVICES={} in front of the command; --use_cpu True uses none"
-_PROCESSES = "start the script with torchrun --nproc_per_node {} in front of its name; see docs/distributed.md"
-_FLOAT32 = "give --bf16 False for float32"
-_HALF = "give --bf16 True or --fp16 True, or --bf16 False for float32; without them the device decides"
-_RESUME = "leave it out; the same command with the same --output_dir resumes"
-_FULL = "give --train_adapter False, which trains all weights"
-_LEFT_OUT = "leave it out; "
-ADVICE = {
+_GPU = Answer(
+    "choose GPUs with CUDA_VISIBLE_DEVICES={} in front of the command; --use_cpu True uses none",
+    default="0",
+    takes_number=True,
+)
+_PROCESSES = Answer(
+    "start the script with torchrun --nproc_per_node {} in front of its name; see docs/distributed.md",
+    default="2",
+    takes_number=True,
+)
+_HALF = Answer("give --bf16 True or --fp16 True, or --bf16 False for float32; without them the device decides")
+_FROZEN = Answer("leave it out; the base model is frozen unless --train_adapter False is given")
+_QUESTION = Answer("leave it out; a question is cut only if --max_seq_length leaves it no space")
+ADVICE = {  # for other names
     _GPU: "gpu gpus gpu_id gpu_ids cuda cuda_device use_cuda use_gpu device devices accelerator visible_devices",
     _PROCESSES: "n_gpu num_gpus n_gpus num_processes nproc nproc_per_node world_size ddp distributed multi_gpu",
-    _FLOAT32: "fp32 float32 full_precision no_fp16 no_amp",
+    Answer("give --bf16 False for float32"): "fp32 float32 full_precision no_fp16 no_amp",
     _HALF: "amp half mixed_precision precision dtype torch_dtype autocast use_fp16 use_bf16 float16 bfloat16",
-    _RESUME: "resume resume_from resume_from_ckpt resume_training continue continue_training ckpt_path restart",
-    _FULL: "full full_finetuning full_fine_tuning full_finetune finetune fine_tune no_adapter unfreeze",
-    "give --report_to {name}": "wandb tensorboard trackio mlflow comet comet_ml clearml neptune swanlab use_wandb "
-    "use_tensorboard tb",
-    "give --report_to wandb and set WANDB_PROJECT={} in front of the command": "wandb_project",
-    "set OMP_NUM_THREADS={} in front of the command": "threads num_threads n_threads cores num_cores n_jobs",
-    "give the file as first word of the command, without an option": "config config_file options options_file yaml "
-    "args_file",
-    _LEFT_OUT + "the model's config.json says it": "model_type model_class architecture",
-    _LEFT_OUT + "fast tokenizers are always used": "use_fast use_fast_tokenizer fast_tokenizer",
-    _LEFT_OUT + "code in a model's folder is never run": "trust_remote_code",
-    _LEFT_OUT + "the base model is frozen unless --train_adapter False is given": "freeze freeze_base freeze_model "
-    "freeze_encoder",
-    _LEFT_OUT + "a question is cut only if --max_seq_length leaves it no space": "max_query_length max_question_length",
-    _LEFT_OUT + "every better value counts": "early_stopping_threshold early_stopping_delta min_delta",
+    Answer("leave it out; the same command with the same --output_dir resumes"): "resume resume_from "
+    "resume_from_ckpt resume_training continue continue_training ckpt_path restart",
+    Answer("give --train_adapter False, which trains all weights"): "full full_finetuning full_fine_tuning "
+    "full_finetune finetune fine_tune no_adapter unfreeze",
+    Answer("give --report_to {name}"): "wandb tensorboard trackio mlflow comet comet_ml clearml neptune swanlab "
+    "use_wandb use_tensorboard tb",
+    Answer("give --report_to wandb and set WANDB_PROJECT={} in front of the command"): "wandb_project",
+    Answer("set OMP_NUM_THREADS={} in front of the command", default="N"): "threads num_threads n_threads cores "
+    "num_cores n_jobs",
+    Answer("give the file as first word of the command, without an option"): "config config_file options "
+    "options_file yaml args_file",
+    Answer("leave it out; the model's config.json says it"): "model_type model_class architecture",
+    Answer("leave it out; fast tokenizers are always used"): "use_fast use_fast_tokenizer fast_tokenizer",
+    Answer("leave it out; code in a model's folder is never run"): "trust_remote_code",
+    _FROZEN: "freeze freeze_base freeze_model freeze_encoder",
+    _QUESTION: "max_query_length max_question_length",
+    Answer("leave it out; every better value counts"): "early_stopping_threshold early_stopping_delta min_delta",
 }
 MIN_SIMILAR = 5  # characters of a name in these tables that a mistyped name may resemble
-VALUE_OF = {_GPU: "0", _PROCESSES: "2"}  # where the given value is no number, or there is none
 
 
 @cache
-def _answers() -> dict[str, list[str]]:
+def _answers() -> dict[str, list[Answer]]:
     """Return the answers to each name, in the order of the tables."""
-    answers: dict[str, list[str]] = {}
-    for called, names in CALLED.items():
+    entries = [(Answer(f"it is called {text}", text.split()[0].removeprefix("--")), CALLED[text]) for text in CALLED]
+    answers: dict[str, list[Answer]] = {}
+    for answer, names in [*entries, *ADVICE.items()]:
         for name in names.split():
-            answers.setdefault(name, []).append(f"it is called {called}")
-    for advice, names in ADVICE.items():
-        for name in names.split():
-            answers.setdefault(name, []).append(advice)
+            answers.setdefault(name, []).append(answer)
     return answers
 
 
@@ -157,32 +188,14 @@ def right_name(name: str, value: Any, known: Collection[str]) -> str | None:
         known: the options of the script.
     """
     answers = {
-        misnaming: next((text for text in texts if _is_possible(text, known)), None)
-        for misnaming, texts in _answers().items()
+        misnaming: possible[0]
+        for misnaming, of_name in _answers().items()
+        if (possible := [answer for answer in of_name if answer.option is None or answer.option in known])
     }
-    if name in answers and answers[name] is not None:
-        return _with_value(str(answers[name]), name, value)
-    similar = [misnaming for misnaming, answer in answers.items() if answer and len(misnaming) >= MIN_SIMILAR]
+    if name in answers:
+        return answers[name].with_value(name, value)
+    similar = [misnaming for misnaming in answers if len(misnaming) >= MIN_SIMILAR]
     near = difflib.get_close_matches(name, [*known, *similar], n=1)
     if not near:
         return None
-    return f"did you mean {near[0]}?" if near[0] in known else _with_value(str(answers[near[0]]), near[0], value)
-
-
-def _is_possible(answer: str, known: Collection[str]) -> bool:
-    """Return whether a script has the option that an answer names first."""
-    _, dashes, rest = answer.partition("it is called --")
-    return not dashes or rest.split()[0] in known
-
-
-def _with_value(answer: str, name: str, value: Any) -> str:
-    """Return advice that repeats a value: of `--gpu cuda:1` the 1, of `--n_gpu` a number to begin with."""
-    if answer == _GPU and str(value).lower() == "cpu":
-        return "it is called --use_cpu"
-    given = str(value).removeprefix("cuda:")
-    if answer in VALUE_OF and not given.replace(",", "").isdecimal():
-        given = VALUE_OF[answer]
-    elif value is None:
-        given = "N" if "OMP" in answer else "NAME"
-    logger = {"tb": "tensorboard", "comet": "comet_ml"}.get(name, name.removeprefix("use_"))
-    return answer.replace("{name}", logger).replace("{}", given)
+    return f"did you mean {near[0]}?" if near[0] in known else answers[near[0]].with_value(near[0], value)

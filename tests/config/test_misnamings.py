@@ -120,7 +120,7 @@ def test_a_mistyped_name_of_other_programs_is_recognised() -> None:
 
 def test_answers_name_options_and_no_option_is_a_misnaming() -> None:
     options = QA | NER | MLM
-    for answer in [*CALLED, *ADVICE]:
+    for answer in [*CALLED, *(advice.text for advice in ADVICE)]:
         assert set(re.findall(r"--(\w+)", answer)) - {"nproc_per_node"} <= options, answer
     for names in [*CALLED.values(), *ADVICE.values()]:
         assert [
