@@ -8,7 +8,7 @@ without them it is slower than float32.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 
@@ -20,18 +20,19 @@ from adapter_qa.core.messages import log_note
 BF16_CAPABILITY, FP16_CAPABILITY = (8, 0), (7, 0)
 ISA_LIMIT = "ONEDNN_MAX_CPU_ISA"  # environment variable of oneDNN, which computes PyTorch's products in bfloat16
 ISA_WITHOUT_BF16 = ("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI")
+Autocast = Literal["no", "bf16", "fp16"]  # as accelerate names them
 OVERRULE = "--bf16 or --fp16 decides otherwise"
 
 
 class Precision(NamedTuple):
-    """The precision of a run, float32 if neither type of 16 bits is set, and why.
+    """The precision of a run, and why.
 
     Attributes:
+        autocast: the type of 16 bits that autocast computes in; "no" for float32.
         fp32_products: how products of float32 matrices are computed on a CPU: "ieee" or "bf16".
     """
 
-    bf16: bool
-    fp16: bool
+    autocast: Autocast
     fp32_products: str
     reason: str
 
@@ -65,28 +66,27 @@ def choose_precision(options: TrainingOptions, cpu_units: str | None) -> Precisi
     if options.bf16 is not None or options.fp16 is not None:
         if options.fp16 and not accelerated:
             log_note(["--fp16 needs an accelerator; on the CPU the run is in float32"])
-            return Precision(
-                bool(options.bf16), fp16=False, fp32_products=products, reason="--fp16 needs an accelerator"
-            )
+            return Precision("no", products, "--fp16 needs an accelerator")
         given = [f"--{name} {value}" for name in ("bf16", "fp16") if (value := vars(options)[name]) is not None]
-        return Precision(bool(options.bf16), bool(options.fp16), products, reason=f"given by {' '.join(given)}")
+        autocast: Autocast = "bf16" if options.bf16 else "fp16" if options.fp16 else "no"
+        return Precision(autocast, products, f"given by {' '.join(given)}")
     if not options.do_train:
-        return Precision(False, False, products, f"the default of an evaluation by itself; {OVERRULE}")
+        return Precision("no", products, f"the default of an evaluation by itself; {OVERRULE}")
     if not accelerated:
         if options.fp32_products is not None:
-            return Precision(False, False, products, f"given by --fp32_products {products}")
+            return Precision("no", products, f"given by --fp32_products {products}")
         if options.deepspeed is not None:
-            return Precision(False, False, IEEE, "the default of DeepSpeed on a CPU")
+            return Precision("no", IEEE, "the default of DeepSpeed on a CPU")
         if cpu_units is None:
-            return Precision(False, False, IEEE, "this CPU has no bfloat16 units to use")
-        return Precision(True, False, IEEE, f"this CPU has {cpu_units}; --bf16 False for float32")
+            return Precision("no", IEEE, "this CPU has no bfloat16 units to use")
+        return Precision("bf16", IEEE, f"this CPU has {cpu_units}; --bf16 False for float32")
     if not torch.cuda.is_available():
-        return Precision(False, False, IEEE, "the default on this device")
+        return Precision("no", IEEE, "the default on this device")
     capability, name = torch.cuda.get_device_capability(), torch.cuda.get_device_name()
-    bf16 = capability >= BF16_CAPABILITY
-    fp16 = not bf16 and capability >= FP16_CAPABILITY
-    reason = f"{name} computes it in hardware" if bf16 or fp16 else f"{name} has no matrix units for 16 bits"
-    return Precision(bf16, fp16, IEEE, f"{reason}; {OVERRULE}")
+    if capability < FP16_CAPABILITY:
+        return Precision("no", IEEE, f"{name} has no matrix units for 16 bits; {OVERRULE}")
+    autocast = "bf16" if capability >= BF16_CAPABILITY else "fp16"
+    return Precision(autocast, IEEE, f"{name} computes it in hardware; {OVERRULE}")
 
 
 def choose_fast_step(options: TrainingOptions) -> bool:

@@ -99,7 +99,7 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
     _check_report_to(options.report_to or [])
     use_fp32_products(precision.fp32_products)
     # transformers obeys this variable, which an earlier run of this process may have set.
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision.bf16 else "fp16" if precision.fp16 else "no"
+    os.environ["ACCELERATE_MIXED_PRECISION"] = precision.autocast
     _prepare_environment(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
     args = _library_args(values)
     args.precision_reason = precision.reason
@@ -117,14 +117,15 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
 def _decided_values(options: TrainingOptions, precision: Precision) -> dict[str, Any]:
     """Return the values of `TrainerArguments` by name; None stands for the library's own default."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    values |= {"bf16": precision.bf16, "fp16": precision.fp16, "fp32_products": precision.fp32_products}
+    values |= {name: precision.autocast == name for name in ("bf16", "fp16")}
+    values["fp32_products"] = precision.fp32_products
     values["fast_step"] = choose_fast_step(options)
     values["eval_strategy"] = options.effective_eval_strategy
     values["load_best_model_at_end"] = options.keeps_best
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
     if options.keep_checkpoint is None:
         values["keep_checkpoint"] = options.save_total_limit is None or options.save_total_limit > 1
-    if not torch.accelerator.is_available() and (precision.bf16 or process_count() > 1):
+    if not torch.accelerator.is_available() and (precision.autocast == "bf16" or process_count() > 1):
         # Without use_cpu the library refuses bfloat16 on the CPU, and takes several processes for separate runs.
         values["use_cpu"] = True
     if process_count() == 1:

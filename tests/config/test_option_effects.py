@@ -197,8 +197,8 @@ def precision_on_a_gpu(case: Case) -> str:
     case.patch.setattr(torch.cuda, "is_available", lambda: True)
     case.patch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     case.patch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
-    precision = choose_precision(case.config.training, None)
-    return "bfloat16" if precision.bf16 else "float16" if precision.fp16 else "float32"
+    autocast = choose_precision(case.config.training, None).autocast
+    return {"bf16": "bfloat16", "fp16": "float16", "no": "float32"}[autocast]
 
 
 def tf32_on_a_gpu(case: Case) -> bool:

@@ -46,7 +46,7 @@ def options(**values: Any) -> TrainingOptions:
     ],
 )  # fmt: skip
 def test_precision_on_a_cpu(values: dict[str, Any], units: str | None, bf16: bool, products: str, reason: str) -> None:
-    assert choose_precision(options(**values), units) == (bf16, False, products, reason)
+    assert choose_precision(options(**values), units) == ("bf16" if bf16 else "no", products, reason)
 
 
 def test_products_in_bfloat16_need_a_cpu_with_units(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,34 +93,31 @@ def test_library_error_becomes_a_one_line_user_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "bf16", "fp16", "reason"),
+    ("capability", "autocast", "reason"),
     [
-        ((9, 0), True, False, "A GPU computes it in hardware"),
-        ((8, 0), True, False, "A GPU computes it in hardware"),
-        ((7, 5), False, True, "A GPU computes it in hardware"),
-        ((7, 0), False, True, "A GPU computes it in hardware"),
-        ((6, 1), False, False, "A GPU has no matrix units for 16 bits"),
+        ((9, 0), "bf16", "A GPU computes it in hardware"),
+        ((8, 0), "bf16", "A GPU computes it in hardware"),
+        ((7, 5), "fp16", "A GPU computes it in hardware"),
+        ((7, 0), "fp16", "A GPU computes it in hardware"),
+        ((6, 1), "no", "A GPU has no matrix units for 16 bits"),
     ],
 )
 def test_precision_depends_on_the_device(
-    capability: tuple[int, int], bf16: bool, fp16: bool, reason: str, monkeypatch: pytest.MonkeyPatch
+    capability: tuple[int, int], autocast: str, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
     precision = choose_precision(training_options(do_train=True), None)
-    assert (precision.bf16, precision.fp16) == (bf16, fp16)
-    assert precision.reason == f"{reason}; --bf16 or --fp16 decides otherwise"
-    for values in ({"bf16": False}, {"fp16": True}, {"bf16": True}, {"fp16": False}):
-        precision = choose_precision(training_options(**values), None)
-        ((option, value),) = values.items()
-        expected = (values.get("bf16", False), values.get("fp16", False), "ieee", f"given by --{option} {value}")
-        assert precision == expected
+    assert precision == (autocast, "ieee", f"{reason}; --bf16 or --fp16 decides otherwise")
+    for option, value in (("bf16", False), ("fp16", True), ("bf16", True), ("fp16", False)):
+        precision = choose_precision(training_options(**{option: value}), None)
+        assert precision == (option if value else "no", "ieee", f"given by --{option} {value}")
     reason = "the default of an evaluation by itself; --bf16 or --fp16 decides otherwise"
-    assert choose_precision(training_options(), None) == (False, False, "ieee", reason)
+    assert choose_precision(training_options(), None) == ("no", "ieee", reason)
     options = training_options(use_cpu=True, do_train=True)
-    assert choose_precision(options, None) == (False, False, "ieee", "this CPU has no bfloat16 units to use")
+    assert choose_precision(options, None) == ("no", "ieee", "this CPU has no bfloat16 units to use")
 
 
 def test_float16_without_an_accelerator_becomes_float32_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
