@@ -364,40 +364,44 @@ def _read_answers(
     if impossible is not None and not isinstance(impossible, bool):
         return _Answers([], [], f"'is_impossible' is {kind(impossible)}; it must be true or false")
     key = columns.answer_in(fields)
-    answers = fields.get(key)
+    answers, start = fields.get(key), fields.get(columns.answer_start)
     has_start = columns.answer_start in fields
-    start = fields.get(columns.answer_start)
     if impossible or answers == [] or (has_start and _is_gap(answers) and _is_gap(start)):
         return _Answers([], [])
     if answers is None and not has_start:
         return _Answers([], [], f"no {columns.answer!r}" if need_answers else "", known=False)
     if key == "answer_text" and not has_start and need_starts:
         return _Answers([], [], f"no {columns.answer_start!r} beside {key!r}; {SEARCH}")
-    texts: Any
-    starts: Any
     if isinstance(answers, dict):
         texts, starts = answers.get("text"), answers.get("answer_start")
     elif isinstance(answers, list) and all(isinstance(answer, dict) and "text" in answer for answer in answers):
-        texts, starts = [answer["text"] for answer in answers], [answer.get("answer_start", ...) for answer in answers]
+        texts, starts = _split_pairs(answers, need_starts=need_starts)
+    elif has_start and not isinstance(answers, list):
+        texts, starts = [answers], [start]
     else:
-        texts, starts = (answers, start) if isinstance(answers, list) or not has_start else ([answers], [start])
-    if not need_starts:
-        texts = texts if isinstance(texts, list) else [texts]
-        starts = starts if isinstance(starts, list) else [starts]
-        starts = [_lenient_start(start) for start in starts] if len(starts) == len(texts) else [NO_START] * len(texts)
-    answers = _check_answers(key, texts, starts)
-    if (
-        impossible is None
-        and answers.texts
-        and not any(map(str.strip, answers.texts))
-        and {*answers.starts} == {NO_START}
-    ):
-        return _Answers([], [])  # what some programs write for an unanswerable question; others say `is_impossible`
-    return answers
+        texts, starts = answers, start
+    read = _check_answers(key, texts, starts) if need_starts else _check_answers(key, *_lenient(texts, starts))
+    is_blank = len(read.texts) > 0 and not any(map(str.strip, read.texts)) and {*read.starts} == {NO_START}
+    # Some programs write a blank answer for an unanswerable question; others say `is_impossible`.
+    return _Answers([], []) if impossible is None and is_blank else read
+
+
+def _split_pairs(answers: list[dict[str, Any]], *, need_starts: bool) -> tuple[list[Any], list[Any] | None]:
+    """Return the texts and the start indices of answers; no indices at all if one is missing that is needed."""
+    is_complete = all("answer_start" in answer for answer in answers)
+    starts = [answer.get("answer_start") for answer in answers] if is_complete or not need_starts else None
+    return [answer["text"] for answer in answers], starts
+
+
+def _lenient(texts: Any, starts: Any) -> tuple[list[Any], list[int]]:
+    """Return the texts, also a single one, and their start indices, with `NO_START` for those that cannot be used."""
+    texts = texts if isinstance(texts, list) else [texts]
+    starts = starts if isinstance(starts, list) else [starts]
+    return texts, list(map(_lenient_start, starts)) if len(starts) == len(texts) else [NO_START] * len(texts)
 
 
 def _check_answers(key: str, texts: Any, starts: Any) -> _Answers:
-    if not isinstance(texts, list) or not isinstance(starts, list) or ... in starts:
+    if not isinstance(texts, list) or not isinstance(starts, list):
         forms = "[{'text', 'answer_start'}, ...] or {'text': [...], 'answer_start': [...]}"
         return _Answers([], [], f"{key!r} must be {forms}; {SEARCH}")
     if len(texts) != len(starts):
