@@ -39,7 +39,7 @@ from adapter_qa.models.saved_adapters import (
     read_setup,
 )
 from adapter_qa.models.tasks import task_of_class
-from adapter_qa.models.weights import read_weights, weight_names, weights_file
+from adapter_qa.models.weights import find_weights, read_weights, weight_names
 
 LOCATIONS = ("mh_adapter", "output_adapter")  # after the attention block, after the feed-forward block
 KIND_KEYS = (*LOCATIONS, "inv_adapter")  # what distinguishes pfeiffer, houlsby and the kinds with +inv
@@ -371,7 +371,7 @@ def read_adapter(folder: Path, name: str, base_config: dict[str, Any]) -> Adapte
 def sites_in_weights(folder: Path, name: str | None = None) -> set[AdapterSite]:
     """Return the sites for which a saved adapter's file has weights; `name` is the saved one, None for any."""
     matches = map(
-        ADAPTER_SITE.search, map(current_adapter_weight, weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
+        ADAPTER_SITE.search, map(current_adapter_weight, weight_names(find_weights(folder, *ADAPTER_WEIGHTS)))
     )
     return {
         AdapterSite(int(match["layer"]), "mh_adapter" if match["block"].startswith("attention") else "output_adapter")
@@ -388,7 +388,7 @@ def current_adapter_weight(name: str) -> str:
 
 
 def _has_inverse(folder: Path) -> bool:
-    return any("invertible" in name for name in weight_names(weights_file(folder, *ADAPTER_WEIGHTS)))
+    return any("invertible" in name for name in weight_names(find_weights(folder, *ADAPTER_WEIGHTS)))
 
 
 def _compare_with_weights(source: AdapterSource, folder: Path, sites: set[AdapterSite], layers: int) -> AdapterSource:
@@ -434,7 +434,7 @@ def _compare_low_rank(source: AdapterSource, document: dict[str, Any], layers: i
     `build_setup` finds out whether all weights of a layer are there.
     """
     folder = source.folder or Path()
-    saved = layers_of_names(weight_names(weights_file(folder, *ADAPTER_WEIGHTS)), str(document.get("name")))
+    saved = layers_of_names(weight_names(find_weights(folder, *ADAPTER_WEIGHTS)), str(document.get("name")))
     if max(saved, default=0) >= layers:
         raise UserError(f"{folder}: has weights for {max(saved) + 1} layers, the base model has {layers}")
     used = set(range(layers)) - set(source.config["leave_out"])
@@ -471,7 +471,7 @@ def is_same_adapter(first: AdapterSource, second: AdapterSource) -> bool:
 def _anonymous_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the weights of a saved adapter by their names without that of the adapter."""
     name = str(read_json(folder / ADAPTER_CONFIG).get("name"))
-    weights = read_weights(weights_file(folder, *ADAPTER_WEIGHTS))
+    weights = read_weights(find_weights(folder, *ADAPTER_WEIGHTS))
     return {key.replace(f".{name}.", ".", 1): weight for key, weight in weights.items()}
 
 

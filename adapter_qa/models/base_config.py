@@ -10,14 +10,9 @@ from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.models.encoders import ENCODERS, SIZES, window_limit, with_sizes
+from adapter_qa.models.file_names import BASE_WEIGHTS
 from adapter_qa.models.refused_encoders import refusal
 
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 LARGEST_SIZE = 2**24  # a larger one is a mistake or an attack
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
@@ -54,9 +49,9 @@ def read_base_config(
     problems = [f"{path}: {problem}" for problem in _config_problems(config)]
     problems += _attention_problems(options.attn_implementation, config)
     model = Path(options.model_name_or_path)
-    if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in WEIGHT_FILES):
+    if model.is_dir() and not options.random_init and not any((model / file).is_file() for file in BASE_WEIGHTS):
         random = " or --random_init True" if can_be_random else ""
-        problems.append(f"{model}: holds no weights ({WEIGHT_FILES[0]}); give a trained model{random}")
+        problems.append(f"{model}: holds no weights ({BASE_WEIGHTS[0]}); give a trained model{random}")
     raise_if_any(problems)
     return config
 

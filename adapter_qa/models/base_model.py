@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
@@ -26,7 +26,7 @@ from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError, error_line
 from adapter_qa.core.files import read_json
 from adapter_qa.core.messages import log_note
-from adapter_qa.models.base_config import WEIGHT_FILES, read_base_config
+from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_tokenizer import (
     CASING_OPTIONS,
     apply_casing,
@@ -44,9 +44,10 @@ from adapter_qa.models.encoders import (
     takes_token_types,
     with_sizes,
 )
+from adapter_qa.models.file_names import BASE_WEIGHTS
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.tasks import TASKS, Task
-from adapter_qa.models.weights import check_finite, check_precision, read_weights, weight_names, weights_file
+from adapter_qa.models.weights import check_finite, check_precision, find_weights, read_weights, weight_names
 
 DEFAULT_LABELS = ("LABEL_0", "LABEL_1")  # the library's
 CHECKED_TOKENS = 4  # of the input on which a new model is checked
@@ -151,31 +152,16 @@ def load_model(
             _check_forward(empty, f"{options.config_name or name}")
             return empty
     if Path(name).is_dir():
-        weight_files(options)
-
-    def load(loader: Any, source: str | None, **options: Any) -> tuple[PreTrainedModel, list[str], list[str]]:
-        """Return the model, the names of weights that the library made up for it, and those that it left out."""
-        with _library_errors(f"{name}: the weights cannot be loaded"):
-            model, loading_info = loader.from_pretrained(
-                source,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                **options,
-                **attention,
-            )
-        prefix = "" if require_head else base_prefix(config)
-        missing = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
-        missing = [key for key in missing if key.startswith(prefix) and ".pooler." not in key]
-        return model, missing, loading_info["unexpected_keys"]
-
-    model, missing, unexpected = load(model_class, name, **_source_options(options))
+        find_base_weights(options)
+    arguments = {"config": config, **attention}
+    needed = "" if require_head else base_prefix(config)
+    loaded = _from_pretrained(name, model_class, name, needed, **_source_options(options), **arguments)
     has_old_names = task == "mlm" and bool(ENCODERS[config.model_type].old_head)
-    renamed = _with_usual_names(options, config) if missing or has_old_names else None
+    renamed = _with_usual_names(options, config) if loaded.missing or has_old_names else None
     if renamed is not None:
-        model, missing, unexpected = load(type(model), None, state_dict=renamed)
-        model.name_or_path = config.name_or_path = name
+        loaded = _from_pretrained(name, type(loaded.model), None, needed, state_dict=renamed, **arguments)
+        loaded.model.name_or_path = config.name_or_path = name
+    model, missing, unexpected = loaded
     if missing:
         raise UserError(
             f"{name}: {len(missing)} weights are missing or of another shape, e.g. {missing[0]}; its weights and its "
@@ -187,6 +173,28 @@ def load_model(
     check_finite(name, weights)
     _check_forward(model, name)
     return model
+
+
+class _Loaded(NamedTuple):
+    """A model, the needed weights that its files lack, so that the library made them up, and those that it left out."""
+
+    model: PreTrainedModel
+    missing: list[str]
+    unexpected: list[str]
+
+
+def _from_pretrained(name: str, loader: Any, source: str | None, needed: str, **arguments: Any) -> _Loaded:
+    """Load the base model `name` with a class of the library; `source` is None if its weights are given.
+
+    `needed` is what the names of the weights begin with that must not be missing.
+    """
+    with _library_errors(f"{name}: the weights cannot be loaded"):
+        model, loading_info = loader.from_pretrained(
+            source, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True, **arguments
+        )
+    made_up = sorted({*loading_info["missing_keys"], *loading_info["mismatched_keys"]})
+    missing = [key for key in made_up if key.startswith(needed) and ".pooler." not in key]
+    return _Loaded(model, missing, loading_info["unexpected_keys"])
 
 
 def _notes_on_layers(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> list[str]:
@@ -235,13 +243,13 @@ def read_base_weights(options: ModelOptions) -> dict[str, torch.Tensor]:
     """
     return {
         name: weight
-        for path in weight_files(options)
+        for path in find_base_weights(options)
         for name, weight in read_weights(path, only_weights=False).items()
     }
 
 
-def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> str | None:
-    """Return a line for the user if the base model was saved without a head for masked language modelling.
+def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> None:
+    """Check that the output layer for masked language modelling is not random; a note says if the rest of the head is.
 
     Args:
         options: the base model.
@@ -251,7 +259,7 @@ def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> str |
         UserError: if the base has no weights for the output layer and does not use those of the embeddings either.
     """
     head, name, encoder = head_names(model), options.model_name_or_path, ENCODERS[model.config.model_type]
-    saved = [current_name(name) for path in weight_files(options) for name in weight_names(path)]
+    saved = [current_name(name) for path in find_base_weights(options) for name in weight_names(path)]
     files = list(_present_head_names(saved, encoder).values())
 
     def missing(names: Iterable[str]) -> list[str]:
@@ -266,14 +274,16 @@ def check_masked_lm_head(options: ModelOptions, model: PreTrainedModel) -> str |
         )
     absent = missing(head)
     if not absent:
-        return None
+        return
     is_discriminator = _is_discriminator(saved, encoder)
     what = "is a discriminator, which was not trained to predict tokens, and " if is_discriminator else ""
     advice = "" if is_discriminator else "; if there is a checkpoint of this base model with its head, give that"
-    return (
-        f"{name}: {what}has no head for masked language modelling ({len(absent)} weights are missing, e.g. {absent[0]})"
-        "; a random one is trained together with the adapter, which learns to fit it, and losses are not comparable "
-        f"with those of other base models{advice}"
+    log_note(
+        [
+            f"{name}: {what}has no head for masked language modelling ({len(absent)} weights are missing, e.g. "
+            f"{absent[0]}); a random one is trained together with the adapter, which learns to fit it, and losses are "
+            f"not comparable with those of other base models{advice}"
+        ]
     )
 
 
@@ -366,7 +376,7 @@ def _library_config(options: ModelOptions, labels: Sequence[str]) -> PretrainedC
     return config
 
 
-def weight_files(options: ModelOptions) -> list[Path]:
+def find_base_weights(options: ModelOptions) -> list[Path]:
     """Return the files of the base model's weights, in the format that the library prefers.
 
     Their headers are checked; the weights are not read. What a hub id names is downloaded.
@@ -375,7 +385,7 @@ def weight_files(options: ModelOptions) -> list[Path]:
         UserError: if a file is missing or damaged.
     """
     folder = Path(options.model_name_or_path)
-    first = weights_file(folder, *WEIGHT_FILES) if folder.is_dir() else _downloaded(options, *WEIGHT_FILES)
+    first = find_weights(folder, *BASE_WEIGHTS) if folder.is_dir() else _downloaded(options, *BASE_WEIGHTS)
     files = [first]
     if first.suffix == ".json":
         weight_map = read_json(first).get("weight_map")
@@ -397,7 +407,7 @@ def has_local_weights(options: ModelOptions) -> bool:
     """Return whether the weights of the base model are on this machine; a dry run downloads none."""
     name, revision, cache = options.model_name_or_path, options.model_revision, options.cache_dir
     return Path(name).is_dir() or any(
-        isinstance(try_to_load_from_cache(name, file, cache_dir=cache, revision=revision), str) for file in WEIGHT_FILES
+        isinstance(try_to_load_from_cache(name, file, cache_dir=cache, revision=revision), str) for file in BASE_WEIGHTS
     )
 
 

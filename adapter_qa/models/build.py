@@ -27,7 +27,7 @@ from adapter_qa.models.low_rank import keep_autocast_dtype
 from adapter_qa.models.parameters import FUSION_MARK, adapter_mark, head_names
 from adapter_qa.models.saved_adapters import SavedHead
 from adapter_qa.models.saved_fusion import read_fusion_config
-from adapter_qa.models.weights import check_finite, read_weights, weights_file
+from adapter_qa.models.weights import check_finite, find_weights, read_weights
 
 
 def build_setup(model: PreTrainedModel, setup: AdapterSetup) -> None:
@@ -96,7 +96,7 @@ def _load_adapter(model: PreTrainedModel, source: AdapterSource, folder: Path) -
     """Load the weights of an adapter. Its file must have all of them."""
     loader = AdapterLoader(model)
     rename = loader.rename_func(str(read_json(folder / ADAPTER_CONFIG)["name"]), source.name)
-    state = {rename(name): weight for name, weight in read_weights(weights_file(folder, *ADAPTER_WEIGHTS)).items()}
+    state = {rename(name): weight for name, weight in read_weights(find_weights(folder, *ADAPTER_WEIGHTS)).items()}
     loading_info: dict[str, Any] = {}
     try:
         loader.load_from_state_dict(state, source.name, loading_info=loading_info)
@@ -124,12 +124,12 @@ def _add_fusion(model: PreTrainedModel, fusion: Fuse, saved: Path | None) -> Non
             site.delete_fusion_layer(fusion.name)
     if saved is not None:
         names = {name for name, _ in model.named_parameters() if FUSION_MARK in name}
-        path = weights_file(saved, *FUSION_WEIGHTS)
+        path = find_weights(saved, *FUSION_WEIGHTS)
         _load_weights(model, path, read_weights(path), names)
 
 
 def _load_head(model: PreTrainedModel, head: SavedHead) -> None:
-    path = weights_file(head.folder, *HEAD_WEIGHTS)
+    path = find_weights(head.folder, *HEAD_WEIGHTS)
     state, names = read_weights(path), head_names(model)
     if head.flexible is not None:
         state = head.flexible.usual_weights(state, names)

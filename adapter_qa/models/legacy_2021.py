@@ -36,7 +36,7 @@ from adapter_qa.models.saved_adapters import (
 )
 from adapter_qa.models.setup_decisions import setup_of_folder
 from adapter_qa.models.tasks import Task
-from adapter_qa.models.weights import read_weights, weights_file
+from adapter_qa.models.weights import find_weights, read_weights
 
 VERSION = {"version": f"adapters.{adapters.__version__}"}  # tells the library that activations have their new names
 NO_TASK = cast(Task, "none")  # recorded in a converted folder whose head has none of our tasks
@@ -167,6 +167,6 @@ def _convert_fusion(folder: Path, target: Path) -> None:
 
 def _convert_weights(folder: Path, target: Path, names: tuple[str, str]) -> None:
     """Write weights as safetensors, without tied ones; as copies that share no memory, which safetensors requires."""
-    weights = read_weights(weights_file(folder, *names))
+    weights = read_weights(find_weights(folder, *names))
     state = {name: weight.contiguous().clone() for name, weight in weights.items() if not TIED.search(name)}
     save_file(state, target / names[0], metadata={"format": "pt"})

@@ -43,7 +43,7 @@ from adapter_qa.models.flexible_heads import FlexibleHead, read_flexible_head
 from adapter_qa.models.metadata import Origin, RunMetadata, TrainedOn, read_document, read_metadata
 from adapter_qa.models.saved_fusion import read_fusion_config
 from adapter_qa.models.tasks import TASKS, Task, task_of_class
-from adapter_qa.models.weights import weight_names, weights_file
+from adapter_qa.models.weights import find_weights, weight_names
 
 # Key in adapter_config.json: in the last layer the adapter has no module after the feed-forward block.
 ATTENTION_ONLY_LAST_LAYER = "houlsby_MHA_lastlayer"
@@ -295,9 +295,9 @@ def check_saved_files(saved: SavedAdapterSetup) -> None:
     """
     if saved.fusion is not None:
         read_fusion_config(saved.fusion)
-        weight_names(weights_file(saved.fusion, *FUSION_WEIGHTS))
+        weight_names(find_weights(saved.fusion, *FUSION_WEIGHTS))
     if saved.head is not None:
-        weight_names(weights_file(saved.head.folder, *HEAD_WEIGHTS))
+        weight_names(find_weights(saved.head.folder, *HEAD_WEIGHTS))
 
 
 # ---------------------------------------------------------------- adapter-transformers 2.x

@@ -10,7 +10,7 @@ from adapters import AdapterFusionConfig
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import read_json
 from adapter_qa.models.file_names import FUSION_CONFIG, FUSION_WEIGHTS
-from adapter_qa.models.weights import weight_names, weights_file
+from adapter_qa.models.weights import find_weights, weight_names
 
 PART = re.compile(r"adapter_fusion_layer\.[^.]+\.(query|key|value)\.")  # of a fusion layer, in the name of a weight
 
@@ -39,7 +39,7 @@ def read_fusion_config(folder: Path) -> AdapterFusionConfig:
 
 def fusion_notes(folder: Path) -> list[str]:
     """Return notes on what a saved fusion has and what is not used; errors as in `read_fusion_config`."""
-    config, names = read_fusion_config(folder), weight_names(weights_file(folder, *FUSION_WEIGHTS))
+    config, names = read_fusion_config(folder), weight_names(find_weights(folder, *FUSION_WEIGHTS))
     parts = {match[1] for match in map(PART.search, names) if match is not None}
     unused = sorted(part for part in parts if not config[part])
     notes = []

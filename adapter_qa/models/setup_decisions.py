@@ -43,7 +43,7 @@ from adapter_qa.models.saved_adapters import (
 )
 from adapter_qa.models.setup_problems import adapter_problems, option_problems, shared_layer_problems
 from adapter_qa.models.tasks import TASKS, Task
-from adapter_qa.models.weights import weight_names, weights_file
+from adapter_qa.models.weights import find_weights, weight_names
 
 # ---------------------------------------------------------------- decisions
 
@@ -284,7 +284,7 @@ def _with_starting_head(setup: AdapterSetup, fusion: FusionOptions) -> AdapterSe
         return setup
     sources = setup.sources_of_head
     if sources and (head := sources[0].head) is not None:
-        weight_names(weights_file(head.folder, *HEAD_WEIGHTS))
+        weight_names(find_weights(head.folder, *HEAD_WEIGHTS))
         return replace(setup, starting_head=head)
     if fusion.fusion_head == HEAD_FROM_QA:
         names = ", ".join(source.name for source in setup.tasks)

@@ -18,7 +18,7 @@ PRECISIONS = {"float32", "float16", "bfloat16", "float64"}  # in which weights m
 TRAINER_STATES = ("optimizer.pt", "scheduler.pt", "scaler.pt", "rng_state*.pth")  # what `Trainer` unpickles
 
 
-def weights_file(folder: Path, *names: str) -> Path:
+def find_weights(folder: Path, *names: str) -> Path:
     """Return the first of the named files that a folder holds; give the name of the current format first.
 
     Raises:

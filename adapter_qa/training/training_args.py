@@ -151,7 +151,7 @@ def _library_args(values: dict[str, Any]) -> TrainerArguments:
     """
     try:
         args = TrainerArguments(**{name: value for name, value in values.items() if value is not None})
-        log_note(check_optimizer_and_schedule(args))
+        _check_optimizer_and_schedule(args)
         _check_compilation_and_checkpointing(args)
         if args.deepspeed is not None:
             disable_zero3_init()
@@ -229,11 +229,10 @@ def _check_compilation_and_checkpointing(args: TrainerArguments) -> None:
         )
 
 
-def check_optimizer_and_schedule(args: TrainerArguments) -> list[str]:
+def _check_optimizer_and_schedule(args: TrainerArguments) -> None:
     """Look up the optimizer and build the schedule. The library does so only when training begins.
 
-    Returns:
-        Notes for the user.
+    Notes name settings that do nothing, or not what is probably meant.
 
     Raises:
         ValueError, TypeError, ImportError, RuntimeError: if the library refuses one of them.
@@ -270,7 +269,7 @@ def check_optimizer_and_schedule(args: TrainerArguments) -> list[str]:
             f"--lr_scheduler_type reduce_lr_on_plateau waits for {args.metric_for_best_model} to fall; "
             """--lr_scheduler_kwargs '{"mode": "max"}' lets it wait for a rise"""
         )
-    return notes
+    log_note(notes)
 
 
 def data_and_adapter_options(config: QARunConfig | NERRunConfig | MLMRunConfig) -> list[Any]:

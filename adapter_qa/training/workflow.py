@@ -198,8 +198,7 @@ def build_model(
         )
         _save_random_base(run.record, model, base.tokenizer)
     elif task == "mlm" and _can_read_weights(run) and not (run.setup is not None and run.setup.loads_saved_head):
-        note = check_masked_lm_head(options, model)
-        log_note([note] if note is not None else [])
+        check_masked_lm_head(options, model)
     if run.setup is not None:
         build_setup(model, run.setup)
     on_main_process(run.record.begin)

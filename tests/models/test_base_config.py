@@ -14,7 +14,7 @@ from transformers import CONFIG_MAPPING, BertForQuestionAnswering, RobertaForQue
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.base_config import WEIGHT_FILES, check_window, read_base_config
+from adapter_qa.models.base_config import BASE_WEIGHTS, check_window, read_base_config
 from adapter_qa.models.encoders import ENCODERS, SIZES, window_limit
 
 
@@ -171,7 +171,7 @@ def test_missing_weights_are_refused_unless_they_are_random(folder: Path) -> Non
     assert read_base_config(ModelOptions(str(folder), random_init=True))["model_type"] == "bert"
 
 
-@pytest.mark.parametrize("name", WEIGHT_FILES)
+@pytest.mark.parametrize("name", BASE_WEIGHTS)
 def test_every_format_of_weights_is_found(folder: Path, name: str) -> None:
     (folder / "model.safetensors").rename(folder / name)
     assert read_base_config(ModelOptions(str(folder)))["model_type"] == "bert"

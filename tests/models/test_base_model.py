@@ -12,7 +12,7 @@ import huggingface_hub.constants
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.problems import problem_of
+from support.problems import notes_of, problem_of
 from support.scripts import run_main
 from transformers import (
     AutoTokenizer,
@@ -298,13 +298,15 @@ def test_an_embedding_with_more_rows_than_tokens_is_allowed(copied: Path) -> Non
 
 
 @pytest.mark.parametrize("prefix", ["module.", "model.", "net.transformer."])
-def test_weights_under_the_name_of_a_program_are_loaded_with_their_head(copied: Path, prefix: str) -> None:
+def test_weights_under_the_name_of_a_program_are_loaded_with_their_head(
+    copied: Path, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     expected = load_model(ModelOptions(str(copied)), "mlm").state_dict()
     change_weights(copied, lambda state: {prefix + name: weight for name, weight in state.items()})
     model = load_model(ModelOptions(str(copied)), "mlm")
     assert all(torch.equal(weight, expected[name]) for name, weight in model.state_dict().items())
     assert model.name_or_path == str(copied)
-    assert check_masked_lm_head(ModelOptions(str(copied)), model) is None
+    assert notes_of(capsys, check_masked_lm_head, ModelOptions(str(copied)), model) == []
 
 
 @pytest.mark.parametrize(
@@ -357,17 +359,18 @@ def test_a_language_adapter_on_a_base_without_its_head_is_trained_after_a_note(c
     assert notes("--do_eval", "--load_adapter", tmp_path / "mlm", "--output_dir", tmp_path / "eval") == []
 
 
-def test_roberta_without_its_head_is_recognised(tiny_roberta: Path, tmp_path: Path) -> None:
+def test_roberta_without_its_head_is_recognised(
+    tiny_roberta: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = Path(shutil.copytree(tiny_roberta, tmp_path / "base"))
     options = ModelOptions(str(folder))
-    assert check_masked_lm_head(options, load_model(options, "mlm")) is None
+    assert notes_of(capsys, check_masked_lm_head, options, load_model(options, "mlm")) == []
     change_weights(folder, lambda state: {name: w for name, w in state.items() if name.startswith("roberta.")})
-    note = check_masked_lm_head(options, load_model(options, "mlm", shapes_only=True))
-    assert note is not None
+    (note,) = notes_of(capsys, check_masked_lm_head, options, load_model(options, "mlm", shapes_only=True))
     assert "(4 weights are missing, e.g. lm_head.dense.bias)" in note
 
 
-def test_an_output_layer_of_its_own_is_used_or_missing(copied: Path) -> None:
+def test_an_output_layer_of_its_own_is_used_or_missing(copied: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(copied, tie_word_embeddings=False)
     options = ModelOptions(str(copied))
     assert problem_of(check_masked_lm_head, options, load_model(options, "mlm")) == (
@@ -378,7 +381,7 @@ def test_an_output_layer_of_its_own_is_used_or_missing(copied: Path) -> None:
     output = torch.randn(read_base_config(options)["vocab_size"], 32)
     change_weights(copied, lambda state: state | {"cls.predictions.decoder.weight": output})
     model = load_model(options, "mlm")
-    assert check_masked_lm_head(options, model) is None
+    assert notes_of(capsys, check_masked_lm_head, options, model) == []
     assert torch.equal(model.get_parameter("cls.predictions.decoder.weight"), output)
 
 

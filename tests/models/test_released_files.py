@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support.encoder_configs import tiny_config
-from support.problems import problem_of
+from support.problems import notes_of, problem_of
 from transformers import AutoModelForMaskedLM, PretrainedConfig
 
 from adapter_qa.config.options import ModelOptions
@@ -197,7 +197,9 @@ TRIED = [(kind, form) for kind in ENCODERS for form in FORMS if form in OF_EVERY
 
 
 @pytest.mark.parametrize(("model_type", "form"), TRIED)
-def test_every_form_gives_the_same_model(model_type: str, form: str, tmp_path: Path) -> None:
+def test_every_form_gives_the_same_model(
+    model_type: str, form: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = released(model_type)
     weights, files, has_head = FORMS[form]
     options = write(tmp_path, model.config, weights(model), files)
@@ -207,8 +209,8 @@ def test_every_form_gives_the_same_model(model_type: str, form: str, tmp_path: P
         if has_head:
             torch.testing.assert_close(loaded(IDS).logits, model.logits, rtol=0, atol=1e-6)
     assert weights_fingerprint(loaded) == base_files_fingerprint(options) == model.fingerprint
-    note = check_masked_lm_head(options, loaded)
-    assert note is None if has_head else note is not None and "; if there is a checkpoint of this base" in note
+    notes = notes_of(capsys, check_masked_lm_head, options, loaded)
+    assert notes == [] if has_head else "; if there is a checkpoint of this base" in notes[0]
 
 
 @pytest.mark.parametrize("model_type", ENCODERS)
@@ -252,14 +254,16 @@ def as_microsoft_releases_it(model: Released) -> State:
 
 @pytest.mark.parametrize("prefix", ["", "module."])
 @pytest.mark.parametrize("legacy", [None, False])
-def test_the_head_of_a_released_deberta_is_used(prefix: str, legacy: bool | None, tmp_path: Path) -> None:
+def test_the_head_of_a_released_deberta_is_used(
+    prefix: str, legacy: bool | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = released("deberta-v2")
     options = write(tmp_path, model.config, prefixed(prefix, as_microsoft_releases_it(model)), in_a_pickle)
     change_config(options, **({} if legacy is None else {"legacy": legacy}))
     loaded: Any = load_model(options, "mlm").eval()
     with torch.no_grad():
         torch.testing.assert_close(loaded(IDS).logits, model.logits, rtol=0, atol=1e-6)
-    assert check_masked_lm_head(options, loaded) is None
+    assert notes_of(capsys, check_masked_lm_head, options, loaded) == []
     assert base_files_fingerprint(options) == weights_fingerprint(loaded) == model.fingerprint
 
 
@@ -279,7 +283,9 @@ DISCRIMINATORS: dict[str, Callable[[Released], State]] = {
 
 
 @pytest.mark.parametrize("model_type", DISCRIMINATORS)
-def test_a_discriminator_has_no_head_that_predicts_tokens(model_type: str, tmp_path: Path) -> None:
+def test_a_discriminator_has_no_head_that_predicts_tokens(
+    model_type: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     model = released(model_type)
     options = write(tmp_path, model.config, DISCRIMINATORS[model_type](model), in_a_pickle)
     loaded: Any = load_model(options, "mlm").eval()
@@ -290,11 +296,11 @@ def test_a_discriminator_has_no_head_that_predicts_tokens(model_type: str, tmp_p
         "deberta-v2": "cls.predictions.transform.LayerNorm.bias",
         "electra": "generator_predictions.LayerNorm.bias",
     }
-    assert check_masked_lm_head(options, loaded) == (
+    assert notes_of(capsys, check_masked_lm_head, options, loaded) == [
         f"{tmp_path}: is a discriminator, which was not trained to predict tokens, and has no head for masked language "
         f"modelling (4 weights are missing, e.g. {first[model_type]}); a random one is trained together with the "
         "adapter, which learns to fit it, and losses are not comparable with those of other base models"
-    )
+    ]
 
 
 # ---------------------------------------------------------------- refused

@@ -1,4 +1,4 @@
-"""The problems that a call reports."""
+"""The problems and notes that a call reports."""
 
 from __future__ import annotations
 
@@ -22,3 +22,10 @@ def problem_of(call: Callable[..., Any], *args: Any) -> str:
     """Return the only problem of the `UserError` that a call raises."""
     (problem,) = problems_of(call, *args)
     return problem
+
+
+def notes_of(capsys: pytest.CaptureFixture[str], call: Callable[..., Any], *args: Any) -> list[str]:
+    """Return the notes that a call prints."""
+    capsys.readouterr()
+    call(*args)
+    return [line.removeprefix("note: ") for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
