@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +173,6 @@ def check_setup(model: PreTrainedModel, setup: AdapterSetup | None) -> None:
         raise RuntimeError(f"{len(wrong)} weights are trainable or frozen contrary to the setup, e.g. {wrong[0]}")
 
 
-class _OutputChanged(Exception):  # noqa: N818, it is no error
-    """Ends a forward pass at the first layer with another output than before."""
-
-
 def check_effect(model: PreTrainedModel, setup: AdapterSetup) -> None:
     """Check that every adapter, invertible adapter and fusion layer of a new model acts on the encoder's output.
 
@@ -189,36 +185,13 @@ def check_effect(model: PreTrainedModel, setup: AdapterSetup) -> None:
     """
     if next(model.parameters()).is_meta:
         return
-    tokens = torch.arange(CHECKED_TOKENS, device=model.device)[None] % model.config.vocab_size
     unused = {layer for site in _adapter_sites(model) for layer in site.adapter_fusion_layer.values()}
-    outputs: list[torch.Tensor] = []  # of the layers, in the order in which they ran first
-    later_outputs: Iterator[torch.Tensor] = iter(())
-
-    def encode() -> None:
-        nonlocal later_outputs
-        later_outputs = iter(outputs)
-        model.base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
-
-    def compare(_: nn.Module, inputs: Any, output: Sequence[torch.Tensor]) -> None:
-        before = next(later_outputs, None)
-        if before is None:
-            outputs.append(output[0])
-        elif not torch.equal(before, output[0]):
-            raise _OutputChanged
-
     hooks = [layer.register_forward_hook(lambda layer, *_: unused.discard(layer)) for layer in unused]
-    hooks += [layer.register_forward_hook(compare) for layer in _encoder_layers(model)]
     training = [module for module in model.modules() if module.training]
-    weights = dict(model.named_parameters())
     model.eval()
     try:
-        with torch.no_grad():
-            encode()
-            idle = [
-                part
-                for part, mark in _marks_of_parts(setup).items()
-                if not _acts([weights[name] for name in weights if mark in name], encode)
-            ]
+        outputs = _layer_outputs(model)
+        idle = [part for part, mark in _marks_of_parts(setup).items() if not _acts(model, mark, outputs)]
     finally:
         for module in training:
             module.training = True
@@ -242,21 +215,36 @@ def _marks_of_parts(setup: AdapterSetup) -> dict[str, str]:
     return marks
 
 
-def _acts(weights: list[nn.Parameter], encode: Callable[[], object]) -> bool:
-    """Return whether noise in place of the weights changes the output; then the weights are as before."""
+@torch.no_grad()
+def _layer_outputs(model: PreTrainedModel) -> list[torch.Tensor]:
+    """Return the outputs of the encoder's layers for a few tokens, in the order in which they run."""
+    outputs: list[torch.Tensor] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, inputs, output: outputs.append(output[0]))
+        for layer in _encoder_layers(model)
+    ]
+    tokens = torch.arange(CHECKED_TOKENS, device=model.device)[None] % model.config.vocab_size
+    try:
+        model.base_model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return outputs
+
+
+def _acts(model: PreTrainedModel, mark: str, outputs: list[torch.Tensor]) -> bool:
+    """Return whether noise in place of the weights with a mark changes the outputs; then the weights are as before."""
+    weights = [weight for name, weight in model.named_parameters() if mark in name]
     saved = [weight.data for weight in weights]
     size = max((weight.numel() for weight in weights), default=0)
     noise = torch.empty(size).uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
     try:
         for weight in weights:  # all of them get the same numbers, which takes hardly any memory
             weight.data = noise[: weight.numel()].view(weight.shape).to(weight)
-        encode()
-    except _OutputChanged:
-        return True
+        return not all(map(torch.equal, outputs, _layer_outputs(model)))
     finally:
         for weight, data in zip(weights, saved, strict=True):
             weight.data = data
-    return False
 
 
 def trained_names(model: PreTrainedModel, setup: AdapterSetup) -> set[str]:

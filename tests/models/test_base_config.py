@@ -14,8 +14,9 @@ from transformers import CONFIG_MAPPING, BertForQuestionAnswering, RobertaForQue
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError
-from adapter_qa.models.base_config import BASE_WEIGHTS, check_window, read_base_config
+from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.models.encoders import ENCODERS, SIZES, window_limit
+from adapter_qa.models.file_names import BASE_WEIGHTS
 
 
 @pytest.fixture
