@@ -20,7 +20,7 @@ from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.readers.dataset_library import dataset_source
 from adapter_qa.data.readers.squad import QuestionColumns, load_hub_squad, read_squad_files
-from adapter_qa.training.shared_files import fingerprints, shared_file_notes, unseen_notes
+from adapter_qa.training.shared_files import check_answers_unseen, find_seen_files, fingerprints, shared_file_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,9 +125,10 @@ def _load_fold(config: QARunConfig) -> dict[str, QuestionSplit]:
     number = config.data.fold or 1
     splits = load_folds(config)[number - 1].splits
     source = splits["train"].source
-    notes = unseen_notes(_saved_models(config), fingerprints(source))
+    seen = find_seen_files(_saved_models(config), fingerprints(source))
+    check_answers_unseen(seen)
     if config.is_cross_validation:
-        log_note(notes)
+        log_note([f"{words}: has read the texts of {file}, whose questions --folds scores" for words, file, _ in seen])
     else:
         _note_left_out(f"fold {number}", source["unaligned"], source["unaligned"] + source["questions"])
     return splits

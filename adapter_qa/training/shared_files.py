@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from adapter_qa.core.errors import raise_if_any
 from adapter_qa.core.files import read_json
+from adapter_qa.models.tasks import TASKS
 from adapter_qa.runs.layout import RUN_FILE
 
-LANGUAGE_SCRIPT = "run_mlm_adapter.py"
 OPTIONS = {"eval": "validation_file", "predict": "test_file", "calibration": "calibration_file"}
 
 
@@ -36,36 +36,46 @@ def shared_file_notes(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[
     return notes
 
 
-def unseen_notes(models: Mapping[str, Path], files: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Check that no saved model has trained on the files that a cross-validation scores.
+class SeenFile(NamedTuple):
+    """A file of a cross-validation that a saved model has been trained on; `words` name the model on the command line.
+
+    A language adapter has read the texts, but has not seen the answers.
+    """
+
+    words: str
+    file: str
+    by_language_adapter: bool
+
+
+def find_seen_files(models: Mapping[str, Path], files: Iterable[Mapping[str, Any]]) -> list[SeenFile]:
+    """Return the first file that each saved model has been trained on, of those that a cross-validation scores.
 
     What trained elsewhere, or left no run.json, is unknown.
 
     Args:
         models: folders of runs, or in them, by the words of the command line that name them.
         files: fingerprints.
-
-    Returns:
-        A line for each language adapter that has read their texts; it has not seen their answers.
-
-    Raises:
-        UserError: one of the models has.
     """
     scored = {file["sha256"]: file["file"] for file in files}
-    problems, notes = [], []
+    seen = []
     for words, path in models.items():
         record = (path.parent if path.name.startswith("adapters-") else path) / RUN_FILE
         run = read_json(record) if record.is_file() else {}
         data = run.get("data")
         trained = data.get("train") if isinstance(data, dict) else None
-        seen = [file["sha256"] for file in fingerprints(trained)] if isinstance(trained, dict) else []
-        names = [scored[digest] for digest in seen if digest in scored]
-        if names and run.get("script") == LANGUAGE_SCRIPT:
-            notes.append(f"{words}: has read the texts of {names[0]}, whose questions --folds scores")
-        elif names:
-            problems.append(
-                f"{words}: was trained on {names[0]}, whose questions --folds scores; give another model, or leave "
-                "it out"
-            )
-    raise_if_any(problems)
-    return notes
+        digests = [file["sha256"] for file in fingerprints(trained)] if isinstance(trained, dict) else []
+        names = [scored[digest] for digest in digests if digest in scored]
+        if names:
+            seen.append(SeenFile(words, names[0], run.get("script") == TASKS["mlm"].script))
+    return seen
+
+
+def check_answers_unseen(seen: Iterable[SeenFile]) -> None:
+    """Raise UserError if a saved model has seen the answers that are to be scored."""
+    raise_if_any(
+        [
+            f"{words}: was trained on {file}, whose questions --folds scores; give another model, or leave it out"
+            for words, file, by_language_adapter in seen
+            if not by_language_adapter
+        ]
+    )
