@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from adapters import Fuse, Stack
 
 from adapter_qa.config.options import AdapterOptions, LanguageAdapterOptions
-from adapter_qa.models.adapter_source import AdapterSite, AdapterSource, new_config
+from adapter_qa.models.adapter_config import new_config
+from adapter_qa.models.adapter_source import AdapterSite, AdapterSource
 from adapter_qa.models.metadata import LanguageSwap
 from adapter_qa.models.saved_adapters import SavedAdapterSetup, SavedHead
 from adapter_qa.models.tasks import Task

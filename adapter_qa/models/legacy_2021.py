@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json, write_json
+from adapter_qa.models.adapter_config import current_config, kind_of
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.adapter_source import current_config, kind_of, sites_in_weights
+from adapter_qa.models.adapter_source import sites_in_weights
 from adapter_qa.models.file_names import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,

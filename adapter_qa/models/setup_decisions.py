@@ -21,10 +21,9 @@ from adapter_qa.config.options import (
 )
 from adapter_qa.config.validation import parse_fuse_adapters, setup_problems
 from adapter_qa.core.errors import UserError, raise_if_any, run_all, run_each
+from adapter_qa.models.adapter_config import LANGUAGE_REDUCTION, TASK_REDUCTION
 from adapter_qa.models.adapter_setup import AdapterSetup, ConfigOptions
 from adapter_qa.models.adapter_source import (
-    LANGUAGE_REDUCTION,
-    TASK_REDUCTION,
     AdapterSource,
     check_language_adapter,
     find_adapter,

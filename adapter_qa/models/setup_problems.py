@@ -11,17 +11,17 @@ from adapters.utils import ACTIVATION_RENAME
 
 from adapter_qa.config.low_rank import NOT_FOR_LANGUAGE, NOT_FUSED, SETTINGS, is_low_rank, read_low_rank
 from adapter_qa.config.options import ADAPTER_CONFIGS, SMALLEST_REDUCTION, AdapterOptions, LanguageAdapterOptions
-from adapter_qa.models.adapter_setup import AdapterSetup, ConfigOptions
-from adapter_qa.models.adapter_source import (
+from adapter_qa.models.adapter_config import (
     ACTIVATIONS,
     KIND_KEYS,
     LOCATIONS,
     TASK_REDUCTION,
-    AdapterSource,
     family_of,
     is_valid_reduction,
     kind_of,
 )
+from adapter_qa.models.adapter_setup import AdapterSetup, ConfigOptions
+from adapter_qa.models.adapter_source import AdapterSource
 from adapter_qa.models.encoders import encoder_of
 from adapter_qa.models.saved_adapters import LANGUAGE_ADAPTER
 

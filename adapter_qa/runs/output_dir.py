@@ -9,8 +9,8 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from adapter_qa.models.adapter_config import kind_of
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.adapter_source import kind_of
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

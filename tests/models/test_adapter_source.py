@@ -17,13 +17,8 @@ from support.saved_folders import BASE_CONFIG, write_adapter, write_setup
 from support.setups import write_config
 
 from adapter_qa.config.options import ModelOptions
-from adapter_qa.models.adapter_source import (
-    AdapterSource,
-    check_language_adapter,
-    find_adapter,
-    new_config,
-    read_adapter,
-)
+from adapter_qa.models.adapter_config import new_config
+from adapter_qa.models.adapter_source import AdapterSource, check_language_adapter, find_adapter, read_adapter
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.file_names import ADAPTER_CONFIG

@@ -38,7 +38,7 @@ from adapter_qa.config.low_rank import read_low_rank
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.readers.squad import read_squad
 from adapter_qa.inference.exported_model import ExportedModel
-from adapter_qa.models.adapter_source import kind_of, new_config
+from adapter_qa.models.adapter_config import kind_of, new_config
 from adapter_qa.models.build import build_setup, cast_frozen_weights, trained_names
 from adapter_qa.models.encoders import with_sizes
 from adapter_qa.models.fast_step import use_fast_step

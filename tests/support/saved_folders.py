@@ -10,7 +10,7 @@ import torch
 from adapters.composition import AdapterCompositionBlock
 from safetensors.torch import save_file
 
-from adapter_qa.models.adapter_source import new_config
+from adapter_qa.models.adapter_config import new_config
 from adapter_qa.models.file_names import ADAPTER_CONFIG, SETUP_FILE
 
 BASE_CONFIG = {"model_type": "bert", "hidden_size": 32, "num_hidden_layers": 4}  # the encoder that the adapters fit

@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from adapter_qa.config.options import AdapterOptions, FusionOptions, LanguageAdapterOptions, ModelOptions, QADataOptions
+from adapter_qa.models.adapter_config import new_config
 from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.adapter_source import new_config
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
