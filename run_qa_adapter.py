@@ -24,7 +24,7 @@ from adapter_qa.core.resource_errors import report_resource_errors
 from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.models.base_config import check_window, read_base_config
 from adapter_qa.training.qa_data import QuestionSplit, load_questions, make_split_windows
-from adapter_qa.training.saved_options import with_saved_options
+from adapter_qa.training.saved_model_options import with_saved_model_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     from adapter_qa.data.window_dataset import QuestionDataset
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
 @silenced_training()
 def execute(argv: list[str]) -> RunContext[QARunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
-    config = with_saved_options(parse_config(QARunConfig, argv, description=str(__doc__), examples=EXAMPLES))
+    config = with_saved_model_options(parse_config(QARunConfig, argv, description=str(__doc__), examples=EXAMPLES))
     if not config.is_cross_validation or config.training.dry_run:
         return execute_once(argv, config)
     with restored_process(sys.argv[0]):

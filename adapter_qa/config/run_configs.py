@@ -82,7 +82,7 @@ class _ConfigBase:
         return [getattr(self, name) for name in self.group_names()]
 
     def taken_from_saved(self) -> dict[str, Any]:
-        """Return the options of `data` that come from a saved model, by name; see `training.saved_options`."""
+        """Return the options of `data` that come from a saved model, by name; see `training.saved_model_options`."""
         return {}
 
     def non_defaults(self) -> dict[str, Any]:

@@ -15,16 +15,18 @@ from adapter_qa.models.adapter_setup import AdapterSetup
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-# Options that old names did not contain. Those that are not at their default are appended, so that the trials of a
-# sweep never share a folder.
+# Options that old names did not contain, in their order in a name. Those that are not at their default are appended, so
+# that the trials of a sweep never share a folder.
 APPENDED = (
-    "seed", "adapter_reduction_factor", "adapter_non_linearity", "weight_decay", "warmup_ratio", "warmup_steps",
-    "lr_scheduler_type", "max_steps", "bf16", "max_seq_length", "doc_stride", "block_size", "version_2_with_negative",
-    "max_train_samples", "fusion_regularization", "fusion_decay_values", "weighted_loss", "weighted_loss_constant",
-    "next_sentence", "label_all_tokens", "bucket_by_length", "label_smoothing_factor", "text_column", "word_column",
-    "label_column", "question_column", "context_column", "answer_column", "answer_start_column", "do_lower_case",
-    "strip_accents", "fusion_head", "fp32_products", "head_learning_rate", "calibration_share", "folds", "fold_by",
-    "fold_choosing_share",
+    "weight_decay", "max_steps", "lr_scheduler_type", "warmup_ratio", "warmup_steps", "seed", "bf16",
+    "label_smoothing_factor", "fp32_products", "head_learning_rate", "bucket_by_length",
+    "do_lower_case", "strip_accents",
+    "question_column", "context_column", "answer_column", "answer_start_column", "word_column", "label_column",
+    "text_column", "block_size", "max_train_samples", "folds", "fold_by", "fold_choosing_share", "max_seq_length",
+    "doc_stride", "version_2_with_negative", "calibration_share", "label_all_tokens", "next_sentence", "weighted_loss",
+    "weighted_loss_constant",
+    "adapter_non_linearity", "adapter_reduction_factor",
+    "fusion_head", "fusion_regularization", "fusion_decay_values",
 )  # fmt: skip
 MAX_NAME = 240  # characters; file systems allow 255 bytes
 WITHOUT_BRACKETS = str.maketrans({"[": "-", ",": "-", "=": None, "]": None})  # which shells take for patterns
@@ -40,7 +42,7 @@ def derived_output_dir(
         model_name: folder or hub id of the base model.
         data: name of the data set, or a data file.
         setup: None for full fine-tuning.
-        options: the training arguments and the other groups of options.
+        options: the groups of options; None stands for a default that the device decides.
     """
     model = model_name.strip("/").replace("/", "-")
     setup_name = "qa_full" if setup is None else _setup_name(setup)
@@ -74,8 +76,8 @@ def _hyperparameters(setup: AdapterSetup | None, options: Sequence[DataclassInst
         f"madx2{madx2}",
         f"houlsby_MHA_lastlayer{any(source.attention_only_last_layer for source in adapters)}",
         f"ds{values['deepspeed'] is not None}",
-        f"fp16{values['fp16']}",
-        f"best{values['load_best_model_at_end']}",
+        f"fp16{bool(values['fp16'])}",
+        f"best{bool(values['load_best_model_at_end'])}",
         f"metric{values['metric_for_best_model']}",
         f"adapterconfig{'none' if setup is None else kind_of(setup.tasks[0].config).translate(WITHOUT_BRACKETS)}",
     ]
@@ -88,11 +90,11 @@ def _hyperparameters(setup: AdapterSetup | None, options: Sequence[DataclassInst
 
 def _appended(options: Sequence[DataclassInstance]) -> list[str]:
     """Return name and value of each option of `APPENDED` that is not at its default."""
+    values = {field.name: (getattr(group, field.name), field.default) for group in options for field in fields(group)}
     parts = []
-    for group in options:
-        for field in fields(group):
-            value = getattr(group, field.name)
-            if field.name in APPENDED and value != field.default:
-                shown = str(value.value if isinstance(value, Enum) else value)
-                parts.append(f"{field.name}{shown.replace('/', '-')}")
+    for name in APPENDED:
+        value, default = values.get(name, (None, None))
+        if value != default:
+            shown = str(value.value if isinstance(value, Enum) else value)
+            parts.append(f"{name}{shown.replace('/', '-')}")
     return parts

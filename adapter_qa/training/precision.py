@@ -57,7 +57,7 @@ def choose_precision(options: TrainingOptions, cpu_units: str | None) -> Precisi
     Raises:
         UserError: if the device cannot compute --fp32_products bf16.
     """
-    accelerated = _is_accelerated(options)
+    accelerated = is_accelerated(options)
     products = options.fp32_products or IEEE
     if products != IEEE and accelerated:
         raise UserError(f"--fp32_products {products}: is for CPUs; on a GPU give --bf16 True or --tf32 True, or {IEEE}")
@@ -95,7 +95,7 @@ def choose_fast_step(options: TrainingOptions) -> bool:
     Raises:
         UserError: if it is asked for on a GPU.
     """
-    if _is_accelerated(options):
+    if is_accelerated(options):
         if options.fast_step:
             raise UserError("--fast_step True: is for CPUs; leave it out, or give --use_cpu True")
         return False
@@ -104,8 +104,9 @@ def choose_fast_step(options: TrainingOptions) -> bool:
     return options.fast_step
 
 
-def _is_accelerated(options: TrainingOptions) -> bool:
-    return torch.accelerator.is_available() and not options.use_cpu
+def is_accelerated(options: TrainingOptions) -> bool:
+    """Return whether the run is on an accelerator; Apple's MPS is not used."""
+    return torch.accelerator.is_available() and not (options.use_cpu or torch.backends.mps.is_available())
 
 
 def use_fp32_products(products: str) -> None:

@@ -27,12 +27,14 @@ class RunContext(Generic[Config]):
         config: the options as the user gave them.
         setup: None for full fine-tuning.
         args: the training arguments; what the options leave open is decided.
+        precision_reason: why the precision is as it is.
         record: run.json, and the folder of the run.
     """
 
     config: Config
     setup: AdapterSetup | None
     args: TrainerArguments
+    precision_reason: str
     record: RunRecord
 
     @property

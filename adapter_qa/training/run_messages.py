@@ -78,7 +78,7 @@ def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
     plan = RunPlan(
         device=torch.cuda.get_device_name(args.device) if args.device.type == "cuda" else cpu_name(),
         precision="bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
-        precision_reason=args.precision_reason,
+        precision_reason=run.precision_reason,
         fp32_products=args.fp32_products,
         step=_step_text(run, bundle.model) if args.do_train else None,
         dropout=dropout_probabilities(bundle.model) if args.do_train else [],

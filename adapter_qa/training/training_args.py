@@ -25,13 +25,7 @@ from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError, error_line
 from adapter_qa.core.messages import log_note
 from adapter_qa.training.deepspeed_weights import disable_zero3_init
-from adapter_qa.training.precision import (
-    Precision,
-    choose_fast_step,
-    choose_precision,
-    cpu_bf16_units,
-    use_fp32_products,
-)
+from adapter_qa.training.precision import choose_fast_step, choose_precision, cpu_bf16_units, use_fp32_products
 
 # Optimizers that cannot be built without the model, by the beginning of their names, and the packages that they need.
 OPTIMIZERS_WITH_MODEL = {
@@ -49,7 +43,6 @@ class TrainerArguments(TrainingArguments):
     """`transformers.TrainingArguments` with the options that only this trainer has; see `resolve_training_args`.
 
     `push_at_end` replaces the library's `push_to_hub`, which would push checkpoints and the whole folder of the run.
-    `precision_reason` says why bf16 and fp16 are as they are.
     """
 
     fp32_products: str = IEEE
@@ -65,8 +58,6 @@ class TrainerArguments(TrainingArguments):
     trackio_space_id: str | None = None  # the library's default would send every log to a Space on the hub
 
     def __post_init__(self) -> None:
-        self.output_dir_is_derived = self.output_dir is None
-        self.precision_reason = ""
         self.idle_gpus = 0
         super().__post_init__()
         if self.ddp_find_unused_parameters is None:  # every step uses all trainable weights; a search takes time
@@ -82,27 +73,43 @@ class TrainerArguments(TrainingArguments):
         return 8 if self.fp16 or self.bf16 else 1
 
 
+def decide_arithmetic(options: TrainingOptions) -> tuple[TrainingOptions, str]:
+    """Return the options with device, precision and training step decided, and why the precision is as it is.
+
+    Raises:
+        UserError: if the device cannot compute what they ask for.
+    """
+    if torch.backends.mps.is_available() and not options.use_cpu:
+        options = replace(options, use_cpu=True)
+        log_note(["Apple's MPS lacks float64, which fusion needs; the run is on the CPU"])
+    precision = choose_precision(options, cpu_bf16_units())
+    decided = replace(
+        options,
+        bf16=precision.autocast == "bf16",
+        fp16=precision.autocast == "fp16",
+        fp32_products=precision.fp32_products,
+        fast_step=choose_fast_step(options),
+    )
+    return decided, precision.reason
+
+
 def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
-    """Return the training arguments: precision, evaluation and best epoch are decided, the DeepSpeed file is read.
+    """Return the training arguments: what the options leave open is decided, the DeepSpeed file is read.
 
     The processes of a run with several of them connect here.
 
     Raises:
         UserError: if the library refuses the options.
     """
-    if torch.backends.mps.is_available() and not options.use_cpu:
-        options = replace(options, use_cpu=True)
-        log_note(["Apple's MPS lacks float64, which fusion needs; the run is on the CPU"])
-    precision = choose_precision(options, cpu_bf16_units())
-    values = _decided_values(options, precision)
+    options, _ = decide_arithmetic(options)
+    values = _decided_values(options)
     _note_unused_options(options, on_cpu=bool(values["use_cpu"]))
     _check_report_to(options.report_to or [])
-    use_fp32_products(precision.fp32_products)
+    use_fp32_products(str(options.fp32_products))
     # transformers obeys this variable, which an earlier run of this process may have set.
-    os.environ["ACCELERATE_MIXED_PRECISION"] = precision.autocast
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if options.bf16 else "fp16" if options.fp16 else "no"
     _prepare_environment(deepspeed=values["deepspeed"] is not None, use_cpu=bool(options.use_cpu))
     args = _library_args(values)
-    args.precision_reason = precision.reason
     if args.idle_gpus:
         gpus = args.idle_gpus + 1
         log_note(
@@ -114,18 +121,15 @@ def resolve_training_args(options: TrainingOptions) -> TrainerArguments:
     return args
 
 
-def _decided_values(options: TrainingOptions, precision: Precision) -> dict[str, Any]:
+def _decided_values(options: TrainingOptions) -> dict[str, Any]:
     """Return the values of `TrainerArguments` by name; None stands for the library's own default."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    values |= {name: precision.autocast == name for name in ("bf16", "fp16")}
-    values["fp32_products"] = precision.fp32_products
-    values["fast_step"] = choose_fast_step(options)
     values["eval_strategy"] = options.effective_eval_strategy
     values["load_best_model_at_end"] = options.keeps_best
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
     if options.keep_checkpoint is None:
         values["keep_checkpoint"] = options.save_total_limit is None or options.save_total_limit > 1
-    if not torch.accelerator.is_available() and (precision.autocast == "bf16" or process_count() > 1):
+    if not torch.accelerator.is_available() and (options.bf16 or process_count() > 1):
         # Without use_cpu the library refuses bfloat16 on the CPU, and takes several processes for separate runs.
         values["use_cpu"] = True
     if process_count() == 1:

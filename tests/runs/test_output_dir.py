@@ -25,10 +25,9 @@ from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.models.tasks import Task
 from adapter_qa.runs.output_dir import APPENDED, DIGEST, MAX_NAME, derived_output_dir
-from adapter_qa.training.training_args import TrainerArguments, resolve_training_args
 
 LARGE = {"num_hidden_layers": 24, "hidden_size": 1024, "model_type": "bert"}
-GROUPS = (TrainerArguments, AdapterOptions, QADataOptions, MLMDataOptions, NERDataOptions, FusionOptions, ModelOptions)
+GROUPS = (TrainingOptions, AdapterOptions, QADataOptions, MLMDataOptions, NERDataOptions, FusionOptions, ModelOptions)
 REFERENCE = (
     "outputs/neuralmind-bert-large-portuguese-cased_pt_squad-train-v1.1/mlm_qa_fusion_AdCompostack/"
     "lr3e-05_bs16_GAS2_eps1e-06_epochs5.0_patience3_wamlmTrue_madx2True_houlsby_MHA_lastlayerFalse_dsFalse_fp16True"
@@ -94,27 +93,27 @@ def make_setup(
     )
 
 
-def run_options(**values: Any) -> TrainerArguments:
-    return resolve_training_args(TrainingOptions(report_to=[], **values))
+def run_options(**values: Any) -> TrainingOptions:
+    return TrainingOptions(report_to=[], **values)
 
 
 def reference_dir(**more: Any) -> Path:
     """Return the folder of the reference example with more options."""
-    args = run_options(
+    training = run_options(
         learning_rate=3e-5,
         per_device_train_batch_size=16,
         gradient_accumulation_steps=2,
         adam_epsilon=1e-6,
         num_train_epochs=5,
         early_stopping_patience=3,
-        do_train=True,
-        do_eval=True,
+        load_best_model_at_end=True,
+        fp16=True,
         **more,
     )
-    args.fp16 = True  # set here because a machine without a GPU may refuse the option
     setup = make_setup(fuse=["qa_squad11pt=new", "ner_lenerbr=new"], language="new", madx2=True)
     data = "data/pt_squad-train-v1.1.json"
-    return derived_output_dir("neuralmind/bert-large-portuguese-cased", data, setup, [args, AdapterOptions(madx2=True)])
+    groups: list[Any] = [training, AdapterOptions(madx2=True)]
+    return derived_output_dir("neuralmind/bert-large-portuguese-cased", data, setup, groups)
 
 
 def test_reference_example_of_the_old_trainer() -> None:
@@ -202,24 +201,19 @@ def test_every_appended_option_exists_and_is_tested() -> None:
 @pytest.mark.parametrize("name", APPENDED)
 def test_another_value_gives_another_folder(name: str) -> None:
     value = OTHER_VALUES[name]
-    group = next(group for group in GROUPS if name in {field.name for field in fields(group)})
-    of_device = name in ("bf16", "fp32_products")  # set afterwards, because a machine may refuse them
-    args = run_options(**({name: value} if group is TrainerArguments and not of_device else {}))
-    if of_device:
-        setattr(args, name, value)
     needed: dict[type[Any], dict[str, Any]] = {ModelOptions: {"model_name_or_path": "m"}}
-    defaults = [options(**needed.get(options, {})) for options in GROUPS[1:]]
-    plain = derived_output_dir("m", "d", make_setup(), [run_options(), *defaults])
-    changed = [replace(options, **{name: value}) if type(options) is group else options for options in defaults]
-    assert str(derived_output_dir("m", "d", make_setup(), [args, *changed])) == f"{plain}_{name}{value}"
+    defaults = [options(**needed.get(options, {})) for options in GROUPS]
+    plain = derived_output_dir("m", "d", make_setup(), defaults)
+    changed = [replace(options, **{name: value}) if name in vars(options) else options for options in defaults]
+    assert str(derived_output_dir("m", "d", make_setup(), changed)) == f"{plain}_{name}{value}"
 
 
 @settings(max_examples=30)
 @given(st.lists(st.from_regex(r"[a-z]{60,80}", fullmatch=True), min_size=2, max_size=3, unique=True))
 def test_long_names_are_cut_and_stay_distinct(names: list[str]) -> None:
-    args = run_options(seed=1)
+    training = run_options(seed=1)
     first, second = (
-        derived_output_dir("m", "d", make_setup(fuse=[f"{name}=new" for name in order]), [args])
+        derived_output_dir("m", "d", make_setup(fuse=[f"{name}=new" for name in order]), [training])
         for order in (names, [*names[:-1], names[-1] + "x"])
     )
     assert first.parent == second.parent

@@ -274,7 +274,7 @@ def test_a_new_fold_computes_as_its_cross_validation_began(command: list[str], t
     run, _ = run_qa_adapter.begin(argv, parse_config(QARunConfig, argv, description="", examples=""))
     assert (run.args.output_dir, run.args.bf16) == (str(tmp_path / "fold_1"), True)
     assert run.args.head_learning_rate is None
-    assert run.args.precision_reason == f"as the run in {tmp_path} began"
+    assert run.precision_reason == f"as the run in {tmp_path} began"
 
 
 def test_a_fold_of_other_questions_is_not_scored(whole: Path, command: list[str], tmp_path: Path) -> None:

@@ -46,7 +46,8 @@ from adapter_qa.models.parameters import head_names
 from adapter_qa.models.save import trainable_state
 from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.training.callbacks import LabelEntropyCallback, training_history
-from adapter_qa.training.saved_options import decided_head_rate
+from adapter_qa.training.head_rate import decided_head_rate
+from adapter_qa.training.resumed_options import ResumedRun, resumed_run
 
 
 def test_groups_have_their_rates_and_every_weight_once(tiny_bert: Path, tmp_path: Path) -> None:
@@ -201,11 +202,6 @@ def ner_config(**training: Any) -> NERRunConfig:
     return config.resolved()
 
 
-def begun(folder: Path, options: dict[str, Any]) -> Path:
-    (folder / "run.json").write_text(json.dumps({"status": "interrupted", "options": options}))
-    return folder
-
-
 def qa_config(**training: Any) -> QARunConfig:
     options = TrainingOptions(**{"do_train": True, "learning_rate": 2e-4, **training})
     config = QARunConfig(
@@ -225,42 +221,43 @@ SAVED_HEAD: Any = SimpleNamespace(loads_saved_head=True, starting_head=None)
 STARTING_HEAD: Any = SimpleNamespace(loads_saved_head=False, starting_head="of the fused QA adapter")
 
 
-def test_rate_of_a_new_ner_head(tmp_path: Path) -> None:
-    assert decided_head_rate(ner_config(), NEW_HEAD, ENCODER, tmp_path) == 1e-2
-    assert decided_head_rate(ner_config(head_learning_rate=1e-4), NEW_HEAD, ENCODER, tmp_path) == 1e-4
-    assert decided_head_rate(ner_config(learning_rate=0.02), NEW_HEAD, ENCODER, tmp_path) is None
-    assert decided_head_rate(ner_config(do_train=False, do_eval=True), NEW_HEAD, ENCODER, tmp_path) is None
-    assert decided_head_rate(ner_config(optim="lomo"), NEW_HEAD, ENCODER, tmp_path) is None
-    assert decided_head_rate(ner_config(), SAVED_HEAD, ENCODER, tmp_path) is None
-    assert decided_head_rate(mlm_config(), NEW_HEAD, ENCODER, tmp_path) is None
+def test_rate_of_a_new_ner_head() -> None:
+    assert decided_head_rate(ner_config(), NEW_HEAD, ENCODER, None) == 1e-2
+    assert decided_head_rate(ner_config(head_learning_rate=1e-4), NEW_HEAD, ENCODER, None) == 1e-4
+    assert decided_head_rate(ner_config(learning_rate=0.02), NEW_HEAD, ENCODER, None) is None
+    assert decided_head_rate(ner_config(do_train=False, do_eval=True), NEW_HEAD, ENCODER, None) is None
+    assert decided_head_rate(ner_config(optim="lomo"), NEW_HEAD, ENCODER, None) is None
+    assert decided_head_rate(ner_config(), SAVED_HEAD, ENCODER, None) is None
+    assert decided_head_rate(mlm_config(), NEW_HEAD, ENCODER, None) is None
 
 
-def test_rate_of_a_new_qa_head(tmp_path: Path) -> None:
+def test_rate_of_a_new_qa_head() -> None:
     for setup in (NEW_HEAD, None):  # None: full fine-tuning
-        assert decided_head_rate(qa_config(), setup, ENCODER, tmp_path) == pytest.approx(2e-3)
-        assert decided_head_rate(qa_config(), setup, {}, tmp_path) == pytest.approx(2e-3)
-        assert decided_head_rate(qa_config(head_learning_rate=2e-4), setup, ENCODER, tmp_path) == 2e-4
-        assert decided_head_rate(qa_config(do_train=False, do_eval=True), setup, ENCODER, tmp_path) is None
-        assert decided_head_rate(qa_config(learning_rate=0.0), setup, ENCODER, tmp_path) is None
-        assert decided_head_rate(qa_config(optim="adalomo"), setup, ENCODER, tmp_path) is None
+        assert decided_head_rate(qa_config(), setup, ENCODER, None) == pytest.approx(2e-3)
+        assert decided_head_rate(qa_config(), setup, {}, None) == pytest.approx(2e-3)
+        assert decided_head_rate(qa_config(head_learning_rate=2e-4), setup, ENCODER, None) == 2e-4
+        assert decided_head_rate(qa_config(do_train=False, do_eval=True), setup, ENCODER, None) is None
+        assert decided_head_rate(qa_config(learning_rate=0.0), setup, ENCODER, None) is None
+        assert decided_head_rate(qa_config(optim="adalomo"), setup, ENCODER, None) is None
         trained = {"architectures": ["RobertaForQuestionAnswering"]}
-        assert decided_head_rate(qa_config(), setup, trained, tmp_path) is None
+        assert decided_head_rate(qa_config(), setup, trained, None) is None
         random_base = replace(qa_config(), model=ModelOptions("m", random_init=True))
-        assert decided_head_rate(random_base, setup, trained, tmp_path) == pytest.approx(2e-3)
+        assert decided_head_rate(random_base, setup, trained, None) == pytest.approx(2e-3)
     for setup in (SAVED_HEAD, STARTING_HEAD):
-        assert decided_head_rate(qa_config(), setup, ENCODER, tmp_path) is None
+        assert decided_head_rate(qa_config(), setup, ENCODER, None) is None
 
 
 @pytest.mark.parametrize(("config", "of_new"), [(ner_config, 1e-2), (qa_config, 2e-3)])
-def test_a_begun_run_keeps_its_rate(config: Callable[..., QARunConfig], of_new: float, tmp_path: Path) -> None:
-    begun(tmp_path, {"learning_rate": 1e-3})  # of a version without the option
-    assert decided_head_rate(config(), NEW_HEAD, ENCODER, tmp_path) is None
+def test_a_resumed_run_keeps_its_rate(config: Callable[..., QARunConfig], of_new: float, tmp_path: Path) -> None:
+    older = ResumedRun(tmp_path, {"learning_rate": 1e-3})  # of a version without the option
+    assert decided_head_rate(config(), NEW_HEAD, ENCODER, older) is None
     equal = config(learning_rate=1e-3, head_learning_rate=1e-3)
-    assert decided_head_rate(equal, NEW_HEAD, ENCODER, tmp_path) is None  # what the run does, in other words
-    assert (
-        decided_head_rate(config(learning_rate=1e-3, head_learning_rate=1e-2), NEW_HEAD, ENCODER, tmp_path) == 1e-2
-    )  # refused later
-    begun(tmp_path, {"learning_rate": 1e-3, "head_learning_rate": 0.03})
-    assert decided_head_rate(config(), NEW_HEAD, ENCODER, tmp_path) == 0.03
+    assert decided_head_rate(equal, NEW_HEAD, ENCODER, older) is None  # what the run does, in other words
+    other = config(learning_rate=1e-3, head_learning_rate=1e-2)
+    assert decided_head_rate(other, NEW_HEAD, ENCODER, older) == 1e-2  # refused later
+    options = {"learning_rate": 1e-3, "head_learning_rate": 0.03}
+    assert decided_head_rate(config(), NEW_HEAD, ENCODER, ResumedRun(tmp_path, options)) == 0.03
+    (tmp_path / "run.json").write_text(json.dumps({"status": "interrupted", "options": options}))
     again = config(overwrite_output_dir=True)
-    assert decided_head_rate(again, NEW_HEAD, ENCODER, tmp_path) == pytest.approx(of_new)
+    replaced = resumed_run(again.training, tmp_path)
+    assert decided_head_rate(again, NEW_HEAD, ENCODER, replaced) == pytest.approx(of_new)

@@ -65,11 +65,6 @@ def test_evaluation_and_best_epoch_follow_from_the_options(
     assert args.load_best_model_at_end is load_best
 
 
-def test_output_folder_is_derived_if_it_is_not_given() -> None:
-    assert resolve_training_args(TrainingOptions(report_to=[])).output_dir_is_derived is True
-    assert resolve_training_args(training_options()).output_dir_is_derived is False
-
-
 def test_json_values_become_mappings() -> None:
     options = training_options(lr_scheduler_type="cosine_with_restarts", lr_scheduler_kwargs='{"num_cycles": 2}')
     assert resolve_training_args(options).lr_scheduler_kwargs == {"num_cycles": 2}

@@ -17,7 +17,7 @@ import run_qa_adapter
 from adapter_qa.config.options import QADataOptions
 from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import QARunConfig
-from adapter_qa.training.saved_options import with_saved_options, without_saved_options
+from adapter_qa.training.saved_model_options import with_saved_model_options, without_saved_model_options
 
 RECORDED = {
     "max_seq_length": 64, "doc_stride": 16, "n_best_size": 7, "max_answer_length": 5, "version_2": True,
@@ -50,23 +50,23 @@ def test_options_that_are_not_given_are_those_of_the_saved_run(
     run = tmp_path / "run"
     folder = write_metadata(run / "adapters-qa")
     for path in (run, folder):
-        assert values(with_saved_options(parse(tmp_path, dev, "--load_adapter", path))) == TAKEN
+        assert values(with_saved_model_options(parse(tmp_path, dev, "--load_adapter", path))) == TAKEN
         assert capsys.readouterr().err == (
             "note: --max_seq_length 64 --doc_stride 16 --n_best_size 7 --max_answer_length 5 --version_2_with_negative "
             f"True --null_score_diff_threshold -1.5: as {folder} was trained; other values can be given\n"
         )
     full = write_metadata(tmp_path / "full", "full_setup.json")
-    assert values(with_saved_options(parse(full, dev, "--train_adapter", "False"))) == TAKEN
+    assert values(with_saved_model_options(parse(full, dev, "--train_adapter", "False"))) == TAKEN
     capsys.readouterr()
 
     given = ["--max_seq_length", "384", "--version_2_with_negative", "False", "--doc_stride=16"]
-    config = with_saved_options(parse(tmp_path, dev, "--load_adapter", run, *given))
+    config = with_saved_model_options(parse(tmp_path, dev, "--load_adapter", run, *given))
     assert values(config) == TAKEN | {"max_seq_length": 384, "version_2_with_negative": False}
     assert capsys.readouterr().err.splitlines()[1:] == [
         f"note: --max_seq_length 384: in place of 64, with which {folder} was trained",
         f"note: --version_2_with_negative False: in place of True, with which {folder} was trained",
     ]
-    assert values(without_saved_options(config)) == {name: getattr(QADataOptions, name) for name in TAKEN} | {
+    assert values(without_saved_model_options(config)) == {name: getattr(QADataOptions, name) for name in TAKEN} | {
         "max_seq_length": 384, "doc_stride": 16,
     }  # fmt: skip
 
@@ -88,7 +88,7 @@ def test_nothing_is_taken_from_other_models(
         (tmp_path, ["--load_adapter", tmp_path / "old"]),
         (tmp_path, ["--train_adapter", "False"]),
     ):
-        assert values(with_saved_options(parse(base, dev, *argv))) == defaults
+        assert values(with_saved_model_options(parse(base, dev, *argv))) == defaults
     assert capsys.readouterr().err == ""
 
 
@@ -116,7 +116,7 @@ def test_saved_options_are_read_without_torch(tmp_path: Path, squad_files: tuple
     assert "--max_seq_length 64" in done.stderr
 
 
-def test_evaluating_a_saved_run_uses_its_windows_and_a_begun_run_keeps_its_own(
+def test_evaluating_a_saved_run_uses_its_windows_and_a_resumed_run_keeps_its_own(
     saved_runs: SavedRuns, tiny_bert: Path, tmp_path: Path
 ) -> None:
     """Versions before these options were taken over began such runs with the defaults of the time."""
@@ -158,71 +158,3 @@ def test_evaluating_a_saved_run_uses_its_windows_and_a_begun_run_keeps_its_own(
     ]
     replaced, _ = evaluate("begun", "--overwrite_output_dir", "True")
     assert replaced["options"]["max_seq_length"] == 64
-
-
-def test_a_run_records_where_its_fusion_head_starts_and_a_begun_run_keeps_it(
-    saved_runs: SavedRuns, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """Versions before --fusion_head began every fusion with a new head."""
-    argv = [
-        "--model_name_or_path", tiny_bert, "--do_train", "--train_file", squad_files[0], "--report_to", "none",
-        "--max_steps", 1, "--max_seq_length", 64, "--doc_stride", 16, "--output_dir", tmp_path / "run",
-    ]  # fmt: skip
-    fused = ["--fuse_adapters", f"qa={saved_runs.qa}", f"ner={saved_runs.fusion / 'adapters-fusion' / 'ner'}"]
-    folder = saved_runs.qa / "adapters-qa"
-    done = run_main(run_qa_adapter.main, *argv, *fused)
-    assert f"note: fusion: the head starts from that of qa, {folder}" in done.stderr.splitlines()
-    file = tmp_path / "run" / "run.json"
-    run = json.loads(file.read_text(encoding="utf-8"))
-    assert (run["options"]["fusion_head"], run["head_from"]) == ("from_qa", str(folder))
-    assert "| fusion_head | from_qa |" in (tmp_path / "run" / "adapters-fusion" / "README.md").read_text("utf-8")
-
-    del run["options"]["fusion_head"]
-    file.write_text(json.dumps(run), encoding="utf-8")
-    done = run_main(run_qa_adapter.main, *argv, *fused)
-    assert "this run is finished" in done.stdout
-    assert done.stderr == f"note: --fusion_head new: as the run in {tmp_path / 'run'} began\n"
-    done = run_main(run_qa_adapter.main, *argv, *fused, "--fusion_head", "from_qa")
-    assert (done.returncode, "(fusion_head was new, now from_qa)" in done.stderr) == (2, True)
-    done = run_main(run_qa_adapter.main, *argv, "--fusion_head", "from_qa")
-    assert done.stderr == (
-        "error: --fusion_head from_qa: no new fusion is trained; add --fuse_adapters and --do_train, or leave the "
-        "option out\n"
-    )
-    done = run_main(run_qa_adapter.main, *argv, "--fusion_head", "new", "--dry_run")
-    assert "note: --fusion_head is not used: it is for --fuse_adapters" in done.stderr.splitlines()
-
-
-@pytest.mark.parametrize("folder", ["run", None])
-def test_a_begun_run_saves_as_it_began(
-    folder: str | None, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
-) -> None:
-    """Versions before saved after each epoch, however the model was evaluated; so does this run, in its first part."""
-    argv = [
-        "--model_name_or_path", tiny_bert, "--do_train", "--train_file", squad_files[0], "--report_to", "none",
-        "--do_eval", "--validation_file", squad_files[1], "--max_steps", 2, "--max_seq_length", 64, "--doc_stride", 16,
-        "--eval_strategy", "steps", "--eval_steps", 1, *(["--output_dir", folder] if folder else []),
-    ]  # fmt: skip
-    done = run_main(run_qa_adapter.main, *argv, "--save_strategy", "epoch", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (file,) = tmp_path.rglob("run.json")
-    assert folder is not None or "_bestFalse_" in file.parent.name
-    earlier = json.loads(file.read_text(encoding="utf-8"))
-    names = ("save_strategy", "save_steps", "load_best_model_at_end")
-    assert [earlier["options"][name] for name in names] == ["epoch", 500, False]
-    done = run_main(run_qa_adapter.main, *argv, cwd=tmp_path)
-    assert (done.returncode, "this run is finished" in done.stdout) == (0, True), done.stderr
-
-    file.write_text(json.dumps(earlier | {"status": "interrupted"}), encoding="utf-8")
-    done = run_main(run_qa_adapter.main, *argv, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    again = json.loads(file.read_text(encoding="utf-8"))
-    assert (again["status"], [again["options"][name] for name in names]) == ("finished", ["epoch", 500, False])
-    assert [*tmp_path.rglob("run.json")] == [file]
-
-    other = ["--output_dir", folder, "--overwrite_output_dir"] if folder else ["--seed", 5]
-    done = run_main(run_qa_adapter.main, *override(argv, *other), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    newest = max(tmp_path.rglob("run.json"), key=lambda path: path.stat().st_mtime)
-    new = json.loads(newest.read_text(encoding="utf-8"))
-    assert [new["options"][name] for name in names] == ["steps", 1, True]

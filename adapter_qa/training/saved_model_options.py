@@ -1,0 +1,79 @@
+"""The options for windows and answers that a run takes over from the saved model that it evaluates or trains further.
+
+An option that the user gives counts most, then what the resumed run recorded (`resumed_options`), then what the saved
+model was trained with, then the default. What is slow to import is imported where it is used, torch for hub ids only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from adapter_qa.config.run_configs import QARunConfig
+from adapter_qa.core.messages import log_note
+from adapter_qa.models.file_names import FULL_FILE, SETUP_FILE
+
+if TYPE_CHECKING:
+    from adapter_qa.training.run_context import Config
+
+FITTED = ("temperature", "null_score_diff_threshold")  # by a calibration
+
+
+def with_saved_model_options(config: QARunConfig) -> QARunConfig:
+    """Return the options of a run, with those of the saved model that were not given; log what comes from where.
+
+    Raises:
+        UserError: if the saved folder is damaged, or not on the hub.
+    """
+    path = _metadata_file(config)
+    if path is None:
+        return config
+    from adapter_qa.models.metadata import read_metadata
+
+    windows = read_metadata(path).windows
+    if windows is None:
+        return config
+    document = windows.as_options().document()
+    saved = {"version_2_with_negative" if name == "version_2" else name: value for name, value in document.items()}
+    if config.data.is_calibrated:  # the run fits them itself
+        saved = {name: value for name, value in saved.items() if name not in FITTED}
+    differing = {name: value for name, value in saved.items() if value != getattr(config.data, name)}
+    taken = {name: value for name, value in differing.items() if name not in config.given}
+    if taken:
+        log_note([f"{as_words(taken)}: as {path.parent} was trained; other values can be given"])
+    log_note(
+        f"--{name} {getattr(config.data, name)}: in place of {value}, with which {path.parent} was trained"
+        for name, value in differing.items()
+        if name not in taken
+    )
+    return replace(config, data=replace(config.data, **taken))
+
+
+def _metadata_file(config: QARunConfig) -> Path | None:
+    """Return the file in which the saved model of a run recorded its options; None if there is none."""
+    if not config.fusion.train_adapter:
+        path = Path(config.model.model_name_or_path) / FULL_FILE
+        return path if path.is_file() else None
+    if config.adapter.load_adapter is None:
+        return None
+    folder = Path(config.adapter.load_adapter)
+    if not folder.is_dir():
+        from adapter_qa.models.saved_adapters import find_folder
+
+        folder = find_folder("--load_adapter", config.adapter.load_adapter)
+    # `resolve_setup` reports folders without or with several of them.
+    paths = [path for path in (folder / SETUP_FILE, *folder.glob(f"adapters-*/{SETUP_FILE}")) if path.is_file()]
+    return paths[0] if len(paths) == 1 else None
+
+
+def without_saved_model_options(config: Config) -> Config:
+    """Return the options of a run without those of a saved model, which are no part of a derived folder's name."""
+    defaults = {name: getattr(type(config.data), name) for name in config.taken_from_saved()}
+    return replace(config, data=replace(config.data, **defaults))
+
+
+def as_words(values: Mapping[str, object]) -> str:
+    """Return options as words of a command line."""
+    return " ".join(f"--{name} {value}" for name, value in values.items())
