@@ -12,14 +12,11 @@ from typing import TYPE_CHECKING
 from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import MLMRunConfig
 from adapter_qa.core.cli import run_cli
-from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.garbage_collection import no_garbage_collection
-from adapter_qa.core.library_notices import silenced_training
-from adapter_qa.core.resource_errors import report_resource_errors
-from adapter_qa.core.signals import raise_on_signal
-from adapter_qa.models.base_config import check_window, read_base_config
+from adapter_qa.models.base_config import read_base_config
 from adapter_qa.training.mlm_data import TextSplit, load_texts, make_split_blocks
+from adapter_qa.training.process import training_process
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
@@ -45,27 +42,17 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-@destroy_process_group_on_exit()
-@raise_on_signal()
-@report_resource_errors()
-@silenced_training()
+@training_process()
 def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(MLMRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
     base_config, texts = run_all(lambda: read_base_config(config.model), lambda: load_texts(config))
-    check_window(config.data.block_size, "--block_size", base_config)
+    with no_garbage_collection():  # torch and transformers; errors in options and data do not wait for them
+        from adapter_qa.training import run_start, workflow
 
-    with no_garbage_collection():
-        from adapter_qa.models.setup_decisions import resolve_setup
-        from adapter_qa.training import workflow
-        from adapter_qa.training.run_start import check_data_unchanged, start_run
-
-    setup = resolve_setup("mlm", base_config, config.adapter, random_init=config.model.random_init)
-    run = start_run("run_mlm_adapter.py", argv, config, setup, base_config)
-    check_data_unchanged(run, {name: split.source for name, split in texts.items()})
-    if not workflow.is_finished(run):
-        with workflow.failure_recorded(run):
-            train_and_evaluate(run, texts)
+    setup = run_start.decide_setup("mlm", config, base_config)
+    run = run_start.start_run("run_mlm_adapter.py", argv, config, setup, base_config, texts)
+    workflow.run_unless_finished(run, lambda: train_and_evaluate(run, texts))
     return run
 
 
@@ -74,7 +61,6 @@ def train_and_evaluate(run: RunContext[MLMRunConfig], texts: dict[str, TextSplit
     from adapter_qa.training import run_messages, workflow
 
     config = run.config
-    run.record.update(data={name: split.source for name, split in texts.items()})
     base = workflow.load_base(run, has_data=bool(texts))
     blocks = {} if base.tokenizer is None else make_split_blocks(texts, base.tokenizer, config, run.record)
     metadata = {"block_size": config.data.block_size, "language": config.adapter.language}

@@ -12,25 +12,22 @@ from typing import TYPE_CHECKING
 from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import NERRunConfig
 from adapter_qa.core.cli import run_cli
-from adapter_qa.core.distributed import destroy_process_group_on_exit, on_main_process
+from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.files import write_text
 from adapter_qa.core.garbage_collection import no_garbage_collection
-from adapter_qa.core.library_notices import silenced_training
 from adapter_qa.core.messages import print_main
-from adapter_qa.core.resource_errors import report_resource_errors
-from adapter_qa.core.signals import raise_on_signal
 from adapter_qa.data.label_schemes import begin_entities
 from adapter_qa.data.readers.sentences import Sentence, format_sentences
-from adapter_qa.models.base_config import check_window, read_base_config
+from adapter_qa.models.base_config import read_base_config
 from adapter_qa.runs.layout import predictions_file
 from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences, make_split_inputs
+from adapter_qa.training.process import training_process
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
 
     from adapter_qa.data.token_classification import TokenClassificationDataset
-    from adapter_qa.models.adapter_setup import AdapterSetup
     from adapter_qa.training.ner import NERTrainer
     from adapter_qa.training.run_context import ModelBundle, RunContext
 
@@ -51,33 +48,18 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-@destroy_process_group_on_exit()
-@raise_on_signal()
-@report_resource_errors()
-@silenced_training()
+@training_process()
 def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = parse_config(NERRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
     base_config, splits = run_all(lambda: read_base_config(config.model), lambda: load_sentences(config))
+    with no_garbage_collection():  # torch and transformers; errors in options and data do not wait for them
+        from adapter_qa.training import run_start, workflow
 
-    with no_garbage_collection():
-        from adapter_qa.models.setup_decisions import check_head, resolve_setup
-        from adapter_qa.training import workflow
-        from adapter_qa.training.run_start import check_data_unchanged, start_run
-
-    def decide() -> AdapterSetup | None:
-        random_init = config.model.random_init
-        return resolve_setup("ner", base_config, config.adapter, config.language_adapter, random_init=random_init)
-
-    length = config.data.max_seq_length
-    setup, _ = run_all(decide, lambda: check_window(length, "--max_seq_length", base_config))
-    check_head(setup, config.training)
+    setup = run_start.decide_setup("ner", config, base_config)
     labels = known_labels(setup, splits)
-    run = start_run("run_ner_adapter.py", argv, config, setup, base_config)
-    check_data_unchanged(run, {name: split.source for name, split in splits.items()})
-    if not workflow.is_finished(run):
-        with workflow.failure_recorded(run):
-            train_and_evaluate(run, splits, labels)
+    run = run_start.start_run("run_ner_adapter.py", argv, config, setup, base_config, splits)
+    workflow.run_unless_finished(run, lambda: train_and_evaluate(run, splits, labels))
     return run
 
 
@@ -86,7 +68,6 @@ def train_and_evaluate(run: RunContext[NERRunConfig], splits: dict[str, Sentence
     from adapter_qa.training import run_messages, workflow
 
     config = run.config
-    run.record.update(data={name: split.source for name, split in splits.items()})
     base = workflow.load_base(run, has_data=bool(splits), split_words=True)
     inputs = {} if base.tokenizer is None else make_split_inputs(splits, base.tokenizer, labels, config, run.record)
     metadata = {

@@ -14,25 +14,20 @@ from typing import TYPE_CHECKING
 from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.cli import run_cli
-from adapter_qa.core.distributed import destroy_process_group_on_exit
 from adapter_qa.core.errors import run_all
 from adapter_qa.core.garbage_collection import no_garbage_collection
-from adapter_qa.core.library_notices import silenced_training
 from adapter_qa.core.messages import print_main
 from adapter_qa.core.process_state import restored_process
-from adapter_qa.core.resource_errors import report_resource_errors
-from adapter_qa.core.signals import raise_on_signal
-from adapter_qa.models.base_config import check_window, read_base_config
+from adapter_qa.models.base_config import read_base_config
+from adapter_qa.training.process import training_process
 from adapter_qa.training.qa_data import QuestionSplit, load_questions, make_split_windows
 from adapter_qa.training.saved_model_options import with_saved_model_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     from adapter_qa.data.window_dataset import QuestionDataset
-    from adapter_qa.models.adapter_setup import AdapterSetup
     from adapter_qa.training.run_context import ModelBundle, RunContext
     from trainer_qa import QuestionAnsweringTrainer
 
-SCRIPT = "run_qa_adapter.py"
 EXAMPLES = """\
   run_qa_adapter.py --model_name_or_path neuralmind/bert-base-portuguese-cased \\
       --do_train --do_eval --train_file pt_squad-train-v1.1.json \\
@@ -51,54 +46,42 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-@destroy_process_group_on_exit()
-@raise_on_signal()
-@report_resource_errors()
-@silenced_training()
+@training_process()
 def execute(argv: list[str]) -> RunContext[QARunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
     config = with_saved_model_options(parse_config(QARunConfig, argv, description=str(__doc__), examples=EXAMPLES))
-    if not config.is_cross_validation or config.training.dry_run:
-        return execute_once(argv, config)
+    if config.is_cross_validation and not config.training.dry_run:  # in a dry run its first fold stands for it
+        return cross_validate(argv, config)
+    return train_once(argv, config)
+
+
+def cross_validate(argv: list[str], config: QARunConfig) -> RunContext[QARunConfig]:
+    """Train once for each fold, in a folder below that of the cross-validation, and score all answers together."""
     with restored_process(sys.argv[0]):
-        run, _ = begin(argv, config)
+        run, _ = prepare(argv, config)
     from adapter_qa.training.cross_validation import run_folds
 
-    run_folds(run, config, lambda fold: execute_once([*argv, "--fold", str(fold.data.fold)], fold))
+    run_folds(run, config, lambda fold: train_once([*argv, "--fold", str(fold.data.fold)], fold))
     return run
 
 
-def execute_once(argv: list[str], config: QARunConfig) -> RunContext[QARunConfig]:
-    """Run what is not a cross-validation; in a dry run its first fold stands for it."""
-    run, splits = begin(argv, config)
+def train_once(argv: list[str], config: QARunConfig) -> RunContext[QARunConfig]:
+    """Take all steps of a run that is no cross-validation, unless it is finished."""
+    run, splits = prepare(argv, config)
     from adapter_qa.training import workflow
 
-    if not workflow.is_finished(run):
-        with workflow.failure_recorded(run):
-            train_and_evaluate(run, splits)
+    workflow.run_unless_finished(run, lambda: train_and_evaluate(run, splits))
     return run
 
 
-def begin(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig], dict[str, QuestionSplit]]:
-    """Load the data, decide the setup, and open the folder of the run."""
+def prepare(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfig], dict[str, QuestionSplit]]:
+    """Load the data, decide the setup, and choose the folder of the run; nothing is written yet."""
     base_config, splits = run_all(lambda: read_base_config(config.model), lambda: load_questions(config))
+    with no_garbage_collection():  # torch and transformers; errors in options and data do not wait for them
+        from adapter_qa.training.run_start import decide_setup, start_run
 
-    with no_garbage_collection():
-        from adapter_qa.models.setup_decisions import check_head, resolve_setup
-        from adapter_qa.training.run_start import check_data_unchanged, start_run
-
-    def decide() -> AdapterSetup | None:
-        random_init = config.model.random_init
-        return resolve_setup(
-            "qa", base_config, config.adapter, config.language_adapter, config.fusion, random_init=random_init
-        )
-
-    length = config.data.max_seq_length
-    setup, _ = run_all(decide, lambda: check_window(length, "--max_seq_length", base_config))
-    check_head(setup, config.training)
-    run = start_run(SCRIPT, argv, config, setup, base_config)
-    check_data_unchanged(run, {name: split.source for name, split in splits.items()})
-    return run, splits
+    setup = decide_setup("qa", config, base_config)
+    return start_run("run_qa_adapter.py", argv, config, setup, base_config, splits), splits
 
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:
@@ -108,7 +91,6 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
     from adapter_qa.training.cross_validation import print_folds
 
     config = run.config
-    run.record.update(data={name: split.source for name, split in splits.items()})
     base = workflow.load_base(run, has_data=bool(splits))
     datasets = {} if base.tokenizer is None else make_split_windows(splits, base.tokenizer, config, run.record)
     metadata = {"windows": answering_options(config.data).document(), "language": config.adapter.language}

@@ -1,4 +1,4 @@
-"""The start of a run: its options, its folder, what the resumed run in that folder decides, and the seeds."""
+"""The start of a run: its setup, options and folder, what the resumed run in that folder decides, and the seeds."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from transformers import set_seed
 
 from adapter_qa.config.option_fields import values_before
 from adapter_qa.config.options import IEEE, ModelOptions, TrainingOptions
-from adapter_qa.config.run_configs import QARunConfig, RunConfig
+from adapter_qa.config.run_configs import MLMRunConfig, QARunConfig, RunConfig
 from adapter_qa.core.distributed import on_main_process
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import AdapterSetup
+from adapter_qa.models.base_config import check_window
 from adapter_qa.models.metadata import read_document
+from adapter_qa.models.setup_decisions import check_head, resolve_setup
 from adapter_qa.models.setup_notes import head_note, setup_notes
+from adapter_qa.models.tasks import Task
 from adapter_qa.runs.layout import LOGS_FOLDER, RUN_FILE, fold_folder
 from adapter_qa.runs.output_dir import derived_output_dir
 from adapter_qa.runs.run_record import RunRecord, open_run, removes
@@ -44,22 +47,68 @@ from adapter_qa.training.training_args import (
 )
 
 
+class DataSplit(Protocol):
+    """One part of the data of a run."""
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where it comes from and how much it is, for run.json."""
+
+
 class _RecordedData(msgspec.Struct):
     """The data in the run.json of a run that was begun before."""
 
     data: dict[str, dict[str, Any]] = {}
 
 
-def start_run(
-    script: str, argv: Sequence[str], config: Config, setup: AdapterSetup | None, base_config: dict[str, Any]
-) -> RunContext[Config]:
-    """Decide all options, choose the folder of the run, and seed all random generators.
+def decide_setup(task: Task, config: RunConfig, base_config: dict[str, Any]) -> AdapterSetup | None:
+    """Decide the setup of a run, and check that it can read windows and has the head it needs.
 
-    Nothing is written yet. `script` is its file name, `argv` the command line after it, `base_config` the config.json
-    of the base model.
+    Returns:
+        The setup; None for full fine-tuning.
 
     Raises:
-        UserError: if the folder cannot be used, or the library refuses the options.
+        UserError: if options conflict with each other, with the base model or with saved folders.
+    """
+    language = None if isinstance(config, MLMRunConfig) else config.language_adapter
+    fusion = config.fusion if isinstance(config, QARunConfig) else None
+    if isinstance(config, MLMRunConfig):
+        option, length = "--block_size", config.data.block_size
+    else:
+        option, length = "--max_seq_length", config.data.max_seq_length
+    random_init = config.model.random_init
+    setup, _ = run_all(
+        lambda: resolve_setup(task, base_config, config.adapter, language, fusion, random_init=random_init),
+        lambda: check_window(length, option, base_config),
+    )
+    if task != "mlm":  # the base model has the head of MLM
+        check_head(setup, config.training)
+    return setup
+
+
+def start_run(
+    script: str,
+    argv: Sequence[str],
+    config: Config,
+    setup: AdapterSetup | None,
+    base_config: dict[str, Any],
+    splits: Mapping[str, DataSplit],
+) -> RunContext[Config]:
+    """Decide all options, choose the folder of the run, check and record its data, and seed all random generators.
+
+    Nothing is written yet.
+
+    Args:
+        script: its file name.
+        argv: the command line after it.
+        config: the options.
+        setup: of the adapters; None for full fine-tuning.
+        base_config: config.json of the base model.
+        splits: the data by split name.
+
+    Raises:
+        UserError: if the folder cannot be used, the library refuses the options, or a resumed run trained on other
+            data.
     """
     log_note(setup_notes(setup) if setup is not None else [])
     config, setup, training, precision_reason = _decide_options(config, setup, base_config)
@@ -77,6 +126,10 @@ def start_run(
         args.keep_checkpoint = record.keeps_checkpoints  # as the resumed run does
     args.run_name = args.run_name or args.output_dir  # otherwise trackio would choose a new name when the run resumes
     set_seed(args.seed)
+    sources = {name: split.source for name, split in splits.items()}
+    if record.folder is not None and (record.finished or record.resume_from is not None):
+        _check_data_unchanged(record.folder, sources, finished=record.finished)
+    record.update(data=sources)
     return RunContext(config, setup, args, precision_reason, record)
 
 
@@ -200,29 +253,22 @@ def _check_sources_remain(folder: Path, options: ModelOptions, setup: AdapterSet
             )
 
 
-def check_data_unchanged(run: RunContext[Config], sources: Mapping[str, Mapping[str, Any]]) -> None:
-    """Compare the files of a run with those that it began with; a finished one gets a note.
-
-    Args:
-        run: the run.
-        sources: where each split comes from, as run.json records it.
+def _check_data_unchanged(folder: Path, sources: Mapping[str, Mapping[str, Any]], *, finished: bool) -> None:
+    """Compare the files of a run with those that the run in its folder began with; a finished one gets a note.
 
     Raises:
         UserError: the run was interrupted, and files to train on or to choose the epoch with have changed.
     """
-    record = run.record
-    if record.folder is None or not (record.finished or record.resume_from is not None):
-        return
-    begun = read_document(record.folder / RUN_FILE, _RecordedData).data
+    recorded = read_document(folder / RUN_FILE, _RecordedData).data
     changed = []
     for name, option in (("train", "train_file"), ("eval", "validation_file")):
-        before = [file["sha256"] for file in fingerprints(begun.get(name, {}))]
+        before = [file["sha256"] for file in fingerprints(recorded.get(name, {}))]
         now_read = fingerprints(sources.get(name, {}))
         if before and before != [file["sha256"] for file in now_read]:
             changed.append(f"--{option} {', '.join(file['file'] for file in now_read)}")
     if not changed:
         return
-    problem = f"{record.folder}: {' and '.join(changed)} changed since this run began"
-    if not record.finished:
+    problem = f"{folder}: {' and '.join(changed)} changed since this run began"
+    if not finished:
         raise UserError(f"{problem}; give the content of then, another folder, or --overwrite_output_dir to start anew")
     log_note([f"{problem}; --overwrite_output_dir does it again"])

@@ -1,13 +1,13 @@
 """The steps that the three training scripts share after `run_start.start_run`, in the order of the calls.
 
-is_finished -> load_base -> build_model -> train -> save_model -> record_metrics -> finish_run
+run_unless_finished(load_base -> build_model -> train -> save_model -> record_metrics -> finish_run)
 
 Between `build_model` and `train` a script calls `print_plan` or, in a dry run, `print_dry_run` of `run_messages`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -75,6 +75,13 @@ class _ResumedRun(msgspec.Struct):
     """A run.json; those of earlier versions do not tell the base model's fingerprint."""
 
     trained_on: TrainedOn = TrainedOn()
+
+
+def run_unless_finished(run: RunContext[Config], steps: Callable[[], None]) -> None:
+    """Take the steps of a run, with `failure_recorded`, unless it `is_finished`."""
+    if not is_finished(run):
+        with failure_recorded(run):
+            steps()
 
 
 def is_finished(run: RunContext[Config]) -> bool:

@@ -271,7 +271,7 @@ def test_an_interrupted_one_resumes_in_its_fold(
 def test_a_new_fold_computes_as_its_cross_validation_began(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"options": {"bf16": True, "fp16": False}}), encoding="utf-8")
     argv = override(command, "--output_dir", tmp_path, "--fold", 1)
-    run, _ = run_qa_adapter.begin(argv, parse_config(QARunConfig, argv, description="", examples=""))
+    run, _ = run_qa_adapter.prepare(argv, parse_config(QARunConfig, argv, description="", examples=""))
     assert (run.args.output_dir, run.args.bf16) == (str(tmp_path / "fold_1"), True)
     assert run.args.head_learning_rate is None
     assert run.precision_reason == f"as the run in {tmp_path} began"

@@ -267,6 +267,18 @@ def test_dropping_the_only_batch_is_refused(script: str, unit: str, commands: Co
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("script", "option"), [("qa", "max_seq_length"), ("ner", "max_seq_length"), ("mlm", "block_size")]
+)
+def test_problems_of_setup_and_length_are_reported_together(
+    script: str, option: str, commands: Commands, tmp_path: Path
+) -> None:
+    options = [f"--{option}", 129, "--adapter_non_linearity", "geluu", "--output_dir", tmp_path / "run"]
+    activation, length = problems_of(SCRIPTS[script], override(commands[script], *options))
+    assert activation.startswith("--adapter_non_linearity geluu: no such activation")
+    assert length == f"--{option} 129: the base model reads at most 128 tokens"
+
+
 # ---------------------------------------------------------------- weights that are not finite
 
 
