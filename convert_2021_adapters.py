@@ -112,6 +112,7 @@ def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None
     from adapter_qa.models.metadata import BaseModelRecord
     from adapter_qa.models.tasks import TASKS
     from adapter_qa.runs.model_card import write_card
+    from adapter_qa.runs.run_document import UNKNOWN_RUN
 
     try:
         with atomic_folder(new) as temporary:
@@ -119,7 +120,7 @@ def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None
                 folder = temporary / save.path
                 convert(save, folder, base or BaseModelRecord(save.base_model_name(), "main"))
                 if save.setup.task in TASKS:
-                    write_card(folder, {})
+                    write_card(folder, UNKNOWN_RUN)
     except OSError as error:
         raise UserError(f"NEW {new}: cannot be written ({error.strerror or error})") from error
 

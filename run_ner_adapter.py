@@ -109,7 +109,7 @@ def make_trainer(
     weights: np.ndarray | None = None
     if data.weighted_loss and run.args.do_train:
         weights = class_weights(inputs["train"], len(labels.names), data.weighted_loss_constant)
-        run.record.update(class_weights=dict(zip(labels.names, weights.tolist(), strict=True)))
+        run.record.document.class_weights = dict(zip(labels.names, weights.tolist(), strict=True))
     return NERTrainer(
         model=bundle.model,
         setup=run.setup,

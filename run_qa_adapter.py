@@ -114,11 +114,11 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
             workflow.save_model(run, bundle, trainer)
         if config.training.do_eval:
             metrics = trainer.evaluate()
+            if config.data.version_2_with_negative:
+                run.record.document.best_thresholds = TUNED_THRESHOLDS
             workflow.record_metrics(run, trainer, "eval", metrics)
             if trainer.calibration is not None:
                 print_main(calibration.gain_text(metrics))
-            if config.data.version_2_with_negative:
-                run.record.update(best_thresholds=TUNED_THRESHOLDS)
         if config.training.do_predict:
             _, metrics = trainer.answer(datasets["predict"], "predict")
             workflow.record_metrics(run, trainer, "predict", metrics)
@@ -147,7 +147,7 @@ def make_trainer(
         eval_dataset=datasets.get("eval"),
         callbacks=make_callbacks(run.args, run.record),
     )
-    run.record.update(padding=trainer.padding())
+    run.record.document.padding = trainer.padding()
     return trainer
 
 

@@ -96,7 +96,7 @@ def _train(function: str, script: ModuleType, config_class: type[Any], options: 
             words = ConfigParser(config_class).words_of(_plain_values(function, options), function)
             record = script.execute(words).record
             gc.collect()  # trainer and model refer to each other, and the next run may need their memory
-            document = record.document if record.folder is None else read_json(record.folder / RUN_FILE)
+            document = record.content() if record.folder is None else read_json(record.folder / RUN_FILE)
     finally:
         _RUNNING.release()
     return TrainingResult(

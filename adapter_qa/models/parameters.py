@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
-from torch import nn
-from transformers import PreTrainedModel
+import msgspec
 
-from adapter_qa.models.adapter_setup import AdapterSetup
-from adapter_qa.models.adapter_source import AdapterSource
+if TYPE_CHECKING:  # run.json is read before torch is imported
+    from torch import nn
+    from transformers import PreTrainedModel
+
+    from adapter_qa.models.adapter_setup import AdapterSetup
+    from adapter_qa.models.adapter_source import AdapterSource
 
 FUSION_MARK = "adapter_fusion_layer."  # in the names of a fusion's weights
 
@@ -38,7 +41,7 @@ def fusion_values(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
     ]
 
 
-class ParameterTable(TypedDict):
+class ParameterCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Numbers of parameters, as in run.json.
 
     Attributes:
@@ -52,11 +55,11 @@ class ParameterTable(TypedDict):
     base: int
     added: int
     trainable: int
-    percent_added: float
+    percent_added: float | None = None  # no report needs it
     parts: dict[str, int]
 
 
-def parameter_table(model: PreTrainedModel, setup: AdapterSetup | None, *, trains: bool = True) -> ParameterTable:
+def parameter_table(model: PreTrainedModel, setup: AdapterSetup | None, *, trains: bool = True) -> ParameterCounts:
     """Count the parameters of a model by part.
 
     Args:
@@ -79,18 +82,18 @@ def parameter_table(model: PreTrainedModel, setup: AdapterSetup | None, *, train
         if name in head:
             parts["head"] += weight.numel()
     added = sum(count for part, count in parts.items() if part != "head")
-    return {
-        "base": base,
-        "added": added,
-        "trainable": sum(weight.numel() for weight in model.parameters() if trains and weight.requires_grad),
-        "percent_added": round(100 * added / base, 2),
-        "parts": parts,
-    }
+    return ParameterCounts(
+        base=base,
+        added=added,
+        trainable=sum(weight.numel() for weight in model.parameters() if trains and weight.requires_grad),
+        percent_added=round(100 * added / base, 2),
+        parts=parts,
+    )
 
 
-def format_table(table: ParameterTable) -> str:
-    """Return the table as text, one line for each count."""
-    rows = [("base with head", table["base"])]
-    rows += [(f"  {part}" if part == "head" else part, count) for part, count in table["parts"].items()]
-    rows += [("added", table["added"]), ("trainable", table["trainable"])]
-    return "\n".join(f"{label:<16}{count:>16,} {100 * count / table['base']:>8.2f} %" for label, count in rows)
+def format_table(counts: ParameterCounts) -> str:
+    """Return the counts as text, a line for each."""
+    rows = [("base with head", counts.base)]
+    rows += [(f"  {part}" if part == "head" else part, count) for part, count in counts.parts.items()]
+    rows += [("added", counts.added), ("trainable", counts.trainable)]
+    return "\n".join(f"{label:<16}{count:>16,} {100 * count / counts.base:>8.2f} %" for label, count in rows)

@@ -107,7 +107,7 @@ def curves_figure(group: Group, interval: Interval | None = None) -> Figure:
     for run, seed in zip(group.runs, group.seeds, strict=True):
         points = _points(run, _score_of(group))
         _draw_line(scores, points, **style)
-        training = [(entry.step, entry.loss) for entry in run.document.losses]
+        training = [(entry.step, entry.loss) for entry in run.scores.losses]
         _draw_line(losses, training, **style | {"marker": None, "linewidth": 0.8, "alpha": 0.7})
         _draw_line(losses, _points(run, lambda evaluation: evaluation.eval_loss), **style)
         finite = [point for point in points if is_number(point[1])]
@@ -146,7 +146,7 @@ def overlay_figure(groups: Sequence[Group], intervals: Mapping[int, Interval]) -
     """
     figure = Figure(figsize=(WIDTH, 5.8 + 0.2 * len(groups)))
     scores, losses = figure.subplots(2, 1, sharex=True)
-    histories = [run.document.history for group in groups for run in group.runs]
+    histories = [run.scores.history for group in groups for run in group.runs]
     last = max((entry.epoch or 0 for history in histories for entry in history), default=1)
     for index, group in enumerate(groups):
         style = group_style(group)
@@ -185,7 +185,7 @@ def _mean_curve(group: Group, measure: Callable[[Evaluation], float | None]) -> 
     """Return the means over seeds, at the epochs that all of them have."""
     values: dict[float, list[float]] = {}
     for run in group.runs:
-        for entry in run.document.history:
+        for entry in run.scores.history:
             value = measure(entry)
             if entry.epoch is not None and is_number(value):
                 values.setdefault(round(entry.epoch, 3), []).append(value)
@@ -199,7 +199,7 @@ def _widen_f1_axis(axes: Axes) -> None:
 
 
 def _points(run: Run, measure: Callable[[Evaluation], float | None]) -> list[tuple[int, float]]:
-    points = [(evaluation.step, measure(evaluation)) for evaluation in run.document.history]
+    points = [(evaluation.step, measure(evaluation)) for evaluation in run.scores.history]
     return [(step, value) for step, value in points if step is not None and value is not None]
 
 
@@ -211,7 +211,7 @@ def _draw_line(axes: Axes, points: Sequence[tuple[float, float]], **style: Any) 
 
 def _add_epoch_axis(axes: Axes, runs: Sequence[Run]) -> None:
     steps_per_epoch = [
-        entry.step / entry.epoch for run in runs for entry in run.document.history if entry.step and entry.epoch
+        entry.step / entry.epoch for run in runs for entry in run.scores.history if entry.step and entry.epoch
     ]
     if not steps_per_epoch:
         return

@@ -338,7 +338,7 @@ def _draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
 def _draw_overlays(report: Report, groups: Sequence[Group], intervals: dict[int, Interval]) -> list[Picture]:
     pictures: list[Picture] = []
     for evaluated in same_evaluation(groups):
-        members = [group for group in evaluated if any(run.document.history for run in group.runs)]
+        members = [group for group in evaluated if any(run.scores.history for run in group.runs)]
         if len(members) > 1:
             shown = members[: figures.MAX_COMPARED]
             data = f"Evaluated on {members[0].first.describe_evaluation()}"
@@ -363,7 +363,7 @@ def _beside_history(groups: Sequence[Group], intervals: dict[int, Interval]) -> 
 def _draw_curves(report: Report, groups: Sequence[Group], intervals: dict[int, Interval]) -> list[Picture]:
     pictures = []
     for group in tqdm(groups, desc="curves", leave=False, disable=None):
-        if any(run.document.history or run.document.losses for run in group.runs):
+        if any(run.scores.history or run.scores.losses for run in group.runs):
             caption = f"{figures.group_label(group)}: scores and losses by step and epoch, a line for each seed"
             caption += f". {INTERVAL_BARS}" if group.number in intervals else ""
             pictures.append(

@@ -20,6 +20,7 @@ from adapter_qa.data.partition import FoldScheme
 from adapter_qa.models.tasks import TASK_OF_SCRIPT, TASKS, Task
 from adapter_qa.runs.layout import FOLD_NAME, RUN_FILE, SWEEP_FILE
 from adapter_qa.runs.lock import is_locked
+from adapter_qa.runs.run_document import RunDocument
 
 MAX_LISTED_PROBLEMS = 5  # runs without a usable run.json that an error message names
 
@@ -58,65 +59,31 @@ class TrainingLoss(msgspec.Struct):
     step: int
 
 
-class BestCheckpoint(msgspec.Struct):
-    """The step whose weights are the result of the run."""
-
-    step: int | None = None
-
-
 class TrainMetrics(msgspec.Struct):
     """Training time in seconds; in a resumed run, also the time before the interruption."""
 
     train_runtime: float | None = None
 
 
-class Metrics(msgspec.Struct):
+class Metrics(msgspec.Struct, frozen=True):
     """Final results of the evaluation and of the training."""
 
     eval: Evaluation | None = None
     train: TrainMetrics | None = None
 
 
-class Sizes(msgspec.Struct, frozen=True):
-    """Bytes of what was trained on the disk, and most bytes of memory at a time; earlier versions lack some."""
+class Scores(msgspec.Struct):
+    """What a report needs of the metrics in a run.json, with those of `Run.split` as the final evaluation.
 
-    saved_bytes: int | None = None
-    memory_bytes: int | None = None
+    Attributes:
+        history: evaluations while training.
+        losses: training losses.
+        metrics: final results.
+    """
 
-
-class ParameterCounts(msgspec.Struct):
-    """Numbers of parameters: of the base with its head, added to it, trained, and by adapter, fusion and head."""
-
-    base: int
-    added: int
-    trainable: int
-    parts: dict[str, int]
-
-
-class DataFile(msgspec.Struct):
-    """One of several data files."""
-
-    file: str
-
-
-class DataSource(msgspec.Struct):
-    """Where one split came from: one file, several, a data set, or the end of the training text; and how much it is."""
-
-    file: str | None = None
-    files: list[DataFile] = []
-    dataset: str | None = None
-    config: str | None = None
-    split: str | None = None
-    held_out_of: str | None = None
-    sha256: str | None = None
-    questions: int | None = None
-    sentences: int | None = None
-    blocks: int | None = None
-
-    @property
-    def paths(self) -> list[str]:
-        """Return the paths of all files."""
-        return [self.file] if self.file is not None else [file.file for file in self.files]
+    history: list[Evaluation] = []
+    losses: list[TrainingLoss] = []
+    metrics: Metrics = Metrics()
 
 
 class Evaluated(NamedTuple):
@@ -143,23 +110,6 @@ class Fold(NamedTuple):
     split: SplitName
 
 
-class RunDocument(msgspec.Struct):
-    """The part of run.json that a report needs. Other keys are ignored."""
-
-    status: str
-    script: str
-    options: dict[str, Any]
-    setup: str | None = None
-    parameters: ParameterCounts | None = None
-    history: list[Evaluation] = []
-    losses: list[TrainingLoss] = []
-    best: BestCheckpoint | None = None
-    metrics: Metrics | None = None
-    result: Sizes = Sizes()
-    data: dict[str, DataSource] = {}
-    why: list[str] = []
-
-
 @dataclass(frozen=True)
 class Run:
     """One run.
@@ -169,12 +119,14 @@ class Run:
         status: "finished", "failed", "interrupted", "running", "killed" (run.json says "running", but no process works
             in the folder) or "pruned" (stopped by the sweep that it belongs to).
         document: The content of its run.json. Its evaluation is that of `split`.
+        scores: The metrics in it.
         split: "eval": the scores are those of the evaluation; "predict": those of the predictions for --test_file.
     """
 
     folder: Path
     status: str
     document: RunDocument
+    scores: Scores
     split: SplitName = "eval"
 
     @property
@@ -260,7 +212,7 @@ class Run:
             conditions.append(str(self.fold))
         if self.task == "mlm":  # perplexity is by token, so by the vocabulary of the base
             conditions += [str(options.get(name)) for name in ("model_name_or_path", "block_size", "mlm_probability")]
-        names = [*source.paths, source.dataset, source.config, source.split, source.held_out_of]
+        names = [*source.paths, *source.dataset_words, source.held_out_of]
         count = source.questions or source.sentences or source.blocks
         return Evaluated(self.task, source.sha256 or " ".join(filter(None, names)), count, tuple(conditions))
 
@@ -271,9 +223,7 @@ class Run:
             return "nothing that run.json names"
         what = TASKS[self.task].examples
         count = self.evaluated.size
-        names = [PurePath(path).name for path in source.paths] or [
-            name for name in (source.dataset, source.config, source.split) if name
-        ]
+        names = [PurePath(path).name for path in source.paths] or source.dataset_words
         text = f"{what if count is None else f'{count:,} {what}'} "
         text += f"held out of {PurePath(source.held_out_of).name}" if source.held_out_of else f"of {' '.join(names)}"
         if self.fold is not None:
@@ -292,26 +242,26 @@ class Run:
 
         That of the predictions for --test_file is empty if not all of its questions have gold answers.
         """
-        if self.document.metrics is not None and self.document.metrics.eval is not None:
-            return self.document.metrics.eval
+        if self.scores.metrics.eval is not None:
+            return self.scores.metrics.eval
         if not self.history_is_of_evaluation:
             return Evaluation()
-        with_f1 = [entry for entry in self.document.history if is_number(entry.eval_f1)]
+        with_f1 = [entry for entry in self.scores.history if is_number(entry.eval_f1)]
         if with_f1:
             return max(with_f1, key=lambda entry: entry.eval_f1 or 0.0)
-        with_loss = [entry for entry in self.document.history if is_number(entry.eval_loss)]
+        with_loss = [entry for entry in self.scores.history if is_number(entry.eval_loss)]
         return min(with_loss, key=lambda entry: entry.eval_loss or 0.0, default=Evaluation())
 
     def best_epoch(self) -> float | None:
         """Return the epoch of the best checkpoint; None without training or without evaluations during it."""
         best = self.document.best
-        epochs = {entry.step: entry.epoch for entry in self.document.history}
+        epochs = {entry.step: entry.epoch for entry in self.scores.history}
         return epochs.get(best.step) if best is not None and best.step is not None else None
 
     def train_seconds(self) -> float | None:
         """Return the training time as `TrainMetrics` defines it."""
-        metrics = self.document.metrics
-        return metrics.train.train_runtime if metrics is not None and metrics.train is not None else None
+        train = self.scores.metrics.train
+        return train.train_runtime if train is not None else None
 
     def trainable(self) -> int | None:
         """Return the number of parameters that were trained."""
@@ -423,12 +373,12 @@ def read_run(folder: Path, split: SplitName = "eval") -> Run:
         content = read_json(path)
         if split != "eval":
             content = _with_evaluation_of(split, content, msgspec.convert(content, _Splits))
-        document = msgspec.convert(content, RunDocument)
+        document, scores = msgspec.convert(content, RunDocument), msgspec.convert(content, Scores)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         raise UserError(f"{path}: does not come from a training script: {error}") from error
     if document.script not in TASK_OF_SCRIPT:
         raise UserError(f"{path}: script is {document.script!r}; must be one of {', '.join(TASK_OF_SCRIPT)}")
-    return Run(folder, _status(folder, document.status), document, split)
+    return Run(folder, _status(folder, document.status), document, scores, split)
 
 
 def _with_evaluation_of(split: SplitName, content: dict[str, Any], splits: _Splits) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from adapter_qa.core.messages import print_main
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.runs.layout import CARD_FILE, FULL_MODEL_FILES, RUN_FILE
 from adapter_qa.runs.model_card import public_name, write_card
+from adapter_qa.runs.run_document import read_run_document
 from adapter_qa.runs.run_record import RunRecord
 
 
@@ -41,10 +42,13 @@ def push_finished(record: RunRecord, target: HubTarget) -> None:
     """
     if record.folder is None or not is_main_process():
         return
-    document = read_json(record.folder / RUN_FILE)
+    path = record.folder / RUN_FILE
+    document = read_json(path)  # as it is: an earlier or later version may have written keys of its own
     saved = record.folder if (record.folder / FULL_FILE).is_file() else record.folder / Path(document["saved"]).name
     if not (saved / CARD_FILE).is_file():  # an early version saved it; an existing card may have been edited
-        write_card(saved, document | {"options": document["options"] | {"hub_model_id": target.repository}})
+        run = read_run_document(record.folder)
+        run.options["hub_model_id"] = target.repository
+        write_card(saved, run)
     try:
         commit_url = _push(saved, target)
     except (OSError, ValueError) as error:  # no network, or the hub's answer
@@ -53,8 +57,8 @@ def push_finished(record: RunRecord, target: HubTarget) -> None:
             f"{saved}: the run is finished and saved, but not pushed to {target.repository} ({reason}); "
             "the same command tries again"
         ) from error
-    record.document["pushed"] = document["pushed"] = {"repository": target.repository, "commit": commit_url}
-    write_json(record.folder / RUN_FILE, document)
+    record.document.pushed = {"repository": target.repository, "commit": commit_url}
+    write_json(path, document | {"pushed": record.document.pushed})
     print_main(f"{saved}: pushed, {commit_url}")
 
 

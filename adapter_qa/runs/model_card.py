@@ -21,6 +21,7 @@ from adapter_qa.models.metadata import LanguageSwap, RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import ATTENTION_ONLY_LAST_LAYER
 from adapter_qa.models.tasks import TASKS, Task, TaskInfo
 from adapter_qa.runs.layout import CARD_FILE
+from adapter_qa.runs.run_document import DataSource, RunDocument
 
 SETTINGS = (  # options that affect the result; those without a value are left out
     "learning_rate", "head_learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
@@ -41,8 +42,8 @@ def public_name(name: str | None) -> str | None:
     return Path(name).name if name is not None and is_local(name) else name
 
 
-def write_card(folder: Path, run: dict[str, Any]) -> None:
-    """Write the card of a saved folder; `run` is the content of run.json, empty if the run is unknown."""
+def write_card(folder: Path, run: RunDocument) -> None:
+    """Write the card of a saved folder."""
     environment = Environment(  # not HTML: nothing to escape but control characters
         loader=FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
@@ -54,7 +55,7 @@ def write_card(folder: Path, run: dict[str, Any]) -> None:
     full = (folder / FULL_FILE).is_file()
     metadata = read_metadata(folder / (FULL_FILE if full else SETUP_FILE))
     task = TASKS[cast(Task, metadata.task)]  # every folder that gets a card was saved for one of them
-    title = run.get("options", {}).get("hub_model_id") or folder.resolve().name
+    title = run.options.get("hub_model_id") or folder.resolve().name
     text = environment.get_template("model_card.md.jinja").render(
         metadata=_hub_metadata(task, metadata, run, full=full, title=title),
         title=title,
@@ -93,12 +94,11 @@ def _usage_values(folder: Path, metadata: RunMetadata, title: str, *, full: bool
     }
 
 
-def _run_values(task: TaskInfo, metadata: RunMetadata, run: dict[str, Any]) -> dict[str, object]:
-    options, counts = run.get("options", {}), run.get("parameters")
+def _run_values(task: TaskInfo, metadata: RunMetadata, run: RunDocument) -> dict[str, object]:
+    options, counts = run.options, run.parameters
     parameters = {}
     if counts is not None:
-        parameters = {"base with head": counts["base"], **counts["parts"]}
-        parameters |= {"added": counts["added"], "trained": counts["trainable"]}
+        parameters = {"base with head": counts.base, **counts.parts, "added": counts.added, "trained": counts.trainable}
     values = {name: options.get(name) for name in SETTINGS}
     settings = {name: value for name, value in values.items() if value not in (None, -1) and value is not False}
     for name, applies in (("fusion_head", options.get("fuse_adapters")), ("fusion_regularization", metadata.fused)):
@@ -110,7 +110,7 @@ def _run_values(task: TaskInfo, metadata: RunMetadata, run: dict[str, Any]) -> d
         "parameters": parameters,
         "settings": settings if options else None,
         "provenance": _provenance(metadata, run),
-        "data": [_describe_split(split, source) for split, source in run.get("data", {}).items()],
+        "data": [_describe_split(split, source) for split, source in run.data.items()],
         "license": options.get("license"),
     }
 
@@ -119,22 +119,21 @@ def _trained_from(metadata: RunMetadata) -> str | None:
     return (metadata.trained_from or metadata.base_model).name_or_path
 
 
-def _hub_metadata(task: TaskInfo, metadata: RunMetadata, run: dict[str, Any], *, full: bool, title: str) -> str:
+def _hub_metadata(task: TaskInfo, metadata: RunMetadata, run: RunDocument, *, full: bool, title: str) -> str:
     """Return the YAML that the hub reads."""
-    data = run.get("data", {})
-    evaluated = data.get("eval", {})
-    file = evaluated.get("files", [evaluated])[0].get("file")
-    source = public_name(evaluated.get("dataset")) or Path(file or evaluated.get("held_out_of") or "unknown").name
+    evaluated = run.data.get("eval", DataSource())
+    file, *_ = *evaluated.paths, evaluated.held_out_of or "unknown"
+    source = public_name(evaluated.dataset) or Path(file).name
     scores = _scores(task, run)
     results = [
-        EvalResult(task.hub_name, source, source, metric, round(value, 4), dataset_split=evaluated.get("split"))
+        EvalResult(task.hub_name, source, source, metric, round(value, 4), dataset_split=evaluated.split)
         for metric, value in scores.items()
     ]
     base = _trained_from(metadata)
-    names = [split.get("dataset") for split in data.values()]
+    names = [source.dataset for source in run.data.values()]
     card_data = ModelCardData(
         language=metadata.language,
-        license=run.get("options", {}).get("license"),
+        license=run.options.get("license"),
         library_name="transformers" if full else "adapters",
         pipeline_tag=task.hub_name,
         tags=[task.hub_name] if full else [task.hub_name, "adapter-transformers"],
@@ -147,24 +146,23 @@ def _hub_metadata(task: TaskInfo, metadata: RunMetadata, run: dict[str, Any], *,
     return card_data.to_yaml()
 
 
-def _scores(task: TaskInfo, run: dict[str, Any]) -> dict[str, float]:
-    metrics = run.get("metrics", {}).get("eval", {})
+def _scores(task: TaskInfo, run: RunDocument) -> dict[str, float]:
+    metrics = run.metrics.get("eval", {})
     return {name: metrics[f"eval_{key}"] for key, name in task.hub_metrics.items() if f"eval_{key}" in metrics}
 
 
-def _score_notes(run: dict[str, Any]) -> str:
+def _score_notes(run: RunDocument) -> str:
     """Return a sentence on the evaluation: how many examples, and what was chosen on the same data."""
-    evaluated = run.get("data", {}).get("eval", {})
+    evaluated = run.data.get("eval", DataSource()).counts()
     counts = [f"{evaluated[kind]:,} {kind}" for kind in EXAMPLE_KINDS if kind in evaluated]
-    best = run.get("best") or {}
     notes = ["on " + ", ".join(counts)] if counts else []
-    if best.get("step") is not None and run["options"]["load_best_model_at_end"]:
-        notes.append(f"the best epoch (step {best['step']} of {run['steps']}) was chosen on the same data")
-    if "calibration" in run:
-        fitted = "temperature and threshold were" if "f1" in run["calibration"] else "the temperature was"
-        notes.append(f"{fitted} fitted on {run['calibration']['questions']:,} other questions")
-    if "best_thresholds" in run:
-        notes.append(f"`best_f1`, `best_exact` in run.json: {run['best_thresholds']}")
+    if run.best is not None and run.best.step is not None and run.options["load_best_model_at_end"]:
+        notes.append(f"the best epoch (step {run.best.step} of {run.steps}) was chosen on the same data")
+    if run.calibration is not None:
+        fitted = "temperature and threshold were" if "f1" in run.calibration else "the temperature was"
+        notes.append(f"{fitted} fitted on {run.calibration['questions']:,} other questions")
+    if run.best_thresholds is not None:
+        notes.append(f"`best_f1`, `best_exact` in run.json: {run.best_thresholds}")
     sentence = "; ".join(notes)
     return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
@@ -201,26 +199,22 @@ def _describe_swap(swap: LanguageSwap) -> str:
     return f"language swap: the language adapter of {new} replaced that of {old}, on which the task was trained"
 
 
-def _provenance(metadata: RunMetadata, run: dict[str, Any]) -> str:
+def _provenance(metadata: RunMetadata, run: RunDocument) -> str:
     """Return a line with the device, start, duration and versions of the run."""
     versions = ", ".join(f"{name} {version}" for name, version in metadata.versions.items())
-    times = run.get("times", {})
-    commit = f" Trainer at commit {run['commit']}." if run.get("commit") else ""
-    duration = f"{times.get('started')}, {times.get('seconds', 0):,.0f} s"
-    return f"{run.get('device')}, {duration}. Versions: {versions}.{commit}"
+    commit = f" Trainer at commit {run.commit}." if run.commit else ""
+    duration = f"{run.times.started}, {run.times.seconds or 0:,.0f} s"
+    return f"{run.device}, {duration}. Versions: {versions}.{commit}"
 
 
-def _describe_split(split: str, source: dict[str, Any]) -> str:
+def _describe_split(split: str, source: DataSource) -> str:
     """Describe in one line where a split came from: data sets by hub id, files by name and hash."""
-    if "dataset" in source:
-        parts = [public_name(source["dataset"]), source.get("config"), source.get("split")]
-        origin = " ".join(str(part) for part in parts if part)
-    elif "held_out_of" not in source:
-        names = " ".join(Path(file["file"]).name for file in source.get("files", [source]))
-        origin = f"{names}, sha256 {source['sha256']}"
+    if source.dataset is not None:
+        name, *others = source.dataset_words
+        origin = " ".join([str(public_name(name)), *others])
+    elif source.held_out_of is not None:
+        origin = f"held out of {Path(source.held_out_of).name}"
     else:
-        origin = f"held out of {Path(source['held_out_of']).name}"
-    counts = ", ".join(
-        f"{value:,} {key.replace('_', ' ')}" for key, value in source.items() if type(value) is int and value
-    )
+        origin = f"{' '.join(Path(path).name for path in source.paths)}, sha256 {source.sha256}"
+    counts = ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in source.counts().items() if value)
     return f"{split}: `{origin}`; {counts}"

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from adapter_qa.core.distributed import is_main_process, process_count
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import find_obstacle, kind, read_json, remove_path, temporary_path, write_json
@@ -22,6 +24,7 @@ from adapter_qa.runs.checkpoints import newest_checkpoint
 from adapter_qa.runs.layout import CARD_FILE, FOLD_NAME, LOCK_FILE, REMOVABLE, RUN_FILE
 from adapter_qa.runs.lock import lock_run_dir
 from adapter_qa.runs.provenance import device_name, hide_secrets, now, source_commit, versions
+from adapter_qa.runs.run_document import RunDocument, Times
 
 NEUTRAL_OPTIONS = re.compile(
     r"overwrite_output_dir|dry_run|output_dir|run_name|logging_dir|report_to|disable_tqdm|resume_from_checkpoint"
@@ -55,7 +58,7 @@ class RunRecord:
     """
 
     folder: Path | None
-    document: dict[str, Any]
+    document: RunDocument
     resume_from: Path | None = None
     keeps_checkpoints: bool | None = None
     finished: bool = False
@@ -77,22 +80,28 @@ class RunRecord:
             if self.replaces:
                 _remove_old_run(self.folder)
             self.begun = True
-            self.update(status="running")
+            self.document.status = "running"
+            self.write()
         except OSError as error:
             problem = f"cannot be written ({error.strerror}); give another folder"
             raise UserError(f"--output_dir {self.folder}: {problem}") from error
 
-    def update(self, **entries: Any) -> None:
-        """Set entries of the document and, after `begin`, write the file."""
-        self.document.update(entries)
-        self.document["times"]["seconds"] = round(time.perf_counter() - self.started, 2)
+    def content(self) -> dict[str, Any]:
+        """Return the document as JSON has it."""
+        content: dict[str, Any] = msgspec.to_builtins(self.document, enc_hook=float)  # of NumPy's numbers
+        return content
+
+    def write(self) -> None:
+        """Count the seconds so far and, after `begin`, write the file."""
+        self.document.times.seconds = round(time.perf_counter() - self.started, 2)
         if self.folder is not None and self.begun:
-            write_json(self.folder / RUN_FILE, self.document)
+            write_json(self.folder / RUN_FILE, self.content())
 
     def finish(self) -> None:
         """Mark the run as finished; the same command then finds nothing to do."""
-        self.document["times"]["finished"] = now()
-        self.update(status="finished")
+        self.document.times.finished = now()
+        self.document.status = "finished"
+        self.write()
 
 
 def open_run(
@@ -120,16 +129,16 @@ def open_run(
     Raises:
         UserError: the folder is not writable, holds another run or other files, or another process works there.
     """
-    document = {
-        "status": "planned",
-        "script": script,
-        "command": [script, *hide_secrets(argv)],
-        "options": options | {"processes": process_count()},
-        "versions": versions(),
-        "commit": source_commit(),
-        "device": device_name(),
-        "times": {"started": now()},
-    }
+    document = RunDocument(
+        status="planned",
+        script=script,
+        command=[script, *hide_secrets(argv)],
+        options=options | {"processes": process_count()},
+        versions=versions(),
+        commit=source_commit(),
+        device=device_name(),
+        times=Times(started=now()),
+    )
     record = RunRecord(folder, document)
     if folder is None:
         return record
@@ -171,7 +180,7 @@ def recorded_options(folder: Path) -> dict[str, Any]:
 def _resume_or_reject(record: RunRecord, folder: Path, earlier: Mapping[str, Any]) -> None:
     """Set `resume_from` or `finished` of a record if the run in its folder has the same options."""
     previous = _read_previous(folder / RUN_FILE)
-    options = record.document["options"]
+    options = record.document.options
     old_options = {**earlier, **previous["options"]}
     record.finished = previous.get("status") == "finished"
     record.keeps_checkpoints = bool(old_options.get("keep_checkpoint", True))

@@ -8,7 +8,6 @@ when the worker is stopped. If the worker is killed, the kernel sends that signa
 from __future__ import annotations
 
 import ctypes
-import json
 import math
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from adapter_qa.core.readable import count, duration, metric_label, metric_value
 from adapter_qa.core.signals import SIGNALS, DeferredSignal
 from adapter_qa.runs.layout import RUN_FILE, trial_folder
 from adapter_qa.runs.lock import is_locked
+from adapter_qa.runs.run_document import UNKNOWN_RUN, RunDocument, read_run_document
 from adapter_qa.sweeps.live_display import LiveDisplay
 from adapter_qa.sweeps.search_space import Sweep
 from adapter_qa.sweeps.state_table import param_text
@@ -224,7 +224,7 @@ class Worker:
         trial.set_user_attr("seconds", seconds)
         folder = trial_folder(self.store.folder, number)
         run = read_run(folder)
-        value = run.get("metrics", {}).get("eval", {}).get(f"eval_{self.sweep.metric}")
+        value = run.metrics.get("eval", {}).get(f"eval_{self.sweep.metric}")
         if code == 0 and isinstance(value, (int, float)) and math.isfinite(value):
             self.store.record_outcome(number, TrialState.COMPLETE, float(value), exit_code=code)
             result = self._metric_text(float(value))
@@ -247,7 +247,7 @@ class Worker:
         return code
 
 
-def was_stopped(code: int, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+def was_stopped(code: int, before: RunDocument, after: RunDocument) -> bool:
     """Return whether a process was stopped by a signal.
 
     A launcher has an exit code of its own, but the trainer says so in run.json.
@@ -257,7 +257,7 @@ def was_stopped(code: int, before: Mapping[str, Any], after: Mapping[str, Any]) 
         before: run.json before the process started. One that did not change is of an earlier process.
         after: run.json now.
     """
-    says_so = after != before and after.get("status") == "interrupted"
+    says_so = after != before and after.status == "interrupted"
     return code in STOP_CODES or (code not in (0, EXIT_BAD_INPUT) and says_so)
 
 
@@ -295,17 +295,14 @@ def check_first_trial(sweep: Sweep, script: Path) -> None:
         raise RunError([f"a dry run of the first trial fails: {reason}" for reason in reasons])
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """Return run.json of a trial; empty if it does not exist yet."""
-    try:
-        return dict(json.loads((folder / RUN_FILE).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return {}
+def read_run(folder: Path) -> RunDocument:
+    """Return run.json of a trial; `UNKNOWN_RUN` if it does not exist yet."""
+    return read_run_document(folder) if (folder / RUN_FILE).is_file() else UNKNOWN_RUN
 
 
 def read_evaluations(folder: Path, metric: str) -> list[float]:
     """Return the metric of every evaluation during a trial's training so far."""
-    history = read_run(folder).get("history", [])
+    history = read_run(folder).history or []
     return [float(entry[f"eval_{metric}"]) for entry in history if f"eval_{metric}" in entry]
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.files import write_json
 from adapter_qa.core.messages import print_main
 from adapter_qa.data.calibration import Calibration
 from adapter_qa.runs.layout import CALIBRATION_FILE
+from adapter_qa.runs.run_document import DataSource
 from adapter_qa.training import workflow
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.run_context import RunContext
@@ -23,16 +26,15 @@ def record_calibration(
     `metrics` are those of the questions before, with the prefix `calibration`.
     """
     workflow.record_metrics(run, trainer, "calibration", metrics)
-    document = calibration_document(calibration, run.record.document["data"]["calibration"], metrics)
+    document = calibration_document(calibration, run.record.document.data["calibration"], metrics)
     if trainer.is_world_process_zero():
         write_json(trainer.folder / CALIBRATION_FILE, document)
-        run.record.update(calibration=document)
+        run.record.document.calibration = document
+        run.record.write()
     print_main(calibration_text(document))
 
 
-def calibration_document(
-    calibration: Calibration, source: Mapping[str, Any], metrics: Mapping[str, float]
-) -> dict[str, Any]:
+def calibration_document(calibration: Calibration, source: DataSource, metrics: Mapping[str, float]) -> dict[str, Any]:
     """Return the content of calibration.json.
 
     Args:
@@ -50,7 +52,7 @@ def calibration_document(
             "null_score_diff_threshold": calibration.threshold.value,
             "f1": {"before": metrics["calibration_f1"], "after": calibration.threshold.f1},
         }
-    return document | {"questions": source["questions"], "source": dict(source)}
+    return document | {"questions": source.questions, "source": msgspec.to_builtins(source)}
 
 
 def calibration_text(document: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from transformers import (
 
 from adapter_qa.core.messages import log_note
 from adapter_qa.core.readable import count, metric_label
+from adapter_qa.runs.run_document import BestCheckpoint, RunDocument
 from adapter_qa.runs.run_record import RunRecord
 from adapter_qa.training.training_args import TrainerArguments
 
@@ -47,7 +48,8 @@ class RunHistoryCallback(TrainerCallback):
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the training's history so far."""
         if self.is_training and state.is_world_process_zero:
-            self.record.update(**training_history(state))
+            record_history(self.record.document, state)
+            self.record.write()
 
 
 class LabelEntropyCallback(TrainerCallback):
@@ -82,20 +84,13 @@ class LabelEntropyCallback(TrainerCallback):
             )
 
 
-def training_history(state: TrainerState) -> dict[str, Any]:
-    """Return evaluations, training losses, the best step, and the steps and epochs so far, as run.json has them."""
+def record_history(document: RunDocument, state: TrainerState) -> None:
+    """Record evaluations, training losses, the best step, and the steps and epochs so far."""
     best = best_evaluation(state)
-    return {
-        "history": _evaluations(state),
-        "losses": [_finite(entry) for entry in state.log_history if "loss" in entry],
-        "best": {
-            "step": state.best_global_step,
-            "epoch": None if best is None else best["epoch"],
-            "metric": state.best_metric,
-        },
-        "steps": state.global_step,
-        "epochs": state.epoch,
-    }
+    document.history = _evaluations(state)
+    document.losses = [_finite(entry) for entry in state.log_history if "loss" in entry]
+    document.best = BestCheckpoint(state.best_global_step, None if best is None else best["epoch"], state.best_metric)
+    document.steps, document.epochs = state.global_step, state.epoch
 
 
 def _finite(entry: dict[str, float]) -> dict[str, float | None]:

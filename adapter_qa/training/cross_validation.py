@@ -29,7 +29,6 @@ from adapter_qa.core.readable import duration, metric_label, metrics_text, scrip
 from adapter_qa.data.bootstrap import FEW_CONTEXTS, MIN_CONTEXTS, context_numbers, estimate, resampled_means
 from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import Score, evaluation_metrics, question_scores
-from adapter_qa.models.metadata import read_document
 from adapter_qa.runs.layout import (
     ALL_RESULTS_FILE,
     RUN_FILE,
@@ -40,6 +39,7 @@ from adapter_qa.runs.layout import (
     results_file,
 )
 from adapter_qa.runs.lock import released_locks
+from adapter_qa.runs.run_document import DataSource, RunDocument, read_run_document
 from adapter_qa.training import workflow
 from adapter_qa.training.qa_data import GROUP_COUNTS, Fold, load_all_questions, load_folds, make_folds
 from adapter_qa.training.run_context import RunContext
@@ -49,29 +49,6 @@ Content = TypeVar("Content")
 PARTS = {"train": "trains on", "eval": "chooses on", "predict": "is scored on"}
 FOLD_MEASURES = Score._fields
 REMEDY = "remove that folder, and the same command runs the fold again"
-
-
-class _Source(msgspec.Struct):
-    """Where the questions of a split came from; `groups_sha256` is of the names of their articles or contexts."""
-
-    sha256: str | None = None
-    questions: int = 0
-    groups_sha256: str | None = None
-
-
-class _Best(msgspec.Struct):
-    epoch: float | None = None
-
-
-class _FoldRecord(msgspec.Struct):
-    """The part of a fold's run.json that its cross-validation needs."""
-
-    status: str
-    parameters: dict[str, Any]
-    data: dict[str, _Source]
-    metrics: dict[str, dict[str, Any]]
-    trained_on: dict[str, Any] = {}
-    best: _Best = msgspec.field(default_factory=_Best)
 
 
 class _Candidate(msgspec.Struct):
@@ -89,10 +66,15 @@ class _FoldResult:
     """
 
     fold: Fold
-    record: _FoldRecord
+    record: RunDocument
     answers: dict[str, str]
     candidates: dict[str, msgspec.Raw]
     null_odds: dict[str, float]
+
+    @property
+    def best_epoch(self) -> float | None:
+        """The epoch of the weights, if one was chosen."""
+        return self.record.best.epoch if self.record.best is not None else None
 
 
 @dataclass(frozen=True)
@@ -125,9 +107,10 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
     run.record.begin()
     with workflow.failure_recorded(run):
         workflow.write_options(run)
-        counted = source | {"questions": len(questions)}
-        run.record.update(setup=run.setup_name, data={"train": counted, "eval": counted})
-        print_main(f"{run.record.document['script']}\n{plan_text(config, folds, folder)}")
+        document, source.questions = run.record.document, len(questions)
+        document.setup, document.data = run.setup_name, {"train": source, "eval": source}
+        run.record.write()
+        print_main(f"{document.script}\n{plan_text(config, folds, folder)}")
         for fold in folds:
             print_main(f"\nfold {fold.number} of {len(folds)}")
             with released_locks(), restored_process(sys.argv[0]):
@@ -148,16 +131,15 @@ def plan_text(config: QARunConfig, folds: Sequence[Fold], folder: Path | None) -
     """Return the lines that say how the questions are divided."""
     by = folds[0].by
     unit, other = GROUP_COUNTS[by], "context" if by == "article" else "article"
-    scored = [fold.splits["predict"].source for fold in folds]
-    questions, groups = sum(source["questions"] for source in scored), sum(source[unit] for source in scored)
+    scored = [fold.counts()["predict"] for fold in folds]
+    questions, groups = sum(counts["questions"] for counts in scored), sum(counts[unit] for counts in scored)
     decided = "" if config.data.fold_by is not None else f"; --fold_by {other} decides otherwise"
     rows = {
         "folds": f"{len(folds)} by {by}{decided}",
         "data": f"{questions:,} questions of {groups:,} {unit}; below, {unit} are in brackets",
     }
     for fold in folds:
-        counts = {name: (split.source["questions"], split.source[unit]) for name, split in fold.splits.items()}
-        parts = [f"{PARTS[name]} {number:,} ({of:,})" for name, (number, of) in counts.items()]
+        parts = [f"{PARTS[name]} {of['questions']:,} ({of[unit]:,})" for name, of in fold.counts().items()]
         rows[f"fold {fold.number}"] = ", ".join(parts)
     return aligned(rows if folder is None else rows | {"folder": str(folder)})
 
@@ -186,15 +168,12 @@ def _pool(run: RunContext[QARunConfig], folds: Sequence[Fold], questions: list[Q
     for split, values in (("train", train), ("eval", metrics)):
         write_json(folder / results_file(split), values)
     write_json(folder / ALL_RESULTS_FILE, train | metrics)
-    run.record.document |= {
-        "parameters": results[0].record.parameters,
-        "trained_on": results[0].record.trained_on,
-        "folds": [_fold_document(result) for result in results],
-        "metrics": {"train": train, "eval": metrics},
-    }
+    document, first = run.record.document, results[0].record
+    document.parameters, document.trained_on = first.parameters, first.trained_on
+    document.folds = [_fold_document(result) for result in results]
+    document.metrics = {"train": train, "eval": metrics}
     run.record.finish()
-    text = _result_text(run.record.document, results, pooled, folder)
-    print_main(f"\n{run.record.document['script']}: finished\n{text}")
+    print_main(f"\n{document.script}: finished\n{_result_text(document, results, pooled, folder)}")
 
 
 def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
@@ -203,10 +182,10 @@ def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
     Raises:
         RunError: it is not of these questions.
     """
-    record = _read_record(folder / RUN_FILE)
-    answered, expected = record.data.get("predict", _Source()), fold.splits["predict"]
+    record = _read_record(folder)
+    answered, expected = record.data.get("predict", DataSource()), fold.splits["predict"]
     found = (answered.sha256, answered.groups_sha256)
-    if record.status != "finished" or found != (expected.source.get("sha256"), expected.source["groups_sha256"]):
+    if record.status != "finished" or found != (expected.source.sha256, expected.source.groups_sha256):
         raise RunError(
             f"{folder}: was not finished on the present questions of fold {fold.number}; --overwrite_output_dir "
             "starts anew"
@@ -220,11 +199,11 @@ def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
     return _FoldResult(fold, record, answers, candidates, null_odds)
 
 
-def _read_record(path: Path) -> _FoldRecord:
+def _read_record(folder: Path) -> RunDocument:
     try:
-        return read_document(path, _FoldRecord)  # earlier versions wrote NaN, which `_read` refuses
+        return read_run_document(folder)  # earlier versions wrote NaN, which `_read` refuses
     except UserError as error:
-        raise RunError(f"{path}: cannot be read ({error}); {REMEDY}") from error
+        raise RunError(f"{folder / RUN_FILE}: cannot be read ({error}); {REMEDY}") from error
 
 
 def _read(path: Path, kind: type[Content]) -> Content:
@@ -287,17 +266,17 @@ def _fold_document(result: _FoldResult) -> dict[str, Any]:
     """Return what run.json tells about a fold."""
     fold, scores = result.fold, result.record.metrics["predict"]
     parts = {
-        split: counts | {"groups_sha256": fold.splits[split].source["groups_sha256"]}
+        split: counts | {"groups_sha256": fold.splits[split].source.groups_sha256}
         for split, counts in fold.counts().items()
     }
     return {"fold": fold.number, **parts, **{name: scores[f"predict_{name}"] for name in FOLD_MEASURES}} | {
-        "best_epoch": result.record.best.epoch
+        "best_epoch": result.best_epoch
     }
 
 
-def _result_text(document: Mapping[str, Any], results: Sequence[_FoldResult], pooled: _Pooled, folder: Path) -> str:
+def _result_text(document: RunDocument, results: Sequence[_FoldResult], pooled: _Pooled, folder: Path) -> str:
     """Return the lines that are printed at the end."""
-    metrics = document["metrics"]["eval"]
+    metrics = document.metrics["eval"]
     contexts = len({question.context for question in pooled.questions})
     rows = {metric_label(name): _score_text(metrics, name) for name in reversed(FOLD_MEASURES)}
     if "eval_f1_low" in metrics:
@@ -305,10 +284,9 @@ def _result_text(document: Mapping[str, Any], results: Sequence[_FoldResult], po
         rows["intervals"] = f"95 %, bootstrap over {contexts:,} contexts with their questions{few}"
     for result in results:
         scores = {name: result.record.metrics["predict"][f"predict_{name}"] for name in FOLD_MEASURES}
-        epoch = result.record.best.epoch
-        chosen = "" if epoch is None else f"  best epoch {epoch:g}"
+        chosen = "" if result.best_epoch is None else f"  best epoch {result.best_epoch:g}"
         rows[f"fold {result.fold.number}"] = metrics_text(scores, "f1") + chosen
-    seconds, train = document["times"]["seconds"], document["metrics"]["train"]["train_runtime"]
+    seconds, train = document.times.seconds or 0.0, document.metrics["train"]["train_runtime"]
     rows["questions"] = (
         f"{len(pooled.questions):,}, each answered by a model that has not seen its {results[0].fold.by}"
     )

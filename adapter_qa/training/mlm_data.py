@@ -22,6 +22,7 @@ from adapter_qa.data.readers.compression import format_of
 from adapter_qa.data.readers.dataset_library import dataset_source, load_dataset, split_names
 from adapter_qa.data.readers.text import WITHOUT_COLUMNS, read_texts, text_files, texts_of_records
 from adapter_qa.runs.layout import RUN_FILE
+from adapter_qa.runs.run_document import DataFile, DataSource, read_run_document
 from adapter_qa.training.shared_files import shared_file_notes
 
 if TYPE_CHECKING:
@@ -31,16 +32,6 @@ if TYPE_CHECKING:
     from adapter_qa.runs.run_record import RunRecord
 
 
-class _Source(msgspec.Struct):
-    held_out_of: str | None = None
-
-
-class _BegunRun(msgspec.Struct):
-    """The part of a run.json that says where the blocks of each split came from."""
-
-    data: dict[str, _Source] = {}
-
-
 @dataclass(frozen=True)
 class TextSplit:
     """The texts of one split.
@@ -48,12 +39,12 @@ class TextSplit:
     Attributes:
         texts: all of them, in the order of their files.
         source: where they come from and how many they are, for run.json.
-        files: fingerprints of all files, also of those in a folder.
+        files: all files, also those in a folder.
     """
 
     texts: list[str]
-    source: dict[str, Any]
-    files: list[dict[str, Any]]
+    source: DataSource
+    files: list[DataFile]
 
 
 def load_texts(config: MLMRunConfig) -> dict[str, TextSplit]:
@@ -101,23 +92,23 @@ def _fingerprint(given: Path, fingerprints: list[dict[str, Any]]) -> dict[str, A
 
 
 def _load_split(split: Split, files: dict[Path, list[Path]], data: MLMDataOptions) -> TextSplit:
-    source: dict[str, Any]
     fingerprints: dict[Path, list[dict[str, Any]]] = {}
     if files:
         parts = run_each(partial(read_texts, path, data.text_column) for paths in files.values() for path in paths)
         fingerprints = {given: [file_fingerprint(path) for path in paths] for given, paths in files.items()}
-        source = join_fingerprints([_fingerprint(*pair) for pair in fingerprints.items()])
+        joined = join_fingerprints([_fingerprint(*pair) for pair in fingerprints.items()])
+        source = msgspec.convert(joined, DataSource)
     else:
         rows = load_dataset(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
         parts = [texts_of_records(rows.records, f"{data.dataset_name} ({split.dataset_split})", data.text_column)]
-        source = dataset_source(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
+        source = DataSource(**dataset_source(str(data.dataset_name), data.dataset_config_name, split.dataset_split))
     texts = [text for part in parts for text in part.texts]
-    source["texts"] = len(texts)
+    source.texts = len(texts)
     empty = sum(part.empty for part in parts)
     if empty:
         log_note([f"{_name(split, data)}: {empty} records without text are left out"])
-        source["empty_texts"] = empty
-    return TextSplit(texts, source, [*chain(*fingerprints.values())])
+        source.empty_texts = empty
+    return TextSplit(texts, source, msgspec.convert([*chain(*fingerprints.values())], list[DataFile]))
 
 
 def _name(split: Split, data: MLMDataOptions) -> str:
@@ -140,7 +131,7 @@ def make_split_blocks(
     """
     from adapter_qa.data.masked_lm import split_into_blocks
 
-    data, sources = config.data, record.document["data"]
+    data, sources = config.data, record.document.data
     evaluates, dry_run = config.training.do_eval, config.training.dry_run
     if not (evaluates or dry_run):
         splits = {name: split for name, split in splits.items() if name != "eval"}
@@ -152,18 +143,16 @@ def make_split_blocks(
         if held_out >= len(blocks["train"]):
             raise UserError(f"{origin}: {len(blocks['train'])} blocks cannot be split; give --validation_file")
         blocks["train"], blocks["eval"] = blocks["train"][:-held_out], blocks["train"][-held_out:]
-        sources["eval"] = {"held_out_of": origin}
+        sources["eval"] = DataSource(held_out_of=origin)
     limits = {"train": data.max_train_samples, "eval": data.max_eval_samples}
     for name in blocks:
         blocks[name] = blocks[name][: limits[name]]
-        sources[name]["blocks"] = len(blocks[name])
+        sources[name].blocks = len(blocks[name])
     return blocks
 
 
 def _held_out_before(record: RunRecord) -> bool:
     """Return whether the begun run in the folder held blocks out; earlier versions did so without --do_eval, too."""
-    from adapter_qa.models.metadata import read_document
-
     if record.folder is None or record.replaces or not (record.folder / RUN_FILE).is_file():
         return False
-    return read_document(record.folder / RUN_FILE, _BegunRun).data.get("eval", _Source()).held_out_of is not None
+    return read_run_document(record.folder).data.get("eval", DataSource()).held_out_of is not None

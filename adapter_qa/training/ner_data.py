@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from adapter_qa.config.run_configs import NERRunConfig, Split
 from adapter_qa.core.errors import UserError, run_each
@@ -24,7 +26,8 @@ from adapter_qa.data.readers.sentences import (
     load_sentence_dataset,
     read_sentence_file,
 )
-from adapter_qa.training.shared_files import fingerprints, shared_file_notes
+from adapter_qa.runs.run_document import DataSource
+from adapter_qa.training.shared_files import shared_file_notes
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -47,7 +50,7 @@ class SentenceSplit:
 
     name: str
     sentences: list[Sentence]
-    source: dict[str, Any]
+    source: DataSource
     has_integers: bool
 
 
@@ -83,7 +86,7 @@ def load_sentences(config: NERRunConfig) -> dict[str, SentenceSplit]:
         raise UserError(
             f"{splits['train'].name}: {where} no entity, all labels are {OUTSIDE}; there is nothing to learn"
         )
-    log_note(shared_file_notes({name: fingerprints(part.source) for name, part in splits.items()}))
+    log_note(shared_file_notes({name: part.source.fingerprints for name, part in splits.items()}))
     return splits
 
 
@@ -103,16 +106,16 @@ def _load_split(split: Split, config: NERRunConfig) -> SentenceSplit:
     data, need_labels = config.data, split.name != "predict"
     columns = SentenceColumns(data.word_column, data.label_column, config.class_names())
     parts: list[SentenceSource]
-    fingerprint: dict[str, Any]
     if split.files:
         paths = split.paths()
         parts = run_each(partial(read_sentence_file, path, columns, need_labels=need_labels) for path in paths)
-        names, fingerprint = [str(path) for path in paths], files_fingerprint(paths)
+        names = [str(path) for path in paths]
+        source = msgspec.convert(files_fingerprint(paths), DataSource)
     else:
         arguments = str(data.dataset_name), data.dataset_config_name, split.dataset_split
         parts = [load_sentence_dataset(*arguments, columns, need_labels=need_labels)]
         names = [f"{data.dataset_name} ({split.dataset_split})"]
-        fingerprint = dataset_source(*arguments)
+        source = DataSource(**dataset_source(*arguments))
     log_note(note for part in parts for note in part.notes)
     schemes: dict[str, list[str]] = {}
     for name, part in zip(names, parts, strict=True):
@@ -120,7 +123,7 @@ def _load_split(split: Split, config: NERRunConfig) -> SentenceSplit:
     schemes.pop(IOB2, None)
     log_note(f"{_shortened(of_scheme)}: labels in {scheme} became {IOB2}" for scheme, of_scheme in schemes.items())
     sentences = [sentence for part in parts for sentence in part.sentences][: split.limit]
-    source = fingerprint | {"sentences": len(sentences)} | ({"label_schemes": list(schemes)} if schemes else {})
+    source.sentences, source.label_schemes = len(sentences), list(schemes)
     return SentenceSplit(_shortened(names), sentences, source, any(part.has_integers for part in parts))
 
 
@@ -155,7 +158,7 @@ def known_labels(setup: AdapterSetup | None, splits: dict[str, SentenceSplit]) -
         counts = ", ".join(f"{entity} ({count})" for entity, count in entities.items())
         trained = "the training sentences do not have" if head is None else "the loaded head does not know"
         log_note([f"{splits['eval'].name}: entities of types that {trained} count as missed: {counts}"])
-        splits["eval"].source["unseen_entities"] = dict(entities)
+        splits["eval"].source.unseen_entities = dict(entities)
     return KnownLabels(names, unseen)
 
 
@@ -184,7 +187,6 @@ def make_split_inputs(
             label_all_tokens=is_training and config.data.label_all_tokens,
             next_sentence=is_training and config.data.next_sentence,
         )
-        counts = {"inputs": len(inputs[name]), "cut_sentences": inputs[name].cut_sentences}
-        record.document["data"][name] |= counts
-    record.update()
+        source = record.document.data[name]
+        source.inputs, source.cut_sentences = len(inputs[name]), inputs[name].cut_sentences
     return inputs

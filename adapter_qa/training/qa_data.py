@@ -10,7 +10,10 @@ import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+from msgspec.structs import replace
 
 from adapter_qa.config.run_configs import QARunConfig, Split
 from adapter_qa.core.errors import UserError, run_each
@@ -20,7 +23,8 @@ from adapter_qa.data.labels import IGNORE_INDEX
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.readers.dataset_library import dataset_source
 from adapter_qa.data.readers.squad import QuestionColumns, load_hub_squad, read_squad_files
-from adapter_qa.training.shared_files import check_answers_unseen, find_seen_files, fingerprints, shared_file_notes
+from adapter_qa.runs.run_document import DataSource
+from adapter_qa.training.shared_files import check_answers_unseen, find_seen_files, shared_file_notes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +46,7 @@ class QuestionSplit:
     """
 
     questions: list[Question]
-    source: dict[str, Any]
+    source: DataSource
 
 
 def load_questions(config: QARunConfig) -> dict[str, QuestionSplit]:
@@ -61,7 +65,7 @@ def load_questions(config: QARunConfig) -> dict[str, QuestionSplit]:
     if config.data.is_calibrated and "eval" in by_name:
         by_name |= _calibration_splits(by_name, config.data.calibration_share)
     _check_best_metric(config.training.best_metric, by_name)
-    log_note(shared_file_notes({name: fingerprints(part.source) for name, part in by_name.items()}))
+    log_note(shared_file_notes({name: part.source.fingerprints for name, part in by_name.items()}))
     return by_name
 
 
@@ -94,7 +98,7 @@ def _calibration_splits(splits: dict[str, QuestionSplit], share: float | None) -
         ) from error
     return {
         name: QuestionSplit(
-            questions, {**evaluated.source, "unaligned": _unaligned(questions), "questions": len(questions)}
+            questions, replace(evaluated.source, unaligned=_unaligned(questions), questions=len(questions))
         )
         for name, questions in (("eval", scored), ("calibration", fitted_on))
     }
@@ -117,7 +121,7 @@ class Fold:
     def counts(self) -> dict[str, dict[str, int]]:
         """Return the numbers of questions and of groups of each split."""
         names = ("questions", GROUP_COUNTS[self.by])
-        return {split: {name: part.source[name] for name in names} for split, part in self.splits.items()}
+        return {split: {name: part.source.counts()[name] for name in names} for split, part in self.splits.items()}
 
 
 def _load_fold(config: QARunConfig) -> dict[str, QuestionSplit]:
@@ -125,12 +129,13 @@ def _load_fold(config: QARunConfig) -> dict[str, QuestionSplit]:
     number = config.data.fold or 1
     splits = load_folds(config)[number - 1].splits
     source = splits["train"].source
-    seen = find_seen_files(_saved_models(config), fingerprints(source))
+    seen = find_seen_files(_saved_models(config), source.fingerprints)
     check_answers_unseen(seen)
     if config.is_cross_validation:
         log_note([f"{words}: has read the texts of {file}, whose questions --folds scores" for words, file, _ in seen])
     else:
-        _note_left_out(f"fold {number}", source["unaligned"], source["unaligned"] + source["questions"])
+        left_out = source.unaligned or 0
+        _note_left_out(f"fold {number}", left_out, left_out + len(splits["train"].questions))
     return splits
 
 
@@ -142,7 +147,7 @@ def load_folds(config: QARunConfig) -> list[Fold]:
     return make_folds(config, *load_all_questions(config))
 
 
-def make_folds(config: QARunConfig, questions: list[Question], source: dict[str, Any]) -> list[Fold]:
+def make_folds(config: QARunConfig, questions: list[Question], source: DataSource) -> list[Fold]:
     """Divide the questions of a cross-validation.
 
     Raises:
@@ -178,8 +183,8 @@ def make_folds(config: QARunConfig, questions: list[Question], source: dict[str,
         if name == "train":
             chosen = _trainable(chosen, _origin(config.all_splits()[0], config))
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
-        counts = {"questions": len(chosen), GROUP_COUNTS[by]: len(names), "groups_sha256": digest}
-        return QuestionSplit(chosen, {**source, "unaligned": unaligned, **counts})
+        counts = {"unaligned": unaligned, "questions": len(chosen), GROUP_COUNTS[by]: len(names)}
+        return QuestionSplit(chosen, replace(source, **counts, groups_sha256=digest))
 
     def fold_of(number: int, masks: FoldParts) -> Fold:
         named = zip(("train", "eval", "predict"), masks, strict=True)
@@ -205,7 +210,7 @@ def _saved_models(config: QARunConfig) -> dict[str, Path]:
     return {f"{option} {path}": Path(path) for option, path in words if path is not None}
 
 
-def load_all_questions(config: QARunConfig) -> tuple[list[Question], dict[str, Any]]:
+def load_all_questions(config: QARunConfig) -> tuple[list[Question], DataSource]:
     """Load all questions of a cross-validation.
 
     Returns:
@@ -235,7 +240,7 @@ def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
         name, count = _origin(split, config), len(questions)
         questions = _trainable(questions, name)
         _note_left_out(name, count - len(questions), count)
-    return QuestionSplit(questions, {**source, "questions": len(questions)})
+    return QuestionSplit(questions, replace(source, questions=len(questions)))
 
 
 def _origin(split: Split, config: QARunConfig) -> str:
@@ -243,21 +248,20 @@ def _origin(split: Split, config: QARunConfig) -> str:
     return " ".join(split.files) or str(config.data.dataset_name)
 
 
-def _read_split(split: Split, config: QARunConfig) -> tuple[list[Question], dict[str, Any]]:
+def _read_split(split: Split, config: QARunConfig) -> tuple[list[Question], DataSource]:
     """Return the questions of a split, and where they come from, for run.json."""
     data, need_answers = config.data, split.name != "predict"
     columns = QuestionColumns.of_options(vars(data))
-    source: dict[str, Any]
     if split.files:
         paths = expand_paths(split.files, split.option)
         questions = read_squad_files(paths, need_answers=need_answers, columns=columns)
-        source = files_fingerprint(paths)
+        source = msgspec.convert(files_fingerprint(paths), DataSource)
     else:
         origin = str(data.dataset_name), data.dataset_config_name, split.dataset_split
         questions = load_hub_squad(*origin, need_answers=need_answers, columns=columns)
-        source = dataset_source(*origin)
+        source = DataSource(**dataset_source(*origin))
     questions = questions[: split.limit]
-    source["unaligned"] = _unaligned(questions)
+    source.unaligned = _unaligned(questions)
     if need_answers:
         unanswered = sum(not question.answer_texts for question in questions)
         if unanswered and not data.version_2_with_negative:
@@ -316,22 +320,21 @@ def make_split_windows(
             on_progress=progress_bar(f"{name} windows"),
         )
         datasets[name] = QuestionDataset(split.questions, windows)
-        counts = {
-            "cut_questions": windows.cut_questions,
-            "answer_without_tokens": windows.answers_without_tokens,
-            "answer_in_no_window": windows.answers_in_no_window,
-            "answer_too_long": int((windows.answer_tokens > config.data.max_answer_length).sum()),
-        }
-        record.document["data"][name] |= {"windows": len(windows), **counts}
-        log_note(_notes(name, counts, config.data.max_answer_length, int(windows.answer_tokens.max())))
+        source = record.document.data[name]
+        source.windows = len(windows)
+        source.cut_questions = windows.cut_questions
+        source.answer_without_tokens = windows.answers_without_tokens
+        source.answer_in_no_window = windows.answers_in_no_window
+        source.answer_too_long = int((windows.answer_tokens > config.data.max_answer_length).sum())
+        log_note(_notes(name, source, config.data.max_answer_length, int(windows.answer_tokens.max())))
         if name == "train" and (windows.start_position == IGNORE_INDEX).all():
             raise UserError(f"{name}: no window contains a whole answer; raise --max_seq_length or --doc_stride")
-    record.document["times"]["windows"] = round(time.perf_counter() - started, 3)
+    record.document.times.windows = round(time.perf_counter() - started, 3)
     return datasets
 
 
-def _notes(name: str, counts: dict[str, int], max_answer_length: int, longest: int) -> list[str]:
-    """Return a line for each count that is not 0; the answer that needs most tokens needs `longest`."""
+def _notes(name: str, source: DataSource, max_answer_length: int, longest: int) -> list[str]:
+    """Return a line for each loss that is counted; the answer that needs most tokens needs `longest`."""
     lost = "they do not train" if name == "train" else "it is not found"
     texts = {
         "cut_questions": "questions were too long for the window and lost their end",
@@ -341,4 +344,5 @@ def _notes(name: str, counts: dict[str, int], max_answer_length: int, longest: i
         "answer_too_long": f"questions have only answers of more than {max_answer_length} tokens, which are never "
         f"found; raise --max_answer_length (to {longest} for all)",
     }
+    counts = source.counts()
     return [f"{name}: {counts[key]} {text}" for key, text in texts.items() if counts[key]]

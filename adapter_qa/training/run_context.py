@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.identity import Base
-from adapter_qa.models.parameters import ParameterTable
+from adapter_qa.models.parameters import ParameterCounts
 from adapter_qa.runs.run_record import RunRecord
 from adapter_qa.training.training_args import TrainerArguments
 
@@ -67,7 +67,7 @@ class ModelBundle:
 
     model: PreTrainedModel
     loaded_tokenizer: PreTrainedTokenizerFast | None
-    parameters: ParameterTable
+    parameters: ParameterCounts
     metadata: dict[str, Any]
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from transformers import PreTrainedModel, TrainerState
 
@@ -22,6 +23,7 @@ from adapter_qa.models.fast_step import dropout_probabilities, has_fast_step
 from adapter_qa.models.parameters import format_table
 from adapter_qa.runs.layout import predictions_file
 from adapter_qa.runs.provenance import cpu_name
+from adapter_qa.runs.run_document import Sizes
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import best_evaluation
 from adapter_qa.training.progress import epoch_text, progress_lines
@@ -56,7 +58,7 @@ def print_dry_run(
     """
     print_main(f"setup: {run.setup_name}\n{format_table(bundle.parameters)}")
     active = FULL_FINE_TUNING if run.setup is None else str(bundle.model.active_adapters)
-    document: dict[str, Any] = {"parameters": bundle.parameters, "active_setup": active}
+    document: dict[str, Any] = {"parameters": msgspec.to_builtins(bundle.parameters), "active_setup": active}
     for split, count_steps in (("train", train_steps), ("eval", eval_steps)):
         counts = {unit: len(splits.get(split, ())) for unit, splits in data.items()}
         document[split] = counts | {"steps": count_steps(list(counts.values())[-1], run.args)}
@@ -68,7 +70,7 @@ def print_dry_run(
 def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
     """Print what the run is about to do, and record it in run.json under "plan"."""
     args, document = run.args, run.record.document
-    data: dict[str, dict[str, Any]] = document["data"]
+    data = {name: source.counts() for name, source in document.data.items()}
     training = None
     if args.do_train:
         checkpoint = run.record.resume_from
@@ -86,13 +88,13 @@ def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
         sharding=f"DeepSpeed ZeRO-{plugin.zero_stage}" if plugin is not None else None,
         base=f"{name} with random weights" if run.config.model.random_init else name,
         setup=run.setup_name,
-        parameters=parameters["base"] + parameters["added"],
-        trainable=parameters["trainable"] if args.do_train else 0,
+        parameters=parameters.base + parameters.added,
+        trainable=parameters.trainable if args.do_train else 0,
         data=data,
         training=training,
         folder=str(run.record.folder),
     )
-    print_main(f"{document['script']}\n{plan.text()}")
+    print_main(f"{document.script}\n{plan.text()}")
     if args.get_process_log_level() <= logging.INFO:
         print_main(format_table(parameters))
     if training is not None and training.metric is None and args.eval_strategy != "no":
@@ -102,7 +104,8 @@ def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
                 "--load_best_model_at_end and --save_strategy keeps the best"
             ]
         )
-    run.record.update(plan={key: value for key, value in asdict(plan).items() if key != "data"})
+    document.plan = {key: value for key, value in asdict(plan).items() if key != "data"}
+    run.record.write()
 
 
 def _step_text(run: RunContext[Config], model: PreTrainedModel) -> str:
@@ -118,11 +121,13 @@ def _step_text(run: RunContext[Config], model: PreTrainedModel) -> str:
 @contextmanager
 def shown_progress(run: RunContext[Config], trainer: AdapterTrainer) -> Iterator[None]:
     """Show the progress of trainings and evaluations in the block."""
-    counts = run.record.document["data"].get("train", {})
-    args = run.args
+    args, data = run.args, run.record.document.data
     inputs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    unit, example = units(counts) if args.do_train else ("", "")
-    ratio = counts[example] / counts[unit] if args.do_train else 0.0
+    example, ratio = "", 0.0
+    if args.do_train:
+        counts = data["train"].counts()
+        unit, example = units(counts)
+        ratio = counts[example] / counts[unit]
     with progress_lines(trainer, inputs * ratio, example):
         yield
 
@@ -141,11 +146,11 @@ def print_result(run: RunContext[Config], state: TrainerState) -> None:
         return
     metric = run.config.training.best_metric
     best = best_evaluation(state) if run.args.load_best_model_at_end else None
-    metrics, saved = document.get("metrics", {}), document.get("saved")
+    metrics, saved = document.metrics, document.saved
     result = RunResult(
-        ended=document.get("ended"),
+        ended=document.ended,
         best=f"{epoch_text(best['epoch'], state.num_train_epochs)}  {metrics_text(best, metric)}" if best else None,
-        seconds=document["times"]["seconds"],
+        seconds=document.times.seconds or 0.0,
         train_seconds=metrics.get("train", {}).get("train_runtime"),
         saved=saved,
         saved_bytes=saved_size(Path(saved), record.folder) if saved is not None else 0,
@@ -153,9 +158,9 @@ def print_result(run: RunContext[Config], state: TrainerState) -> None:
         folder_bytes=folder_size(record.folder),
         memory_bytes=peak_memory(run.args.device),
     )
-    sizes = {name: vars(result)[name] for name in ("saved_bytes", "folder_bytes", "memory_bytes")}
-    record.update(result=sizes)
-    is_fold = document["options"].get("fold") is not None
-    commands = next_commands(document["script"], result.folder) if saved is not None and not is_fold else []
-    print_main(f"{document['script']}: finished\n{result.text(commands)}")
+    document.result = Sizes(result.saved_bytes, result.folder_bytes, result.memory_bytes)
+    record.write()
+    is_fold = document.options.get("fold") is not None
+    commands = next_commands(document.script, result.folder) if saved is not None and not is_fold else []
+    print_main(f"{document.script}: finished\n{result.text(commands)}")
     log_note(score_hints(metrics.get("eval", {})))

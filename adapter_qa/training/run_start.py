@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
 from transformers import set_seed
 
 from adapter_qa.config.option_fields import values_before
@@ -19,12 +18,12 @@ from adapter_qa.core.errors import UserError, run_all
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import check_window
-from adapter_qa.models.metadata import read_document
 from adapter_qa.models.setup_decisions import check_head, resolve_setup
 from adapter_qa.models.setup_notes import head_note, setup_notes
 from adapter_qa.models.tasks import Task
 from adapter_qa.runs.layout import LOGS_FOLDER, RUN_FILE, fold_folder
 from adapter_qa.runs.output_dir import derived_output_dir
+from adapter_qa.runs.run_document import DataSource, read_run_document
 from adapter_qa.runs.run_record import RunRecord, open_run, removes
 from adapter_qa.training.head_rate import decided_head_rate
 from adapter_qa.training.precision import is_accelerated
@@ -38,7 +37,6 @@ from adapter_qa.training.resumed_options import (
 )
 from adapter_qa.training.run_context import Config, RunContext
 from adapter_qa.training.saved_model_options import without_saved_model_options
-from adapter_qa.training.shared_files import fingerprints
 from adapter_qa.training.training_args import (
     data_and_adapter_options,
     decide_arithmetic,
@@ -51,14 +49,8 @@ class DataSplit(Protocol):
     """One part of the data of a run."""
 
     @property
-    def source(self) -> dict[str, Any]:
+    def source(self) -> DataSource:
         """Where it comes from and how much it is, for run.json."""
-
-
-class _RecordedData(msgspec.Struct):
-    """The data in the run.json of a run that was begun before."""
-
-    data: dict[str, dict[str, Any]] = {}
 
 
 def decide_setup(task: Task, config: RunConfig, base_config: dict[str, Any]) -> AdapterSetup | None:
@@ -129,7 +121,7 @@ def start_run(
     sources = {name: split.source for name, split in splits.items()}
     if record.folder is not None and (record.finished or record.resume_from is not None):
         _check_data_unchanged(record.folder, sources, finished=record.finished)
-    record.update(data=sources)
+    record.document.data = sources
     return RunContext(config, setup, args, precision_reason, record)
 
 
@@ -227,9 +219,8 @@ def _data_name(config: RunConfig) -> str:
 def _record_setup(record: RunRecord, setup: AdapterSetup) -> None:
     """Record where the head comes from and which language adapter was swapped; in a new run, note the head."""
     if setup.starting_head is not None:
-        record.document["head_from"] = str(setup.starting_head.folder)
-    if setup.language_swap is not None:
-        record.document["language_swap"] = msgspec.to_builtins(setup.language_swap)
+        record.document.head_from = str(setup.starting_head.folder)
+    record.document.language_swap = setup.language_swap
     note = head_note(setup)
     if note is not None and record.resume_from is None and not record.finished:
         log_note([note])
@@ -253,19 +244,19 @@ def _check_sources_remain(folder: Path, options: ModelOptions, setup: AdapterSet
             )
 
 
-def _check_data_unchanged(folder: Path, sources: Mapping[str, Mapping[str, Any]], *, finished: bool) -> None:
+def _check_data_unchanged(folder: Path, sources: Mapping[str, DataSource], *, finished: bool) -> None:
     """Compare the files of a run with those that the run in its folder began with; a finished one gets a note.
 
     Raises:
         UserError: the run was interrupted, and files to train on or to choose the epoch with have changed.
     """
-    recorded = read_document(folder / RUN_FILE, _RecordedData).data
+    recorded = read_run_document(folder).data
     changed = []
     for name, option in (("train", "train_file"), ("eval", "validation_file")):
-        before = [file["sha256"] for file in fingerprints(recorded.get(name, {}))]
-        now_read = fingerprints(sources.get(name, {}))
-        if before and before != [file["sha256"] for file in now_read]:
-            changed.append(f"--{option} {', '.join(file['file'] for file in now_read)}")
+        before = [file.sha256 for file in recorded.get(name, DataSource()).fingerprints]
+        now_read = sources.get(name, DataSource()).fingerprints
+        if before and before != [file.sha256 for file in now_read]:
+            changed.append(f"--{option} {', '.join(file.file for file in now_read)}")
     if not changed:
         return
     problem = f"{folder}: {' and '.join(changed)} changed since this run began"

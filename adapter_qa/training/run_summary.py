@@ -14,7 +14,6 @@ import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -137,7 +136,7 @@ class RunPlan:
         setup: composition of the adapters, or "full fine-tuning".
         parameters: of the whole model.
         trainable: parameters that train.
-        data: counts by split, as run.json has them.
+        data: `DataSource.counts` by split.
         training: None for a run that does not train.
         folder: of the run.
     """
@@ -154,7 +153,7 @@ class RunPlan:
     setup: str
     parameters: int
     trainable: int
-    data: Mapping[str, Mapping[str, Any]]
+    data: Mapping[str, Mapping[str, int]]
     training: TrainingPlan | None
     folder: str
 
@@ -204,7 +203,7 @@ class RunPlan:
         return rows
 
 
-def units(counts: Mapping[str, Any]) -> tuple[str, str]:
+def units(counts: Mapping[str, int]) -> tuple[str, str]:
     """Return the names of a split's inputs and of its examples, e.g. "windows" and "questions".
 
     Blocks of text have no examples of their own: a text may have many blocks, and a block many texts.
@@ -213,7 +212,7 @@ def units(counts: Mapping[str, Any]) -> tuple[str, str]:
     return unit, unit if example == "texts" else example
 
 
-def split_text(name: str, counts: Mapping[str, Any]) -> str:
+def split_text(name: str, counts: Mapping[str, int]) -> str:
     """Return the counts of a split in words, e.g. `1,000 questions in 1,203 windows (12 questions cut)`."""
     parts = [f"{counts[unit]:,} {unit}" for pair in UNITS.items() for unit in pair if unit in counts]
     losses = dict(LOSSES)

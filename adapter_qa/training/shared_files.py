@@ -4,33 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from adapter_qa.core.errors import raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.models.tasks import TASKS
 from adapter_qa.runs.layout import RUN_FILE
+from adapter_qa.runs.run_document import DataFile, DataSource, RunDocument
 
 OPTIONS = {"eval": "validation_file", "predict": "test_file", "calibration": "calibration_file"}
 
 
-def fingerprints(source: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the fingerprints (`core.files`) of the files of a split, as run.json records it; of a data set none."""
-    files: list[dict[str, Any]] = source.get("files", [source] if "sha256" in source else [])
-    return files
-
-
-def shared_file_notes(files: Mapping[str, Iterable[Mapping[str, Any]]]) -> list[str]:
-    """Return a line for each split that has content of the training files; `files` are fingerprints by split."""
-    trained = {file["sha256"]: file["file"] for file in files.get("train", ())}
+def shared_file_notes(files: Mapping[str, Iterable[DataFile]]) -> list[str]:
+    """Return a line for each split that has content of the training files; `files` are those of each split."""
+    trained = {file.sha256: file.file for file in files.get("train", ())}
     notes = []
     for name, option in OPTIONS.items():
-        shared = [file for file in files.get(name, ()) if file["sha256"] in trained]
+        shared = [file for file in files.get(name, ()) if file.sha256 in trained]
         if shared:
-            path, more = shared[0]["file"], len(shared) - 1
+            path, more = shared[0].file, len(shared) - 1
             others = f" and {more} more are" if more else " is"
             notes.append(
-                f"--{option} {path}{others} also trained on (--train_file {trained[shared[0]['sha256']]}); the scores "
+                f"--{option} {path}{others} also trained on (--train_file {trained[shared[0].sha256]}); the scores "
                 "say nothing about new text"
             )
     return notes
@@ -47,26 +44,30 @@ class SeenFile(NamedTuple):
     by_language_adapter: bool
 
 
-def find_seen_files(models: Mapping[str, Path], files: Iterable[Mapping[str, Any]]) -> list[SeenFile]:
+def find_seen_files(models: Mapping[str, Path], files: Iterable[DataFile]) -> list[SeenFile]:
     """Return the first file that each saved model has been trained on, of those that a cross-validation scores.
 
     What trained elsewhere, or left no run.json, is unknown.
 
     Args:
         models: folders of runs, or in them, by the words of the command line that name them.
-        files: fingerprints.
+        files: those that it scores.
     """
-    scored = {file["sha256"]: file["file"] for file in files}
+    scored = {file.sha256: file.file for file in files}
     seen = []
     for words, path in models.items():
         record = (path.parent if path.name.startswith("adapters-") else path) / RUN_FILE
-        run = read_json(record) if record.is_file() else {}
-        data = run.get("data")
-        trained = data.get("train") if isinstance(data, dict) else None
-        digests = [file["sha256"] for file in fingerprints(trained)] if isinstance(trained, dict) else []
-        names = [scored[digest] for digest in digests if digest in scored]
+        if not record.is_file():
+            continue
+        content = read_json(record)
+        try:
+            run = msgspec.convert(content, RunDocument)
+        except (msgspec.ValidationError, UnicodeEncodeError):
+            continue  # a file of another program
+        trained = run.data.get("train", DataSource()).fingerprints
+        names = [scored[file.sha256] for file in trained if file.sha256 in scored]
         if names:
-            seen.append(SeenFile(words, names[0], run.get("script") == TASKS["mlm"].script))
+            seen.append(SeenFile(words, names[0], run.script == TASKS["mlm"].script))
     return seen
 
 

@@ -47,7 +47,7 @@ from adapter_qa.models.identity import (
     swapped_origin,
     weights_fingerprint,
 )
-from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint, TrainedOn, read_document
+from adapter_qa.models.metadata import BaseModelRecord, Origin, TokenizerFingerprint, TrainedOn
 from adapter_qa.models.parameters import parameter_table
 from adapter_qa.models.save import frozen_adapters, save_setup
 from adapter_qa.models.tasks import Task
@@ -58,23 +58,17 @@ from adapter_qa.runs.layout import (
     BASE_FOLDER,
     FROZEN_FILE,
     OPTIONS_FILE,
-    RUN_FILE,
     checkpoint_path,
 )
 from adapter_qa.runs.model_card import write_card
 from adapter_qa.runs.provenance import versions
+from adapter_qa.runs.run_document import read_run_document
 from adapter_qa.runs.run_record import RunRecord
 from adapter_qa.training.adapter_trainer import AdapterTrainer
-from adapter_qa.training.callbacks import LabelEntropyCallback, best_evaluation, end_of_training, training_history
+from adapter_qa.training.callbacks import LabelEntropyCallback, best_evaluation, end_of_training, record_history
 from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, RunContext
 from adapter_qa.training.run_messages import print_result, print_scores
 from adapter_qa.training.run_summary import units
-
-
-class _ResumedRun(msgspec.Struct):
-    """A run.json; those of earlier versions do not tell the base model's fingerprint."""
-
-    trained_on: TrainedOn = TrainedOn()
 
 
 def run_unless_finished(run: RunContext[Config], steps: Callable[[], None]) -> None:
@@ -115,7 +109,7 @@ def load_base(run: RunContext[Config], *, has_data: bool, split_words: bool = Fa
     options = _with_saved_tokenizer(run.config.model, run.setup)
     origins = origins_of(run.setup)
     if run.record.resume_from is not None and run.record.folder is not None:
-        trained_on = read_document(run.record.folder / RUN_FILE, _ResumedRun).trained_on
+        trained_on = read_run_document(run.record.folder).trained_on
         origins[Origin(run.record.folder, trained_on)] = "the interrupted run"
     recorded = [origin.trained_on for origin in origins]
     needs_tokenizer = has_data or any(record.tokenizer_fingerprint is not None for record in recorded)
@@ -160,11 +154,13 @@ def failure_recorded(run: RunContext[Config]) -> Iterator[None]:
         with report_resource_errors(record.folder):
             yield
     except BaseException as error:
-        if record.begun and record.document["status"] != "finished":
-            status = "interrupted" if isinstance(error, (Interrupted, KeyboardInterrupt)) else "failed"
+        if record.begun and record.document.status != "finished":
+            is_stopped = isinstance(error, (Interrupted, KeyboardInterrupt))
+            record.document.status = "interrupted" if is_stopped else "failed"
             reason = f"{type(error).__name__}: {first_line(error)}"
+            record.document.why = error.problems if isinstance(error, ReportedError) else [reason]
             with suppress(OSError):  # on a full disk; `error` reports that
-                record.update(status=status, why=error.problems if isinstance(error, ReportedError) else [reason])
+                record.write()
         raise
 
 
@@ -210,17 +206,21 @@ def build_model(
         build_setup(model, run.setup)
     on_main_process(run.record.begin)
     write_options(run)
+    document = run.record.document
     parameters = parameter_table(model, run.setup, trains=bool(run.args.do_train or run.args.dry_run))
-    trained_on = msgspec.to_builtins(_trained_on(options, weights, base.identity.tokenizer))
-    run.record.update(setup=run.setup_name, parameters=parameters, trained_on=trained_on)
-    return ModelBundle(model, base.tokenizer, parameters, {**trained_on, "versions": versions(), **task_metadata})
+    document.setup, document.parameters = run.setup_name, parameters
+    document.trained_on = _trained_on(options, weights, base.identity.tokenizer)
+    run.record.write()
+    metadata = {**msgspec.to_builtins(document.trained_on), "versions": versions(), **task_metadata}
+    return ModelBundle(model, base.tokenizer, parameters, metadata)
 
 
 def _check_drop_last(run: RunContext[Config]) -> None:
     """Raise UserError if --dataloader_drop_last would drop the only batch."""
-    args, counts = run.args, run.record.document["data"].get("train")
-    if counts is None or not args.dataloader_drop_last:
+    args, source = run.args, run.record.document.data.get("train")
+    if source is None or not args.dataloader_drop_last:
         return
+    counts = source.counts()
     unit, _ = units(counts)
     batch = args.train_batch_size * args.world_size
     if counts[unit] < batch:
@@ -235,7 +235,7 @@ def write_options(run: RunContext[Config]) -> None:
     record = run.record
     if record.folder is None or not record.begun:
         return
-    head = f"# Repeats the run: {record.document['script']} {OPTIONS_FILE} --output_dir FOLDER\n"
+    head = f"# Repeats the run: {record.document.script} {OPTIONS_FILE} --output_dir FOLDER\n"
     text = yaml.safe_dump(run.config.non_defaults(), allow_unicode=True, sort_keys=False)
     write_text(record.folder / OPTIONS_FILE, head + text)
 
@@ -289,7 +289,8 @@ def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     record = run.record
     on_main_process(lambda: save_frozen_adapters(trainer.model, trainer.folder))
     label_entropy = trainer.label_entropy()
-    record.update(label_entropy=label_entropy)
+    record.document.label_entropy = label_entropy
+    record.write()
     trainer.add_callback(LabelEntropyCallback(label_entropy))
     checkpoint = record.resume_from
     if checkpoint is not None:
@@ -299,7 +300,9 @@ def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     trainer.raise_if_not_finite(trainer.trained_weights())
     trainer.save_state()
     if trainer.is_world_process_zero():
-        record.update(**training_history(trainer.state), ended=end_of_training(trainer))
+        record_history(record.document, trainer.state)
+        record.document.ended = end_of_training(trainer)
+        record.write()
     record_metrics(run, trainer, "train", result.metrics)
     best = best_evaluation(trainer.state)
     if trainer.args.load_best_model_at_end and best is not None:  # what is logged from now on belongs to these weights
@@ -346,7 +349,8 @@ def save_model(run: RunContext[Config], bundle: ModelBundle, trainer: AdapterTra
         else:
             target = record.folder
             _save_full_model(model, bundle, target)
-    record.update(saved=str(target))
+    record.document.saved = str(target)
+    record.write()
     write_card(target, record.document)
 
 
@@ -376,8 +380,8 @@ def record_metrics(run: RunContext[Config], trainer: AdapterTrainer, split: str,
     if split != "train":
         print_scores(run, trainer.folder, split, metrics)
     if trainer.is_world_process_zero():
-        run.record.document.setdefault("metrics", {})[split] = metrics
-        run.record.update()
+        run.record.document.metrics[split] = metrics
+        run.record.write()
 
 
 def finish_run(run: RunContext[Config], trainer: AdapterTrainer) -> None:
@@ -387,8 +391,9 @@ def finish_run(run: RunContext[Config], trainer: AdapterTrainer) -> None:
         RunError: if the push fails. The run is finished nevertheless.
     """
     run.record.finish()
-    if run.record.begun and "saved" in run.record.document:
-        write_card(Path(run.record.document["saved"]), run.record.document)
+    document = run.record.document
+    if run.record.begun and document.saved is not None:
+        write_card(Path(document.saved), document)
     _remove_checkpoints(run, trainer)
     print_result(run, trainer.state)
     _push_if_asked(run)
@@ -412,7 +417,7 @@ def _remove_checkpoints(run: RunContext[Config], trainer: AdapterTrainer) -> Non
     if not args.keep_checkpoint:
         _remove_training_state(trainer.folder)
     elif state.best_model_checkpoint is not None:
-        last = run.record.document["steps"]
+        last = int(run.record.document.steps or 0)
         rotate(trainer.folder, last, state.best_global_step, args.save_total_limit)
         if args.save_total_limit == 1 and state.best_global_step != last:
             discard(checkpoint_path(trainer.folder, last))

@@ -376,7 +376,7 @@ def texts_as_expected(item: Row) -> Any:
     argv = ["--model_name_or_path", "base", "--do_train", "--train_file", *paths("mlm", item.name), *item.options]
     split = load_texts(parse_config(MLMRunConfig, argv, description="", examples=""))["train"]
     texts = split.texts
-    assert split.source["texts"] == len(texts)
+    assert split.source.texts == len(texts)
     if item.expected == SAME_TEXTS:
         lines = (MATRIX / "mlm" / "plain.txt").read_text(encoding="utf-8").split("\n")
         return SAME_TEXTS if [text.strip() for text in texts] == [line.strip() for line in lines] else texts

@@ -40,6 +40,7 @@ from adapter_qa.config.parser import ConfigParser, parse_config
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig
 from adapter_qa.config.training_options import LibraryTrainingOptions
 from adapter_qa.core.errors import UserError
+from adapter_qa.runs.run_document import RunDocument
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS, RunRecord, open_run
 from adapter_qa.training import training_args as own_training_args
 from adapter_qa.training import workflow
@@ -92,7 +93,7 @@ class Case:
     @cached_property
     def trainer(self) -> AdapterTrainer:
         args = resolve_training_args(self.config.training)
-        record = RunRecord(None, {"times": {}, "data": {}})
+        record = RunRecord(None, RunDocument(status="planned", script=self.bench.script, options={}))
         self.run = replace(self.bench.run, config=self.config, args=args, record=record)
         bundle, *rest = self.bench.parts
         copied = replace(bundle, model=deepcopy(bundle.model))

@@ -317,14 +317,14 @@ def test_a_saved_inverse_without_effect_is_left_out(
     model = bert.model(setup)
     save_setup(model, setup, folder, bert.metadata)
     monkeypatch.undo()
-    plain = parameter_table(bert.model(bert.setup("qa", A(), L(load_lang_adapter=mlm))), setup)["parts"]["qa"]
+    plain = parameter_table(bert.model(bert.setup("qa", A(), L(load_lang_adapter=mlm))), setup).parts["qa"]
     again = bert.setup("qa", A(load_adapter=str(folder)))
     assert setup_notes(again) == [
         f"{folder / 'qa'}: its invertible adapter is left out; only that of the first adapter, mlm, is used"
     ]
     loaded = bert.model(again)
     assert torch.equal(loaded(IDS).start_logits, model(IDS).start_logits)
-    assert parameter_table(loaded, again)["parts"]["qa"] == plain < parameter_table(model, setup)["parts"]["qa"]
+    assert parameter_table(loaded, again).parts["qa"] == plain < parameter_table(model, setup).parts["qa"]
     # Saved again, it has neither the weights nor the configuration of one.
     save_setup(loaded, again, tmp_path / "adapters-again", bert.metadata)
     third = setup_from_saved("--load_adapter", str(tmp_path / "adapters-again"), "qa", bert.config)

@@ -104,7 +104,7 @@ def test_a_saved_folder_gives_the_same_logits_in_plain_adapters_code(
     expected, per_layer = KINDS[kind]
     document = json.loads((folder / "qa" / "adapter_config.json").read_text(encoding="utf-8"))
     assert document["config"] == expected.to_dict()
-    assert parameter_table(model, setup)["parts"]["qa"] == LAYERS * per_layer
+    assert parameter_table(model, setup).parts["qa"] == LAYERS * per_layer
     assert kind_of(setup.tasks[0].config) == {"lora": "lora[r=8,alpha=8]"}.get(kind, kind)
     plain = AutoModelForQuestionAnswering.from_pretrained(maker.options.model_name_or_path)
     adapters.init(plain)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from adapter_qa.reporting.run_names import short_names
-from adapter_qa.reporting.runs import Run, RunDocument
+from adapter_qa.reporting.runs import Run, Scores
+from adapter_qa.runs.run_document import RunDocument
 
 DERIVED = "outputs/b_t/qa/lr{}_bs8_GAS2_fp16True_metricf1{}"
 
@@ -31,5 +32,5 @@ DERIVED = "outputs/b_t/qa/lr{}_bs8_GAS2_fp16True_metricf1{}"
 )  # fmt: skip
 def test_names_of_folders_are_as_short_as_they_can_be(folders: list[str], names: list[str]) -> None:
     options = dict.fromkeys(["warmup_ratio", "adapter_config"])
-    document = RunDocument("finished", "run_qa_adapter.py", options)
-    assert short_names([Run(Path(folder), "finished", document) for folder in folders]) == names
+    document = RunDocument(status="finished", script="run_qa_adapter.py", options=options)
+    assert short_names([Run(Path(folder), "finished", document, Scores()) for folder in folders]) == names

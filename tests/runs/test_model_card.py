@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -19,6 +20,7 @@ from support.setups import SETUPS, Maker, save_adapters
 
 import run_qa_adapter
 from adapter_qa.runs.model_card import public_name, write_card
+from adapter_qa.runs.run_document import UNKNOWN_RUN, RunDocument
 from predictor_qa import QuestionAnswerer
 
 IDS = torch.tensor([[5, 17, 23, 9, 41, 30, 12, 8], [6, 7, 8, 9, 10, 11, 12, 13]])
@@ -71,7 +73,7 @@ def test_code_of_every_card_loads_the_saved_folder(base: str, request: pytest.Fi
     for name, (_, options) in SETUPS.items():
         model, _, folder = maker.make(f"a {name}", *options(saved))
         save_outputs(model, folder)
-        write_card(folder, {})
+        write_card(folder, UNKNOWN_RUN)
     differences = run_code(tmp_path)
     assert set(differences) == {f"a {name}" for name in SETUPS}
     for name, difference in differences.items():
@@ -132,11 +134,13 @@ def test_base_model_and_data_from_the_hub(tiny_bert: Path, tmp_path: Path) -> No
     maker.metadata |= {"base_model": {"name_or_path": "org/bert", "revision": "v2"}, "tokenizer": "org/other"}
     folder = maker.make("adapters-ner", "ner")[2]
     run = {
+        "status": "finished",
+        "script": "run_ner_adapter.py",
         "options": {"hub_model_id": "ana/ner-pt", "load_best_model_at_end": True},
         "data": {"eval": {"dataset": "org/data", "config": "v1", "split": "validation", "sentences": 3}},
         "metrics": {"eval": {"eval_f1": 50.123456, "eval_precision": 40.0, "eval_PESSOA_f1": 1.0}},
     }
-    write_card(folder, run)
+    write_card(folder, msgspec.convert(run, RunDocument))
     data, text = metadata(folder), (folder / "README.md").read_text(encoding="utf-8")
     assert (data.base_model, data.datasets, data.metrics) == ("org/bert", ["org/data"], ["f1", "precision"])
     assert [(result.metric_type, result.metric_value, result.dataset_split) for result in data.eval_results] == [
@@ -155,13 +159,16 @@ def test_data_in_folders_and_in_several_files(tiny_bert: Path, tmp_path: Path) -
     folder = Maker(tiny_bert, tmp_path).make("adapters-ner", "ner")[2]
     files = [{"file": f"/home/ana/{name}.json", "bytes": 1, "sha256": name * 64} for name in "ab"]
     run = {
+        "status": "finished",
+        "script": "run_ner_adapter.py",
+        "options": {},
         "data": {
             "train": {"dataset": "/home/ana/squad", "config": None, "split": "train"},
             "eval": {"files": files, "sha256": "c" * 64, "questions": 2},
         },
         "metrics": {"eval": {"eval_f1": 50.0}},
     }
-    write_card(folder, run)
+    write_card(folder, msgspec.convert(run, RunDocument))
     data, text = metadata(folder), (folder / "README.md").read_text(encoding="utf-8")
     assert data.datasets is None
     assert {result.dataset_name for result in data.eval_results} == {"a.json"}

@@ -14,6 +14,7 @@ from support.problems import problem_of
 
 from adapter_qa.runs.checkpoints import commit, create_temporary
 from adapter_qa.runs.layout import LOCK_FILE, RUN_FILE
+from adapter_qa.runs.run_document import DataSource
 from adapter_qa.runs.run_record import RunRecord, open_run, removes
 
 OPTIONS = {"seed": 42, "learning_rate": 1e-4, "train_file": "a.json", "madx2": True, "output_dir": "x"}
@@ -47,7 +48,7 @@ def test_free_folder_is_used(tmp_path: Path, exists: bool) -> None:
     record = begin_run(folder)
     assert (record.resume_from, record.finished) == (None, False)
     document = read_record(folder)
-    assert document == record.document
+    assert document == record.content()
     assert document["status"] == "running"
     assert document["options"] == OPTIONS | {"processes": 1}
     assert document["command"] == ["run_qa_adapter.py", "--seed", "42"]
@@ -57,7 +58,8 @@ def test_free_folder_is_used(tmp_path: Path, exists: bool) -> None:
 
 def test_updates_are_written_at_once(tmp_path: Path) -> None:
     record = begin_run(tmp_path)
-    record.update(metrics={"eval": {"f1": 84.43}}, setup="São Luís")
+    record.document.metrics, record.document.setup = {"eval": {"f1": 84.43}}, "São Luís"
+    record.write()
     document = read_record(tmp_path)
     assert (document["metrics"], document["setup"]) == ({"eval": {"f1": 84.43}}, "São Luís")
     assert document["times"]["seconds"] >= 0
@@ -242,15 +244,16 @@ def test_what_replacing_a_run_removes(tmp_path: Path, path: str, removed: bool) 
 
 def test_opening_a_run_writes_and_removes_nothing(tmp_path: Path) -> None:
     record = open_run(tmp_path / "new", [], "run_qa_adapter.py", OPTIONS, overwrite=False)
-    record.update(data={"train": {}})
+    record.document.data = {"train": DataSource(questions=0)}
+    record.write()
     assert not (tmp_path / "new").exists()
     begin_run(tmp_path / "old").finish()
     before = (tmp_path / "old" / RUN_FILE).read_bytes()
     replacing = open_run(tmp_path / "old", [], "run_qa_adapter.py", {**OPTIONS, "seed": 5}, overwrite=True)
-    replacing.update(setup="Stack[qa]")
+    replacing.write()
     assert (tmp_path / "old" / RUN_FILE).read_bytes() == before
     record.begin()
-    assert read_record(tmp_path / "new")["data"] == {"train": {}}
+    assert read_record(tmp_path / "new")["data"] == {"train": {"questions": 0}}
 
 
 def test_overwriting_a_folder_that_does_not_exist(tmp_path: Path) -> None:
@@ -290,9 +293,9 @@ def test_damaged_record_is_refused_and_can_be_overwritten(tmp_path: Path, conten
 def test_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     record = begin_run(None, overwrite=True)
-    record.update(setup="Stack[qa]")
+    record.write()
     record.finish()
-    assert record.document["setup"] == "Stack[qa]"
+    assert record.document.status == "finished"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -309,7 +312,7 @@ def test_other_processes_of_a_run_neither_lock_nor_write(tmp_path: Path, monkeyp
 def test_leftovers_of_a_run_killed_at_its_beginning_are_accepted(tmp_path: Path, leftovers: list[str]) -> None:
     for name in leftovers:
         (tmp_path / name).touch()
-    assert begin_run(tmp_path).document["status"] == "running"
+    assert begin_run(tmp_path).document.status == "running"
 
 
 def test_killed_overwriting_can_be_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

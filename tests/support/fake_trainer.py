@@ -55,7 +55,9 @@ def main(argv: list[str]) -> int:
     folder.mkdir(exist_ok=True)
     lock_run_dir(folder)
     file = folder / RUN_FILE
-    run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"history": []}
+    run: dict[str, Any] = {"script": "run_qa_adapter.py", "options": {}, "history": []}
+    if file.exists():
+        run = json.loads(file.read_text(encoding="utf-8"))
     with (folder.parent / "starts.txt").open("a", encoding="utf-8") as stream:
         print(folder.name, len(run["history"]), file=stream)
     if run.get("status") == "finished":

@@ -22,8 +22,10 @@ from support.sweeps import FAKE, WriteSweep, read_lines_until, read_report, read
 
 import sweep_qa
 from adapter_qa.core.errors import Interrupted, RunError, UserError
+from adapter_qa.core.files import write_json
 from adapter_qa.runs.layout import LOCK_FILE
 from adapter_qa.runs.lock import is_locked
+from adapter_qa.runs.run_document import UNKNOWN_RUN, RunDocument, Times
 from adapter_qa.sweeps import analysis, summary
 from adapter_qa.sweeps.search_space import read_sweep
 from adapter_qa.sweeps.study import first_trials
@@ -202,7 +204,7 @@ def test_interrupted_trial_that_fails_before_it_resumes(write_sweep: WriteSweep)
     file = write_sweep(trials=..., search={"run_name": ["fine", fake_trainer.UNLOADABLE]})
     interrupted = file.parent / "sweep" / "trials" / "0001" / "run.json"
     interrupted.parent.mkdir(parents=True)
-    interrupted.write_text('{"status": "interrupted"}', encoding="utf-8")
+    write_json(interrupted, {"status": "interrupted", "script": "run_qa_adapter.py", "options": {}})
     assert run_worker(file) == 0
     assert [(trial["state"], trial["exit_code"], trial["why"]) for trial in read_report(file)["trials"]] == [
         ("finished", 0, None),
@@ -212,11 +214,11 @@ def test_interrupted_trial_that_fails_before_it_resumes(write_sweep: WriteSweep)
 
 def test_trial_that_its_launcher_reports_as_failed_was_interrupted() -> None:
     before, after = (
-        {"status": "interrupted", "times": {"seconds": 1}},
-        {"status": "interrupted", "times": {"seconds": 2}},
+        RunDocument(status="interrupted", script="run_qa_adapter.py", options={}, times=Times(seconds=seconds))
+        for seconds in (1, 2)
     )
     assert was_stopped(1, before, after)
-    assert was_stopped(1, {}, after)
+    assert was_stopped(1, UNKNOWN_RUN, after)
     assert not was_stopped(1, before, before)
     assert not was_stopped(2, before, after)
     assert was_stopped(143, before, before)

@@ -45,7 +45,8 @@ from adapter_qa.models.build import build_setup
 from adapter_qa.models.parameters import head_names
 from adapter_qa.models.save import trainable_state
 from adapter_qa.models.setup_decisions import resolve_setup
-from adapter_qa.training.callbacks import LabelEntropyCallback, training_history
+from adapter_qa.runs.run_document import RunDocument
+from adapter_qa.training.callbacks import LabelEntropyCallback, record_history
 from adapter_qa.training.head_rate import decided_head_rate
 from adapter_qa.training.resumed_options import ResumedRun, resumed_run
 
@@ -127,7 +128,9 @@ def test_it_is_recorded_logged_and_in_the_derived_name(
 
 def test_norms_of_gradients_that_overflow_are_no_numbers_in_json() -> None:
     steps = [{"loss": 1.5, "grad_norm": norm, "step": 1} for norm in (0.5, math.inf, math.nan)]
-    losses = training_history(TrainerState(log_history=steps))["losses"]
+    document = RunDocument(status="running", script="run_qa_adapter.py", options={})
+    record_history(document, TrainerState(log_history=steps))
+    losses = document.losses or []
     assert [entry["grad_norm"] for entry in losses] == [0.5, None, None]
     json.dumps(losses, allow_nan=False)
 

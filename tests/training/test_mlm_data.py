@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import datasets
+import msgspec
 import pytest
 from support.problems import problem_of, problems_of
 
@@ -41,16 +42,16 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_files_patterns_and_folders_are_read_in_order(files: Path, capfd: pytest.CaptureFixture[str]) -> None:
     split = load("--do_train", "--train_file", "4.csv", "parts", "[3].jsonl")["train"]
     assert split.texts == [TEXTS[5], *TEXTS[:5]]
-    assert (split.source["texts"], split.source["empty_texts"]) == (6, 1)
+    assert (split.source.texts, split.source.empty_texts) == (6, 1)
     of_folder = [file_fingerprint("parts/1.txt"), file_fingerprint("parts/more/2.txt")]
     folder = {"file": "parts", "bytes": 25, "sha256": joint_sha256(of_folder), "files_read": 2}
-    assert split.source["files"] == [file_fingerprint("4.csv"), folder, file_fingerprint("3.jsonl")]
+    assert msgspec.to_builtins(split.source.files) == [file_fingerprint("4.csv"), folder, file_fingerprint("3.jsonl")]
     assert capfd.readouterr().err == "note: 4.csv parts [3].jsonl: 1 records without text are left out\n"
 
 
 def test_one_file_is_recorded_as_before(files: Path) -> None:
     splits = load("--do_eval", "--train_file", "parts/1.txt", "--validation_file", "4.csv")
-    assert splits["train"].source == {**file_fingerprint("parts/1.txt"), "texts": 2}
+    assert msgspec.to_builtins(splits["train"].source) == {**file_fingerprint("parts/1.txt"), "texts": 2}
     assert splits["eval"].texts == [TEXTS[5]]
 
 
@@ -91,7 +92,7 @@ def test_a_data_set_brings_both_splits(data_set: Path) -> None:
     splits = load("--do_train", "--do_eval", "--dataset_name", data_set)
     assert {name: split.texts for name, split in splits.items()} == {"train": TEXTS[:4], "eval": TEXTS[4:]}
     source = {"dataset": str(data_set), "config": None, "split": "validation", "texts": 2}
-    assert splits["eval"].source == source
+    assert msgspec.to_builtins(splits["eval"].source) == source
     assert list(load("--do_train", "--dataset_name", data_set)) == ["train", "eval"]  # trains on the same text
     assert list(load("--do_eval", "--dataset_name", data_set)) == ["eval"]
 

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import msgspec
 import pytest
 from reference.entity_spans import counted_scores
 from support.conll_files import read_sentences
@@ -22,6 +23,7 @@ from adapter_qa.config.parser import parse_config
 from adapter_qa.config.run_configs import NERRunConfig
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.data.readers.sentences import Sentence
+from adapter_qa.runs.run_document import DataSource
 from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences
 
 IOB2 = "Ana B-PER\nLima I-PER\nmora O\n\nem O\nRecife B-LOC\n"
@@ -53,9 +55,9 @@ def test_files_and_patterns_are_read_in_order(folder: Path, capfd: pytest.Captur
     splits = load("--do_train", "--train_file", "c.jsonl", "*.conll", "--do_eval", "--validation_file", "iob2.conll")
     assert splits["train"].sentences == [Sentence(("x",), ("B-X",)), *SENTENCES, *SENTENCES]
     source = splits["train"].source
-    assert [file["file"] for file in source["files"]] == ["c.jsonl", "bioes.conll", "iob2.conll"]
-    assert (source["sentences"], source["label_schemes"]) == (5, ["BIOES"])
-    assert splits["eval"].source == {**file_fingerprint("iob2.conll"), "sentences": 2}
+    assert source.paths == ["c.jsonl", "bioes.conll", "iob2.conll"]
+    assert (source.sentences, source.label_schemes) == (5, ["BIOES"])
+    assert msgspec.to_builtins(splits["eval"].source) == {**file_fingerprint("iob2.conll"), "sentences": 2}
     scheme, same = capfd.readouterr().err.splitlines()
     assert scheme == "note: c.jsonl and 1 more: labels in BIOES became IOB2"
     assert same.startswith("note: --validation_file iob2.conll is also trained on")
@@ -64,7 +66,7 @@ def test_files_and_patterns_are_read_in_order(folder: Path, capfd: pytest.Captur
 def test_only_the_first_sentences_are_used(folder: Path) -> None:
     splits = load("--do_train", "--train_file", "iob2.conll", "bioes.conll", "--max_train_samples", "3")
     assert splits["train"].sentences == [*SENTENCES, SENTENCES[0]]
-    assert splits["train"].source["sentences"] == 3
+    assert splits["train"].source.sentences == 3
 
 
 def test_test_files_need_no_labels(folder: Path) -> None:
@@ -87,7 +89,7 @@ def test_data_sets_have_splits(folder: Path, capfd: pytest.CaptureFixture[str]) 
     assert splits["predict"].sentences == [Sentence(sentence.words, ()) for sentence in SENTENCES]
     name = str(folder / "d")
     source = {"dataset": name, "config": None, "split": "train", "sentences": 2, "label_schemes": ["BIOES"]}
-    assert splits["train"].source == source
+    assert msgspec.to_builtins(splits["train"].source) == source
     assert capfd.readouterr().err == "note: d (train): labels in BIOES became IOB2\n"
 
 
@@ -122,13 +124,13 @@ def test_data_from_which_nothing_is_learned(folder: Path) -> None:
 
 
 def as_split(*labels: str) -> SentenceSplit:
-    return SentenceSplit("f", [Sentence(tuple("w" * len(labels)), labels)], {}, has_integers=False)
+    return SentenceSplit("f", [Sentence(tuple("w" * len(labels)), labels)], DataSource(), has_integers=False)
 
 
 def test_labels_of_evaluation_that_training_lacks(capfd: pytest.CaptureFixture[str]) -> None:
     splits = {"train": as_split("B-PER", "B-LOC"), "eval": as_split("B-X", "I-X", "B-PER", "B-X", "B-A", "O")}
     assert known_labels(None, splits) == KnownLabels(NAMES, ["B-A", "I-A", "B-X", "I-X"])
-    assert splits["eval"].source == {"unseen_entities": {"X": 2, "A": 1}}
+    assert splits["eval"].source == DataSource(unseen_entities={"X": 2, "A": 1})
     assert capfd.readouterr().err == (
         "note: f: entities of types that the training sentences do not have count as missed: X (2), A (1)\n"
     )
