@@ -49,7 +49,8 @@ if TYPE_CHECKING:  # torch and transformers are imported when a model is loaded:
 
     from adapter_qa.inference.exported_answerer import ExportedAnswerer
     from adapter_qa.models.adapter_setup import AdapterSetup
-    from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
+    from adapter_qa.models.fusion_attention import FusionAttention
+    from adapter_qa.models.metadata import FusionAttentionDocument
     from adapter_qa.models.saved_model import SavedModel
 
 

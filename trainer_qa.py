@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from torch.nn import functional
@@ -34,6 +35,7 @@ from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.calibration import (
     Calibration,
     Trust,
+    TrustCurves,
     at_temperature,
     confidence,
     fit_temperature,
@@ -48,7 +50,8 @@ from adapter_qa.data.spans import WindowSpans, choose_answers
 from adapter_qa.data.squad_metrics import TOP_K, evaluation_metrics, squad_metrics
 from adapter_qa.data.window_dataset import QuestionDataset, WindowCollator, WindowDataset
 from adapter_qa.models.build import check_setup
-from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument
+from adapter_qa.models.fusion_attention import FusionAttention
+from adapter_qa.models.metadata import FusionAttentionDocument
 from adapter_qa.runs.layout import ATTENTION_FILE, curves_file
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
 from adapter_qa.training.training_args import TrainerArguments
@@ -274,8 +277,8 @@ class QuestionAnsweringTrainer(AdapterTrainer):
             if self.calibration is not None and found.logits is not None:
                 plain = trust_without_calibration(found, self.options)
                 scores |= plain.metrics
-                trust.curves["uncalibrated"] = plain.curves
-            write_json(self.folder / curves_file(prefix), trust.curves)
+                trust.curves.uncalibrated = plain.curves
+            write_json(self.folder / curves_file(prefix), msgspec.to_builtins(trust.curves))
         metrics = {f"{prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{prefix}_answers_runtime"] = round(written - started, 4)
         metrics[f"{prefix}_scores_runtime"] = round(time.perf_counter() - written, 4)
@@ -360,7 +363,7 @@ def trust_without_calibration(found: FoundSpans, options: AnsweringOptions) -> T
     trust = measure_trust(questions, answers, version_2=version_2)
     scores = squad_metrics(answers.texts(), questions, version_2=version_2) | trust.metrics
     metrics = {f"{name}_uncalibrated": scores[name] for name in CALIBRATED if name in scores}
-    return Trust(metrics, {"reliability": trust.curves["reliability"]})
+    return Trust(metrics, TrustCurves(trust.curves.reliability))
 
 
 def make_collator(tokenizer: PreTrainedTokenizerFast, options: QADataOptions, args: TrainerArguments) -> WindowCollator:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 
 from adapter_qa.data.answers import Answers
@@ -168,11 +169,11 @@ class Trust(NamedTuple):
     Attributes:
         metrics: `ece` and `brier`, 0 to 1, and `log_loss` in nats; for SQuAD v2 `pr_exact_ap` and `pr_f1_ap` in
             percent.
-        curves: for JSON, what the figures come from.
+        curves: what the figures come from.
     """
 
     metrics: dict[str, float]
-    curves: dict[str, Any]
+    curves: TrustCurves
 
 
 def measure_trust(questions: Sequence[Question], answers: Answers, *, version_2: bool) -> Trust:
@@ -184,17 +185,15 @@ def measure_trust(questions: Sequence[Question], answers: Answers, *, version_2:
         "brier": sureness.brier(),
         "log_loss": sureness.log_loss(),
     }
-    curves: dict[str, Any] = {"reliability": [part._asdict() for part in bins]}
-    if version_2 and any(question.answer_texts for question in questions):
-        scores = question_scores(answers.span_texts(), questions, version_2=True)
-        for name, values in by_measure(scores).items():
-            curve = answering_curve(questions, answers, values)
-            metrics[f"pr_{name}_ap"] = 100 * curve.average_precision
-            curves[f"precision_recall_{name}"] = curve._asdict()
-    return Trust(metrics, curves)
+    if not (version_2 and any(question.answer_texts for question in questions)):
+        return Trust(metrics, TrustCurves(bins))
+    scores = by_measure(question_scores(answers.span_texts(), questions, version_2=True))
+    exact, f1 = (answering_curve(questions, answers, values) for values in scores.values())
+    metrics |= {"pr_exact_ap": 100 * exact.average_precision, "pr_f1_ap": 100 * f1.average_precision}
+    return Trust(metrics, TrustCurves(bins, exact, f1))
 
 
-class ReliabilityBin(NamedTuple):
+class ReliabilityBin(msgspec.Struct, frozen=True):
     """Mean probability, share of exact matches and number of questions of a bin."""
 
     probability: float
@@ -215,7 +214,7 @@ def expected_calibration_error(bins: Sequence[ReliabilityBin]) -> float:
     return sum(part.questions * abs(part.probability - part.correct) for part in bins) / total
 
 
-class AnsweringCurve(NamedTuple):
+class AnsweringCurve(msgspec.Struct, frozen=True):
     """Precision and recall if only the questions with the lowest odds of no answer are answered, 0 to 1.
 
     Attributes:
@@ -229,6 +228,20 @@ class AnsweringCurve(NamedTuple):
     precision: list[float]
     recall: list[float]
     average_precision: float
+
+
+class TrustCurves(msgspec.Struct, omit_defaults=True):
+    """The content of <split>_curves.json.
+
+    Attributes:
+        precision_recall_exact: of SQuAD v2, as `precision_recall_f1`.
+        uncalibrated: of calibrated runs, the reliability without the calibration.
+    """
+
+    reliability: list[ReliabilityBin]
+    precision_recall_exact: AnsweringCurve | None = None
+    precision_recall_f1: AnsweringCurve | None = None
+    uncalibrated: TrustCurves | None = None
 
 
 def answering_curve(questions: Sequence[Question], answers: Answers, scores: Sequence[float]) -> AnsweringCurve:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from adapter_qa.inference.answer_text import numbers_text, place_text, probability_text
 
 if TYPE_CHECKING:
-    from adapter_qa.models.fusion_attention import FusionAttentionDocument
+    from adapter_qa.models.metadata import FusionAttentionDocument
 
 MAX_CONTEXT = 4000  # characters; a longer context is cut around the answer
 DARK_WEIGHT = 0.55  # cells with a higher weight are dark and have white text

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from adapters import Fuse
@@ -24,26 +24,9 @@ from adapter_qa.data.window_dataset import question_mask
 from adapter_qa.data.windows import PairLayout
 from adapter_qa.models.adapter_model import as_adapter_model
 from adapter_qa.models.fusion import FusionLayer
+from adapter_qa.models.metadata import FusionAttentionDocument
 
 BLOCKS = {"mh_adapter": "attention", "output_adapter": "output"}  # the block that an adapter follows, by its location
-
-
-class FusionAttentionDocument(TypedDict):
-    """Mean fusion weights, as in fusion_attention.json.
-
-    Attributes:
-        windows: number of windows.
-        places: labels of the adapter sites, as `FusionAttention.sites`.
-        question, context, all: means over the tokens of the questions, of the contexts, and of both; one row for each
-            site with one number for each adapter, which add up to 1. No rows if there were no tokens.
-    """
-
-    adapters: list[str]
-    windows: int
-    places: list[str]
-    question: list[list[float]]
-    context: list[list[float]]
-    all: list[list[float]]
 
 
 class FusionAttention:

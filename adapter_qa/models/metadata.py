@@ -1,10 +1,13 @@
-"""What the trainer records beside saved weights, under "trainer" in adapter_setup.json or full_setup.json."""
+"""What the trainer records beside saved weights, under "trainer" in adapter_setup.json or full_setup.json.
+
+Also the content of fusion_attention.json, which is read without torch.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypedDict, TypeVar
 
 import msgspec
 
@@ -135,6 +138,24 @@ class RunMetadata(TrainedOn, frozen=True):
     def adapters(self) -> tuple[str, ...]:
         """Names of all adapters, the language adapter first."""
         return ((self.language_adapter,) if self.language_adapter else ()) + self.tasks
+
+
+class FusionAttentionDocument(TypedDict):
+    """Mean fusion weights, as in fusion_attention.json.
+
+    Attributes:
+        windows: number of windows.
+        places: labels of the adapter sites, as `FusionAttention.sites`.
+        question, context, all: means over the tokens of the questions, of the contexts, and of both; one row for each
+            site with one number for each adapter, which add up to 1. No rows if there were no tokens.
+    """
+
+    adapters: list[str]
+    windows: int
+    places: list[str]
+    question: list[list[float]]
+    context: list[list[float]]
+    all: list[list[float]]
 
 
 class _FullDocument(msgspec.Struct):

@@ -20,7 +20,7 @@ from adapter_qa.core.files import write_bytes
 from adapter_qa.data.bootstrap import RESAMPLES
 from adapter_qa.data.calibration import BINS
 from adapter_qa.data.questions import Question
-from adapter_qa.models.metadata import read_document
+from adapter_qa.models.metadata import FusionAttentionDocument, read_document
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.differences import AnswersByGroup
 from adapter_qa.reporting.error_analysis import (
@@ -52,17 +52,6 @@ PRECISION_RECALL = (
 )
 INTERVAL_BARS = "Bars at the right are final results with their intervals of 95 %"
 RIGHT_EXAMPLES, WRONG_EXAMPLES = 4, 8  # of a group
-
-
-class Attention(msgspec.Struct):
-    """Content of fusion_attention.json; `models.fusion_attention.FusionAttentionDocument` describes it."""
-
-    adapters: list[str]
-    places: list[str]
-    question: list[list[float]]
-    context: list[list[float]]
-    all: list[list[float]]
-    windows: int
 
 
 @dataclass(frozen=True)
@@ -386,21 +375,21 @@ def _draw_attentions(report: Report, groups: Sequence[Group]) -> list[Picture]:
             report.notes += error.problems
             continue
         label = figures.group_label(group)
-        caption = f"{label}, {group.first.folder}: mean fusion weights over {attention.windows:,} windows"
-        figure = figures.attention_figure(msgspec.to_builtins(attention))
+        caption = f"{label}, {group.first.folder}: mean fusion weights over {attention['windows']:,} windows"
+        figure = figures.attention_figure(attention)
         pictures.append(report.add_picture(f"attention_{group.number}", figure, caption))
     return pictures
 
 
-def read_attention(path: Path) -> Attention:
+def read_attention(path: Path) -> FusionAttentionDocument:
     """Read recorded fusion attention.
 
     Raises:
         UserError: if the file cannot be read, or its weights do not have the shape (places, adapters).
     """
-    attention = read_document(path, Attention)
-    row_lengths = [len(attention.adapters)] * len(attention.places)
-    parts = [part for part in (attention.question, attention.context) if part] + [attention.all]
+    attention = read_document(path, FusionAttentionDocument)
+    row_lengths = [len(attention["adapters"])] * len(attention["places"])
+    parts = [part for part in (attention["question"], attention["context"]) if part] + [attention["all"]]
     if not row_lengths or not all([len(row) for row in part] == row_lengths for part in parts):
-        raise UserError(f"{path}: needs a weight for each of its {len(attention.places)} places and each adapter")
+        raise UserError(f"{path}: needs a weight for each of its {len(row_lengths)} places and each adapter")
     return attention

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from adapter_qa.core.errors import UserError
+from adapter_qa.data.calibration import TrustCurves
 from adapter_qa.models.metadata import read_document
 from adapter_qa.reporting.groups import Group, mean_std
 from adapter_qa.reporting.runs import Evaluation
@@ -24,35 +22,6 @@ TRUST_MEASURES = {
 }
 
 
-class Bin(msgspec.Struct):
-    """A point of a reliability curve, see `data.calibration.ReliabilityBin`."""
-
-    probability: float
-    correct: float
-    questions: int
-
-
-class Answering(msgspec.Struct):
-    """Precision and recall of answering, see `data.calibration.AnsweringCurve`."""
-
-    precision: list[float]
-    recall: list[float]
-
-
-class Uncalibrated(msgspec.Struct):
-    """Curves without the calibration."""
-
-    reliability: list[Bin]
-
-
-class Curves(msgspec.Struct):
-    """Content of <split>_curves.json; `uncalibrated` of calibrated runs, precision and recall of SQuAD v2."""
-
-    reliability: list[Bin]
-    uncalibrated: Uncalibrated | None = None
-    precision_recall_f1: Answering | None = None
-
-
 class TrustRow(NamedTuple):
     """A row of the table: the group, and each of `TRUST_MEASURES` with and without calibration as text."""
 
@@ -60,27 +29,18 @@ class TrustRow(NamedTuple):
     cells: list[str]
 
 
-def read_curves(path: Path) -> Curves:
-    """Read the curves of an evaluation.
-
-    Raises:
-        UserError: if the file cannot be read.
-    """
-    return read_document(path, Curves)
-
-
-def curves_of(groups: Sequence[Group]) -> tuple[dict[int, Curves], list[str]]:
+def curves_of(groups: Sequence[Group]) -> tuple[dict[int, TrustCurves], list[str]]:
     """Return the curves of each group's first run by number of the group, and what could not be read.
 
     Runs of earlier versions have none.
     """
-    curves: dict[int, Curves] = {}
+    curves: dict[int, TrustCurves] = {}
     problems: list[str] = []
     for group in groups:
         path = group.first.folder / curves_file(group.first.split)
         if path.is_file():
             try:
-                curves[group.number] = read_curves(path)
+                curves[group.number] = read_document(path, TrustCurves)
             except UserError as error:
                 problems += error.problems
     return curves, problems

@@ -34,7 +34,7 @@ from adapter_qa.inference.web_demo_html import (
     highlight,
     problems_html,
 )
-from adapter_qa.models.fusion_attention import FusionAttentionDocument
+from adapter_qa.models.metadata import FusionAttentionDocument
 
 HOSTILE = "<b>x</b> & \"' <script>document.title='owned'</script> ${document.title='owned'} {{value}} </div>"
 ATTENTION: FusionAttentionDocument = {

@@ -23,7 +23,8 @@ from adapter_qa.data.windows import Windows, make_windows
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
-from adapter_qa.models.fusion_attention import FusionAttention, FusionAttentionDocument, fusion_sites
+from adapter_qa.models.fusion_attention import FusionAttention, fusion_sites
+from adapter_qa.models.metadata import FusionAttentionDocument
 from adapter_qa.models.setup_decisions import resolve_setup
 
 SIZES: dict[str, Any] = {"max_seq_length": 48, "doc_stride": 8}

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from support.made_runs import ATTENTION, groups_in, make_run, make_three_groups, update_run
 
-from adapter_qa.models.fusion_attention import FusionAttentionDocument
+from adapter_qa.models.metadata import FusionAttentionDocument
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.error_analysis import Interval
 

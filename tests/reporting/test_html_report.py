@@ -191,7 +191,7 @@ def test_an_earlier_report_stays_until_the_new_one_is_drawn(tmp_path: Path, monk
 
 
 def test_attention_without_question_tokens_is_read(tmp_path: Path) -> None:
-    assert read_attention(write_attention(tmp_path, ATTENTION | {"question": []})).question == []
+    assert read_attention(write_attention(tmp_path, ATTENTION | {"question": []}))["question"] == []
 
 
 @pytest.mark.parametrize("changed", [{"places": ["0"]}, {"adapters": ["qa"]}, {"all": [[0.5], [0.5], [0.5]]}])

@@ -8,12 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.made_runs import groups_in, make_run, update_run
-from support.problems import problems_of
 
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.differences import compare_to_best
 from adapter_qa.reporting.html_report import write_report
-from adapter_qa.reporting.trust import curves_of, read_curves, trust_row
+from adapter_qa.reporting.trust import curves_of, trust_row
 
 MEASURES = {
     "eval_f1": 60.0, "eval_exact": 50.0, "eval_ece": 0.04, "eval_brier": 0.2, "eval_log_loss": 1.5,
@@ -83,6 +82,6 @@ def test_page_has_the_section(tmp_path: Path) -> None:
 
 
 def test_curves_of_another_program_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "eval_curves.json"
-    path.write_text('{"reliability": 3}', encoding="utf-8")
-    assert "not written by this trainer" in problems_of(read_curves, path)[0]
+    (make_run(tmp_path) / "eval_curves.json").write_text('{"reliability": 3}', encoding="utf-8")
+    curves, (problem,) = curves_of(groups_in(tmp_path))
+    assert (curves, "not written by this trainer" in problem) == ({}, True)

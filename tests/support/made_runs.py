@@ -9,7 +9,7 @@ from typing import Any
 from adapter_qa.core.files import file_fingerprint
 from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import squad_metrics
-from adapter_qa.models.fusion_attention import FusionAttentionDocument
+from adapter_qa.models.metadata import FusionAttentionDocument
 from adapter_qa.reporting.groups import Group, group_runs
 from adapter_qa.reporting.runs import Run, find_runs, read_run
 
