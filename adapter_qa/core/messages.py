@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterable
 from typing import TextIO
 
 from adapter_qa.core.distributed import is_local_main, is_main_process
-from adapter_qa.core.errors import Interrupted, ReportedError, RunError, escape_control_chars
+from adapter_qa.core.errors import Interrupted, ReportedError, RunError, UserError, escape_control_chars
+
+SECONDS_TO_PRINT = 5.0  # for the main process: torchrun ends it as soon as another process ends
 
 
 def print_main(text: str) -> None:
@@ -41,3 +44,5 @@ def print_error(error: ReportedError) -> None:
     rank = "" if is_local_main() else f"[rank {os.environ['RANK']}] "
     for problem in error.problems if is_local_main() or isinstance(error, RunError) else ():
         print(f"{rank}{prefix}: {problem}", file=sys.stderr)
+    if not is_local_main() and isinstance(error, UserError):
+        time.sleep(SECONDS_TO_PRINT)

@@ -116,7 +116,16 @@ def mask_tokens(
 def make_fixed_mask_dataset(
     ids: np.ndarray, tokenizer: PreTrainedTokenizerFast, probability: float, seed: int
 ) -> MaskedLMDataset:
-    """Mask evaluation blocks (see `mask_tokens`) once, so that losses of different epochs and runs are comparable."""
+    """Mask evaluation blocks (see `mask_tokens`) once, so that losses of epochs and of runs with one seed compare.
+
+    Raises:
+        UserError: if no token is masked.
+    """
     generator = torch.Generator().manual_seed(seed)
     masked, labels = mask_tokens(torch.from_numpy(ids), tokenizer, probability, generator)
+    if (labels == IGNORE_INDEX).all():
+        raise UserError(
+            f"--mlm_probability {probability}: masks none of the {ids.size} tokens of the evaluation text, so nothing "
+            "can be scored; give more text"
+        )
     return MaskedLMDataset(masked.numpy(), labels.numpy())

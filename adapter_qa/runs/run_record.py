@@ -55,6 +55,7 @@ class RunRecord:
         replaces: whether files of an earlier run in the folder are removed when this run begins.
         begun: whether this process uses the folder and writes the file; of several processes only one does.
         started: time of `time.perf_counter` in seconds.
+        previous: content of the run.json that was in the folder when it was opened; None if there was none.
     """
 
     folder: Path | None
@@ -65,18 +66,25 @@ class RunRecord:
     replaces: bool = False
     begun: bool = False
     started: float = field(default_factory=time.perf_counter)
+    previous: bytes | None = None
 
     def begin(self) -> None:
         """Lock the folder and write run.json. Do nothing in a dry run and in processes other than the main one.
 
         Raises:
-            UserError: the folder cannot be written to, or another process works there.
+            UserError: the folder cannot be written to, another process works there, or another run has begun there
+                since the folder was opened.
         """
         if self.folder is None or self.begun or not is_main_process():
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock_run_dir(self.folder)
+            if _content(self.folder / RUN_FILE) != self.previous:
+                raise UserError(
+                    f"--output_dir {self.folder}: another run has begun there since this one started; give the same "
+                    "command again, or another folder"
+                )
             if self.replaces:
                 _remove_old_run(self.folder)
             self.begun = True
@@ -150,7 +158,8 @@ def open_run(
         raise UserError(f"--output_dir {folder}: {obstacle.path} {reason}; give another folder")
     if os.access(folder / LOCK_FILE, os.W_OK):
         lock_run_dir(folder)
-    if (folder / RUN_FILE).is_file():
+    record.previous = _content(folder / RUN_FILE)
+    if record.previous is not None:
         record.replaces = overwrite
         if not overwrite:
             _resume_or_reject(record, folder, earlier or {})
@@ -158,6 +167,11 @@ def open_run(
         problem = "is not empty and holds no run; give another folder or empty it yourself"
         raise UserError(f"--output_dir {folder}: {problem}")
     return record
+
+
+def _content(path: Path) -> bytes | None:
+    """Return the content of a file; None if there is none."""
+    return path.read_bytes() if path.is_file() else None
 
 
 def _is_of_a_run(path: Path) -> bool:

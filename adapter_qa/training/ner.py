@@ -76,16 +76,20 @@ class NERTrainer(AdapterTrainer):
         self.scored_dataset = eval_dataset
 
     def task_loss(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> TaskLoss:
-        """Return the sum of the weighted cross entropies of the labelled tokens, and the sum of their weights."""
+        """Return the sum of the cross entropies of the labelled tokens, and the sum of their weights.
+
+        Evaluations have no weights, so that their losses stay comparable.
+        """
         labels = self._classes(inputs)
+        weights = self.weights if model.training else None
         names = [name for name in inputs if name != "labels"]
         outputs = model(**encoder_inputs(inputs, names, self.mask_dimensions))
         logits = outputs.logits.float().flatten(0, 1)
         smoothing = self.smoothing(model)
         total = functional.cross_entropy(
-            logits, labels, self.weights, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=smoothing
+            logits, labels, weights, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=smoothing
         )
-        return TaskLoss(total, self.loss_weight(inputs), outputs)
+        return TaskLoss(total, _sum_of_weights(labels, weights), outputs)
 
     def _classes(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return (batch * length,) int64: the class of each token; `IGNORE_INDEX` where it has none or is unseen."""
@@ -95,12 +99,8 @@ class NERTrainer(AdapterTrainer):
         return labels
 
     def loss_weight(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Return the sum of the weights of the labelled tokens."""
-        labels = self._classes(inputs)
-        weights = (labels != IGNORE_INDEX).float()
-        if self.weights is not None:
-            weights = weights * self.weights[labels.clamp(min=0)]
-        return weights.sum()
+        """Return the sum of the weights of the labelled tokens in training."""
+        return _sum_of_weights(self._classes(inputs), self.weights)
 
     def label_entropy(self) -> float:
         """Return the entropy of the labels of the training inputs, weighted as in the loss."""
@@ -121,3 +121,11 @@ class NERTrainer(AdapterTrainer):
         self.scored_dataset = None
         rows = self.predict(dataset, metric_key_prefix="predict").predictions
         return sentence_labels(np.asarray(rows), dataset, self.names)
+
+
+def _sum_of_weights(labels: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """Return the sum of the class weights of labels, (tokens,) int64; their number without weights."""
+    counts = (labels != IGNORE_INDEX).float()
+    if weights is not None:
+        counts = counts * weights[labels.clamp(min=0)]
+    return counts.sum()

@@ -252,7 +252,10 @@ def _check_data_unchanged(folder: Path, sources: Mapping[str, DataSource], *, fi
     """
     recorded = read_run_document(folder).data
     changed = []
-    for name, option in (("train", "train_file"), ("eval", "validation_file")):
+    options = {"train": "train_file", "eval": "validation_file"}
+    if finished:  # an interrupted run reads these later
+        options |= {"calibration": "calibration_file", "predict": "test_file"}
+    for name, option in options.items():
         before = [file.sha256 for file in recorded.get(name, DataSource()).fingerprints]
         now_read = sources.get(name, DataSource()).fingerprints
         if before and before != [file.sha256 for file in now_read]:

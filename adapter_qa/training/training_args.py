@@ -83,6 +83,12 @@ def decide_arithmetic(options: TrainingOptions) -> tuple[TrainingOptions, str]:
         options = replace(options, use_cpu=True)
         log_note(["Apple's MPS lacks float64, which fusion needs; the run is on the CPU"])
     precision = choose_precision(options, cpu_bf16_units())
+    for name, other in (("fp16_full_eval", "bf16"), ("bf16_full_eval", "fp16")):
+        if vars(options)[name] and precision.autocast == other:
+            raise UserError(
+                f"--{name} True: the run computes in {other} ({precision.reason}); leave it out, or give --{other} "
+                "False"
+            )
     decided = replace(
         options,
         bf16=precision.autocast == "bf16",
@@ -129,7 +135,7 @@ def _decided_values(options: TrainingOptions) -> dict[str, Any]:
     values["push_at_end"], values["push_to_hub"] = bool(options.push_to_hub), False
     if options.keep_checkpoint is None:
         values["keep_checkpoint"] = options.save_total_limit is None or options.save_total_limit > 1
-    if not torch.accelerator.is_available() and (options.bf16 or process_count() > 1):
+    if not torch.accelerator.is_available() and (options.bf16 or options.bf16_full_eval or process_count() > 1):
         # Without use_cpu the library refuses bfloat16 on the CPU, and takes several processes for separate runs.
         values["use_cpu"] = True
     if process_count() == 1:

@@ -295,6 +295,8 @@ def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     checkpoint = record.resume_from
     if checkpoint is not None:
         on_main_process(lambda: check_states(checkpoint))
+    if trainer.args.world_size > 1:  # else every process would draw the same dropout and the same masks
+        torch.manual_seed(trainer.args.seed + trainer.args.process_index)
     result = trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
     trainer.raise_if_nan()  # without evaluations, logs and checkpoints nothing has looked
     trainer.raise_if_not_finite(trainer.trained_weights())

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.problems import problem_of
 from transformers import BatchEncoding, PreTrainedTokenizerFast
 
 from adapter_qa.config.options import ModelOptions
@@ -152,6 +153,14 @@ def test_masks_differ_between_calls_and_depend_on_the_seed(bert: PreTrainedToken
     assert not torch.equal(first[1], second[1])
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
+
+
+def test_an_evaluation_needs_a_masked_token(bert: PreTrainedTokenizerFast) -> None:
+    ids = many_tokens(bert, 8).numpy()
+    assert problem_of(make_fixed_mask_dataset, ids, bert, 1e-9, 1) == (
+        "--mlm_probability 1e-09: masks none of the 1024 tokens of the evaluation text, so nothing can be scored; give "
+        "more text"
+    )
 
 
 def test_fixed_masks_depend_on_the_seed_alone(bert: PreTrainedTokenizerFast) -> None:

@@ -56,6 +56,18 @@ def test_free_folder_is_used(tmp_path: Path, exists: bool) -> None:
     assert sorted(path.name for path in folder.iterdir()) == [RUN_FILE, LOCK_FILE]
 
 
+def test_a_run_that_began_meanwhile_is_not_replaced(tmp_path: Path) -> None:
+    """Between the opening of the folder and the beginning of the run lie the windows and the model."""
+    waiting = open_run(tmp_path, [], "run_qa_adapter.py", OPTIONS, overwrite=False)
+    begin_run(tmp_path, {"seed": 1}).finish()
+    before = (tmp_path / RUN_FILE).read_bytes()
+    assert problem_of(waiting.begin) == (
+        f"--output_dir {tmp_path}: another run has begun there since this one started; give the same command again, "
+        "or another folder"
+    )
+    assert (tmp_path / RUN_FILE).read_bytes() == before
+
+
 def test_updates_are_written_at_once(tmp_path: Path) -> None:
     record = begin_run(tmp_path)
     record.document.metrics, record.document.setup = {"eval": {"f1": 84.43}}, "São Luís"

@@ -521,6 +521,20 @@ def test_changed_data_are_refused_by_an_interrupted_run_and_noted_by_a_finished_
     assert f"{problem}--overwrite_output_dir does it again" in capfd.readouterr().err
 
 
+def test_changed_test_questions_are_noted_by_a_finished_run(
+    make_argv: MakeArgv, squad_files: tuple[Path, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = tmp_path / "run", tmp_path / "data.json"
+    data.write_bytes(squad_files[1].read_bytes())
+    argv = make_argv(folder, "--do_predict", "--test_file", data)
+    assert run_qa_adapter.main(argv) == 0
+    data.write_bytes(squad_files[1].read_bytes() + b"\n")
+    capfd.readouterr()
+    assert run_qa_adapter.main(argv) == 0
+    note = f"note: {folder}: --test_file {data} changed since this run began; --overwrite_output_dir does it again"
+    assert note in capfd.readouterr().err.splitlines()
+
+
 def test_a_run_does_not_overwrite_what_it_loads(
     make_argv: MakeArgv, tiny_bert: Path, squad_files: tuple[Path, Path], tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.problems import problem_of
 from transformers import TrainingArguments
 
 from adapter_qa.config.options import (
@@ -27,6 +28,7 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.training.precision import choose_precision
 from adapter_qa.training.training_args import (
     TrainerArguments,
+    decide_arithmetic,
     options_record,
     resolve_training_args,
 )
@@ -118,6 +120,21 @@ def test_precision_depends_on_the_device(
 def test_float16_without_an_accelerator_becomes_float32_with_a_note(capsys: pytest.CaptureFixture[str]) -> None:
     assert not resolve_training_args(training_options(fp16=True, use_cpu=True)).fp16
     assert capsys.readouterr().err == "note: --fp16 needs an accelerator; on the CPU the run is in float32\n"
+
+
+@pytest.mark.parametrize(("option", "other"), [("fp16_full_eval", "bf16"), ("bf16_full_eval", "fp16")])
+def test_weights_of_an_evaluation_do_not_mix_two_types_of_16_bits(
+    option: str, other: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    assert problem_of(decide_arithmetic, training_options(**{option: True, other: True})) == (
+        f"--{option} True: the run computes in {other} (given by --{other} True); leave it out, or give --{other} False"
+    )
+
+
+def test_an_evaluation_in_bfloat16_needs_no_accelerator() -> None:
+    args = resolve_training_args(training_options(bf16_full_eval=True))
+    assert (args.bf16_full_eval, args.bf16, args.use_cpu) == (True, False, True)
 
 
 def test_apple_gpu_is_not_used(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
