@@ -98,9 +98,11 @@ def test_lines_with_other_columns(text: str, line: int, problem: str) -> None:
     ]
 
 
-def test_lines_of_words_are_counted_over_blank_lines_and_comments() -> None:
-    sentences = read_columns("f", "\n# id 1\na O\nb O\n\n\nc O\n", None, None).sentences
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\r\r\n"])
+def test_lines_of_words_are_counted_over_blank_lines_and_comments(end: str) -> None:
+    sentences = read_columns("f", "\n# id 1\na O\nb O\n\n\nc O\n".replace("\n", end), None, None).sentences
     assert [sentence.lines for sentence in sentences] == [[3, 4], [7]]
+    assert [sentence.words for sentence in sentences] == [["a", "b"], ["c"]]
 
 
 # ---------------------------------------------------------------- chosen columns

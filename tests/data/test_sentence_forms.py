@@ -78,6 +78,7 @@ READ: dict[str, tuple[bytes, SentenceColumns]] = {
     "two_columns.tsv": (lines("{word}\t{label}"), PLAIN),
     "no_suffix": (lines(), PLAIN),
     "windows.conll": (lines(end="\r\n"), PLAIN),
+    "old_mac.conll": (lines(end="\r"), PLAIN),
     "byte_order_mark.conll": (b"\xef\xbb\xbf" + lines(), PLAIN),
     "blank_lines.conll": (b"\n \n" + lines(end="  \n").replace(b"  \n  \n", b"\n\t\n\n"), PLAIN),
     "conll2003.conll": (b"-DOCSTART- -X- -X- O\n\n" + lines("{word} NN B-NP {label}"), PLAIN),
@@ -114,6 +115,7 @@ READ: dict[str, tuple[bytes, SentenceColumns]] = {
     "integers.json": (json.dumps({"label_names": NAMES, "data": records(values=INTEGERS)}).encode(), PLAIN),
     "table.parquet": (table(), PLAIN),
     "lists.csv": (list_cells(), PLAIN),
+    "lists_old_mac.csv": (list_cells().replace(b"\r\n", b"\r"), PLAIN),
 }
 TYPES = "allowed: O, B-TYPE, I-TYPE, or those of IOB1, BIOES and BILOU"
 REFUSED = {

@@ -11,7 +11,8 @@ from typing import NamedTuple
 from adapter_qa.core.errors import UserError
 from adapter_qa.data.label_schemes import LABEL
 
-BLANKS = " \t\r"  # other white space, such as U+00A0 or U+2028, is part of a word, or is the word
+LINE_END = re.compile(r"\r{0,2}\n|\r")  # also "\r" of old files, and "\r\r\n" of files that were converted twice
+BLANKS = " \t"  # other white space, such as U+00A0 or U+2028, is part of a word, or is the word
 DOCUMENT_MARK = "-DOCSTART-"
 COMMENT = "#"
 INDEX = re.compile(r"\d+([-.]\d+)*")  # also 3-4 and 8.1, the ranges and empty nodes of CoNLL-U
@@ -119,7 +120,7 @@ def read_columns(
     Raises:
         UserError: the columns cannot be told apart: the first one is a running index or holds the labels.
     """
-    texts = [line.strip(BLANKS) and line.strip(" \r") for line in text.split("\n")]
+    texts = [line.strip(BLANKS) and line.strip(" ") for line in LINE_END.split(text)]
     lines = _distinct_lines(texts)
     if not lines:
         return ColumnFile([], [])
@@ -165,7 +166,7 @@ def _is_document_mark(text: str) -> bool:
 
 def _line(text: str, count: int, *, has_tabs: bool) -> _Line:
     if has_tabs or "\t" in text.strip(BLANKS):
-        cells = [cell.strip(" \r") for cell in text.split("\t")]
+        cells = [cell.strip(" ") for cell in text.split("\t")]
     else:
         cells = re.split(" +", text.strip(BLANKS))
     return _Line(cells, max(index for index, cell in enumerate(cells, 1) if cell), count)

@@ -112,7 +112,7 @@ def has_list_cells(path: Path, text: str, words_key: str | None) -> bool:
     Raises:
         UserError: the file has a word on each row of a table.
     """
-    header, row = [*text.strip().split("\n"), ""][:2]
+    header, row = [*re.split(r"[\r\n]+", text.strip(), maxsplit=2), ""][:2]
     names = {name.strip('" ') for name in re.split(f"[{DELIMITERS}]", header.strip())}
     if names & {*WORD_KEYS, words_key} and "[" in row:
         return True
