@@ -116,7 +116,7 @@ def _tokenize_words(
     sentence: Sentence, tokenizer: PreTrainedTokenizerFast, label_indices: dict[str, int], label_all_tokens: bool
 ) -> list[Word]:
     """Tokenize a sentence. A word that the tokenizer drops (control characters) becomes an unknown token."""
-    encoded = tokenizer(list(sentence.words), is_split_into_words=True, add_special_tokens=False)
+    encoded = tokenizer(list(sentence.words), is_split_into_words=True, add_special_tokens=False, verbose=False)
     token_ids: list[list[int]] = [[] for _ in sentence.words]
     for token, word_index in zip(encoded["input_ids"], encoded.word_ids(), strict=True):
         token_ids[word_index].append(token)

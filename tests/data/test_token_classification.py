@@ -5,6 +5,7 @@ Oracles: the tokenizer's own `word_ids`, and formulas written out.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -184,6 +185,19 @@ def test_each_part_of_a_long_sentence_is_as_long_as_possible(bert: PreTrainedTok
         sizes[-1] += length
     assert [len(ids) - 2 for ids, _, _ in dataset.inputs] == sizes
     assert dataset.cut_sentences == 1
+
+
+def test_a_sentence_longer_than_the_encoder_is_cut_without_a_warning(
+    tokenizer: PreTrainedTokenizerFast, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The library warns of indexing errors in the model, but no input of the model is as long."""
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    count = tokenizer.model_max_length + 1
+    sentence = Sentence(("Ana",) * count, ("O",) * count)
+    dataset = tokenize_and_align_labels([sentence], tokenizer, NAMES, max_seq_length=tokenizer.model_max_length)
+    assert dataset.cut_sentences == 1
+    assert word_labels(dataset) == [list(sentence.labels)]
+    assert caplog.messages == []
 
 
 def test_a_word_longer_than_the_input_is_truncated(bert: PreTrainedTokenizerFast) -> None:
