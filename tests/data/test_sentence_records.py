@@ -80,6 +80,19 @@ def test_defects_of_records(tmp_path: Path, fields: Any, columns: SentenceColumn
     assert caught.value.problems == [f"{tmp_path / 'a.jsonl'}, line 1: {problem}"]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.json", '[{"tokens": [], "ner_tags": []}, {"tokens": ["Ana"], "ner_tags": ["B-PER"]}]'),
+        ("a.jsonl", '{"tokens": []}\n{"tokens": ["Ana"], "ner_tags": ["B-PER"]}'),
+        ("a.csv", "tokens;ner_tags\n[];[]\n['Ana'];['B-PER']"),
+    ],
+)
+def test_sentences_without_words_are_left_out(tmp_path: Path, name: str, content: str) -> None:
+    notes = [f"{tmp_path / name}: 1 sentence without words left out"]
+    assert read(tmp_path / name, content) == ([Sentence(("Ana",), ("B-PER",))], "IOB2", False, notes)
+
+
 def test_a_json_document_may_name_its_classes(tmp_path: Path) -> None:
     document = {"label_names": NAMES, "data": [{"tokens": ["Ana", "x"], "ner_tags": [1, 0]}]}
     assert read(tmp_path / "a.json", json.dumps(document)).sentences == [Sentence(("Ana", "x"), ("B-PER", "O"))]
@@ -149,7 +162,7 @@ def test_tables_name_their_classes(tmp_path: Path, suffix: str) -> None:
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, table.data.table.schema) as writer:
             writer.write_table(table.data.table)
     source = read_sentence_file(path, SentenceColumns(), need_labels=True)
-    assert source == (EXPECTED, "IOB2", True, [f"{path}: 1 rows without words left out"])
+    assert source == (EXPECTED, "IOB2", True, [f"{path}: 1 sentence without words left out"])
 
 
 def test_a_table_without_names_needs_them(tmp_path: Path) -> None:

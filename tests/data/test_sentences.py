@@ -132,7 +132,6 @@ NOT_A_WORD = "is not a word; a word is not empty, has no blanks at its ends, and
 @pytest.mark.parametrize(
     ("records", "problem"),
     [
-        ([{"tokens": [], "ner_tags": []}], "data[0]: a sentence without words"),
         ([record(ANA), {"tokens": ["a", "b"], "ner_tags": ["O"]}], "data[1]: b has no label"),
         ([{"tokens": ["a"], "ner_tags": ["O", "O"]}], "data[0]: 2 labels for 1 words"),
         ([{"tokens": ["a"], "ner_tags": ["X"]}], f"data[0]: a has label X; {ALLOWED}"),
@@ -166,7 +165,9 @@ def test_defects_of_files(tmp_path: Path, name: str, content: str, problem: str)
     assert problems_of(tmp_path / name, content, need_labels=False) == [f"{tmp_path / name}{problem}"]
 
 
-@pytest.mark.parametrize(("name", "content"), [("a.conll", "-DOCSTART-\n\n"), ("a.json", "[]")])
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.conll", "-DOCSTART-\n\n"), ("a.json", "[]"), ("a.json", '[{"tokens": []}]')]
+)
 def test_a_file_without_sentences_is_refused(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     assert problems_of(path, content) == [

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from adapter_qa.core.errors import UserError, raise_first_problems
 from adapter_qa.core.files import decode
+from adapter_qa.core.readable import count
 from adapter_qa.data.label_schemes import ALLOWED_LABELS, IOB2, LABEL, OUTSIDE, to_iob2
 from adapter_qa.data.readers.columnar import TABLE_SUFFIXES, read_table
 from adapter_qa.data.readers.compression import format_of, read_content
@@ -76,7 +77,7 @@ def read_sentence_file(path: Path, columns: SentenceColumns, *, need_labels: boo
         if not columns.class_names:
             columns = replace(columns, class_names=document_names(suffix, content))
         records = TableRows(read_records(str(path), content, suffix), {})
-        return _checked(str(path), list(parse_records(records, columns, need_labels)), [], need_labels)
+        return _from_rows(str(path), records, columns, need_labels)
     text = decode(path, content)
     if suffix in CSV_SUFFIXES and has_list_cells(path, text, columns.words):
         records = TableRows(with_list_cells(read_records(str(path), content, suffix)), {})
@@ -121,11 +122,11 @@ def format_sentences(sentences: Sequence[Sentence]) -> str:
 
 
 def _from_rows(name: str, rows: TableRows, columns: SentenceColumns, need_labels: bool) -> SentenceSource:
-    """Read the rows of a table. A row without words is left out: published data sets have such rows."""
+    """Read records. One without words is left out: published data sets have such records."""
     parsed = list(parse_records(rows, columns, need_labels))
     kept = [item for item in parsed if item.words or item.problems]
     empty = len(parsed) - len(kept)
-    notes = [f"{name}: {empty} rows without words left out"] if empty else []
+    notes = [f"{name}: {count(empty, 'sentence')} without words left out"] if empty else []
     return _checked(name, kept, notes, need_labels)
 
 
@@ -191,8 +192,6 @@ def _checked_labels(item: ParsedSentence, valid: set[str], need_labels: bool) ->
     """
     if item.problems:
         raise ValueError(item.problems[0])
-    if not item.words:
-        raise ValueError(f"{item.position()}: a sentence without words")
     for index, word in enumerate(item.words):
         if NO_WORD.search(word):
             raise ValueError(
