@@ -95,9 +95,10 @@ def _check_best_metric(metric: str, sentences: list[Sentence]) -> None:
     entity, _, score = metric.rpartition("_")
     types = {label[2:] for label in label_names(sentences)} - {""}
     if score in NERRunConfig.SCORES and entity and entity not in types:
+        found = f"their types are {', '.join(sorted(types))}" if types else f"they name none, all labels are {OUTSIDE}"
         raise UserError(
             f"--metric_for_best_model {metric}: not computed, no entity of the evaluation sentences is a {entity}; "
-            f"their types are {', '.join(sorted(types))}"
+            f"{found}"
         )
 
 

@@ -120,6 +120,15 @@ def test_data_from_which_nothing_is_learned(folder: Path) -> None:
     )
 
 
+def test_the_best_metric_needs_entities_in_the_evaluation(folder: Path) -> None:
+    Path("dev.conll").write_text("Ana O\n")
+    options = "--do_train --do_eval --train_file bioes.conll --validation_file dev.conll --metric_for_best_model PER_f1"
+    assert problem_of(load, *options.split()) == (
+        "--metric_for_best_model PER_f1: not computed, no entity of the evaluation sentences is a PER; they name none, "
+        "all labels are O"
+    )
+
+
 # ---------------------------------------------------------------- labels
 
 
