@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import UserError, escape_control_chars
 from adapter_qa.core.files import write_bytes
+from adapter_qa.data.alignment import normalize
 from adapter_qa.data.readers.compression import unpacked_name
 from adapter_qa.data.readers.record_files import RECORD_SUFFIXES
 from adapter_qa.data.readers.records import Record
@@ -42,7 +44,11 @@ COLUMNS = {
     "answer_start": "their starts in characters",
     "title": "titles",
 }
-EVAL_WORDS = ("dev", "val", "test")
+EVAL_WORDS = (
+    *("dev", "devel", "development", "val", "valid", "validation", "validacao", "eval", "evaluation", "avaliacao"),
+    *("test", "teste"),
+)
+EVAL_NAME = re.compile(rf"(?<![a-z])({'|'.join(EVAL_WORDS)})(set|v)?(?![a-z])")  # also devset, testv2
 
 
 def main(argv: list[str]) -> int:
@@ -99,7 +105,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         choices=("train", "eval"),
         help="train: drop answers that cannot be aligned. eval: keep them with answer_start -1, because predictions "
         "are compared with their text (default: eval if the file name contains one of "
-        f"{', '.join(EVAL_WORDS)}, otherwise train)",
+        f"the words {', '.join(EVAL_WORDS)}, otherwise train)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist, which is refused otherwise")
     for name, default in QuestionColumns._field_defaults.items():
@@ -114,8 +120,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 
 def split_from_name(name: str) -> str:
-    """Return "eval" if the name of a file contains one of `EVAL_WORDS`, else "train"."""
-    return "eval" if any(word in name.lower() for word in EVAL_WORDS) else "train"
+    """Return "eval" if the name of a file contains one of `EVAL_WORDS` as a whole word, else "train"."""
+    return "eval" if EVAL_NAME.search(normalize(name).text) else "train"
 
 
 def output_paths(name: str, output_dir: Path) -> tuple[Path, Path, Path]:

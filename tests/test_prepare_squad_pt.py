@@ -139,14 +139,26 @@ def test_evaluation_data_keeps_unaligned_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "split"),
+    "name",
     [
-        *(("squad-train-v1.1.json", "train"), ("squad_v2_pt.json", "train"), ("squad-dev-v1.1.json", "eval")),
-        *(("Validacao.json", "eval"), ("TEST.jsonl", "eval")),
+        *("squad-dev-v1.1.json", "dev-v2.0.json", "dev.json", "xquad.test.json", "test-context-pt-question-pt.json"),
+        *("Validacao.json", "valida\u00e7\u00e3o.json", "validac\u0327a\u0303o.json", "TEST.jsonl", "squad_eval2.json"),
+        *("devset.json", "testv2.json", "faquad_teste.csv", "dev2.json.gz", "validation-00000-of-00001.parquet"),
     ],
 )
-def test_split_from_name(name: str, split: str) -> None:
-    assert split_from_name(name) == split
+def test_names_that_mean_evaluation(name: str) -> None:
+    assert split_from_name(name) == "eval"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("squad-train-v1.1.json", "train-v1.1.json", "trainv2.json", "squad_v2_pt.json", "squad_v1_pt_sample.json"),
+        *("faquad_train.json", "xquad_en.json", "in.json", "latest_train.json", "medieval.json", "devices.json"),
+    ],
+)
+def test_names_that_mean_training(name: str) -> None:
+    assert split_from_name(name) == "train"
 
 
 def test_questions_that_are_empty_after_cleaning_are_rejected(tmp_path: Path) -> None:
