@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
-from adapter_qa.core.errors import UserError, escape_control_chars, raise_if_any
+from adapter_qa.core.errors import escape_control_chars, raise_if_any, write_error
 from adapter_qa.core.files import atomic_folder
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.base_config import read_base_config
@@ -106,7 +106,8 @@ def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None
     """Convert every folder. NEW is written completely or not at all. If `base` is None, each folder's own is recorded.
 
     Raises:
-        UserError: if NEW cannot be written.
+        RunError: if the disk is full.
+        UserError: if NEW cannot be written for another reason.
     """
     from adapter_qa.models.legacy_2021 import convert
     from adapter_qa.models.metadata import BaseModelRecord
@@ -122,7 +123,7 @@ def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None
                 if save.setup.task in TASKS:
                     write_card(folder, UNKNOWN_RUN)
     except OSError as error:
-        raise UserError(f"NEW {new}: cannot be written ({error.strerror or error})") from error
+        raise write_error(f"NEW {new}: cannot be written ({error.strerror or error})", error) from error
 
 
 def command() -> int:

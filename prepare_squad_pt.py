@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
-from adapter_qa.core.errors import UserError, escape_control_chars
-from adapter_qa.core.files import write_bytes
+from adapter_qa.core.errors import UserError, escape_control_chars, write_error
+from adapter_qa.core.files import write_all
 from adapter_qa.data.alignment import normalize
 from adapter_qa.data.readers.compression import unpacked_name
 from adapter_qa.data.readers.record_files import RECORD_SUFFIXES
@@ -67,13 +67,16 @@ def main(argv: list[str]) -> int:
         preparation = prepare_questions(records, keep_unaligned=split == "eval", columns=columns)
         counts = {"input": name, "split": split, **preparation.counts()}
         data_path, rejects_path, counts_path = outputs[name]
-        write_output(rejects_path, preparation.rejects)
-        write_output(counts_path, counts, indent=2)
+        outputs_of_file = {rejects_path: as_json(preparation.rejects), counts_path: as_json(counts, indent=2)}
+        if preparation.questions:
+            outputs_of_file[data_path] = as_json(
+                {"data": [flat_record(question) for question in preparation.questions]}
+            )
+        write_outputs(outputs_of_file)
         print_counts(counts)
         if not preparation.questions:
             problem = f"{name}: no question can be used; the reasons are in {rejects_path}"
             raise UserError([problem, *(other_columns(records[0], name, columns, True) if records else [])])
-        write_output(data_path, {"data": [flat_record(question) for question in preparation.questions]})
         written = data_path if args.output_dir else data_path.absolute()
         print(f"written: {escape_control_chars(written)}")
         if preparation.rejects:
@@ -141,16 +144,27 @@ def read_input(path: Path, columns: QuestionColumns) -> dict[str, list[Record]]:
     return {path.name: read_question_file(path, columns)}
 
 
-def write_output(path: Path, document: object, indent: int | None = None) -> None:
-    """Write a JSON file and create its folder, or raise UserError."""
+def as_json(document: object, indent: int | None = None) -> bytes:
+    """Return the content of a JSON file."""
     # default=str: a rejected row of a table may hold dates.
     text = json.dumps(document, ensure_ascii=False, indent=indent, default=str) + "\n"
+    # A rejected record may contain lone surrogates; "backslashreplace" writes them as JSON does.
+    return text.encode("utf-8", "backslashreplace")
+
+
+def write_outputs(contents: dict[Path, bytes]) -> None:
+    """Create the folder and write all files of an input, or none.
+
+    Raises:
+        RunError: if the disk is full.
+        UserError: if a file cannot be written for another reason.
+    """
+    folder = next(iter(contents)).parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A rejected record may contain lone surrogates; "backslashreplace" writes them as JSON does.
-        write_bytes(path, text.encode("utf-8", "backslashreplace"))
+        folder.mkdir(parents=True, exist_ok=True)
+        write_all(contents)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
+        raise write_error(f"{folder}: cannot be written: {error.strerror}", error) from error
 
 
 def print_counts(counts: dict[str, Any]) -> None:

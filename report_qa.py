@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from adapter_qa.core.cli import CollectingArgumentParser, output_problems, run_cli
-from adapter_qa.core.errors import UserError, escape_control_chars, raise_if_any
+from adapter_qa.core.errors import UserError, escape_control_chars, raise_if_any, write_error
 from adapter_qa.core.files import find_obstacle, write_text
 from adapter_qa.core.messages import log_note
 from adapter_qa.reporting.layout import existing_files
@@ -150,7 +150,8 @@ def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
     """Write the requested files of the table, and print it in the requested format or as aligned columns.
 
     Raises:
-        UserError: if a file cannot be written.
+        RunError: if the disk is full.
+        UserError: if a file cannot be written for another reason.
     """
     from adapter_qa.reporting.tables import as_csv, as_json, as_markdown, as_terminal
 
@@ -163,7 +164,8 @@ def write_tables(groups: Sequence[Group], files: dict[str, str]) -> None:
         try:
             write_text(Path(file).resolve(), text)  # a link stays; its file is replaced
         except OSError as error:
-            raise UserError(f"--{name} {file}: cannot be written ({error.strerror}); give another file") from error
+            problem = f"--{name} {file}: cannot be written ({error.strerror}); give another file"
+            raise write_error(problem, error) from error
     if STDOUT not in files.values():
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         table, omitted = as_terminal(groups, width)

@@ -16,11 +16,11 @@ from support.archives import Pack, archive_formats, write_tar
 from support.scripts import SHARED, run_script
 
 from adapter_qa.core import files
-from adapter_qa.core.errors import UserError
+from adapter_qa.core.errors import RunError, UserError
 from adapter_qa.data.questions import Question, is_aligned
 from adapter_qa.data.readers.squad import read_squad
 from adapter_qa.data.readers.squad_archive import ARCHIVE_MEMBERS
-from prepare_squad_pt import main, split_from_name, write_output
+from prepare_squad_pt import as_json, main, split_from_name, write_outputs
 
 DATA = SHARED / "data"
 TRAIN, DEV = ARCHIVE_MEMBERS
@@ -207,15 +207,16 @@ def test_existing_files_are_refused_without_overwrite(tmp_path: Path) -> None:
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = write(tmp_path / "pt_squad.json", "old")
 
     def run_out_of_space(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(files, "fsync_path", run_out_of_space)
-    with pytest.raises(UserError, match=r"pt_squad\.json: cannot be written: No space left on device"):
-        write_output(target, {"data": []})
+    with pytest.raises(RunError) as caught:
+        write_outputs({tmp_path / "pt_squad_rejects.json": as_json([]), target: as_json({"data": []})})
+    assert caught.value.problems == [f"{tmp_path}: cannot be written: No space left on device"]
     assert json.loads(target.read_text()) == "old"
     assert list(tmp_path.iterdir()) == [target]
 

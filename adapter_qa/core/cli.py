@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from adapter_qa import __version__
-from adapter_qa.core.errors import EXIT_BAD_INPUT, Interrupted, ReportedError, RunError, UserError, raise_if_any
+from adapter_qa.core.errors import (
+    DISK_FULL,
+    EXIT_BAD_INPUT,
+    Interrupted,
+    ReportedError,
+    RunError,
+    UserError,
+    raise_if_any,
+)
 from adapter_qa.core.messages import print_error
 
 # Words that an option takes by its argparse `nargs`, its name included. Others take all words up to the next option.
@@ -207,7 +215,7 @@ def run_cli(main: Callable[[list[str]], int]) -> int:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             return report(UserError(f"{error.filename}: {error.strerror}; give a shorter path"))
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # it may be what is full
         return report(RunError(f"{error.filename or 'standard output'}: {error.strerror}; make space there"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ Second = TypeVar("Second")
 Third = TypeVar("Third")
 
 EXIT_BAD_INPUT = 2
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 MAX_PROBLEMS = 10  # records of one file that an error names; further ones are only counted
 MAX_PROBLEM_CHARS = 2000  # ids and names in messages come from files and may have any length
 # Control characters, line separators, changes of direction, lone surrogates.
@@ -69,6 +71,11 @@ class Interrupted(ReportedError):  # noqa: N818  (the run has not failed)
 def error_line(error: BaseException, limit: int = MAX_PROBLEM_CHARS) -> str:
     """Return at most `limit` characters of the text of an error, on one line; without a text its type."""
     return (" ".join(str(error).split()) or type(error).__name__)[:limit]
+
+
+def write_error(problem: str, error: OSError) -> ReportedError:
+    """Return the error of a file that cannot be written: the run failed if the disk is full, else the input is bad."""
+    return (RunError if error.errno in DISK_FULL else UserError)(problem)
 
 
 def raise_if_any(problems: list[str]) -> None:

@@ -11,8 +11,8 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -259,6 +259,13 @@ def atomic_file(path: Path, writer: str = "") -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """Write several files; none is replaced before the content of all has been written."""
+    with ExitStack() as stack:
+        for path, content in contents.items():
+            stack.enter_context(atomic_file(path)).write_bytes(content)
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from tqdm.auto import tqdm
 
-from adapter_qa.core.errors import UserError, escape_control_chars
-from adapter_qa.core.files import write_bytes
+from adapter_qa.core.errors import UserError, escape_control_chars, write_error
+from adapter_qa.core.files import write_all
 from adapter_qa.data.bootstrap import RESAMPLES
 from adapter_qa.data.calibration import BINS
 from adapter_qa.data.questions import Question
@@ -133,24 +133,28 @@ class Report:
 def write_report(groups: Sequence[Group], answers: AnswersByGroup, notes: Sequence[str], folder: Path) -> Path:
     """Write the page, which shows the notes, and its pictures. Return the page's path.
 
-    An earlier report in the folder is removed once everything is drawn. Groups and answers are those of
+    An earlier report in the folder is replaced once everything is written. Groups and answers are those of
     `compare_to_best`.
 
     Raises:
-        UserError: if the folder cannot be written to.
+        RunError: if the disk is full.
+        UserError: if the folder cannot be written to for another reason.
     """
     report = Report(list(notes))
     page = _render_page(report, groups, answers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for old in existing_files(folder):
-            old.unlink()
-        for name, content in report.files.items():
-            write_bytes(folder / name, content)
+        earlier = existing_files(folder)
+        contents = {folder / name: content for name, content in report.files.items()}
         # JSON can spell lone surrogates, which UTF-8 cannot encode.
-        write_bytes(folder / PAGE, page.encode("utf-8", "backslashreplace"))
+        contents[folder / PAGE] = page.encode("utf-8", "backslashreplace")
+        write_all(contents)
+        for path in earlier:
+            if path not in contents:
+                path.unlink()
     except OSError as error:
-        raise UserError(f"--output_dir {folder}: cannot be written ({error.strerror}); give another folder") from error
+        problem = f"--output_dir {folder}: cannot be written ({error.strerror}); give another folder"
+        raise write_error(problem, error) from error
     return folder / PAGE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 from collections.abc import Mapping
 from html.parser import HTMLParser
@@ -14,6 +15,8 @@ from support.made_runs import ATTENTION, WRONG_ANSWER, groups_in, make_answered_
 from support.problems import problems_of
 from support.questions import write_squad
 
+from adapter_qa.core import files
+from adapter_qa.core.errors import RunError
 from adapter_qa.data.questions import Question
 from adapter_qa.reporting import figures
 from adapter_qa.reporting.differences import compare_to_best
@@ -188,6 +191,23 @@ def test_an_earlier_report_stays_until_the_new_one_is_drawn(tmp_path: Path, monk
     with pytest.raises(ZeroDivisionError):
         write_report(groups_in(tmp_path / "a"), {}, [], tmp_path / "report")
     assert {path.name: path.read_bytes() for path in page.parent.iterdir()} == before
+
+
+def test_a_full_disk_leaves_no_part_of_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "qa", 50.0)
+    groups = groups_in(tmp_path)
+    target = tmp_path / "report"
+
+    def run_out_of_space(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(files, "fsync_path", run_out_of_space)
+    with pytest.raises(RunError) as caught:
+        write_report(groups, {}, [], target)
+    assert caught.value.problems == [
+        f"--output_dir {target}: cannot be written (No space left on device); give another folder"
+    ]
+    assert list(target.iterdir()) == []
 
 
 def test_attention_without_question_tokens_is_read(tmp_path: Path) -> None:
