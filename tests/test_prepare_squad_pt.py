@@ -98,17 +98,18 @@ def test_training_data(tmp_path: Path) -> None:
     assert {record["context"] for record in data} == {CLEAN}
     assert (data[0]["title"], data[0]["question"]) == ("S&P", "Pergunta as it was?")
     assert [(entry["reason"], entry["detail"], entry["kept"]) for entry in rejects] == [
+        ("answer not in the context", "'Notre Dame'", False),
+        ("answer not in the context", "'Notre Dame'", True),
+        ("empty answer", "''", False),
+        ("repeated id", "that of data[0].paragraphs[0].qas[9], which is kept", False),
         (
             "bad record",
             "data[0].paragraphs[0].qas[8] (id 'broken'): 'question' is null; it must be text",
             False,
         ),
-        ("answer not in the context", "'Notre Dame'", False),
-        ("answer not in the context", "'Notre Dame'", True),
-        ("empty answer", "''", False),
     ]
-    assert rejects[1]["where"] == "data[0].paragraphs[0].qas[3]"
-    assert rejects[1]["record"] == QAS[3] | {"title": "S&amp;P", "context": CONTEXT}
+    assert rejects[0]["where"] == "data[0].paragraphs[0].qas[3]"
+    assert rejects[0]["record"] == QAS[3] | {"title": "S&amp;P", "context": CONTEXT}
     assert counts == {
         "input": "squad.json",
         "split": "train",
@@ -130,7 +131,7 @@ def test_evaluation_data_keeps_unaligned_answers(tmp_path: Path) -> None:
     assert answers["lost"] == {"answer_start": [-1], "text": ["Notre Dame"]}
     assert answers["half lost"] == {"answer_start": [-1, 25], "text": ["Notre Dame", "Ipê"]}
     assert "empty" not in answers
-    assert [entry["kept"] for entry in rejects] == [False, True, True, False]
+    assert [entry["kept"] for entry in rejects] == [True, True, False, False, False]
     assert (counts["split"], counts["kept"], counts["answers"]["not found"]) == ("eval", 7, 2)
     main([str(tmp_path / "pt_squad-dev.json")])  # start -1 is read and kept
     assert prepared(tmp_path, "pt_squad-dev")[0] == data
@@ -159,6 +160,20 @@ def test_names_that_mean_evaluation(name: str) -> None:
 )
 def test_names_that_mean_training(name: str) -> None:
     assert split_from_name(name) == "train"
+
+
+def test_the_last_usable_question_of_an_id_is_kept(tmp_path: Path) -> None:
+    same = [qa("1", ("fica", 0)), qa("1", ("Ipê", 0)), qa("2", ("fica", 0)), qa("1", ("lost", 0)), qa("1", (" ", 0))]
+    main([str(write(tmp_path / "squad.json", squad(*same)))])
+    data, rejects, counts = prepared(tmp_path, "squad")
+    assert [(record["id"], record["answers"]["text"]) for record in data] == [("1", ["Ipê"]), ("2", ["fica"])]
+    assert [(entry["where"], entry["reason"], entry["detail"]) for entry in rejects] == [
+        ("data[0].paragraphs[0].qas[0]", "repeated id", "that of data[0].paragraphs[0].qas[1], which is kept"),
+        ("data[0].paragraphs[0].qas[3]", "answer not in the context", "'lost'"),
+        ("data[0].paragraphs[0].qas[4]", "empty answer", "''"),
+    ]
+    assert (counts["read"], counts["kept"], counts["duplicates"]) == (5, 2, 1)
+    assert counts["rejected"] == {"answer not in the context": 1, "empty answer": 1}
 
 
 def test_questions_that_are_empty_after_cleaning_are_rejected(tmp_path: Path) -> None:

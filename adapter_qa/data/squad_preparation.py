@@ -13,6 +13,8 @@ from adapter_qa.data.questions import NO_START, Question
 from adapter_qa.data.readers.records import Record
 from adapter_qa.data.readers.squad import STANDARD, QuestionColumns, RecordError, parse_question
 
+REPEATED_ID = "repeated id"
+
 
 class Preparation:
     """The prepared questions of a file, its rejects and their counts.
@@ -22,9 +24,8 @@ class Preparation:
         questions: cleaned and aligned questions, in the order of the file.
         rejects: JSON objects with `where`, `reason`, `detail`, `kept` (whether the question is kept without some of
             its answers) and the original `record`.
-        duplicates: number of questions that are dropped because a later question has the same id.
         entities: number of HTML entities that were replaced.
-        rejected: number of dropped questions by reason.
+        rejected: number of dropped questions by reason, `REPEATED_ID` included.
         matches: number of answers by the way they were found.
         without_start: number of answers that had no start index.
         ambiguous: number of these that occur more than once in their context; the first occurrence is taken.
@@ -34,13 +35,13 @@ class Preparation:
         self.keep_unaligned = keep_unaligned
         self.questions: list[Question] = []
         self.rejects: list[dict[str, Any]] = []
-        self.duplicates = self.entities = self.without_start = self.ambiguous = 0
+        self.entities = self.without_start = self.ambiguous = 0
         self.rejected: Counter[str] = Counter()
         self.matches: Counter[MatchType] = Counter()
         self._contexts: dict[str, AlignmentContext] = {}  # by raw text: questions share contexts
 
-    def add(self, record: Record, question: Question) -> None:
-        """Clean and align a question, then keep or reject it."""
+    def add(self, record: Record, question: Question) -> bool:
+        """Clean and align a question, then keep or reject it; return whether it is kept."""
         context = self._contexts.get(question.context)
         if context is None:
             context = self._contexts[question.context] = AlignmentContext(question.context)
@@ -58,6 +59,7 @@ class Preparation:
             self.reject(record, reason, "; ".join(map(repr, unusable)), kept=kept)
         if kept:
             self.questions.append(cleaned)
+        return kept
 
     def reject(self, record: Record, reason: str, detail: str, *, kept: bool = False) -> None:
         """Add a record to the rejects and, unless its question is kept, count it under its reason."""
@@ -70,12 +72,13 @@ class Preparation:
     def counts(self) -> dict[str, Any]:
         """Return the counts; `read` is the sum of `kept`, `duplicates` and `rejected`."""
         searched = {"answers_without_start": self.without_start, "of_these_ambiguous": self.ambiguous}
+        rejected = {reason: number for reason, number in sorted(self.rejected.items()) if reason != REPEATED_ID}
         return {
-            "read": len(self.questions) + self.duplicates + self.rejected.total(),
+            "read": len(self.questions) + self.rejected.total(),
             "kept": len(self.questions),
             "kept_unanswerable": sum(not question.answer_texts for question in self.questions),
-            "duplicates": self.duplicates,
-            "rejected": dict(sorted(self.rejected.items())),
+            "duplicates": self.rejected[REPEATED_ID],
+            "rejected": rejected,
             "answers": {match.value: self.matches[match] for match in MatchType},
             **(searched if self.without_start else {}),
             "entities_unescaped": self.entities,
@@ -87,22 +90,23 @@ def prepare_questions(
 ) -> Preparation:
     """Clean and align all questions of a file, whose answers need no start index.
 
-    If questions have the same id, the last one is kept.
+    If questions have the same id, the last one that can be used is kept.
     """
     preparation = Preparation(keep_unaligned)
-    parsed = []
-    for record in records:
+    kept: dict[str, str] = {}  # id of each kept question, and where it stands
+    # Backwards, because the last question of an id is kept. disable=None: no progress bar if there is no terminal.
+    for record in tqdm(records[::-1], unit=" questions", leave=False, disable=None):
         try:
-            parsed.append((record, parse_question(record, need_answers=True, columns=columns, need_starts=False)))
+            question = parse_question(record, need_answers=True, columns=columns, need_starts=False)
         except RecordError as error:
             preparation.reject(record, "bad record", str(error))
-    last = {question.id: index for index, (_, question) in enumerate(parsed)}
-    # disable=None: no progress bar if the output is not a terminal.
-    for index, (record, question) in enumerate(tqdm(parsed, unit=" questions", leave=False, disable=None)):
-        if last[question.id] == index:
-            preparation.add(record, question)
-        else:
-            preparation.duplicates += 1
+            continue
+        if question.id in kept:
+            preparation.reject(record, REPEATED_ID, f"that of {kept[question.id]}, which is kept")
+        elif preparation.add(record, question):
+            kept[question.id] = record.where
+    preparation.questions.reverse()
+    preparation.rejects.reverse()
     return preparation
 
 
