@@ -129,10 +129,10 @@ class RunDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
         losses: the entries of the training log.
         steps: optimizer steps so far; `epochs` likewise.
         ended: why the training ended, in words.
+        folds: of a cross-validation.
         metrics: the results by split.
         calibration: the content of calibration.json.
         saved: folder of what was trained.
-        folds: of a cross-validation.
         why: the reasons why the run failed or was interrupted.
         pushed: repository and commit on the hub.
     """
@@ -161,12 +161,12 @@ class RunDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
     steps: int | None = None
     epochs: float | None = None
     ended: str | None = None
+    folds: list[dict[str, Any]] | None = None
     metrics: dict[str, dict[str, Any]] = {}
     calibration: dict[str, Any] | None = None
     saved: str | None = None
     best_thresholds: str | None = None
     result: Sizes = Sizes()
-    folds: list[dict[str, Any]] | None = None
     why: list[str] = []
     pushed: dict[str, str] | None = None
 
