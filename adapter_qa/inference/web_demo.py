@@ -7,6 +7,7 @@ imported inside the functions that need it.
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import threading
@@ -86,7 +87,10 @@ def serve_page(answerers: Mapping[str, AnswerQuestion], listener: socket.socket)
     except Interrupted as error:
         print_error(error)
         sys.stderr.flush()
-        os._exit(error.exit_code)  # uvicorn and Python would wait for a question that is being answered
+        # uvicorn and Python would wait for a question that is being answered.
+        number = error.exit_code - 128
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
 
 def make_app(answerers: Mapping[str, AnswerQuestion]) -> FastAPI:

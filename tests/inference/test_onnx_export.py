@@ -202,7 +202,8 @@ def test_exported_files(exported: tuple[Path, Path], tiny_bert: Path) -> None:
 
 def test_answer_script_defines_every_name_once_and_imports_nothing_of_the_project() -> None:
     tree = ast.parse(answer_script())
-    names = [node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    defined = [node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)]
+    names = [node.name for node in defined if "overload" not in map(ast.unparse, node.decorator_list)]
     for node in tree.body:
         if isinstance(node, ast.Assign):
             names += [ast.unparse(target) for target in node.targets]

@@ -187,7 +187,7 @@ def test_a_signal_ends_the_page_while_it_answers_and_streams(number: signal.Sign
                 stdout, stderr = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert (process.returncode, stdout, stderr) == (128 + number, "", f"stopped: by {number.name}\n")
+    assert (process.returncode, stdout, stderr) == (-number, "", f"stopped: by {number.name}\n")
 
 
 # ---------------------------------------------------------------- in a browser
