@@ -112,10 +112,10 @@ def normalize(text: str) -> MappedText:
 
 
 def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> AlignedAnswer:
-    """Find a cleaned answer in the cleaned context, as close as possible to its start index.
+    """Find a cleaned answer in the cleaned context, at its start index or else as close to it as possible.
 
-    An exact match is preferred to a normalized one, however close the latter is. Without a start index the first match
-    is taken; one that is not a part of longer words is preferred, even if it is a normalized one.
+    A match that is not a part of longer words is preferred, even if it is a normalized one; among these, and among the
+    others, an exact match is preferred, however close a normalized one is. Without a start index the first is taken.
 
     Args:
         context: the cleaned context.
@@ -125,18 +125,12 @@ def align_answer(context: AlignmentContext, raw_text: str, raw_start: int) -> Al
     answer = clean(raw_text)
     if not answer.text:
         return AlignedAnswer("", NO_START, MatchType.EMPTY)
-    if raw_start == NO_START:
-        return _first_match(context, answer.text)
-    expected = bisect_left(context.cleaned.source_indices, raw_start + answer.source_indices[0])
-    if context.text.startswith(answer.text, expected):
-        return AlignedAnswer(answer.text, expected, MatchType.EXACT)
-    start = _nearest_occurrence(context.text, answer.text, expected)
-    if start >= 0:
-        return AlignedAnswer(answer.text, start, MatchType.MOVED)
-    span = _nearest_normalized_match(context, answer.text, expected)
-    if span is None:
-        return AlignedAnswer(answer.text, NO_START, MatchType.NOT_FOUND)
-    return AlignedAnswer(context.text[span], span.start, MatchType.NORMALIZED)
+    index = NO_START
+    if raw_start != NO_START:
+        index = bisect_left(context.cleaned.source_indices, raw_start + answer.source_indices[0])
+        if context.text.startswith(answer.text, index):
+            return AlignedAnswer(answer.text, index, MatchType.EXACT)
+    return _nearest_match(context, answer.text, index)
 
 
 def align_question(
@@ -168,20 +162,27 @@ def align_question(
     return cleaned, aligned
 
 
-def _first_match(context: AlignmentContext, answer: str) -> AlignedAnswer:
-    """Find a clean answer that has no start index."""
-    normalized_text, pattern = context.normalized.text, _normalized_pattern(answer)
-    exact, normalized = _occurrences(context.text, answer), _occurrences(normalized_text, pattern)
-    whole_exact = _whole_words(context.text, answer, exact)
-    whole_normalized = _whole_words(normalized_text, pattern, normalized)
-    for starts, is_exact in ((whole_exact, True), (whole_normalized, False), (exact, True), (normalized, False)):
+def _nearest_match(context: AlignmentContext, answer: str, index: int) -> AlignedAnswer:
+    """Find a clean answer that is not exactly at `index`; the first match if `index` is `NO_START`."""
+    normalized, pattern = context.normalized, _normalized_pattern(answer)
+    normalized_index = NO_START if index == NO_START else bisect_left(normalized.source_indices, index)
+    exact, loose = _occurrences(context.text, answer), _occurrences(normalized.text, pattern)
+    whole_exact, whole_loose = _whole_words(context.text, answer, exact), _whole_words(normalized.text, pattern, loose)
+    at_index = [start for start in whole_loose if normalized.source_indices[start] == index]
+    matches = ((at_index, False), (whole_exact, True), (whole_loose, False), (exact, True), (loose, False))
+    for starts, is_exact in matches:
         if starts:
-            span = (
-                slice(starts[0], starts[0] + len(answer)) if is_exact else _original_span(context, pattern, starts[0])
-            )
+            start = _nearest(starts, index if is_exact else normalized_index)
+            span = slice(start, start + len(answer)) if is_exact else _original_span(context, pattern, start)
             match = MatchType.MOVED if is_exact else MatchType.NORMALIZED
-            return AlignedAnswer(context.text[span], span.start, match, is_ambiguous=len(starts) > 1)
+            is_ambiguous = index == NO_START and len(starts) > 1
+            return AlignedAnswer(context.text[span], span.start, match, is_ambiguous)
     return AlignedAnswer(answer, NO_START, MatchType.NOT_FOUND)
+
+
+def _nearest(starts: Sequence[int], index: int) -> int:
+    """Return the start closest to `index`, the left one if two are; the first if `index` is `NO_START`."""
+    return min(starts, key=lambda start: abs(start - index))
 
 
 def _occurrences(text: str, pattern: str) -> list[int]:
@@ -198,24 +199,6 @@ def _whole_words(text: str, pattern: str, starts: list[int]) -> list[int]:
     """Return those occurrences of a pattern that are not a part of longer words."""
     padded = f" {text} "
     return [start for start in starts if not (padded[start].isalnum() or padded[start + len(pattern) + 1].isalnum())]
-
-
-def _nearest_occurrence(text: str, pattern: str, index: int) -> int:
-    """Return the start of the occurrence of `pattern` closest to `index`, the left one if two are; -1 if none."""
-    left = text.rfind(pattern, 0, index + len(pattern))
-    right = text.find(pattern, index + 1)
-    if left < 0 or (right >= 0 and right - index < index - left):
-        return right
-    return left
-
-
-def _nearest_normalized_match(context: AlignmentContext, answer: str, index: int) -> slice | None:
-    """Return the span of `context.text` closest to `index` that equals the clean answer after normalization."""
-    normalized, pattern = context.normalized, _normalized_pattern(answer)
-    if not pattern:
-        return None
-    start = _nearest_occurrence(normalized.text, pattern, bisect_left(normalized.source_indices, index))
-    return None if start < 0 else _original_span(context, pattern, start)
 
 
 def _normalized_pattern(answer: str) -> str:

@@ -1,8 +1,9 @@
-"""Brute-force versions of cleaning and of the search for the nearest occurrence."""
+"""Brute-force versions of cleaning and of the search for the nearest occurrence that is a whole word."""
 
 from __future__ import annotations
 
 import html
+import re
 from html.entities import html5
 
 
@@ -26,6 +27,11 @@ def brute_clean(raw: str) -> str:
 
 
 def nearest_occurrence(text: str, pattern: str, index: int) -> int | None:
-    """Return the start of the occurrence closest to `index`, the left one if two are; None if there is none."""
-    starts = [start for start in range(len(text)) if text.startswith(pattern, start)]
+    """Return the start of the whole word closest to `index`, the left one if two are; None if there is none.
+
+    If no occurrence is a whole word, all count that do not overlap, from the left.
+    """
+    word = re.escape(pattern)
+    matches = [*re.finditer(rf"\b{word}\b", text)] or [*re.finditer(word, text)]
+    starts = [match.start() for match in matches]
     return min(starts, key=lambda start: (abs(start - index), start), default=None)
