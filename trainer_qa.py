@@ -34,13 +34,13 @@ from adapter_qa.data.answers import Answers
 from adapter_qa.data.batches import encoder_inputs, padding_share
 from adapter_qa.data.calibration import (
     Calibration,
-    Trust,
-    TrustCurves,
+    CalibrationCurves,
+    CalibrationQuality,
     at_temperature,
     confidence,
     fit_temperature,
     fit_threshold,
-    measure_trust,
+    measure_calibration,
 )
 from adapter_qa.data.label_entropy import span_entropy
 from adapter_qa.data.labels import IGNORE_INDEX
@@ -272,13 +272,13 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         scores: dict[str, float] = {}
         if self._gold_is_known(questions):
             scores = self.official_scores(questions, answers)
-            trust = measure_trust(questions, answers, version_2=self.options.version_2)
-            scores |= trust.metrics
+            quality = measure_calibration(questions, answers, version_2=self.options.version_2)
+            scores |= quality.metrics
             if self.calibration is not None and found.logits is not None:
-                plain = trust_without_calibration(found, self.options)
+                plain = quality_without_calibration(found, self.options)
                 scores |= plain.metrics
-                trust.curves.uncalibrated = plain.curves
-            write_json(self.folder / curves_file(prefix), msgspec.to_builtins(trust.curves))
+                quality.curves.uncalibrated = plain.curves
+            write_json(self.folder / curves_file(prefix), msgspec.to_builtins(quality.curves))
         metrics = {f"{prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{prefix}_answers_runtime"] = round(written - started, 4)
         metrics[f"{prefix}_scores_runtime"] = round(time.perf_counter() - written, 4)
@@ -350,7 +350,7 @@ def fit_calibration(found: FoundSpans, options: AnsweringOptions) -> Calibration
     return Calibration(fit_temperature(loss, (MIN_TEMPERATURE, MAX_TEMPERATURE)), threshold)
 
 
-def trust_without_calibration(found: FoundSpans, options: AnsweringOptions) -> Trust:
+def quality_without_calibration(found: FoundSpans, options: AnsweringOptions) -> CalibrationQuality:
     """Return scores and reliability with the default temperature and threshold; the logits must have been kept."""
     questions, version_2 = found.dataset.questions, options.version_2
     answers = found.choose(
@@ -360,10 +360,10 @@ def trust_without_calibration(found: FoundSpans, options: AnsweringOptions) -> T
             null_score_diff_threshold=AnsweringOptions.null_score_diff_threshold,
         )
     )
-    trust = measure_trust(questions, answers, version_2=version_2)
-    scores = squad_metrics(answers.texts(), questions, version_2=version_2) | trust.metrics
+    quality = measure_calibration(questions, answers, version_2=version_2)
+    scores = squad_metrics(answers.texts(), questions, version_2=version_2) | quality.metrics
     metrics = {f"{name}_uncalibrated": scores[name] for name in CALIBRATED if name in scores}
-    return Trust(metrics, TrustCurves(trust.curves.reliability))
+    return CalibrationQuality(metrics, CalibrationCurves(quality.curves.reliability))
 
 
 def make_collator(tokenizer: PreTrainedTokenizerFast, options: QADataOptions, args: TrainerArguments) -> WindowCollator:

@@ -107,7 +107,7 @@ def also_report(problems: list[str]) -> Iterator[None]:
     """Run a block although there are problems already, and report its problems after them.
 
     Raises:
-        UserError: there are problems, or the block raised `UserError`.
+        UserError: if `problems` is not empty, or the block raises `UserError`.
     """
     try:
         yield
@@ -135,7 +135,7 @@ def run_each(steps: Iterable[Callable[[], First]]) -> list[First]:
     """Run independent steps of one kind and return their results.
 
     Raises:
-        UserError: some steps raised `UserError`; this one has the problems of all of them.
+        UserError: if a step raises `UserError`; with the problems of all steps.
     """
     results: list[First] = []
     errors: list[UserError] = []

@@ -163,7 +163,7 @@ class Confidence(NamedTuple):
         ]
 
 
-class Trust(NamedTuple):
+class CalibrationQuality(NamedTuple):
     """How far probabilities and odds can be trusted.
 
     Attributes:
@@ -173,11 +173,11 @@ class Trust(NamedTuple):
     """
 
     metrics: dict[str, float]
-    curves: TrustCurves
+    curves: CalibrationCurves
 
 
-def measure_trust(questions: Sequence[Question], answers: Answers, *, version_2: bool) -> Trust:
-    """Measure the trust in answers to questions whose gold answers are known."""
+def measure_calibration(questions: Sequence[Question], answers: Answers, *, version_2: bool) -> CalibrationQuality:
+    """Measure the calibration of answers to questions whose gold answers are known."""
     sureness = confidence(questions, answers, version_2=version_2)
     bins = sureness.reliability()
     metrics = {
@@ -186,11 +186,11 @@ def measure_trust(questions: Sequence[Question], answers: Answers, *, version_2:
         "log_loss": sureness.log_loss(),
     }
     if not (version_2 and any(question.answer_texts for question in questions)):
-        return Trust(metrics, TrustCurves(bins))
+        return CalibrationQuality(metrics, CalibrationCurves(bins))
     scores = by_measure(question_scores(answers.span_texts(), questions, version_2=True))
     exact, f1 = (answering_curve(questions, answers, values) for values in scores.values())
     metrics |= {"pr_exact_ap": 100 * exact.average_precision, "pr_f1_ap": 100 * f1.average_precision}
-    return Trust(metrics, TrustCurves(bins, exact, f1))
+    return CalibrationQuality(metrics, CalibrationCurves(bins, exact, f1))
 
 
 class ReliabilityBin(msgspec.Struct, frozen=True):
@@ -230,7 +230,7 @@ class AnsweringCurve(msgspec.Struct, frozen=True):
     average_precision: float
 
 
-class TrustCurves(msgspec.Struct, omit_defaults=True):
+class CalibrationCurves(msgspec.Struct, omit_defaults=True):
     """The content of <split>_curves.json.
 
     Attributes:
@@ -241,7 +241,7 @@ class TrustCurves(msgspec.Struct, omit_defaults=True):
     reliability: list[ReliabilityBin]
     precision_recall_exact: AnsweringCurve | None = None
     precision_recall_f1: AnsweringCurve | None = None
-    uncalibrated: TrustCurves | None = None
+    uncalibrated: CalibrationCurves | None = None
 
 
 def answering_curve(questions: Sequence[Question], answers: Answers, scores: Sequence[float]) -> AnsweringCurve:

@@ -35,7 +35,7 @@ def read_stream(inputs: Any) -> Iterator[Item]:
     """Yield the items of a generator or data set of dictionaries while it is read.
 
     Raises:
-        CallError: it is none, or an item is wrong.
+        CallError: if `inputs` cannot be iterated over, or an item is wrong.
     """
     try:
         entries = iter(inputs)

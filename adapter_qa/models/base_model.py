@@ -224,7 +224,7 @@ def _check_forward(model: PreTrainedModel, name: str) -> None:
     Modes and random states stay as they are. A model of shapes only is not checked.
 
     Raises:
-        UserError: if it cannot.
+        UserError: if the encoder fails on a short input.
     """
     if model.device.type == "meta":
         return

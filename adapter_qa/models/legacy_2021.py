@@ -81,7 +81,7 @@ def find_legacy_saves(top: Path, base_config: dict[str, Any] | None) -> list[Leg
     base model of `base_config`; None for the encoder that they recorded.
 
     Raises:
-        UserError: if there are none, or one of them cannot be read.
+        UserError: if no such folder is found, or one of them cannot be read.
     """
     saves, problems = [], []
     for name, folders, _ in os.walk(top):

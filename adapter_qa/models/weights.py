@@ -85,7 +85,7 @@ def check_precision(source: str, weights: Mapping[str, torch.Tensor]) -> None:
     """Check that weights are stored as floating-point numbers of at least 16 bits.
 
     Raises:
-        UserError: if they are not; `source` is the file or folder that they are from.
+        UserError: if a weight has another type; `source` is the file or folder that they are from.
     """
     others = sorted({str(weight.dtype).removeprefix("torch.") for weight in weights.values()} - PRECISIONS)
     if others:
@@ -98,7 +98,7 @@ def check_finite(source: str, weights: Mapping[str, torch.Tensor]) -> None:
     """Check that no weight is NaN or infinite; on the meta device they have no values.
 
     Raises:
-        UserError: if one is; `source` is the file or folder that they are from.
+        UserError: if a weight is NaN or infinite; `source` is the file or folder that they are from.
     """
     # A sum is finite only if all values are, and takes less time than `isfinite` of each.
     broken = [

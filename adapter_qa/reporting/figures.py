@@ -30,7 +30,7 @@ from adapter_qa.reporting.runs import Evaluation, Run, is_number
 if TYPE_CHECKING:
     from matplotlib.typing import LineStyleType, RcKeyType
 
-    from adapter_qa.data.calibration import TrustCurves
+    from adapter_qa.data.calibration import CalibrationCurves
     from adapter_qa.models.metadata import FusionAttentionDocument
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -355,7 +355,7 @@ def attention_figure(document: FusionAttentionDocument) -> Figure:
 
 
 @matplotlib.rc_context(STYLE)
-def trust_figure(groups: Sequence[Group], curves: Mapping[int, TrustCurves]) -> Figure:
+def calibration_figure(groups: Sequence[Group], curves: Mapping[int, CalibrationCurves]) -> Figure:
     """Draw reliability and, below, precision and recall of answering; `curves` are those of the groups, by number."""
     answering = [group for group in groups if curves[group.number].precision_recall_f1 is not None]
     figure = Figure(figsize=(WIDTH, (7.8 if answering else 4.4) + 0.2 * len(groups)))

@@ -22,6 +22,7 @@ from adapter_qa.data.calibration import BINS
 from adapter_qa.data.questions import Question
 from adapter_qa.models.metadata import FusionAttentionDocument, read_document
 from adapter_qa.reporting import figures
+from adapter_qa.reporting.calibration_quality import CALIBRATION_MEASURES, CalibrationRow, calibration_row, curves_of
 from adapter_qa.reporting.differences import AnswersByGroup
 from adapter_qa.reporting.error_analysis import (
     CategoryScores,
@@ -36,7 +37,6 @@ from adapter_qa.reporting.error_analysis import (
 from adapter_qa.reporting.groups import Group, same_evaluation
 from adapter_qa.reporting.layout import PAGE, existing_files
 from adapter_qa.reporting.tables import NOT_COMPARABLE, Column, Table, make_tables
-from adapter_qa.reporting.trust import TRUST_MEASURES, TrustRow, curves_of, trust_row
 from adapter_qa.runs.layout import ATTENTION_FILE
 from adapter_qa.runs.provenance import now
 
@@ -83,12 +83,12 @@ class ErrorAnalysis:
 
 
 @dataclass(frozen=True)
-class Trustworthiness:
+class CalibrationSection:
     """Reliability and, for SQuAD v2, precision and recall of answering, as a picture, and a row for each group."""
 
     picture: Picture
     headings: list[str]
-    rows: list[TrustRow]
+    rows: list[CalibrationRow]
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Comparison:
         intervals: Interval of F1 by number of the group, of those whose number of questions is known.
         interval_caption: What the intervals are.
         cost: None if no run was trained.
-        trust: None if no run recorded its curves; earlier versions did not.
+        calibration: None if no run recorded its curves; earlier versions did not.
         errors: None if no answers could be read.
     """
 
@@ -108,7 +108,7 @@ class Comparison:
     intervals: dict[int, Interval]
     interval_caption: str
     cost: Picture | None
-    trust: Trustworthiness | None
+    calibration: CalibrationSection | None
     errors: ErrorAnalysis | None
 
 
@@ -224,13 +224,13 @@ def _compare_groups(report: Report, groups: Sequence[Group], answers: AnswersByG
                 "table, small dots are single seeds, points with the same number of parameters are side by side. "
                 + caption,
             )
-        trust = _draw_trust(report, members, number)
+        calibration = _draw_calibration(report, members, number)
         errors = _analyse_errors(report, answered, number)
-        comparisons.append(Comparison(data, intervals, caption, cost, trust, errors))
+        comparisons.append(Comparison(data, intervals, caption, cost, calibration, errors))
     return comparisons
 
 
-def _draw_trust(report: Report, groups: Sequence[Group], number: int) -> Trustworthiness | None:
+def _draw_calibration(report: Report, groups: Sequence[Group], number: int) -> CalibrationSection | None:
     curves, problems = curves_of(groups[: figures.MAX_COMPARED])
     report.notes += problems
     shown = [group for group in groups if group.number in curves]
@@ -238,9 +238,9 @@ def _draw_trust(report: Report, groups: Sequence[Group], number: int) -> Trustwo
         return None
     has_unanswerable = any(entry.precision_recall_f1 is not None for entry in curves.values())
     caption = RELIABILITY + (PRECISION_RECALL if has_unanswerable else "") + "; of the first seed"
-    picture = report.add_picture(f"trust_{number}", figures.trust_figure(shown, curves), caption)
-    return Trustworthiness(
-        picture, [heading for heading, _ in TRUST_MEASURES.values()], [trust_row(group) for group in shown]
+    picture = report.add_picture(f"calibration_{number}", figures.calibration_figure(shown, curves), caption)
+    return CalibrationSection(
+        picture, [heading for heading, _ in CALIBRATION_MEASURES.values()], [calibration_row(group) for group in shown]
     )
 
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 PAGE = "report.html"
-PICTURES = ("cost", "parameters", "overlay", "curves", "attention", "trust", "errors")  # the files are cost_1.png, ...
+PICTURES = (
+    "cost",
+    "parameters",
+    "overlay",
+    "curves",
+    "attention",
+    "calibration",
+    "errors",
+)  # the files are cost_1.png, ...
 
 
 def existing_files(folder: Path) -> list[Path]:

@@ -180,7 +180,7 @@ def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
     """Read what a finished fold has left.
 
     Raises:
-        RunError: it is not of these questions.
+        RunError: if the fold is not finished, or a file is damaged or of other questions.
     """
     record = _read_record(folder)
     answered, expected = record.data.get("predict", DataSource()), fold.splits["predict"]

@@ -93,7 +93,7 @@ def choose_fast_step(options: TrainingOptions) -> bool:
     """Return whether --fast_step is asked for, or by default whether the run is on a CPU and nothing is against it.
 
     Raises:
-        UserError: if it is asked for on a GPU.
+        UserError: if --fast_step True is given on a GPU.
     """
     if is_accelerated(options):
         if options.fast_step:

@@ -230,7 +230,7 @@ def _check_sources_remain(folder: Path, options: ModelOptions, setup: AdapterSet
     """Check that replacing the run in a folder removes nothing that the new run loads.
 
     Raises:
-        UserError: if it would.
+        UserError: if the new run loads a file or folder that would be removed.
     """
     loaded = [Path(name) for name in (options.model_name_or_path, options.tokenizer_name) if name]
     if setup is not None:

@@ -30,7 +30,7 @@ from adapter_qa.data.calibration import (
     expected_calibration_error,
     fit_temperature,
     fit_threshold,
-    measure_trust,
+    measure_calibration,
 )
 from adapter_qa.data.questions import Question
 from adapter_qa.data.spans import choose_answers
@@ -304,16 +304,16 @@ def test_answering_curve_equals_the_official_loop_and_scikit_learn(tiny_bert: Pa
     assert curve.average_precision == pytest.approx(of_sklearn * sum(hits) / sum(answerable))
 
 
-def test_trust_of_v1_has_no_odds(tiny_bert: Path) -> None:
+def test_calibration_quality_of_v1_has_no_odds(tiny_bert: Path) -> None:
     case = Case(tiny_bert, version_2=False)
-    trust = measure_trust(case.questions, case.answers(), version_2=False)
-    assert set(trust.metrics) == {"ece", "brier", "log_loss"}
-    assert set(msgspec.to_builtins(trust.curves)) == {"reliability"}
+    quality = measure_calibration(case.questions, case.answers(), version_2=False)
+    assert set(quality.metrics) == {"ece", "brier", "log_loss"}
+    assert set(msgspec.to_builtins(quality.curves)) == {"reliability"}
     in_v2 = Case(tiny_bert)
     scores = question_scores(in_v2.answers().span_texts(), in_v2.questions, version_2=True)
-    trust = measure_trust(in_v2.questions, in_v2.answers(), version_2=True)
+    quality = measure_calibration(in_v2.questions, in_v2.answers(), version_2=True)
     expected = answering_curve(in_v2.questions, in_v2.answers(), [f1 for _, f1 in scores])
-    assert trust.metrics["pr_f1_ap"] == 100 * expected.average_precision
-    assert trust.curves.precision_recall_f1 == expected
+    assert quality.metrics["pr_f1_ap"] == 100 * expected.average_precision
+    assert quality.curves.precision_recall_f1 == expected
     with pytest.raises(ValueError, match="v1"):
         fit_threshold(case.questions, case.answers())

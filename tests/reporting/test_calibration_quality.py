@@ -10,9 +10,9 @@ import pytest
 from support.made_runs import groups_in, make_run, update_run
 
 from adapter_qa.reporting import figures
+from adapter_qa.reporting.calibration_quality import calibration_row, curves_of
 from adapter_qa.reporting.differences import compare_to_best
 from adapter_qa.reporting.html_report import write_report
-from adapter_qa.reporting.trust import curves_of, trust_row
 
 MEASURES = {
     "eval_f1": 60.0, "eval_exact": 50.0, "eval_ece": 0.04, "eval_brier": 0.2, "eval_log_loss": 1.5,
@@ -43,15 +43,15 @@ def make_runs(folder: Path) -> None:
 def test_table_has_means_without_and_with_calibration(tmp_path: Path) -> None:
     make_runs(tmp_path)
     calibrated, plain, earlier = groups_in(tmp_path)
-    assert trust_row(calibrated).cells == [
+    assert calibration_row(calibrated).cells == [
         "0.125 → 0.050",
         "0.250 → 0.200",
         "2.000 → 1.500",
         "55.0 → 60.0",
         "50.0 → 50.0",
     ]
-    assert trust_row(plain).cells == ["0.300", "", "", "40.0", ""]
-    assert trust_row(earlier).cells[0] == ""
+    assert calibration_row(plain).cells == ["0.300", "", "", "40.0", ""]
+    assert calibration_row(earlier).cells[0] == ""
 
 
 def test_picture_shows_the_curves_of_the_first_seed(tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_picture_shows_the_curves_of_the_first_seed(tmp_path: Path) -> None:
     groups = groups_in(tmp_path)
     curves, problems = curves_of(groups)
     assert (list(curves), problems) == ([1, 2], [])
-    figure = figures.trust_figure(groups[:2], curves)
+    figure = figures.calibration_figure(groups[:2], curves)
     reliability, answering = figure.axes
     diagonal, calibrated, uncalibrated, plain = (np.array(line.get_xydata()) for line in reliability.lines)
     assert diagonal.tolist() == [[0, 0], [1, 1]]
@@ -69,7 +69,7 @@ def test_picture_shows_the_curves_of_the_first_seed(tmp_path: Path) -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
         "1  a1 +1: Stack[qa]", "1  a1 +1: Stack[qa], without calibration", "2  plain: Stack[qa]",
     ]  # fmt: skip
-    assert len(figures.trust_figure(groups[1:2], curves).axes) == 1  # SQuAD v1
+    assert len(figures.calibration_figure(groups[1:2], curves).axes) == 1  # SQuAD v1
 
 
 def test_page_has_the_section(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_page_has_the_section(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert "<h2>How sure the answers are</h2>" in text
     assert "<td>0.125 → 0.050</td><td>0.250 → 0.200</td>" in text
-    assert (tmp_path / "report" / "trust_1.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "report" / "calibration_1.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_curves_of_another_program_are_refused(tmp_path: Path) -> None:
