@@ -17,6 +17,7 @@ from adapter_qa.core.garbage_collection import no_garbage_collection
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.training.mlm_data import TextSplit, load_texts, make_split_blocks
 from adapter_qa.training.process import training_process
+from adapter_qa.training.saved_model_options import with_saved_model_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
@@ -45,7 +46,7 @@ def main(argv: list[str]) -> int:
 @training_process()
 def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
-    config = parse_config(MLMRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
+    config = with_saved_model_options(parse_config(MLMRunConfig, argv, description=str(__doc__), examples=EXAMPLES))
     base_config, texts = run_all(lambda: read_base_config(config.model), lambda: load_texts(config))
     with no_garbage_collection():  # torch and transformers; errors in options and data do not wait for them
         from adapter_qa.training import run_start, workflow

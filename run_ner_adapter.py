@@ -23,6 +23,7 @@ from adapter_qa.models.base_config import read_base_config
 from adapter_qa.runs.layout import predictions_file
 from adapter_qa.training.ner_data import KnownLabels, SentenceSplit, known_labels, load_sentences, make_split_inputs
 from adapter_qa.training.process import training_process
+from adapter_qa.training.saved_model_options import with_saved_model_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time
     import numpy as np
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
 @training_process()
 def execute(argv: list[str]) -> RunContext[NERRunConfig]:
     """Run a command line, and return the run as it began; its results are in the folder of its record."""
-    config = parse_config(NERRunConfig, argv, description=str(__doc__), examples=EXAMPLES)
+    config = with_saved_model_options(parse_config(NERRunConfig, argv, description=str(__doc__), examples=EXAMPLES))
     base_config, splits = run_all(lambda: read_base_config(config.model), lambda: load_sentences(config))
     with no_garbage_collection():  # torch and transformers; errors in options and data do not wait for them
         from adapter_qa.training import run_start, workflow

@@ -25,11 +25,6 @@ from adapter_qa.core.files import expand_paths
 
 LABELS_KEY = "labels"  # of a token classifier's inputs
 NOT_REPEATED = ("overwrite_output_dir", "dry_run")  # options that an options file of a run does not have
-# Options of `data` that a saved model records; `data.answering_options` has them, too.
-ANSWERING_OPTIONS = (
-    "max_seq_length", "doc_stride", "n_best_size", "max_answer_length", "version_2_with_negative",
-    "null_score_diff_threshold", "temperature",
-)  # fmt: skip
 SplitName = Literal["train", "eval", "predict", "calibration"]
 
 
@@ -64,9 +59,11 @@ class _ConfigBase:
     """What the configurations of the three scripts share.
 
     Attributes:
+        SAVED_OPTIONS: options of `data` that a saved model records.
         given: names of the options on the command line or in the options file, old spellings translated.
     """
 
+    SAVED_OPTIONS: ClassVar[tuple[str, ...]]
     data: QADataOptions | MLMDataOptions | NERDataOptions
     training: TrainingOptions
     given: frozenset[str]
@@ -82,8 +79,15 @@ class _ConfigBase:
         return [getattr(self, name) for name in self.group_names()]
 
     def taken_from_saved(self) -> dict[str, Any]:
-        """Return the options of `data` that come from a saved model, by name; see `training.saved_model_options`."""
-        return {}
+        """Return those of `SAVED_OPTIONS` that are neither given nor at their default, by name.
+
+        `training.saved_model_options` takes them from a saved model.
+        """
+        return {
+            name: value
+            for name in self.SAVED_OPTIONS
+            if name not in self.given and (value := vars(self.data)[name]) != getattr(type(self.data), name)
+        }
 
     def non_defaults(self) -> dict[str, Any]:
         """Return the given options whose value is not the default, by name, for an options file that repeats the run.
@@ -129,6 +133,10 @@ class _ConfigBase:
 class QARunConfig(_ConfigBase):
     """All options of run_qa_adapter.py, in the order of its --help."""
 
+    SAVED_OPTIONS: ClassVar[tuple[str, ...]] = (  # `data.answering_options` has them, too
+        "max_seq_length", "doc_stride", "n_best_size", "max_answer_length", "version_2_with_negative",
+        "null_score_diff_threshold", "temperature",
+    )  # fmt: skip
     METRICS: ClassVar[tuple[str, ...]] = (  # that its evaluation computes
         "f1", "exact", "loss", "total", "questions", "windows", "runtime", "answers_runtime", "scores_runtime",
         "samples_per_second", "top_1_exact", "top_1_f1", "top_3_exact", "top_3_f1", "top_5_exact", "top_5_f1",
@@ -163,19 +171,12 @@ class QARunConfig(_ConfigBase):
         """Whether the run consists of the runs of all folds."""
         return self.data.folds is not None and self.data.fold is None
 
-    def taken_from_saved(self) -> dict[str, Any]:
-        """Return those options for windows and answers that are neither given nor at their default."""
-        return {
-            name: value
-            for name in ANSWERING_OPTIONS
-            if name not in self.given and (value := vars(self.data)[name]) != getattr(QADataOptions, name)
-        }
-
 
 @dataclass(frozen=True)
 class NERRunConfig(_ConfigBase):
     """All options of run_ner_adapter.py, in the order of its --help."""
 
+    SAVED_OPTIONS: ClassVar[tuple[str, ...]] = ("max_seq_length",)
     SCORES: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "entities")  # also of a type, e.g. PER_f1
     METRICS: ClassVar[tuple[str, ...]] = (*SCORES, "loss", "runtime", "samples_per_second", "steps_per_second")
     model: ModelOptions
@@ -200,6 +201,7 @@ class NERRunConfig(_ConfigBase):
 class MLMRunConfig(_ConfigBase):
     """All options of run_mlm_adapter.py, in the order of its --help."""
 
+    SAVED_OPTIONS: ClassVar[tuple[str, ...]] = ("block_size",)
     METRICS: ClassVar[tuple[str, ...]] = (
         "loss", "perplexity", "runtime", "samples_per_second", "steps_per_second",
     )  # fmt: skip

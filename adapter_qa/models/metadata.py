@@ -119,6 +119,8 @@ class RunMetadata(TrainedOn, frozen=True):
         trained_from: after full fine-tuning, the base model that the training started from.
         language: language code of the data.
         windows: of a QA run only.
+        max_seq_length: of a NER run only.
+        block_size: of an MLM run only.
         language_swaps: in the order in which they were made, over all runs that trained the task adapters.
     """
 
@@ -132,6 +134,8 @@ class RunMetadata(TrainedOn, frozen=True):
     language: str | None = None
     versions: dict[str, str] = {}
     windows: WindowOptions | None = None
+    max_seq_length: Count | None = None
+    block_size: Count | None = None
     language_swaps: tuple[LanguageSwap, ...] = ()
 
     @property

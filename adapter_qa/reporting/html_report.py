@@ -324,7 +324,10 @@ def _draw_parameters(report: Report, groups: Sequence[Group]) -> Picture | None:
             distinct.setdefault(key, group)
     if not distinct:
         return None
-    caption = "Parameters added to the base, by part, and parameters trained, both in percent of the base with its head"
+    caption = (
+        "Parameters added to the base, by part, and parameters trained, both in percent of the base with its head. "
+        "Rows with the same parameters have one bar, at the number of the first"
+    )
     return report.add_picture("parameters_1", figures.parameters_figure(list(distinct.values())), caption)
 
 

@@ -49,8 +49,6 @@ class RunRecord:
         folder: None in a dry run, which writes nothing.
         document: the content of the file.
         resume_from: newest complete checkpoint of an interrupted run with the same options, if any.
-        keeps_checkpoints: whether the same run in the folder, interrupted or finished, keeps its checkpoints; None if
-            there is none.
         finished: whether the folder holds a finished run with the same options.
         replaces: whether files of an earlier run in the folder are removed when this run begins.
         begun: whether this process uses the folder and writes the file; of several processes only one does.
@@ -61,7 +59,6 @@ class RunRecord:
     folder: Path | None
     document: RunDocument
     resume_from: Path | None = None
-    keeps_checkpoints: bool | None = None
     finished: bool = False
     replaces: bool = False
     begun: bool = False
@@ -197,7 +194,6 @@ def _resume_or_reject(record: RunRecord, folder: Path, earlier: Mapping[str, Any
     options = record.document.options
     old_options = {**earlier, **previous["options"]}
     record.finished = previous.get("status") == "finished"
-    record.keeps_checkpoints = bool(old_options.get("keep_checkpoint", True))
     differing = [
         name
         for name in sorted({*old_options, *options})

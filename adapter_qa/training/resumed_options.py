@@ -78,6 +78,16 @@ def with_resumed_saving(training: TrainingOptions, given: Set[str], resumed: Res
     return of_0_2_0 if is_same else training
 
 
+def with_resumed_checkpoints(training: TrainingOptions, resumed: ResumedRun) -> TrainingOptions:
+    """Return the training options with --keep_checkpoint: given, or as the resumed run has it.
+
+    A run of a version without the option keeps its checkpoints.
+    """
+    if training.keep_checkpoint is not None:
+        return training
+    return replace(training, keep_checkpoint=bool(resumed.options.get("keep_checkpoint", True)))
+
+
 def with_resumed_windows(config: Config, resumed: ResumedRun) -> Config:
     """Return the options of a run; those from a saved model are as the resumed run has them.
 

@@ -31,6 +31,7 @@ from adapter_qa.training.resumed_options import (
     resumed_arithmetic,
     resumed_run,
     with_fusion_head,
+    with_resumed_checkpoints,
     with_resumed_saving,
     with_resumed_windows,
     with_saving_of_0_2_0,
@@ -113,10 +114,8 @@ def start_run(
     record = on_main_process(lambda: open_run(folder, argv, script, options, earlier=earlier, overwrite=overwrite))
     if setup is not None:
         _record_setup(record, setup)
-    # The options in run.json stay without these two, which were not given.
-    if training.keep_checkpoint is None and record.keeps_checkpoints is not None:
-        args.keep_checkpoint = record.keeps_checkpoints  # as the resumed run does
-    args.run_name = args.run_name or args.output_dir  # otherwise trackio would choose a new name when the run resumes
+    # Otherwise trackio would choose a new name when the run resumes. In run.json the option stays as it was given.
+    args.run_name = args.run_name or args.output_dir
     set_seed(args.seed)
     sources = {name: split.source for name, split in splits.items()}
     if record.folder is not None and (record.finished or record.resume_from is not None):
@@ -146,6 +145,7 @@ def _decide_options(
             training, precision_reason = replace(training, **arithmetic), f"as the run in {origin.folder} began"
         training = with_resumed_saving(training, config.given, origin)
     if resumed is not None:
+        training = with_resumed_checkpoints(training, resumed)
         config = with_resumed_windows(config, resumed)
     config, setup = with_fusion_head(config, setup, resumed)
     training = replace(training, head_learning_rate=decided_head_rate(config, setup, base_config, origin))

@@ -90,7 +90,7 @@ def is_finished(run: RunContext[Config]) -> bool:
         is_fold = isinstance(run.config, QARunConfig) and run.config.data.fold is not None
         again = "this fold is finished" if is_fold else "this run is finished; --overwrite_output_dir does it again"
         print_main(f"{run.record.folder}: {again}")
-        if run.record.folder is not None and run.record.keeps_checkpoints is False:
+        if run.record.folder is not None and not run.args.keep_checkpoint:
             folder = run.record.folder
             on_main_process(lambda: _remove_training_state(folder))
         _push_if_asked(run)

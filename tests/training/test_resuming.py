@@ -214,6 +214,15 @@ def test_run_resumes_after_its_folder_was_moved(
     assert checkpoint_error(Path(state["best_model_checkpoint"])) is None
 
 
+def test_given_once_keep_checkpoint_holds_for_every_resumption(make_argv: MakeArgv, tmp_path: Path) -> None:
+    argv = make_argv(tmp_path)
+    interrupt([*argv, "--keep_checkpoint", "True"], AtStep(2, terminate), Interrupted)
+    interrupt(argv, AtStep(4, terminate), Interrupted)
+    assert json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["options"]["keep_checkpoint"] is True
+    assert run_qa_adapter.main(argv) == run_qa_adapter.main(argv) == 0
+    assert len(checkpoint_steps(tmp_path)) == 1
+
+
 def test_resumed_training_keeps_the_patience_and_does_not_train_past_the_early_stop(
     tiny_bert: Path, tmp_path: Path
 ) -> None:

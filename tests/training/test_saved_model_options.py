@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from support.questions import make_questions, write_squad
 from support.saved_runs import SavedRuns
 from support.scripts import ROOT, override, run_main
 
+import run_mlm_adapter
+import run_ner_adapter
 import run_qa_adapter
 from adapter_qa.config.options import QADataOptions
 from adapter_qa.config.parser import parse_config
@@ -158,3 +161,34 @@ def test_evaluating_a_saved_run_uses_its_windows_and_a_resumed_run_keeps_its_own
     ]
     replaced, _ = evaluate("begun", "--overwrite_output_dir", "True")
     assert replaced["options"]["max_seq_length"] == 64
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "unit", "suffix"),
+    [(run_ner_adapter, "max_seq_length", "inputs", "conll"), (run_mlm_adapter, "block_size", "blocks", "txt")],
+)
+def test_ner_and_mlm_runs_on_a_saved_adapter_use_its_length(
+    script: ModuleType, option: str, unit: str, suffix: str, tiny_bert: Path, tmp_path: Path
+) -> None:
+    """An evaluation with the recorded length has as many inputs as the training run's own, with the default fewer."""
+    data = tmp_path / f"dev.{suffix}"
+    words = ["Ana\tB-PER", *["mora\tO"] * 60] if suffix == "conll" else ["Ana mora em Recife."] * 60
+    data.write_text("\n".join(words) + "\n", encoding="utf-8")
+    base = ["--model_name_or_path", str(tiny_bert), "--do_eval", "--validation_file", str(data), "--report_to", "none"]
+    trained = ["--do_train", "--train_file", data, "--max_steps", 1, f"--{option}", 32, "--output_dir", tmp_path / "a"]
+    assert run_main(script.main, *base, *trained).returncode == 0
+    [folder] = (tmp_path / "a").glob("adapters-*")
+
+    def evaluate(name: str, *words: object) -> tuple[dict[str, Any], list[str]]:
+        done = run_main(script.main, *base, "--load_adapter", tmp_path / "a", *words, "--output_dir", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+        document = json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))
+        return document, [line for line in done.stderr.splitlines() if line.startswith("note: --")]
+
+    taken, notes = evaluate("b")
+    assert taken["options"][option] == 32
+    assert notes == [f"note: --{option} 32: as {folder} was trained; other values can be given"]
+    given, notes = evaluate("c", f"--{option}", 64)
+    assert given["options"][option] == 64
+    assert notes == [f"note: --{option} 64: in place of 32, with which {folder} was trained"]
+    assert taken["data"]["eval"][unit] > given["data"]["eval"][unit] > 0
