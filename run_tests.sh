@@ -14,5 +14,5 @@ use_environment dev
 ruff format --check .
 ruff check .
 mypy --no-error-summary .
-export HF_HUB_OFFLINE=1
+export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1  # two processes of pytest share the cores with those that tests start
 exec pytest --numprocesses 2 --dist loadfile "$@"

@@ -38,7 +38,7 @@ from adapter_qa.inference.exported_model import ExportedModel, open_session
 from adapter_qa.models.metadata import answering_options
 from predictor_qa import Overrides, QuestionAnswerer
 
-QUICK = [("bert", "houlsby"), ("bert", "lang+fusion"), ("roberta", "lang in fusion")]
+QUICK = [("bert", "lang+fusion"), ("roberta", "lang in fusion")]
 KINDS = [
     pytest.param(base, name, marks=[] if (base, name) in QUICK else pytest.mark.slow)
     for base in ("bert", "roberta")

@@ -64,7 +64,7 @@ def run_code(folder: Path) -> dict[str, float]:
     return printed
 
 
-@pytest.mark.parametrize("base", ["bert", "roberta"])
+@pytest.mark.parametrize("base", ["bert", pytest.param("roberta", marks=pytest.mark.slow)])
 def test_code_of_every_card_loads_the_saved_folder(base: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     tiny: Path = request.getfixturevalue(f"tiny_{base}")
     (tmp_path / tiny.name).symlink_to(tiny)

@@ -330,7 +330,7 @@ def test_second_signal_does_not_wait_for_the_checkpoint(write_sweep: WriteSweep)
     assert [trial["state"] for trial in read_report(file)["trials"]] == ["waiting"]
 
 
-@pytest.mark.parametrize("storage", ["journal", "sqlite"])
+@pytest.mark.parametrize("storage", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_twelve_trials_with_three_workers_one_of_them_killed(
     write_sweep: WriteSweep, tmp_path: Path, storage: str
 ) -> None:
