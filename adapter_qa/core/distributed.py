@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from adapter_qa.core.errors import ReportedError, RunError, UserError
+from adapter_qa.core.errors import Interrupted, ReportedError, RunError, UserError
 
 Result = TypeVar("Result")
 
@@ -62,9 +62,17 @@ def destroy_process_group_on_exit() -> Iterator[None]:
 
     Otherwise the threads of the group live until the interpreter exits, and about one run in seven aborts (gloo,
     "terminate called without an active exception"). The threads end with the group, which the wrapper of the model
-    keeps alive until it is collected.
+    keeps alive until it is collected. After an error the group stays, since another process may be waiting in it.
     """
-    yield
+    try:
+        yield
+    except Interrupted:
+        _destroy_process_group()  # the processes have agreed on the signal
+        raise
+    _destroy_process_group()
+
+
+def _destroy_process_group() -> None:
     if process_count() > 1:
         from torch import distributed
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 
+from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import Interrupted
 
 # Windows, which the scripts refuse later, has no SIGHUP.
@@ -80,7 +81,8 @@ class DeferredSignal:
             name = signal.Signals(number).name
             # Not print(): the signal may interrupt another print(), and its buffer must not be entered twice.
             clear = CLEAR_LINE if os.isatty(2) else ""  # the progress bar stands there
-            os.write(2, f"{clear}{name}: saving a checkpoint after this step; a second signal stops at once\n".encode())
+            when = "after this step" if process_count() == 1 else "after a step on which the processes agree"
+            os.write(2, f"{clear}{name}: saving a checkpoint {when}; a second signal stops at once\n".encode())
 
 
 class WorkerInit:

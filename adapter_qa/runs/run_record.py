@@ -198,6 +198,7 @@ def _resume_or_reject(record: RunRecord, folder: Path, earlier: Mapping[str, Any
         name
         for name in sorted({*old_options, *options})
         if not NEUTRAL_OPTIONS.fullmatch(name) and old_options.get(name) != options.get(name)
+        if not (record.finished and name == "processes")  # nothing is computed again
     ]
     if differing:
         changes = [f"{name} was {old_options.get(name)}, now {options.get(name)}" for name in differing]

@@ -103,6 +103,8 @@ class AdapterTrainer(ResumableTrainer):
         if args.deepspeed is not None:
             enable_deepspeed(args)
         super().__init__(model=model, **kwargs)
+        # Otherwise each process would shuffle the data with the seed of its own random generator.
+        self.accelerator.dataloader_config.data_seed = args.seed if args.data_seed is None else args.data_seed
         fusion = fusion or FusionOptions()
         self.setup = setup
         self.mask_dimensions = ENCODERS[model.config.model_type].mask_dimensions

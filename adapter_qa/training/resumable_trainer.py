@@ -66,7 +66,9 @@ from adapter_qa.runs.layout import (
 )
 from adapter_qa.training.deepspeed_weights import gather_trained_weights
 
-STEPS_BETWEEN_SIGNAL_CHECKS = 10  # how often several processes ask each other whether one received a signal
+# How often several processes ask each other whether one received a signal. torchrun kills them 30 s after a SIGTERM.
+MAX_STEPS_BETWEEN_SIGNAL_CHECKS = 10
+SECONDS_BETWEEN_SIGNAL_CHECKS = 5.0
 
 
 @dataclass(frozen=True)
@@ -151,16 +153,21 @@ class ResumableTrainer(Trainer):
         self.nan_step = torch.zeros((), dtype=torch.int64, device=self.args.device)  # 0: none
         self.last_checked_step = 0
         self.save_is_due = False
+        self.steps_done = 0  # by this process, with the evaluations and checkpoints between them
+        self.next_signal_check = 0  # compared with `steps_done`
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log; the time of a resumed training includes the time before it was interrupted."""
+        """Log; the time of a resumed training includes the time before it was interrupted.
+
+        With `start_time` the library adds the time since then and the speed.
+        """
         if "train_runtime" in logs:
             seconds = logs["train_runtime"] + self.seconds_before
             rates = ("train_samples_per_second", "train_steps_per_second", "train_tokens_per_second")
             for rate in logs.keys() & rates:
                 logs[rate] = round(logs[rate] * logs["train_runtime"] / seconds, 3)
             logs["train_runtime"] = round(seconds, 4)
-        super().log(logs, start_time)
+        super().log(logs, None if start_time is None else start_time - self.seconds_before)
 
     def set_initial_training_values(self, args: Any, dataloader: DataLoader[Any], total_train_batch_size: int) -> Any:
         """Compute the sizes of the loop; no epochs if the training was over at the checkpoint."""
@@ -198,8 +205,8 @@ class ResumableTrainer(Trainer):
         return super().training_step(model, inputs, num_items_in_batch)
 
     def raise_if_nan(self) -> None:
-        """Raise RunError if a loss since the training began was NaN or infinite."""
-        step = int(self.nan_step)
+        """Raise RunError if a loss since the training began was NaN or infinite; all processes must call it."""
+        step = int(self.accelerator.gather(self.nan_step[None]).max())
         if step:
             raise self._nan_error(step)
 
@@ -250,9 +257,15 @@ class ResumableTrainer(Trainer):
         own = self.deferred_signal.number or 0
         if self.args.world_size <= 1:
             return own
-        if not at_epoch_end and self.state.global_step % STEPS_BETWEEN_SIGNAL_CHECKS:
-            return 0
-        return int(self.accelerator.gather(torch.tensor([own], device=self.args.device)).max())
+        if not at_epoch_end:
+            self.steps_done += 1
+            if self.steps_done < self.next_signal_check:
+                return 0
+        step_seconds = (time.time() - self.started_at) / max(self.steps_done, 1)
+        values = self.accelerator.gather(torch.tensor([[own, step_seconds]], device=self.args.device))
+        signal, slowest = values.max(dim=0).values.tolist()
+        self.next_signal_check = self.steps_done + steps_between_signal_checks(slowest)
+        return int(signal)
 
     def _evaluate(self, trial: Any, ignore_keys_for_eval: Any, skip_scheduler: bool = False) -> dict[str, float]:
         """Evaluate. A resumed run skips --eval_on_start (the call with `skip_scheduler`), which was done before."""
@@ -312,8 +325,8 @@ class ResumableTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         temporary = self.folder / TEMPORARY_CHECKPOINT
         state = self.trained_weights()
+        self.raise_if_not_finite(state)  # in all processes: they have the same weights
         if self.args.should_save:
-            self.raise_if_not_finite(state)
             save_file(state, temporary / TRAINED_FILE, metadata={"format": "pt"})
         self._save_optimizer_and_scheduler(str(temporary))
         self._save_scaler(str(temporary))
@@ -410,6 +423,16 @@ class RestoreLossesCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Restore the losses; this event is the last one before the first step."""
         self.trainer.restore_losses()
+
+
+def steps_between_signal_checks(step_seconds: float) -> int:
+    """Return how many steps several processes do before they ask each other for signals again.
+
+    Args:
+        step_seconds: mean time of a step in the slowest process.
+    """
+    shortest = SECONDS_BETWEEN_SIGNAL_CHECKS / MAX_STEPS_BETWEEN_SIGNAL_CHECKS
+    return int(max(SECONDS_BETWEEN_SIGNAL_CHECKS / max(step_seconds, shortest), 1))
 
 
 def read_progress(checkpoint: Path) -> Progress:

@@ -266,12 +266,12 @@ def _check_optimizer_and_schedule(args: TrainerArguments) -> None:
     try:
         get_scheduler(
             args.lr_scheduler_type,
-            torch.optim.SGD([torch.zeros(1, requires_grad=True)]),
+            torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=args.learning_rate),
             num_warmup_steps=1,
             num_training_steps=2,
             scheduler_specific_kwargs=dict(settings),
         )
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, ZeroDivisionError) as error:
         kind = SchedulerType(args.lr_scheduler_type).value
         raise ValueError(f"--lr_scheduler_type {kind} with --lr_scheduler_kwargs {settings}: {error}") from error
     if args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU and args.greater_is_better and "mode" not in settings:

@@ -47,6 +47,14 @@ def test_first_signal_is_deferred_and_second_raises(capfd: pytest.CaptureFixture
     assert capfd.readouterr().err == "SIGTERM: saving a checkpoint after this step; a second signal stops at once\n"
 
 
+def test_several_processes_agree_on_a_step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(Interrupted), DeferredSignal():
+        os.kill(os.getpid(), signal.SIGTERM)
+    error = "SIGTERM: saving a checkpoint after a step on which the processes agree; a second signal stops at once\n"
+    assert capfd.readouterr().err == error
+
+
 def test_unhandled_deferred_signal_raises_at_the_end() -> None:
     with pytest.raises(Interrupted) as caught, DeferredSignal():
         os.kill(os.getpid(), signal.SIGTERM)

@@ -317,6 +317,17 @@ def test_other_processes_of_a_run_neither_lock_nor_write(tmp_path: Path, monkeyp
     assert not (tmp_path / "run").exists()
 
 
+def test_a_finished_run_of_several_processes_is_finished_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    record = begin_run(tmp_path)
+    monkeypatch.delenv("WORLD_SIZE")
+    assert "processes was 2, now 1" in refusal(tmp_path)
+    record.finish()
+    assert begin_run(tmp_path).finished
+
+
 # ---------------------------------------------------------------- killed at the beginning
 
 

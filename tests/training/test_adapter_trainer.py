@@ -20,6 +20,7 @@ from adapter_qa.data.window_dataset import WindowDataset
 from adapter_qa.models.fusion import fusion_regularization
 from adapter_qa.models.parameters import fusion_values
 from adapter_qa.models.save import trainable_state
+from adapter_qa.training.resumable_trainer import steps_between_signal_checks
 from trainer_qa import QuestionAnsweringTrainer
 
 TOKENS = 110  # two or three windows of the tests' data
@@ -149,3 +150,44 @@ def test_a_nan_in_one_part_ends_the_run(base: Path, tmp_path: Path, monkeypatch:
     with pytest.raises(RunError, match=r"^step 1: the loss is infinite or NaN"):
         trainer.train()
     assert calls > 1
+
+
+@pytest.mark.parametrize(("data_seed", "seed"), [(None, 42), (7, 7)])
+def test_all_processes_draw_the_same_order_without_buckets(
+    tiny_bert: Path, tmp_path: Path, data_seed: int | None, seed: int
+) -> None:
+    """Each process has a random generator with a seed of its own, for dropout."""
+    trainer = make_trainer(tiny_bert, tmp_path, [], data_seed=data_seed)
+    trainer.bucketed = False
+    orders = []
+    for process in range(2):
+        torch.manual_seed(1000 + process)
+        orders.append(list(trainer.get_train_dataloader().batch_sampler.sampler))
+    size = len(trainer.train_dataset)
+    assert orders == [torch.randperm(size, generator=torch.Generator().manual_seed(seed)).tolist()] * 2
+
+
+def test_a_nan_in_another_process_ends_this_one_with_its_step(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [])
+    trainer.raise_if_nan()
+    monkeypatch.setattr(trainer.accelerator, "gather", lambda own: torch.cat([own, torch.tensor([3])]))
+    with pytest.raises(RunError, match=r"^step 3: the loss is infinite or NaN"):
+        trainer.raise_if_nan()
+
+
+@pytest.mark.parametrize(("seconds", "steps"), [(0.0, 10), (0.5, 10), (0.6, 8), (2.5, 2), (4.0, 1), (60.0, 1)])
+def test_processes_ask_each_other_for_signals_every_five_seconds(seconds: float, steps: int) -> None:
+    assert steps_between_signal_checks(seconds) == steps
+
+
+def test_speeds_of_a_resumed_training_count_the_time_before(
+    tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(tiny_bert, tmp_path, [], include_num_input_tokens_seen="all")
+    trainer.state.epoch, trainer.state.num_input_tokens_seen, trainer.seconds_before = 1.0, 600, 50.0
+    monkeypatch.setattr("transformers.trainer_utils.time.time", lambda: 1010.0)
+    logs = {"loss": 1.0}
+    trainer.log(logs, start_time=1000.0)
+    assert logs["train_tokens_per_second"] == 10  # 600 in 60 seconds

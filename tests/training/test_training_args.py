@@ -89,6 +89,16 @@ def test_library_error_becomes_a_one_line_user_error() -> None:
     assert "\n" not in problem
 
 
+def test_a_schedule_is_checked_with_the_learning_rate_of_the_run() -> None:
+    polynomial = {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"lr_end": 5e-3}}
+    assert resolve_training_args(training_options(learning_rate=1e-2, **polynomial)).learning_rate == 1e-2
+    problem = problem_of(resolve_training_args, training_options(learning_rate=1e-4, **polynomial))
+    assert problem.endswith("lr_end (0.005) must be smaller than initial lr (0.0001)")
+    cosine = {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}}
+    problem = problem_of(resolve_training_args, training_options(learning_rate=0.0, **cosine))
+    assert problem.endswith("float division by zero")
+
+
 @pytest.mark.parametrize(
     ("capability", "autocast", "reason"),
     [
