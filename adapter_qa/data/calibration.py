@@ -101,7 +101,8 @@ def fit_threshold(questions: Sequence[Question], answers: Answers) -> FittedThre
 
     It lies halfway between the odds of the last question that is answered and of the next one. If all questions are to
     be answered it is not below 0, if none is, not above 0: further questions have higher and lower odds than these.
-    Unlike for `best_f1_thresh`, questions with equal odds are answered together.
+    Unlike for `best_f1_thresh`, questions with equal odds are answered together, and no answer counts as in the
+    evaluation: it is right, too, if no gold answer has a word.
 
     Raises:
         ValueError: if the answers are not those of SQuAD v2.
@@ -109,11 +110,12 @@ def fit_threshold(questions: Sequence[Question], answers: Answers) -> FittedThre
     if answers.null_score_diff is None:
         raise ValueError("SQuAD v1 has no odds of no answer")
     texts = answers.span_texts()
-    f1 = [score.f1 for score in question_scores(texts, questions, version_2=True)]
-    unanswered = np.array([not question.answer_texts for question in questions])
+    f1 = np.array([score.f1 for score in question_scores(texts, questions, version_2=True)])
+    empty = dict.fromkeys(texts, "")
+    unanswered_f1 = np.array([score.f1 for score in question_scores(empty, questions, version_2=True)])
     order = np.argsort(answers.null_score_diff, kind="stable")
     odds = answers.null_score_diff[order].astype(np.float64)
-    totals = unanswered.sum() + np.append(0, np.cumsum(np.array(f1)[order] - unanswered[order]))
+    totals = unanswered_f1.sum() + np.append(0, np.cumsum((f1 - unanswered_f1)[order]))
     last_of_equal = np.append(True, np.append(odds[1:] != odds[:-1], True))
     count = int(np.argmax(np.where(last_of_equal, totals, -np.inf)))  # of answered questions
     if count == 0:

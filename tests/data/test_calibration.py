@@ -222,6 +222,19 @@ def test_threshold_has_the_best_f1_of_all(tiny_bert: Path, seed: int) -> None:
         assert of_distinct.value == pytest.approx((last + following) / 2, abs=1e-9)
 
 
+def test_no_answer_is_right_if_the_gold_answer_has_no_word(tiny_bert: Path) -> None:
+    case = Case(tiny_bert, count=8)
+    texts = case.answers().span_texts()
+    case.questions = [
+        replace(question, answer_texts=(texts[question.id] if index < 4 else ".",))
+        for index, question in enumerate(case.questions)
+    ]
+    odds = [-9.0, -8.0, -7.0, -6.0, -4.0, -3.0, -2.0, -1.0]
+    fitted = fit_threshold(case.questions, with_odds(case, odds))
+    assert (fitted.value, fitted.f1) == (-5.0, 100.0)
+    assert f1_at(case, odds, fitted.value) == 100.0
+
+
 def test_a_threshold_below_all_odds_answers_nothing(tiny_bert: Path) -> None:
     case = Case(tiny_bert, count=4)
     case.questions = [replace(question, answer_texts=(), answer_starts=()) for question in case.questions]

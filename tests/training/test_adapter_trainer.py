@@ -157,7 +157,7 @@ def test_all_processes_draw_the_same_order_without_buckets(
     tiny_bert: Path, tmp_path: Path, data_seed: int | None, seed: int
 ) -> None:
     """Each process has a random generator with a seed of its own, for dropout."""
-    trainer = make_trainer(tiny_bert, tmp_path, [], data_seed=data_seed)
+    trainer: Any = make_trainer(tiny_bert, tmp_path, [], data_seed=data_seed)
     trainer.bucketed = False
     orders = []
     for process in range(2):

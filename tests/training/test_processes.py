@@ -276,14 +276,15 @@ def test_two_machines_share_an_output_folder(make_argv: MakeArgv, single_run: Pa
 def test_error_found_by_the_main_process_ends_all_processes_and_is_reported_once(
     make_argv: MakeArgv, single_run: Path, tmp_path: Path
 ) -> None:
-    """Only the main process looks into the output folder; here it has a run of a single process."""
+    """Only the main process looks into the output folder; here it has a run with another seed."""
     folder = tmp_path / "run"
     shutil.copytree(single_run, folder)
-    process = start([*TORCHRUN, "--standalone", "--nproc_per_node", "2"], "run_qa_adapter.py", make_argv(folder, 8))
+    argv = make_argv(folder, 8, "--seed", "7")
+    process = start([*TORCHRUN, "--standalone", "--nproc_per_node", "2"], "run_qa_adapter.py", argv)
     stderr = process.communicate(timeout=600)[1]
     assert process.returncode == 1  # of torchrun
     (error,) = [line for line in stderr.splitlines() if line.startswith(("error:", "[rank"))]
-    assert "holds a finished run with other options (processes was 1, now 2)" in error
+    assert "holds a finished run with other options (seed was 42, now 7)" in error
 
 
 def test_fsdp_and_accelerate_deepspeed_are_rejected_with_an_alternative(
