@@ -15,7 +15,8 @@
 #       FULL_LR=1e-3 QA_LR=3e-3 FUSION_LR=1e-3 OUT=demo_outputs/compared bash compare_setups.sh
 #
 # The same command again skips finished runs and resumes interrupted ones. A failed run does not stop the others: the
-# report is still written, and the exit code is 1. The fusion of a seed uses the QA adapter of the same seed.
+# report is still written, and the exit code is 1. The fusion of a seed uses the QA adapter of the same seed, so it has
+# seen the questions for more epochs than the others. For a fair comparison train a QA adapter for both times, too.
 set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=environment.sh
 source "$(dirname "$0")/environment.sh"

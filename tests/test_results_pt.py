@@ -200,3 +200,43 @@ def test_pairs_are_compared_on_translated_and_native_questions(
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path / "runs"), str(file), "fusion:full"])
     assert "fusion:full: no seed of which both have finished runs" in capsys.readouterr().err
+
+
+def test_questions_without_an_answer_are_scored_as_in_squad_v2(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    golds = ["texto", "texto", ".", None]  # "." has no word: no answer is right, too
+    records = [record("Rhine", f"texto . {number}", gold or "texto") for number, gold in enumerate(golds)]
+    for number, question in enumerate(records):
+        question["id"] = str(number)
+    records[3] |= {"answers": {"text": [], "answer_start": []}, "is_impossible": True}
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps({"data": records}), encoding="utf-8")
+    folder = tmp_path / "runs" / "qa_1"
+    folder.mkdir(parents=True)
+    answers = dict(zip("0123", ["texto", "nada", "nada", "nada"], strict=True))
+    (folder / "predict_predictions.json").write_text(json.dumps(answers))
+    written = tmp_path / "compared.json"
+    compare.main([str(tmp_path / "runs"), str(file), "qa:no_answer", "--json", str(written)])
+    values = {(row["setups"], row["source"]): row["f1"][0] for row in json.loads(written.read_text())}
+    sources = ("all", "answerable", "unanswerable")
+    assert [values["qa", source] for source in sources] == pytest.approx([25, 100 / 3, 0])
+    assert [values["no_answer", source] for source in sources] == pytest.approx([50, 100 / 3, 100])
+    assert [values["qa:no_answer", source] for source in sources] == pytest.approx([-25, 0, -100])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (["a:b:c"], "a:b:c: give two setups as SETUP:SETUP"),
+        ([], "no folder SETUP_SEED with predict_predictions.json; give the folder of the runs"),
+    ],
+)
+def test_a_comparison_without_setups_is_refused(
+    pairs: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "test.json"
+    file.write_text(json.dumps({"data": [record("Rhine", "texto", "texto")]}), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        compare.main([str(tmp_path), str(file), *pairs])
+    assert message in capsys.readouterr().err

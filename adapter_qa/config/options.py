@@ -143,8 +143,7 @@ class LanguageAdapterOptions:
     _argument_group_name = "language adapter"
     load_lang_adapter: str | None = option(
         None,
-        "Saved language adapter, frozen under the task adapter, also in place of that of --load_adapter; none leaves "
-        "that out.",
+        "Saved language adapter, frozen under the task adapter. It replaces that of --load_adapter; none removes that.",
         kind="RUN",
     )
     lang_adapter_config: str | None = option(None, "Its kind; a loaded one must match.", kind="KIND")
@@ -214,7 +213,7 @@ class QADataOptions:
     )
     fold_by: str | None = option(
         None,
-        "What folds do not divide. Without it articles, or contexts if those are few.",
+        "Keep each together. Without it articles, or contexts if those are few.",
         choices=("article", "context"),
         before=None,
     )
@@ -225,7 +224,7 @@ class QADataOptions:
         before=0.1,
     )
     fold: int | None = option(None, "This fold only.", kind="N", limits=AT_LEAST_ONE, before=None)
-    max_seq_length: int = option(384, "Window with its question.", kind="TOKENS")
+    max_seq_length: int = option(384, "Of a window with its question.", kind="TOKENS")
     doc_stride: int = option(128, "Overlap of windows.", kind="TOKENS", limits=NOT_NEGATIVE)
     pad_to_max_length: bool = option(
         False,
@@ -249,7 +248,7 @@ class QADataOptions:
     )
     calibration_share: float | None = option(
         None,
-        "Share of the articles evaluated on for that; they are in no score.",
+        "Share of the evaluated articles for that, not scored.",
         limits=Limits(above=0, below=1),
         before=None,
     )

@@ -8,6 +8,7 @@ runs.
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 from pathlib import Path
@@ -54,4 +55,9 @@ def in_float16(tensor: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("measurement", help="the OUT folder of measure.sh")
+    parser.add_argument("copy", help="folder for the records")
+    parser.add_argument("with_weights", nargs="*", metavar="RUN", help="run whose weights are copied, e.g. runs/qa_1")
+    given = parser.parse_args()
+    main(given.measurement, given.copy, *given.with_weights)

@@ -4,8 +4,10 @@
     python benchmarks/results_pt/compare.py outputs/results_pt/runs TEST.json fusion:control qa:full --json FILE
 
 A setup is all runs SETUP_SEED in the folder of runs; its scores are means over seeds. A pair is compared on the seeds
-that both have. The intervals resample contexts, for both setups of a pair the same ones; how far the seeds are apart is
-the standard deviation over seeds, which the intervals do not have in them.
+that both have. The intervals resample contexts, for both setups of a pair the same ones. They do not include the
+variation between seeds, which the standard deviation shows.
+
+Questions without an answer are scored as in SQuAD v2. Then the setup `no_answer` answers none of the questions.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from parts import FAQUAD_ARTICLES
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from adapter_qa.core.errors import UserError
 from adapter_qa.data.bootstrap import Estimate, context_numbers, estimate, resampled_means
 from adapter_qa.data.questions import Question
 from adapter_qa.data.readers.squad import read_squad
@@ -71,8 +74,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("pairs", nargs="*", metavar="SETUP:SETUP")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(argv)
-    questions = read_squad(options.test_file, need_answers=True)
+    malformed = [pair for pair in options.pairs if pair.count(":") != 1]
+    if malformed:
+        parser.error(f"{', '.join(malformed)}: give two setups as SETUP:SETUP")
+    try:
+        questions = read_squad(options.test_file, need_answers=True)
+    except UserError as error:
+        parser.error(str(error))
     setups = read_setups(options.runs, questions)
+    if not setups:
+        parser.error(f"{options.runs}: no folder SETUP_SEED with predict_predictions.json; give the folder of the runs")
     unknown = {setup for pair in options.pairs for setup in pair.split(":")} - {*setups}
     if unknown:
         parser.error(f"{', '.join(sorted(unknown))}: no finished runs in {options.runs}; found: {', '.join(setups)}")
@@ -93,8 +104,19 @@ def read_setups(runs: Path, questions: list[Question]) -> Setups:
     for file in sorted(runs.glob("*/predict_predictions.json")):
         if name := RUN_NAME.fullmatch(file.parent.name):
             answers = json.loads(file.read_text(encoding="utf-8"))
-            setups.setdefault(name[1], {})[int(name[2])] = 100.0 * np.array(question_scores(answers, questions))
+            scores = question_scores(answers, questions, version_2=has_unanswerable(questions))
+            setups.setdefault(name[1], {})[int(name[2])] = 100.0 * np.array(scores)
+    if setups and has_unanswerable(questions):
+        no_answers = {question.id: "" for question in questions}
+        scores = question_scores(no_answers, questions, version_2=True)
+        seeds = {seed for of_setup in setups.values() for seed in of_setup}
+        setups["no_answer"] = {seed: 100.0 * np.array(scores) for seed in seeds}
     return setups
+
+
+def has_unanswerable(questions: list[Question]) -> bool:
+    """Return whether the questions are those of SQuAD v2."""
+    return any(not question.answer_texts for question in questions)
 
 
 def seeds_of(name: str, setups: Setups) -> list[int]:
@@ -105,7 +127,7 @@ def seeds_of(name: str, setups: Setups) -> list[int]:
 def by_source(name: str, setups: Setups, questions: list[Question]) -> list[Scores]:
     """Return scores of a setup, or differences of a pair FIRST:SECOND, on all, translated and native questions.
 
-    A source without questions is left out.
+    With SQuAD v2 also on answerable and unanswerable ones. A source without questions is left out.
     """
     first, _, second = name.partition(":")
     seeds = seeds_of(name, setups)
@@ -114,6 +136,9 @@ def by_source(name: str, setups: Setups, questions: list[Question]) -> list[Scor
     is_native = np.array([question.title in FAQUAD_ARTICLES for question in questions])
     rows = []
     sources = {"all": is_native | True, "SQuAD-pt": ~is_native, "FaQuAD": is_native}
+    if has_unanswerable(questions):
+        is_answerable = np.array([bool(question.answer_texts) for question in questions])
+        sources |= {"answerable": is_answerable, "unanswerable": ~is_answerable}
     for source, mask in sources.items():
         if not mask.any():
             continue

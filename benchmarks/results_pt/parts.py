@@ -11,6 +11,7 @@ unanswerable questions of the same articles.
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 import sys
@@ -98,4 +99,8 @@ def write(parts: dict[str, list[Record]], folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="+", metavar="FILE", help="prepared SQuAD files")
+    parser.add_argument("folder", help="of the parts")
+    given = parser.parse_args()
+    main(*given.files, given.folder)

@@ -6,8 +6,8 @@ Example: `python benchmarks/results_pt/settings.py search/qa settings/qa.yaml`.
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 import yaml
@@ -32,4 +32,7 @@ def main(sweep: str, file: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweep", help="folder of a search")
+    parser.add_argument("file", help="the options file to write")
+    main(**vars(parser.parse_args()))
