@@ -213,7 +213,7 @@ class QADataOptions:
     )
     fold_by: str | None = option(
         None,
-        "Keep each together. Without it articles, or contexts if those are few.",
+        "Whose questions stay together: articles, or contexts if those are few.",
         choices=("article", "context"),
         before=None,
     )
@@ -224,7 +224,7 @@ class QADataOptions:
         before=0.1,
     )
     fold: int | None = option(None, "This fold only.", kind="N", limits=AT_LEAST_ONE, before=None)
-    max_seq_length: int = option(384, "Of a window with its question.", kind="TOKENS")
+    max_seq_length: int = option(384, "Longest window, with question.", kind="TOKENS")
     doc_stride: int = option(128, "Overlap of windows.", kind="TOKENS", limits=NOT_NEGATIVE)
     pad_to_max_length: bool = option(
         False,
@@ -248,7 +248,7 @@ class QADataOptions:
     )
     calibration_share: float | None = option(
         None,
-        "Share of the evaluated articles for that, not scored.",
+        "Fit both on this share of the articles; not scored.",
         limits=Limits(above=0, below=1),
         before=None,
     )

@@ -67,7 +67,7 @@ def destroy_process_group_on_exit() -> Iterator[None]:
     try:
         yield
     except Interrupted:
-        _destroy_process_group()  # the processes have agreed on the signal
+        _destroy_process_group()  # the signal ends the other processes, too
         raise
     _destroy_process_group()
 
