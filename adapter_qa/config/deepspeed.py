@@ -18,6 +18,19 @@ GATHER_KEY = "stage3_gather_16bit_weights_on_model_save"
 OLD_GATHER_KEY = "stage3_gather_fp16_weights_on_model_save"
 # Keys that the training options fill if the file leaves them out.
 AUTO_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+# Values of --optim that accelerate replaces by DeepSpeed's optimizer for CPU memory, which does the same. It would
+# replace others by Adam, or fail (Adagrad).
+OFFLOADED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
+
+_PRECISION, _OFFLOAD = '{"enabled": "auto"}', '{"device": "cpu"}'
+# Keys whose values must be objects, each with an example.
+OBJECTS = {
+    "fp16": _PRECISION,
+    "bf16": _PRECISION,
+    "scheduler": '{"type": "WarmupLR"}',
+    "optimizer": '{"type": "AdamW"}',
+}
+OBJECTS_OF_ZERO = {"offload_optimizer": _OFFLOAD, "offload_param": _OFFLOAD}
 
 
 def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str]]:
@@ -39,10 +52,15 @@ def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str
         raise UserError(f"--deepspeed {path}: is not a DeepSpeed configuration, an object with zero_optimization in it")
     if zero.get("stage", 0) not in (1, 2, 3):
         raise UserError(f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}; it must be 1, 2 or 3")
-    others = [name for name in ("fp16", "bf16", "scheduler") if not isinstance(config.get(name, {}), dict)]
-    if others:
-        raise UserError(f'--deepspeed {path}: {", ".join(others)} must be an object, such as {{"enabled": "auto"}}')
     notes = _rename_legacy_keys(zero)
+    others = {
+        name: example
+        for parent, examples in ((config, OBJECTS), (zero, OBJECTS_OF_ZERO))
+        for name, example in examples.items()
+        if not isinstance(parent.get(name, {}), dict)
+    }
+    if others:
+        raise UserError([f"--deepspeed {path}: {name} must be an object, such as {others[name]}" for name in others])
     for name in AUTO_KEYS:
         config.setdefault(name, "auto")
     for precision in ("fp16", "bf16"):  # without these keys DeepSpeed computes in float16
@@ -59,6 +77,16 @@ def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str
             "--lr_scheduler_type sets the schedule, linear by default"
         )
     return config, [f"--deepspeed {path}: {note}" for note in notes]
+
+
+def offloads_optimizer(config: dict[str, Any]) -> bool:
+    """Return whether accelerate replaces the optimizer by one of DeepSpeed for CPU memory.
+
+    Args:
+        config: as `read_deepspeed` returns it.
+    """
+    device = config["zero_optimization"].get("offload_optimizer", {}).get("device", "none")
+    return bool(device != "none" and config.get("zero_force_ds_cpu_optimizer", True))
 
 
 def _rename_legacy_keys(zero: dict[str, Any]) -> list[str]:

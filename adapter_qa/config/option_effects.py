@@ -92,6 +92,7 @@ def unused_notes(config: RunConfig) -> list[str]:
     notes = {name: reason for name, unused, reason in _conditions(config.training) if unused}
     match config:
         case QARunConfig():
+            notes["eval_accumulation_steps"] = "of the predictions only the best spans are kept"
             if not config.data.version_2_with_negative:
                 notes["null_score_diff_threshold"] = "it is for --version_2_with_negative"
             if config.data.folds is None:
@@ -106,6 +107,7 @@ def unused_notes(config: RunConfig) -> list[str]:
             if not config.data.weighted_loss:
                 notes["weighted_loss_constant"] = "it is for --weighted_loss"
         case MLMRunConfig():
+            notes["eval_accumulation_steps"] = "of the predictions only the loss is kept"
             if config.data.validation_file:
                 notes["validation_split_percentage"] = "--validation_file is evaluated on"
     return [f"--{name} is not used: {reason}" for name, reason in notes.items() if name in config.given]

@@ -12,7 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from adapter_qa.config.deepspeed import read_deepspeed
+from adapter_qa.config.deepspeed import OFFLOADED_OPTIMIZERS, offloads_optimizer, read_deepspeed
 from adapter_qa.config.low_rank import FORMS, NOT_FOR_LANGUAGE, NOT_FUSED, is_low_rank, read_low_rank
 from adapter_qa.config.option_effects import refused_problems
 from adapter_qa.config.options import (
@@ -50,6 +50,7 @@ def validate_config(config: RunConfig) -> list[str]:
     """Return the problems of a script's options, resolved as `ConfigParser.parse` returns them."""
     problems = field_problems(config.groups())
     problems += training_problems(config.training) + _metric_problems(config) + refused_problems(config)
+    problems += _optimizer_problems(config)
     problems += problems_of_files(config)
     match config:
         case QARunConfig():
@@ -397,6 +398,28 @@ def head_rate_problems(training: TrainingOptions) -> list[str]:
         f"--head_learning_rate: --deepspeed {training.deepspeed} has an {own[0]} of its own, with one learning rate "
         f"for all weights; remove {' and '.join(own)} from the file, or leave out the option"
     ]
+
+
+def _optimizer_problems(config: RunConfig) -> list[str]:
+    """Return why --optim would not be the optimizer of a run with --deepspeed."""
+    training = config.training
+    if training.deepspeed is None:
+        return []
+    try:
+        deepspeed, _ = read_deepspeed(str(training.deepspeed), warmup=False)
+    except UserError:
+        return []  # `_sharding_problems` reports it
+    if "optimizer" in deepspeed:
+        if "optim" not in config.given:
+            return []
+        other = "has an optimizer of its own; leave out --optim, or remove optimizer from the file"
+    elif offloads_optimizer(deepspeed) and training.optim not in OFFLOADED_OPTIMIZERS:
+        other = (
+            "keeps the optimizer in CPU memory, which is for AdamW only; leave out --optim, or remove offload_optimizer"
+        )
+    else:
+        return []
+    return [f"--optim {training.optim}: --deepspeed {training.deepspeed} {other}"]
 
 
 def _trackio_problems(training: TrainingOptions) -> list[str]:

@@ -75,7 +75,9 @@ def test_offload_booleans_become_objects(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content", ["[]", "{", '{"zero_optimization": 2}', "{}", '{"zero_optimization": {"stage": 0}}', None,
-     '{"zero_optimization": {"stage": 2}, "fp16": true}', '{"zero_optimization": {"stage": 2}, "scheduler": []}'],
+     '{"zero_optimization": {"stage": 2}, "fp16": true}', '{"zero_optimization": {"stage": 2}, "scheduler": []}',
+     '{"zero_optimization": {"stage": 2}, "optimizer": "AdamW"}',
+     '{"zero_optimization": {"stage": 2, "offload_optimizer": null}}'],
 )  # fmt: skip
 def test_other_files_are_refused(tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "ds.json"

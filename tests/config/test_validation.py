@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.scripts import ROOT
 
 from adapter_qa.config.option_effects import unused_notes
 from adapter_qa.config.options import (
@@ -454,6 +455,9 @@ def test_metrics_of_squad_v2_need_its_option(metric: str) -> None:
         (ner_config(NERDataOptions(weighted_loss=True)), {"weighted_loss_constant"}, []),
         (mlm_config(MLMDataOptions(validation_file=["a"])), {"validation_split_percentage"}, None),
         (mlm_config(), {"validation_split_percentage"}, []),
+        (qa_config(), {"eval_accumulation_steps"}, None),
+        (mlm_config(), {"eval_accumulation_steps"}, None),
+        (ner_config(), {"eval_accumulation_steps"}, []),
         (qa_config(), set(), []),
     ],
 )
@@ -482,6 +486,41 @@ def test_deepspeed_optimizer_has_one_learning_rate(own: list[str], tmp_path: Pat
     problems = [problem for problem in training_problems(options) if problem.startswith("--head_learning_rate")]
     assert len(problems) == bool(own)
     assert f"remove {' and '.join(own)} from the file" in str(problems) or not own
+
+
+@pytest.mark.parametrize(
+    ("file", "optim", "end"),
+    [
+        ("ds_config_zero2.json", "adafactor", "keeps the optimizer in CPU memory, which is for AdamW only"),
+        ("ds_config_zero3.json", "adagrad", "keeps the optimizer in CPU memory, which is for AdamW only"),
+        ("ds_config_zero3.json", "adamw_torch", None),
+        ("ds_config_zero3.json", "adamw_torch_fused", None),
+        ("own.json", "adamw_torch", "has an optimizer of its own"),
+        ("own.json", None, None),
+        ("on_gpu.json", "adafactor", None),
+        ("unreplaced.json", "adafactor", None),
+    ],
+)
+def test_deepspeed_files_may_not_replace_the_optimizer(
+    file: str, optim: str | None, end: str | None, tmp_path: Path
+) -> None:
+    offload = {"device": "cpu"}
+    files: dict[str, dict[str, Any]] = {
+        "own.json": {"zero_optimization": {"stage": 2, "offload_optimizer": offload}, "optimizer": {"type": "AdamW"}},
+        "on_gpu.json": {"zero_optimization": {"stage": 2, "offload_optimizer": {"device": "none"}}},
+        "unreplaced.json": {
+            "zero_optimization": {"stage": 2, "offload_optimizer": offload},
+            "zero_force_ds_cpu_optimizer": False,
+        },
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    path = tmp_path / file if file in files else ROOT / file
+    given: dict[str, Any] = {"deepspeed": str(path)} | ({} if optim is None else {"optim": optim})
+    config = replace(qa_config(dry_run=True, **given), given=frozenset(given))
+    problems = [problem for problem in validate_config(config) if problem.startswith("--optim ")]
+    assert len(problems) == (end is not None)
+    assert end is None or problems[0].startswith(f"--optim {optim}: --deepspeed {path} {end}; leave out --optim")
 
 
 @pytest.mark.parametrize("optim", ["lomo", "galore_adamw", "apollo_adamw_layerwise"])
