@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from adapter_qa.config.deepspeed import OFFLOADED_OPTIMIZERS, offloads_optimizer, read_deepspeed
+from adapter_qa.config.folder_names import adapter_problem, model_problem
 from adapter_qa.config.low_rank import FORMS, NOT_FOR_LANGUAGE, NOT_FUSED, is_low_rank, read_low_rank
 from adapter_qa.config.option_effects import refused_problems
 from adapter_qa.config.options import (
     ADAPTER_CONFIGS,
     ADAPTER_NAME,
     HEAD_FROM_QA,
+    NEW,
     NO_LANGUAGE_ADAPTER,
     AdapterOptions,
     FusionOptions,
@@ -68,12 +70,27 @@ def validate_config(config: RunConfig) -> list[str]:
 
 
 def problems_of_files(config: RunConfig) -> list[str]:
-    """Return the problems with the paths of data files, such as files that do not exist."""
+    """Return the problems with the paths of data, base model and saved adapters, such as files that do not exist."""
+    problems = []
     try:
         run_each(split.paths for split in config.all_splits())
     except UserError as error:
-        return error.problems
-    return []
+        problems += error.problems
+    models = {"--model_name_or_path": config.model.model_name_or_path, "--config_name": config.model.config_name}
+    found = [model_problem(option, name) for option, name in models.items() if name is not None]
+    found += [adapter_problem(option, name) for option, name in _adapter_names(config).items()]
+    return problems + [problem for problem in found if problem is not None]
+
+
+def _adapter_names(config: RunConfig) -> dict[str, str]:
+    """Return the folders or hub ids of saved adapters by the option that names them."""
+    names = {"--load_adapter": config.adapter.load_adapter}
+    if not isinstance(config, MLMRunConfig):
+        names["--load_lang_adapter"] = config.language_adapter.load_lang_adapter
+    if isinstance(config, QARunConfig) and config.fusion.fuse_adapters is not None:
+        fused, _ = parse_fuse_adapters(config.fusion.fuse_adapters)
+        names |= {f"--fuse_adapters {name}": path for name, path in fused.items()}
+    return {option: name for option, name in names.items() if name not in (None, NO_LANGUAGE_ADAPTER, NEW)}
 
 
 def _missing_files(config: QARunConfig | NERRunConfig) -> list[str]:

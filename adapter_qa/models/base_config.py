@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
+from adapter_qa.config.folder_names import model_problem
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
@@ -14,7 +14,6 @@ from adapter_qa.models.file_names import BASE_WEIGHTS
 from adapter_qa.models.refused_encoders import refusal
 
 LARGEST_SIZE = 2**24  # a larger one is a mistake or an attack
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def read_base_config(
@@ -35,11 +34,10 @@ def read_base_config(
     name = options.model_name_or_path
     if options.config_name is not None:
         option, name = "--config_name", options.config_name
+    problem = model_problem(option, name)
+    if problem is not None:
+        raise UserError(problem)
     folder = Path(name)
-    if folder.is_file():
-        raise UserError(f"{option} {name}: is a file; give the folder of a model")
-    if not folder.is_dir() and not HUB_ID.fullmatch(name):
-        raise UserError(f"{option} {name}: no such folder; give a model folder or a hub id such as org/name")
     try:
         path = folder / "config.json" if folder.is_dir() else _download(name, options)
         config = with_sizes(read_json(path))

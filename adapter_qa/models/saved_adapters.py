@@ -18,6 +18,7 @@ Folders of adapter-transformers 2.x have no file that describes the composition,
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +27,12 @@ from typing import Annotated, Any
 import msgspec
 from huggingface_hub import snapshot_download
 
+from adapter_qa.config.folder_names import adapter_problem
 from adapter_qa.config.options import ADAPTER_NAME
 from adapter_qa.core.errors import UserError
 from adapter_qa.core.files import TEMPORARY_SUFFIX, read_json
 from adapter_qa.data.label_schemes import LABEL_CHARACTER
-from adapter_qa.models.base_config import HUB_ID, holds_adapters
+from adapter_qa.models.base_config import holds_adapters
 from adapter_qa.models.file_names import (
     ADAPTER_CONFIG,
     FUSION_CONFIG,
@@ -162,9 +164,10 @@ def find_folder(option: str, path: str) -> Path:
     Raises:
         UserError: if there is no such folder, or it holds no saved adapters, or several.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        folder = _download(option, path)
+    problem = adapter_problem(option, path)
+    if problem is not None:
+        raise UserError(problem)
+    folder = Path(path) if os.path.isdir(path) else _download(option, path)
     if is_adapter_dir(folder):
         return folder
     matches = sorted(
@@ -189,12 +192,6 @@ def find_folder(option: str, path: str) -> Path:
 
 
 def _download(option: str, hub_id: str) -> Path:
-    if Path(hub_id).is_file():
-        raise UserError(f"{option} {hub_id}: is a file; give its folder")
-    if not HUB_ID.fullmatch(hub_id) or "/" not in hub_id:
-        raise UserError(
-            f"{option} {hub_id}: no such folder; give an adapters-<task> folder or a hub id such as org/name"
-        )
     try:
         return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
     except (OSError, ValueError) as error:

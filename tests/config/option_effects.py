@@ -86,7 +86,7 @@ EFFECTS: dict[str, Row | Rows] = {
     "overwrite_output_dir": Effect("--overwrite_output_dir", "replaces a run", True),
     "do_train": Rows(
         qa=Effect("--do_train False", "trains", False),
-        ner=Effect("--do_train False | --load_adapter saved", "trains", False),
+        ner=Effect("--do_train False | --load_adapter org/saved", "trains", False),
         mlm=Effect("--do_train False", "trains", False),
     ),
     "do_eval": Effect("--do_eval False --eval_strategy no", "evaluates", False),

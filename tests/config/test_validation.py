@@ -286,6 +286,34 @@ def test_a_name_that_is_too_long_for_a_file_is_refused() -> None:
     config = replace(qa_config(dry_run=True), adapter=AdapterOptions(adapter_config=name))
     (problem,) = validate_config(config)
     assert problem.startswith(f"--adapter_config {name}: give ")
+    config = replace(
+        qa_config(dry_run=True), model=ModelOptions(f"./{name}"), adapter=AdapterOptions(load_adapter=name)
+    )
+    assert [problem.partition(": ")[2] for problem in validate_config(config)] == [
+        "no such folder; give a model folder or a hub id such as org/name",
+        "no such folder; give an adapters-<task> folder or a hub id such as org/name",
+    ]
+
+
+def test_models_and_adapters_that_are_neither_folders_nor_hub_ids_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    adapters = replace(
+        qa_config(dry_run=True),
+        model=ModelOptions(str(tmp_path / "file"), config_name="./config"),
+        language_adapter=LanguageAdapterOptions(load_lang_adapter=str(tmp_path / "lang")),
+        fusion=FusionOptions(fuse_adapters=[f"qa={tmp_path}/file", f"ner={tmp_path}", "a=org/ner", "b=new", "c=name"]),
+    )
+    hint = "no such folder; give an adapters-<task> folder or a hub id such as org/name"
+    assert validate_config(adapters) == [
+        f"--model_name_or_path {tmp_path}/file: is a file; give the folder of a model",
+        "--config_name ./config: no such folder; give a model folder or a hub id such as org/name",
+        f"--load_lang_adapter {tmp_path}/lang: {hint}",
+        f"--fuse_adapters qa {tmp_path}/file: is a file; give its folder",
+        f"--fuse_adapters c name: {hint}",
+    ]
+    assert validate_config(replace(mlm_config(dry_run=True), adapter=MLMAdapterOptions(load_adapter="x"))) == [
+        f"--load_adapter x: {hint}"
+    ]
 
 
 def test_every_part_of_a_question_answering_run_needs_data() -> None:
@@ -324,7 +352,7 @@ def test_ner_data_that_is_not_read_or_contradicts_itself() -> None:
 def test_a_ner_run_without_training_needs_an_adapter() -> None:
     config = ner_config(NERDataOptions(validation_file=[__file__]), do_eval=True)
     assert validate_config(config) == ["without --do_train there is nothing to evaluate; give --load_adapter"]
-    assert validate_config(replace(config, adapter=AdapterOptions(load_adapter="x"))) == []
+    assert validate_config(replace(config, adapter=AdapterOptions(load_adapter="org/x"))) == []
 
 
 def test_a_language_adapter_trains_and_evaluates_only() -> None:
