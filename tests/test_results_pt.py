@@ -44,7 +44,10 @@ def test_parts_share_no_article_and_no_context(tmp_path: Path) -> None:
     records += [record("artigo 4", "texto 16", "texto", 1)]  # the answer does not stand at its offset
     file = tmp_path / "prepared.json"
     file.write_text(json.dumps({"data": records}), encoding="utf-8")
-    parts.main(str(file), str(tmp_path / "parts"))
+    source = tmp_path / "source.json"
+    articles = ["Rhine", *(f"artigo {number}" for number in range(20)), "new"]
+    source.write_text(json.dumps({"data": [record(title, "text", "text") for title in articles]}), encoding="utf-8")
+    parts.main([str(file)], tmp_path / "parts", str(source))
     train, choose, test = (titles(tmp_path / "parts" / f"{name}.json") for name in ("train", "choose", "test"))
     assert test == ["Rhine"]
     assert len(choose) == 8  # two articles of four questions are nearest to 12 % of 80
@@ -56,6 +59,7 @@ def test_parts_share_no_article_and_no_context(tmp_path: Path) -> None:
     more = [titles(tmp_path / "parts" / "v2" / f"{name}.json") for name in ("train", "choose", "test")]
     assert sorted(more[0] + more[1]) == sorted([*train, *choose, "artigo 3"])
     assert more[2] == ["Rhine", "Rhine"]
+    assert set(titles(tmp_path / "parts" / "source.json")) == {*train, "new"}
 
 
 def test_defects_of_answers() -> None:

@@ -6,10 +6,14 @@
 #       bash benchmarks/results_pt/measure.sh
 #
 # DATA holds the files that parts.py writes. Settings and the best epoch are chosen on choose.json. The same command again
-# skips what is finished and resumes what was interrupted. STEPS may also have curve (few training questions) and v2
-# (questions without an answer; the threshold is tuned on 30 % of choose.json) and, after it and two seeds of lang_qa,
-# untrained_fusion (fusions as they begin); SETUPS also head, lora, fusion_ner_lang, fusion_without_language and, after
-# the step v2, fusion_qa_qa.
+# skips what is finished and resumes what was interrupted. STEPS may also have
+#
+#   curve              few training questions
+#   transfer           after curve: a QA adapter trained on source.json (parts.py --source) beside one of few questions
+#   v2                 questions without an answer; the threshold is tuned on 30 % of choose.json
+#   untrained_fusion   fusions as they begin; after v2 and two seeds of lang_qa
+#
+# and SETUPS head, lora, fusion_ner_lang, fusion_without_language and, after the step v2, fusion_qa_qa.
 #
 # To use the settings that were found before, name their folder, and train the language and the NER adapter alone:
 #
@@ -84,9 +88,10 @@ train_ner_adapter() {
 
 # train FILE FOLDER SEED EPOCHS OPTION ...: train with the settings in a file, and answer the test questions.
 parts=data
+questions=train
 train() {
     run run_qa_adapter.py "$1" --model_name_or_path "$BASE" --do_train --do_eval --do_predict \
-        --train_file "$parts/train.json" --validation_file "$parts/choose.json" --test_file "$parts/test.json" \
+        --train_file "$parts/$questions.json" --validation_file "$parts/choose.json" --test_file "$parts/test.json" \
         --per_device_train_batch_size 8 --report_to none --output_dir "$2" --seed "$3" --num_train_epochs "$4" "${@:5}"
 }
 
@@ -139,6 +144,19 @@ train_curve() {
         --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner
 }
 
+# train_transfer SEED: train a QA adapter on the questions of another source, and use it for the first 250 questions in
+# three ways: fused with their own adapter, trained further on them, and not at all (the control of the fusion).
+train_transfer() {
+    local seed=$1 few=(--max_train_samples 250 --eval_strategy no) source=transfer/source_$1
+    questions=source
+    train settings/qa.yaml "$source" "$seed" 4 --eval_strategy no
+    questions=train
+    train settings/fusion.yaml "transfer/fusion_$seed" "$seed" 4 "${few[@]}" \
+        --fuse_adapters "qa=curve/250/qa_$seed" "source=$source"
+    train settings/qa.yaml "transfer/control_$seed" "$seed" 12 "${few[@]}"
+    train settings/qa.yaml "transfer/continued_$seed" "$seed" 8 "${few[@]}" --load_adapter "$source"
+}
+
 # evaluate_untrained_fusion NAME ADAPTER ...: evaluate a fusion as it begins. Its head is that of the first adapter, which
 # only a training takes over; so it has one step, at a rate too small to change a score.
 evaluate_untrained_fusion() {
@@ -174,6 +192,9 @@ for step in $STEPS; do
             train_curve 1000 4 "$seed"
         done
         ;;
+    transfer)
+        for seed in $SEEDS; do train_transfer "$seed"; done
+        ;;
     v2)
         parts=data/v2
         for seed in $SEEDS; do
@@ -198,7 +219,8 @@ for step in $STEPS; do
         "$PYTHON" "$here/compare.py" runs data/test.json $PAIRS --json report/compared.json
         ;;
     *)
-        echo "error: STEPS: $step is unknown; choose from search, adapters, train, curve, v2, untrained_fusion, table" >&2
+        echo "error: STEPS: $step is unknown; choose from search, adapters, train, curve, transfer, v2, untrained_fusion," \
+            "table" >&2
         exit 2
         ;;
     esac

@@ -3,10 +3,11 @@
 
     python prepare_squad_pt.py FILE --output_dir PREPARED     # for each file
     python benchmarks/results_pt/parts.py PREPARED/pt_squad_v1_pt_sample.json PREPARED/pt_squad_v2_pt.json \
-        PREPARED/pt_faquad_train.json PARTS
+        PREPARED/pt_faquad_train.json PARTS --source PREPARED/xquad_en.json
 
 writes PARTS/{train,choose,test}.json, whose questions all have an answer, and the same in PARTS/v2 with the
-unanswerable questions of the same articles.
+unanswerable questions of the same articles. PARTS/source.json has the questions of --source, in English for example,
+without those of the articles to choose with and to test on.
 """
 
 from __future__ import annotations
@@ -34,14 +35,22 @@ ORDER_SEED = 0  # of the training questions; a run on fewer of them takes the fi
 Record = dict[str, Any]
 
 
-def main(*arguments: str) -> None:
-    """Read the files, divide their articles and write both sets of parts."""
-    *files, out = arguments
-    records = [record for file in files for record in json.loads(Path(file).read_text(encoding="utf-8"))["data"]]
+def main(files: list[str], out: Path, source: str | None = None) -> None:
+    """Read the files, divide their articles and write both sets of parts, and the questions of the source."""
+    records = [record for file in files for record in read(file)]
     answerable = divide([record for record in records if begins_at_its_offset(record)])
-    write(answerable, Path(out))
+    write(answerable, out)
     unanswerable = [record for record in records if not record["answers"]["text"]]
-    write(with_unanswerable(answerable, unanswerable), Path(out, "v2"))
+    write(with_unanswerable(answerable, unanswerable), out / "v2")
+    if source is not None:
+        held_out = {record["title"] for name in ("choose", "test") for record in answerable[name]}
+        write_part([record for record in read(source) if record["title"] not in held_out], out / "source.json")
+
+
+def read(file: str) -> list[Record]:
+    """Return the questions of a prepared file."""
+    records: list[Record] = json.loads(Path(file).read_text(encoding="utf-8"))["data"]
+    return records
 
 
 def begins_at_its_offset(record: Record) -> bool:
@@ -91,16 +100,21 @@ def write(parts: dict[str, list[Record]], folder: Path) -> None:
     """Write each part as a file and print how large it is; count the defects of the answers in defects.json."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, part in parts.items():
-        text = json.dumps({"data": part}, ensure_ascii=False)
-        (folder / f"{name}.json").write_text(text, encoding="utf-8")
-        print(f"{folder / name}: {len(part):,} questions, {len({record['title'] for record in part})} articles")
+        write_part(part, folder / f"{name}.json")
     counted = {name: defects(part) for name, part in parts.items()}
     (folder / "defects.json").write_text(json.dumps(counted, indent=2) + "\n", encoding="utf-8")
+
+
+def write_part(part: list[Record], path: Path) -> None:
+    """Write questions to a file and print how many they are."""
+    path.write_text(json.dumps({"data": part}, ensure_ascii=False), encoding="utf-8")
+    print(f"{path}: {len(part):,} questions, {len({record['title'] for record in part})} articles")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", metavar="FILE", help="prepared SQuAD files")
-    parser.add_argument("folder", help="of the parts")
+    parser.add_argument("folder", type=Path, help="of the parts")
+    parser.add_argument("--source", metavar="FILE", help="prepared SQuAD file to train a further adapter on")
     given = parser.parse_args()
-    main(*given.files, given.folder)
+    main(given.files, given.folder, given.source)
