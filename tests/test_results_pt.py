@@ -20,6 +20,7 @@ parts: Any = importlib.import_module("parts")
 settings: Any = importlib.import_module("settings")
 collect: Any = importlib.import_module("collect")
 compare: Any = importlib.import_module("compare")
+curve: Any = importlib.import_module("curve")
 
 
 def record(title: str, context: str, answer: str | None, start: int = 0) -> dict[str, Any]:
@@ -244,3 +245,26 @@ def test_a_comparison_without_setups_is_refused(
     with pytest.raises(SystemExit):
         compare.main([str(tmp_path), str(file), *pairs])
     assert message in capsys.readouterr().err
+
+
+def test_curve_has_the_f1_of_the_setups_that_all_files_have(tmp_path: Path) -> None:
+    def row(setups: str, source: str, f1: float) -> dict[str, Any]:
+        scores = {"f1": [f1, f1 - 1, f1 + 1], "f1_deviation": None, "exact": [0, 0, 0], "exact_deviation": None}
+        return {"setups": setups, "source": source, "questions": 1, "contexts": 1, "seeds": [1], **scores}
+
+    rows = {
+        "250": [row("qa", "all", 30), row("qa", "FaQuAD", 50), row("full", "all", 20), row("qa:full", "all", 10)],
+        "1000": [row("full", "all", 40), row("qa", "all", 45), row("lora", "all", 35)],
+    }
+    files = {int(number): tmp_path / f"{number}.json" for number in rows}
+    for number, file in files.items():
+        file.write_text(json.dumps(rows[str(number)]), encoding="utf-8")
+    curves = curve.read_curves(files)
+    assert curves == {"qa": {250: (30, 29, 31), 1000: (45, 44, 46)}, "full": {250: (20, 19, 21), 1000: (40, 39, 41)}}
+    (axes,) = curve.curve_figure(curves).axes
+    lines = {container.get_label(): container.lines[0].get_ydata().tolist() for container in axes.containers}
+    assert lines == {"qa": [30, 45], "full": [20, 40]}
+    curve.main([f"{number}={file}" for number, file in files.items()] + [str(tmp_path / "curve.png")])
+    assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(SystemExit):
+        curve.main(["250=none.json", str(tmp_path / "curve.png")])
