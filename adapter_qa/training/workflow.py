@@ -291,7 +291,9 @@ def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     label_entropy = trainer.label_entropy()
     record.document.label_entropy = label_entropy
     record.write()
-    trainer.add_callback(LabelEntropyCallback(label_entropy))
+    args = trainer.args
+    head_rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
+    trainer.add_callback(LabelEntropyCallback(label_entropy, head_rate))
     checkpoint = record.resume_from
     if checkpoint is not None:
         on_main_process(lambda: check_states(checkpoint))

@@ -176,14 +176,24 @@ def test_span_entropy_by_a_loop(tiny_bert: Path) -> None:
     assert span_entropy(windows) == pytest.approx(total / known)
 
 
+RAISE = "raise --head_learning_rate, e.g. to 1e-2"
+
+
 @pytest.mark.parametrize(
-    ("losses", "noted"),
-    [([2.0], False), ([2.0, 0.7], False), ([0.7, 2.0], True), ([2.0, 2.0, 2.0], True), ([0.7, 1.6], False)],
+    ("losses", "head_rate", "remedy"),
+    [
+        ([2.0], 1e-3, None),
+        ([2.0, 0.7], 1e-3, None),
+        ([0.7, 2.0], 1e-3, RAISE),
+        ([0.7, 2.0], 1e-2, "try another --learning_rate"),
+        ([2.0, 2.0, 2.0], 9e-3, RAISE),
+        ([0.7, 1.6], 1e-3, None),
+    ],
 )
 def test_note_on_a_loss_that_stays(
-    losses: list[float], noted: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    losses: list[float], head_rate: float, remedy: str | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    callback = LabelEntropyCallback(2.0)
+    callback = LabelEntropyCallback(2.0, head_rate)
     args: Any = SimpleNamespace(label_smoothing_factor=0.0)
     for end in range(1, len(losses) + 1):
         history = [{"loss": loss, "step": 50 * number} for number, loss in enumerate(losses[:end], 1)]
@@ -193,8 +203,8 @@ def test_note_on_a_loss_that_stays(
     notes = capsys.readouterr().err
     assert notes == (
         "note: the loss is 2.00, and a model that ignores its input reaches 2.00 (the entropy of the labels): train "
-        "longer, or raise --head_learning_rate, e.g. to 1e-2\n"
-        if noted
+        f"longer, or {remedy}\n"
+        if remedy is not None
         else ""
     )
 
