@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-COPIED = ("runs", "curve", "v2", "untrained_fusion", "adapters", "search", "settings")  # folders of a measurement
+# folders of a measurement
+COPIED = ("runs", "curve", "transfer", "v2", "untrained_fusion", "adapters", "search", "settings")
 RECORDS = (
     *("run.json", "sweep.json", "eval_results.json", "eval_predictions.json"),
     *("predict_results.json", "predict_predictions.json", "calibration.json", "fusion_attention.json"),
