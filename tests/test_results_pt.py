@@ -158,6 +158,30 @@ def test_the_copy_has_float16_weights_and_no_paths(tmp_path: Path, capsys: pytes
 def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="no records of runs"):
         collect.main(str(tmp_path), str(tmp_path / "copy"))
+    (tmp_path / "runs" / "qa_1").mkdir(parents=True)
+    (tmp_path / "runs" / "qa_1" / "run.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(SystemExit, match="runs/qa_1, runs/qa1: no saved adapters in"):
+        collect.main(str(tmp_path), str(tmp_path / "copy"), "runs/qa_1", "runs/qa1")
+    assert not (tmp_path / "copy").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"STEPS": "search tabel"}, "error: STEPS: tabel is unknown; choose from search adapters"),
+        ({"SETUPS": "full qaa"}, "error: SETUPS: qaa is unknown; choose from untrained head full"),
+        ({"PYTHON": "./none"}, "error: PYTHON: ./none is no program"),
+    ],
+)
+def test_unknown_words_are_refused_before_anything_runs(given: dict[str, str], message: str, tmp_path: Path) -> None:
+    folders = {"BASE": "b", "DATA": "d", "NER_TRAIN": "t", "NER_DEV": "d", "OUT": str(tmp_path / "out")}
+    script = Path(parts.__file__).with_name("measure.sh")
+    environment = {**os.environ, **folders, **given}
+    result = subprocess.run(["bash", script], check=False, env=environment, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.startswith(message)
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_pairs_are_compared_on_translated_and_native_questions(
@@ -266,5 +290,9 @@ def test_curve_has_the_f1_of_the_setups_that_all_files_have(tmp_path: Path) -> N
     assert lines == {"qa": [30, 45], "full": [20, 40]}
     curve.main([f"{number}={file}" for number, file in files.items()] + [str(tmp_path / "curve.png")])
     assert (tmp_path / "curve.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(SystemExit):
-        curve.main(["250=none.json", str(tmp_path / "curve.png")])
+    (tmp_path / "other.json").write_text(json.dumps([row("lora", "all", 35)]), encoding="utf-8")
+    first, other = f"250={files[250]}", f"1000={tmp_path}/other.json"
+    for words in (["250=none.json"], [first, first], [f"0={files[250]}"], [first, other]):
+        with pytest.raises(SystemExit):
+            curve.main([*words, str(tmp_path / "none.png")])
+    assert not (tmp_path / "none.png").exists()

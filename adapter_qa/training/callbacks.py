@@ -18,7 +18,6 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.core.readable import count, metric_label
 from adapter_qa.runs.run_document import BestCheckpoint, RunDocument
 from adapter_qa.runs.run_record import RunRecord
-from adapter_qa.training.head_rate import NEW_NER_HEAD_RATE
 from adapter_qa.training.training_args import TrainerArguments
 
 # Share of the entropy of the labels. The mean of a tenth of the losses is off by some percent, and little is learned
@@ -60,12 +59,12 @@ class LabelEntropyCallback(TrainerCallback):
 
     Args:
         label_entropy: in nats; see `data.label_entropy`.
-        head_rate: learning rate of the head.
+        advice: what to try; see `head_rate.advice_on_loss`.
     """
 
-    def __init__(self, label_entropy: float, head_rate: float):
+    def __init__(self, label_entropy: float, advice: str):
         self.label_entropy = label_entropy
-        self.head_rate = head_rate
+        self.advice = advice
         self.has_noted = False
 
     def on_epoch_end(
@@ -79,12 +78,10 @@ class LabelEntropyCallback(TrainerCallback):
         loss = sum(losses) / len(losses)
         if loss >= LEARNED_LITTLE * self.label_entropy:
             self.has_noted = True
-            is_low = self.head_rate < NEW_NER_HEAD_RATE
-            rate = "raise --head_learning_rate, e.g. to 1e-2" if is_low else "try another --learning_rate"
             log_note(
                 [
                     f"the loss is {loss:.2f}, and a model that ignores its input reaches {self.label_entropy:.2f} (the "
-                    f"entropy of the labels): train longer, or {rate}"
+                    f"entropy of the labels): {self.advice}"
                 ]
             )
 

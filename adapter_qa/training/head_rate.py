@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from adapter_qa.config.options import TrainingOptions
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, RunConfig
 from adapter_qa.config.validation import head_rate_problems
 from adapter_qa.models.adapter_setup import AdapterSetup
@@ -48,3 +49,12 @@ def _rate_of_new_head(config: RunConfig, setup: AdapterSetup | None, base_config
     if isinstance(config, MLMRunConfig) or (has_qa_head(base_config) and not config.model.random_init):
         return None
     return NEW_QA_HEAD_FACTOR * config.training.learning_rate
+
+
+def advice_on_loss(training: TrainingOptions) -> str:
+    """Return what to try if a loss stays at the entropy of the labels, with the head's rate that was decided."""
+    rate = training.learning_rate if training.head_learning_rate is None else training.head_learning_rate
+    higher = replace(training, head_learning_rate=NEW_NER_HEAD_RATE)
+    if rate < NEW_NER_HEAD_RATE and not head_rate_problems(higher):
+        return f"train longer, or raise --head_learning_rate, e.g. to {NEW_NER_HEAD_RATE:g}"
+    return "train longer, or try another --learning_rate"

@@ -66,6 +66,7 @@ from adapter_qa.runs.run_document import read_run_document
 from adapter_qa.runs.run_record import RunRecord
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import LabelEntropyCallback, best_evaluation, end_of_training, record_history
+from adapter_qa.training.head_rate import advice_on_loss
 from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, RunContext
 from adapter_qa.training.run_messages import print_result, print_scores
 from adapter_qa.training.run_summary import units
@@ -291,9 +292,8 @@ def _train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
     label_entropy = trainer.label_entropy()
     record.document.label_entropy = label_entropy
     record.write()
-    args = trainer.args
-    head_rate = args.learning_rate if args.head_learning_rate is None else args.head_learning_rate
-    trainer.add_callback(LabelEntropyCallback(label_entropy, head_rate))
+    options = replace(run.config.training, head_learning_rate=trainer.args.head_learning_rate)
+    trainer.add_callback(LabelEntropyCallback(label_entropy, advice_on_loss(options)))
     checkpoint = record.resume_from
     if checkpoint is not None:
         on_main_process(lambda: check_states(checkpoint))

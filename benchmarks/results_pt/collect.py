@@ -35,6 +35,9 @@ def main(measurement: str, copy: str, *with_weights: str) -> None:
         for file in (source / run).glob("adapters-*/**/*")
         if file.is_file() and file.name != "README.md"  # the card names the base of this machine
     ]
+    without = [run for run in with_weights if not any((source / run).glob("adapters-*"))]
+    if without:
+        sys.exit(f"error: {', '.join(without)}: no saved adapters in {measurement}; give runs such as runs/qa_1")
     if not files:
         sys.exit(f"error: {measurement}: no records of runs; give the OUT folder of measure.sh")
     for file in dict.fromkeys((*files, *saved)):

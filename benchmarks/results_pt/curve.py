@@ -39,10 +39,15 @@ def main(argv: Sequence[str]) -> None:
     files: dict[int, Path] = {}
     for word in options.files:
         questions, _, file = word.partition("=")
-        if not questions.isdecimal() or not Path(file).is_file():
-            parser.error(f"{word}: give a number of questions, =, and a file that compare.py --json wrote")
+        if not questions.isdecimal() or int(questions) in (0, *files) or not Path(file).is_file():
+            parser.error(f"{word}: give a number of questions, each once, =, and a file that compare.py --json wrote")
         files[int(questions)] = Path(file)
-    options.picture.write_bytes(as_png(curve_figure(read_curves(files))))
+    curves = read_curves(files)
+    if not 0 < len(curves) <= len(COLOURS):
+        parser.error(
+            f"the files have {len(curves)} setups in common; at least 1 and at most {len(COLOURS)} can be drawn"
+        )
+    options.picture.write_bytes(as_png(curve_figure(curves)))
 
 
 def read_curves(files: dict[int, Path]) -> Curves:

@@ -42,6 +42,24 @@ if [ "$SETTINGS" ] && [[ " $STEPS " == *" search "* ]]; then
     echo "error: SETTINGS and the step search: a search writes settings of its own; leave out one of them" >&2
     exit 2
 fi
+# check NAME ALLOWED WORD ...: refuse words that are not among the allowed ones.
+check() {
+    local name=$1 allowed=$2 word
+    for word in "${@:3}"; do
+        if [[ " $allowed " != *" $word "* ]]; then
+            echo "error: $name: $word is unknown; choose from $allowed" >&2
+            exit 2
+        fi
+    done
+}
+# shellcheck disable=SC2086  # words
+check STEPS "search adapters train curve transfer v2 untrained_fusion table" $STEPS
+# shellcheck disable=SC2086  # words
+check SETUPS "untrained head full lora qa lang_qa fusion control fusion_ner_lang fusion_without_language fusion_qa_qa" \
+    $SETUPS
+if ! found=$(command -v "$PYTHON"); then echo "error: PYTHON: $PYTHON is no program" >&2; exit 2; fi
+if [[ $found != /* ]]; then found=$PWD/$found; fi  # the working directory changes below
+PYTHON=$found
 mkdir -p "$OUT"
 # link FILE NAME: link a file or folder as $OUT/NAME; what was linked before must be the same.
 link() {
@@ -123,10 +141,6 @@ train_setup() {
     fusion_qa_qa)
         train settings/fusion.yaml "$folder" "$seed" "$FUSION_EPOCHS" "${language[@]}" \
             --fuse_adapters "qa=runs/lang_qa_$seed" "qa_v2=v2/lang_qa_$seed"
-        ;;
-    *)
-        echo "error: SETUPS: $setup is unknown" >&2
-        exit 2
         ;;
     esac
 }
@@ -217,11 +231,6 @@ for step in $STEPS; do
         run report_qa.py runs --split predict --output_dir report --overwrite
         # shellcheck disable=SC2086  # words
         "$PYTHON" "$here/compare.py" runs data/test.json $PAIRS --json report/compared.json
-        ;;
-    *)
-        echo "error: STEPS: $step is unknown; choose from search, adapters, train, curve, transfer, v2, untrained_fusion," \
-            "table" >&2
-        exit 2
         ;;
     esac
 done

@@ -47,7 +47,7 @@ from adapter_qa.models.save import trainable_state
 from adapter_qa.models.setup_decisions import resolve_setup
 from adapter_qa.runs.run_document import RunDocument
 from adapter_qa.training.callbacks import LabelEntropyCallback, record_history
-from adapter_qa.training.head_rate import decided_head_rate
+from adapter_qa.training.head_rate import advice_on_loss, decided_head_rate
 from adapter_qa.training.resumed_options import ResumedRun, resumed_run
 
 
@@ -176,24 +176,12 @@ def test_span_entropy_by_a_loop(tiny_bert: Path) -> None:
     assert span_entropy(windows) == pytest.approx(total / known)
 
 
-RAISE = "raise --head_learning_rate, e.g. to 1e-2"
-
-
 @pytest.mark.parametrize(
-    ("losses", "head_rate", "remedy"),
-    [
-        ([2.0], 1e-3, None),
-        ([2.0, 0.7], 1e-3, None),
-        ([0.7, 2.0], 1e-3, RAISE),
-        ([0.7, 2.0], 1e-2, "try another --learning_rate"),
-        ([2.0, 2.0, 2.0], 9e-3, RAISE),
-        ([0.7, 1.6], 1e-3, None),
-    ],
+    ("losses", "noted"),
+    [([2.0], False), ([2.0, 0.7], False), ([0.7, 2.0], True), ([2.0, 2.0, 2.0], True), ([0.7, 1.6], False)],
 )
-def test_note_on_a_loss_that_stays(
-    losses: list[float], head_rate: float, remedy: str | None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    callback = LabelEntropyCallback(2.0, head_rate)
+def test_note_on_a_loss_that_stays(losses: list[float], noted: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    callback = LabelEntropyCallback(2.0, "train longer")
     args: Any = SimpleNamespace(label_smoothing_factor=0.0)
     for end in range(1, len(losses) + 1):
         history = [{"loss": loss, "step": 50 * number} for number, loss in enumerate(losses[:end], 1)]
@@ -203,10 +191,25 @@ def test_note_on_a_loss_that_stays(
     notes = capsys.readouterr().err
     assert notes == (
         "note: the loss is 2.00, and a model that ignores its input reaches 2.00 (the entropy of the labels): train "
-        f"longer, or {remedy}\n"
-        if remedy is not None
+        "longer\n"
+        if noted
         else ""
     )
+
+
+@pytest.mark.parametrize(
+    ("options", "can_rise"),
+    [
+        ({"learning_rate": 1e-4}, True),
+        ({"learning_rate": 1e-4, "head_learning_rate": 9e-3}, True),
+        ({"learning_rate": 1e-4, "head_learning_rate": 1e-2}, False),
+        ({"learning_rate": 2e-2}, False),
+        ({"learning_rate": 1e-4, "optim": "lomo"}, False),  # one rate for all weights
+    ],
+)
+def test_advice_on_a_loss_that_stays(options: dict[str, Any], can_rise: bool) -> None:
+    rate = "raise --head_learning_rate, e.g. to 0.01" if can_rise else "try another --learning_rate"
+    assert advice_on_loss(TrainingOptions(**options)) == f"train longer, or {rate}"
 
 
 def ner_config(**training: Any) -> NERRunConfig:
