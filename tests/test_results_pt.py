@@ -51,6 +51,7 @@ def test_parts_share_no_article_and_no_context(tmp_path: Path) -> None:
     parts.main([str(file)], tmp_path / "parts", str(source))
     train, choose, test = (titles(tmp_path / "parts" / f"{name}.json") for name in ("train", "choose", "test"))
     assert test == ["Rhine"]
+    assert titles(tmp_path / "parts" / "next.json") == []
     assert len(choose) == 8  # two articles of four questions are nearest to 12 % of 80
     assert len(train) == 72
     assert not set(train) & set(choose)

@@ -158,17 +158,22 @@ train_curve() {
         --fuse_adapters "qa=$folder/lang_qa_$seed" ner=adapters/ner
 }
 
-# train_transfer SEED: train a QA adapter on the questions of another source, and use it for the first 250 questions in
-# three ways: fused with their own adapter, trained further on them, and not at all (the control of the fusion).
+# train_transfer SEED: train a QA adapter on the questions of another source, and use it for the first 250 questions:
+# fused with their own adapter, the fusion trained on the same questions or on the next 250; trained further on them;
+# and not at all (the control of the fusion).
 train_transfer() {
-    local seed=$1 few=(--max_train_samples 250 --eval_strategy no) source=transfer/source_$1
+    local seed=$1 few=(--max_train_samples 250 --eval_strategy no) folder=transfer
+    local qa=qa=curve/250/qa_$seed source=source=$folder/source_$seed
     questions=source
-    train settings/qa.yaml "$source" "$seed" 4 --eval_strategy no
+    train settings/qa.yaml "$folder/source_$seed" "$seed" 4 --eval_strategy no
     questions=train
-    train settings/fusion.yaml "transfer/fusion_$seed" "$seed" 4 "${few[@]}" \
-        --fuse_adapters "qa=curve/250/qa_$seed" "source=$source"
-    train settings/qa.yaml "transfer/control_$seed" "$seed" 12 "${few[@]}"
-    train settings/qa.yaml "transfer/continued_$seed" "$seed" 8 "${few[@]}" --load_adapter "$source"
+    train settings/fusion.yaml "$folder/fusion_$seed" "$seed" 4 "${few[@]}" --fuse_adapters "$qa" "$source"
+    train settings/fusion.yaml "$folder/fusion_source_head_$seed" "$seed" 4 "${few[@]}" --fuse_adapters "$source" "$qa"
+    train settings/qa.yaml "$folder/control_$seed" "$seed" 12 "${few[@]}"
+    train settings/qa.yaml "$folder/continued_$seed" "$seed" 8 "${few[@]}" --load_adapter "$folder/source_$seed"
+    questions=next
+    train settings/fusion.yaml "$folder/fusion_unseen_$seed" "$seed" 4 --eval_strategy no --fuse_adapters "$qa" "$source"
+    questions=train
 }
 
 # evaluate_untrained_fusion NAME ADAPTER ...: evaluate a fusion as it begins. Its head is that of the first adapter, which
