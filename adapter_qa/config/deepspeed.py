@@ -31,6 +31,7 @@ OBJECTS = {
     "optimizer": '{"type": "AdamW"}',
 }
 OBJECTS_OF_ZERO = {"offload_optimizer": _OFFLOAD, "offload_param": _OFFLOAD}
+PARAMS = {"scheduler": '{"warmup_num_steps": "auto"}', "optimizer": '{"lr": "auto"}'}
 
 
 def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str]]:
@@ -58,6 +59,11 @@ def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str
         for parent, examples in ((config, OBJECTS), (zero, OBJECTS_OF_ZERO))
         for name, example in examples.items()
         if not isinstance(parent.get(name, {}), dict)
+    }
+    others |= {
+        f"{name}.params": example
+        for name, example in PARAMS.items()
+        if name not in others and not isinstance(config.get(name, {}).get("params", {}), dict)
     }
     if others:
         raise UserError([f"--deepspeed {path}: {name} must be an object, such as {others[name]}" for name in others])

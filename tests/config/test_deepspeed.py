@@ -88,3 +88,15 @@ def test_other_files_are_refused(tmp_path: Path, content: str | None) -> None:
     (problem,) = caught.value.problems
     assert problem.startswith(f"--deepspeed {path}: ")
     assert "\n" not in problem
+
+
+@pytest.mark.parametrize("params", [None, []])
+def test_parameters_must_be_objects(tmp_path: Path, params: Any) -> None:
+    blocks = {"scheduler": {"type": "WarmupLR", "params": params}, "optimizer": {"type": "AdamW", "params": params}}
+    path = write(tmp_path / "ds.json", STAGE_2 | blocks)
+    with pytest.raises(UserError) as caught:
+        read_deepspeed(path, warmup=False)
+    assert caught.value.problems == [
+        f'--deepspeed {path}: scheduler.params must be an object, such as {{"warmup_num_steps": "auto"}}',
+        f'--deepspeed {path}: optimizer.params must be an object, such as {{"lr": "auto"}}',
+    ]
