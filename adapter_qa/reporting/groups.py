@@ -1,8 +1,9 @@
 """Group runs that differ in their seeds only, and compare the settings of groups.
 
 Two runs belong to one group if their options and data are the same except for the seeds and for options that do not
-change the result. Adapters from other runs count as the same adapters if those other runs belong to one group. A chain
-of runs that was repeated with several seeds therefore makes one group per step.
+change the result. Single folds also have the same seed, since it decides which questions are in a fold. Adapters from
+other runs count as the same adapters if those other runs belong to one group. A chain of runs that was repeated with
+several seeds therefore makes one group per step.
 
 Scores are compared only among groups that were evaluated on the same questions, sentences or text (`Evaluated`).
 """
@@ -26,7 +27,7 @@ from adapter_qa.core.errors import UserError
 from adapter_qa.models.tasks import TASKS
 from adapter_qa.reporting.paired import PairedRow
 from adapter_qa.reporting.run_names import short_names
-from adapter_qa.reporting.runs import SEED_MEASURES, Run, is_number, read_run
+from adapter_qa.reporting.runs import SEED_MEASURES, Fold, Run, is_number, read_run
 from adapter_qa.runs.layout import RUN_FILE
 from adapter_qa.runs.run_record import NEUTRAL_OPTIONS
 
@@ -43,6 +44,8 @@ BEFORE = values_before(
     group for group in vars(options_module).values() if isinstance(group, type) and is_dataclass(group)
 )
 MAX_CHAIN = 5  # runs built on runs; a language adapter under a QA adapter under a fusion makes three
+
+GroupKey = tuple[str, Fold | None] | Path
 
 
 class MeanStd(NamedTuple):
@@ -189,12 +192,12 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         language adapters; within them groups with the same `Evaluated` are together, the most questions first; within
         those the finished ones come first, sorted by F1 or perplexity.
     """
-    # The key of a group is a digest of the settings, or the folder of an unfinished run.
-    settings: dict[str | Path, dict[str, Any]] = {}
-    repeats: dict[tuple[str | Path, tuple[str, ...]], list[Run]] = {}  # by group and seeds
+    # The key of a group is a digest of the settings with the fold, or the folder of an unfinished run.
+    settings: dict[GroupKey, dict[str, Any]] = {}
+    repeats: dict[tuple[GroupKey, tuple[str, ...]], list[Run]] = {}  # by group and seeds
     for run in runs:
         run_settings = comparable_settings(run)
-        key = _digest(run_settings) if run.finished else run.folder
+        key: GroupKey = (_digest(run_settings), run.fold) if run.finished else run.folder
         settings[key] = run_settings
         repeats.setdefault((key, chain_seeds(run)), []).append(run)
     notes = [
@@ -202,7 +205,7 @@ def group_runs(runs: Sequence[Run]) -> tuple[list[Group], list[str]]:
         for repeated in repeats.values()
         for run in repeated[:-1]
     ]
-    members: dict[str | Path, dict[tuple[str, ...], Run]] = {}
+    members: dict[GroupKey, dict[tuple[str, ...], Run]] = {}
     for (key, seeds), repeated in repeats.items():
         members.setdefault(key, {})[seeds] = repeated[-1]
     groups = []

@@ -152,6 +152,16 @@ def test_groups_are_divided_by_what_they_were_evaluated_on(tmp_path: Path) -> No
     assert [group.number for members in divided for group in members] == [1, 2, 3, 4, 5]
 
 
+def test_single_folds_of_different_seeds_are_not_one_group(tmp_path: Path) -> None:
+    """The seed decides which questions are in a fold."""
+    options: dict[str, Any] = {"folds": 3, "fold_by": "context", "fold_choosing_share": 0.1, "validation_file": None}
+    for seed in (1, 2):
+        make_run(tmp_path / f"fold_of_seed_{seed}", 50.0 + seed, seed=seed, fold=1, **options)
+        make_run(tmp_path / f"cv_of_seed_{seed}", 60.0 + seed, seed=seed, **options)
+    groups = [[run.folder.name for run in group.runs] for group in groups_in(tmp_path)]
+    assert sorted(groups) == [["cv_of_seed_1", "cv_of_seed_2"], ["fold_of_seed_1"], ["fold_of_seed_2"]]
+
+
 def test_perplexity_is_compared_for_the_same_base_only(tmp_path: Path) -> None:
     for name, base in (("a", "bert"), ("b", "bert"), ("c", "roberta")):
         run = make_run(tmp_path / name, model_name_or_path=base, weight_decay=ord(name))
