@@ -445,8 +445,13 @@ def _check_with_trainer(path: Path, sweep: Sweep, *, dry_run: bool) -> None:
             continue
         of_files |= dict.fromkeys(problems_of_files(config))
         problems |= dict.fromkeys(validate_config(config))
-        if not config.training.do_eval and config.data.folds is None:
-            problems[f"options: do_eval is not true; trials are compared by the evaluation's {sweep.metric}"] = None
+        if not config.training.do_eval and not config.is_cross_validation:
+            cause = (
+                "do_eval is not true"
+                if config.data.fold is None
+                else "with fold_choosing_share 0 a fold is not evaluated"
+            )
+            problems[f"options: {cause}; trials are compared by the evaluation's {sweep.metric}"] = None
     if dry_run:
         log_note(f"{path}: {problem}" for problem in of_files)
         problems = {problem: None for problem in problems if problem not in of_files}

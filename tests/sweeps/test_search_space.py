@@ -82,6 +82,8 @@ def test_kinds_with_brackets_and_commas_are_choices(write_sweep: WriteSweep) -> 
         read_sweep(write_sweep(trials=..., search={"adapter_config": ["lora[r=0]", "ia3"]}))
 
 
+# Options of a cross-validation, which takes neither of the two that `write_sweep` gives to every sweep.
+FOLDS = {"folds": 3, "validation_file": None, "do_eval": None}
 WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"trials": 0}, ["trials 0: Expected int >= 1"]),
     ({"trials": ..., "sampler": "tpe"}, ["trials is missing; give the number of trials"]),
@@ -118,6 +120,10 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
         ],
     ),
     ({"options": {"do_eval": False}}, ["options: do_eval is not true; trials are compared by the evaluation's f1"]),
+    (
+        {"options": FOLDS | {"fold": 1, "fold_choosing_share": 0}},
+        ["options: with fold_choosing_share 0 a fold is not evaluated; trials are compared by the evaluation's f1"],
+    ),
     ({"options": {"warmup_ratio": 7}}, ["--warmup_ratio 7: must be between 0 and 1"]),
     ({"options": {"seed": 7}}, ["seed is given in options and search: seed; give it once"]),
     ({"search": {}}, ["search is empty; give a mapping such as 'learning_rate: {low: 1e-5, high: 1e-3}'"]),
