@@ -50,7 +50,7 @@ class RunRecord:
         document: the content of the file.
         resume_from: newest complete checkpoint of an interrupted run with the same options, if any.
         finished: whether the folder holds a finished run with the same options.
-        replaces: whether files of an earlier run in the folder are removed when this run begins.
+        replaces: whether files of an earlier run, or of folds that ran alone, are removed when this run begins.
         begun: whether this process uses the folder and writes the file; of several processes only one does.
         started: time of `time.perf_counter` in seconds.
         previous: content of the run.json that was in the folder when it was opened; None if there was none.
@@ -129,7 +129,7 @@ def open_run(
         script: file name of the script.
         options: the value of every option.
         earlier: the values of options that the run.json of an earlier version lacks.
-        overwrite: whether files of an earlier run are to be removed when this run begins.
+        overwrite: whether files of an earlier run, if there is one, are to be removed when this run begins.
 
     Raises:
         UserError: the folder is not writable, holds another run or other files, or another process works there.
@@ -156,8 +156,8 @@ def open_run(
     if os.access(folder / LOCK_FILE, os.W_OK):
         lock_run_dir(folder)
     record.previous = _content(folder / RUN_FILE)
+    record.replaces = overwrite
     if record.previous is not None:
-        record.replaces = overwrite
         if not overwrite:
             _resume_or_reject(record, folder, earlier or {})
     elif folder.is_dir() and any(not _is_of_a_run(path) for path in folder.iterdir()):
@@ -268,7 +268,7 @@ def _is_removed(name: str) -> bool:
 def _remove_old_run(folder: Path) -> None:
     """Remove what runs write, and nothing else.
 
-    run.json is removed last: without it, the remaining files would be treated as the user's.
+    run.json is removed last, if there is one: without it, the remaining files would be treated as the user's.
     """
     removed = [path for path in folder.iterdir() if _is_removed(path.name)]
     if (folder / FULL_FILE).is_file():

@@ -107,11 +107,11 @@ def start_run(
     config, setup, training, precision_reason = _decide_options(config, setup, base_config)
     folder = _folder(training)
     overwrite = bool(training.overwrite_output_dir)
-    if folder is not None and overwrite and (folder / RUN_FILE).is_file():
-        _check_sources_remain(folder, config.model, setup)
     args = resolve_training_args(training)
     options, earlier = options_record(config, args), values_before(config.groups())
     record = on_main_process(lambda: open_run(folder, argv, script, options, earlier=earlier, overwrite=overwrite))
+    if record.folder is not None and record.replaces:
+        _check_sources_remain(record.folder, config.model, setup)
     if setup is not None:
         _record_setup(record, setup)
     # Otherwise trackio would choose a new name when the run resumes. In run.json the option stays as it was given.

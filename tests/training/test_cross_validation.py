@@ -268,6 +268,36 @@ def test_an_interrupted_one_resumes_in_its_fold(
     assert (again.returncode, again.stdout.count("this run is finished")) == (0, 1)
 
 
+@pytest.mark.parametrize("changes", [(), ("--learning_rate", 1e-2)], ids=["same options", "other options"])
+def test_overwriting_replaces_a_fold_that_ran_alone(
+    whole: Path, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: tuple[object, ...]
+) -> None:
+    folder = tmp_path / "cv"
+    shutil.copytree(whole / "fold_1", folder / "fold_1")
+    folds: list[bool] = []
+    monkeypatch.setattr(
+        run_qa_adapter,
+        "train_once",
+        lambda argv, config: folds.append(Path(config.training.output_dir, "fold_1").exists()),
+    )
+    run = train(command, folder, "--overwrite_output_dir", *changes)
+    assert folds == [False, False], run.stderr
+
+
+def test_overwriting_folds_removes_nothing_that_is_loaded(whole: Path, command: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "cv"
+    shutil.copytree(whole / "fold_1", folder / "fold_1")
+    base = folder / "fold_1" / "base"
+    shutil.copytree(command[1], base)
+    run = train(command, folder, "--overwrite_output_dir", "--model_name_or_path", base)
+    assert run.returncode == 2
+    assert (
+        f"error: --output_dir {folder}: --overwrite_output_dir would remove {base}, which this run loads; give another "
+        "folder"
+    ) in run.stderr.splitlines()
+    assert base.exists()
+
+
 def test_a_new_fold_computes_as_its_cross_validation_began(command: list[str], tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"options": {"bf16": True, "fp16": False}}), encoding="utf-8")
     argv = override(command, "--output_dir", tmp_path, "--fold", 1)
