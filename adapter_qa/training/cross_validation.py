@@ -21,7 +21,7 @@ import numpy as np
 
 from adapter_qa.config.options import QADataOptions
 from adapter_qa.config.run_configs import QARunConfig
-from adapter_qa.core.errors import RunError, UserError
+from adapter_qa.core.errors import RunError, UserError, raise_if_any
 from adapter_qa.core.files import json_lines, read_bytes, write_chunks, write_json
 from adapter_qa.core.messages import print_main
 from adapter_qa.core.process_state import restored_process
@@ -39,7 +39,7 @@ from adapter_qa.runs.layout import (
     results_file,
 )
 from adapter_qa.runs.lock import released_locks
-from adapter_qa.runs.run_document import DataSource, RunDocument, read_run_document
+from adapter_qa.runs.run_document import UNKNOWN_RUN, DataSource, RunDocument, read_run_document
 from adapter_qa.training import workflow
 from adapter_qa.training.qa_data import GROUP_COUNTS, Fold, load_all_questions, load_folds, make_folds
 from adapter_qa.training.run_context import RunContext
@@ -96,6 +96,7 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
         run_fold: runs one fold; its options name the fold.
 
     Raises:
+        UserError: a fold was finished on other questions than it has now; nothing is written then.
         ReportedError: a fold raised it. The same command continues with that fold.
     """
     folder = run.record.folder
@@ -103,6 +104,8 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
         return
     questions, source = load_all_questions(config)
     folds = make_folds(config, questions, source)
+    if not run.record.replaces:
+        _check_finished_folds(folds, folder)
     training = replace(config.training, output_dir=str(folder), overwrite_output_dir=False)  # the folder is new by then
     run.record.begin()
     with workflow.failure_recorded(run):
@@ -118,6 +121,31 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
                 run_fold(replace(config, data=options, training=training, given=config.given | {"fold"}))
                 gc.collect()  # trainer and model refer to each other, and the next fold may need their memory
         _pool(run, folds, questions, folder)
+
+
+def _check_finished_folds(folds: Sequence[Fold], folder: Path) -> None:
+    """Check that the finished folds were scored on the present questions, before another fold is trained.
+
+    Raises:
+        UserError: one was not.
+        RunError: the run.json of a fold is damaged.
+    """
+    problems = []
+    for fold in folds:
+        path = fold_folder(folder, fold.number)
+        record = _read_record(path) if (path / RUN_FILE).is_file() else UNKNOWN_RUN
+        if record.status == "finished" and not _has_scored(record, fold):
+            problems.append(
+                f"{path}: was not finished on the present questions of fold {fold.number}; give the --train_file and "
+                "the options of then, another --output_dir, or --overwrite_output_dir to start anew"
+            )
+    raise_if_any(problems)
+
+
+def _has_scored(record: RunDocument, fold: Fold) -> bool:
+    """Return whether a run was scored on the present questions of a fold."""
+    answered, expected = record.data.get("predict", DataSource()), fold.splits["predict"].source
+    return (answered.sha256, answered.groups_sha256) == (expected.sha256, expected.groups_sha256)
 
 
 def print_folds(config: QARunConfig) -> list[dict[str, Any]]:
@@ -183,9 +211,7 @@ def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
         RunError: if the fold is not finished, or a file is damaged or of other questions.
     """
     record = _read_record(folder)
-    answered, expected = record.data.get("predict", DataSource()), fold.splits["predict"]
-    found = (answered.sha256, answered.groups_sha256)
-    if record.status != "finished" or found != (expected.source.sha256, expected.source.groups_sha256):
+    if record.status != "finished" or not _has_scored(record, fold):
         raise RunError(
             f"{folder}: was not finished on the present questions of fold {fold.number}; --overwrite_output_dir "
             "starts anew"
@@ -193,7 +219,7 @@ def _read_fold(fold: Fold, folder: Path, version_2: bool) -> _FoldResult:
     answers = _read(folder / predictions_file("predict"), dict[str, str])
     candidates = _read(folder / nbest_file("predict"), dict[str, msgspec.Raw])
     null_odds = _read(folder / null_odds_file("predict"), dict[str, float]) if version_2 else {}
-    ids = {question.id for question in expected.questions}
+    ids = {question.id for question in fold.splits["predict"].questions}
     if answers.keys() != ids or candidates.keys() != ids or (version_2 and null_odds.keys() != ids):
         raise RunError(f"{folder}: does not answer the questions of fold {fold.number}; {REMEDY}")
     return _FoldResult(fold, record, answers, candidates, null_odds)

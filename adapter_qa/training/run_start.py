@@ -119,7 +119,7 @@ def start_run(
     set_seed(args.seed)
     sources = {name: split.source for name, split in splits.items()}
     if record.folder is not None and (record.finished or record.resume_from is not None):
-        _check_data_unchanged(record.folder, sources, finished=record.finished)
+        _check_data_unchanged(record.folder, config, sources, finished=record.finished)
     record.document.data = sources
     return RunContext(config, setup, args, precision_reason, record)
 
@@ -244,7 +244,9 @@ def _check_sources_remain(folder: Path, options: ModelOptions, setup: AdapterSet
             )
 
 
-def _check_data_unchanged(folder: Path, sources: Mapping[str, DataSource], *, finished: bool) -> None:
+def _check_data_unchanged(
+    folder: Path, config: RunConfig, sources: Mapping[str, DataSource], *, finished: bool
+) -> None:
     """Compare the files of a run with those that the run in its folder began with; a finished one gets a note.
 
     Raises:
@@ -252,14 +254,13 @@ def _check_data_unchanged(folder: Path, sources: Mapping[str, DataSource], *, fi
     """
     recorded = read_run_document(folder).data
     changed = []
-    options = {"train": "train_file", "eval": "validation_file"}
-    if finished:  # an interrupted run reads these later
-        options |= {"calibration": "calibration_file", "predict": "test_file"}
-    for name, option in options.items():
-        before = [file.sha256 for file in recorded.get(name, DataSource()).fingerprints]
-        now_read = sources.get(name, DataSource()).fingerprints
+    for split in config.all_splits():
+        if not finished and split.name not in ("train", "eval"):
+            continue  # read after the training
+        before = [file.sha256 for file in recorded.get(split.name, DataSource()).fingerprints]
+        now_read = sources.get(split.name, DataSource()).fingerprints
         if before and before != [file.sha256 for file in now_read]:
-            changed.append(f"--{option} {', '.join(file.file for file in now_read)}")
+            changed.append(f"--{split.option} {', '.join(file.file for file in now_read)}")
     if not changed:
         return
     problem = f"{folder}: {' and '.join(changed)} changed since this run began"

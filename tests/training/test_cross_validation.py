@@ -307,18 +307,53 @@ def test_a_new_fold_computes_as_its_cross_validation_began(command: list[str], t
     assert run.precision_reason == f"as the run in {tmp_path} began"
 
 
-def test_a_fold_of_other_questions_is_not_scored(whole: Path, command: list[str], tmp_path: Path) -> None:
+def test_a_fold_of_other_questions_is_refused_before_another_one_is_trained(
+    whole: Path, command: list[str], data: Path, tmp_path: Path
+) -> None:
+    folder, changed = tmp_path / "cv", tmp_path / "all.json"
+    shutil.copytree(whole / "fold_2", folder / "fold_2")
+    changed.write_bytes(data.read_bytes() + b"\n")
+    run = train(command, folder, "--train_file", changed)
+    assert run.returncode == 2
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        f"error: {folder / 'fold_2'}: was not finished on the present questions of fold 2; give the --train_file and "
+        "the options of then, another --output_dir, or --overwrite_output_dir to start anew"
+    ]
+    assert [path.name for path in folder.iterdir()] == ["fold_2"]
+
+
+def test_a_fold_that_is_not_finished_is_not_scored(
+    whole: Path, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "cv"
     shutil.copytree(whole, folder)
-    for path, change in (
-        (folder / "run.json", {"status": "interrupted"}),
-        (folder / "fold_2" / "run.json", {"data": {"predict": {"sha256": "0" * 64}}}),
-    ):
-        path.write_text(json.dumps(read(path) | change), encoding="utf-8")
+    for path in (folder / "run.json", folder / "fold_2" / "run.json"):
+        path.write_text(json.dumps(read(path) | {"status": "interrupted"}), encoding="utf-8")
+    monkeypatch.setattr(run_qa_adapter, "train_once", lambda argv, config: None)
     run = train(command, folder)
     assert run.returncode == 1
     assert f"error: {folder / 'fold_2'}: was not finished on the present questions of fold 2" in run.stderr
     assert read(folder / "run.json")["status"] == "failed"
+
+
+def test_a_finished_fold_notes_that_its_file_has_changed(
+    whole: Path, command: list[str], data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "cv"
+    shutil.copytree(whole / "fold_2", folder / "fold_2")
+    content = data.read_bytes()
+    try:
+        data.write_bytes(content + b"\n")
+        run = train(command, folder, "--fold", 2)
+    finally:
+        data.write_bytes(content)
+    assert run.returncode == 0, run.stderr
+    (note,) = [line for line in run.stderr.splitlines() if "changed since" in line]
+    assert note == (
+        f"note: {folder / 'fold_2'}: --train_file {data} changed since this run began; --overwrite_output_dir does it "
+        "again"
+    )
 
 
 def test_a_report_shows_one_row(whole: Path, command: list[str], data: Path, tmp_path: Path) -> None:
