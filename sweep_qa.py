@@ -103,8 +103,7 @@ def read_options(argv: list[str]) -> SweepOptions:
     parser.add_argument(
         "--dry_run",
         action="store_true",
-        help=f"print the commands of {DRY_RUN_TRIALS} trials; missing data files are noted, models and adapters are "
-        "not looked for",
+        help=f"print the commands of {DRY_RUN_TRIALS} trials; missing files, folders and a missing launcher are noted",
     )
     args = parser.parse_args(argv)
     problems = []

@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import shlex
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -213,7 +214,7 @@ def read_sweep(path: Path, *, dry_run: bool = False) -> Sweep:
 
     Args:
         path: of the file.
-        dry_run: whether problems with data files, such as missing ones, are only noted.
+        dry_run: whether problems with the paths of data, models and adapters, and a missing launcher, are only noted.
 
     Raises:
         UserError: if the file is not YAML, has unknown entries or options, or values that a sweep or the trainer's
@@ -421,7 +422,7 @@ def _check_with_trainer(path: Path, sweep: Sweep, *, dry_run: bool) -> None:
 
     Raises:
         UserError: if an option is given in two places, or the trainer would refuse a value. In a dry run, problems with
-            data files are notes.
+            the paths of data, models and adapters, and a missing launcher, are notes.
     """
     candidates = {name: entry.values_to_check() for name, entry in sweep.search.items()}
     sources: dict[str, list[str]] = {option: ["options"] for option in sweep.options}
@@ -435,30 +436,33 @@ def _check_with_trainer(path: Path, sweep: Sweep, *, dry_run: bool) -> None:
     )
     first = {name: values[0] for name, values in candidates.items()}
     trials = [first | {name: value} for name, values in candidates.items() for value in values]
-    problems: dict[str, None] = {}
-    of_files: dict[str, None] = {}
+    of_files = dict.fromkeys(_launcher_problems(sweep.launcher))
+    problems = dict(of_files)
     for params in trials:
         try:
-            config = _trial_config(sweep, params)
+            config = trial_config(sweep, params)
         except UserError as error:
             problems |= dict.fromkeys(error.problems)
             continue
         of_files |= dict.fromkeys(problems_of_files(config))
         problems |= dict.fromkeys(validate_config(config))
-        if not config.training.do_eval and not config.is_cross_validation:
-            cause = (
-                "do_eval is not true"
-                if config.data.fold is None
-                else "with fold_choosing_share 0 a fold is not evaluated"
-            )
-            problems[f"options: {cause}; trials are compared by the evaluation's {sweep.metric}"] = None
+        if config.data.fold is not None:  # its run.json is not in the folder of the trial
+            problems["fold: a trial is a whole cross-validation, not one of its folds; leave it out"] = None
+        elif not config.training.do_eval and config.data.folds is None:
+            problems[f"options: do_eval is not true; trials are compared by the evaluation's {sweep.metric}"] = None
     if dry_run:
         log_note(f"{path}: {problem}" for problem in of_files)
         problems = {problem: None for problem in problems if problem not in of_files}
     raise_if_any([f"{path}: {problem}" for problem in problems])
 
 
-def _trial_config(sweep: Sweep, params: dict[str, Any]) -> QARunConfig:
+def _launcher_problems(launcher: Sequence[str]) -> list[str]:
+    if launcher and shutil.which(launcher[0]) is None:
+        return [f"launcher {launcher[0]}: no such program; give its name as in a shell, or its path"]
+    return []
+
+
+def trial_config(sweep: Sweep, params: dict[str, Any]) -> QARunConfig:
     """Return what the trainer reads from the options of a trial, or raise UserError with what it cannot parse."""
     with contextlib.redirect_stderr(io.StringIO()):  # every trial prints the notes itself
         return trainer_parser().parse(sweep.trainer_args(params))

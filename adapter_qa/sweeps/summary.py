@@ -12,6 +12,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.core.readable import duration, metric_label, metric_value, script_command
 from adapter_qa.runs.layout import JOURNAL_FILE, PARALLEL_FILE, SWEEP_FILE, TRIALS_FOLDER, trial_folder
 from adapter_qa.sweeps.analysis import draw_trials, importance
+from adapter_qa.sweeps.search_space import trial_config
 from adapter_qa.sweeps.study import STATES, TrialStore
 from adapter_qa.sweeps.worker import describe_params, trial_command
 
@@ -42,6 +43,7 @@ def print_summary(store: TrialStore, script: Path) -> None:
         width = max(map(len, weights["parameters"]))
         lines += [f"  {name:{width}}  {weight:4.0%}" for name, weight in weights["parameters"].items()]
     folder = trial_folder(store.folder, best.number)
+    is_cross_validation = trial_config(sweep, best.params).is_cross_validation
     lines += [
         f"report: {report}",
         *([f"picture: {picture}"] if not_drawn is None else []),
@@ -50,18 +52,21 @@ def print_summary(store: TrialStore, script: Path) -> None:
         f"folder: {folder}",
         f"again: {shlex.join(trial_command(sweep, script, None, best.params))}",
         "next:",
-        *(f"  {command}" for command in next_commands(store, folder)),
+        *(f"  {command}" for command in next_commands(store, None if is_cross_validation else folder)),
     ]
     print("\n".join(map(escape_control_chars, lines)), flush=True)
 
 
-def next_commands(store: TrialStore, best: Path) -> list[str]:
-    """Return command lines for what people do with a finished sweep, whose best trial is in the folder `best`."""
+def next_commands(store: TrialStore, model: Path | None) -> list[str]:
+    """Return command lines for what people do with a finished sweep.
+
+    Args:
+        store: the trials.
+        model: folder of the best trial; None if it is a cross-validation, which saves no model of its own.
+    """
     ask, report = script_command("ask_qa", "ask"), script_command("report_qa", "report")
-    commands = [
-        f'{ask} {shlex.quote(str(best))} --question "..." --context "..."',
-        f"{report} {shlex.quote(str(store.folder / TRIALS_FOLDER))} --output_dir report",
-    ]
+    commands = [] if model is None else [f'{ask} {shlex.quote(str(model))} --question "..." --context "..."']
+    commands.append(f"{report} {shlex.quote(str(store.folder / TRIALS_FOLDER))} --output_dir report")
     journal = store.folder / JOURNAL_FILE
     if journal.exists() and importlib.util.find_spec("optuna_dashboard") is not None:
         commands.append(shlex.join(["optuna-dashboard", str(journal)]))

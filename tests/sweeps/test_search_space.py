@@ -122,7 +122,18 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
     ({"options": {"do_eval": False}}, ["options: do_eval is not true; trials are compared by the evaluation's f1"]),
     (
         {"options": FOLDS | {"fold": 1, "fold_choosing_share": 0}},
-        ["options: with fold_choosing_share 0 a fold is not evaluated; trials are compared by the evaluation's f1"],
+        ["fold: a trial is a whole cross-validation, not one of its folds; leave it out"],
+    ),
+    (
+        {"options": FOLDS, "search": {"fold": [1, 2]}},
+        ["fold: a trial is a whole cross-validation, not one of its folds; leave it out"],
+    ),
+    (
+        {"launcher": "no-such-torchrun --nproc_per_node 2", "options": {"warmup_ratio": 7}},
+        [
+            "launcher no-such-torchrun: no such program; give its name as in a shell, or its path",
+            "--warmup_ratio 7: must be between 0 and 1",
+        ],
     ),
     ({"options": {"warmup_ratio": 7}}, ["--warmup_ratio 7: must be between 0 and 1"]),
     ({"options": {"seed": 7}}, ["seed is given in options and search: seed; give it once"]),

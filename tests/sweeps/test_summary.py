@@ -15,17 +15,20 @@ from adapter_qa.sweeps.search_space import read_sweep
 from adapter_qa.sweeps.study import TrialStore, open_storage
 
 
-@pytest.fixture
-def store(write_sweep: WriteSweep, tmp_path: Path) -> TrialStore:
+def finished_store(file: Path, folder: Path) -> TrialStore:
     """Three trials: finished, failed, finished and best."""
-    folder = tmp_path / "a sweep"
-    store = TrialStore(read_sweep(write_sweep()), folder, open_storage(folder, None), "a sweep", lease=60)
+    store = TrialStore(read_sweep(file), folder, open_storage(folder, None), "a sweep", lease=60)
     for value in (40.25, None, 41.75):
         trial = store.claim()
         assert trial is not None
         trial.set_user_attr("seconds", 40.0)
         assert store.record_outcome(trial.number, TrialState.FAIL if value is None else TrialState.COMPLETE, value)
     return store
+
+
+@pytest.fixture
+def store(write_sweep: WriteSweep, tmp_path: Path) -> TrialStore:
+    return finished_store(write_sweep(), tmp_path / "a sweep")
 
 
 def test_summary(store: TrialStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -57,6 +60,18 @@ def test_summary(store: TrialStore, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         f"""  python ask_qa.py '{store.folder}/trials/0002' --question "..." --context "...\"""",
         f"  python report_qa.py '{store.folder}/trials' --output_dir report",
     )
+
+
+def test_a_cross_validation_is_not_asked(
+    write_sweep: WriteSweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    file = write_sweep(options={"folds": 3, "validation_file": None, "do_eval": None})
+    summary.print_summary(finished_store(file, tmp_path / "cv"), FAKE)
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "next:",
+        f"  python report_qa.py {tmp_path}/cv/trials --output_dir report",
+    ]
 
 
 def test_dashboard_is_named_where_it_is_installed(store: TrialStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,8 +62,10 @@ def test_dry_run_prints_commands_and_writes_nothing(
 def test_dry_run_notes_missing_data_and_a_start_refuses_it(
     write_sweep: WriteSweep, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = write_sweep(options={"train_file": "none.json", "validation_file": "no/dev_*.json"})
+    options = {"train_file": "none.json", "validation_file": "no/dev_*.json"}
+    file = write_sweep(options=options, launcher="no-such-torchrun")
     problems = [
+        f"{file}: launcher no-such-torchrun: no such program; give its name as in a shell, or its path",
         f"{file}: --train_file none.json: no such file; give the path of a file",
         f"{file}: --validation_file no/dev_*.json: no file matches; give a path, or a pattern that matches",
     ]
