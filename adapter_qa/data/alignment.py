@@ -196,9 +196,24 @@ def _occurrences(text: str, pattern: str) -> list[int]:
 
 
 def _whole_words(text: str, pattern: str, starts: list[int]) -> list[int]:
-    """Return those occurrences of a pattern that are not a part of longer words."""
+    """Return those occurrences that are not a part of longer words and split no character from its marks."""
     padded = f" {text} "
-    return [start for start in starts if not (padded[start].isalnum() or padded[start + len(pattern) + 1].isalnum())]
+
+    def is_whole(start: int) -> bool:
+        following = padded[start + len(pattern) + 1]
+        if following.isalnum() or _is_mark(following) or _is_mark(text[start]):
+            return False
+        before = start
+        while _is_mark(padded[before]):
+            before -= 1
+        return not padded[before].isalnum()
+
+    return [start for start in starts if is_whole(start)]
+
+
+def _is_mark(character: str) -> bool:
+    """Return whether a character belongs to the one before it: an accent or a vowel sign, for example."""
+    return unicodedata.category(character).startswith("M")
 
 
 def _normalized_pattern(answer: str) -> str:

@@ -264,3 +264,22 @@ def test_without_a_start_index_whole_words_come_first(
     found = align_answer(AlignmentContext(context), answer, NO_START)
     assert (found.text, found.start, found.match) == expected
     assert found.is_ambiguous is ambiguous
+
+
+@pytest.mark.parametrize(
+    ("context", "answer", "expected"),
+    [
+        ("O avo\u0302 e o avo", "avo", ("avo", 11, MatchType.MOVED)),
+        ("कमी और कम", "कम", ("कम", 7, MatchType.MOVED)),
+        ("cafe\u0301", "cafe", ("cafe\u0301", 0, MatchType.NORMALIZED)),
+        ("aca\u0301rio e rio", "rio", ("rio", 10, MatchType.MOVED)),  # the letter before the mark continues the word
+        ("Vila ❤\ufe0frio, rio", "rio", ("rio", 7, MatchType.MOVED)),  # the sign before the mark does not
+        ("ro\u0301 e \u0301 e", "\u0301 e", ("e", 4, MatchType.NORMALIZED)),
+        ("cafe\u0301s", "cafe", ("cafe", 0, MatchType.MOVED)),
+    ],
+)
+def test_a_combining_mark_belongs_to_the_word_before_it(
+    context: str, answer: str, expected: tuple[str, int, MatchType]
+) -> None:
+    found = align_answer(AlignmentContext(context), answer, NO_START)
+    assert (found.text, found.start, found.match) == expected
