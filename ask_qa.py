@@ -344,6 +344,8 @@ def shard_problems(options: AskOptions) -> list[str]:
 def answer_file_problems(options: AskOptions) -> list[str]:
     """Return what is wrong with --output and --overwrite."""
     path = options.output_file
+    if options.output == STDIN:
+        return [f"--output {STDIN}: is no file; leave it out, answers go to stdout without it (--json for lines)"]
     if path is None:
         return ["--overwrite: replaces --output, which is not given; leave it out"] if options.overwrite else []
     sources = [
@@ -428,7 +430,8 @@ def write_answers(options: AskOptions, requests: Requests, output: Path) -> None
         answer_columns = answer_schema(version_2=answerer.options.version_2, n_best=options.n_best)
         schema = join_schemas(schema, answer_columns)
     ask = report_out_of_memory(options.batch_size)(answerer.ask_many)
-    with raise_on_signal(resumes=resumes), open_answers(output, settings, resumes=resumes, schema=schema) as file:
+    opened = open_answers(output, settings, resumes=resumes, overwrite=options.overwrite, schema=schema)
+    with raise_on_signal(resumes=resumes), opened as file:
         tally = write_all(ask, options.part_of(requests), options.n_best, file)
     print(f"{tally.text()}, written to {output}", file=sys.stderr)
 

@@ -18,6 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Never
 
+from adapter_qa.core.cli import output_problems
 from adapter_qa.core.errors import RunError, UserError, error_line
 from adapter_qa.core.files import atomic_file, fsync_path, read_json, write_json
 from adapter_qa.core.messages import log_note
@@ -140,7 +141,7 @@ class AnswerFile:
 
 @contextmanager
 def open_answers(
-    output: Path, settings: Settings, *, resumes: bool, schema: pa.Schema | None = None
+    output: Path, settings: Settings, *, resumes: bool, overwrite: bool = False, schema: pa.Schema | None = None
 ) -> Iterator[AnswerFile]:
     """Open the answers to `output`, which becomes a complete file if the block ends without an error.
 
@@ -150,10 +151,11 @@ def open_answers(
         output: Parquet if its name ends in .parquet, and JSON lines otherwise.
         settings: what the answers depend on.
         resumes: keep what a run with the same settings has answered; what else there is, is removed.
+        overwrite: replace `output` if it exists.
         schema: of questions and answers, for Parquet; None if it is not known before the questions are read.
 
     Raises:
-        UserError: the file cannot be written, or another process writes it.
+        UserError: the file cannot be written, another process writes it, or it exists and `overwrite` is not given.
     """
     folder = partial_folder(output)
     try:
@@ -163,6 +165,11 @@ def open_answers(
         raise UserError(f"--output {output}: cannot be written ({error.strerror}); give another file") from error
     with stream:
         _lock(stream, output)
+        problems = output_problems("--output", output, overwrite=overwrite)  # another process may have finished it
+        if problems:
+            if stream.tell() == 0:
+                shutil.rmtree(folder)
+            raise UserError(problems)
         answers = AnswerFile(folder, stream, resumes)
         path = folder / SETTINGS_NAME
         if resumes and path.is_file() and read_json(path) == settings:

@@ -71,7 +71,7 @@ def print_all(ask: AskMany, requests: Requests, n_best: int | None, *, as_json: 
     has_bar = sys.stderr.isatty() and not sys.stdout.isatty()  # on one terminal the bar and the answers would mix
     with AnswerProgress(0, requests.count, has_bar=has_bar) as progress:
         for documents in _answer_blocks(ask, requests.read(), n_best, tally):
-            print_answers(documents, as_json=as_json, are_several=tally.count > 1)
+            print_answers(documents, as_json=as_json, are_several=(requests.count or tally.count) > 1)
             progress.update(len(documents))
     sys.stdout.flush()  # what follows on stderr comes last
     return tally

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow
 import pyarrow.parquet
@@ -32,6 +32,7 @@ from adapter_qa.inference.answer_files import (
     schema_of,
 )
 from adapter_qa.inference.answer_text import print_json
+from adapter_qa.inference.answering import print_all
 from adapter_qa.inference.requests import Requests, Shard, blocks, read_requests
 
 NAMES = ("Ana", "Rui", "Eva")
@@ -51,6 +52,16 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def write_lines(path: Path, records: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), encoding="utf-8")
     return path
+
+
+class FixedAnswer(NamedTuple):
+    """An answer that does not depend on the question."""
+
+    text: str = "Belém"
+    windows: int = 1
+
+    def document(self, n_best: int | None) -> dict[str, Any]:
+        return {"answer": self.text, "score": 0.5, "start": 14, "end": 19}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -92,6 +103,18 @@ def test_nothing_is_read_beyond_a_block(monkeypatch: pytest.MonkeyPatch) -> None
     assert sizes == [4, 4, 3, 1, 2, 1]
     assert read == [4, 8, 11, 12, 14, 15]
     assert [*blocks(iter([]))] == []
+
+
+def test_every_question_is_printed_if_there_are_several(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also if a block holds only one."""
+    monkeypatch.setattr(requests, "BLOCK_QUESTIONS", 1)
+    answer = "Belém   (probability 0.50, characters 14–19)"
+    for number, printed in ((2, f"Onde?\n  {answer}\n" * 2), (1, f"{answer}\n")):
+        asked = Requests(RECORDS[:number].__iter__, number)
+        print_all(lambda pairs, n_best: [FixedAnswer()] * len(pairs), asked, None, as_json=False)
+        assert capsys.readouterr().out == printed
 
 
 @pytest.mark.parametrize("total", [1, 2, 3, 7, 12])
@@ -242,6 +265,27 @@ def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
         assert in_child(other) == 0
         assert answers.done == 2
     assert read_lines(output) == RECORDS[:2]
+
+
+@pytest.mark.parametrize("before", [[], RECORDS[:2]])
+def test_a_file_that_another_process_has_finished_is_not_replaced(tmp_path: Path, before: list[dict[str, Any]]) -> None:
+    """It was not there when the options were checked. Answers that can be resumed stay."""
+    output = tmp_path / "a.jsonl"
+
+    def stopped() -> Iterator[dict[str, Any]]:
+        yield from before
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answer_all(output, stopped())
+    write_lines(output, RECORDS[:3])
+    problem = f"--output {output}: exists; add --overwrite or give another file"
+    assert problems_of(answer_all, output, RECORDS) == [problem]
+    assert read_lines(output) == RECORDS[:3]
+    assert partial_folder(output).exists() == bool(before)
+    with open_answers(output, SETTINGS, resumes=True, overwrite=True) as answers:
+        assert answers.done == len(before)
+    assert read_lines(output) == before
 
 
 @pytest.mark.parametrize("resumes", [True, False])
@@ -406,6 +450,13 @@ def test_only_regular_files_are_replaced(tmp_path: Path) -> None:
 def test_a_part_needs_the_name_of_a_file() -> None:
     problems = problems_of(ask_qa.read_options, ["run", "--input", "q", "--shard", "1/2", "--output", "/"])
     assert problems == ["--output /: is a folder; give a file"]
+
+
+@pytest.mark.parametrize("words", [[], ["--shard", "1/2"], ["--overwrite"]])
+def test_a_dash_is_no_output(words: list[str]) -> None:
+    assert problems_of(ask_qa.read_options, ["run", "--input", "q", "--output", "-", *words]) == [
+        "--output -: is no file; leave it out, answers go to stdout without it (--json for lines)"
+    ]
 
 
 def test_schema_of_all_documents(monkeypatch: pytest.MonkeyPatch) -> None:
