@@ -588,6 +588,26 @@ def test_defects_of_csv_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_quotation_marks_in_tables_with_tabs(tmp_path: Path) -> None:
+    """Rows between a cell that begins with one and a cell that ends with one are not lost in silence."""
+    header, quoted = "id\tquestion\tcontext\tanswers\n", '"a ""b""\n c"'
+    path = write(tmp_path / "q.tsv", f'{header}1\t{quoted}\t"a\tb"\t[]\n')
+    (question,) = read_squad(path, need_answers=True)
+    assert (question.question, question.context) == ('a "b"\n c', "a\tb")
+    advice = "quote cells that have quotation marks and double these, or save as JSON lines"
+    path = write(tmp_path / "q.tsv", f'{header}1\t?\t"Sul\t[]\n2\t?\to\t[]\n3\t?\to Sul"\t[]\n4\t?\to\t[]\n')
+    assert problems(path) == [f"line 4: a cell holds a tab and a line break; {advice}"]
+    path = write(tmp_path / "q.tsv", f'{header}1\t?\to\t[]\n2\t?\t"Sul" e\t[]\n')
+    assert problems(path) == [f"not CSV after line 2: '\\u0009' expected after '\"'; {advice}"]
+
+
+def test_a_start_without_a_text(tmp_path: Path) -> None:
+    record = {"id": "q1", "question": "Onde?", "context": "Fica no Recife", "answer": "Recife", "answer_start": 8}
+    for need_answers in (True, False):
+        path = write(tmp_path / "q.jsonl", json.dumps(record))
+        assert problems(path, need_answers=need_answers)[-1] == "line 1 (id 'q1'): no 'answers' beside 'answer_start'"
+
+
 def test_nothing_in_a_csv_cell_is_executed(tmp_path: Path) -> None:
     target = tmp_path / "executed"
     cell = f"open({str(target)!r}, 'w')"

@@ -19,6 +19,7 @@ from adapter_qa.data.readers.records import Record
 LINE_SUFFIXES = (".jsonl", ".ndjson")
 CSV_SUFFIXES = (".csv", ".tsv")
 DELIMITERS = ",;\t|"
+TAB_ADVICE = "quote cells that have quotation marks and double these, or save as JSON lines"
 SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\r?\n')  # Excel writes and reads such a first line
 
 
@@ -154,10 +155,14 @@ def _csv_records(name: str, text: Iterable[str], needed: Mapping[str, str]) -> I
                 if len(row) != len(header):
                     advice = f"; quote values that contain {delimiter!r}" if len(row) > len(header) else ""
                     problem = f"{count(len(row), 'value')} for {count(len(header), 'column')}{advice}"
+                # A program that quotes nothing wrote quotation marks at the start and end of cells in different rows.
+                if delimiter == "\t" and len(header) > 1 and any("\t" in cell and "\n" in cell for cell in row):
+                    problem = f"a cell holds a tab and a line break; {TAB_ADVICE}"
                 cells = {column: cell for column, cell in zip(header, row, strict=False) if column}
                 yield Record(f"line {line}", cells, problem)
     except csv.Error as error:
-        raise UserError(f"{name}: not CSV after line {line}: {error}") from error
+        advice = f"; {TAB_ADVICE}" if delimiter == "\t" else ""
+        raise UserError(f"{name}: not CSV after line {line}: {error}{advice}") from error
 
 
 def _first_lines(lines: Iterator[str]) -> Iterator[str]:

@@ -368,7 +368,9 @@ def _read_answers(
     has_start = columns.answer_start in fields
     if impossible or answers == [] or (has_start and _is_gap(answers) and _is_gap(start)):
         return _Answers([], [])
-    if answers is None and not has_start:
+    if answers is None and has_start:
+        return _Answers([], [], f"no {columns.answer!r} beside {columns.answer_start!r}")
+    if answers is None:
         return _Answers([], [], f"no {columns.answer!r}" if need_answers else "", known=False)
     if key == "answer_text" and not has_start and need_starts:
         return _Answers([], [], f"no {columns.answer_start!r} beside {key!r}; {SEARCH}")
