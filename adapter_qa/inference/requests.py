@@ -153,12 +153,14 @@ def read_requests(file: str, columns: QuestionColumns = STANDARD, *, need_ids: b
         need_ids: Whether all records must have ids.
 
     Raises:
-        UserError: if the file cannot be read, a record lacks a field that others have or has a value that JSON cannot
-            represent, or ids repeat.
+        UserError: if the file cannot be read twice, a record lacks a field that others have or has a value that JSON
+            cannot represent, or ids repeat.
     """
     if file == STDIN:
         return Requests(lambda: _read_stdin(columns, need_ids=need_ids))
     path = Path(file)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise UserError(f"--input {file}: is no regular file; send its JSON lines to standard input, with --input -")
     checker = _Checker(file, columns, need_ids)
     checked = checker.check(lambda: stream_question_file(path, columns, need_ids=need_ids))
 

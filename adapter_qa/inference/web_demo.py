@@ -191,11 +191,11 @@ def answer_page(answerers: Mapping[str, AnswerQuestion], context: str, question:
     return answers_html(question, context, answers)
 
 
-def input_problems(texts: Mapping[str, str]) -> list[str]:
-    """Return the problems with texts of the page; the keys are the names of its fields."""
+def input_problems(texts: Mapping[str, str | None]) -> list[str]:
+    """Return the problems with texts of the page; the keys are its fields. A request made by hand may lack one."""
     problems = []
     for name, text in texts.items():
-        if not text.strip():
+        if text is None or not text.strip():
             problems.append(f"The {name} is empty: type or paste one.")
         elif len(text) > MAX_CHARS[name]:
             problems.append(f"The {name} has {len(text):,} characters: shorten it to at most {MAX_CHARS[name]:,}.")

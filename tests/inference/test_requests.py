@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,11 @@ def test_values_of_a_table_that_json_cannot_represent_are_refused(tmp_path: Path
     path = write(tmp_path / "a.parquet", RECORD | {"made": [date(2026, 11, 27)]})
     (problem,) = problems_of(read_requests, path)
     assert problem.startswith(f"{path}: row 0: has a value that JSON cannot represent (")
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """A file is read twice; a pipe would be waited for without end."""
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    assert problems_of(read, str(tmp_path / "pipe.jsonl")) == [
+        f"--input {tmp_path}/pipe.jsonl: is no regular file; send its JSON lines to standard input, with --input -"
+    ]

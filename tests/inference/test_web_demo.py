@@ -121,6 +121,7 @@ def test_the_heat_map_has_every_weight() -> None:
 
 def test_problems_with_the_input() -> None:
     assert input_problems({"context": "Ana.", "question": "Quem?"}) == []
+    assert input_problems({"context": None}) == ["The context is empty: type or paste one."]
     assert input_problems({"context": " \n", "question": "x" * 2001}) == [
         "The context is empty: type or paste one.",
         "The question has 2,001 characters: shorten it to at most 2,000.",
