@@ -186,6 +186,7 @@ def test_answers_of_other_settings_begin_anew(tmp_path: Path) -> None:
             (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         assert answer_all(output, RECORDS, resumes=resumes) == 0
         assert read_lines(output) == RECORDS
+        output.unlink()
 
 
 def test_a_stop_before_the_first_answer_leaves_nothing(tmp_path: Path) -> None:
