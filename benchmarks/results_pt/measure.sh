@@ -160,7 +160,7 @@ train_curve() {
 
 # train_transfer SEED: train a QA adapter on the questions of another source, and use it for the first 250 questions:
 # fused with their own adapter, the fusion trained on the same questions or on the next 250; trained further on them;
-# and not at all (the control of the fusion).
+# and not at all (the controls of the fusions: adapters of the 250, and of these and the next 250).
 train_transfer() {
     local seed=$1 few=(--max_train_samples 250 --eval_strategy no) folder=transfer
     local qa=qa=curve/250/qa_$seed source=source=$folder/source_$seed
@@ -170,6 +170,7 @@ train_transfer() {
     train settings/fusion.yaml "$folder/fusion_$seed" "$seed" 4 "${few[@]}" --fuse_adapters "$qa" "$source"
     train settings/fusion.yaml "$folder/fusion_source_head_$seed" "$seed" 4 "${few[@]}" --fuse_adapters "$source" "$qa"
     train settings/qa.yaml "$folder/control_$seed" "$seed" 12 "${few[@]}"
+    train settings/qa.yaml "$folder/control_of_500_$seed" "$seed" 8 --max_train_samples 500 --eval_strategy no
     train settings/qa.yaml "$folder/continued_$seed" "$seed" 8 "${few[@]}" --load_adapter "$folder/source_$seed"
     questions=next
     train settings/fusion.yaml "$folder/fusion_unseen_$seed" "$seed" 4 --eval_strategy no --fuse_adapters "$qa" "$source"
