@@ -73,7 +73,7 @@ def test_test_files_need_no_labels(folder: Path) -> None:
     Path("words.conll").write_text("# id 1\nAna\nLima\nmora\n\nem\nRecife\n")
     expected = [Sentence(sentence.words, ()) for sentence in SENTENCES]
     for name in ("words.conll", "iob2.conll", "bioes.conll"):
-        splits = load("--do_predict", "--load_adapter", "x", "--test_file", name, "--label_names", "O", "B-X")
+        splits = load("--do_predict", "--load_adapter", "org/x", "--test_file", name, "--label_names", "O", "B-X")
         assert splits["predict"].sentences == expected
 
 

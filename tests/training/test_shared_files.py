@@ -63,7 +63,7 @@ def test_the_same_file_draws_one_line(task: str, capsys: pytest.CaptureFixture[s
         assert notes_of(task, *both, same, *limit, capsys=capsys) == [note]
     assert notes_of(task, *both, f"other{other}", capsys=capsys) == []
     assert notes_of(task, "--do_train", "--train_file", train, capsys=capsys) == []
-    no_training = ("--do_eval", "--train_file", train, "--validation_file", train, "--load_adapter", "run")
+    no_training = ("--do_eval", "--train_file", train, "--validation_file", train, "--load_adapter", "org/run")
     assert notes_of(task, *no_training, capsys=capsys) == []
 
 
