@@ -22,16 +22,17 @@ AUTO_KEYS = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_acc
 # replace others by Adam, or fail (Adagrad).
 OFFLOADED_OPTIMIZERS = ("adamw_torch", "adamw_torch_fused")
 
-_PRECISION, _OFFLOAD = '{"enabled": "auto"}', '{"device": "cpu"}'
-# Keys whose values must be objects, each with an example.
+# Entries that must be objects if they are there, each with an example.
 OBJECTS = {
-    "fp16": _PRECISION,
-    "bf16": _PRECISION,
+    "fp16": '{"enabled": "auto"}',
+    "bf16": '{"enabled": "auto"}',
     "scheduler": '{"type": "WarmupLR"}',
+    "scheduler.params": '{"warmup_num_steps": "auto"}',
     "optimizer": '{"type": "AdamW"}',
+    "optimizer.params": '{"lr": "auto"}',
+    "zero_optimization.offload_optimizer": '{"device": "cpu"}',
+    "zero_optimization.offload_param": '{"device": "cpu"}',
 }
-OBJECTS_OF_ZERO = {"offload_optimizer": _OFFLOAD, "offload_param": _OFFLOAD}
-PARAMS = {"scheduler": '{"warmup_num_steps": "auto"}', "optimizer": '{"lr": "auto"}'}
 
 
 def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str]]:
@@ -54,19 +55,9 @@ def read_deepspeed(path: str, *, warmup: bool) -> tuple[dict[str, Any], list[str
     if zero.get("stage", 0) not in (1, 2, 3):
         raise UserError(f"--deepspeed {path}: zero_optimization.stage is {zero.get('stage', 0)}; it must be 1, 2 or 3")
     notes = _rename_legacy_keys(zero)
-    others = {
-        name: example
-        for parent, examples in ((config, OBJECTS), (zero, OBJECTS_OF_ZERO))
-        for name, example in examples.items()
-        if not isinstance(parent.get(name, {}), dict)
-    }
-    others |= {
-        f"{name}.params": example
-        for name, example in PARAMS.items()
-        if name not in others and not isinstance(config.get(name, {}).get("params", {}), dict)
-    }
+    others = [name for name in OBJECTS if not isinstance(_entry(config, name), dict)]
     if others:
-        raise UserError([f"--deepspeed {path}: {name} must be an object, such as {others[name]}" for name in others])
+        raise UserError([f"--deepspeed {path}: {name} must be an object, such as {OBJECTS[name]}" for name in others])
     for name in AUTO_KEYS:
         config.setdefault(name, "auto")
     for precision in ("fp16", "bf16"):  # without these keys DeepSpeed computes in float16
@@ -93,6 +84,14 @@ def offloads_optimizer(config: dict[str, Any]) -> bool:
     """
     device = config["zero_optimization"].get("offload_optimizer", {}).get("device", "none")
     return bool(device != "none" and config.get("zero_force_ds_cpu_optimizer", True))
+
+
+def _entry(config: dict[str, Any], name: str) -> Any:
+    """Return an entry by its keys, joined with dots; an empty object if it or what holds it is not there."""
+    value: Any = config
+    for key in name.split("."):
+        value = value.get(key, {}) if isinstance(value, dict) else {}
+    return value
 
 
 def _rename_legacy_keys(zero: dict[str, Any]) -> list[str]:
