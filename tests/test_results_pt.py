@@ -62,6 +62,11 @@ def test_parts_share_no_article_and_no_context(tmp_path: Path) -> None:
     assert sorted(more[0] + more[1]) == sorted([*train, *choose, "artigo 3"])
     assert more[2] == ["Rhine", "Rhine"]
     assert set(titles(tmp_path / "parts" / "source.json")) == {*train, "new"}
+    train_ids, source_ids, joint_ids = (
+        [question["id"] for question in parts.read(str(tmp_path / "parts" / f"{name}.json"))]
+        for name in ("train", "source", "joint")
+    )
+    assert joint_ids == [f"source-{name}" for name in source_ids] + train_ids
 
 
 def test_defects_of_answers() -> None:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 # folders of a measurement
-COPIED = ("runs", "curve", "transfer", "v2", "untrained_fusion", "adapters", "search", "settings")
+COPIED = ("runs", "curve", "transfer", "v2", "untrained_fusion", "speed", "adapters", "search", "settings")
 RECORDS = (
     *("run.json", "sweep.json", "eval_results.json", "eval_predictions.json"),
     *("predict_results.json", "predict_predictions.json", "calibration.json", "fusion_attention.json"),

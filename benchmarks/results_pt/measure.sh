@@ -12,6 +12,9 @@
 #   transfer           after curve: a QA adapter trained on source.json (parts.py --source) beside one of few questions
 #   v2                 questions without an answer; the threshold is tuned on 30 % of choose.json
 #   untrained_fusion   fusions as they begin; after v2 and two seeds of lang_qa
+#   architecture       kinds and sizes of a QA adapter
+#   speed              questions a second of the setups, one after the other; after two seeds of lang_qa. Let nothing else
+#                      run, and set OMP_NUM_THREADS
 #
 # and SETUPS head, lora, fusion_ner_lang, fusion_without_language and, after the step v2, fusion_qa_qa.
 #
@@ -53,7 +56,7 @@ check() {
     done
 }
 # shellcheck disable=SC2086  # words
-check STEPS "search adapters train curve transfer v2 untrained_fusion table" $STEPS
+check STEPS "search adapters train curve transfer v2 untrained_fusion architecture speed table" $STEPS
 # shellcheck disable=SC2086  # words
 check SETUPS "untrained head full lora qa lang_qa fusion control fusion_ner_lang fusion_without_language fusion_qa_qa" \
     $SETUPS
@@ -160,7 +163,8 @@ train_curve() {
 
 # train_transfer SEED: train a QA adapter on the questions of another source, and use it for the first 250 questions:
 # fused with their own adapter, the fusion trained on the same questions or on the next 250; trained further on them;
-# and not at all (the controls of the fusions: adapters of the 250, and of these and the next 250).
+# and not at all (the controls of the fusions: adapters of the 250, and of these and the next 250). Another adapter is
+# trained on all these questions at once, in about as many steps as the second fusion and its adapters together.
 train_transfer() {
     local seed=$1 few=(--max_train_samples 250 --eval_strategy no) folder=transfer
     local qa=qa=curve/250/qa_$seed source=source=$folder/source_$seed
@@ -174,6 +178,8 @@ train_transfer() {
     train settings/qa.yaml "$folder/continued_$seed" "$seed" 8 "${few[@]}" --load_adapter "$folder/source_$seed"
     questions=next
     train settings/fusion.yaml "$folder/fusion_unseen_$seed" "$seed" 4 --eval_strategy no --fuse_adapters "$qa" "$source"
+    questions=joint
+    train settings/qa.yaml "$folder/joint_$seed" "$seed" 5 --eval_strategy no
     questions=train
 }
 
@@ -184,6 +190,23 @@ evaluate_untrained_fusion() {
         --train_file data/train.json --max_train_samples 8 --learning_rate 1e-9 --validation_file data/choose.json \
         --per_device_train_batch_size 8 --report_to none --output_dir "untrained_fusion/$1" --seed 1 \
         --num_train_epochs 1 --load_lang_adapter adapters/mlm --fuse_adapters "${@:2}"
+}
+
+# measure_speed SETUP OPTION ...: train a setup on 400 questions with the settings in its file, and answer 400.
+measure_speed() {
+    run run_qa_adapter.py "settings/${1%_without_language}.yaml" --model_name_or_path "$BASE" --do_train --do_predict \
+        --train_file data/train.json --max_train_samples 400 --test_file data/test.json --max_predict_samples 400 \
+        --per_device_train_batch_size 8 --num_train_epochs 1 --report_to none --output_dir "speed/$1" --seed 1 "${@:2}"
+}
+
+# measure_speeds: measure all of them. Which adapters a fusion has does not change its speed.
+measure_speeds() {
+    local language=(--load_lang_adapter adapters/mlm) fused=(--fuse_adapters qa=runs/lang_qa_1 qa_2=runs/lang_qa_2)
+    local setup
+    for setup in full lora qa; do measure_speed "$setup"; done
+    measure_speed lang_qa "${language[@]}"
+    measure_speed fusion "${language[@]}" "${fused[@]}"
+    measure_speed fusion_without_language "${fused[@]}"
 }
 
 for step in $STEPS; do
@@ -233,6 +256,8 @@ for step in $STEPS; do
             --validation_file data/choose.json --max_seq_length 384 --doc_stride 128 --version_2_with_negative False \
             --bf16 True --report_to none --output_dir untrained_fusion/qa_v2_alone
         ;;
+    architecture) run sweep_qa.py settings_given/search/architecture.yaml --output_dir search/architecture ;;
+    speed) measure_speeds ;;
     table)
         run report_qa.py runs --split predict --output_dir report --overwrite
         # shellcheck disable=SC2086  # words

@@ -7,7 +7,8 @@
 
 writes PARTS/{train,choose,test}.json, whose questions all have an answer, and the same in PARTS/v2 with the
 unanswerable questions of the same articles. PARTS/next.json has the training questions 251 to 500, PARTS/source.json
-the questions of --source, in English for example, without those of the articles to choose with and to test on.
+the questions of --source, in English for example, without those of the articles to choose with and to test on, and
+PARTS/joint.json these and the training questions 1 to 500.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ def main(files: list[str], out: Path, source: str | None = None) -> None:
     write(with_unanswerable(answerable, unanswerable), out / "v2")
     if source is not None:
         held_out = {record["title"] for name in ("choose", "test") for record in answerable[name]}
-        write_part([record for record in read(source) if record["title"] not in held_out], out / "source.json")
+        others = [record for record in read(source) if record["title"] not in held_out]
+        write_part(others, out / "source.json")
+        renamed = [{**record, "id": f"source-{record['id']}"} for record in others]  # a translation keeps its id
+        write_part(renamed + answerable["train"][: 2 * FEW], out / "joint.json")
 
 
 def read(file: str) -> list[Record]:
