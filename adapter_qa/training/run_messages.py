@@ -23,19 +23,15 @@ from adapter_qa.models.fast_step import dropout_probabilities, has_fast_step
 from adapter_qa.models.parameters import format_table
 from adapter_qa.runs.layout import predictions_file
 from adapter_qa.runs.provenance import cpu_name
-from adapter_qa.runs.run_document import Sizes
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import best_evaluation
 from adapter_qa.training.progress import epoch_text, progress_lines
 from adapter_qa.training.run_context import FULL_FINE_TUNING, Config, ModelBundle, RunContext
 from adapter_qa.training.run_summary import (
     RunPlan,
-    RunResult,
+    disk_and_memory,
     eval_steps,
-    folder_size,
-    next_commands,
-    peak_memory,
-    saved_size,
+    result_text,
     score_hints,
     train_steps,
     training_plan,
@@ -90,11 +86,10 @@ def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
         setup=run.setup_name,
         parameters=parameters.base + parameters.added,
         trainable=parameters.trainable if args.do_train else 0,
-        data=data,
         training=training,
         folder=str(run.record.folder),
     )
-    print_main(f"{document.script}\n{plan.text()}")
+    print_main(f"{document.script}\n{plan.text(data)}")
     if args.get_process_log_level() <= logging.INFO:
         print_main(format_table(parameters))
     if training is not None and training.metric is None and args.eval_strategy != "no":
@@ -104,7 +99,7 @@ def print_plan(run: RunContext[Config], bundle: ModelBundle) -> None:
                 "--load_best_model_at_end and --save_strategy keeps the best"
             ]
         )
-    document.plan = {key: value for key, value in asdict(plan).items() if key != "data"}
+    document.plan = asdict(plan)
     run.record.write()
 
 
@@ -145,22 +140,11 @@ def print_result(run: RunContext[Config], state: TrainerState) -> None:
     if record.folder is None or not record.begun:
         return
     metric = run.config.training.best_metric
-    best = best_evaluation(state) if run.args.load_best_model_at_end else None
-    metrics, saved = document.metrics, document.saved
-    result = RunResult(
-        ended=document.ended,
-        best=f"{epoch_text(best['epoch'], state.num_train_epochs)}  {metrics_text(best, metric)}" if best else None,
-        seconds=document.times.seconds or 0.0,
-        train_seconds=metrics.get("train", {}).get("train_runtime"),
-        saved=saved,
-        saved_bytes=saved_size(Path(saved), record.folder) if saved is not None else 0,
-        folder=str(record.folder),
-        folder_bytes=folder_size(record.folder),
-        memory_bytes=peak_memory(run.args.device),
-    )
-    document.result = Sizes(result.saved_bytes, result.folder_bytes, result.memory_bytes)
+    evaluation = best_evaluation(state) if run.args.load_best_model_at_end else None
+    best = None
+    if evaluation is not None:
+        best = f"{epoch_text(evaluation['epoch'], state.num_train_epochs)}  {metrics_text(evaluation, metric)}"
+    document.result = disk_and_memory(document.saved, record.folder, run.args.device)
     record.write()
-    is_fold = document.options.get("fold") is not None
-    commands = next_commands(document.script, result.folder) if saved is not None and not is_fold else []
-    print_main(f"{document.script}: finished\n{result.text(commands)}")
-    log_note(score_hints(metrics.get("eval", {})))
+    print_main(f"{document.script}: finished\n{result_text(document, record.folder, best)}")
+    log_note(score_hints(document.metrics.get("eval", {})))

@@ -20,6 +20,7 @@ import torch
 from adapter_qa.config.options import BF16_PRODUCTS
 from adapter_qa.core.readable import count, duration, file_size, metric_label, script_command
 from adapter_qa.runs.layout import FULL_MODEL_FILES
+from adapter_qa.runs.run_document import RunDocument, Sizes
 from adapter_qa.training.training_args import TrainerArguments
 
 MAX_COLUMNS = 100  # of a line
@@ -136,7 +137,6 @@ class RunPlan:
         setup: composition of the adapters, or "full fine-tuning".
         parameters: of the whole model.
         trainable: parameters that train.
-        data: `DataSource.counts` by split.
         training: None for a run that does not train.
         folder: of the run.
     """
@@ -153,12 +153,11 @@ class RunPlan:
     setup: str
     parameters: int
     trainable: int
-    data: Mapping[str, Mapping[str, int]]
     training: TrainingPlan | None
     folder: str
 
-    def text(self) -> str:
-        """Return the lines that are printed before the first step."""
+    def text(self, data: Mapping[str, Mapping[str, int]]) -> str:
+        """Return the lines that are printed before the first step; `data` are the `DataSource.counts` by split."""
         processes = f"{self.processes} processes" if self.processes > 1 else ""
         products = ", products in bfloat16" if self.fp32_products == BF16_PRODUCTS else ""
         step = {} if self.step is None else {"step": self.step}
@@ -170,9 +169,9 @@ class RunPlan:
             "setup": self.setup,
             "parameters": f"{self.parameters:,}, of which {self._trainable_text()}",
         }
-        rows |= {SPLIT_LABELS[name]: split_text(name, counts) for name, counts in self.data.items()}
+        rows |= {SPLIT_LABELS[name]: split_text(name, counts) for name, counts in data.items()}
         if self.training is not None:
-            rows |= self._training_rows(self.training)
+            rows |= self._training_rows(self.training, units(data["train"])[0])
         return aligned(rows | {"folder": self.folder})
 
     def _trainable_text(self) -> str:
@@ -180,8 +179,7 @@ class RunPlan:
             return "none trains"
         return f"{self.trainable:,} train ({100 * self.trainable / self.parameters:.2f} %)"
 
-    def _training_rows(self, training: TrainingPlan) -> dict[str, str]:
-        unit, _ = units(self.data["train"])
+    def _training_rows(self, training: TrainingPlan, unit: str) -> dict[str, str]:
         factors = f"{training.batch_size} {unit}"
         factors += f" x {training.accumulation} accumulated" if training.accumulation > 1 else ""
         factors += f" x {self.processes} processes" if self.processes > 1 else ""
@@ -222,47 +220,32 @@ def split_text(name: str, counts: Mapping[str, int]) -> str:
     return " in ".join(parts) + (f" ({', '.join(lost)})" if lost else "")
 
 
-@dataclass(frozen=True)
-class RunResult:
-    """What came of a run.
+def result_text(document: RunDocument, folder: Path, best: str | None) -> str:
+    """Return the lines that are printed at the end of a finished run, with commands for what it has trained.
 
-    Attributes:
-        ended: why the training ended; None for a run that does not train.
-        best: the epoch of the weights and its metrics in words; None if these are the last weights.
-        seconds: of this process.
-        train_seconds: of the training, before an interruption too; None for a run that does not train.
-        saved: folder of what was trained; None for a run that does not train.
-        saved_bytes: its size on disk.
-        folder: of the run.
-        folder_bytes: its size on disk.
-        memory_bytes: most memory at a time, of this process: of the GPU if it was used, otherwise of the machine.
+    `best` are the epoch of the weights and its metrics in words; None if these are the last weights.
     """
-
-    ended: str | None
-    best: str | None
-    seconds: float
-    train_seconds: float | None
-    saved: str | None
-    saved_bytes: int
-    folder: str
-    folder_bytes: int
-    memory_bytes: int
-
-    def text(self, next_commands: list[str]) -> str:
-        """Return the lines that are printed at the end of a finished run."""
-        rows = {"ended": self.ended, "best": self.best}
-        # A resumed run may have trained for longer than this process has worked.
-        training = f"; training {duration(self.train_seconds)} in all" if self.train_seconds is not None else ""
-        rows["time"] = duration(self.seconds) + training
-        rows["memory"] = f"at most {file_size(self.memory_bytes)}"
-        if self.saved is not None and self.saved != self.folder:
-            rows["saved"] = f"{self.saved} ({file_size(self.saved_bytes)})"
-        rows["folder"] = f"{self.folder} ({file_size(self.folder_bytes)})"
-        text = aligned({label: row for label, row in rows.items() if row is not None})
-        return "\n".join([text, *(["next:"] if next_commands else []), *(f"  {line}" for line in next_commands)])
+    sizes, train, saved = document.result, document.metrics.get("train"), document.saved
+    rows = {"ended": document.ended, "best": best}
+    # A resumed run may have trained for longer than this process has worked.
+    training = f"; training {duration(train['train_runtime'])} in all" if train is not None else ""
+    rows["time"] = duration(document.times.seconds or 0.0) + training
+    rows["memory"] = f"at most {file_size(sizes.memory_bytes or 0)}"
+    if saved is not None and saved != str(folder):
+        rows["saved"] = f"{saved} ({file_size(sizes.saved_bytes or 0)})"
+    rows["folder"] = f"{folder} ({file_size(sizes.folder_bytes or 0)})"
+    lines = [aligned({label: row for label, row in rows.items() if row is not None})]
+    if saved is not None and document.options.get("fold") is None:
+        lines += ["next:", *(f"  {command}" for command in _next_commands(document.script, shlex.quote(str(folder))))]
+    return "\n".join(lines)
 
 
-def peak_memory(device: torch.device) -> int:
+def disk_and_memory(saved: str | None, folder: Path, device: torch.device) -> Sizes:
+    """Return the sizes of what was trained and of the folder of the run, and the most memory that it took."""
+    return Sizes(0 if saved is None else _saved_size(Path(saved), folder), _folder_size(folder), _peak_memory(device))
+
+
+def _peak_memory(device: torch.device) -> int:
     """Return the most bytes that this process has held at a time: on its GPU, or else in the machine's memory."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -270,21 +253,20 @@ def peak_memory(device: torch.device) -> int:
     return size if sys.platform == "darwin" else 1024 * size  # macOS counts bytes, Linux kibibytes
 
 
-def folder_size(folder: Path) -> int:
+def _folder_size(folder: Path) -> int:
     """Return the number of bytes of all files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def saved_size(saved: Path, run_folder: Path) -> int:
+def _saved_size(saved: Path, run_folder: Path) -> int:
     """Return the number of bytes of what was trained; a full model is saved among the other files of its run."""
     if saved != run_folder:
-        return folder_size(saved)
+        return _folder_size(saved)
     return sum(path.stat().st_size for path in {path for name in FULL_MODEL_FILES for path in saved.glob(name)})
 
 
-def next_commands(script: str, folder: str) -> list[str]:
+def _next_commands(script: str, folder: str) -> list[str]:
     """Return command lines for what people do with a finished run that has trained something."""
-    folder = shlex.quote(folder)
     if script == "run_mlm_adapter.py":
         return [f"{script_command('run_qa_adapter', 'train')} --load_lang_adapter {folder} ..."]
     if script == "run_ner_adapter.py":
