@@ -10,14 +10,11 @@ import math
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sized
-from contextlib import contextmanager
+from collections.abc import Callable, Sized
 from typing import Any, Never
 
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
-from transformers.trainer_callback import PrinterCallback
 
 from adapter_qa.config.options import greatest_is_best
 from adapter_qa.core.messages import print_main
@@ -31,32 +28,13 @@ NARROW_COLUMNS = 100  # of a terminal; below it the bar leaves out words
 BAR_FORMAT = "{desc} |{bar}| {percentage:.0f}%, {remaining} left{postfix}"
 
 
-@contextmanager
-def progress_lines(trainer: ResumableTrainer, items_per_step: float, unit: str) -> Iterator[None]:
-    """Show the progress of trainings and evaluations in the block. The bar disappears when they end.
-
-    Args:
-        trainer: the library's own callbacks for progress are removed from it.
-        items_per_step: examples of the data, such as questions, in one optimizer step.
-        unit: their name in the plural.
-    """
-    trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
-    trainer.remove_callback(PrinterCallback)
-    progress = ProgressLines(trainer, items_per_step, unit)
-    trainer.add_callback(progress)
-    try:
-        yield
-    finally:
-        progress.close()
-
-
 class ProgressLines(TrainerCallback):
     """Prints the bar or its substitute, and a line for each evaluation.
 
     Args:
-        trainer: as in `progress_lines`.
-        items_per_step: as in `progress_lines`.
-        unit: as in `progress_lines`.
+        trainer: whose progress is shown.
+        items_per_step: examples of the data, such as questions, in one optimizer step.
+        unit: their name in the plural.
         clock: returns a time in seconds.
     """
 

@@ -16,6 +16,8 @@ from typing import Any
 import msgspec
 import torch
 from transformers import PreTrainedModel, TrainerState
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+from transformers.trainer_callback import PrinterCallback
 
 from adapter_qa.core.messages import log_note, print_main
 from adapter_qa.core.readable import metrics_text
@@ -25,7 +27,7 @@ from adapter_qa.runs.layout import predictions_file
 from adapter_qa.runs.provenance import cpu_name
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 from adapter_qa.training.callbacks import best_evaluation
-from adapter_qa.training.progress import epoch_text, progress_lines
+from adapter_qa.training.progress import ProgressLines, epoch_text
 from adapter_qa.training.run_context import FULL_FINE_TUNING, Config, ModelBundle, RunContext
 from adapter_qa.training.run_summary import (
     RunPlan,
@@ -115,7 +117,7 @@ def _step_text(run: RunContext[Config], model: PreTrainedModel) -> str:
 
 @contextmanager
 def shown_progress(run: RunContext[Config], trainer: AdapterTrainer) -> Iterator[None]:
-    """Show the progress of trainings and evaluations in the block."""
+    """Show the progress of trainings and evaluations in the block, in place of the library's own callbacks for it."""
     args, data = run.args, run.record.document.data
     inputs = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     example, ratio = "", 0.0
@@ -123,8 +125,14 @@ def shown_progress(run: RunContext[Config], trainer: AdapterTrainer) -> Iterator
         counts = data["train"].counts()
         unit, example = units(counts)
         ratio = counts[example] / counts[unit]
-    with progress_lines(trainer, inputs * ratio, example):
+    trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
+    trainer.remove_callback(PrinterCallback)
+    progress = ProgressLines(trainer, inputs * ratio, example)
+    trainer.add_callback(progress)
+    try:
         yield
+    finally:
+        progress.close()
 
 
 def print_scores(run: RunContext[Config], folder: Path, split: str, metrics: Mapping[str, float]) -> None:
