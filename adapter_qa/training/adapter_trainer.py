@@ -251,8 +251,13 @@ class AdapterTrainer(ResumableTrainer):
         output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
         pairs = torch.stack(self.eval_losses).double().sum(0) if self.eval_losses else torch.zeros(2)
         total, weight = self.accelerator.gather(pairs.float()[None]).double().sum(0).tolist()
-        metrics = {**(output.metrics or {}), f"{metric_key_prefix}_loss": total / max(weight, EPS)}
-        return output._replace(metrics=metrics)
+        scores = self.loss_scores(total / max(weight, EPS))
+        named = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        return output._replace(metrics={**(output.metrics or {}), **named})
+
+    def loss_scores(self, loss: float) -> dict[str, float]:
+        """Return the metrics of an evaluation that follow from its loss, which is one of them."""
+        return {"loss": loss}
 
     def get_decay_parameter_names(self, model: torch.nn.Module) -> list[str]:
         """Return the names of the weights that weight decay acts on."""

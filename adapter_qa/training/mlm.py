@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerFast
-from transformers.trainer_utils import EvalLoopOutput
 
 from adapter_qa.data.label_entropy import entropy
 from adapter_qa.data.labels import IGNORE_INDEX
@@ -86,17 +84,6 @@ class MLMTrainer(AdapterTrainer):
         is_special = np.isin(dataset.ids, self.block_tokenizer.all_special_ids)
         return entropy(np.bincount(dataset.ids[~is_special]))
 
-    def evaluation_loop(
-        self,
-        dataloader: DataLoader[Any],
-        description: str,
-        prediction_loss_only: bool | None = None,
-        ignore_keys: list[str] | None = None,
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        """Run an evaluation and add the perplexity to its metrics."""
-        output = super().evaluation_loop(dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix)
-        metrics = dict(output.metrics or {})
-        loss = metrics[f"{metric_key_prefix}_loss"]
-        metrics[f"{metric_key_prefix}_perplexity"] = math.exp(min(loss, MAX_EXPONENT))
-        return output._replace(metrics=metrics)
+    def loss_scores(self, loss: float) -> dict[str, float]:
+        """Return the loss of an evaluation and its perplexity."""
+        return {"loss": loss, "perplexity": math.exp(min(loss, MAX_EXPONENT))}
