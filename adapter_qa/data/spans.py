@@ -218,8 +218,9 @@ def choose_answers(
             # An empty answer with score 0, the only candidate of questions without any valid span.
             without_span = np.setdiff1d(numbers, candidates.question)
             nulls = _Candidates(without_span, *[np.zeros_like(without_span)] * 5)
-        totals = _question_totals(spans.log_totals[rows], windows.question_index[rows], numbers)
-        blocks.append(_merge(candidates, nulls, totals, threshold))
+        first_windows = np.searchsorted(windows.question_index[rows], numbers)
+        mass = np.logaddexp.reduceat(spans.log_totals[rows].astype(np.float64), first_windows)
+        blocks.append(_merge(candidates, nulls, numbers, mass, threshold))
     columns = [list(parts) for parts in zip(*blocks, strict=True)]
     del blocks
     # Column after column, so that only one of them is in memory twice.
@@ -281,23 +282,6 @@ def _null_candidates(
     return _Candidates(numbers, zeros, zeros, scores, starts[lowest], (scores - threshold) / spans.temperature)
 
 
-class _Totals(NamedTuple):
-    """Spans of consecutive questions.
-
-    Attributes:
-        question: (questions,) int64, indices of the questions.
-        mass: (questions,) float64, log Σ exp(score / temperature) over all spans of all windows; -inf if there is none.
-    """
-
-    question: np.ndarray
-    mass: np.ndarray
-
-
-def _question_totals(log_totals: np.ndarray, owners: np.ndarray, numbers: np.ndarray) -> _Totals:
-    """Sum over windows; `owners`, (windows,), are the indices of their questions, in order."""
-    return _Totals(numbers, np.logaddexp.reduceat(log_totals.astype(np.float64), np.searchsorted(owners, numbers)))
-
-
 class _Merged(NamedTuple):
     """The n-best lists of consecutive questions.
 
@@ -316,23 +300,25 @@ class _Merged(NamedTuple):
     null_score_diff: np.ndarray
 
 
-def _merge(candidates: _Candidates, nulls: _Candidates, totals: _Totals, threshold: float | None) -> _Merged:
+def _merge(
+    candidates: _Candidates, nulls: _Candidates, numbers: np.ndarray, span_mass: np.ndarray, threshold: float | None
+) -> _Merged:
     """Merge spans and "no answer" into the n-best lists of consecutive questions, and choose their answers.
 
     Args:
         candidates: spans of the questions.
         nulls: "no answer" as a candidate.
-        totals: all spans of the questions.
+        numbers: (questions,) int64, indices of the questions.
+        span_mass: (questions,) float64, log Σ exp(score / temperature) over all spans of all windows; -inf without any.
         threshold: of the score difference; None for SQuAD v1.
     """
     both = _Candidates(*(np.concatenate(columns) for columns in zip(candidates, nulls, strict=True)))
     both = both.take(np.lexsort((both.end == 0, -both.score, both.question)))  # of equal scores, spans come first
-    numbers = totals.question
     offsets = np.searchsorted(both.question, np.append(numbers, numbers[-1] + 1))
     starts = offsets[:-1]
     # The first row that is a span; if there is none, "no answer", the only row.
     rows, is_span = np.arange(len(both.end)), both.end > 0
-    mass = totals.mass.copy()  # of spans and no answer
+    mass = span_mass.copy()  # of spans and no answer
     null_rows = nulls.question - numbers[0]
     with np.errstate(invalid="ignore"):  # NaN logits have NaN probabilities
         mass[null_rows] = np.logaddexp(mass[null_rows], nulls.mass)
