@@ -123,6 +123,14 @@ class _ConfigBase:
             splits.append(Split("calibration", "calibration_file", tuple(data.calibration_file), "", None, run.do_eval))
         return tuple(splits)
 
+    def origin(self, split: Split) -> str:
+        """Return the files of a part, or the data set, in the words of the command line."""
+        return " ".join(split.files) or str(self.data.dataset_name)
+
+    def dataset(self, split: Split) -> tuple[str, str | None, str]:
+        """Return name, configuration and split of a part in the data set, which is given."""
+        return str(self.data.dataset_name), self.data.dataset_config_name, split.dataset_split
+
     def splits(self) -> tuple[Split, ...]:
         """Return the parts that the run reads: the enabled ones; in a dry run also every part with a file."""
         dry_run = self.training.dry_run

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from adapter_qa.config.options import MLMDataOptions
 from adapter_qa.config.run_configs import MLMRunConfig, Split
 from adapter_qa.core.errors import UserError, run_each
 from adapter_qa.core.files import file_fingerprint, join_fingerprints, joint_sha256
@@ -60,7 +59,7 @@ def load_texts(config: MLMRunConfig) -> dict[str, TextSplit]:
     if data.text_column is not None and data.dataset_name is None and formats <= {*WITHOUT_COLUMNS}:
         shown = " and ".join(sorted(formats))
         raise UserError(f"--text_column {data.text_column}: {shown} files have no columns; leave the option out")
-    loaded = run_each(partial(_load_split, *pair, data) for pair in zip(splits, files, strict=True))
+    loaded = run_each(partial(_load_split, *pair, config) for pair in zip(splits, files, strict=True))
     by_name: dict[str, TextSplit] = {split.name: texts for split, texts in zip(splits, loaded, strict=True)}
     if config.training.do_train or config.training.dry_run:
         log_note(shared_file_notes({name: part.files for name, part in by_name.items()}))
@@ -91,29 +90,26 @@ def _fingerprint(given: Path, fingerprints: list[dict[str, Any]]) -> dict[str, A
     return {"file": str(given), "bytes": size, "sha256": joint_sha256(fingerprints), "files_read": len(fingerprints)}
 
 
-def _load_split(split: Split, files: dict[Path, list[Path]], data: MLMDataOptions) -> TextSplit:
+def _load_split(split: Split, files: dict[Path, list[Path]], config: MLMRunConfig) -> TextSplit:
+    column = config.data.text_column
     fingerprints: dict[Path, list[dict[str, Any]]] = {}
     if files:
-        parts = run_each(partial(read_texts, path, data.text_column) for paths in files.values() for path in paths)
+        parts = run_each(partial(read_texts, path, column) for paths in files.values() for path in paths)
         fingerprints = {given: [file_fingerprint(path) for path in paths] for given, paths in files.items()}
         joined = join_fingerprints([_fingerprint(*pair) for pair in fingerprints.items()])
         source = msgspec.convert(joined, DataSource)
     else:
-        rows = load_dataset(str(data.dataset_name), data.dataset_config_name, split.dataset_split)
-        parts = [texts_of_records(rows.records, f"{data.dataset_name} ({split.dataset_split})", data.text_column)]
-        source = DataSource(**dataset_source(str(data.dataset_name), data.dataset_config_name, split.dataset_split))
+        dataset = config.dataset(split)
+        name = f"{config.data.dataset_name} ({split.dataset_split})"
+        parts = [texts_of_records(load_dataset(*dataset).records, name, column)]
+        source = DataSource(**dataset_source(*dataset))
     texts = [text for part in parts for text in part.texts]
     source.texts = len(texts)
     empty = sum(part.empty for part in parts)
     if empty:
-        log_note([f"{_name(split, data)}: {empty} records without text are left out"])
+        log_note([f"{config.origin(split)}: {empty} records without text are left out"])
         source.empty_texts = empty
     return TextSplit(texts, source, msgspec.convert([*chain(*fingerprints.values())], list[DataFile]))
-
-
-def _name(split: Split, data: MLMDataOptions) -> str:
-    """Return where a split comes from, in the words of the command line."""
-    return " ".join(split.files) or str(data.dataset_name)
 
 
 def make_split_blocks(
@@ -138,7 +134,7 @@ def make_split_blocks(
         sources.pop("eval", None)
     blocks = {name: split_into_blocks(split.texts, tokenizer, data.block_size) for name, split in splits.items()}
     if "eval" not in blocks and (evaluates or _held_out_before(record)):
-        origin = _name(config.all_splits()[0], data)
+        origin = config.origin(config.all_splits()[0])
         held_out = max(1, round(len(blocks["train"]) * data.validation_split_percentage / 100))
         if held_out >= len(blocks["train"]):
             raise UserError(f"{origin}: {len(blocks['train'])} blocks cannot be split; give --validation_file")

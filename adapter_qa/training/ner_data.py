@@ -113,10 +113,10 @@ def _load_split(split: Split, config: NERRunConfig) -> SentenceSplit:
         names = [str(path) for path in paths]
         source = msgspec.convert(files_fingerprint(paths), DataSource)
     else:
-        arguments = str(data.dataset_name), data.dataset_config_name, split.dataset_split
-        parts = [load_sentence_dataset(*arguments, columns, need_labels=need_labels)]
+        dataset = config.dataset(split)
+        parts = [load_sentence_dataset(*dataset, columns, need_labels=need_labels)]
         names = [f"{data.dataset_name} ({split.dataset_split})"]
-        source = DataSource(**dataset_source(*arguments))
+        source = DataSource(**dataset_source(*dataset))
     log_note(note for part in parts for note in part.notes)
     schemes: dict[str, list[str]] = {}
     for name, part in zip(names, parts, strict=True):

@@ -181,7 +181,7 @@ def make_folds(config: QARunConfig, questions: list[Question], source: DataSourc
         names = sorted({group for group, is_in in zip(groups, mask.tolist(), strict=True) if is_in})
         unaligned = _unaligned(chosen)
         if name == "train":
-            chosen = _trainable(chosen, _origin(config.all_splits()[0], config))
+            chosen = _trainable(chosen, config.origin(config.all_splits()[0]))
         digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
         counts = {"unaligned": unaligned, "questions": len(chosen), GROUP_COUNTS[by]: len(names)}
         return QuestionSplit(chosen, replace(source, **counts, groups_sha256=digest))
@@ -237,15 +237,10 @@ def _check_best_metric(metric: str, splits: dict[str, QuestionSplit]) -> None:
 def _load_split(split: Split, config: QARunConfig) -> QuestionSplit:
     questions, source = _read_split(split, config)
     if split.name == "train":
-        name, count = _origin(split, config), len(questions)
+        name, count = config.origin(split), len(questions)
         questions = _trainable(questions, name)
         _note_left_out(name, count - len(questions), count)
     return QuestionSplit(questions, replace(source, questions=len(questions)))
-
-
-def _origin(split: Split, config: QARunConfig) -> str:
-    """Return the files of a split, or the data set, for messages."""
-    return " ".join(split.files) or str(config.data.dataset_name)
 
 
 def _read_split(split: Split, config: QARunConfig) -> tuple[list[Question], DataSource]:
@@ -257,16 +252,16 @@ def _read_split(split: Split, config: QARunConfig) -> tuple[list[Question], Data
         questions = read_squad_files(paths, need_answers=need_answers, columns=columns)
         source = msgspec.convert(files_fingerprint(paths), DataSource)
     else:
-        origin = str(data.dataset_name), data.dataset_config_name, split.dataset_split
-        questions = load_hub_squad(*origin, need_answers=need_answers, columns=columns)
-        source = DataSource(**dataset_source(*origin))
+        dataset = config.dataset(split)
+        questions = load_hub_squad(*dataset, need_answers=need_answers, columns=columns)
+        source = DataSource(**dataset_source(*dataset))
     questions = questions[: split.limit]
     source.unaligned = _unaligned(questions)
     if need_answers:
         unanswered = sum(not question.answer_texts for question in questions)
         if unanswered and not data.version_2_with_negative:
             raise UserError(
-                f"{_origin(split, config)}: {unanswered} questions have no answer; SQuAD v2 data needs "
+                f"{config.origin(split)}: {unanswered} questions have no answer; SQuAD v2 data needs "
                 "--version_2_with_negative True"
             )
     return questions, source
