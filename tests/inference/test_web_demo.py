@@ -30,7 +30,6 @@ from adapter_qa.inference.web_demo_html import (
     MAX_CONTEXT,
     DemoAnswer,
     answers_html,
-    heat_map,
     highlight,
     problems_html,
 )
@@ -109,6 +108,9 @@ def test_a_long_answer_is_not_cut() -> None:
 
 
 def test_the_heat_map_has_every_weight() -> None:
+    def heat_map(attention: FusionAttentionDocument) -> str:
+        return answers_html("q", "c", {"run": DemoAnswer(answer_document("c", 0, 1), attention)})
+
     html = heat_map(ATTENTION)
     cells = re.findall(r"<td style=\"background:rgb\((\d+), (\d+), (\d+)\);color:(#\w+)\">([\d.]+)</td>", html)
     assert [cell[4] for cell in cells] == ["0.25", "0.75", "0.50", "0.50", "1.00", "0.00", "0.12", "0.88"]
