@@ -40,7 +40,7 @@ from adapter_qa.inference.answer_files import (
     schema_of,
 )
 from adapter_qa.inference.answer_text import answer_line, candidate_lines
-from adapter_qa.inference.answering import print_all, report_out_of_memory, without_answers, write_all
+from adapter_qa.inference.answering import print_all, report_out_of_memory, write_all
 from adapter_qa.inference.ask_settings import BATCH_SIZE
 from adapter_qa.inference.conversation import converse
 from adapter_qa.inference.light_imports import light_imports
@@ -421,7 +421,7 @@ def write_answers(options: AskOptions, requests: Requests, output: Path) -> None
     if not options.overwrite:
         check_settings(output, settings)
     is_known = output.suffix.lower() == PARQUET and requests.count is not None
-    schema = schema_of(without_answers(requests.read()), options.input or "the questions") if is_known else None
+    schema = schema_of(requests.read(), options.input or "the questions") if is_known else None
     answerer = load_answerer(options, options.models[0])
     settings |= answerer.fingerprint()
     if not options.overwrite:

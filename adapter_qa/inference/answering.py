@@ -95,19 +95,11 @@ def write_all(ask: AskMany, requests: Requests, n_best: int | None, file: Answer
 def _answer_blocks(
     ask: AskMany, requests: Iterable[Request], n_best: int | None, tally: Tally
 ) -> Iterator[list[Document]]:
-    """Yield requests with their answers, in place of earlier ones, block by block, and count them."""
-    for block in blocks(without_answers(requests)):
+    """Yield requests with their answers, block by block, and count them."""
+    for block in blocks(requests):
         answers = ask([(request["question"], request["context"]) for request in block], n_best or 1)
         tally.add(block, answers)
         yield [request | answer.document(n_best) for request, answer in zip(block, answers, strict=True)]
-
-
-def without_answers(requests: Iterable[Request]) -> Iterator[Request]:
-    """Yield requests without fields that answers have, too."""
-    from adapter_qa.data.answers import ANSWER_FIELDS  # imports numpy
-
-    for request in requests:
-        yield {name: value for name, value in request.items() if name not in ANSWER_FIELDS}
 
 
 def print_answers(answers: Iterable[Document], *, as_json: bool, are_several: bool) -> None:

@@ -142,7 +142,7 @@ def _read_text(file: str) -> str:
 
 
 def read_requests(file: str, columns: QuestionColumns = STANDARD, *, need_ids: bool = False) -> Requests:
-    """Check all records of a question file, and return them with all their fields; answers in them are not checked.
+    """Check all records of a question file, and return them with all their fields but answers, which are not checked.
 
     If no record has an id, the ids are the numbers of the records, from "1". Standard input is not checked here, but
     block by block while it is read; its ids are compared within a block.
@@ -276,11 +276,14 @@ class _Checker(NamedTuple):
 
     def request(self, record: Record, number: int | None) -> Request:
         """Return a checked record as a request, with its number as its id if that is given."""
+        from adapter_qa.data.answers import ANSWER_FIELDS  # imports numpy
+
         if number is not None:
             record = self._with_number(record, number)
         fields: dict[str, Any] = _without_answers(record, self.columns).fields
         keys = {"id": self.columns.id, "question": self.columns.question, "context": self.columns.context}
-        return fields | {name: fields[key] for name, key in keys.items()}
+        named = fields | {name: fields[key] for name, key in keys.items()}
+        return {name: value for name, value in named.items() if name not in ANSWER_FIELDS}
 
     def _with_number(self, record: Record, number: int) -> Record:
         """Return a record with its number as its id, which comes first."""
