@@ -148,7 +148,7 @@ def read_requests(file: str, columns: QuestionColumns = STANDARD, *, need_ids: b
     block by block while it is read; its ids are compared within a block.
 
     Args:
-        file: A file that `data.squad.stream_question_file` reads, or `STDIN` for JSON lines.
+        file: A file that `stream_question_file` reads, or `STDIN` for JSON lines.
         columns: The keys of its records. In what is returned the keys are the standard ones, too.
         need_ids: Whether all records must have ids.
 

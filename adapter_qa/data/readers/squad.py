@@ -121,7 +121,7 @@ def load_hub_squad(
 def read_question_file(path: Path, columns: QuestionColumns = STANDARD) -> list[Record]:
     """Read the records of a question file without checking them.
 
-    The file has one of `sources.RECORD_SUFFIXES`. Records are flat, or nested as in SQuAD: articles with "paragraphs",
+    The file has one of `RECORD_SUFFIXES`. Records are flat, or nested as in SQuAD: articles with "paragraphs",
     or paragraphs with "qas". CSV holds answers as JSON, as the Python literal that pandas and datasets write, or as
     text beside their start index.
 
@@ -136,14 +136,14 @@ def stream_question_file(path: Path, columns: QuestionColumns = STANDARD, *, nee
     """Yield the records of a question file of any size while it is read, for questions without answers.
 
     A row of CSV has all its cells, as text; without `need_ids`, CSV may lack the column of the id. See
-    `sources.stream_rows`.
+    `record_files.stream_rows`.
     """
     rows = stream_rows(path, columns.needed(ids=need_ids))
     return rows if format_of(path) in CSV_SUFFIXES else _flatten(rows, columns)
 
 
 def stream_question_lines(name: str, stream: IO[bytes], columns: QuestionColumns = STANDARD) -> Iterator[Record]:
-    """Yield the records of JSON lines while they are read; see `text_records.stream_records`."""
+    """Yield the records of JSON lines while they are read; see `json_csv.stream_records`."""
     return _flatten(stream_records(name, stream, ".jsonl"), columns)
 
 
