@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from adapter_qa.config.options import ModelOptions
 from adapter_qa.core.cli import CollectingArgumentParser, run_cli
 from adapter_qa.core.errors import escape_control_chars, raise_if_any, write_error
-from adapter_qa.core.files import atomic_folder
+from adapter_qa.core.files import atomic_folder, resolved_name
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.base_config import read_base_config
 
@@ -97,9 +97,7 @@ def base_model_record(base: ModelOptions) -> BaseModelRecord:
     from adapter_qa.models.identity import base_files_fingerprint
     from adapter_qa.models.metadata import BaseModelRecord
 
-    folder = Path(base.model_name_or_path)
-    name = str(folder.resolve()) if folder.is_dir() else base.model_name_or_path
-    return BaseModelRecord(name, "main", *base_files_fingerprint(base))
+    return BaseModelRecord(resolved_name(base.model_name_or_path), "main", *base_files_fingerprint(base))
 
 
 def convert_all(saves: list[LegacySave], new: Path, base: BaseModelRecord | None) -> None:

@@ -65,6 +65,11 @@ def expand_paths(values: Sequence[str], option: str, *, folders: bool = False) -
     return tuple(paths)
 
 
+def resolved_name(name: str) -> str:
+    """Return the absolute path of a folder, and any other name, such as an id of the hub, as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
+
+
 def read_bytes(path: str | Path, max_bytes: int | None = None) -> bytes:
     """Return the content of a file of at most `max_bytes`; None: `MAX_BYTES`.
 

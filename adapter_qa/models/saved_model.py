@@ -12,7 +12,7 @@ from adapter_qa.core.messages import log_note
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import has_qa_head, read_base_config
 from adapter_qa.models.file_names import FULL_FILE
-from adapter_qa.models.metadata import RunMetadata, read_metadata
+from adapter_qa.models.metadata import Origin, RunMetadata, read_metadata
 from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
 from adapter_qa.models.setup_decisions import setup_for_inference
 from adapter_qa.models.setup_notes import setup_notes
@@ -101,12 +101,10 @@ def find_adapters(saved: SavedModel, language_adapter: str | None) -> AdapterSet
 
 
 def _find_base(folder: Path, metadata: RunMetadata, base_model: str | None) -> ModelOptions:
-    """Return the given base model or the recorded one. A recorded path with a dot is relative to the saved folder."""
-    name = base_model or metadata.base_model.name_or_path
+    """Return the given base model or the recorded one."""
+    name = base_model or Origin(folder, metadata).base_name
     if name is None:
         raise UserError(f"{folder}: does not name the base model of its adapters; give --model_name_or_path")
-    if not base_model and name.startswith("."):
-        name = str((folder / name).resolve())
     for kind, recorded in (("base model", None if base_model else name), ("tokenizer", metadata.tokenizer)):
         if recorded is not None and not Path(recorded).is_dir():
             if kind == "base model" and Path(recorded).is_absolute():

@@ -24,7 +24,7 @@ from adapter_qa.config.options import ModelOptions
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.distributed import on_main_process
 from adapter_qa.core.errors import Interrupted, ReportedError, UserError, run_all
-from adapter_qa.core.files import atomic_file, write_json, write_text
+from adapter_qa.core.files import atomic_file, resolved_name, write_json, write_text
 from adapter_qa.core.messages import log_note, print_main
 from adapter_qa.core.resource_errors import first_line, report_resource_errors
 from adapter_qa.models.adapter_setup import AdapterSetup
@@ -246,7 +246,7 @@ def _trained_on(
 ) -> TrainedOn:
     """Return what a run records of its base model and tokenizer."""
     base = BaseModelRecord(_base_name(options), options.model_revision, *(weights or ()))
-    name = options.tokenizer_name and _resolved(options.tokenizer_name)
+    name = options.tokenizer_name and resolved_name(options.tokenizer_name)
     return TrainedOn(base, name, tokenizer, options.do_lower_case, options.strip_accents)
 
 
@@ -254,12 +254,7 @@ def _base_name(options: ModelOptions) -> str:
     """Return a hub id, an absolute path, or a path relative to the saved folder."""
     if options.random_init:
         return f"../{BASE_FOLDER}"
-    return _resolved(options.model_name_or_path)
-
-
-def _resolved(name: str) -> str:
-    """Return a hub id, or the absolute path of a folder."""
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
+    return resolved_name(options.model_name_or_path)
 
 
 def _save_random_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from adapter_qa.core.errors import UserError, error_line
+from adapter_qa.core.files import resolved_name
 from adapter_qa.data.readers.columnar import ROWS_AT_ONCE
 from adapter_qa.data.readers.records import Record, TableRows, class_names
 
@@ -38,8 +39,7 @@ def load_dataset(name: str, config: str | None, split: str) -> TableRows:
 
 def dataset_source(name: str, config: str | None, split: str) -> dict[str, Any]:
     """Return where the records of `load_dataset` come from, for run.json: a folder as an absolute path."""
-    folder = Path(name)
-    return {"dataset": str(folder.resolve()) if folder.is_dir() else name, "config": config, "split": split}
+    return {"dataset": resolved_name(name), "config": config, "split": split}
 
 
 def split_names(name: str, config: str | None) -> list[str]:
