@@ -125,10 +125,6 @@ class Report:
         self.files[file] = content
         return Picture(file, caption, base64.b64encode(content).decode())
 
-    def add_problems(self, error: UserError, consequence: str) -> None:
-        """Add a note for each problem, with its consequence."""
-        self.notes += [f"{problem}; {consequence}" for problem in error.problems]
-
 
 def write_report(groups: Sequence[Group], answers: AnswersByGroup, notes: Sequence[str], folder: Path) -> Path:
     """Write the page, which shows the notes, and its pictures. Return the page's path.
@@ -305,7 +301,7 @@ def _score_properties(
     try:
         windows = count_windows(answered[0].group.first, questions)
     except UserError as error:
-        report.add_problems(error, "F1 by number of windows is left out")
+        report.notes += [f"{problem}; F1 by number of windows is left out" for problem in error.problems]
     properties: dict[str, list[CategoryScores]] = {}
     for property_name, categories in break_down(questions, windows).items():
         properties[property_name] = []
