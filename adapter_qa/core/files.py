@@ -310,11 +310,6 @@ def write_chunks(path: Path, chunks: Iterable[bytes], writer: str = "") -> None:
         stream.writelines(chunks)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file, as `atomic_file` does."""
-    write_chunks(path, [content])
-
-
 def write_text(path: Path, text: str, writer: str = "") -> None:
     """Write a UTF-8 file, as `atomic_file` does."""
     write_chunks(path, [text.encode("utf-8")], writer)

@@ -26,7 +26,6 @@ from adapter_qa.core.files import (
     files_fingerprint,
     sha256,
     temporary_path,
-    write_bytes,
     write_chunks,
     write_json,
     write_text,
@@ -85,7 +84,7 @@ def test_failed_write_keeps_the_old_file_and_removes_the_temporary_one(
         write_chunks(path, interrupted_chunks())
     monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_bytes(path, b"new")
+        write_text(path, "new")
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.json"]
 
