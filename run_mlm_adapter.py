@@ -52,7 +52,8 @@ def execute(argv: list[str]) -> RunContext[MLMRunConfig]:
         from adapter_qa.training import run_start, workflow
 
     setup = run_start.decide_setup("mlm", config, base_config)
-    run = run_start.start_run("run_mlm_adapter.py", argv, config, setup, base_config, texts)
+    sources = {name: split.source for name, split in texts.items()}
+    run = run_start.start_run("run_mlm_adapter.py", argv, config, setup, base_config, sources)
     workflow.run_unless_finished(run, lambda: train_and_evaluate(run, texts))
     return run
 

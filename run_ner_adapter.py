@@ -59,7 +59,8 @@ def execute(argv: list[str]) -> RunContext[NERRunConfig]:
 
     setup = run_start.decide_setup("ner", config, base_config)
     labels = known_labels(setup, splits)
-    run = run_start.start_run("run_ner_adapter.py", argv, config, setup, base_config, splits)
+    sources = {name: split.source for name, split in splits.items()}
+    run = run_start.start_run("run_ner_adapter.py", argv, config, setup, base_config, sources)
     workflow.run_unless_finished(run, lambda: train_and_evaluate(run, splits, labels))
     return run
 

@@ -81,7 +81,8 @@ def prepare(argv: list[str], config: QARunConfig) -> tuple[RunContext[QARunConfi
         from adapter_qa.training.run_start import decide_setup, start_run
 
     setup = decide_setup("qa", config, base_config)
-    return start_run("run_qa_adapter.py", argv, config, setup, base_config, splits), splits
+    sources = {name: split.source for name, split in splits.items()}
+    return start_run("run_qa_adapter.py", argv, config, setup, base_config, sources), splits
 
 
 def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionSplit]) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from transformers import set_seed
 
@@ -46,14 +46,6 @@ from adapter_qa.training.training_args import (
 )
 
 
-class DataSplit(Protocol):
-    """One part of the data of a run."""
-
-    @property
-    def source(self) -> DataSource:
-        """Where it comes from and how much it is, for run.json."""
-
-
 def decide_setup(task: Task, config: RunConfig, base_config: dict[str, Any]) -> AdapterSetup | None:
     """Decide the setup of a run, and check that it can read windows and has the head it needs.
 
@@ -85,7 +77,7 @@ def start_run(
     config: Config,
     setup: AdapterSetup | None,
     base_config: dict[str, Any],
-    splits: Mapping[str, DataSplit],
+    sources: dict[str, DataSource],
 ) -> RunContext[Config]:
     """Decide all options, choose the folder of the run, check and record its data, and seed all random generators.
 
@@ -97,7 +89,7 @@ def start_run(
         config: the options.
         setup: of the adapters; None for full fine-tuning.
         base_config: config.json of the base model.
-        splits: the data by split name.
+        sources: where the data come from, by split name.
 
     Raises:
         UserError: if the folder cannot be used, the library refuses the options, or a resumed run trained on other
@@ -117,7 +109,6 @@ def start_run(
     # Otherwise trackio would choose a new name when the run resumes. In run.json the option stays as it was given.
     args.run_name = args.run_name or args.output_dir
     set_seed(args.seed)
-    sources = {name: split.source for name, split in splits.items()}
     if record.folder is not None and (record.finished or record.resume_from is not None):
         _check_data_unchanged(record.folder, config, sources, finished=record.finished)
     record.document.data = sources
