@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar
 
 from adapter_qa.config.training_options import LibraryTrainingOptions
+from adapter_qa.core.files import is_text
 
 T = TypeVar("T")
 
@@ -74,6 +76,25 @@ def values_before(groups: Iterable[Any]) -> dict[str, Any]:
     """Return the values `before` of some dataclasses, by the name of the option."""
     options = [option for group in groups for option in fields(group)]
     return {option.name: option.metadata["before"] for option in options if "before" in option.metadata}
+
+
+def field_problems(groups: Iterable[Any]) -> list[str]:
+    """Return the problems of single values in option dataclasses: not allowed, not finite, or not to be recorded."""
+    problems = []
+    for group in groups:
+        for option in fields(group):
+            value = getattr(group, option.name)
+            for item in value if isinstance(value, list) else [value]:
+                if isinstance(item, float) and not math.isfinite(item):
+                    problems.append(f"--{option.name} {item}: must be a finite number")
+                if isinstance(item, str) and ("\0" in item or not is_text(item)):
+                    problems.append(
+                        f"--{option.name} {item}: has a NUL character or is not UTF-8, and cannot be recorded"
+                    )
+            limits = option.metadata.get("limits")
+            if limits is not None and value is not None and math.isfinite(value) and not limits.allow(value):
+                problems.append(f"--{option.name} {value:.10g}: must be {limits}")
+    return problems
 
 
 def library_option(name: str, *, kind: str | None = None, limits: Limits) -> Any:

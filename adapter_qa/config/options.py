@@ -460,6 +460,11 @@ class TrainingOptions(LibraryTrainingOptions):
         return self.eval_strategy or ("epoch" if self.do_train and self.do_eval else "no")
 
     @property
+    def warms_up(self) -> bool:
+        """Whether the learning rate rises at first."""
+        return self.warmup_steps > 0 or self.warmup_ratio > 0
+
+    @property
     def compiles(self) -> bool:
         """Whether the model is compiled: backend and mode ask for it, too."""
         return self.torch_compile or self.torch_compile_backend is not None or self.torch_compile_mode is not None

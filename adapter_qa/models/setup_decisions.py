@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from adapter_qa.config.adapter_validation import parse_fuse_adapters, setup_problems
 from adapter_qa.config.options import (
     HEAD_FROM_QA,
     NEW,
@@ -19,7 +20,6 @@ from adapter_qa.config.options import (
     LanguageAdapterOptions,
     TrainingOptions,
 )
-from adapter_qa.config.validation import parse_fuse_adapters, setup_problems
 from adapter_qa.core.errors import UserError, raise_if_any, run_all, run_each
 from adapter_qa.models.adapter_config import LANGUAGE_REDUCTION, TASK_REDUCTION
 from adapter_qa.models.adapter_setup import AdapterSetup, ConfigOptions

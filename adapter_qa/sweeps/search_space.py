@@ -26,8 +26,9 @@ from msgspec import Meta, Struct
 
 from adapter_qa.config.options import greatest_is_best
 from adapter_qa.config.parser import ConfigParser
+from adapter_qa.config.path_validation import path_problems
 from adapter_qa.config.run_configs import QARunConfig
-from adapter_qa.config.validation import problems_of_files, validate_config
+from adapter_qa.config.validation import validate_config
 from adapter_qa.config.yaml_keys import repeated_keys
 from adapter_qa.core.errors import UserError, also_report, error_line, raise_if_any, run_all, run_each
 from adapter_qa.core.files import kind, read_text
@@ -444,7 +445,7 @@ def _check_with_trainer(path: Path, sweep: Sweep, *, dry_run: bool) -> None:
         except UserError as error:
             problems |= dict.fromkeys(error.problems)
             continue
-        of_files |= dict.fromkeys(problems_of_files(config))
+        of_files |= dict.fromkeys(path_problems(config))
         problems |= dict.fromkeys(validate_config(config))
         if config.data.fold is not None:  # its run.json is not in the folder of the trial
             problems["fold: a trial is a whole cross-validation, not one of its folds; leave it out"] = None

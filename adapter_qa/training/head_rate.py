@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
+from adapter_qa.config.deepspeed import read_deepspeed
+from adapter_qa.config.optimizer_validation import one_rate_reason
 from adapter_qa.config.options import TrainingOptions
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, RunConfig
-from adapter_qa.config.validation import head_rate_problems
 from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import has_qa_head
 from adapter_qa.training.resumed_options import ResumedRun
@@ -37,7 +37,7 @@ def decided_head_rate(
     rate = _rate_of_new_head(config, setup, base_config)
     if rate is None or not training.do_train or rate <= training.learning_rate:
         return None
-    return None if head_rate_problems(replace(training, head_learning_rate=rate)) else rate
+    return None if _has_one_rate(training) else rate
 
 
 def _rate_of_new_head(config: RunConfig, setup: AdapterSetup | None, base_config: dict[str, Any]) -> float | None:
@@ -51,10 +51,17 @@ def _rate_of_new_head(config: RunConfig, setup: AdapterSetup | None, base_config
     return NEW_QA_HEAD_FACTOR * config.training.learning_rate
 
 
+def _has_one_rate(training: TrainingOptions) -> bool:
+    """Return whether the optimizer has one learning rate for all weights."""
+    deepspeed: dict[str, Any] = {}
+    if training.deepspeed is not None:
+        deepspeed, _ = read_deepspeed(str(training.deepspeed), warmup=training.warms_up)
+    return one_rate_reason(training, deepspeed) is not None
+
+
 def advice_on_loss(training: TrainingOptions) -> str:
     """Return what to try if a loss stays at the entropy of the labels, with the head's rate that was decided."""
     rate = training.learning_rate if training.head_learning_rate is None else training.head_learning_rate
-    higher = replace(training, head_learning_rate=NEW_NER_HEAD_RATE)
-    if rate < NEW_NER_HEAD_RATE and not head_rate_problems(higher):
+    if rate < NEW_NER_HEAD_RATE and not _has_one_rate(training):
         return f"train longer, or raise --head_learning_rate, e.g. to {NEW_NER_HEAD_RATE:g}"
     return "train longer, or try another --learning_rate"

@@ -178,8 +178,7 @@ def _library_args(values: dict[str, Any]) -> TrainerArguments:
 
 def _deepspeed_config(options: TrainingOptions) -> dict[str, Any] | None:
     """Return the DeepSpeed configuration in current terms; None for a run that does not train."""
-    warmup = options.warmup_steps > 0 or options.warmup_ratio > 0
-    config, notes = read_deepspeed(str(options.deepspeed), warmup=warmup)
+    config, notes = read_deepspeed(str(options.deepspeed), warmup=options.warms_up)
     if not options.do_train:
         log_note(["--deepspeed is for training; this run evaluates without it"])
         return None

@@ -16,8 +16,8 @@ from support.scripts import run_main
 from transformers import TrainerCallback
 
 import run_qa_adapter
-from adapter_qa.config import validation
 from adapter_qa.config.options import TrainingOptions
+from adapter_qa.config.trackio_validation import TRACKIO_VERSION, trackio_problems
 from adapter_qa.training import callbacks
 
 pytest.importorskip("trackio", reason="trackio is not installed")
@@ -95,18 +95,18 @@ def test_losses_and_evaluations_of_an_interrupted_and_resumed_run(
 
 
 def problems(**values: Any) -> list[str]:
-    return validation.training_problems(TrainingOptions(do_train=True, **values))
+    return trackio_problems(TrainingOptions(do_train=True, **values))
 
 
 def test_installation_that_cannot_log(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda name: "0.2.2")
     assert problems(report_to=["trackio"]) == problems(report_to=["all"]) == [
         "--report_to trackio: version 0.2.2 is installed, which lacks what transformers calls; pip install "
-        f'"trackio=={validation.TRACKIO_VERSION}"'
+        f'"trackio=={TRACKIO_VERSION}"'
     ]  # fmt: skip
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert problems(report_to=["trackio"]) == [
-        f'--report_to trackio: is not installed; pip install "trackio=={validation.TRACKIO_VERSION}"'
+        f'--report_to trackio: is not installed; pip install "trackio=={TRACKIO_VERSION}"'
     ]
     assert problems(report_to=["all"]) == []
 
