@@ -177,6 +177,9 @@ def test_a_folder_without_runs_is_refused(tmp_path: Path) -> None:
         ({"STEPS": "search tabel"}, "error: STEPS: tabel is unknown; choose from search adapters"),
         ({"SETUPS": "full qaa"}, "error: SETUPS: qaa is unknown; choose from untrained head full"),
         ({"PYTHON": "./none"}, "error: PYTHON: ./none is no program"),
+        ({"PAIRS": "qa:full:lora"}, "error: PAIRS: qa:full:lora: give two setups as SETUP:SETUP"),
+        ({"PAIRS": "qa:full qa:lora"}, "error: PAIRS: qa:lora: lora has no finished runs in "),
+        ({"PAIRS": "qa:full", "STEPS": "table", "SETUPS": "qa full"}, "error: PAIRS: qa:full: qa has no finished runs"),
     ],
 )
 def test_unknown_words_are_refused_before_anything_runs(given: dict[str, str], message: str, tmp_path: Path) -> None:
@@ -188,6 +191,57 @@ def test_unknown_words_are_refused_before_anything_runs(given: dict[str, str], m
     assert result.stderr.startswith(message)
     assert result.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def compared_pairs(folder: Path, **given: str) -> list[str]:
+    """Run measure.sh with a program that does nothing in place of python; return the pairs that its table compares."""
+    (folder / "data").mkdir(exist_ok=True)
+    calls, python = folder / "calls", folder / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >>{calls}\n', encoding="utf-8")
+    python.chmod(0o755)
+    data = str(folder / "data")
+    folders = {"BASE": "b", "DATA": data, "NER_TRAIN": data, "NER_DEV": data, "OUT": str(folder / "out")}
+    environment = {**os.environ, **folders, "PYTHON": str(python), **given}
+    script = Path(parts.__file__).with_name("measure.sh")
+    result = subprocess.run(["bash", script], check=False, env=environment, capture_output=True, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
+    *_, call = calls.read_text(encoding="utf-8").splitlines()
+    words = call.split()
+    assert words[0].endswith("/compare.py")
+    return words[3 : words.index("--json")]
+
+
+def test_the_table_compares_the_pairs_whose_setups_are_there(tmp_path: Path) -> None:
+    train = {"STEPS": "train table", "SEEDS": "1 2"}
+    default = ["qa:full", "lang_qa:qa", "fusion:lang_qa", "fusion:control"]
+    assert compared_pairs(tmp_path, **train) == default
+    assert compared_pairs(tmp_path, **train, SETUPS="full qa") == ["qa:full"]
+    assert compared_pairs(tmp_path, **train, SETUPS="qa lang_qa fusion") == ["lang_qa:qa", "fusion:lang_qa"]
+    for run in ("full_2", "fusion_ner_lang_1", "control_3"):  # control has no seed of the others
+        (tmp_path / "out" / "runs" / run).mkdir(parents=True)
+        (tmp_path / "out" / "runs" / run / "predict_predictions.json").touch()
+    assert compared_pairs(tmp_path, **train, SETUPS="qa") == ["qa:full"]
+    assert compared_pairs(tmp_path, **train, SETUPS="fusion") == []
+    assert compared_pairs(tmp_path, STEPS="table") == []
+    assert compared_pairs(tmp_path, **train, SETUPS="qa", PAIRS="full:qa") == ["full:qa"]
+
+
+def test_pairs_without_a_common_seed_are_refused_all_at_once(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "control_3").mkdir(parents=True)
+    (tmp_path / "runs" / "control_3" / "predict_predictions.json").touch()
+    given = {"BASE": "b", "DATA": "d", "NER_TRAIN": "t", "NER_DEV": "d", "OUT": str(tmp_path), "SEEDS": "1 2"}
+    given |= {"SETUPS": "qa fusion", "PAIRS": "fusion:control fusion:qa lora:qa"}
+    script = Path(parts.__file__).with_name("measure.sh")
+    result = subprocess.run(["bash", script], check=False, env={**os.environ, **given}, capture_output=True, text=True)
+    assert (result.returncode, result.stderr.splitlines()) == (
+        2,
+        [
+            "error: PAIRS: fusion:control: fusion and control have no seed in common; give SEEDS that both have, or "
+            "leave out the pair",
+            f"error: PAIRS: lora:qa: lora has no finished runs in {tmp_path}/runs and is not trained; add it to "
+            "SETUPS, or leave out the pair",
+        ],
+    )
 
 
 def test_pairs_are_compared_on_translated_and_native_questions(

@@ -39,7 +39,8 @@ SETUPS=${SETUPS:-untrained full qa lang_qa fusion control}
 SETTINGS=${SETTINGS:-}             # folder with SETUP.yaml of a search that was done before
 EPOCHS=${EPOCHS:-2}                # of a single adapter and of full fine-tuning
 FUSION_EPOCHS=${FUSION_EPOCHS:-1}  # of the fusion layer; the control has both
-PAIRS=${PAIRS:-qa:full lang_qa:qa fusion:lang_qa fusion:control}  # of setups, compared in the table
+PAIRS=${PAIRS:-}                   # of setups, compared in the table; without it those of DEFAULT_PAIRS that it has
+DEFAULT_PAIRS="qa:full lang_qa:qa fusion:lang_qa fusion:control"
 
 if [ "$SETTINGS" ] && [[ " $STEPS " == *" search "* ]]; then
     echo "error: SETTINGS and the step search: a search writes settings of its own; leave out one of them" >&2
@@ -60,6 +61,44 @@ check STEPS "search adapters train curve transfer v2 untrained_fusion architectu
 # shellcheck disable=SC2086  # words
 check SETUPS "untrained head full lora qa lang_qa fusion control fusion_ner_lang fusion_without_language fusion_qa_qa" \
     $SETUPS
+# seeds SETUP: print the seeds of a setup of which the table will have runs.
+seeds() {
+    local run seed
+    # shellcheck disable=SC2086  # words
+    if [[ " $STEPS " == *" train "* && " $SETUPS " == *" $1 "* ]]; then printf '%s\n' $SEEDS; fi
+    for run in "$OUT/runs/$1"_*/predict_predictions.json; do
+        seed=${run#"$OUT/runs/$1_"}
+        seed=${seed%/*}
+        if [[ -e $run && $seed =~ ^[0-9]+$ ]]; then echo "$seed"; fi
+    done
+}
+# problem_of_pair FIRST:SECOND: print why the table cannot compare a pair; nothing if it can.
+problem_of_pair() {
+    local first=${1%%:*} second=${1#*:} setup
+    if [[ ! $1 =~ ^[^:]+:[^:]+$ ]]; then echo "give two setups as SETUP:SETUP" && return; fi
+    for setup in "$first" "$second"; do
+        if [ ! "$(seeds "$setup")" ]; then
+            echo "$setup has no finished runs in $OUT/runs and is not trained; add it to SETUPS, or leave out the pair"
+            return
+        fi
+    done
+    if [ ! "$(comm -12 <(seeds "$first" | sort) <(seeds "$second" | sort))" ]; then
+        echo "$first and $second have no seed in common; give SEEDS that both have, or leave out the pair"
+    fi
+}
+if [[ " $STEPS " == *" table "* ]]; then  # it comes last, after hours
+    wrong=
+    for pair in $PAIRS; do
+        problem=$(problem_of_pair "$pair")
+        if [ "$problem" ]; then wrong=1 && echo "error: PAIRS: $pair: $problem" >&2; fi
+    done
+    if [ "$wrong" ]; then exit 2; fi
+    if [ ! "$PAIRS" ]; then
+        for pair in $DEFAULT_PAIRS; do
+            if [ ! "$(problem_of_pair "$pair")" ]; then PAIRS+=" $pair"; fi
+        done
+    fi
+fi
 if ! found=$(command -v "$PYTHON"); then echo "error: PYTHON: $PYTHON is no program" >&2; exit 2; fi
 if [[ $found != /* ]]; then found=$PWD/$found; fi  # the working directory changes below
 PYTHON=$found
