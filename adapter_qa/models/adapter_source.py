@@ -20,12 +20,12 @@ from adapter_qa.models.metadata import Origin
 from adapter_qa.models.saved_adapters import (
     ATTENTION_ONLY_LAST_LAYER,
     SavedHead,
-    find_folder,
     is_for_language,
     is_legacy,
     read_origin,
     read_setup,
 )
+from adapter_qa.models.saved_folders import find_folder
 from adapter_qa.models.tasks import task_of_class
 from adapter_qa.models.weights import find_weights, read_weights, weight_names
 

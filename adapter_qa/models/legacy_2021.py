@@ -31,10 +31,10 @@ from adapter_qa.models.save import setup_document
 from adapter_qa.models.saved_adapters import (
     ATTENTION_ONLY_LAST_LAYER,
     SavedAdapterSetup,
-    is_adapter_dir,
     is_legacy,
     read_setup,
 )
+from adapter_qa.models.saved_folders import is_adapter_dir
 from adapter_qa.models.setup_decisions import setup_of_folder
 from adapter_qa.models.tasks import Task
 from adapter_qa.models.weights import find_weights, read_weights

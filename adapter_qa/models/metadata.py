@@ -166,8 +166,10 @@ class _FullDocument(msgspec.Struct):
     trainer: RunMetadata
 
 
-class _SetupDocument(msgspec.Struct):
-    trainer: RunMetadata = RunMetadata()
+class SetupDocument(msgspec.Struct):
+    """What adapter_setup.json records beside the composition; the library's own `save_adapter_setup` nothing."""
+
+    trainer: RunMetadata | None = None
 
 
 def answering_options(data: QADataOptions) -> AnsweringOptions:
@@ -201,5 +203,5 @@ def read_metadata(path: Path) -> RunMetadata:
     An adapter_setup.json that the library wrote has none.
     """
     if path.name == SETUP_FILE:
-        return read_document(path, _SetupDocument).trainer
+        return read_document(path, SetupDocument).trainer or RunMetadata()
     return read_document(path, _FullDocument).trainer

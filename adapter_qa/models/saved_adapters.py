@@ -18,21 +18,17 @@ Folders of adapter-transformers 2.x have no file that describes the composition,
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from huggingface_hub import snapshot_download
 
-from adapter_qa.config.folder_names import adapter_problem
 from adapter_qa.config.options import ADAPTER_NAME
 from adapter_qa.core.errors import UserError
-from adapter_qa.core.files import TEMPORARY_SUFFIX, read_json
+from adapter_qa.core.files import read_json
 from adapter_qa.data.label_schemes import LABEL_CHARACTER
-from adapter_qa.models.base_config import holds_adapters
 from adapter_qa.models.file_names import (
     ADAPTER_CONFIG,
     FUSION_CONFIG,
@@ -42,7 +38,7 @@ from adapter_qa.models.file_names import (
     SETUP_FILE,
 )
 from adapter_qa.models.flexible_heads import FlexibleHead, read_flexible_head
-from adapter_qa.models.metadata import Origin, RunMetadata, TrainedOn, read_document, read_metadata
+from adapter_qa.models.metadata import Origin, RunMetadata, SetupDocument, TrainedOn, read_document, read_metadata
 from adapter_qa.models.saved_fusion import read_fusion_config
 from adapter_qa.models.tasks import TASKS, Task, task_of_class
 from adapter_qa.models.weights import find_weights, weight_names
@@ -136,9 +132,8 @@ class _Stack(msgspec.Struct, tag_field="type", tag="Stack"):
     children: tuple[_Single | _Fuse, ...]
 
 
-class _SetupDocument(msgspec.Struct):
+class _ComposedDocument(SetupDocument, kw_only=True):
     adapter_setup: _Single | _Fuse | _Stack
-    trainer: RunMetadata | None = None  # the library's own `save_adapter_setup` writes none
 
 
 class _AdapterDocument(msgspec.Struct):
@@ -150,60 +145,11 @@ class _HeadDocument(msgspec.Struct):
     label2id: dict[ClassName, int] | None = None
 
 
-# ---------------------------------------------------------------- finding
-
-
-def is_adapter_dir(folder: Path) -> bool:
-    """Return whether a folder is itself a saved adapter, fusion or setup."""
-    return any((folder / name).is_file() for name in (SETUP_FILE, ADAPTER_CONFIG, FUSION_CONFIG))
-
-
-def find_folder(option: str, path: str) -> Path:
-    """Return the saved folder of an option: itself, the only `adapters-*` in a run's folder, or a hub id to download.
-
-    Raises:
-        UserError: if there is no such folder, or it holds no saved adapters, or several.
-    """
-    problem = adapter_problem(option, path)
-    if problem is not None:
-        raise UserError(problem)
-    folder = Path(path) if os.path.isdir(path) else _download(option, path)
-    if is_adapter_dir(folder):
-        return folder
-    matches = sorted(
-        match  # a killed run leaves half-written folders behind
-        for match in folder.glob("adapters-*")
-        if is_adapter_dir(match) and not match.name.endswith(TEMPORARY_SUFFIX)
-    )
-    if len(matches) == 1:
-        return matches[0]
-    if matches:
-        raise UserError(f"{option} {path}: holds {', '.join(match.name for match in matches)}; give one of them")
-    if any(folder.glob(f"*/{ADAPTER_CONFIG}")):  # adapters saved by a script that used adapter-transformers 2.x
-        return folder
-    if (folder / "config.json").is_file() and holds_adapters(read_json(folder / "config.json")):
-        raise UserError(
-            f"{option} {path}: is a model saved together with its adapters, which cannot be loaded from it; give a "
-            "folder that save_adapter, save_adapter_fusion and save_head wrote in the program that trained them"
-        )
-    raise UserError(
-        f"{option} {path}: holds no {SETUP_FILE} or {ADAPTER_CONFIG}; give the adapters-<task> folder of a finished run"
-    )
-
-
-def _download(option: str, hub_id: str) -> Path:
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.bin"]))
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{option} {hub_id}: no such folder, and the hub does not provide it ({reason})") from error
-
-
 # ---------------------------------------------------------------- reading
 
 
 def read_setup(folder: Path) -> SavedAdapterSetup:
-    """Read what a folder that `find_folder` returned holds.
+    """Read what a folder that `saved_folders.find_folder` returned holds.
 
     Raises:
         UserError: if the folder is damaged, or its composition is one that this trainer does not support.
@@ -218,7 +164,7 @@ def read_setup(folder: Path) -> SavedAdapterSetup:
 
 def _read_setup_file(folder: Path) -> SavedAdapterSetup:
     path = folder / SETUP_FILE
-    document = read_document(path, _SetupDocument)
+    document = read_document(path, _ComposedDocument)
     names = _adapter_names(document.adapter_setup)
     metadata = document.trainer or _composed(path, document.adapter_setup)
     composition, tasks, adapters = metadata.composition, metadata.tasks, list(metadata.adapters)

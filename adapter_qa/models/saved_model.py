@@ -13,7 +13,8 @@ from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import has_qa_head, read_base_config
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.metadata import Origin, RunMetadata, read_metadata
-from adapter_qa.models.saved_adapters import find_folder, is_adapter_dir, read_setup
+from adapter_qa.models.saved_adapters import read_setup
+from adapter_qa.models.saved_folders import adapter_dirs, find_folder
 from adapter_qa.models.setup_decisions import setup_for_inference
 from adapter_qa.models.setup_notes import setup_notes
 
@@ -61,7 +62,7 @@ def find_full_model(name: str) -> SavedModel:
         UserError: there is no such model, it holds adapters, or it was not trained to answer questions.
     """
     folder = Path(name)
-    if is_adapter_dir(folder) or any(is_adapter_dir(path) for path in folder.glob("adapters-*")):
+    if adapter_dirs(folder):
         raise UserError(f"--base {name}: holds adapters; give it as RUN, without --base")
     metadata = read_metadata(folder / FULL_FILE) if (folder / FULL_FILE).is_file() else RunMetadata()
     base = ModelOptions(name)

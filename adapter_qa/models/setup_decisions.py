@@ -37,9 +37,9 @@ from adapter_qa.models.saved_adapters import (
     LANGUAGE_ADAPTER,
     SavedAdapterSetup,
     check_saved_files,
-    find_folder,
     read_setup,
 )
+from adapter_qa.models.saved_folders import find_folder
 from adapter_qa.models.setup_problems import adapter_problems, option_problems, shared_layer_problems
 from adapter_qa.models.tasks import TASKS, Task
 from adapter_qa.models.weights import find_weights, weight_names

@@ -1,7 +1,7 @@
 """The options for inputs and answers that a run takes over from the saved model that it evaluates or trains further.
 
 An option that the user gives counts most, then what the resumed run recorded (`resumed_options`), then what the saved
-model was trained with, then the default. What is slow to import is imported where it is used, torch for hub ids only.
+model was trained with, then the default.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from adapter_qa.config.run_configs import QARunConfig, RunConfig
 from adapter_qa.core.messages import log_note
 from adapter_qa.models.file_names import FULL_FILE, SETUP_FILE
+from adapter_qa.models.metadata import RunMetadata, read_metadata
+from adapter_qa.models.saved_folders import adapter_dirs, find_folder
 
 if TYPE_CHECKING:
-    from adapter_qa.models.metadata import RunMetadata
     from adapter_qa.training.run_context import Config
 
 FITTED = ("temperature", "null_score_diff_threshold")  # by a calibration
@@ -31,8 +32,6 @@ def with_saved_model_options(config: Config) -> Config:
     path = _metadata_file(config)
     if path is None:
         return config
-    from adapter_qa.models.metadata import read_metadata
-
     saved = _recorded_options(read_metadata(path), config)
     differing = {name: value for name, value in saved.items() if value != vars(config.data)[name]}
     taken = {name: value for name, value in differing.items() if name not in config.given}
@@ -66,15 +65,12 @@ def _metadata_file(config: RunConfig) -> Path | None:
     if isinstance(config, QARunConfig) and not config.fusion.train_adapter:
         path = Path(config.model.model_name_or_path) / FULL_FILE
         return path if path.is_file() else None
-    if config.adapter.load_adapter is None:
+    name = config.adapter.load_adapter
+    if name is None:
         return None
-    folder = Path(config.adapter.load_adapter)
-    if not folder.is_dir():
-        from adapter_qa.models.saved_adapters import find_folder
-
-        folder = find_folder("--load_adapter", config.adapter.load_adapter)
     # `resolve_setup` reports folders without or with several of them.
-    paths = [path for path in (folder / SETUP_FILE, *folder.glob(f"adapters-*/{SETUP_FILE}")) if path.is_file()]
+    folders = adapter_dirs(Path(name)) if Path(name).is_dir() else [find_folder("--load_adapter", name)]
+    paths = [folder / SETUP_FILE for folder in folders if (folder / SETUP_FILE).is_file()]
     return paths[0] if len(paths) == 1 else None
 
 

@@ -27,7 +27,8 @@ from adapter_qa.models.adapter_setup import AdapterSetup
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.models.base_model import load_model
 from adapter_qa.models.build import build_setup
-from adapter_qa.models.saved_adapters import find_folder, read_setup
+from adapter_qa.models.saved_adapters import read_setup
+from adapter_qa.models.saved_folders import find_folder
 from adapter_qa.models.setup_decisions import resolve_setup, setup_for_inference, setup_from_saved
 from adapter_qa.models.setup_notes import setup_notes
 

@@ -52,8 +52,9 @@ def test_missing_values_have_defaults(tmp_path: Path) -> None:
     path.write_text("{}", encoding="utf-8")
     assert problem_of(read_metadata, path).startswith(f"{path}: not written by this trainer, or damaged (")
     of_library = tmp_path / "adapter_setup.json"
-    of_library.write_text('{"version": "adapters.1.3.0"}', encoding="utf-8")
-    assert read_metadata(of_library) == RunMetadata()
+    for content in ('{"version": "adapters.1.3.0"}', '{"trainer": null}'):
+        of_library.write_text(content, encoding="utf-8")
+        assert read_metadata(of_library) == RunMetadata()
 
 
 def test_the_language_adapter_comes_first() -> None:
