@@ -12,7 +12,10 @@ import shlex
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
+from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,7 +24,7 @@ import numpy as np
 
 from adapter_qa.config.options import QADataOptions
 from adapter_qa.config.run_configs import QARunConfig
-from adapter_qa.core.errors import RunError, UserError, raise_if_any
+from adapter_qa.core.errors import RunError, UserError, run_each
 from adapter_qa.core.files import json_lines, read_bytes, write_chunks, write_json
 from adapter_qa.core.messages import print_main
 from adapter_qa.core.process_state import restored_process
@@ -29,6 +32,7 @@ from adapter_qa.core.readable import duration, metric_label, metrics_text, scrip
 from adapter_qa.data.bootstrap import FEW_CONTEXTS, MIN_CONTEXTS, context_numbers, estimate, resampled_means
 from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import Score, evaluation_metrics, question_scores
+from adapter_qa.models.base_config import read_base_config
 from adapter_qa.runs.layout import (
     ALL_RESULTS_FILE,
     RUN_FILE,
@@ -38,11 +42,12 @@ from adapter_qa.runs.layout import (
     predictions_file,
     results_file,
 )
-from adapter_qa.runs.lock import released_locks
-from adapter_qa.runs.run_document import UNKNOWN_RUN, DataSource, RunDocument, read_run_document
+from adapter_qa.runs.lock import is_locked, released_locks
+from adapter_qa.runs.run_document import DataSource, RunDocument, read_run_document
 from adapter_qa.training import workflow
 from adapter_qa.training.qa_data import GROUP_COUNTS, Fold, load_all_questions, load_folds, make_folds
 from adapter_qa.training.run_context import RunContext
+from adapter_qa.training.run_start import decide_setup, start_run
 from adapter_qa.training.run_summary import aligned
 
 Content = TypeVar("Content")
@@ -96,7 +101,7 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
         run_fold: runs one fold; its options name the fold.
 
     Raises:
-        UserError: a fold was finished on other questions than it has now; nothing is written then.
+        UserError: a fold was begun with other options or questions than it has now; nothing is written then.
         ReportedError: a fold raised it. The same command continues with that fold.
     """
     folder = run.record.folder
@@ -104,9 +109,16 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
         return
     questions, source = load_all_questions(config)
     folds = make_folds(config, questions, source)
-    if not run.record.replaces:
-        _check_finished_folds(folds, folder)
     training = replace(config.training, output_dir=str(folder), overwrite_output_dir=False)  # the folder is new by then
+    configs = [
+        replace(config, data=replace(config.data, fold=fold.number), training=training, given=config.given | {"fold"})
+        for fold in folds
+    ]
+    if not run.record.replaces:
+        run_each(
+            partial(_check_begun_fold, run.record.document, fold, fold_config, fold_folder(folder, fold.number))
+            for fold, fold_config in zip(folds, configs, strict=True)
+        )
     run.record.begin()
     with workflow.failure_recorded(run):
         workflow.write_options(run)
@@ -114,32 +126,42 @@ def run_folds(run: RunContext[QARunConfig], config: QARunConfig, run_fold: Calla
         document.setup, document.data = run.setup_name, {"train": source, "eval": source}
         run.record.write()
         print_main(f"{document.script}\n{plan_text(config, folds, folder)}")
-        for fold in folds:
+        for fold, fold_config in zip(folds, configs, strict=True):
             print_main(f"\nfold {fold.number} of {len(folds)}")
             with released_locks(), restored_process(sys.argv[0]):
-                options = replace(config.data, fold=fold.number)
-                run_fold(replace(config, data=options, training=training, given=config.given | {"fold"}))
+                run_fold(fold_config)
                 gc.collect()  # trainer and model refer to each other, and the next fold may need their memory
         _pool(run, folds, questions, folder)
 
 
-def _check_finished_folds(folds: Sequence[Fold], folder: Path) -> None:
-    """Check that the finished folds were scored on the present questions, before another fold is trained.
+def _check_begun_fold(document: RunDocument, fold: Fold, config: QARunConfig, path: Path) -> None:
+    """Compare a fold that was begun, if it was, with its present options and questions.
+
+    If another process works there, it is compared when its turn comes; it may be finished by then.
+
+    Args:
+        document: of the cross-validation.
+        fold: the questions.
+        config: the options of the fold.
+        path: the folder of the fold.
 
     Raises:
-        UserError: one was not.
-        RunError: the run.json of a fold is damaged.
+        UserError: options or questions differ.
+        RunError: the run.json of the fold is damaged.
     """
-    problems = []
-    for fold in folds:
-        path = fold_folder(folder, fold.number)
-        record = _read_record(path) if (path / RUN_FILE).is_file() else UNKNOWN_RUN
-        if record.status == "finished" and not _has_scored(record, fold):
-            problems.append(
-                f"{path}: was not finished on the present questions of fold {fold.number}; give the --train_file and "
-                "the options of then, another --output_dir, or --overwrite_output_dir to start anew"
-            )
-    raise_if_any(problems)
+    if not (path / RUN_FILE).is_file() or is_locked(path):
+        return
+    record = _read_record(path)
+    if record.status == "finished" and not _has_scored(record, fold):
+        raise UserError(
+            f"{path}: was not finished on the present questions of fold {fold.number}; give the --train_file and "
+            "the options of then, another --output_dir, or --overwrite_output_dir to start anew"
+        )
+    with released_locks(), restored_process(sys.argv[0]), redirect_stderr(StringIO()):  # the run prints its notes
+        base_config = read_base_config(config.model)
+        setup = decide_setup("qa", config, base_config)
+        sources = {name: split.source for name, split in fold.splits.items()}
+        start_run(document.script, document.command[1:], config, setup, base_config, sources)
 
 
 def _has_scored(record: RunDocument, fold: Fold) -> bool:

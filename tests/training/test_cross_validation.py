@@ -323,6 +323,53 @@ def test_a_fold_of_other_questions_is_refused_before_another_one_is_trained(
     assert [path.name for path in folder.iterdir()] == ["fold_2"]
 
 
+def test_folds_of_other_options_are_refused_all_at_once_before_another_one_is_trained(
+    whole: Path, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cv"
+    problems = {
+        "finished": "holds a finished run with other options (learning_rate was 0.01, now 0.03); give another folder, "
+        "or --overwrite_output_dir to replace it",
+        "interrupted": "holds an unfinished run with other options (learning_rate was 0.02, now 0.03); it resumes with "
+        "its own options only: give those, another folder, or --overwrite_output_dir",
+    }
+    for number, status in enumerate(problems, 1):
+        begun = read(whole / f"fold_{number}" / "run.json")
+        begun["options"]["learning_rate"] = number / 100
+        (folder / f"fold_{number}").mkdir(parents=True)
+        (folder / f"fold_{number}" / "run.json").write_text(json.dumps(begun | {"status": status}), encoding="utf-8")
+    monkeypatch.setattr(run_qa_adapter, "train_once", pytest.fail)
+    before = sorted(folder.rglob("*"))
+    run = train(command, folder)
+    assert run.returncode == 2
+    errors = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
+    assert errors == [
+        f"error: --output_dir {folder}/fold_{number}: {problem}" for number, problem in enumerate(problems.values(), 1)
+    ]
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_a_fold_in_which_another_process_works_is_compared_in_its_turn(
+    whole: Path, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "cv"
+    shutil.copytree(whole / "fold_2", folder / "fold_2")
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom adapter_qa.runs.lock import lock_run_dir\n"
+        "lock_run_dir(Path(sys.argv[1]))\nprint('locked', flush=True)\ntime.sleep(600)"
+    )
+    folds: list[int | None] = []
+    monkeypatch.setattr(run_qa_adapter, "train_once", lambda argv, config: folds.append(config.data.fold))
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(folder / "fold_2")], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        train(command, folder, "--learning_rate", 1e-2)
+        other.kill()
+    assert folds == [1, 2]
+
+
 def test_a_fold_that_is_not_finished_is_not_scored(
     whole: Path, command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
