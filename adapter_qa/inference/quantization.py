@@ -15,6 +15,7 @@ from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 from tqdm import tqdm
 
 from adapter_qa.core.errors import RunError
+from adapter_qa.core.messages import log_note
 from adapter_qa.data.questions import Question
 from adapter_qa.data.squad_metrics import squad_metrics
 from adapter_qa.data.windows import make_windows, pad_windows
@@ -42,8 +43,9 @@ def quantize_export(folder: Path, questions: Sequence[Question], max_f1_loss: fl
         RunError: the int8 graph loses more than `max_f1_loss` points of F1.
     """
     model = ExportedModel.load(folder)
-    before = score(model, questions, "float32")
     write_int8_graph(folder / GRAPH_FILE, folder / INT8_FILE, sample_windows(model, questions))
+    _note_larger_graph(folder)
+    before = score(model, questions, "float32")
     after = score(dataclasses.replace(model, session=open_session(folder / INT8_FILE)), questions, "int8")
     loss = before["f1"] - after["f1"]
     if loss > max_f1_loss:
@@ -56,6 +58,25 @@ def quantize_export(folder: Path, questions: Sequence[Question], max_f1_loss: fl
         path.unlink()
     (folder / INT8_FILE).rename(folder / GRAPH_FILE)
     return {"float32": before, "int8": after, "f1_loss": loss}
+
+
+def _note_larger_graph(folder: Path) -> None:
+    """Note if the int8 graph in a folder is larger than the float32 graph beside it.
+
+    Of weights that layers share, the exporter transposes those of at most 8,192 numbers, and leaves it to the graph to
+    transpose the others. Their products are not those of `weight_products`. The transposed ones are scaled, so each
+    layer has its own.
+    """
+    float32, int8 = (
+        sum(path.stat().st_size for path in folder.glob(f"{name}*")) / 1e6 for name in (GRAPH_FILE, INT8_FILE)
+    )
+    if int8 > float32:
+        log_note(
+            [
+                f"--int8: {GRAPH_FILE} has {int8:.2f} MB, in float32 {float32:.2f} MB; large weights that layers "
+                "share are not rounded"
+            ]
+        )
 
 
 def sample_windows(model: ExportedModel, questions: Sequence[Question]) -> Iterator[Inputs]:

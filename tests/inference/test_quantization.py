@@ -251,6 +251,38 @@ def test_loss_of_f1_above_the_bound_is_refused(
     ]
 
 
+@pytest.mark.parametrize("is_larger", [True, False])
+def test_an_int8_graph_that_is_larger_is_noted_before_questions_are_answered(
+    exported: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_larger: bool,
+) -> None:
+    folder = tmp_path / "out"
+    shutil.copytree(exported[0], folder)
+    float32, size = (folder / "model.onnx").stat().st_size, 0
+
+    def write(source: Path, target: Path, samples: object) -> None:
+        nonlocal size
+        model = onnx.load(exported[1] / "model.onnx")
+        helper.set_model_props(model, {"padding": "x" * (float32 if is_larger else 0)})
+        onnx.save(model, target)
+        size = target.stat().st_size
+
+    def score(*of: object) -> dict[str, float]:
+        scored.append(capsys.readouterr().err)
+        return {"f1": 50.0}
+
+    scored: list[str] = []
+    monkeypatch.setattr(quantization, "write_int8_graph", write)
+    monkeypatch.setattr(quantization, "score", score)
+    quantization.quantize_export(folder, QUESTIONS, 1.0)
+    assert (size > float32) == is_larger
+    note = f"note: --int8: model.onnx has {size / 1e6:.2f} MB, in float32 {float32 / 1e6:.2f} MB; large weights "
+    assert scored == [f"{note}that layers share are not rounded\n" if is_larger else "", ""]
+
+
 def test_nothing_is_written_if_int8_is_refused(
     run: Path, exported: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
