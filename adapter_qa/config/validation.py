@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from adapter_qa.config.adapter_validation import adapter_option_problems
-from adapter_qa.config.data_validation import data_problems
-from adapter_qa.config.hub_validation import hub_problems
-from adapter_qa.config.optimizer_validation import optimizer_problems
+from adapter_qa.config.checks.adapter_options import adapter_option_problems
+from adapter_qa.config.checks.data import data_problems
+from adapter_qa.config.checks.hub import hub_problems
+from adapter_qa.config.checks.optimizer import optimizer_problems
+from adapter_qa.config.checks.paths import path_problems
+from adapter_qa.config.checks.trackio_logging import trackio_problems
+from adapter_qa.config.checks.training import metric_problems, training_problems
 from adapter_qa.config.option_effects import refused_problems
 from adapter_qa.config.option_fields import field_problems
-from adapter_qa.config.path_validation import path_problems
 from adapter_qa.config.run_configs import RunConfig
-from adapter_qa.config.trackio_validation import trackio_problems
-from adapter_qa.config.training_validation import metric_problems, training_problems
 
 
 def validate_config(config: RunConfig) -> list[str]:

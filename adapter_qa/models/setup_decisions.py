@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from adapter_qa.config.adapter_validation import parse_fuse_adapters, setup_problems
+from adapter_qa.config.checks.adapter_options import parse_fuse_adapters, setup_problems
 from adapter_qa.config.options import (
     HEAD_FROM_QA,
     NEW,

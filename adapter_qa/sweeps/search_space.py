@@ -24,9 +24,9 @@ import msgspec
 import yaml
 from msgspec import Meta, Struct
 
+from adapter_qa.config.checks.paths import path_problems
 from adapter_qa.config.options import greatest_is_best
 from adapter_qa.config.parser import ConfigParser
-from adapter_qa.config.path_validation import path_problems
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.config.validation import validate_config
 from adapter_qa.config.yaml_keys import repeated_keys

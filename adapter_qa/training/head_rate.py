@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from adapter_qa.config.checks.optimizer import one_rate_reason
 from adapter_qa.config.deepspeed import read_deepspeed
-from adapter_qa.config.optimizer_validation import one_rate_reason
 from adapter_qa.config.options import TrainingOptions
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, RunConfig
 from adapter_qa.models.adapter_setup import AdapterSetup

@@ -16,8 +16,8 @@ from support.scripts import run_main
 from transformers import TrainerCallback
 
 import run_qa_adapter
+from adapter_qa.config.checks.trackio_logging import TRACKIO_VERSION, trackio_problems
 from adapter_qa.config.options import TrainingOptions
-from adapter_qa.config.trackio_validation import TRACKIO_VERSION, trackio_problems
 from adapter_qa.training import callbacks
 
 pytest.importorskip("trackio", reason="trackio is not installed")

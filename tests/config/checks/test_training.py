@@ -1,4 +1,4 @@
-"""Training options and metrics that contradict each other (adapter_qa/config/training_validation.py)."""
+"""Training options and metrics that contradict each other (adapter_qa/config/checks/training.py)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from support.configs import NOTHING_TO_DO, QA_METRICS, mlm_config, ner_config, qa_config
 
+from adapter_qa.config.checks.training import training_problems
 from adapter_qa.config.options import (
     QADataOptions,
     TrainingOptions,
     resolve_training_options,
 )
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
-from adapter_qa.config.training_validation import training_problems
 from adapter_qa.config.validation import validate_config
 
 

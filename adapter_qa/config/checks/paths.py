@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adapter_qa.config.adapter_validation import parse_fuse_adapters
+from adapter_qa.config.checks.adapter_options import parse_fuse_adapters
 from adapter_qa.config.folder_names import adapter_problem, model_problem
 from adapter_qa.config.options import NEW, NO_LANGUAGE_ADAPTER
 from adapter_qa.config.run_configs import MLMRunConfig, QARunConfig, RunConfig

@@ -1,4 +1,4 @@
-"""Paths and names that cannot be read (adapter_qa/config/path_validation.py)."""
+"""Paths and names that cannot be read (adapter_qa/config/checks/paths.py)."""
 
 from __future__ import annotations
 

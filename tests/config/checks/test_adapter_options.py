@@ -1,10 +1,10 @@
-"""Options for adapters and fusion that are wrong (adapter_qa/config/adapter_validation.py)."""
+"""Options for adapters and fusion that are wrong (adapter_qa/config/checks/adapter_options.py)."""
 
 from __future__ import annotations
 
 import pytest
 
-from adapter_qa.config.adapter_validation import parse_fuse_adapters
+from adapter_qa.config.checks.adapter_options import parse_fuse_adapters
 
 
 def test_fused_adapters_keep_their_order() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from adapter_qa.config.fold_validation import fold_problems
+from adapter_qa.config.checks.folds import fold_problems
 from adapter_qa.config.run_configs import MLMRunConfig, NERRunConfig, QARunConfig, RunConfig
 
 

@@ -1,4 +1,4 @@
-"""Optimizers, DeepSpeed files and launchers (adapter_qa/config/optimizer_validation.py)."""
+"""Optimizers, DeepSpeed files and launchers (adapter_qa/config/checks/optimizer.py)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from support.configs import qa_config
 from support.scripts import ROOT
 
-from adapter_qa.config.optimizer_validation import optimizer_problems
+from adapter_qa.config.checks.optimizer import optimizer_problems
 from adapter_qa.config.validation import validate_config
 
 

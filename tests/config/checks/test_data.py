@@ -1,4 +1,4 @@
-"""Options for data that are wrong (adapter_qa/config/data_validation.py)."""
+"""Options for data that are wrong (adapter_qa/config/checks/data.py)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Checks of the options, a module for each subject; `config.validation` lists them."""
