@@ -20,7 +20,8 @@ from adapter_qa.core.messages import print_main
 from adapter_qa.core.process_state import restored_process
 from adapter_qa.models.base_config import read_base_config
 from adapter_qa.training.process import training_process
-from adapter_qa.training.qa_data import QuestionSplit, load_questions, make_split_windows
+from adapter_qa.training.qa_data import load_questions, make_split_windows
+from adapter_qa.training.question_splits import QuestionSplit
 from adapter_qa.training.saved_model_options import with_saved_model_options
 
 if TYPE_CHECKING:  # torch and transformers are imported inside functions: --help and option errors take no time

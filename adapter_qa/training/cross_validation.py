@@ -45,7 +45,7 @@ from adapter_qa.runs.layout import (
 from adapter_qa.runs.lock import is_locked, released_locks
 from adapter_qa.runs.run_document import DataSource, RunDocument, read_run_document
 from adapter_qa.training import workflow
-from adapter_qa.training.qa_data import GROUP_COUNTS, Fold, load_all_questions, load_folds, make_folds
+from adapter_qa.training.folds import GROUP_COUNTS, Fold, load_all_questions, load_folds, make_folds
 from adapter_qa.training.run_context import RunContext
 from adapter_qa.training.run_start import decide_setup, start_run
 from adapter_qa.training.run_summary import aligned

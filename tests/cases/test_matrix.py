@@ -25,7 +25,8 @@ from adapter_qa.data.questions import Question
 from adapter_qa.data.readers.sentences import Sentence, label_names
 from adapter_qa.training.mlm_data import load_texts
 from adapter_qa.training.ner_data import load_sentences
-from adapter_qa.training.qa_data import QuestionSplit, load_questions
+from adapter_qa.training.qa_data import load_questions
+from adapter_qa.training.question_splits import QuestionSplit
 
 MATRIX = SHARED / "cases" / "matrix"
 pytestmark = pytest.mark.skipif(not MATRIX.is_dir(), reason="no ../shared/cases: it is not part of the project")
