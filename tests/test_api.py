@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -34,6 +36,7 @@ from adapter_qa import (
     train_qa,
 )
 from adapter_qa.core.process_state import restored_process
+from adapter_qa.inference.call_inputs import CallError
 from adapter_qa.runs.lock import is_locked
 from adapter_qa.training.adapter_trainer import AdapterTrainer
 
@@ -166,6 +169,18 @@ def test_an_interrupt_saves_a_checkpoint_and_the_same_call_resumes(
     result = train_qa({**options, "output_dir": folder})
     assert result.resumed_from == folder / "checkpoint-2"
     assert same_weights(folder, by_script)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [UserError(["a\u202e", "b" * 3000]), RunError("a"), Interrupted(15, ["a", "b"]), CallError("a")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_pool_of_processes_passes_errors_on(error: adapter_qa.ReportedError) -> None:
+    """Pools pickle the exceptions of their processes; one that cannot be read again breaks the pool."""
+    for again in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):
+        assert type(again) is type(error)
+        assert (again.problems, again.exit_code, str(again)) == (error.problems, error.exit_code, str(error))
 
 
 def test_mistakes_are_exceptions(options: dict[str, object]) -> None:

@@ -37,7 +37,10 @@ class ReportedError(Exception):
     def __init__(self, problems: str | list[str]):
         lines = [problems] if isinstance(problems, str) else problems
         self.problems = [_shorten(escape_control_chars(line)) for line in lines]
-        super().__init__("\n".join(self.problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n".join(self.problems)
 
 
 def _shorten(text: str) -> str:
@@ -66,6 +69,7 @@ class Interrupted(ReportedError):  # noqa: N818  (the run has not failed)
     def __init__(self, signal_number: int, problems: str | list[str]):
         super().__init__(problems)
         self.exit_code = 128 + signal_number
+        self.args = (signal_number, self.problems)  # with which pickle makes it again, e.g. in a pool of processes
 
 
 def error_line(error: BaseException, limit: int = MAX_PROBLEM_CHARS) -> str:
