@@ -262,6 +262,7 @@ class QuestionAnswerer(PipelineCall):
 
         from adapter_qa.data.samplers import LongestFirst
         from adapter_qa.data.window_dataset import WindowCollator, WindowDataset
+        from adapter_qa.models.base_model import without_cudnn_attention
         from adapter_qa.models.build import check_setup
         from adapter_qa.models.fusion_attention import FusionAttention
         from utils_qa import SpanCollector, window_spans
@@ -274,7 +275,7 @@ class QuestionAnswerer(PipelineCall):
         is_hidden = True if len(batches) == 1 else None  # None: without a terminal
         attention = FusionAttention(self.model, self.setup.fusion if self.setup is not None else None, windows.layout)
         mask_dimensions = encoder_of(self.saved.base_config).mask_dimensions
-        with self._one_at_a_time, attention.recording(), torch.inference_mode():
+        with self._one_at_a_time, without_cudnn_attention(), attention.recording(), torch.inference_mode():
             for cpu_batch in tqdm(batches, desc="answering", delay=1, leave=False, disable=is_hidden):
                 batch = {name: tensor.to(self.device) for name, tensor in cpu_batch.items()}
                 output = self.model(**encoder_inputs(batch, self.tokenizer.model_input_names, mask_dimensions))

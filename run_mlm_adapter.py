@@ -73,7 +73,7 @@ def train_and_evaluate(run: RunContext[MLMRunConfig], texts: dict[str, TextSplit
 
     trainer = make_trainer(run, bundle, blocks)
     run_messages.print_plan(run, bundle)
-    with run_messages.shown_progress(run, trainer):
+    with workflow.running(run, trainer):
         if config.training.do_train:
             workflow.train(run, trainer)
             workflow.save_model(run, bundle, trainer)

@@ -85,7 +85,7 @@ def train_and_evaluate(run: RunContext[NERRunConfig], splits: dict[str, Sentence
 
     trainer = make_trainer(run, bundle, labels, inputs)
     run_messages.print_plan(run, bundle)
-    with run_messages.shown_progress(run, trainer):
+    with workflow.running(run, trainer):
         if config.training.do_train:
             workflow.train(run, trainer)
             workflow.save_model(run, bundle, trainer)

@@ -105,7 +105,7 @@ def train_and_evaluate(run: RunContext[QARunConfig], splits: dict[str, QuestionS
 
     trainer = make_trainer(run, bundle, datasets)
     run_messages.print_plan(run, bundle)
-    with run_messages.shown_progress(run, trainer):
+    with workflow.running(run, trainer):
         if config.training.do_train:
             workflow.train(run, trainer)
         if "calibration" in datasets:

@@ -23,7 +23,6 @@ import torch
 from torch.nn import functional
 from torch.utils.data import Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
-from transformers.integrations import TensorBoardCallback
 from transformers.trainer_utils import speed_metrics
 
 from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE, QADataOptions
@@ -54,6 +53,7 @@ from adapter_qa.models.fusion_attention import FusionAttention
 from adapter_qa.models.metadata import FusionAttentionDocument
 from adapter_qa.runs.layout import ATTENTION_FILE, curves_file
 from adapter_qa.training.adapter_trainer import AdapterTrainer, TaskLoss
+from adapter_qa.training.callbacks import open_tensorboards
 from adapter_qa.training.training_args import TrainerArguments
 from utils_qa import SpanCollector, kept_logits, window_spans, write_answers
 
@@ -282,9 +282,9 @@ class QuestionAnsweringTrainer(AdapterTrainer):
         metrics = {f"{prefix}_{name}": value for name, value in scores.items()}
         metrics[f"{prefix}_answers_runtime"] = round(written - started, 4)
         metrics[f"{prefix}_scores_runtime"] = round(time.perf_counter() - written, 4)
-        for writer in self._tensorboard_writers():
+        for callback in open_tensorboards(self):
             table = answers_table(questions[:SHOWN_ANSWERS], answers)
-            writer.add_text(f"{prefix}/answers", table, self.state.global_step)
+            callback.tb_writer.add_text(f"{prefix}/answers", table, self.state.global_step)
         return metrics
 
     def _gold_is_known(self, questions: Sequence[Question]) -> bool:
@@ -309,15 +309,8 @@ class QuestionAnsweringTrainer(AdapterTrainer):
 
     def _write_attention(self, document: FusionAttentionDocument) -> None:
         write_json(self.folder / ATTENTION_FILE, document)
-        for writer in self._tensorboard_writers():
-            log_fusion_attention(writer, document, self.state.global_step, with_figure=not self.is_in_train)
-
-    def _tensorboard_writers(self) -> list[SummaryWriter]:
-        return [
-            callback.tb_writer
-            for callback in self.callback_handler.callbacks
-            if isinstance(callback, TensorBoardCallback) and callback.tb_writer is not None
-        ]
+        for callback in open_tensorboards(self):
+            log_fusion_attention(callback.tb_writer, document, self.state.global_step, with_figure=not self.is_in_train)
 
     def padding(self) -> dict[str, float]:
         """Return the share of padding among the tokens of the first training epoch and of an evaluation, 0 to 1."""

@@ -132,15 +132,17 @@ def test_a_run_leaves_nothing_to_the_next_one(
     environment, argv, verbosity = dict(os.environ), sys.argv, logging.get_verbosity()
     loggers = [logging.get_logger(name) for name in ("transformers.modeling_utils", "adapters.model_mixin")]
     filters = [[*logger.filters] for logger in loggers], [*warnings.filters]
-    generators = random_states()
-    half = {**options, "bf16": True, "full_determinism": True, "log_level": "error"}
+    generators, threads = random_states(), threading.enumerate()
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    half = {**options, "bf16": True, "full_determinism": True, "log_level": "error", "report_to": "tensorboard"}
     train_qa({**half, "output_dir": tmp_path / "bf16"})
     assert not same_weights(tmp_path / "bf16", by_script)
     assert (dict(os.environ), sys.argv, logging.get_verbosity()) == (environment, argv, verbosity)
     assert not torch.are_deterministic_algorithms_enabled()
     assert AcceleratorState._shared_state == PartialState._shared_state == {}
     assert ([logger.filters for logger in loggers], warnings.filters) == filters
-    assert random_states() == generators
+    assert (random_states(), threading.enumerate()) == (generators, threads)
+    assert torch.backends.cuda.cudnn_sdp_enabled()
     train_qa({**options, "output_dir": tmp_path / "float32"})
     assert same_weights(tmp_path / "float32", by_script)
 
@@ -149,7 +151,8 @@ def test_an_interrupt_saves_a_checkpoint_and_the_same_call_resumes(
     options: dict[str, object], by_script: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "run"
-    handler = signal.getsignal(signal.SIGINT)
+    options = {**options, "report_to": "tensorboard"}
+    handler, threads = signal.getsignal(signal.SIGINT), threading.enumerate()
     steps: list[int] = []
     step = AdapterTrainer.training_step
 
@@ -164,7 +167,7 @@ def test_an_interrupt_saves_a_checkpoint_and_the_same_call_resumes(
         with pytest.raises(Interrupted) as caught:
             train_qa({**options, "output_dir": folder})
     assert (steps, caught.value.exit_code) == ([0, 1], 128 + signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is handler
+    assert (signal.getsignal(signal.SIGINT), threading.enumerate()) == (handler, threads)
     assert not is_locked(folder)
     result = train_qa({**options, "output_dir": folder})
     assert result.resumed_from == folder / "checkpoint-2"

@@ -412,6 +412,15 @@ def test_an_answerer_leaves_no_filter_in_the_libraries(saved_runs: SavedRuns) ->
     assert ([logger.filters for logger in loggers], warnings.filters) == before
 
 
+def test_attention_is_computed_without_cudnn_only_while_questions_are_answered(saved_runs: SavedRuns) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    answerer = QuestionAnswerer(saved_runs.qa)
+    states: list[bool] = []
+    answerer.model.register_forward_pre_hook(lambda *_: states.append(torch.backends.cuda.cudnn_sdp_enabled()))
+    answerer.ask("Onde?", "Ana nasceu em Belém.")
+    assert (states, torch.backends.cuda.cudnn_sdp_enabled()) == ([False], True)
+
+
 def test_single_question_has_its_fusion_attention(saved_runs: SavedRuns) -> None:
     question, context = COVID[0]["question"], COVID[0]["context"]
     answerer = QuestionAnswerer(saved_runs.fusion)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import (
@@ -13,6 +15,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
+from transformers.integrations import TensorBoardCallback
 
 from adapter_qa.core.messages import log_note
 from adapter_qa.core.readable import count, metric_label
@@ -121,6 +124,28 @@ def early_stopping(trainer: Trainer) -> EarlyStoppingCallback | None:
     """Return the callback that stops a training early, if there is one."""
     callbacks = trainer.callback_handler.callbacks
     return next((callback for callback in callbacks if isinstance(callback, EarlyStoppingCallback)), None)
+
+
+def open_tensorboards(trainer: Trainer) -> list[TensorBoardCallback]:
+    """Return the callbacks of TensorBoard that have a file open in this process: at most one."""
+    callbacks = trainer.callback_handler.callbacks
+    found = [callback for callback in callbacks if isinstance(callback, TensorBoardCallback)]
+    return [callback for callback in found if callback.tb_writer is not None]
+
+
+@contextmanager
+def closed_tensorboard(trainer: Trainer) -> Iterator[None]:
+    """Close the file of TensorBoard at the end.
+
+    The library closes it after a training. A later evaluation opens another one, and an error leaves it open: its
+    thread would live as long as the process, with what is not yet written.
+    """
+    try:
+        yield
+    finally:
+        for callback in open_tensorboards(trainer):
+            callback.tb_writer.close()
+            callback.tb_writer = None
 
 
 def _evaluations(state: TrainerState) -> list[dict[str, Any]]:

@@ -2,7 +2,8 @@
 
 run_unless_finished(load_base -> build_model -> train -> save_model -> record_metrics -> finish_run)
 
-Between `build_model` and `train` a script calls `print_plan` or, in a dry run, `print_dry_run` of `run_messages`.
+Between `build_model` and `train` a script calls `print_plan` or, in a dry run, `print_dry_run` of `run_messages`. The
+block from `train` to the last `record_metrics` is `running`.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from adapter_qa.models.base_model import (
     has_local_weights,
     load_model,
     load_tokenizer,
+    without_cudnn_attention,
 )
 from adapter_qa.models.base_tokenizer import tokenizer_fingerprint
 from adapter_qa.models.build import build_setup, check_setup
@@ -65,10 +67,16 @@ from adapter_qa.runs.provenance import versions
 from adapter_qa.runs.run_document import read_run_document
 from adapter_qa.runs.run_record import RunRecord
 from adapter_qa.training.adapter_trainer import AdapterTrainer
-from adapter_qa.training.callbacks import LabelEntropyCallback, best_evaluation, end_of_training, record_history
+from adapter_qa.training.callbacks import (
+    LabelEntropyCallback,
+    best_evaluation,
+    closed_tensorboard,
+    end_of_training,
+    record_history,
+)
 from adapter_qa.training.head_rate import advice_on_loss
 from adapter_qa.training.run_context import Config, LoadedBase, ModelBundle, RunContext
-from adapter_qa.training.run_messages import print_result, print_scores
+from adapter_qa.training.run_messages import print_result, print_scores, shown_progress
 from adapter_qa.training.run_summary import units
 
 
@@ -265,6 +273,13 @@ def _save_random_base(record: RunRecord, model: PreTrainedModel, tokenizer: PreT
     model.save_pretrained(record.folder / BASE_FOLDER)
     if tokenizer is not None:
         tokenizer.save_pretrained(record.folder / BASE_FOLDER)
+
+
+@contextmanager
+def running(run: RunContext[Config], trainer: AdapterTrainer) -> Iterator[None]:
+    """Train and evaluate in the block. Its progress is shown, and it leaves no setting and no thread to the process."""
+    with without_cudnn_attention(), closed_tensorboard(trainer), shown_progress(run, trainer):
+        yield
 
 
 def train(run: RunContext[Config], trainer: AdapterTrainer) -> None:
