@@ -23,9 +23,12 @@ CLEAR_LINE = "\r\x1b[K"  # of a terminal (ECMA-48: carriage return, erase in lin
 
 @contextmanager
 def _handle_signals(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
-    """Handle `SIGNALS`. Ignored ones (nohup) stay ignored. Outside the main thread, Python allows no handlers."""
+    """Handle `SIGNALS`. Ignored ones (nohup) stay ignored. Outside the main thread, Python allows no handlers.
+
+    A handler that was installed in C, as servers do that embed Python, stays too: Python could not restore it.
+    """
     is_main = threading.current_thread() is threading.main_thread()
-    numbers = [number for number in SIGNALS if is_main and signal.getsignal(number) is not signal.SIG_IGN]
+    numbers = [number for number in SIGNALS if is_main and signal.getsignal(number) not in (signal.SIG_IGN, None)]
     previous = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield

@@ -34,6 +34,15 @@ def test_signals_raise_at_once_and_handlers_are_restored(number: signal.Signals,
     assert signal.getsignal(number) is before
 
 
+def test_handlers_that_are_not_pythons_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`getsignal` returns None for them, and `signal` does not take that as a handler."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    with raise_on_signal():
+        monkeypatch.undo()
+        assert [signal.getsignal(number) for number in SIGNALS] == before
+
+
 def test_first_signal_is_deferred_and_second_raises(capfd: pytest.CaptureFixture[str]) -> None:
     def send_two() -> None:
         with raise_on_signal(), DeferredSignal() as deferred:
