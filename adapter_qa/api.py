@@ -30,7 +30,7 @@ from adapter_qa.core.distributed import process_count
 from adapter_qa.core.errors import UserError, raise_if_any
 from adapter_qa.core.files import read_json
 from adapter_qa.core.process_state import restored_process
-from adapter_qa.runs.layout import RUN_FILE
+from adapter_qa.runs.layout import RUN_FILE, saved_folder
 from adapter_qa.runs.lock import released_locks
 
 _RUNNING = threading.Lock()
@@ -101,7 +101,7 @@ def _train(function: str, script: ModuleType, config_class: type[Any], options: 
         _RUNNING.release()
     return TrainingResult(
         folder=record.folder,
-        saved=Path(document["saved"]) if "saved" in document else None,
+        saved=saved_folder(record.folder, document["saved"]) if record.folder and "saved" in document else None,
         metrics=document.get("metrics", {}),
         best=document.get("best"),
         was_finished=record.finished,

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,14 @@ def test_mistakes_are_exceptions(options: dict[str, object]) -> None:
             train({"doc_stride": 1})
     assert not issubclass(UserError, ValueError)
     assert issubclass(RunError, adapter_qa.ReportedError)
+
+
+def test_the_result_of_a_moved_run_is_where_it_is_now(
+    options: dict[str, object], by_script: Path, tmp_path: Path
+) -> None:
+    moved = shutil.copytree(by_script, tmp_path / "moved")
+    result = train_qa({**options, "output_dir": moved})
+    assert (result.was_finished, result.folder, result.saved) == (True, moved, moved / "adapters-qa")
 
 
 def test_several_processes_are_refused(options: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from adapter_qa.core.errors import RunError, error_line
 from adapter_qa.core.files import read_json, write_json
 from adapter_qa.core.messages import print_main
 from adapter_qa.models.file_names import FULL_FILE
-from adapter_qa.runs.layout import CARD_FILE, FULL_MODEL_FILES, RUN_FILE
+from adapter_qa.runs.layout import CARD_FILE, FULL_MODEL_FILES, RUN_FILE, saved_folder
 from adapter_qa.runs.model_card import public_name, write_card
 from adapter_qa.runs.run_document import read_run_document
 from adapter_qa.runs.run_record import RunRecord
@@ -44,7 +44,7 @@ def push_finished(record: RunRecord, target: HubTarget) -> None:
         return
     path = record.folder / RUN_FILE
     document = read_json(path)  # as it is: an earlier or later version may have written keys of its own
-    saved = record.folder if (record.folder / FULL_FILE).is_file() else record.folder / Path(document["saved"]).name
+    saved = saved_folder(record.folder, document["saved"])
     if not (saved / CARD_FILE).is_file():  # an early version saved it; an existing card may have been edited
         run = read_run_document(record.folder)
         run.options["hub_model_id"] = target.repository

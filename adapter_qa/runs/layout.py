@@ -104,6 +104,11 @@ def curves_file(split: str) -> str:
     return f"{split}_curves.json"
 
 
+def saved_folder(folder: Path, recorded: str) -> Path:
+    """Return where a run has saved its model, also if the run has been moved since it `recorded` the place."""
+    return folder if (folder / FULL_FILE).is_file() else folder / Path(recorded).name
+
+
 def fold_folder(folder: Path, fold: int) -> Path:
     """Return the folder of a fold's run in that of its cross-validation."""
     return folder / f"fold_{fold}"
