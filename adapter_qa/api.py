@@ -16,10 +16,12 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from numbers import Real
+from enum import Enum
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 import run_mlm_adapter
 import run_ner_adapter
@@ -67,7 +69,8 @@ def train_qa(options: Mapping[str, object]) -> TrainingResult:
 
     Args:
         options: values by name of the option, without dashes: text, numbers, True and False, paths, lists, and
-            dictionaries for options that take JSON. None leaves an option out.
+            dictionaries for options that take JSON, with numbers of NumPy and enumerations of the libraries among them.
+            None leaves an option out.
 
     Raises:
         UserError: if there are mistakes in the options or in the data; `problems` has one line for each.
@@ -124,18 +127,29 @@ def _check_process(function: str, options: Mapping[str, object]) -> None:
 
 
 def _plain_values(function: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Return options with the values that YAML knows."""
+    """Return options with the values that YAML and JSON know."""
 
     def plain(value: object) -> object:
-        if value is None or isinstance(value, (str, Real)):
+        if isinstance(value, Enum):
+            return plain(value.value)
+        if value is None or isinstance(value, (str, int, float)):
             return value
+        if isinstance(value, (np.bool_, np.integer)):
+            return value.item()
+        if isinstance(value, np.floating):
+            return float(str(value))  # the number that was written, and not that of float32 in all digits
         if isinstance(value, os.PathLike):
             return os.fspath(value)
         if isinstance(value, Mapping):
-            return dict(value)
+            return {plain_key(key): plain(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [plain(item) for item in value]
-        raise TypeError(type(value).__name__)
+        raise TypeError(f"a value of type {type(value).__name__}")
+
+    def plain_key(key: object) -> str:
+        if not isinstance(key, str):
+            raise TypeError(f"a key of type {type(key).__name__}")
+        return key
 
     plain_values: dict[str, object] = {}
     problems = []
@@ -143,7 +157,7 @@ def _plain_values(function: str, options: Mapping[str, object]) -> dict[str, obj
         try:
             plain_values[str(name)] = plain(value)
         except TypeError as error:
-            allowed = "give text, a number, True, False, a path, a list, or a dictionary for JSON"
-            problems.append(f"{function}: {name} is of type {error}; {allowed}")
+            allowed = "give text, a number, True, False, a path, a list of them, or a dictionary with keys of text"
+            problems.append(f"{function}: {name} has {error}; {allowed}")
     raise_if_any(problems)
     return plain_values

@@ -22,6 +22,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from safetensors.torch import load_file
 from support.scripts import ROOT, run_main
+from transformers.trainer_utils import IntervalStrategy, SchedulerType
 from transformers.utils import logging
 
 import adapter_qa
@@ -196,8 +197,16 @@ def test_mistakes_are_exceptions(options: dict[str, object]) -> None:
     ]
     with pytest.raises(UserError, match=r"^train_qa: unknown option learning_rat; .*learning_rate"):
         train_qa({**options, "learning_rat": 1e-3})
-    with pytest.raises(UserError, match=r"^train_qa: seed is of type object; give text, a number, "):
-        train_qa({**options, "seed": object()})
+    with pytest.raises(UserError) as caught:
+        train_qa({"seed": object(), "lr_scheduler_kwargs": {"power": {1}}, "hub_token": {1: "a"}})
+    allowed = "give text, a number, True, False, a path, a list of them, or a dictionary with keys of text"
+    assert caught.value.problems == [
+        f"train_qa: seed has a value of type object; {allowed}",
+        f"train_qa: lr_scheduler_kwargs has a value of type set; {allowed}",
+        f"train_qa: hub_token has a key of type int; {allowed}",
+    ]
+    with pytest.raises(UserError, match=r"^train_qa: unknown option --seed; give it without dashes, as seed$"):
+        train_qa({**options, "--seed": 1})
     with pytest.raises(UserError, match=r"^train_qa: deepspeed needs processes of its own; start run_qa_adapter\.py$"):
         train_qa({**options, "deepspeed": "ds_config_zero2.json"})
     for train, function in ((train_ner, "train_ner"), (train_mlm, "train_mlm")):
@@ -205,6 +214,24 @@ def test_mistakes_are_exceptions(options: dict[str, object]) -> None:
             train({"doc_stride": 1})
     assert not issubclass(UserError, ValueError)
     assert issubclass(RunError, adapter_qa.ReportedError)
+
+
+def test_values_of_numpy_and_of_the_libraries_are_taken(options: dict[str, object]) -> None:
+    values = {
+        "eval_strategy": IntervalStrategy.EPOCH,
+        "bf16": np.bool_(False),
+        "learning_rate": np.float32(1e-3),
+        "lr_scheduler_type": SchedulerType.COSINE_WITH_RESTARTS,
+        "lr_scheduler_kwargs": {"num_cycles": np.int64(2)},
+    }
+    record = train_qa({**options, **values, "dry_run": True}).record
+    assert {name: record["options"][name] for name in values} == {
+        "eval_strategy": "epoch",
+        "bf16": False,
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "cosine_with_restarts",
+        "lr_scheduler_kwargs": {"num_cycles": 2},
+    }
 
 
 def test_the_result_of_a_moved_run_is_where_it_is_now(

@@ -262,6 +262,8 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
     def _unknown(self, name: str, value: Any, where: str) -> str:
         """Return the problem of an option that there is not, with the name that it may have here."""
         bare = name.lstrip("-")
+        if bare in self.known_names():  # in a file or a dictionary, where names have no dashes
+            return f"{where}: unknown option {name}; give it without dashes, as {bare}"
         shown = {action.dest for actions in self.sections(more=True).values() for action in actions}
         hint = right_name(bare.lower().replace("-", "_"), value, shown) or f"see {self.prog} --help_all"
         return f"{where}: unknown option {bare}; {hint}"
