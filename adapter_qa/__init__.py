@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from adapter_qa.api import TrainingResult, train_mlm, train_ner, train_qa
     from adapter_qa.core.errors import Interrupted, ReportedError, RunError, UserError
-    from predictor_qa import Overrides, QuestionAnswerer
+    from adapter_qa.data.answers import Candidate
+    from predictor_qa import Answer, Overrides, QuestionAnswerer
 
 __version__ = "0.2.0"
 __all__ = [
+    "Answer",
+    "Candidate",
     "Interrupted",
     "Overrides",
     "QuestionAnswerer",
@@ -32,7 +35,8 @@ __all__ = [
     "train_qa",
 ]
 _MODULES = {
-    "predictor_qa": ("Overrides", "QuestionAnswerer"),
+    "predictor_qa": ("Answer", "Overrides", "QuestionAnswerer"),
+    "adapter_qa.data.answers": ("Candidate",),
     "adapter_qa.api": ("TrainingResult", "train_mlm", "train_ner", "train_qa"),
     "adapter_qa.core.errors": ("Interrupted", "ReportedError", "RunError", "UserError"),
 }
@@ -43,9 +47,11 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name when it is first used: `predictor_qa` needs torch and transformers, which take seconds."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(module), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if not TYPE_CHECKING:  # for type checkers it would mean that every name exists
+
+    def __getattr__(name: str) -> Any:
+        """Import a name when it is first used: `predictor_qa` needs torch and transformers, which take seconds."""
+        for module, names in _MODULES.items():
+            if name in names:
+                return getattr(import_module(module), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

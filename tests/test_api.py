@@ -298,6 +298,12 @@ def test_the_public_names_can_be_listed() -> None:
     assert (run.stdout, run.stderr) == ("True False\n", "")
 
 
+def test_a_name_that_is_not_public_is_an_error() -> None:
+    """Also for mypy, which reports the comment if it takes every name."""
+    with pytest.raises(ImportError):
+        from adapter_qa import train_everything  # type: ignore[attr-defined]  # noqa: F401
+
+
 def test_option_errors_need_no_torch() -> None:
     code = (
         "import sys, adapter_qa\n"

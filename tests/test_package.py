@@ -83,6 +83,7 @@ def test_modules_come_from_the_wheel(installation: Installation) -> None:
     code = "import adapter_qa, run_qa_adapter, utils_qa; print(adapter_qa.__file__, adapter_qa.__version__)"
     path, version = installation.run("python", "-c", code).split()
     assert Path(path).is_relative_to(installation.folder / "environment")
+    assert Path(path).with_name("py.typed").is_file()
     metadata = "import importlib.metadata as m; print(m.version('adapter-qa'))"
     assert installation.run("python", "-c", metadata).strip() == version
 
