@@ -89,8 +89,8 @@ class Overrides:
         max_answer_length: length of the longest answer in tokens.
     """
 
-    base_model: str | None = None
-    language_adapter: str | None = None
+    base_model: str | Path | None = None
+    language_adapter: str | Path | None = None
     no_answer: bool = False
     null_score_diff_threshold: float | None = None
     max_seq_length: int | None = None
@@ -140,7 +140,7 @@ class QuestionAnswerer(PipelineCall):
         self,
         run: str | Path | None = None,
         *,
-        base: str | None = None,
+        base: str | Path | None = None,
         overrides: Overrides = Overrides(),
         batch_size: int = BATCH_SIZE,
         device: str | torch.device | None = None,
@@ -155,13 +155,13 @@ class QuestionAnswerer(PipelineCall):
         self.device = _find_device(device)
         if run is not None and base is None:
             _check_run(Path(run))
-            self.saved = find_run(Path(run), overrides.base_model)
+            self.saved = find_run(Path(run), _name(overrides.base_model))
         elif base is not None and run is None:
             _refuse_export("--base", Path(base))
-            self.saved = find_full_model(base)
+            self.saved = find_full_model(str(base))
         else:
             raise UserError(f"run is {run!r} and base is {base!r}; give exactly one of them")
-        self.setup = find_adapters(self.saved, overrides.language_adapter)
+        self.setup = find_adapters(self.saved, _name(overrides.language_adapter))
         self.options = _find_options(self.saved, overrides)
         self.tokenizer = load_tokenizer(self.saved.base)
         self.pair_tokenizer = pair_tokenizer(self.tokenizer)
@@ -335,6 +335,11 @@ def _check_run(run: Path) -> None:
         if status == "finished" and "folds" in document:
             advice = f"ask one of its folds, such as {fold_folder(run, 1)}"
         raise UserError(f"RUN {run}: this run is {status} and has saved nothing; {advice}")
+
+
+def _name(folder: str | Path | None) -> str | None:
+    """Return a folder or a hub id as text."""
+    return None if folder is None else str(folder)
 
 
 def _refuse_export(option: str, folder: Path) -> None:

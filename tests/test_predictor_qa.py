@@ -463,6 +463,17 @@ def test_base_model_given_by_option(saved_runs: SavedRuns, tiny_bert: Path, caps
     assert ask([*argv, "--model_name_or_path", tiny_bert], capsys) == ask(argv, capsys)
 
 
+def test_folders_may_be_paths(saved_runs: SavedRuns, tiny_bert: Path) -> None:
+    pair = ("Onde?", "Ana nasceu em Belém.")
+    moved = QuestionAnswerer(saved_runs.qa, overrides=Overrides(base_model=tiny_bert))
+    assert moved.ask(*pair) == QuestionAnswerer(saved_runs.qa).ask(*pair)
+    assert QuestionAnswerer(base=saved_runs.full).ask(*pair) == QuestionAnswerer(base=str(saved_runs.full)).ask(*pair)
+    missing = saved_runs.qa / "missing"
+    assert problems_of(QuestionAnswerer, saved_runs.qa, overrides=Overrides(language_adapter=missing)) == [
+        f"--load_lang_adapter {missing}: no such folder; give an adapters-<task> folder or a hub id such as org/name"
+    ]
+
+
 def test_out_of_memory_is_reported_with_advice(saved_runs: SavedRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     def run_out_of_memory(*args: object, **kwargs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
