@@ -19,9 +19,11 @@ def no_garbage_collection() -> Iterator[None]:
     if "transformers" in sys.modules:
         yield
         return
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         gc.freeze()
-        gc.enable()
+        if was_enabled:
+            gc.enable()

@@ -50,3 +50,14 @@ def test_nothing_happens_where_the_libraries_are_imported() -> None:
     with no_garbage_collection():
         assert gc.isenabled()
     assert gc.get_freeze_count() == before
+
+
+def test_a_process_that_collects_no_garbage_keeps_doing_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "transformers")
+    gc.disable()
+    try:
+        with no_garbage_collection():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
