@@ -33,6 +33,17 @@ def test_every_example_occurs_once_and_the_longest_is_in_the_first_batch(
         assert max(lengths) in [lengths[index] for index in order[:size]]
 
 
+def test_batches_hold_neighbours_by_length_the_longest_first_and_the_incomplete_one_last() -> None:
+    lengths = 1 + np.random.default_rng(0).permutation(107)
+    drawn = [int(lengths[index]) for index in BucketSampler(lengths, 10, seed=0)]
+    batches = [drawn[start : start + 10] for start in range(0, 107, 10)]
+    expected = [list(range(longest, max(longest - 10, 0), -1)) for longest in range(107, 0, -10)]
+    assert sorted(batches, reverse=True) == expected
+    assert (batches[0], batches[-1]) == (expected[0], expected[-1])
+    assert batches[1:-1] != expected[1:-1]
+    assert [int(lengths[index]) for index in LongestFirst(lengths)] == list(range(107, 0, -1))
+
+
 def test_order_depends_on_seed_and_epoch() -> None:
     lengths = np.random.default_rng(0).integers(20, 380, 1000)
     orders = {}
