@@ -47,10 +47,16 @@ starts = st.integers(-3, 40)
         ("&quot&semi;", '"', 2),
         ("&nbsp;a&#32;", "a", 2),
         ("&fjlig;ord", "fjord", 1),
+        (
+            "&CounterClockwiseContourIntegral; &CounterClockwiseContourIntegrals;",
+            "∳ &CounterClockwiseContourIntegrals;",
+            1,
+        ),
         ("caf&eacute;; x", "café; x", 1),
         ("P&D; a&b c;", "P&D; a&b c;", 0),
         ("Arte &para todos; &copy 2020", "Arte &para todos; &copy 2020", 0),  # html.unescape would take both
         ("&notit; &#; &#x; &#12345678;", "&notit; &#; &#x; &#12345678;", 0),
+        ("&#0000097; &#x00061; &#x0000061;", "a a &#x0000061;", 2),
         ("&#1;&#0;&#xD800;", "\ufffd\ufffd", 3),  # as HTML defines for invalid characters
     ],
 )
