@@ -123,6 +123,7 @@ def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None
     assert difference == pytest.approx(float(nulls.min()) - best, abs=1e-5)
     candidates = answers.n_best[question.id]
     empty = next(candidate for candidate in candidates if not candidate.text)
+    assert empty.start_logit == start[nulls.argmin(), 0]
     assert empty.start_logit + empty.end_logit == pytest.approx(float(nulls.min()), abs=1e-6)
     scores = scores_of_windows(0, windows, start, end, LONGEST)
     shares = probabilities([*scores, {(0, 0): float(nulls.min())}], n_best=4)  # no answer is one more event
@@ -134,6 +135,39 @@ def test_v2_no_answer_score_is_the_minimum_over_windows(tiny_bert: Path) -> None
             [question], windows, spans, replace(options, null_score_diff_threshold=threshold)
         ).chosen[question.id]
         assert chosen.text == text
+
+
+def test_a_span_with_the_score_of_no_answer_comes_first_and_is_the_answer(tiny_bert: Path) -> None:
+    questions = make_questions(1)
+    windows = windows_of(questions, tiny_bert, max_seq_length=100)
+    context = np.flatnonzero(windows[0].context_mask)
+    scores, first = np.array([[3.0, 1.0]], dtype=np.float32), context[None, :2]
+    null = np.array([1.5], dtype=np.float32)
+    spans = WindowSpans(scores, first, first, scores / 2, null, null, np.log(np.exp(scores).sum(1)))
+    answers = choose_answers(questions, windows, spans, replace(OPTIONS, version_2=True))
+    assert [bool(candidate.text) for candidate in answers.candidates(0)] == [True, False, True]
+    assert answers.null_odds == {"q0": 0.0}
+    assert answers.texts() == answers.span_texts() == {"q0": answers.candidates(0)[0].text}
+
+
+@pytest.mark.parametrize("version_2", [True, False])
+def test_the_number_of_questions_in_memory_changes_no_answer(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version_2: bool
+) -> None:
+    questions = make_questions(7, sentences=7)
+    windows, options = windows_of(questions, tiny_bert), replace(OPTIONS, version_2=version_2)
+    spans = random_spans(windows, 0, options)[0]
+    answers = []
+    for size in (1024, 3):
+        monkeypatch.setattr("adapter_qa.data.spans.QUESTIONS_PER_BLOCK", size)
+        monkeypatch.setattr(utils_qa, "QUESTIONS_PER_BLOCK", size)
+        answers.append(choose_answers(questions, windows, spans, options))
+        (tmp_path / str(size)).mkdir()
+        utils_qa.write_answers(answers[-1], tmp_path / str(size), "eval")
+    assert answers[0].n_best == answers[1].n_best
+    assert (answers[0].chosen, answers[0].null_odds) == (answers[1].chosen, answers[1].null_odds)
+    files = [{path.name: path.read_bytes() for path in (tmp_path / size).iterdir()} for size in ("1024", "3")]
+    assert files[0] == files[1]
 
 
 def test_question_without_any_span_has_an_empty_answer(tiny_bert: Path) -> None:
