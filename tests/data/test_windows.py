@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from reference.tokenizer_overflow import assert_windows_equal_overflow
 from support.questions import make_questions, window_offsets
 from support.scripts import ROOT
+from tokenizers.processors import TemplateProcessing
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from adapter_qa.core.errors import UserError
@@ -209,6 +210,29 @@ def test_stride_without_room_is_refused(tiny_bert: Path) -> None:
     tokenizer = pair_tokenizer(AutoTokenizer.from_pretrained(tiny_bert))
     with pytest.raises(UserError, match=r"--doc_stride 44 leaves no space in --max_seq_length 48.*at most 43"):
         make_windows(make_questions(1), tokenizer, max_seq_length=48, doc_stride=44)
+
+
+def test_the_number_of_answers_in_memory_changes_no_label(tiny_bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer = pair_tokenizer(AutoTokenizer.from_pretrained(tiny_bert))
+    questions = make_questions(10, sentences=6)
+    found = []
+    for size in (8192, 3):
+        monkeypatch.setattr("adapter_qa.data.windows.ANSWERS_PER_SEARCH", size)
+        found.append(make_windows(questions, tokenizer, max_seq_length=48, doc_stride=12))
+    assert len(labelled_rows(found[0])) >= 10
+    for name in ("start_position", "end_position", "answer_tokens"):
+        assert getattr(found[0], name).tolist() == getattr(found[1], name).tolist()
+
+
+@pytest.mark.parametrize("pair", ["$A [SEP] $B [SEP] [CLS]", "[CLS] $B [SEP] $A [SEP]"])
+def test_texts_that_are_joined_in_another_way_are_refused(tiny_bert: Path, pair: str) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    special = [("[CLS]", tokenizer.cls_token_id), ("[SEP]", tokenizer.sep_token_id)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair=pair, special_tokens=special
+    )
+    with pytest.raises(UserError, match="joins two texts in a way that is not supported"):
+        make_windows(make_questions(1), pair_tokenizer(tokenizer), max_seq_length=48, doc_stride=12)
 
 
 def test_labels_without_an_answer_and_with_a_wrong_start_index(tiny_bert: Path) -> None:
