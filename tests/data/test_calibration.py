@@ -19,6 +19,7 @@ from transformers import AutoTokenizer
 
 import utils_qa
 from adapter_qa.config.options import MAX_TEMPERATURE, MIN_TEMPERATURE
+from adapter_qa.data import calibration
 from adapter_qa.data.answering_options import AnsweringOptions
 from adapter_qa.data.answers import Answers
 from adapter_qa.data.calibration import (
@@ -146,8 +147,7 @@ def half_right(case: Case) -> list[Question]:
     ]
 
 
-@pytest.mark.parametrize("version_2", [True, False])
-@pytest.mark.parametrize("factor", [0.5, 2.0])
+@pytest.mark.parametrize(("factor", "version_2"), [(0.5, True), (2.0, False)])
 def test_temperature_is_the_minimum_that_scipy_finds(tiny_bert: Path, factor: float, version_2: bool) -> None:
     case = Case(tiny_bert, count=40, version_2=version_2)
     case.start *= factor
@@ -169,6 +169,26 @@ def test_temperature_is_the_minimum_that_scipy_finds(tiny_bert: Path, factor: fl
     assert fitted.loss == pytest.approx(expected.fun, abs=1e-5)
     assert fitted.value == pytest.approx(math.exp(expected.x), rel=2e-2)
     assert fitted.loss < fitted.loss_before == loss(1.0)
+
+
+@pytest.mark.parametrize(
+    "best", [MIN_TEMPERATURE, MIN_TEMPERATURE * 1.01, 0.8, 3.0, MAX_TEMPERATURE / 1.01, MAX_TEMPERATURE]
+)
+def test_the_minimum_can_be_anywhere_between_the_limits(best: float) -> None:
+    fitted = fit_temperature(lambda temperature: math.log(temperature / best) ** 2, LIMITS)
+    assert fitted.value == pytest.approx(best, rel=1e-4)
+    assert fitted.loss == pytest.approx(0, abs=1e-8)
+    assert fitted.loss_before == math.log(1 / best) ** 2
+
+
+def test_the_number_of_windows_in_memory_changes_no_probability(
+    tiny_bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case(tiny_bert, count=4)
+    expected = case.at(1.5)
+    monkeypatch.setattr(calibration, "WINDOWS_PER_BLOCK", 7)
+    assert len(case.windows) % 7
+    assert np.array_equal(case.at(1.5).probabilities, expected.probabilities)
 
 
 def test_temperature_changes_probabilities_and_no_choice(tiny_bert: Path) -> None:
@@ -235,13 +255,16 @@ def test_no_answer_is_right_if_the_gold_answer_has_no_word(tiny_bert: Path) -> N
     assert f1_at(case, odds, fitted.value) == 100.0
 
 
-def test_a_threshold_below_all_odds_answers_nothing(tiny_bert: Path) -> None:
+@pytest.mark.parametrize(("lowest", "expected"), [(-3.0, np.nextafter(-3.0, -4.0)), (3.0, 0.0)])
+def test_a_threshold_that_answers_nothing_is_below_all_odds_and_not_above_zero(
+    tiny_bert: Path, lowest: float, expected: float
+) -> None:
     case = Case(tiny_bert, count=4)
     case.questions = [replace(question, answer_texts=(), answer_starts=()) for question in case.questions]
-    odds = [-3.0, -1.0, 2.0, -3.0]
+    odds = [lowest, lowest + 2, lowest + 5, lowest]
     fitted = fit_threshold(case.questions, with_odds(case, odds))
-    assert fitted.value < -3.0
-    assert fitted.f1 == f1_at(case, odds, fitted.value) == 100.0
+    assert (fitted.value, fitted.f1) == (expected, 100.0)
+    assert f1_at(case, odds, fitted.value) == 100.0
 
 
 @pytest.mark.parametrize(("highest", "expected"), [(-10.0, 0.0), (3.0, 3.0)])
@@ -276,6 +299,10 @@ def test_reliability_equals_scikit_learn(count: int) -> None:
     for part in np.array_split(np.argsort(probability), BINS):
         loop += abs(sum(probability[index] - correct[index] for index in part)) / count
     assert expected_calibration_error(bins) == pytest.approx(loop, abs=1e-12)
+
+
+def test_a_probability_of_0_for_what_is_right_has_a_finite_loss() -> None:
+    assert Confidence(np.array([0.0, 1.0]), np.array([1.0, 0.0])).log_loss() == pytest.approx(12 * math.log(10))
 
 
 def test_confidence_is_that_of_the_answer_and_of_no_answer(tiny_bert: Path) -> None:
@@ -328,5 +355,8 @@ def test_calibration_quality_of_v1_has_no_odds(tiny_bert: Path) -> None:
     expected = answering_curve(in_v2.questions, in_v2.answers(), [f1 for _, f1 in scores])
     assert quality.metrics["pr_f1_ap"] == 100 * expected.average_precision
     assert quality.curves.precision_recall_f1 == expected
+    without_gold = [replace(question, answer_texts=(), answer_starts=()) for question in in_v2.questions]
+    quality = measure_calibration(without_gold, in_v2.answers(), version_2=True)
+    assert set(quality.metrics) == {"ece", "brier", "log_loss"}
     with pytest.raises(ValueError, match="v1"):
         fit_threshold(case.questions, case.answers())
