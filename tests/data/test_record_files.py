@@ -215,22 +215,22 @@ def test_tables(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("column", "in_parquet"),
+    "column",
     [
-        (pyarrow.array(["á", None]), True),
-        (pyarrow.array(["á", None, "x" * 30], pyarrow.string_view())[1:], True),  # polars writes such
-        (pyarrow.array(["á", None]).dictionary_encode(), True),  # pandas writes categories so
-        (pyarrow.array([1, None]).dictionary_encode(), True),
-        (pyarrow.array([["á"], None], pyarrow.large_list(pyarrow.large_string())), True),
-        (pyarrow.array([[1.5, 2.5], [0, 1]], pyarrow.list_(pyarrow.float32(), 2)), True),
-        (pyarrow.array([{"text": ["á", ""], "n": [True]}, {"text": [], "n": [None]}]), True),
-        (pyarrow.array([[("k", "v")], []], pyarrow.map_(pyarrow.string(), pyarrow.string())), True),
-        (pyarrow.nulls(2), True),
-        (pyarrow.array([b"\0", None]), True),
+        pyarrow.array(["á", None]),
+        pyarrow.array(["á", None, "x" * 30], pyarrow.string_view())[1:],  # polars writes such
+        pyarrow.array(["á", None]).dictionary_encode(),  # pandas writes categories so
+        pyarrow.array([1, None]).dictionary_encode(),
+        pyarrow.array([["á"], None], pyarrow.large_list(pyarrow.large_string())),
+        pyarrow.array([[1.5, 2.5], [0, 1]], pyarrow.list_(pyarrow.float32(), 2)),
+        pyarrow.array([{"text": ["á", ""], "n": [True]}, {"text": [], "n": [None]}]),
+        pyarrow.array([[("k", "v")], []], pyarrow.map_(pyarrow.string(), pyarrow.string())),
+        pyarrow.nulls(2),
+        pyarrow.array([b"\0", None]),
     ],
     ids=lambda value: str(getattr(value, "type", value)),
 )
-def test_types_of_columns(tmp_path: Path, column: pyarrow.Array, in_parquet: bool) -> None:
+def test_types_of_columns(tmp_path: Path, column: pyarrow.Array) -> None:
     table = pyarrow.table({"c": column})
     write_arrow(tmp_path / "a.arrow", table)
     pyarrow.parquet.write_table(table, tmp_path / "a.parquet")
