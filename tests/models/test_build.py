@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import random
 import shutil
 from dataclasses import replace
@@ -405,6 +406,17 @@ def test_damaged_weights_are_refused(
         save_file(state, path)
     with pytest.raises(UserError, match=message):
         maker.model(setup_from_saved("--load_adapter", str(folder), "qa", maker.config))
+
+
+def test_a_head_of_another_class_is_refused(maker: Maker, saved: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(saved["qa_all"], tmp_path / "adapters-qa"))
+    path = folder / "head_config.json"
+    document = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(document | {"model_class": "OtherForQuestionAnswering"}), encoding="utf-8")
+    setup = setup_from_saved("--load_adapter", str(folder), "qa", maker.config)
+    assert problem_of(maker.model, setup) == (
+        f"{folder}: its head belongs to OtherForQuestionAnswering, the model is a {document['model_class']}"
+    )
 
 
 @pytest.mark.parametrize("file", ["qa/adapter", "qa,ner/model_adapter_fusion", "model_head"])
