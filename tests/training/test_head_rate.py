@@ -62,6 +62,7 @@ def test_groups_have_their_rates_and_every_weight_once(tiny_bert: Path, tmp_path
     assert rates == {name: 0.2 if name in head else 1e-2 for name in trainable_state(trainer.model)}
     assert sum(len(group["params"]) for group in groups) == len(rates)
     assert (decays["qa_outputs.weight"], decays["qa_outputs.bias"]) == (0.1, 0.0)
+    assert len(trainer.create_optimizer().param_groups) == len(groups) == 4  # as under DeepSpeed, which calls it twice
 
 
 @pytest.mark.parametrize("kind", ["lora", "ia3"])
