@@ -261,6 +261,24 @@ def test_new_best_is_saved_between_two_regular_saves(tiny_bert: Path, tmp_path: 
     assert all(torch.equal(now[name], snapshot.weights[name]) for name in now)
 
 
+def test_a_best_step_without_a_checkpoint_takes_the_place_of_none(tiny_bert: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        tiny_bert, tmp_path, [10, 20, 90, 30, 40, 50], num_train_epochs=2, load_best_model_at_end=False,
+        eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=2, save_total_limit=2,
+    )  # fmt: skip
+    trainer.train()
+    assert checkpoint_steps(tmp_path) == [4, 6]
+    assert (trainer.state.best_global_step, trainer.state.best_model_checkpoint) == (3, None)
+
+
+def test_the_best_step_is_known_without_checkpoints(tiny_bert: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(
+        tiny_bert, tmp_path, [10, 90, 30], num_train_epochs=3, load_best_model_at_end=False, save_strategy="no"
+    )
+    trainer.train()
+    assert (trainer.state.best_global_step, trainer.state.best_metric) == (6, 90)
+
+
 class WeightsAtStep(TrainerCallback):
     """A callback that copies the trainable weights after a step."""
 
