@@ -412,7 +412,7 @@ def _replace_attention(module: Any, attention: SelfAttention) -> None:
     fast = FastAttention(module, module.forward, projections, _joined_in_place(projections) if is_frozen else None)
 
     def forward(*inputs: Any, **arguments: Any) -> Any:
-        if not module.training or arguments.get("output_attentions"):
+        if not module.training:
             return fast.plain(*inputs, **arguments)
         return attention.forward(fast, *inputs, **arguments)
 
