@@ -255,7 +255,6 @@ def _best_candidates(windows: Windows, spans: WindowSpans, rows: slice, n_best_s
         spans.start_logits[row, column].astype(np.float64),
         spans.scores[row, column].astype(np.float64) / spans.temperature,
     )
-    candidates = candidates.take(np.flatnonzero(candidates.end > candidates.start))  # tokens may have zero width
     # One key of question, start and end: sorting by it takes a third of the time of sorting by three keys.
     size = candidates.end.max(initial=0) + 1
     key = (candidates.question * size + candidates.start) * size + candidates.end
