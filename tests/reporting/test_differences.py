@@ -140,16 +140,19 @@ def test_without_the_answers_of_the_best_row_there_are_no_differences(tmp_path: 
     assert {row["f1_to_best"] for row in json.loads(as_json(groups))} == {None}
 
 
-def test_few_contexts_give_no_interval(tmp_path: Path) -> None:
+@pytest.mark.parametrize("contexts", [9, 10])
+def test_few_contexts_give_no_interval(tmp_path: Path, contexts: int) -> None:
     questions = [
-        Question(f"q{number}", "Onde?", f"Recife {number % 9}", ("Recife",), (0,)) for number in range(20)
+        Question(f"q{number}", "Onde?", f"Recife {number % contexts}", ("Recife",), (0,)) for number in range(20)
     ]  # fmt: skip
     path = write_squad(tmp_path / "dev.json", questions)
     for name, wrong in (("a", 1), ("b", 2)):
         make_answered_run(tmp_path / name, path, questions, wrong=wrong, weight_decay=ord(name))
     groups, answers = compare_to_best(groups_in(tmp_path))
     reason = "the questions have fewer than 10 different contexts, too few for an interval"
-    assert footnotes_of(groups) == [f"no differences to the best row: {reason}"]
+    notes = [f"no differences to the best row: {reason}"]
+    assert (footnotes_of(groups) == notes) == (contexts < 10)
+    assert [group.paired is None for group in groups] == [contexts < 10] * 2
     assert len(answers) == 2
 
 

@@ -51,7 +51,9 @@ def test_grid_has_each_combination_once(write_sweep: WriteSweep) -> None:
         (trial["seed"], round(trial["weight_decay"], 6), trial["kind"]) for trial in first_trials(sweep, 100)
     ]
     assert combinations == [(s, w, k) for s in (1, 2, 3) for w in (0, 0.1, 0.2, 0.3) for k in ("small", "large")]
-    assert read_sweep(write_sweep(trials=5, search=search)).trials == 5
+    assert [read_sweep(write_sweep(trials=trials, search=search)).trials for trials in (5, 100)] == [5, 24]
+    most = {"seed": {"low": 1, "high": 1000}, "warmup_steps": {"low": 1, "high": 100}}
+    assert read_sweep(write_sweep(trials=..., search=most)).trials == 100_000
 
 
 def test_steps_that_miss_the_upper_end(
@@ -179,10 +181,10 @@ WRONG: list[tuple[dict[str, Any], list[str]]] = [
         ],
     ),
     (
-        {"search": {"learning_rate": [-1, 0.1], "num_train_epochs": {"low": 0, "high": 3, "step": 1}}},
+        {"search": {"learning_rate": [0.1, -1], "num_train_epochs": {"low": 0, "high": 3, "step": 1}}},
         [
-            "--learning_rate -1: must be at least 0",
             "--num_train_epochs 0: must be above 0; training needs epochs or --max_steps",
+            "--learning_rate -1: must be at least 0",
         ],
     ),
     (
