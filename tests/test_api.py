@@ -205,7 +205,7 @@ def test_mistakes_are_exceptions(options: dict[str, object]) -> None:
         f"train_qa: lr_scheduler_kwargs has a value of type set; {allowed}",
         f"train_qa: hub_token has a key of type int; {allowed}",
     ]
-    with pytest.raises(UserError, match=r"^train_qa: unknown option --seed; give it without dashes, as seed$"):
+    with pytest.raises(UserError, match=r"^train_qa: unknown option --seed; write it as seed$"):
         train_qa({**options, "--seed": 1})
     with pytest.raises(UserError, match=r"^train_qa: deepspeed needs processes of its own; start run_qa_adapter\.py$"):
         train_qa({**options, "deepspeed": "ds_config_zero2.json"})

@@ -257,13 +257,16 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
                 what = "folder" if Path(words[0]).is_dir() else "file"
                 return [f"{words[0]}: is a {what}; the first word may be an options file (.yaml, .yml or .json)"]
             return [f"stray words on the command line: {' '.join(words)}; options look like --name value"]
-        return [self._unknown(name, value, "command line") for name, value in unknown]
+        return [self._unknown(name, value, "command line", "--") for name, value in unknown]
 
-    def _unknown(self, name: str, value: Any, where: str) -> str:
-        """Return the problem of an option that there is not, with the name that it may have here."""
+    def _unknown(self, name: str, value: Any, where: str, dashes: str) -> str:
+        """Return the problem of an option that there is not, with the name that it may have here.
+
+        Names begin with `dashes` here: "--" on the command line, "" in a file or a dictionary.
+        """
         bare = name.lstrip("-")
-        if bare in self.known_names():  # in a file or a dictionary, where names have no dashes
-            return f"{where}: unknown option {name}; give it without dashes, as {bare}"
+        if bare in self.known_names():
+            return f"{where}: unknown option {name}; write it as {dashes}{bare}"
         shown = {action.dest for actions in self.sections(more=True).values() for action in actions}
         hint = right_name(bare.lower().replace("-", "_"), value, shown) or f"see {self.prog} --help_all"
         return f"{where}: unknown option {bare}; {hint}"
@@ -305,7 +308,9 @@ class ConfigParser(CollectingArgumentParser, HfArgumentParser, Generic[Config]):
     def _words_and_problems(self, values: dict[Any, Any], where: str) -> tuple[list[str], list[str]]:
         """Return the words of `words_of` for the options that have no problem, and the problems of the others."""
         known = {*self.known_names(), *LEGACY_NAMES}
-        problems = [self._unknown(str(name), value, where) for name, value in values.items() if str(name) not in known]
+        problems = [
+            self._unknown(str(name), value, where, "") for name, value in values.items() if str(name) not in known
+        ]
         words: list[str] = []
         value: Any
         for name, value in values.items():

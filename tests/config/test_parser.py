@@ -246,6 +246,8 @@ def test_problems_of_an_earlier_command_line_are_not_repeated() -> None:
             ],
         ),
         (("--learning", "1"), ["command line: unknown option learning; did you mean learning_rate?"]),
+        (("-seed", "3"), ["command line: unknown option -seed; write it as --seed"]),
+        (("---seed=3",), ["command line: unknown option ---seed; write it as --seed"]),
         (("two", "words"), ["stray words on the command line: two words; options look like --name value"]),
         (("--doc_stride", "abc"), ["argument --doc_stride: invalid int value: 'abc'; see script.py --help"]),
         (("--seed", "1.5"), ["argument --seed: invalid int value: '1.5'; see script.py --help"]),
