@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -53,6 +54,9 @@ DEFAULT_LABELS = ("LABEL_0", "LABEL_1")  # the library's
 CHECKED_TOKENS = 4  # of the input on which a new model is checked
 SPECIAL_TOKENS = ("cls_token", "sep_token", "pad_token", "unk_token", "mask_token")
 OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))  # of TensorFlow
+
+_CUDNN_LOCK = threading.Lock()
+_CUDNN_BEFORE: list[bool] = []  # the setting at the beginning of each open block of `without_cudnn_attention`
 
 
 def load_tokenizer(options: ModelOptions, *, split_words: bool = False) -> PreTrainedTokenizerFast:
@@ -121,16 +125,21 @@ def _vocabulary_note(options: ModelOptions, tokenizer: PreTrainedTokenizerFast) 
 
 @contextmanager
 def without_cudnn_attention() -> Iterator[None]:
-    """Let no attention be computed by cuDNN in the block; the setting is that of the process.
+    """Let no attention be computed by cuDNN in the block.
 
-    cuDNN plans attention anew for every length of a batch. On an H200 that took 160 ms of a step of 29 ms.
+    cuDNN plans attention anew for every length of a batch. On an H200 that took 160 ms of a step of 29 ms. The setting
+    is that of the process, so the last of several threads to leave its block restores it.
     """
-    was_enabled = torch.backends.cuda.cudnn_sdp_enabled()
-    torch.backends.cuda.enable_cudnn_sdp(False)
+    with _CUDNN_LOCK:
+        _CUDNN_BEFORE.append(torch.backends.cuda.cudnn_sdp_enabled())
+        torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(was_enabled)
+        with _CUDNN_LOCK:
+            before = _CUDNN_BEFORE.pop()
+            if not _CUDNN_BEFORE:
+                torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def load_model(

@@ -32,6 +32,7 @@ from adapter_qa.models.base_model import (
     check_masked_lm_head,
     load_model,
     load_tokenizer,
+    without_cudnn_attention,
 )
 from adapter_qa.models.build import build_setup
 from adapter_qa.models.encoders import window_limit
@@ -428,3 +429,18 @@ def test_random_weights_are_float32_whatever_the_configuration_says(tiny_bert: P
     (folder / "config.json").write_text(json.dumps(config | {"dtype": "float16"}), encoding="utf-8")
     model = load_model(ModelOptions(str(folder), random_init=True), "qa")
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_the_last_of_several_threads_restores_the_attention_of_cudnn(before: bool) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(before)
+    try:
+        first, second = without_cudnn_attention(), without_cudnn_attention()
+        states = []
+        for step in (first.__enter__, second.__enter__, lambda: first.__exit__(None, None, None)):
+            step()
+            states.append(torch.backends.cuda.cudnn_sdp_enabled())
+        second.__exit__(None, None, None)
+        assert (states, torch.backends.cuda.cudnn_sdp_enabled()) == ([False, False, False], before)
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
