@@ -41,6 +41,7 @@ from adapter_qa.models.base_config import check_window, has_qa_head
 from adapter_qa.models.encoders import encoder_of, window_limit
 from adapter_qa.models.file_names import FULL_FILE
 from adapter_qa.models.metadata import answering_options
+from adapter_qa.models.saved_folders import adapter_dirs
 from adapter_qa.runs.layout import RUN_FILE, fold_folder
 
 if TYPE_CHECKING:  # torch and transformers are imported when a model is loaded: an exported one needs neither
@@ -328,7 +329,7 @@ def _check_run(run: Path) -> None:
         raise UserError(
             f"RUN {run}: is a fully fine-tuned model but not from a run; only ask_qa.py takes it, as --base {run}"
         )
-    if (run / RUN_FILE).is_file() and not any(run.glob("adapters-*")):
+    if (run / RUN_FILE).is_file() and not adapter_dirs(run):
         document = read_json(run / RUN_FILE)
         status = document.get("status")
         advice = "ask the run that it evaluated" if status == "finished" else "its command again finishes it"

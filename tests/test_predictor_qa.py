@@ -453,6 +453,8 @@ def test_threads_get_the_answers_of_their_own_questions(saved_runs: SavedRuns) -
 )
 def test_a_run_that_has_saved_nothing(status: str, advice: str, tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text(json.dumps({"status": status}), encoding="utf-8")
+    (tmp_path / "adapters-qa.writing").mkdir()
+    (tmp_path / "adapters-qa.writing" / "adapter_setup.json").touch()  # of a killed run
     with pytest.raises(UserError) as caught:
         QuestionAnswerer(tmp_path)
     assert caught.value.problems == [f"RUN {tmp_path}: this run is {status} and has saved nothing; {advice}"]
