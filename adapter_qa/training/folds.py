@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from msgspec.structs import replace
 
+from adapter_qa.config.checks.paths import adapter_names
 from adapter_qa.config.run_configs import QARunConfig
 from adapter_qa.core.errors import UserError, run_each
 from adapter_qa.core.messages import log_note
@@ -71,14 +72,8 @@ def load_fold(config: QARunConfig) -> dict[str, QuestionSplit]:
 
 def _saved_models(config: QARunConfig) -> dict[str, Path]:
     """Return the folders of what a run builds on, by the words that name them."""
-    fused = [word.partition("=") for word in config.fusion.fuse_adapters or []]
-    words = [
-        ("--model_name_or_path", config.model.model_name_or_path),
-        ("--load_adapter", config.adapter.load_adapter),
-        ("--load_lang_adapter", config.language_adapter.load_lang_adapter),
-        *((f"--fuse_adapters {name}", path) for name, _, path in fused),
-    ]
-    return {f"{option} {path}": Path(path) for option, path in words if path is not None}
+    names = {"--model_name_or_path": config.model.model_name_or_path, **adapter_names(config)}
+    return {f"{option} {name}": Path(name) for option, name in names.items()}
 
 
 def load_folds(config: QARunConfig) -> list[Fold]:

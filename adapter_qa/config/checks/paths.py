@@ -18,11 +18,11 @@ def path_problems(config: RunConfig) -> list[str]:
         problems += error.problems
     models = {"--model_name_or_path": config.model.model_name_or_path, "--config_name": config.model.config_name}
     found = [model_problem(option, name) for option, name in models.items() if name is not None]
-    found += [adapter_problem(option, name) for option, name in _adapter_names(config).items()]
+    found += [adapter_problem(option, name) for option, name in adapter_names(config).items()]
     return problems + [problem for problem in found if problem is not None]
 
 
-def _adapter_names(config: RunConfig) -> dict[str, str]:
+def adapter_names(config: RunConfig) -> dict[str, str]:
     """Return the folders or hub ids of saved adapters by the option that names them."""
     names = {"--load_adapter": config.adapter.load_adapter}
     if not isinstance(config, MLMRunConfig):
